@@ -1,0 +1,85 @@
+"""The frozen option objects: built once by the command line, passed whole to every room.
+
+Defaults here are the defaults of the command line and of the Python API alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+ErrorsMode = Literal["file", "inline"]
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Where images come from and which of them are wanted."""
+
+    sources: tuple[str, ...]  # as typed: folders, files, globs, or "-" for paths on stdin
+    include: tuple[str, ...] = ()  # glob patterns on file_name; empty means everything
+    exclude: tuple[str, ...] = ()  # glob patterns on file_name; wins over include
+    limit: int | None = None  # at most so many images, in source order
+    nul: bool = False  # paths on stdin are separated by NUL instead of newline
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which weights, where and in which precision."""
+
+    model: str = DEFAULT_MODEL  # hub id, local directory, or an embedded name such as "tiny"
+    revision: str | None = None  # branch, tag or commit of a hub model
+    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
+    dtype: Dtype = "auto"
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How text is decoded. Greedy unless beams or a sampling option is given."""
+
+    max_new_tokens: int = 30
+    min_new_tokens: int = 0
+    num_beams: int = 1
+    num_return: int = 1  # texts kept per prompt, best first (--num-captions)
+    temperature: float | None = None  # any of the three switches sampling on
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float = 1.0
+    length_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    seed: int = 0
+
+    @property
+    def sampling(self) -> bool:
+        """True when text is drawn instead of taken greedily."""
+        return any(v is not None for v in (self.temperature, self.top_p, self.top_k))
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How images are read and batched."""
+
+    batch_size: int = 16
+    workers: int | None = None  # DataLoader workers; None picks from the cores available
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where rows go and what happens to what stands there already."""
+
+    out: str | None = None  # path by suffix; None or "-" means JSONL on stdout
+    overwrite: bool = False
+    errors: ErrorsMode = "file"  # "inline" keeps failed images as rows with an error column
+    summary: str | None = None  # JSON summary of the run is written here
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything a run needs apart from its task."""
+
+    source: SourceOptions
+    model: ModelOptions = field(default_factory=ModelOptions)
+    loader: LoaderOptions = field(default_factory=LoaderOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
