@@ -1,0 +1,137 @@
+"""What a checkpoint directory holds, read without torch or transformers.
+
+The layout is the Hugging Face one: ``config.json`` plus one weight file or an index and its
+shards. Safetensors are preferred; pickled ``.bin`` files are taken only where there is nothing
+else, and are later read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from blip2cli.errors import ModelError
+
+Family = Literal["opt", "t5"]
+
+# In order of preference: single file, then its index of shards.
+WEIGHT_FILES = (
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A local BLIP-2 checkpoint that has been looked over and found whole."""
+
+    path: Path
+    config: dict[str, Any]  # config.json
+    family: Family
+    weights: tuple[Path, ...]  # the file or the shards
+
+    @property
+    def safetensors(self) -> bool:
+        """True when the weights are safetensors rather than pickles."""
+        return self.weights[0].suffix == ".safetensors"
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of all weight files on disk, in bytes."""
+        return sum(file.stat().st_size for file in self.weights)
+
+    def image_processor(self) -> dict[str, Any]:
+        """The image processor's settings, from whichever file holds them."""
+        for name in PROCESSOR_FILES:
+            file = self.path / name
+            if file.is_file():
+                settings = read_json(file)
+                settings = settings.get("image_processor", settings)
+                if "image_mean" in settings or "size" in settings:
+                    return settings
+        raise ModelError(
+            f"{self.path} has no image processor settings (preprocessor_config.json); "
+            "copy that file from the model it was trained from."
+        )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ModelError naming the file when it cannot be read as one."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ModelError(f"{file} is not valid JSON; fetch that file again.") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{file} does not hold a JSON object; fetch that file again.")
+    return value
+
+
+def inspect_checkpoint(path: Path) -> Checkpoint:
+    """Look over a directory and return what it holds.
+
+    Raises ModelError, saying what is missing, when it is not a whole BLIP-2 checkpoint.
+    """
+    if not (path / "config.json").is_file():
+        raise ModelError(
+            f"{path} is not a model directory: it has no config.json; "
+            "give a directory written by save_pretrained, a hub id, or tiny."
+        )
+    config = read_json(path / "config.json")
+    kind = config.get("model_type")
+    if kind != "blip-2":
+        raise ModelError(
+            f"{path} holds a {kind or 'model of unknown type'}, not a BLIP-2 model "
+            "(config.json must say model_type blip-2)."
+        )
+    if not any((path / name).is_file() for name in TOKENIZER_FILES):
+        raise ModelError(
+            f"{path} has no tokenizer ({', '.join(TOKENIZER_FILES)}); "
+            "copy the tokenizer files of the model it was trained from."
+        )
+    checkpoint = Checkpoint(path, config, _family(path, config), _weight_files(path))
+    checkpoint.image_processor()
+    return checkpoint
+
+
+def _family(path: Path, config: dict[str, Any]) -> Family:
+    text = config.get("text_config") or {}
+    kind = text.get("model_type", "opt")  # transformers' own default
+    if kind == "opt":
+        return "opt"
+    if kind == "t5":
+        return "t5"
+    raise ModelError(
+        f"{path} uses the language model {kind}; blip2cli runs BLIP-2 with OPT or (Flan-)T5."
+    )
+
+
+def _weight_files(path: Path) -> tuple[Path, ...]:
+    for single, index in WEIGHT_FILES:
+        if (path / single).is_file():
+            return (path / single,)
+        if (path / index).is_file():
+            shards = _shards(path / index)
+            missing = [shard.name for shard in shards if not shard.is_file()]
+            if missing:
+                raise ModelError(
+                    f"{path} is incomplete: {', '.join(missing)} named in {index} "
+                    f"{'is' if len(missing) == 1 else 'are'} missing; fetch the model again."
+                )
+            return shards
+    wanted = ", ".join(name for pair in WEIGHT_FILES for name in pair)
+    raise ModelError(f"{path} has no weights (looked for {wanted}); fetch the model again.")
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ModelError(f"{index} does not say which file holds which weight; fetch it again.")
+    # A shard's name comes from a downloaded file: it may not lead out of the directory.
+    plain = {Path(str(name)).name for name in names.values()}
+    return tuple(index.parent / name for name in sorted(plain))

@@ -1,0 +1,116 @@
+"""Which device and which precision, and why.
+
+The reason is kept as text beside the choice, for ``-v`` and ``doctor``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from blip2cli.errors import ModelError, OptionError
+from blip2cli.model.checkpoint import Family
+from blip2cli.options import Dtype
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+# Below this many bytes of weights bfloat16 loses on a CPU: a step then costs conversions and
+# calls rather than memory traffic (measured: the embedded models run slower in it).
+LARGE_WEIGHTS = 1 << 30
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a model runs and in which precision."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+
+
+def place(device: str, dtype: Dtype, family: Family, weight_bytes: int) -> Placement:
+    """Choose device and precision.
+
+    ``weight_bytes`` is the size of the weight files. Raises ModelError when the device is not
+    there and OptionError when the precision does not fit the device or the language model.
+    """
+    where, why_there = _device(device)
+    what, why_that = _dtype(dtype, where, family, weight_bytes)
+    name = str(what).removeprefix("torch.")
+    return Placement(where, what, f"{where} ({why_there}), {name} ({why_that})")
+
+
+def _device(asked: str) -> tuple[torch.device, str]:
+    if asked == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda"), "a CUDA device is there"
+        if torch.backends.mps.is_available():
+            return torch.device("mps"), "Apple's MPS is there"
+        return torch.device("cpu"), "torch sees no other device"
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise OptionError(
+            f"--device {asked} is not a device; use auto, cpu, cuda, cuda:N or mps."
+        ) from error
+    if device.type == "cpu":
+        return torch.device("cpu"), "asked for"
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise ModelError(f"{asked} was asked for, but torch sees no GPU; use --device cpu.")
+        if (device.index or 0) >= count:
+            last = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+            raise ModelError(f"{asked} was asked for, but torch sees only {last}.")
+        return device, "asked for"
+    if device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise ModelError("mps was asked for, but torch does not offer it; use --device cpu.")
+        return device, "asked for"
+    raise OptionError(f"--device {asked} is not supported; use auto, cpu, cuda, cuda:N or mps.")
+
+
+def _dtype(
+    asked: Dtype, device: torch.device, family: Family, weight_bytes: int
+) -> tuple[torch.dtype, str]:
+    if asked != "auto":
+        if asked not in DTYPES:
+            names = ", ".join(DTYPES)
+            raise OptionError(f"--dtype {asked} is not supported; use auto or one of {names}.")
+        if asked == "float16" and family == "t5":
+            raise OptionError(
+                "--dtype float16 does not work with Flan-T5: its feed-forward sums overflow "
+                "float16 and the text turns to nonsense; use --dtype bfloat16 or float32."
+            )
+        if asked == "float16" and device.type == "cpu":
+            raise OptionError(
+                "--dtype float16 is slower than float32 on a CPU; "
+                "use --dtype float32, or bfloat16 where the CPU has instructions for it."
+            )
+        return DTYPES[asked], "asked for"
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16, "the GPU computes in it"
+        return torch.float32, "the GPU has no bfloat16"
+    if device.type == "cpu":
+        fast = cpu_bfloat16()
+        if fast is None:
+            return torch.float32, "the CPU has neither AMX nor AVX512-BF16"
+        if weight_bytes < LARGE_WEIGHTS:
+            return torch.float32, "quickest for a model this small"
+        return torch.bfloat16, f"a large model on a CPU with {fast}"
+    return torch.float32, "exact everywhere"
+
+
+def cpu_bfloat16() -> str | None:
+    """Name of the CPU's bfloat16 matrix instructions, or None when it has none."""
+    if torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    if torch.cpu._is_avx512_bf16_supported():
+        return "AVX512-BF16"
+    return None

@@ -1,0 +1,14 @@
+"""The models that ship inside the package."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+# Name to folder under blip2cli/tiny/weights.
+EMBEDDED: dict[str, str] = {"tiny": "tiny"}
+
+
+def embedded_path(name: str) -> Path:
+    """The directory of the embedded model ``name``, a key of ``EMBEDDED``."""
+    return Path(str(files("blip2cli"))) / "tiny" / "weights" / EMBEDDED[name]

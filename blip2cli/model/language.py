@@ -1,0 +1,128 @@
+"""The two language models behind one face: read a prefix, then one token a step.
+
+OPT reads [image features][prompt] itself and continues it. T5's encoder reads the same, and its
+decoder starts from its start token. Either way ``prefill`` gives the scores of the first new
+token and a state that ``step`` carries on. States hold keys and values per row; rows may be
+repeated (several draws of one prompt) or dropped (finished ones).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from blip2cli.model.checkpoint import Family
+
+if TYPE_CHECKING:
+    from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
+
+
+class LanguageState(Protocol):
+    """Keys and values of R running rows."""
+
+    def select(self, rows: Tensor) -> None:
+        """Keep (or repeat) these rows, an index tensor, in this order."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token a row, [R]; return the next token's raw scores, [R, V]."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """R rows of equal length: what the language model reads before it writes."""
+
+    embeds: Tensor  # [R, Q + T, D]: image features, then embedded prompt; no padding
+    history: Tensor  # [R, H]: the ids that repetition rules count as written before
+
+
+def build_prefix(
+    model: Blip2ForConditionalGeneration, family: Family, images: Tensor, prompts: Tensor
+) -> Prefix:
+    """Join image features [R, Q, D] and prompt ids [R, T].
+
+    History is what transformers counts: for OPT the image placeholders and the prompt (a
+    checkpoint without an image token gets an id outside the vocabulary, which no rule touches),
+    for T5 the decoder's start token alone.
+    """
+    embedded = model.get_input_embeddings()(prompts)
+    embeds = torch.cat((images.to(embedded.dtype), embedded), dim=1)
+    rows = prompts.shape[0]
+    if family == "t5":
+        start = model.language_model.generation_config.decoder_start_token_id
+        if start is None:
+            start = model.config.text_config.pad_token_id or 0  # T5 starts from its padding
+        return Prefix(embeds, prompts.new_full((rows, 1), start))
+    placeholder = model.config.image_token_index
+    if placeholder is None:
+        placeholder = model.config.text_config.vocab_size
+    filler = prompts.new_full((rows, images.shape[1]), placeholder)
+    return Prefix(embeds, torch.cat((filler, prompts), dim=1))
+
+
+def prefill(
+    model: Blip2ForConditionalGeneration, family: Family, prefix: Prefix
+) -> tuple[Tensor, LanguageState]:
+    """Read the prefix; return the first token's raw scores [R, V] and the state."""
+    if family == "t5":
+        return _prefill_t5(model.language_model, prefix)
+    from transformers.cache_utils import DynamicCache
+
+    language = model.language_model
+    cache = DynamicCache(config=language.config)
+    output = language(
+        inputs_embeds=prefix.embeds, past_key_values=cache, use_cache=True, logits_to_keep=1
+    )
+    return output.logits[:, -1], _OptState(language, cache)
+
+
+@dataclass
+class _OptState:
+    language: Any
+    cache: Any
+
+    def select(self, rows: Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        output = self.language(
+            input_ids=tokens[:, None], past_key_values=self.cache, use_cache=True
+        )
+        scores: Tensor = output.logits[:, -1]
+        return scores
+
+
+def _prefill_t5(language: Any, prefix: Prefix) -> tuple[Tensor, LanguageState]:
+    from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+    encoded = language.encoder(inputs_embeds=prefix.embeds).last_hidden_state
+    cache = EncoderDecoderCache(
+        DynamicCache(config=language.config), DynamicCache(config=language.config)
+    )
+    state = _T5State(language, cache, encoded)
+    return state.step(prefix.history[:, -1]), state
+
+
+@dataclass
+class _T5State:
+    language: Any
+    cache: Any
+    encoded: Tensor  # [R, Q + T, D]
+
+    def select(self, rows: Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.encoded = self.encoded[rows]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        output = self.language(
+            encoder_outputs=BaseModelOutput(last_hidden_state=self.encoded),
+            decoder_input_ids=tokens[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        scores: Tensor = output.logits[:, -1]
+        return scores

@@ -1,0 +1,37 @@
+"""Prompts: what is asked of an image, and the paper's way of asking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blip2cli.errors import OptionError
+from blip2cli.model.checkpoint import Family
+
+# BLIP-2 (arXiv 2301.12597), section 4.1 and appendix: the prompts of zero-shot VQA.
+TEMPLATES: dict[Family, str] = {
+    "opt": "Question: {question} Answer:",
+    "t5": "Question: {question} Short answer:",
+}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One text to be generated about one image."""
+
+    image: int  # row in the features
+    text: str | None  # None: a caption without prompt
+    name: str  # the image's name (and question id): sampling draws from a seed of it
+
+
+def question_prompt(template: str, question: str, family: Family) -> str:
+    """The prompt for ``question``.
+
+    ``template`` is ``auto`` (the paper's for this language model) or any text that holds
+    ``{question}``. Raises OptionError when it holds none.
+    """
+    if template == "auto":
+        template = TEMPLATES[family]
+    if "{question}" not in template:
+        raise OptionError("--template must hold {question}, or be auto.")
+    # Not str.format: a template may hold other braces.
+    return template.replace("{question}", question)

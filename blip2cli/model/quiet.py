@@ -1,0 +1,67 @@
+"""Keeps the libraries' own chatter off the user's terminal.
+
+transformers and huggingface_hub write load bars, reports and advice to stderr while a model
+loads. By default none of it is shown; ``allow_chatter()`` (``-vv``) lets it through. Downloads
+are the exception: they take minutes, so their bar is shown when a person looks on.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_chatter = False
+_downloads: bool | None = None
+
+
+def allow_chatter(allowed: bool = True) -> None:
+    """Let the libraries speak (``-vv``), or silence them again."""
+    global _chatter
+    _chatter = allowed
+
+
+def show_downloads(shown: bool | None) -> None:
+    """Whether downloads draw a bar; None (the default) means when stderr is a terminal."""
+    global _downloads
+    _downloads = shown
+
+
+def downloads_shown() -> bool:
+    """Whether a download should draw its bar on stderr."""
+    if _downloads is not None:
+        return _downloads
+    return _chatter or sys.stderr.isatty()
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """While open, transformers, huggingface_hub and Python warnings keep quiet.
+
+    Errors still travel as exceptions. Does nothing once chatter is allowed. Log levels and the
+    bar's state are put back on leaving, so a program that embeds blip2cli keeps its settings.
+    """
+    if _chatter:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Imported before the levels are set: its first import sets a level of its own.
+        from transformers.utils import logging as chatter
+
+        names = ("transformers", "huggingface_hub", "torch")
+        loggers = [logging.getLogger(name) for name in names]
+        levels = [logger.level for logger in loggers]
+        bars = chatter.is_progress_bar_enabled()
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        # Its own switch for bars would turn huggingface_hub's off as well.
+        chatter._tqdm_active = False  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            chatter._tqdm_active = bars  # type: ignore[attr-defined]
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,91 @@
+"""Text to token ids and back, as the checkpoint's own tokenizer does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint import Checkpoint, read_json
+
+
+@dataclass(frozen=True)
+class TextCodec:
+    """A checkpoint's tokenizer, with what BLIP-2 expects around a prompt."""
+
+    tokenizer: Any  # a transformers tokenizer
+    start: int  # the token that stands alone where there is no prompt
+    bos: int | None  # put in front of every prompt when the tokenizer forgets it
+
+    def encode(self, text: str | None) -> tuple[int, ...]:
+        """Prompt ids, special tokens included; never empty.
+
+        OPT: begin token, then text. T5: text, then end token.
+        """
+        if text is None:
+            return (self.start,)
+        ids = tuple(self.tokenizer(text)["input_ids"])
+        if self.bos is not None and ids[:1] != (self.bos,):
+            ids = (self.bos, *ids)
+        return ids or (self.start,)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Generated ids as text, without special tokens and outer white space."""
+        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text.strip()
+
+
+def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
+    """Load the tokenizer from the checkpoint's directory.
+
+    ``tokenizer.json`` is taken as it stands: transformers would rebuild a GPT2Tokenizer or
+    T5Tokenizer around its vocabulary and lose, for some published BLIP-2 files, what the file
+    puts around a prompt. Raises ModelError when the files cannot be read.
+    """
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+    from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
+
+    path = checkpoint.path
+    whole = (path / "tokenizer.json").is_file()
+    loader: Any = PreTrainedTokenizerFast if whole else AutoTokenizer
+    try:
+        tokenizer = loader.from_pretrained(str(path), local_files_only=True)
+    except ImportError as error:
+        raise ModelError(
+            f"{path} has a SentencePiece tokenizer without tokenizer.json; "
+            "pip install sentencepiece protobuf to read it."
+        ) from error
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise ModelError(
+            f"the tokenizer in {path} cannot be read ({_first_line(error)}); fetch its files again."
+        ) from error
+    if checkpoint.family == "opt":
+        start = _first(text_config.bos_token_id, tokenizer.bos_token_id)
+        return TextCodec(tokenizer, start, _forced_bos(checkpoint, tokenizer.bos_token_id))
+    start = _first(text_config.bos_token_id, tokenizer.eos_token_id)
+    return TextCodec(tokenizer, start, None)
+
+
+def _forced_bos(checkpoint: Checkpoint, bos: int | None) -> int | None:
+    """The begin token, where the tokenizer's settings ask for one.
+
+    OPT's published tokenizer says ``add_bos_token``; some readers of ``tokenizer.json`` do not
+    look at it.
+    """
+    settings = checkpoint.path / "tokenizer_config.json"
+    if bos is not None and settings.is_file() and read_json(settings).get("add_bos_token"):
+        return bos
+    return None
+
+
+def _first(*ids: int | None) -> int:
+    for value in ids:
+        if value is not None:
+            return int(value)
+    raise ModelError("neither config.json nor the tokenizer names a begin token (bos_token_id).")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

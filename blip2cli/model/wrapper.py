@@ -1,0 +1,154 @@
+"""The one shared model wrapper: weights in, features and text out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from blip2cli.errors import OptionError
+from blip2cli.images.preprocess import PixelSpec, normalize
+from blip2cli.model.beam import beam_search
+from blip2cli.model.checkpoint import Family
+from blip2cli.model.decode import decode
+from blip2cli.model.dtype import place
+from blip2cli.model.features import ImageFeatures, compute_features
+from blip2cli.model.language import build_prefix
+from blip2cli.model.limits import check_decoding
+from blip2cli.model.load import end_tokens, load_model
+from blip2cli.model.prompts import Prompt
+from blip2cli.model.quiet import hushed
+from blip2cli.model.resolve import resolve
+from blip2cli.model.text import TextCodec, load_codec
+from blip2cli.options import DecodeOptions, ModelOptions
+
+if TYPE_CHECKING:
+    from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One generated text."""
+
+    text: str  # stripped; without the prompt and without special tokens
+    tokens: tuple[int, ...]  # the new token ids, end token included when there is one
+    logprob: float  # mean log-probability of ``tokens`` under the model's raw distribution
+
+
+class Blip2:
+    """A loaded BLIP-2 model. Build it with ``Blip2.load``."""
+
+    def __init__(
+        self,
+        name: str,
+        family: Family,
+        model: Blip2ForConditionalGeneration,
+        codec: TextCodec,
+        spec: PixelSpec,
+        reason: str,
+    ) -> None:
+        self.name = name
+        self.family: Family = family
+        self.spec = spec
+        self.reason = reason  # why this device and precision
+        self.model = model
+        self.codec = codec
+        self._end = end_tokens(model)
+
+    @classmethod
+    def load(cls, options: ModelOptions) -> Blip2:
+        """Find, fetch and load a model.
+
+        Raises ModelError when it cannot be found, fetched or loaded, and OptionError when
+        device or precision do not fit it.
+        """
+        with hushed():
+            checkpoint = resolve(options.model, options.revision)
+            spec = PixelSpec.from_processor_config(checkpoint.image_processor())
+            placement = place(
+                options.device, options.dtype, checkpoint.family, checkpoint.weight_bytes
+            )
+            model = load_model(checkpoint, placement)
+            codec = load_codec(checkpoint, model.config.text_config)
+        return cls(options.model, checkpoint.family, model, codec, spec, placement.reason)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.model.query_tokens.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of its weights."""
+        return self.model.language_projection.weight.dtype
+
+    def features(self, pixels_uint8: Tensor) -> ImageFeatures:
+        """Run the vision side once on uint8 pixels [B, 3, H, W] of ``spec``'s size."""
+        pixels = normalize(pixels_uint8.to(self.device), self.spec, self.dtype)
+        return compute_features(self.model, pixels)
+
+    @torch.inference_mode()
+    def generate(
+        self, features: ImageFeatures, prompts: Sequence[Prompt], options: DecodeOptions
+    ) -> list[list[Generated]]:
+        """Write ``options.num_return`` texts, best first, for each prompt, in order.
+
+        The image side is not run again: prompts name rows of ``features``. Raises OptionError
+        when the options contradict one another or a prompt is too long for the model.
+        """
+        check_decoding(options)
+        ids = [self.codec.encode(prompt.text) for prompt in prompts]
+        groups: dict[int, list[int]] = defaultdict(list)  # prompts of equal length run together
+        for number, prompt in enumerate(ids):
+            groups[len(prompt)].append(number)
+            self._check_room(prompts[number], len(prompt), options)
+        results: list[list[Generated]] = [[] for _ in prompts]
+        with hushed():
+            for members in groups.values():
+                for number, texts in zip(
+                    members, self._group(features, prompts, ids, members, options), strict=True
+                ):
+                    results[number] = texts
+        return results
+
+    def _group(
+        self,
+        features: ImageFeatures,
+        prompts: Sequence[Prompt],
+        ids: Sequence[tuple[int, ...]],
+        members: Sequence[int],
+        options: DecodeOptions,
+    ) -> list[list[Generated]]:
+        rows = torch.tensor([prompts[n].image for n in members], device=self.device)
+        asked = torch.tensor([ids[n] for n in members], device=self.device)
+        prefix = build_prefix(self.model, self.family, features.language_inputs[rows], asked)
+        if options.num_beams > 1:
+            written = beam_search(self.model, self.family, prefix, options, self._end)
+        else:
+            names = [prompts[n].name for n in members]
+            written = decode(self.model, self.family, prefix, names, options, self._end)
+        found = [
+            [Generated(self.codec.decode(w.tokens), tuple(w.tokens), w.logprob) for w in texts]
+            for texts in written
+        ]
+        if options.sampling:
+            for texts in found:
+                texts.sort(key=lambda text: -text.logprob)
+        return found
+
+    def _check_room(self, prompt: Prompt, length: int, options: DecodeOptions) -> None:
+        """Refuse what would run past the language model's last position."""
+        if self.family == "t5":
+            return  # relative positions have no last one
+        room = self.model.config.text_config.max_position_embeddings
+        used = self.model.config.num_query_tokens + length
+        if used + options.max_new_tokens > room:
+            raise OptionError(
+                f"the prompt for {prompt.name} is {length} tokens long; with the image and "
+                f"{options.max_new_tokens} new tokens that is more than the {room} the model has "
+                "room for: shorten it or lower --max-new-tokens."
+            )

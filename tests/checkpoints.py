@@ -1,0 +1,198 @@
+"""Small random BLIP-2 checkpoints, written to disk in transformers' own layout.
+
+They are real checkpoints with real tokenizers; only the numbers are random. The weights are wide
+enough for texts to vary from image to image and to end at differing lengths.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+from transformers.models.blip_2.configuration_blip_2 import Blip2Config
+from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
+from transformers.models.blip_2.processing_blip_2 import Blip2Processor
+from transformers.models.gpt2.tokenization_gpt2 import GPT2Tokenizer
+from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
+
+IMAGE_SIZE = 32
+QUERIES = 12
+LINES = [
+    "two cats and a pizza on a blue background",
+    "Question: how many cats are there? Answer: three",
+    "Question: what is left of the dog? Short answer: a red car",
+    "a photo of a tree, a house and four birds",
+] * 4
+
+
+def tiny_random_opt(directory: Path, seed: int = 0, **changes: Any) -> Path:
+    """Write a small random BLIP-2 with OPT; ``changes`` override ``small_config``'s top level."""
+    tokenizer = opt_tokenizer()
+    processor = Blip2Processor(image_processor(), tokenizer, num_query_tokens=QUERIES)
+    config = small_config(
+        opt_text(
+            vocab_size=-(-len(tokenizer) // 64) * 64,
+            eos_token_id=tokenizer.convert_tokens_to_ids("Ċ"),
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        **changes,
+    )
+    return save(random_model(config, seed), processor, directory)
+
+
+def tiny_random_t5(directory: Path, seed: int = 0, **changes: Any) -> Path:
+    """Write a small random BLIP-2 with a Flan-T5-like language model."""
+    tokenizer = t5_tokenizer()
+    processor = Blip2Processor(image_processor(), tokenizer, num_query_tokens=QUERIES)
+    text = {
+        "model_type": "t5",
+        "vocab_size": -(-len(tokenizer) // 64) * 64,
+        "d_model": 32,
+        "d_kv": 16,
+        "d_ff": 64,
+        "num_layers": 2,
+        "num_decoder_layers": 2,
+        "num_heads": 2,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "bos_token_id": 1,  # as the published Flan-T5 checkpoints have it
+        "eos_token_id": 1,
+    }
+    config = small_config(
+        text, image_token_index=tokenizer.convert_tokens_to_ids("<image>"), **changes
+    )
+    return save(random_model(config, seed), processor, directory)
+
+
+def image_processor(size: int = IMAGE_SIZE) -> BlipImageProcessorPil:
+    """BLIP's image processor at a small size."""
+    return BlipImageProcessorPil(size={"height": size, "width": size})
+
+
+def opt_text(vocab_size: int, eos_token_id: int, **changes: Any) -> dict[str, Any]:
+    """A small OPT configuration."""
+    return {
+        "model_type": "opt",
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 128,
+        "bos_token_id": 2,
+        "pad_token_id": 1,
+        "eos_token_id": eos_token_id,
+    } | changes
+
+
+def small_config(text: dict[str, Any], **changes: Any) -> Blip2Config:
+    """A small BLIP-2 configuration around a language model's."""
+    settings: dict[str, Any] = {
+        "vision_config": {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": IMAGE_SIZE,
+            "patch_size": 8,
+        },
+        "qformer_config": {
+            "vocab_size": 64,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "encoder_hidden_size": 32,
+            "max_position_embeddings": 64,
+        },
+        "num_query_tokens": QUERIES,
+        "image_text_hidden_size": 16,
+    }
+    return Blip2Config(text_config=text, **(settings | changes))
+
+
+def random_model(config: Blip2Config, seed: int = 0) -> Blip2ForConditionalGeneration:
+    """A model of random weights whose texts differ from image to image and in length."""
+    generator = torch.Generator().manual_seed(seed)
+    model = Blip2ForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            if weight.dim() == 1:
+                near = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
+                weight.copy_(near + 0.1 * noise)
+            elif name.endswith(("embed_tokens.weight", "shared.weight", "lm_head.weight")):
+                weight.copy_(0.5 * noise)
+            elif "embed" in name or "query_tokens" in name:
+                weight.copy_(noise)
+            else:
+                fan_in = weight[0].numel()
+                weight.copy_(1.5 * noise * fan_in**-0.5)
+        # An end token of long embedding wins often, now early and now late.
+        head = model.get_output_embeddings().weight
+        head[model.config.text_config.eos_token_id] *= 2.5
+    return model
+
+
+def save(model: Blip2ForConditionalGeneration, processor: Any, directory: Path) -> Path:
+    """Save both and return the directory."""
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    return directory
+
+
+def bpe(lines: list[str] = LINES, size: int = 300) -> Tokenizer:
+    """A byte-level BPE tokenizer with OPT's special tokens at OPT's ids."""
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trained.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    trained.train_from_iterator(lines, trainer)
+    return trained
+
+
+def opt_tokenizer() -> GPT2Tokenizer:
+    """A tokenizer of OPT's kind: ``</s>`` begins every prompt."""
+    import json
+
+    model = json.loads(bpe().to_str())["model"]
+    return GPT2Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(merge) for merge in model["merges"]],
+        bos_token="</s>",
+        eos_token="</s>",
+        unk_token="</s>",
+        pad_token="<pad>",
+        add_bos_token=True,
+    )
+
+
+def t5_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of T5's kind: a unigram model, ``</s>`` ends every prompt."""
+    trained = Tokenizer(models.Unigram())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trained.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=100,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    trained.train_from_iterator(LINES, trainer)
+    trained.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=trained, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
