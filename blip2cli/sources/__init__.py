@@ -1,0 +1,121 @@
+"""Where images come from: one reader a file, and the table that picks the reader.
+
+Names (``file_name``) are relative to the source's root: the folder itself, the folder of a single
+file, the part of a glob before its first wildcard, the current folder for paths on stdin. With
+several sources they are relative to the common parent of all roots, so no two images share a name.
+An image given twice is run once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import chain, pairwise
+from typing import BinaryIO
+
+from blip2cli.errors import OptionError, SourceError
+from blip2cli.options import SourceOptions
+from blip2cli.sources.base import IMAGE_SUFFIXES, FailedRef, ImageRef, Source
+from blip2cli.sources.files import FileSource
+from blip2cli.sources.folder import FolderSource
+from blip2cli.sources.globs import GlobSource
+from blip2cli.sources.patterns import Selection
+from blip2cli.sources.stdin import StdinSource
+
+__all__ = ["IMAGE_SUFFIXES", "ImageRef", "open_sources"]
+
+Claim = Callable[[str, SourceOptions, "BinaryIO | None"], "Source | None"]
+
+# Asked in this order; the first that takes the argument reads it. What exists on disk goes before
+# patterns, so a file called "cat[1].png" is found by its name.
+READERS: tuple[Claim, ...] = (
+    lambda text, options, stdin: StdinSource.claim(text, stdin, options.nul),
+    lambda text, options, stdin: FolderSource.claim(text),
+    lambda text, options, stdin: FileSource.claim(text),
+    lambda text, options, stdin: GlobSource.claim(text),
+)
+
+
+def open_sources(options: SourceOptions, stdin: BinaryIO | None = None) -> Iterator[ImageRef]:
+    """Check all sources, then yield their images lazily in source order.
+
+    Missing paths, patterns without a match, folders without images and a selection that leaves
+    nothing raise SourceError at once, before the first image. Only what arrives on stdin is
+    judged later, when it has been read: its SourceError comes from the iterator.
+    """
+    if options.limit is not None and options.limit < 0:
+        raise OptionError(f"--limit takes 0 or a positive number, not {options.limit}.")
+    if not options.sources:
+        raise SourceError("No source was given; name a folder, a file, a glob, or - for stdin.")
+    sources = [_open(text, options, stdin) for text in dict.fromkeys(options.sources)]
+    for source in sources:
+        # A mistyped pattern must not hide behind the images of another source.
+        if isinstance(source, GlobSource) and next(source.refs(source.root), None) is None:
+            raise SourceError(source.nothing())
+    refs = _select(sources, options)
+    if options.limit == 0 or any(isinstance(s, StdinSource) for s in sources):
+        return refs
+    return chain([next(refs)], refs)  # finds an empty folder before a model is loaded
+
+
+def _open(text: str, options: SourceOptions, stdin: BinaryIO | None) -> Source:
+    for claim in READERS:
+        source = claim(text, options, stdin)
+        if source is not None:
+            return source
+    if not text:
+        raise SourceError("An empty source was given; name a folder, a file or a glob.")
+    raise SourceError(f"There is no file or folder {text!r}; check the path.")
+
+
+def _select(sources: list[Source], options: SourceOptions) -> Iterator[ImageRef]:
+    """Yield what --include, --exclude and --limit leave. Raises SourceError if that is nothing."""
+    if options.limit == 0:
+        return
+    selection = Selection(options.include, options.exclude)
+    seen = given = 0
+    for ref in _all(sources):
+        seen += 1
+        if selection.takes(ref.file_name, failed=isinstance(ref, FailedRef)):
+            yield ref
+            given += 1
+            if given == options.limit:
+                return
+    if given:
+        return
+    if seen:
+        images = "the only image" if seen == 1 else f"any of the {seen} images"
+        raise SourceError(f"{selection} does not leave {images}; loosen the pattern.")
+    raise SourceError(" ".join(source.nothing() for source in sources))
+
+
+def _all(sources: list[Source]) -> Iterator[ImageRef]:
+    """Yield the images of all sources, each once, named below the common parent."""
+    base = os.path.commonpath([source.root for source in sources])
+    if _disjoint(sources):  # nothing to remember: memory stays flat however many images come
+        for source in sources:
+            yield from source.refs(base)
+        return
+    taken: dict[str, str] = {}
+    for source in sources:
+        for ref in source.refs(base):
+            path = taken.get(ref.file_name)
+            if path is None:
+                taken[ref.file_name] = ref.path
+                yield ref
+            elif path != ref.path:
+                # Only a path outside the current folder, given on stdin, can come to this.
+                yield FailedRef(
+                    ref.path,
+                    ref.path,
+                    "name_clash",
+                    f"Its name {ref.file_name!r} is taken by {path!r}; run the two apart.",
+                )
+
+
+def _disjoint(sources: list[Source]) -> bool:
+    """True when no two sources can name the same image."""
+    if not all(source.unique for source in sources):
+        return False
+    roots = sorted(source.root.rstrip(os.sep) + os.sep for source in sources)
+    return not any(b.startswith(a) for a, b in pairwise(roots))

@@ -1,0 +1,73 @@
+"""``-``: paths that arrive on standard input, one per line or separated by NUL.
+
+Paths are taken as they come, nothing waits for the end of the input. Relative paths start at the
+current folder, and images below it are named relative to it. A path whose file is missing is a
+failed image, not the end of the run. Lines may end in CR LF; empty ones are passed over. Names
+that hold a newline need NUL as the separator (``find -print0``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from blip2cli.errors import SourceError
+from blip2cli.sources.base import ImageRef, absolute, name_below
+
+CHUNK = 1 << 16
+MAX_PATH_BYTES = 1 << 16  # far over any system's limit: what comes is not a list of paths
+
+
+@dataclass(frozen=True)
+class StdinSource:
+    """Paths read from a byte stream."""
+
+    stream: BinaryIO
+    nul: bool
+    root: str
+    text: str = "-"
+    unique: bool = False
+
+    @classmethod
+    def claim(cls, text: str, stream: BinaryIO | None, nul: bool) -> StdinSource | None:
+        """Take ``-``. Raises SourceError when there is no standard input to read."""
+        if text != "-":
+            return None
+        if stream is None:
+            raise SourceError("The source '-' reads paths from stdin, which is closed here.")
+        return cls(stream=stream, nul=nul, root=os.getcwd())
+
+    def refs(self, base: str) -> Iterator[ImageRef]:
+        """Yield an image for each path. Raises SourceError for what is not a list of paths."""
+        for record in self._records():
+            if not self.nul:
+                record = record.removesuffix(b"\r")
+                if b"\0" in record:
+                    raise SourceError(
+                        "The paths on stdin are separated by NUL, not by newline; add -0."
+                    )
+            if record:
+                path = absolute(os.path.join(self.root, os.fsdecode(record)))
+                yield ImageRef(name_below(path, base), path)
+
+    def nothing(self) -> str:
+        """The sentence for an empty input."""
+        return "No paths came on stdin; pipe a list in, for example from find, or name a folder."
+
+    def _records(self) -> Iterator[bytes]:
+        separator = b"\0" if self.nul else b"\n"
+        # read1 returns what is there; read would wait until the buffer is full.
+        read = getattr(self.stream, "read1", self.stream.read)
+        tail = b""
+        while chunk := read(CHUNK):
+            *whole, tail = (tail + chunk).split(separator)
+            yield from whole
+            if len(tail) > MAX_PATH_BYTES:
+                raise SourceError(
+                    f"Over {MAX_PATH_BYTES} bytes came on stdin without a "
+                    f"{'NUL' if self.nul else 'newline'}; '-' takes a list of paths, not an image."
+                )
+        if tail:
+            yield tail
