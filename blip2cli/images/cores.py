@@ -1,0 +1,76 @@
+"""How many processor cores this process may really use.
+
+``os.cpu_count`` counts the machine; containers and job schedulers allow less, through the
+scheduling affinity or through a cgroup's CPU quota.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+
+def available_cores(root: Path = Path("/")) -> int:
+    """Return the number of usable cores, at least 1.
+
+    ``root`` stands for the file system that holds ``proc`` and ``sys``. A fractional quota is
+    rounded up: 1.5 cores keep two processes busy.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:  # macOS, Windows
+        cores = os.cpu_count() or 1
+    quota = min(_quotas(root), default=math.inf)
+    return max(1, min(cores, math.ceil(quota) if math.isfinite(quota) else cores))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Yield every CPU quota above this process, in cores, for cgroup versions 1 and 2."""
+    for hierarchy, controllers, group in _memberships(root):
+        if hierarchy == "0":
+            mount = root / "sys/fs/cgroup"
+        elif "cpu" in controllers.split(","):
+            mount = root / "sys/fs/cgroup" / controllers
+            if not mount.is_dir():
+                mount = root / "sys/fs/cgroup/cpu"
+        else:
+            continue
+        # A parent's quota binds its children. Inside a container the path in /proc may be one
+        # that is only visible outside; then the mount itself is the container's group.
+        relative = PurePosixPath(group.lstrip("/"))
+        for folder in (relative, *relative.parents):
+            yield from _quota_of(mount / folder)
+
+
+def _memberships(root: Path) -> Iterator[tuple[str, str, str]]:
+    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
+        fields = line.split(":", 2)
+        if len(fields) == 3 and ".." not in fields[2]:
+            yield fields[0], fields[1], fields[2]
+
+
+def _quota_of(folder: Path) -> Iterator[float]:
+    v2 = (_read(folder / "cpu.max") or "").split()
+    if len(v2) == 2:
+        yield from _ratio(v2[0], v2[1])
+    quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+    if quota and period:
+        yield from _ratio(quota, period)
+
+
+def _ratio(quota: str, period: str) -> Iterator[float]:
+    try:
+        share = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):  # "max": no limit
+        return
+    if share > 0:  # version 1 writes -1 for "no limit"
+        yield share
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None

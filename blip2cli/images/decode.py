@@ -1,0 +1,187 @@
+"""Bytes of an image file → an upright RGB picture, or an error with a stable name.
+
+The picture is what ``PIL.Image.open(file).convert("RGB")`` gives, after these steps:
+
+* EXIF orientation is applied, so width and height are those a person sees.
+* Transparency (alpha, palette entries, a transparent colour) is composited on white.
+* 16-bit greyscale is scaled by 1/257, so white stays white; 32-bit and floating-point greyscale
+  has no agreed white and is stretched, see :func:`_wide_grey`.
+* Of animations and of files with several pages the first is taken. Colour profiles are ignored,
+  as image processors and data-set libraries do, except that Lab is converted to sRGB.
+
+Only the formats in ``FORMATS`` are ever parsed: judged by content, never by suffix, and none that
+starts another program (EPS would).
+
+==================== ============================================================================
+``error_type``       meaning
+==================== ============================================================================
+``empty``            the file holds no bytes
+``not_an_image``     the content is no image of any known kind (text, HTML, noise)
+``unsupported_format`` an image of a kind that is not read here: SVG, PDF, HEIC, JPEG XL, …
+``truncated``        the file ends early
+``corrupt``          the content is damaged in another way, or contradicts itself
+``too_many_pixels``  more than ``MAX_PIXELS`` pixels (a decompression bomb, or a giant scan)
+``absurd_metadata``  text or profile blocks that unpack to more than any reader accepts
+``out_of_memory``    decoding needs more memory than there is
+==================== ============================================================================
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from blip2cli.errors import ImageError
+from blip2cli.images.sniff import claimed_format, ends_early, without_png_metadata
+
+# Twice Pillow's warning level, the level at which Pillow itself refuses: 0.5 GB as RGB.
+MAX_PIXELS = 178_956_970
+
+# Names as Pillow knows them. JPEG includes MPO, PNG includes APNG, PPM the whole Netpbm family.
+# fmt: off
+FORMATS = (
+    "JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF",  # the usual ones are tried first
+    "JPEG2000", "PPM", "QOI", "ICO", "DIB",
+)
+# fmt: on
+
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An upright RGB picture; ``width`` and ``height`` are its own, in pixels."""
+
+    image: Image.Image
+    width: int
+    height: int
+
+
+def decode(data: bytes) -> DecodedImage:
+    """Decode the content of one image file. Raises ImageError, see the table above."""
+    if not data:
+        raise ImageError("empty", "The file is empty.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns about much that it then reads well
+        try:
+            rgb = _decode(data)
+        except ImageError:
+            raise
+        except MemoryError:
+            raise ImageError("out_of_memory", "There is not enough memory to decode it.") from None
+        except Exception as error:  # plugins raise anything from IndexError to SyntaxError
+            raise _explain(error, data) from error
+    return DecodedImage(rgb, rgb.width, rgb.height)
+
+
+def _decode(data: bytes) -> Image.Image:
+    try:
+        image = _open(data)
+    except ValueError as error:
+        # Pillow refuses text and profile blocks that unpack to over 1 MiB; the pixels are fine.
+        slim = without_png_metadata(data) if "too large" in str(error) else None
+        if slim is None:
+            raise
+        image = _open(slim)
+    with image:
+        # Loading comes before the orientation: some readers turn the picture themselves.
+        image.load()
+        turn = _TURN.get(_orientation(image))
+        rgb = _to_rgb(image)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _open(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_many_pixels(f"It has {image.width} by {image.height} pixels")
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(0x0112)
+    except Exception:  # damaged EXIF is no reason to lose the picture
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            grey[values == clear] = 255
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_wide_grey(np.asarray(image))).convert("RGB")
+    if image.mode == "LAB":
+        to_srgb = ImageCms.buildTransform(
+            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
+        )
+        converted = ImageCms.applyTransform(image, to_srgb)
+        assert converted is not None  # only None when asked to work in place
+        return converted
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGB", layer.size, (255, 255, 255))
+        white.paste(layer, mask=layer.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def _wide_grey(values: np.ndarray) -> np.ndarray:
+    """Bring 32-bit integer or float greyscale to uint8.
+
+    Integers that fit 16 bits are taken as 16-bit values (that is how Netpbm files arrive) and
+    floats from 0 to 1 as shares of white. Anything else is stretched from its own smallest to its
+    largest value; what is not a number becomes black.
+    """
+    finite = np.where(np.isfinite(values), values, 0).astype(np.float64)
+    low, high = float(finite.min()), float(finite.max())
+    if values.dtype.kind == "i" and low >= 0 and high <= 65535:
+        low, high = 0.0, 65535.0
+    elif values.dtype.kind == "f" and low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    span = (high - low) or 1.0
+    return np.asarray(np.rint((finite - low) * (255.0 / span)).astype(np.uint8))
+
+
+def _too_many_pixels(start: str) -> ImageError:
+    return ImageError("too_many_pixels", f"{start}, more than the {MAX_PIXELS} that are read.")
+
+
+def _explain(error: Exception, data: bytes) -> ImageError:
+    """Turn what a decoder raised into an error with a stable name and one sentence."""
+    if isinstance(error, Image.DecompressionBombError):
+        return _too_many_pixels("It says it has too many pixels")
+    if isinstance(error, ValueError) and "too large" in str(error):
+        return ImageError("absurd_metadata", "Its text or colour profile unpacks to over 1 MiB.")
+    name, readable = claimed_format(data)
+    if name is None:
+        return ImageError("not_an_image", "The content is not an image of a known kind.")
+    if not readable:
+        return ImageError(
+            "unsupported_format", f"It is {name}, which is not read; convert it to JPEG or PNG."
+        )
+    if ends_early(data, name):
+        return ImageError("truncated", f"The {name} file ends early.")
+    if isinstance(error, UnidentifiedImageError):
+        return ImageError(
+            "corrupt", f"It starts like a {name} file, but its header is damaged or unusual."
+        )
+    detail = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    return ImageError("corrupt", f"The {name} data are damaged: {detail}.")
