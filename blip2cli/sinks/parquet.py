@@ -1,0 +1,199 @@
+"""Parquet, gathered in part files and put together at the end.
+
+A Parquet file can be read only when its last byte is written, so rows first go to numbered part
+files beside the output, small complete Parquet files under hidden names that no reader picks up.
+Each is committed durably. ``close`` merges them row group by row group into one file and renames
+it into place: the output is absent or complete. With ``--overwrite`` the old output stays until
+that moment.
+
+Types: strings UTF-8 (see ``text`` for names that are not), int64, float64, embeddings
+``fixed_size_list<float32>``, texts and choices as lists of structs. The settings are JSON under
+the key ``blip2cli`` of the file's key-value metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from blip2cli.sinks import durable
+from blip2cli.sinks.base import LIST_FIELDS, Column, RowSchema, disk_errors
+from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sinks.text import to_json, to_utf8
+
+METADATA_KEY = b"blip2cli"
+# A part is committed when it holds this much or is this old, whichever comes first.
+PART_BYTES = 32 << 20
+PART_SECONDS = 30.0
+# Row groups of the finished file: large enough to read fast, small enough to read singly.
+GROUP_ROWS = 16384
+GROUP_BYTES = 64 << 20
+
+
+class ParquetSink:
+    """Writes one Parquet file."""
+
+    def __init__(
+        self, paths: OutputPaths, schema: RowSchema, settings: Mapping[str, object]
+    ) -> None:
+        self._paths = paths
+        self._rows_schema = schema
+        self._schema = arrow_schema(schema, settings)
+        self._batches: list[pa.RecordBatch] = []  # not yet in a part
+        self._since = 0.0  # when the first of them came, on the monotonic clock
+        self._parts: list[str] = []
+        self._safe_rows = 0
+        self._failed = False
+
+    def write(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Take rows; commits a part when enough have gathered."""
+        if not rows:
+            return
+        if not self._batches:
+            self._since = time.monotonic()
+        self._batches.append(
+            to_batch(
+                [self._rows_schema.complete(row) for row in rows], self._rows_schema, self._schema
+            )
+        )
+        if (
+            sum(batch.nbytes for batch in self._batches) >= PART_BYTES
+            or time.monotonic() - self._since >= PART_SECONDS
+        ):
+            self.commit()
+
+    def commit(self) -> None:
+        """Write the rows since the last commit to a part file."""
+        if self._failed:
+            raise RuntimeError("the sink has failed before")
+        if not self._batches:
+            return
+        table = pa.Table.from_batches(self._batches, self._schema)
+        buffer = pa.BufferOutputStream()
+        with _writer(buffer, self._schema) as writer:
+            writer.write_table(table)
+        with self._reporting():
+            if not self._parts:
+                durable.remove(*self._paths.parts())  # of an earlier run; the user said overwrite
+            path = self._paths.part(len(self._parts))
+            durable.write_file(self._paths.temporary, path, buffer.getvalue().to_pybytes())
+        self._parts.append(path)
+        self._batches.clear()
+        self._safe_rows += table.num_rows
+
+    def close(self) -> None:
+        """Merge all parts into the output."""
+        self.commit()
+        with self._reporting():
+            temporary = self._paths.temporary
+            with open(temporary, "wb") as file:
+                with _writer(file, self._schema) as writer:
+                    for group in _groups(self._parts, self._schema, _group_rows(self._rows_schema)):
+                        writer.write_table(group, row_group_size=len(group))
+                file.flush()
+                os.fsync(file.fileno())
+            durable.rename_into_place(temporary, self._paths.final)
+            durable.remove(*self._paths.parts())
+
+    def abort(self) -> None:
+        """Commit what is there if that can be done; parts stay beside the output."""
+        with contextlib.suppress(Exception):
+            if not self._failed:
+                self.commit()
+        durable.remove_quietly(self._paths.temporary)
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        safe = (
+            f"{self._safe_rows} rows are safe in hidden part files beside it"
+            if self._safe_rows
+            else "no row was written"
+        )
+        try:
+            with disk_errors(self._paths.final, safe):
+                yield
+        except BaseException:
+            self._failed = True
+            raise
+
+
+def arrow_schema(schema: RowSchema, settings: Mapping[str, object]) -> pa.Schema:
+    """The Arrow schema of a file, settings included."""
+    fields = [pa.field(column.name, _arrow_type(column)) for column in schema.columns]
+    return pa.schema(fields, metadata={METADATA_KEY: to_json({"settings": settings})})
+
+
+_SCALARS: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+}
+
+
+def _arrow_type(column: Column) -> pa.DataType:
+    if column.type == "embedding":
+        assert column.size is not None  # RowSchema.of has seen to it
+        return pa.list_(pa.float32(), column.size)
+    if column.type in LIST_FIELDS:
+        fields = [(name, _SCALARS[kind]) for name, kind in LIST_FIELDS[column.type]]
+        return pa.list_(pa.struct(fields))
+    return _SCALARS[column.type]
+
+
+def to_batch(rows: list[dict[str, Any]], schema: RowSchema, arrow: pa.Schema) -> pa.RecordBatch:
+    """Complete rows as an Arrow record batch."""
+    arrays = [
+        pa.array([_storable(column, row[column.name]) for row in rows], arrow.field(i).type)
+        for i, column in enumerate(schema.columns)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow)
+
+
+def _storable(column: Column, value: Any) -> Any:
+    if value is None:
+        return None
+    if column.type == "string":
+        return to_utf8(value)
+    if column.type in LIST_FIELDS:
+        return [
+            {name: to_utf8(v) if isinstance(v, str) else v for name, v in item.items()}
+            for item in value
+        ]
+    return value
+
+
+def _writer(where: Any, schema: pa.Schema) -> pq.ParquetWriter:
+    # Embeddings hardly repeat, and file names never: a dictionary would only cost time.
+    plain = any(pa.types.is_fixed_size_list(field.type) for field in schema)
+    return pq.ParquetWriter(where, schema, compression="zstd", use_dictionary=not plain)
+
+
+def _group_rows(schema: RowSchema) -> int:
+    """Rows per group, from the schema alone: the file does not depend on where parts ended."""
+    row_bytes = 256 + sum(4 * (column.size or 0) for column in schema.columns)
+    return max(1, min(GROUP_ROWS, GROUP_BYTES // row_bytes))
+
+
+def _groups(parts: Sequence[str], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
+    """Yield the rows of all parts in tables of exactly ``rows`` rows, the last one shorter."""
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for part in parts:
+        with pq.ParquetFile(part) as file:
+            for batch in file.iter_batches(batch_size=rows):
+                while count + batch.num_rows >= rows:
+                    head = batch.slice(0, rows - count)
+                    yield pa.Table.from_batches([*waiting, head]).cast(schema)
+                    batch = batch.slice(head.num_rows)
+                    waiting, count = [], 0
+                if batch.num_rows:
+                    waiting.append(batch)
+                    count += batch.num_rows
+    if waiting:
+        yield pa.Table.from_batches(waiting).cast(schema)

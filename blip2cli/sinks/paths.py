@@ -1,0 +1,152 @@
+"""The names of an output and of the files beside it, and the checks before a run.
+
+For ``photos/captions.jsonl``: ``captions.errors.jsonl`` (failed images), and hidden, so that
+data-set loaders pass them over: ``.captions.jsonl.meta.json`` (settings), ``.captions.jsonl.tmp``
+and, for Parquet, ``.captions.parquet.part-000000`` and so on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+
+from blip2cli.errors import OutputError
+from blip2cli.options import OutputOptions
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+
+_OTHER_SPELLINGS = {
+    ".json": ".jsonl", ".ndjson": ".jsonl", ".jl": ".jsonl", ".json.gz": ".jsonl.gz",
+    ".ndjson.gz": ".jsonl.gz", ".gz": ".jsonl.gz", ".pq": ".parquet", ".parq": ".parquet",
+}  # fmt: skip
+_PART = ".part-"
+
+
+@dataclass(frozen=True)
+class OutputPaths:
+    """Absolute paths of an output and its companions, all in one folder."""
+
+    final: str
+
+    @classmethod
+    def of(cls, out: str) -> OutputPaths:
+        """Symbolic links are resolved: what they point to is replaced, not the link."""
+        return cls(os.path.realpath(out))
+
+    @property
+    def folder(self) -> str:
+        """The folder that holds everything."""
+        return os.path.dirname(self.final)
+
+    def hidden(self, ending: str) -> str:
+        """The path of a hidden companion."""
+        return os.path.join(self.folder, f".{os.path.basename(self.final)}{ending}")
+
+    @property
+    def temporary(self) -> str:
+        """Where new content is written before it takes its place."""
+        return self.hidden(".tmp")
+
+    @property
+    def meta(self) -> str:
+        """The settings beside a JSONL file."""
+        return self.hidden(".meta.json")
+
+    @property
+    def errors(self) -> str:
+        """The failed images."""
+        name = os.path.basename(self.final)
+        suffix = known_suffix(name) or ""
+        return os.path.join(self.folder, name[: len(name) - len(suffix)] + ".errors.jsonl")
+
+    def part(self, number: int) -> str:
+        """A committed piece of a Parquet file in the making."""
+        return self.hidden(f"{_PART}{number:06d}")
+
+    def parts(self) -> list[str]:
+        """The committed pieces that exist, in order."""
+        prefix = os.path.basename(self.hidden(_PART))
+        with os.scandir(self.folder) as scan:
+            found = [
+                (int(entry.name[len(prefix) :]), entry.path)
+                for entry in scan
+                if entry.name.startswith(prefix) and entry.name[len(prefix) :].isdecimal()
+            ]
+        return [path for _, path in sorted(found)]
+
+
+def known_suffix(out: str) -> str | None:
+    """The known suffix that ``out`` ends in, in upper or lower case; the longest that fits."""
+    fitting = [suffix for suffix in SUFFIXES if out.lower().endswith(suffix)]
+    return max(fitting, key=len, default=None)
+
+
+def to_stdout(options: OutputOptions) -> bool:
+    """True when rows go to standard output."""
+    return options.out is None or options.out == "-"
+
+
+def check_output(options: OutputOptions) -> None:
+    """Raise OutputError now for what would keep the output from being written later."""
+    if to_stdout(options):
+        return
+    out = options.out or ""
+    if os.path.isdir(out):
+        raise OutputError(
+            f"The output {out!r} is a folder; name a file in it, "
+            f"for example {os.path.join(out, 'captions.jsonl')!r}."
+        )
+    if known_suffix(out) is None or known_suffix(out) == os.path.basename(out).lower():
+        raise OutputError(_suffix_advice(out))
+    paths = OutputPaths.of(out)
+    if not os.path.isdir(paths.folder):
+        folder = os.path.dirname(out) or paths.folder
+        raise OutputError(
+            f"The folder {folder!r} for the output does not exist; create it (mkdir -p) first."
+        )
+    if os.path.lexists(paths.final):
+        if not os.path.isfile(paths.final):
+            raise OutputError(f"The output {out!r} is not a regular file; choose another name.")
+        if not options.overwrite:
+            raise OutputError(
+                f"The output {out!r} exists already; choose another name, "
+                "or add --overwrite to replace it."
+            )
+    elif not options.overwrite and paths.parts():
+        raise OutputError(
+            f"An unfinished run left rows for {out!r} beside it; choose another name, "
+            "or add --overwrite to start anew without them."
+        )
+    _try_writing(paths, out)
+
+
+def _suffix_advice(out: str) -> str:
+    known = f"known are {', '.join(SUFFIXES)}"
+    name = os.path.basename(out).lower()
+    if "." not in name.lstrip("."):
+        return f"The output {out!r} has no suffix that says its format; {known}."
+    suffix = next(
+        (s for s in sorted(_OTHER_SPELLINGS, key=len, reverse=True) if name.endswith(s)), None
+    )
+    if suffix:
+        meant: str | None = _OTHER_SPELLINGS[suffix]
+    else:
+        suffix = os.path.splitext(name)[1]
+        meant = next(iter(difflib.get_close_matches(suffix, SUFFIXES, n=1)), None)
+    hint = f"; did you mean {meant}?" if meant else "."
+    return f"The output {out!r} has the unknown suffix {suffix!r}, {known}{hint}"
+
+
+def _try_writing(paths: OutputPaths, out: str) -> None:
+    # Really creating a file also finds read-only file systems and full quotas, which the
+    # permission bits do not tell.
+    probe = paths.hidden(f".probe-{os.getpid()}")
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.unlink(probe)
+    except OSError as error:
+        raise OutputError(
+            f"No file can be created in the folder of the output {out!r} "
+            f"({error.strerror}); choose another folder."
+        ) from None
