@@ -1,0 +1,61 @@
+"""Helper heads: what the vision encoder and the Q-Former are asked directly while they learn.
+
+Text loss alone teaches a small model to see very slowly. These linear heads are thrown away
+when training ends: they are no part of the checkpoint.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from blip2cli.tiny.build import WIDTH
+from blip2cli.tiny.data import UNKNOWN, Batch
+from blip2cli.tiny.easyvqa import SHAPE_COLORS, SHAPES
+from blip2cli.tiny.kinds import KINDS
+from blip2cli.tiny.scenes import BACKGROUNDS, MAX_OBJECTS
+
+
+class Heads(nn.Module):
+    """Each patch: the kind that covers it, and whether it holds an object's centre.
+
+    The first query outputs: one group (kind, count) each, then background, shape colour, total.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch_kind = nn.Linear(WIDTH, len(KINDS) + 1)
+        self.patch_center = nn.Linear(WIDTH, 2)
+        self.kind = nn.Linear(WIDTH, len(KINDS) + 1 + len(SHAPES))
+        self.count = nn.Linear(WIDTH, MAX_OBJECTS + 1)
+        self.background = nn.Linear(WIDTH, len(BACKGROUNDS))
+        self.color = nn.Linear(WIDTH, len(SHAPE_COLORS))
+        self.total = nn.Linear(WIDTH, MAX_OBJECTS + 1)
+
+    def patch_loss(self, image_embeds: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy over patches; ``image_embeds`` is float32 [B, 1 + GRID², WIDTH]."""
+        patches = image_embeds[:, 1:]
+        kind = cross_entropy(
+            self.patch_kind(patches).flatten(0, 1), batch.patch_kind.flatten(), ignore_index=UNKNOWN
+        )
+        center = cross_entropy(
+            self.patch_center(patches).flatten(0, 1),
+            batch.patch_center.flatten(),
+            ignore_index=UNKNOWN,
+        )
+        return kind + center
+
+    def query_losses(self, query_output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropies of the query outputs; ``query_output`` is float32 [B, Q, WIDTH]."""
+        n, slots = MAX_OBJECTS, batch.slots
+
+        def loss(logits: Tensor, labels: Tensor) -> Tensor:
+            return cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=UNKNOWN)
+
+        return {
+            "kind": loss(self.kind(query_output[:, :n]), slots[:, :n]),
+            "count": loss(self.count(query_output[:, :n]), slots[:, n : 2 * n]),
+            "background": loss(self.background(query_output[:, n]), slots[:, 2 * n]),
+            "color": loss(self.color(query_output[:, n + 1]), slots[:, 2 * n + 1]),
+            "total": loss(self.total(query_output[:, n + 2]), slots[:, 2 * n + 2]),
+        }

@@ -1,0 +1,79 @@
+"""The pictures in ``sample_images/``: ``python -m blip2cli.tiny.samples FOLDER`` draws them.
+
+Every way a file can come is there once: PNG, JPEG, WebP, small and large, wide and tall, in a
+sub-folder, and one JPEG stored sideways with an EXIF orientation.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from blip2cli.tiny.scenes import Scene, draw_scene
+
+ORIENTATION = 0x0112  # EXIF tag
+SIDEWAYS = 6  # "rotate 90° clockwise to view"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One file: its name, its size in pixels as seen, and what is drawn."""
+
+    file_name: str
+    size: tuple[int, int]
+    kinds: tuple[str, ...]
+    background: str
+    sideways: bool = False
+
+    @property
+    def caption(self) -> str:
+        """The true caption."""
+        return draw_scene(np.random.default_rng(0), (64, 64), list(self.kinds), self.background)[
+            1
+        ].caption
+
+
+SAMPLES = (
+    Sample("breakfast.jpg", (640, 480), ("cup", "apple", "banana"), "yellow"),
+    Sample("cats.png", (512, 512), ("cat", "cat", "pizza"), "blue"),
+    Sample("elephant.jpg", (1200, 900), ("elephant",), "green"),
+    Sample("garden.webp", (480, 360), ("flower", "flower", "butterfly"), "teal"),
+    Sample("harbor.webp", (600, 400), ("boat", "boat", "fish"), "white"),
+    Sample("night.png", (320, 320), ("moon", "star", "star"), "black"),
+    Sample("party.jpg", (640, 480), ("cake", "ball", "guitar"), "pink"),
+    Sample("sideways.jpg", (400, 560), ("house", "tree"), "orange", sideways=True),
+    Sample("farm/cows.jpg", (720, 480), ("cow", "cow", "cow"), "brown"),
+    Sample("farm/stable.png", (256, 256), ("horse", "pig"), "purple"),
+    Sample("street/bus_stop.jpg", (900, 600), ("bus", "bicycle", "umbrella"), "gray"),
+    Sample("street/traffic.png", (150, 110), ("car", "car"), "red"),
+)
+
+
+def draw_sample(sample: Sample, seed: int) -> tuple[Image.Image, Scene]:
+    """The picture as a viewer shows it, and its scene."""
+    rng = np.random.default_rng(seed)
+    return draw_scene(rng, sample.size, list(sample.kinds), sample.background)
+
+
+def write_samples(folder: Path) -> None:
+    """Draw every sample into ``folder``."""
+    for seed, sample in enumerate(SAMPLES):
+        path = folder / sample.file_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image, _ = draw_sample(sample, seed)
+        if sample.sideways:
+            exif = Image.Exif()
+            exif[ORIENTATION] = SIDEWAYS
+            image.transpose(Image.Transpose.ROTATE_90).save(path, quality=90, exif=exif)
+        else:
+            image.save(path, quality=90)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Draw the sample images.")
+    parser.add_argument("folder", type=Path)
+    write_samples(parser.parse_args().folder)

@@ -1,0 +1,213 @@
+"""Train an embedded model from nothing: ``python -m blip2cli.tiny.train``.
+
+Training is measured in minutes of work. It can be stopped at any time: run the same command
+again and it goes on from its last checkpoint. When the minutes are used up, the finished
+model is written with its measured scores.
+
+First the vision encoder and the Q-Former learn alone, from the helper heads; then the text loss
+joins. The hidden matrices are trained with Muon, everything else with AdamW; the learning rate
+is held, then falls linearly to zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from transformers import Blip2ForConditionalGeneration
+
+from blip2cli.tiny.build import build_config, build_model, build_processor
+from blip2cli.tiny.data import Packer, Pool, sample_shapes, scene_chunks
+from blip2cli.tiny.easyvqa import load_split
+from blip2cli.tiny.evaluate import evaluate, held_out_scenes, read, see
+from blip2cli.tiny.export import export
+from blip2cli.tiny.heads import Heads
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that shapes a training run."""
+
+    minutes: float = 110.0
+    scenes: int = 48  # pictures of each kind a step
+    shapes: int = 16
+    fresh: int = 1  # chunks of newly drawn scenes a step
+    pool: int = 30_000
+    muon_rate: float = 2e-3
+    adam_rate: float = 1e-3
+    weight_decay: float = 0.05
+    seeing_only: float = 0.12  # share of the time before the text loss joins
+    hold: float = 0.35  # share of the time before the learning rate falls
+    patch_weight: float = 0.3
+    query_weight: float = 0.15
+
+
+def rate_factor(share: float, steps: int, hold: float) -> float:
+    """The learning rate's factor after ``share`` of the time: warm-up, hold, fall to zero."""
+    fall = 1.0 if share < hold else max(0.0, (1 - share) / (1 - hold))
+    return min(1.0, (steps + 1) / 200) * fall
+
+
+class Trainer:
+    """Model, helper heads, optimisers and progress, as one thing that can be saved."""
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.processor = build_processor()
+        self.model: Blip2ForConditionalGeneration = build_model(build_config(self.processor))
+        self.heads = Heads()
+        matrices, others = [], []
+        for name, parameter in self.model.named_parameters():
+            hidden = (
+                parameter.dim() == 2 and "embed" not in name and "language_projection" not in name
+            )
+            (matrices if hidden else others).append(parameter)
+        others += list(self.heads.parameters())
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(
+                matrices,
+                lr=recipe.muon_rate,
+                weight_decay=recipe.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            ),
+            torch.optim.AdamW(
+                others, lr=recipe.adam_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+            ),
+        ]
+        self.rates = [recipe.muon_rate, recipe.adam_rate]
+        self.steps, self.seconds = 0, 0.0
+
+    @property
+    def share(self) -> float:
+        """How much of the recipe's time is used up, 0 to 1."""
+        return self.seconds / 60 / self.recipe.minutes
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state is kept between runs."""
+        return self.folder / "checkpoint.pt"
+
+    def save(self) -> None:
+        """Write the state so that a stop at any instant leaves a whole file."""
+        state = {
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimizers": [each.state_dict() for each in self.optimizers],
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
+        temporary = self.checkpoint.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.checkpoint)
+
+    def restore(self) -> bool:
+        """Go on from the last checkpoint, if there is one."""
+        if not self.checkpoint.exists():
+            return False
+        state = torch.load(self.checkpoint, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.heads.load_state_dict(state["heads"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.steps, self.seconds = state["steps"], state["seconds"]
+        return True
+
+    def losses(self, batch) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
+        """The weighted losses of one batch; the text loss joins after the first stage."""
+        image_embeds, query_output = see(self.model, batch.pixels)
+        reading = self.share >= self.recipe.seeing_only
+        patch = self.recipe.patch_weight if reading else 1.0
+        query = self.recipe.query_weight if reading else 1.0
+        losses = {"patch": patch * self.heads.patch_loss(image_embeds, batch)}
+        for name, loss in self.heads.query_losses(query_output, batch).items():
+            losses[name] = query * loss
+        if reading:
+            logits, targets = read(self.model, query_output, batch)
+            losses["text"] = cross_entropy(logits, targets)
+        return losses
+
+    def step(self, batch) -> dict[str, float]:  # type: ignore[no-untyped-def]
+        """One step of both optimisers; returns the losses."""
+        factor = rate_factor(self.share, self.steps, self.recipe.hold)
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * factor
+        losses = self.losses(batch)
+        torch.stack(list(losses.values())).sum().backward()
+        parameters = [*self.model.parameters(), *self.heads.parameters()]
+        nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+        return {name: loss.item() for name, loss in losses.items()}
+
+
+def batches(recipe: Recipe, packer: Packer, seed: int) -> Iterator[object]:
+    """Training batches without end."""
+    rng = random.Random(seed)
+    shapes = load_split("train")
+    pool = Pool(recipe.pool)
+    chunks = scene_chunks(seed)
+    while len(pool.scenes) < 64 * recipe.scenes // 4:
+        pool.add(next(chunks))
+    while True:
+        for _ in range(recipe.fresh):
+            pool.add(next(chunks))
+        scenes = pool.sample(rng, recipe.scenes)
+        yield packer.batch(scenes, sample_shapes(rng, shapes, recipe.shapes), rng)
+
+
+def train(recipe: Recipe, folder: Path, out: Path) -> None:
+    """Train, report and export."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(recipe, folder)
+    resumed = trainer.restore()
+    print(f"{'going on' if resumed else 'starting'} at step {trainer.steps}", flush=True)
+    packer = Packer(trainer.processor.tokenizer)
+    scenes, test = held_out_scenes(600), load_split("test")
+    means: dict[str, float] = {}
+    saved = scored = trainer.seconds
+    for batch in batches(recipe, packer, seed=1000 + trainer.steps):
+        began = time.monotonic()
+        trainer.model.train()
+        for name, loss in trainer.step(batch).items():
+            means[name] = 0.98 * means.get(name, loss) + 0.02 * loss
+        trainer.seconds += time.monotonic() - began
+        if trainer.steps % 100 == 0:
+            told = " ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+            print(f"{trainer.seconds / 60:6.1f} min, step {trainer.steps}: {told}", flush=True)
+        if trainer.seconds - saved > 120:
+            trainer.save()
+            saved = trainer.seconds
+        if trainer.seconds - scored > 480 and "text" in means:
+            scored = trainer.seconds
+            print(evaluate(trainer.model, packer, scenes, test[:100]), flush=True)
+        if trainer.share >= 1:
+            break
+    trainer.save()
+    export(trainer.model, trainer.processor, out)
+    scores = evaluate(trainer.model, packer, held_out_scenes(3000), test)
+    print(scores, flush=True)
+
+
+def main() -> None:
+    """Read the command line and train."""
+    defaults = Recipe()
+    parser = argparse.ArgumentParser(description="Train the embedded model from nothing.")
+    parser.add_argument("--minutes", type=float, default=defaults.minutes, help="minutes of work")
+    parser.add_argument("--folder", type=Path, default=Path("build/tiny"), help="for checkpoints")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights" / "tiny")
+    options = parser.parse_args()
+    train(Recipe(minutes=options.minutes), options.folder, options.out)
+
+
+if __name__ == "__main__":
+    main()
