@@ -1,0 +1,41 @@
+# Everything runs in .venv, which `make install` makes; PYTHON picks the interpreter for it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format tiny bench
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make .venv and install blip2cli with what tests and lint need
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "blip2cli needs Python 3.11 or newer; name one with: make install PYTHON=python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install ## caption the images in sample_images/ with the embedded model
+	$(BIN)/blip2cli caption sample_images --model tiny
+
+test: install ## run the test suite
+	$(BIN)/python -m pytest --numprocesses 2
+
+lint: install ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tiny: install ## train the embedded model again from nothing (hours)
+	$(BIN)/python -m blip2cli.tiny.train
+
+bench: install ## measure the start-up beside bare imports
+	$(BIN)/python benchmarks/startup.py

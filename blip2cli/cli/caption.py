@@ -1,0 +1,56 @@
+"""``blip2cli caption``: a caption for every image."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from blip2cli.cli.options import (
+    DECODING,
+    DecodeFlags,
+    ModelFlags,
+    OutputFlags,
+    ReportFlags,
+    SourceFlags,
+    option,
+    run_options,
+)
+from blip2cli.cli.perform import Built, perform
+
+EXAMPLES = "Example:  blip2cli caption photos/ -o captions.jsonl --prompt 'a photo of'"
+
+
+def caption(
+    source: SourceFlags,
+    *,
+    prompt: Annotated[
+        str | None,
+        option(
+            "--prompt",
+            metavar="TEXT",
+            panel=DECODING,
+            help="Text the caption goes on from; the row holds what comes after it.",
+        ),
+    ] = None,
+    num_captions: Annotated[
+        int,
+        option(
+            "--num-captions",
+            metavar="N",
+            min=1,
+            panel=DECODING,
+            help="Captions an image, best first; needs --num-beams or drawing.",
+        ),
+    ] = 1,
+    output: OutputFlags,
+    model: ModelFlags,
+    decode: DecodeFlags,
+    report: ReportFlags,
+) -> int:
+    """Write a caption for every image, with its mean token log-probability."""
+
+    def build() -> Built:
+        from blip2cli.tasks import CaptionTask
+
+        return CaptionTask(prompt, decode.options(num_captions)), run_options(source, model, output)
+
+    return perform(build, report)

@@ -1,0 +1,192 @@
+"""What a run says on stderr: the progress bar or plain lines, failures, the summary, errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from blip2cli.events import Event, Failed, Finished, ModelReady, Progress, Started, Summary
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+TINY_NOTE = (
+    "Note: tiny is a demonstration that knows drawn objects only; for photographs use "
+    "--model Salesforce/blip2-opt-2.7b."
+)
+EMBEDDED = ("tiny",)
+_PLAIN_INTERVAL = 60.0  # seconds between lines where no terminal shows a bar
+_DONE = {"caption": "captioned", "ask": "answered", "embed": "embedded"}
+
+
+def complain(sentence: str) -> None:
+    """Print one error sentence; red on a terminal unless ``NO_COLOR`` says otherwise."""
+    prefix = "\x1b[31mblip2cli:\x1b[0m" if coloured(sys.stderr) else "blip2cli:"
+    print(f"{prefix} {sentence}", file=sys.stderr)
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether colour suits ``stream``; ``NO_COLOR`` wins over ``FORCE_COLOR``."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class Console:
+    """Listens to a run. Everything goes to ``stream``; nothing but errors when ``quiet``."""
+
+    def __init__(self, stream: TextIO, *, quiet: bool, verbosity: int, failures: bool) -> None:
+        self.stream = stream
+        self.quiet = quiet
+        self.verbosity = verbosity
+        self.bar_wanted = stream.isatty() and not quiet
+        self._failures = failures  # failed images are not listed elsewhere on this stream
+        self._bar: tqdm[Any] | None = None
+        self._began = 0.0
+        self._said = 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Print ``event``, if it is to be printed."""
+        match event:
+            case Started():
+                self._started(event)
+            case ModelReady():
+                self._began = self._said = time.monotonic()
+                if self.verbosity:
+                    self.say(
+                        f"{event.name} on {event.device} in {event.dtype}: {event.reason} "
+                        f"(loaded in {event.seconds:.1f} s)"
+                    )
+            case Failed():
+                if self.verbosity and self._failures:
+                    self.say(f"{event.file_name}: {event.error_type}: {event.message}")
+            case Progress():
+                self._progress(event)
+            case Finished():
+                self.close()
+                for line in summary_lines(event.summary):
+                    self.say(line)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar, unless quiet."""
+        if not self.quiet:
+            with self.paused():
+                print(line, file=self.stream, flush=True)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the bar off the terminal while something else is printed there."""
+        if self._bar is None:
+            yield
+            return
+        self._bar.clear()
+        try:
+            yield
+        finally:
+            self._bar.refresh()
+
+    def close(self) -> None:
+        """Take the bar away for good."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def write(self, text: str) -> int:
+        """Write as to a stream, past the bar: the failures of a run without ``-o`` come here."""
+        with self.paused():
+            return self.stream.write(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self.stream.flush()
+
+    def _started(self, event: Started) -> None:
+        if event.model in EMBEDDED:
+            self.say(TINY_NOTE)
+        elif self.bar_wanted:
+            self.say(f"Loading {event.model} …")
+
+    def _progress(self, event: Progress) -> None:
+        if self.quiet:
+            return
+        if self.bar_wanted:
+            self._draw(event)
+            return
+        now = time.monotonic()
+        if now - self._said >= _PLAIN_INTERVAL:
+            self._said = now
+            self.say(progress_line(event, now - self._began))
+
+    def _draw(self, event: Progress) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            tqdm.monitor_interval = 0  # its thread would only redraw a bar that stands still
+            self._bar = tqdm(
+                total=event.total,
+                unit=" images",
+                file=self.stream,
+                leave=False,
+                dynamic_ncols=True,
+                mininterval=0.1,
+                disable=False,
+            )
+            # The bar appears with the first batch; its rate counts from the model's readiness.
+            self._bar.start_t -= time.monotonic() - self._began
+        if self._bar.total != event.total:
+            self._bar.total = event.total
+        if event.failed:
+            self._bar.set_postfix_str(f"{event.failed} failed", refresh=False)
+        self._bar.update(event.done + event.failed - self._bar.n)
+
+
+def progress_line(event: Progress, seconds: float) -> str:
+    """One plain line on how far the run is, ``seconds`` after the model was ready."""
+    seen = event.done + event.failed
+    rate = seen / seconds if seconds > 0 else 0.0
+    line = f"{seen} of {event.total} images" if event.total is not None else f"{seen} images"
+    if event.failed:
+        line += f", {event.failed} failed"
+    line += f", {rate:.2f} images/s"
+    if event.total is not None and rate > 0:
+        line += f", {duration((event.total - seen) / rate)} left"
+    return line
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """The lines that end a run."""
+    s = summary
+    line = f"{_count(s.done)} {_DONE.get(s.task, 'done')}"
+    if s.rows != s.done:
+        line += f" in {s.rows} rows"
+    if s.failed:
+        line += f", {s.failed} failed"
+    if s.skipped:
+        line += f", {s.skipped} skipped"
+    line += f"; {duration(s.seconds)}, {s.images_per_second:.2f} images/s"
+    if s.done or s.failed:
+        line += f" (read {s.read_share:.0%}, model {s.model_share:.0%}, write {s.write_share:.0%})"
+    lines = [line + "."]
+    if s.exit_code > 128:
+        lines.append("Interrupted; the rows that were finished are safe.")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``3.1 s``, ``4 min 10 s``, ``2 h 5 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _count(images: int) -> str:
+    return "1 image" if images == 1 else f"{images} images"

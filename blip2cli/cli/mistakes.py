@@ -1,0 +1,73 @@
+"""Mistakes on the command line, each as one sentence that names the mend."""
+
+from __future__ import annotations
+
+import os
+import re
+from difflib import get_close_matches
+from typing import Any
+
+import typer
+
+
+def sentence(error: typer.TyperException) -> str:
+    """What to say about a mistake that Typer's parser found.
+
+    The parser's exception classes are private to Typer; the attributes read here are what tells
+    them apart.
+    """
+    context: Any = getattr(error, "ctx", None)
+    parameter: Any = getattr(error, "param", None)
+    help_line = f"{context.command_path} --help" if context is not None else "blip2cli --help"
+    if getattr(error, "possibilities", False) is not False:
+        return _unknown_option(error, help_line)
+    command = re.match(r"No such command '(.*?)'", error.message, re.DOTALL)
+    if command is not None:
+        return _unknown_command(command[1], list(getattr(context.command, "commands", {})))
+    if parameter is not None:
+        return _bad_value(error, parameter, help_line)
+    message = error.format_message().strip().rstrip(".")
+    return f"{message}; see {help_line}."
+
+
+def _unknown_option(error: Any, help_line: str) -> str:
+    wrong = error.option_name
+    if error.possibilities:
+        return f"There is no option {wrong}; did you mean {_either(error.possibilities)}?"
+    return f"There is no option {wrong}; {help_line} lists them."
+
+
+def _unknown_command(wrong: str, commands: list[str]) -> str:
+    close = get_close_matches(wrong, commands)
+    if close:
+        return f"There is no command {wrong!r}; did you mean {_either(close)}?"
+    if os.path.exists(wrong):
+        return f"There is no command {wrong!r}; to caption it: blip2cli caption {wrong}"
+    return f"There is no command {wrong!r}; choose {_either(commands)}."
+
+
+def _bad_value(error: Any, parameter: Any, help_line: str) -> str:
+    name = max(parameter.opts, key=len)
+    if not name.startswith("-"):
+        return (
+            "No source was given; name a folder, an image file, a glob, or - for paths on stdin "
+            f"(see {help_line})."
+        )
+    choices = getattr(parameter.type_descriptor, "choices", None)
+    if choices:
+        # The value itself is only in the message, quoted.
+        given = re.findall(r"'([^']*)'", error.message)
+        close = get_close_matches(given[0], choices) if given else []
+        wrong = f"{name} has no value {given[0]!r}" if given else f"{name} has other values"
+        if close:
+            return f"{wrong}; did you mean {_either(close)}?"
+        return f"{wrong}; choose {_either(choices)}."
+    variable = parameter.envvar if isinstance(parameter.envvar, str) else None
+    also = f" (or {variable})" if variable and os.environ.get(variable) else ""
+    message = error.message.strip().rstrip(".")
+    return f"{name}{also}: {message[:1].lower()}{message[1:]}; see {help_line}."
+
+
+def _either(names: list[str] | tuple[str, ...]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last

@@ -1,0 +1,329 @@
+"""The options that commands share: their names, help and defaults, in groups.
+
+Each group is a dataclass whose fields are Typer parameters (see ``expand``) and whose properties
+build the option objects of ``blip2cli.options``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from blip2cli.cli.expand import environment, lines_from_environment
+from blip2cli.errors import OptionError
+from blip2cli.options import (
+    DEFAULT_MODEL,
+    DecodeOptions,
+    Dtype,
+    ErrorsMode,
+    LoaderOptions,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+    SourceOptions,
+)
+
+MODEL, DECODING, SOURCE, OUTPUT, REPORT = "Model", "Decoding", "Source", "Output", "Reporting"
+_DECODE = DecodeOptions()
+
+
+def option(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's word
+    """A Typer option that also reads ``BLIP2CLI_<NAME>``, shown in its help."""
+    variable = environment(next(name for name in names if name.startswith("--")))
+    return typer.Option(*names, rich_help_panel=panel, help=help, envvar=variable, **more)
+
+
+def lines(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's word
+    """A repeatable Typer option; its variable holds one value a line."""
+    variable = environment(next(name for name in names if name.startswith("--")))
+    return typer.Option(
+        *names,
+        rich_help_panel=panel,
+        help=f"{help} \\[env var: {variable}, one a line]",
+        callback=lines_from_environment(variable),
+        show_default=False,
+        **more,
+    )
+
+
+@dataclass(frozen=True)
+class SourceFlags:
+    """What is read."""
+
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folders (read recursively), image files, globs, or - for paths on stdin.",
+            show_default=False,
+        ),
+    ]
+    include: Annotated[
+        list[str] | None,
+        lines(
+            "--include",
+            metavar="GLOB",
+            panel=SOURCE,
+            help="Only file names that match; repeatable.",
+        ),
+    ] = None
+    exclude: Annotated[
+        list[str] | None,
+        lines(
+            "--exclude",
+            metavar="GLOB",
+            panel=SOURCE,
+            help="No file names that match; wins over --include; repeatable.",
+        ),
+    ] = None
+    limit: Annotated[
+        int | None,
+        option("--limit", metavar="N", min=1, panel=SOURCE, help="At most so many images."),
+    ] = None
+    nul: Annotated[
+        bool,
+        option(
+            "--null", "-0", panel=SOURCE, help="Paths on stdin end with NUL instead of a newline."
+        ),
+    ] = False
+
+    @property
+    def options(self) -> SourceOptions:
+        if self.nul and "-" not in self.sources:
+            raise OptionError(
+                "--null is about paths on stdin; give - as the source, or leave it out."
+            )
+        return SourceOptions(
+            sources=tuple(self.sources),
+            include=tuple(self.include or ()),
+            exclude=tuple(self.exclude or ()),
+            limit=self.limit,
+            nul=self.nul,
+        )
+
+
+@dataclass(frozen=True)
+class ModelFlags:
+    """Which model, where, and how images reach it."""
+
+    model: Annotated[
+        str,
+        option(
+            "--model",
+            metavar="NAME",
+            panel=MODEL,
+            help="Hub id, local directory, or tiny, the embedded demonstration.",
+        ),
+    ] = DEFAULT_MODEL
+    revision: Annotated[
+        str | None,
+        option(
+            "--revision", metavar="REV", panel=MODEL, help="Branch, tag or commit of a hub model."
+        ),
+    ] = None
+    device: Annotated[
+        str, option("--device", metavar="NAME", panel=MODEL, help="auto, cpu, cuda, cuda:1, mps.")
+    ] = "auto"
+    dtype: Annotated[
+        Dtype,
+        option("--dtype", panel=MODEL, help="Precision; auto takes bfloat16 where it is quick."),
+    ] = "auto"
+    batch_size: Annotated[
+        int, option("--batch-size", metavar="N", min=1, panel=MODEL, help="Images a batch.")
+    ] = 16
+    workers: Annotated[
+        int | None,
+        option(
+            "--workers",
+            metavar="N",
+            min=0,
+            panel=MODEL,
+            help="Processes that read images; 0 reads in this one. \\[default: by cores]",
+            show_default=False,
+        ),
+    ] = None
+
+    @property
+    def options(self) -> ModelOptions:
+        return ModelOptions(self.model, self.revision, self.device, self.dtype)
+
+    @property
+    def loader(self) -> LoaderOptions:
+        return LoaderOptions(self.batch_size, self.workers)
+
+
+@dataclass(frozen=True)
+class DecodeFlags:
+    """How text is decoded."""
+
+    max_new_tokens: Annotated[
+        int,
+        option(
+            "--max-new-tokens", metavar="N", min=1, panel=DECODING, help="Longest text, in tokens."
+        ),
+    ] = _DECODE.max_new_tokens
+    min_new_tokens: Annotated[
+        int,
+        option(
+            "--min-new-tokens", metavar="N", min=0, panel=DECODING, help="Shortest text, in tokens."
+        ),
+    ] = _DECODE.min_new_tokens
+    num_beams: Annotated[
+        int,
+        option(
+            "--num-beams", metavar="N", min=1, panel=DECODING, help="Beams searched; 1 is greedy."
+        ),
+    ] = _DECODE.num_beams
+    temperature: Annotated[
+        float | None,
+        option(
+            "--temperature",
+            metavar="X",
+            panel=DECODING,
+            help="Draw the text; above 1 wilder, below 1 tamer.",
+        ),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        option(
+            "--top-p",
+            metavar="P",
+            panel=DECODING,
+            help="Draw from the likeliest tokens that sum to P.",
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        option("--top-k", metavar="K", panel=DECODING, help="Draw from the K likeliest tokens."),
+    ] = None
+    repetition_penalty: Annotated[
+        float,
+        option(
+            "--repetition-penalty",
+            metavar="X",
+            panel=DECODING,
+            help="Above 1, tokens already used become unlikelier.",
+        ),
+    ] = _DECODE.repetition_penalty
+    length_penalty: Annotated[
+        float,
+        option(
+            "--length-penalty",
+            metavar="X",
+            panel=DECODING,
+            help="With beams: above 0 favours longer texts, below 0 shorter.",
+        ),
+    ] = _DECODE.length_penalty
+    no_repeat_ngram_size: Annotated[
+        int,
+        option(
+            "--no-repeat-ngram-size",
+            metavar="N",
+            min=0,
+            panel=DECODING,
+            help="No run of N tokens comes twice; 0 allows all.",
+        ),
+    ] = _DECODE.no_repeat_ngram_size
+    seed: Annotated[
+        int,
+        option(
+            "--seed",
+            metavar="N",
+            panel=DECODING,
+            help="Seed of drawn texts; with the image's name it fixes them.",
+        ),
+    ] = _DECODE.seed
+
+    def options(self, num_return: int = 1) -> DecodeOptions:
+        return DecodeOptions(
+            max_new_tokens=self.max_new_tokens,
+            min_new_tokens=self.min_new_tokens,
+            num_beams=self.num_beams,
+            num_return=num_return,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            repetition_penalty=self.repetition_penalty,
+            length_penalty=self.length_penalty,
+            no_repeat_ngram_size=self.no_repeat_ngram_size,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """What is written."""
+
+    output: Annotated[
+        str | None,
+        option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            panel=OUTPUT,
+            help="File for the rows: .jsonl, .jsonl.gz or .parquet; - (or none): JSONL on stdout.",
+            show_default=False,
+        ),
+    ] = None
+    overwrite: Annotated[
+        bool, option("--overwrite", panel=OUTPUT, help="Replace OUT if it is there.")
+    ] = False
+    errors: Annotated[
+        ErrorsMode,
+        option(
+            "--errors",
+            panel=OUTPUT,
+            help="Images that failed: into a file beside OUT, or into OUT with an error column.",
+        ),
+    ] = "file"
+    summary: Annotated[
+        str | None,
+        option(
+            "--summary",
+            metavar="FILE",
+            panel=OUTPUT,
+            help="Write how the run went as JSON.",
+            show_default=False,
+        ),
+    ] = None
+
+    @property
+    def options(self) -> OutputOptions:
+        return OutputOptions(self.output, self.overwrite, self.errors, self.summary)
+
+
+VERBOSE_HELP = "Say more: -v the device, the precision and why; -vv also what the libraries say."
+QUIET_HELP = "Say nothing but errors."
+
+
+@dataclass(frozen=True)
+class ReportFlags:
+    """What is said on stderr."""
+
+    dry_run: Annotated[
+        bool, option("--dry-run", panel=REPORT, help="Say what would be done, and do nothing.")
+    ] = False
+    verbose: Annotated[
+        int,
+        option("--verbose", "-v", count=True, panel=REPORT, help=VERBOSE_HELP, show_default=False),
+    ] = 0
+    quiet: Annotated[bool, option("--quiet", "-q", panel=REPORT, help=QUIET_HELP)] = False
+
+    def check(self) -> None:
+        """Raise ``OptionError`` when both more and less is asked for."""
+        if self.quiet and self.verbose:
+            raise OptionError("--quiet and --verbose contradict each other; leave one out.")
+
+
+@dataclass(frozen=True)
+class AskReportFlags(ReportFlags):
+    """The same where ``-q`` is a question."""
+
+    quiet: Annotated[bool, option("--quiet", panel=REPORT, help=QUIET_HELP)] = False
+
+
+def run_options(source: SourceFlags, model: ModelFlags, output: OutputFlags) -> RunOptions:
+    """The option object of a whole run."""
+    return RunOptions(source.options, model.options, model.loader, output.options)

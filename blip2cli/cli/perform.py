@@ -1,0 +1,110 @@
+"""What every command does once its task and options are built: run it and report."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TextIO, cast
+
+from blip2cli.cli.console import EMBEDDED, Console, complain
+from blip2cli.cli.options import ReportFlags
+from blip2cli.errors import Blip2CliError
+
+if TYPE_CHECKING:
+    from blip2cli.options import RunOptions
+    from blip2cli.sinks.base import Column, Sink
+    from blip2cli.tasks.base import Task
+
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of a filter nobody reads any more
+
+Built = tuple["Task", "RunOptions"]
+
+
+def perform(build: Callable[[], Built], report: ReportFlags) -> int:
+    """Build the task, run it, print what is to be said, and return the exit code."""
+    try:
+        report.check()
+        task, options = build()
+        if report.dry_run:
+            return _dry_run(task, options)
+        return _run(task, options, report)
+    except Blip2CliError as error:
+        complain(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        _forget_stdout()
+        return EXIT_BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
+        return unexpected(error, report.verbose)
+
+
+def unexpected(error: Exception, verbosity: int) -> int:
+    """Report an error that is our own fault. Returns the exit code."""
+    if verbosity >= 2:
+        traceback.print_exception(error)
+    what = " ".join(str(error).split()) or "no details"
+    hint = "" if verbosity >= 2 else "; run again with -vv for the traceback"
+    complain(f"Internal error: {type(error).__name__}: {what}{hint}.")
+    return 1
+
+
+def _run(task: Task, options: RunOptions, report: ReportFlags) -> int:
+    from blip2cli.model import quiet
+    from blip2cli.run import run
+
+    quiet.allow_chatter(report.verbose >= 2)
+    if report.quiet:
+        quiet.show_downloads(False)
+    listed = options.output.errors == "file" and options.output.out in (None, "-")
+    console = Console(sys.stderr, quiet=report.quiet, verbosity=report.verbose, failures=not listed)
+
+    def table(columns: Sequence[Column], settings: Mapping[str, object]) -> Sink:
+        from blip2cli.cli.table import TableSink
+
+        return TableSink(columns, sys.stdout, console.paused)
+
+    try:
+        summary = run(
+            task,
+            options,
+            on_event=console,
+            stdin=sys.stdin.buffer,
+            stdout=sys.stdout.buffer,
+            stderr=cast(TextIO, console),
+            sink_opener=table if options.output.out is None and sys.stdout.isatty() else None,
+            count=console.bar_wanted,
+        )
+    finally:
+        console.close()
+    return summary.exit_code
+
+
+def _dry_run(task: Task, options: RunOptions) -> int:
+    """Say what would run. The listing is read to its end, the model is not touched."""
+    from blip2cli.run import prepare
+
+    plan = prepare(task, options, sys.stdin.buffer)
+    total = sum(1 for _ in plan.refs)
+    names = [ref.file_name for ref in plan.first[:5]]
+    print(f"{task.name}: {total} image{'' if total == 1 else 's'}")
+    for name in names:
+        print(f"  {name}")
+    if total > len(names):
+        print(f"  … and {total - len(names)} more")
+    embedded = " (embedded)" if options.model.model in EMBEDDED else ""
+    print(f"model: {options.model.model}{embedded}")
+    print(f"output: {options.output.out or 'stdout'}")
+    settings = {"device": options.model.device, "dtype": options.model.dtype} | task.settings
+    del settings["task"]
+    for key, value in settings.items():
+        print(f"{key}: {value}")
+    return 0
+
+
+def _forget_stdout() -> None:
+    """Nobody reads stdout any more: let what is still buffered go nowhere, without a message."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -1,0 +1,114 @@
+"""Rows as a table, for a person at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, TextIO
+
+from blip2cli.sinks.base import Column
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+_SHOWN = 4  # numbers of a vector that are shown
+
+
+class TableSink:
+    """Prints every batch as it comes, its columns under those of the batch before.
+
+    Widths are settled by the first batch: a table that waited for the last row would show
+    nothing for as long as the run takes.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        stream: TextIO,
+        paused: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        from rich.console import Console
+
+        self._columns = ("file_name", *(c.name for c in columns if c.name not in _HIDDEN))
+        self._console: Console = Console(file=stream, highlight=False, soft_wrap=False)
+        self._paused = paused
+        self._widths: list[int] | None = None
+
+    def write(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Print ``rows``, with the column names above the first ones."""
+        from rich.table import Table
+
+        if not rows:
+            return
+        cells = [[_cell(name, row.get(name)) for name in self._columns] for row in rows]
+        first = self._widths is None
+        if self._widths is None:
+            self._widths = _widths(self._columns, cells, self._console.width)
+        table = Table(box=None, show_header=first, pad_edge=False, padding=(0, 2, 0, 0))
+        for name, width in zip(self._columns, self._widths, strict=True):
+            table.add_column(
+                name,
+                width=width,
+                overflow="fold",
+                justify="right" if name == "logprob" else "left",
+                header_style="bold",
+                style="cyan" if name == "file_name" else "red" if name == "error" else "",
+            )
+        for row in cells:
+            table.add_row(*row)
+        with self._paused():
+            self._console.print(table)
+
+    def commit(self) -> None:
+        """Printed rows cannot get lost."""
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def abort(self) -> None:
+        """Nothing is left open."""
+
+
+_HIDDEN = ("kind", "question_id")
+
+
+def _cell(name: str, value: object) -> Text:
+    """The text of one cell. Text, not markup: names and captions may hold brackets."""
+    from rich.text import Text
+
+    if value is None:
+        return Text("")
+    if name == "candidates" and isinstance(value, list):
+        return Text("\n".join(f"{c['text']} ({c['logprob']:.2f})" for c in value))
+    if name == "embedding":
+        numbers = [float(x) for x in value[:_SHOWN]]  # type: ignore[index]
+        size = len(value)  # type: ignore[arg-type]
+        return Text(f"[{', '.join(f'{x:.3f}' for x in numbers)}, …] × {size}")
+    if isinstance(value, float):
+        return Text(f"{value:.3f}")
+    return Text(printable(str(value)))
+
+
+def printable(text: str) -> str:
+    """``text`` without what could steer a terminal: control characters and stray bytes."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+def _widths(names: Sequence[str], cells: Sequence[Sequence[Text]], total: int) -> list[int]:
+    """Column widths for ``total`` characters: what the first batch needs, the widest cut first."""
+    needed = [
+        max(
+            len(name),
+            *(max((len(p) for p in row[i].plain.split("\n")), default=0) for row in cells),
+        )
+        for i, name in enumerate(names)
+    ]
+    # Later batches hold longer texts than the first; the last column that folds gets the rest.
+    room = max(total - 2 * len(names), 8 * len(names))
+    while sum(needed) > room:
+        widest = needed.index(max(needed))
+        needed[widest] -= 1
+    return needed

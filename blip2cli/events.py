@@ -1,0 +1,78 @@
+"""What a run tells while it goes: values handed to a callback, printed by whoever listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Started:
+    """Everything cheap was checked; the model is about to be loaded."""
+
+    task: str
+    model: str
+
+
+@dataclass(frozen=True)
+class ModelReady:
+    """The model is in memory."""
+
+    name: str
+    device: str
+    dtype: str
+    reason: str  # why this device and dtype
+    seconds: float  # spent on imports and loading
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One image could not be used; the run goes on."""
+
+    file_name: str
+    error_type: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A batch is done and its rows are safe."""
+
+    done: int  # images with rows, so far
+    failed: int
+    total: int | None  # images in the source; None while the listing still streams
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended. Seconds are wall-clock; the shares are parts of the time after loading."""
+
+    task: str
+    model: str
+    output: str | None
+    done: int  # images with rows
+    failed: int
+    skipped: int  # images that were left out because they have no question
+    rows: int
+    seconds: float  # the whole run, loading included
+    load_seconds: float
+    images_per_second: float  # done images over the time after loading
+    read_share: float  # waiting for images
+    model_share: float
+    write_share: float
+    exit_code: int
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain JSON values, figures rounded to what their measurement is worth."""
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is over and the output closed."""
+
+    summary: Summary
+
+
+Event = Started | ModelReady | Failed | Progress | Finished
+Listener = Callable[[Event], None]

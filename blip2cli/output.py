@@ -1,0 +1,135 @@
+"""Where a run's rows and failures go: the sink, its neighbour for failures, and the summary."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO, Self, TextIO
+
+from blip2cli import __version__
+from blip2cli.errors import OutputError, RunError
+from blip2cli.events import Summary
+from blip2cli.options import RunOptions
+from blip2cli.sinks import Column, ErrorSink, Sink, open_errors, open_sink
+
+if TYPE_CHECKING:
+    from blip2cli.images.loader import LoadedBatch
+    from blip2cli.model.wrapper import Blip2
+    from blip2cli.tasks.base import Row, Task
+
+SinkOpener = Callable[[Sequence[Column], Mapping[str, object]], Sink]
+
+
+@dataclass
+class Output:
+    """The sink and the file of failures, written and committed together.
+
+    As a context manager it aborts what was not closed: rows committed so far stay.
+    """
+
+    task: Task
+    sink: Sink
+    errors: ErrorSink
+    inline: bool  # failures are rows with an ``error`` column
+    closed: bool = False
+
+    @classmethod
+    def open(
+        cls,
+        task: Task,
+        model: Blip2,
+        options: RunOptions,
+        opener: SinkOpener | None,
+        stdout: BinaryIO | None,
+        stderr: TextIO | None,
+    ) -> Output:
+        """Open both. Raises ``OutputError``."""
+        settings = run_settings(task, model, options)
+        if opener is not None:
+            sink = opener(task.columns, settings)
+        else:
+            sink = open_sink(options.output, task.columns, settings, stdout or sys.stdout.buffer)
+        errors = open_errors(options.output, stderr or sys.stderr)
+        return cls(task, sink, errors, options.output.errors == "inline")
+
+    def write(self, rows: Sequence[Row], batch: LoadedBatch) -> None:
+        """Write the batch's rows and failures."""
+        if self.inline:
+            rows = self._with_failures(rows, batch)
+        if rows:
+            self.sink.write(rows)
+        for item in batch.items:
+            if item.error is not None:
+                self.errors.write(item.file_name, item.error)
+
+    def close(self) -> None:
+        """Complete the output."""
+        self.errors.close()
+        self.sink.close()
+        self.closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.closed:
+            return
+        # What was finished is kept, whatever ended the run. If the disk is what ended it,
+        # committing fails a second time, and the first error is the one to report.
+        with contextlib.suppress(RunError, BrokenPipeError):
+            self.sink.commit()
+            self.errors.commit()
+        self.sink.abort()
+        self.errors.abort()
+
+    def _with_failures(self, rows: Sequence[Row], batch: LoadedBatch) -> list[Row]:
+        """Rows of good and failed images together, in source order."""
+        left = list(reversed(rows))
+        merged: list[Row] = []
+        for item in batch.items:
+            if item.error is not None:
+                error = f"{item.error.error_type}: {item.error}"
+                merged += [row | {"error": error} for row in self.task.failed_rows(item)]
+                continue
+            # An image may have several rows, or none.
+            while left and left[-1]["file_name"] == item.file_name:
+                merged.append(left.pop() | {"error": None})
+        return merged
+
+
+def run_settings(task: Task, model: Blip2, options: RunOptions) -> dict[str, object]:
+    """What shaped the rows, stored once with the output; plain JSON values."""
+    return {
+        "version": __version__,
+        "model": model.name,
+        "revision": options.model.revision,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    } | task.settings
+
+
+def check_summary(path: str | None) -> None:
+    """Raise ``OutputError`` when ``--summary`` cannot be written to ``path``."""
+    if path is None:
+        return
+    if Path(path).is_dir():
+        raise OutputError(f"--summary {path} is a folder; give the name of a file.")
+    if not Path(path).absolute().parent.is_dir():
+        raise OutputError(f"--summary {path}: its folder does not exist; create it first.")
+
+
+def write_summary(path: str, summary: Summary) -> None:
+    """Write ``summary`` as one JSON object. Raises ``OutputError``."""
+    try:
+        Path(path).write_text(json.dumps(summary.as_dict(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"--summary {path} cannot be written: {error.strerror}.") from None

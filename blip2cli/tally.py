@@ -1,0 +1,42 @@
+"""Counts and stage times of one run, and the summary made of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+Stage = Literal["read", "model", "write"]
+
+
+@dataclass
+class Tally:
+    """What was done so far; seconds are wall-clock."""
+
+    load: float = 0.0  # imports and weights
+    done: int = 0  # images with rows
+    failed: int = 0
+    rows: int = 0
+    stages: dict[Stage, float] = field(
+        default_factory=lambda: {"read": 0.0, "model": 0.0, "write": 0.0}
+    )
+
+    @contextmanager
+    def timing(self, stage: Stage) -> Iterator[None]:
+        """Add the time of the block to ``stage``, however the block ends."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[stage] += time.perf_counter() - began
+
+    def share(self, stage: Stage) -> float:
+        """The part of the working time that ``stage`` took, 0 to 1."""
+        return self.stages[stage] / self.working if self.working else 0.0
+
+    @property
+    def working(self) -> float:
+        """Seconds spent in the three stages together."""
+        return sum(self.stages.values())

@@ -1,0 +1,10 @@
+"""What a run makes of its images: captions, answers or embeddings."""
+
+from __future__ import annotations
+
+from blip2cli.tasks.ask import AskTask
+from blip2cli.tasks.base import Task
+from blip2cli.tasks.caption import CaptionTask
+from blip2cli.tasks.embed import EmbedTask
+
+__all__ = ["AskTask", "CaptionTask", "EmbedTask", "Task"]

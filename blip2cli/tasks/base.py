@@ -1,0 +1,83 @@
+"""What a task is: the part that turns a batch of images into rows of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Protocol, Self
+
+from blip2cli.sinks.base import Column
+
+if TYPE_CHECKING:
+    from blip2cli.images.loader import Loaded, LoadedBatch
+    from blip2cli.model.wrapper import Blip2, Generated
+    from blip2cli.options import DecodeOptions
+
+Row = dict[str, object]
+
+# Six decimals of a log-probability are far finer than any use of it, and keep files small.
+LOGPROB_DECIMALS = 6
+
+
+class Task(Protocol):
+    """Turns images into rows. Tasks are frozen: ``fit`` gives a new one."""
+
+    @property
+    def name(self) -> str:
+        """The subcommand: ``caption``, ``ask`` or ``embed``."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns after ``file_name``, ``width`` and ``height``, in order."""
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What shaped the rows, apart from the model; plain JSON values."""
+
+    @property
+    def only(self) -> Collection[str] | None:
+        """File names this task is about; ``None`` when it is about every image."""
+
+    def check(self, model: str) -> None:
+        """Raise ``OptionError`` when ``model`` cannot do this; called before it is loaded."""
+
+    def fit(self, model: Blip2) -> Self:
+        """This task with what only the loaded model knows, such as the size of a vector."""
+
+    def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
+        """Complete rows of the batch's good images, in order."""
+
+    def failed_rows(self, item: Loaded) -> list[Row]:
+        """Rows of one image that could not be used: the task's columns are null."""
+
+
+def good(batch: LoadedBatch) -> list[Loaded]:
+    """The images of ``batch`` that have pixels, in the order of ``batch.pixels``."""
+    return [item for item in batch.items if item.error is None]
+
+
+def head(item: Loaded) -> Row:
+    """The columns that every row begins with."""
+    return {"file_name": item.file_name, "width": item.width, "height": item.height}
+
+
+def blank(item: Loaded, columns: Sequence[Column]) -> Row:
+    """A row of ``item`` in which every one of ``columns`` is null."""
+    return head(item) | {column.name: None for column in columns}
+
+
+def logprob(text: Generated) -> float:
+    """The mean token log-probability as it is written to rows."""
+    return round(text.logprob, LOGPROB_DECIMALS)
+
+
+def decode_settings(options: DecodeOptions) -> dict[str, object]:
+    """The decoding options that can change a text.
+
+    The seed is left out unless text is drawn: without sampling it changes nothing, and two
+    runs that differ only in it have the same settings.
+    """
+    settings = asdict(options)
+    if not options.sampling:
+        del settings["seed"]
+    return settings

@@ -1,0 +1,67 @@
+"""Captions: one text for every image, or several with their scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from blip2cli.model.limits import check_decoding
+from blip2cli.options import DecodeOptions
+from blip2cli.sinks.base import Column
+from blip2cli.tasks.base import Row, blank, decode_settings, good, head, logprob
+
+if TYPE_CHECKING:
+    from blip2cli.images.loader import Loaded, LoadedBatch
+    from blip2cli.model.wrapper import Blip2
+
+
+@dataclass(frozen=True)
+class CaptionTask:
+    """One row per image: ``caption`` and ``logprob``, and ``candidates`` when several are asked.
+
+    ``prompt`` is a text the caption goes on from (such as "a photo of"); the row holds only what
+    the model added.
+    """
+
+    prompt: str | None = None
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+
+    name = "caption"
+    only = None
+
+    def __post_init__(self) -> None:
+        check_decoding(self.decode)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        columns = (Column("caption", "string"), Column("logprob", "float"))
+        return columns + ((Column("candidates", "texts"),) if self.decode.num_return > 1 else ())
+
+    @property
+    def settings(self) -> dict[str, object]:
+        return {"task": self.name, "prompt": self.prompt} | decode_settings(self.decode)
+
+    def check(self, model: str) -> None:
+        """Every model can do this."""
+
+    def fit(self, model: Blip2) -> Self:
+        return self
+
+    def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
+        from blip2cli.model.prompts import Prompt
+
+        items = good(batch)
+        if not items:
+            return []
+        features = model.features(batch.pixels)
+        prompts = [Prompt(i, self.prompt, item.file_name) for i, item in enumerate(items)]
+        rows = []
+        for item, texts in zip(items, model.generate(features, prompts, self.decode), strict=True):
+            row = head(item) | {"caption": texts[0].text, "logprob": logprob(texts[0])}
+            if self.decode.num_return > 1:
+                row["candidates"] = [{"text": t.text, "logprob": logprob(t)} for t in texts]
+            rows.append(row)
+        return rows
+
+    def failed_rows(self, item: Loaded) -> list[Row]:
+        return [blank(item, self.columns)]
