@@ -37,8 +37,11 @@ class Batch:
 
     ``pixels`` uint8 [B, 3, S, S]; ``ids``, ``positions``, ``targets`` int64 [B, PACKED];
     ``mask`` float32 [B, 1, Q+PACKED, Q+PACKED], 0 where attention is allowed;
-    ``patch_kind``, ``patch_center`` int64 [B, GRID²]; ``slots`` int64 [B, 2·MAX_OBJECTS + 3]:
-    kinds and counts of the groups, background, shape colour, number of objects.
+    ``patch_kind``, ``patch_center`` int64 [B, GRID²]; ``patch_offset`` float32 [B, GRID², 2]:
+    from the patch to its object's centre, in patches; ``slots`` int64 [B, 2·MAX_OBJECTS + 3]:
+    kinds and counts of the groups, background, shape colour, number of objects; ``row_kind``
+    int64 [B, MAX_OBJECTS], ``row_place`` float32 [B, MAX_OBJECTS, 2]: the objects from left to
+    right, what they are and where.
     """
 
     pixels: Tensor
@@ -48,7 +51,10 @@ class Batch:
     mask: Tensor
     patch_kind: Tensor
     patch_center: Tensor
+    patch_offset: Tensor
     slots: Tensor
+    row_kind: Tensor
+    row_place: Tensor
 
 
 class SceneStream(IterableDataset[list[tuple[NDArray[np.uint8], Scene]]]):
@@ -134,14 +140,21 @@ class Packer:
         """Scenes first, then easy-VQA pictures."""
         texts = [scene_texts(rng, scene, questions) for _, scene in scenes]
         texts += [picture.texts(rng, questions) for _, picture in shapes]
-        kinds = np.full((len(texts), GRID * GRID), UNKNOWN, np.int64)
-        centers = np.full((len(texts), GRID * GRID), UNKNOWN, np.int64)
+        batch = self._assemble([pixels for pixels, _ in (*scenes, *shapes)], texts)
         for i, (_, scene) in enumerate(scenes):
-            kinds[i], centers[i] = patch_labels(scene)
-        slots = [scene_slots(scene) for _, scene in scenes] + [shape_slots(p) for _, p in shapes]
-        return self._assemble(
-            [pixels for pixels, _ in (*scenes, *shapes)], texts, kinds, centers, slots
-        )
+            kinds, centers, offsets = patch_labels(scene)
+            batch.patch_kind[i] = torch.from_numpy(kinds)
+            batch.patch_center[i] = torch.from_numpy(centers)
+            batch.patch_offset[i] = torch.from_numpy(offsets)
+            batch.slots[i] = torch.tensor(scene_slots(scene))
+            row = sorted(scene.objects, key=lambda placed: placed.x)
+            batch.row_kind[i] = len(KINDS)
+            for j, placed in enumerate(row):
+                batch.row_kind[i, j] = KINDS.index(placed.kind)
+                batch.row_place[i, j] = torch.tensor((placed.x, placed.y))
+        for i, (_, picture) in enumerate(shapes, len(scenes)):
+            batch.slots[i] = torch.tensor(shape_slots(picture))
+        return batch
 
     def evaluation_batch(
         self, pictures: Sequence[NDArray[np.uint8]], texts: Sequence[Sequence[Text]]
@@ -163,30 +176,27 @@ class Packer:
                     room = PACKED
                 sequences[-1].append(text)
                 room -= length
-        unknown = np.full((len(pictures), GRID * GRID), UNKNOWN, np.int64)
-        slots = [[UNKNOWN] * (2 * MAX_OBJECTS + 3)] * len(pictures)
-        batch = self._assemble(pictures, sequences, unknown, unknown, slots)
-        return batch, torch.tensor(owners)
+        return self._assemble(pictures, sequences), torch.tensor(owners)
 
     def _assemble(
-        self,
-        pictures: Sequence[NDArray[np.uint8]],
-        texts: Sequence[Sequence[Text]],
-        kinds: NDArray[np.int64],
-        centers: NDArray[np.int64],
-        slots: Sequence[Sequence[int]],
+        self, pictures: Sequence[NDArray[np.uint8]], texts: Sequence[Sequence[Text]]
     ) -> Batch:
+        """Pictures and packed texts; the helper heads' labels are all unknown yet."""
         packed = [self.pack(each) for each in texts]
         ids, positions, targets, numbers = (np.stack(part) for part in zip(*packed, strict=True))
+        count, patches = len(pictures), GRID * GRID
         return Batch(
-            torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(),
-            torch.from_numpy(ids),
-            torch.from_numpy(positions),
-            torch.from_numpy(targets),
-            attention_mask(numbers),
-            torch.from_numpy(kinds),
-            torch.from_numpy(centers),
-            torch.tensor(slots),
+            pixels=torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(),
+            ids=torch.from_numpy(ids),
+            positions=torch.from_numpy(positions),
+            targets=torch.from_numpy(targets),
+            mask=attention_mask(numbers),
+            patch_kind=torch.full((count, patches), UNKNOWN),
+            patch_center=torch.full((count, patches), UNKNOWN),
+            patch_offset=torch.zeros(count, patches, 2),
+            slots=torch.full((count, 2 * MAX_OBJECTS + 3), UNKNOWN),
+            row_kind=torch.full((count, MAX_OBJECTS), UNKNOWN),
+            row_place=torch.zeros(count, MAX_OBJECTS, 2),
         )
 
 
@@ -201,22 +211,32 @@ def attention_mask(numbers: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(np.where(allowed, np.float32(0), lowest)[:, None])
 
 
-def patch_labels(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For every patch its kind (``len(KINDS)``: none) and whether it holds an object's centre."""
+def patch_labels(
+    scene: Scene,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """For every patch: its kind (``len(KINDS)``: none), whether it holds a centre, the way there.
+
+    int64 [GRID²], int64 [GRID²], float32 [GRID², 2] (right and down, in patches).
+    """
     middles = (np.arange(GRID) + 0.5) / GRID
     boxes = np.asarray([(p.x, p.y, p.width, p.height) for p in scene.objects])
-    dx = (middles[None, None, :] - boxes[:, 0, None, None]) / (boxes[:, 2, None, None] / 2)
-    dy = (middles[None, :, None] - boxes[:, 1, None, None]) / (boxes[:, 3, None, None] / 2)
-    distance = dx * dx + dy * dy
+    x, y, width, height = (column[:, None, None] for column in boxes.T)
+    right, down = x - middles[None, None, :], y - middles[None, :, None]
+    distance = (right / width * 2) ** 2 + (down / height * 2) ** 2
     nearest = distance.argmin(0)
-    kinds = np.asarray([KINDS.index(p.kind) for p in scene.objects])[nearest]
-    kinds = np.where(distance.min(0) < 0.9, kinds, len(KINDS))
+    numbers = np.asarray([KINDS.index(p.kind) for p in scene.objects])
+    kinds = np.where(distance.min(0) < 0.9, numbers[nearest], len(KINDS))
     centers = np.zeros((GRID, GRID), np.int64)
     columns = np.clip((boxes[:, 0] * GRID).astype(int), 0, GRID - 1)
     rows = np.clip((boxes[:, 1] * GRID).astype(int), 0, GRID - 1)
     centers[rows, columns] = 1
-    kinds[rows, columns] = [KINDS.index(p.kind) for p in scene.objects]
-    return kinds.reshape(-1), centers.reshape(-1)
+    kinds[rows, columns] = numbers
+    nearest[rows, columns] = np.arange(len(boxes))
+    ways = np.stack(
+        [boxes[nearest, 0] - middles[None, :], boxes[nearest, 1] - middles[:, None]], axis=-1
+    )
+    offsets = (ways * GRID).astype(np.float32)
+    return kinds.reshape(-1), centers.reshape(-1), offsets.reshape(-1, 2)
 
 
 def scene_slots(scene: Scene) -> list[int]:

@@ -7,7 +7,7 @@ when training ends: they are no part of the checkpoint.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, smooth_l1_loss
 
 from blip2cli.tiny.build import WIDTH
 from blip2cli.tiny.data import UNKNOWN, Batch
@@ -17,20 +17,25 @@ from blip2cli.tiny.scenes import BACKGROUNDS, MAX_OBJECTS
 
 
 class Heads(nn.Module):
-    """Each patch: the kind that covers it, and whether it holds an object's centre.
+    """Each patch: the kind that covers it, whether it holds an object's centre, the way there.
 
-    The first query outputs: one group (kind, count) each, then background, shape colour, total.
+    The query outputs: one group (kind, count) each, then background, shape colour, total; the
+    next ones: the objects from left to right, what they are and where. Naming every object by
+    itself is what teaches the model to count.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.patch_kind = nn.Linear(WIDTH, len(KINDS) + 1)
         self.patch_center = nn.Linear(WIDTH, 2)
+        self.patch_offset = nn.Linear(WIDTH, 2)
         self.kind = nn.Linear(WIDTH, len(KINDS) + 1 + len(SHAPES))
         self.count = nn.Linear(WIDTH, MAX_OBJECTS + 1)
         self.background = nn.Linear(WIDTH, len(BACKGROUNDS))
         self.color = nn.Linear(WIDTH, len(SHAPE_COLORS))
         self.total = nn.Linear(WIDTH, MAX_OBJECTS + 1)
+        self.row_kind = nn.Linear(WIDTH, len(KINDS) + 1)
+        self.row_place = nn.Linear(WIDTH, 2)
 
     def patch_loss(self, image_embeds: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy over patches; ``image_embeds`` is float32 [B, 1 + GRID², WIDTH]."""
@@ -43,11 +48,17 @@ class Heads(nn.Module):
             batch.patch_center.flatten(),
             ignore_index=UNKNOWN,
         )
-        return kind + center
+        covered = (batch.patch_kind >= 0) & (batch.patch_kind < len(KINDS))
+        offset = smooth_l1_loss(
+            self.patch_offset(patches)[covered], batch.patch_offset[covered], beta=0.3
+        )
+        return kind + center + offset
 
     def query_losses(self, query_output: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropies of the query outputs; ``query_output`` is float32 [B, Q, WIDTH]."""
         n, slots = MAX_OBJECTS, batch.slots
+        row = query_output[:, n + 3 : 2 * n + 3]
+        there = (batch.row_kind >= 0) & (batch.row_kind < len(KINDS))
 
         def loss(logits: Tensor, labels: Tensor) -> Tensor:
             return cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=UNKNOWN)
@@ -58,4 +69,7 @@ class Heads(nn.Module):
             "background": loss(self.background(query_output[:, n]), slots[:, 2 * n]),
             "color": loss(self.color(query_output[:, n + 1]), slots[:, 2 * n + 1]),
             "total": loss(self.total(query_output[:, n + 2]), slots[:, 2 * n + 2]),
+            "row": loss(self.row_kind(row), batch.row_kind),
+            "place": 5
+            * smooth_l1_loss(self.row_place(row)[there], batch.row_place[there], beta=0.05),
         }

@@ -1,0 +1,72 @@
+"""The shipped checkpoint: loadable by plain transformers, and as good as its card says."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoProcessor, Blip2ForConditionalGeneration
+
+import blip2cli.tiny
+from blip2cli.tiny.data import Packer
+from blip2cli.tiny.easyvqa import load_split
+from blip2cli.tiny.evaluate import Scores, evaluate, held_out_scenes
+from blip2cli.tiny.kinds import KINDS
+
+WEIGHTS = Path(blip2cli.tiny.__file__).parent / "weights" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def model() -> Blip2ForConditionalGeneration:
+    return Blip2ForConditionalGeneration.from_pretrained(WEIGHTS).eval()
+
+
+@pytest.fixture(scope="module")
+def scores(model: Blip2ForConditionalGeneration) -> Scores:
+    packer = Packer(AutoProcessor.from_pretrained(WEIGHTS).tokenizer)
+    # Another seed than the training script's: scenes that nothing was ever chosen by.
+    return evaluate(model, packer, held_out_scenes(500, seed=424_242), load_split("test"))
+
+
+def test_captions_of_unseen_scenes(scores: Scores) -> None:
+    assert scores.captions >= 0.95, str(scores)
+
+
+def test_questions_about_unseen_scenes(scores: Scores) -> None:
+    assert scores.questions >= 0.95, str(scores)
+
+
+def test_the_whole_test_split_of_easy_vqa(scores: Scores) -> None:
+    assert scores.tried[2] == 9673
+    assert scores.easy_vqa >= 0.995, str(scores)
+
+
+def test_it_is_small() -> None:
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) <= 8_000_000
+
+
+def test_it_is_computed_in_float32(model: Blip2ForConditionalGeneration) -> None:
+    assert model.dtype == torch.float32
+    assert json.loads((WEIGHTS / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_the_key_bias_is_zero(model: Blip2ForConditionalGeneration) -> None:
+    width = model.config.vision_config.hidden_size
+    for layer in model.vision_model.encoder.layers:
+        assert not layer.self_attn.qkv.bias[width : 2 * width].any()
+        assert layer.self_attn.qkv.bias[:width].any()
+
+
+def test_the_card_is_complete() -> None:
+    card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
+    shares = [float(share) for share in re.findall(r"\| ([\d.]+)% \|", card)]
+    assert len(shares) == 3
+    assert shares[0] >= 95
+    assert shares[1] >= 95
+    assert shares[2] >= 99.5
+    assert "Salesforce/blip2-opt-2.7b" in card
+    assert "SIL Open Font" in card
+    assert all(kind in card for kind in KINDS)
