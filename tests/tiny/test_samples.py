@@ -27,8 +27,8 @@ def test_every_sample_is_seen_upright(sample: Sample) -> None:
 def test_they_can_be_drawn_again(tmp_path: Path) -> None:
     write_samples(tmp_path)
     for sample in SAMPLES:
-        with Image.open(tmp_path / sample.file_name) as again:
-            with Image.open(SHIPPED / sample.file_name) as shipped:
-                assert again.size == shipped.size
-                if sample.file_name.endswith(".png"):  # lossless: the same on every machine
-                    assert again.tobytes() == shipped.tobytes()
+        name = sample.file_name
+        with Image.open(tmp_path / name) as again, Image.open(SHIPPED / name) as shipped:
+            assert again.size == shipped.size
+            if name.endswith(".png"):  # lossless: the same on every machine
+                assert again.tobytes() == shipped.tobytes()
