@@ -113,7 +113,7 @@ def _open(data: bytes) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(0x0112)
-    except Exception:  # damaged EXIF is no reason to lose the picture
+    except Exception:  # noqa: BLE001 - damaged EXIF is no reason to lose the picture
         return 1
     return value if isinstance(value, int) else 1
 

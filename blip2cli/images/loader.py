@@ -13,12 +13,13 @@ process that decoded it, twice).
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any
+from itertools import islice
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -37,9 +38,11 @@ from blip2cli.images.workers import (
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
 
-# Up to so many batches are decoded in the main process: workers take a second to start.
-SMALL_JOB = 2
 PREFETCH = 2  # batches that wait ready per worker
+# Left to itself, the loader decodes in this process until that has taken so many seconds: a small
+# job is done before workers would have started, and start-up would compete with it for the cores.
+PATIENCE = 1.0
+WARM_UP = 2.0  # seconds the fork server is then given to import torch while work goes on here
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,14 @@ _Parcel = tuple[tuple[Loaded, ...], np.ndarray]
 def load_batches(refs: Iterable[ImageRef], spec: PixelSpec, options: LoaderOptions) -> BatchStream:
     """Return the batches as an iterator.
 
-    The fork server starts now, so it is ready when a model has been loaded; the workers
-    start with the first batch asked for, which is then a matter of milliseconds.
-    ``options.workers`` None means: by the cores available, and none for a small job; 0 decodes in
-    this process. Abandoning the iterator, ``close()`` or leaving it as a context manager ends all
-    workers. Errors of ``refs`` itself are raised after the batches that came before them; a
-    worker that cannot be started raises RunError.
+    ``options.workers`` None leaves the choice to the loader: no workers for a small job, for a
+    long one as many as there are cores to spare. 0 decodes in this process. A given number is
+    started with the first batch asked for; their fork server starts now, so that it is ready
+    when, for example, a model has been loaded.
+
+    ``close()``, leaving it as a context manager or dropping the iterator ends all workers. Errors
+    of ``refs`` itself are raised after the batches that came before them. Raises OptionError for
+    numbers that make no sense, RunError when workers cannot be started.
     """
     if options.batch_size < 1:
         raise OptionError(f"--batch-size takes a positive number, not {options.batch_size}.")
@@ -85,31 +90,34 @@ class BatchStream(Iterator[LoadedBatch]):
     """The iterator of :func:`load_batches`."""
 
     def __init__(self, refs: Iterable[ImageRef], spec: PixelSpec, options: LoaderOptions) -> None:
-        self._refs: Iterator[ImageRef] = iter(refs)
-        self._spec = spec
-        self._batch_size = options.batch_size
-        self._source_error: BaseException | None = None
-        self._pending: deque[list[ImageRef]] = deque()  # handed to the loader, not yet returned
+        self._images = _Images(spec)
+        self._pending: deque[list[ImageRef]] = deque()  # asked for, not yet returned
         self._retry: deque[list[ImageRef]] = deque()  # were pending when a worker died
-        self._watch: DeathWatch | None = None
-        self._iterator: Any = None
+        self._source_error: Exception | None = None
+        self._batches = self._cut(iter(refs), options.batch_size)
+        self._loader: _Loader | None = None
         self._closed = False
-        self._workers = self._choose(options.workers)
-        if self._workers:
+        self._spent = 0.0  # seconds of decoding in this process
+        self._start_at: float | None = None  # when to start workers, on the monotonic clock
+        self._workers = choose_workers() if options.workers is None else options.workers
+        if options.workers:
             worker_context()
+            self._start_at = 0.0
 
     def __next__(self) -> LoadedBatch:
         if self._closed:
             raise StopIteration
         try:
-            parcel = self._cautiously() if self._retry else self._next_parcel()
+            items, pixels = self._cautiously() if self._retry else self._next_parcel()
+        except StopIteration:
+            self.close()
+            if self._source_error is None:
+                raise
+            error, self._source_error = self._source_error, None
+            raise error from None
         except BaseException:
             self.close()
-            if self._source_error is not None:
-                error, self._source_error = self._source_error, None
-                raise error from None
             raise
-        items, pixels = parcel
         return LoadedBatch(items, torch.from_numpy(pixels))
 
     def close(self) -> None:
@@ -126,77 +134,72 @@ class BatchStream(Iterator[LoadedBatch]):
     def __del__(self) -> None:
         self.close()
 
-    def _choose(self, workers: int | None) -> int:
-        if workers is not None:
-            return workers
-        workers = choose_workers()
-        if workers:
-            first = list(islice(self._guarded(self._refs), SMALL_JOB * self._batch_size + 1))
-            self._refs = chain(first, self._refs)
-            if len(first) <= SMALL_JOB * self._batch_size:
-                return 0
-        return workers
-
-    def _guarded(self, refs: Iterator[ImageRef]) -> Iterator[ImageRef]:
-        """End quietly when the source fails, so that no batch before the failure is lost."""
-        try:
-            yield from refs
-        except Exception as error:
-            self._source_error = error
-
-    def _batches(self) -> Iterator[list[ImageRef]]:
-        refs = self._guarded(self._refs)
-        while batch := list(islice(refs, self._batch_size)):
-            self._pending.append(batch)
-            yield batch
-
-    def _stop(self) -> None:
-        watch, self._watch = getattr(self, "_watch", None), None
-        iterator, self._iterator = getattr(self, "_iterator", None), None
-        _close_loader(iterator, watch)
+    def _cut(self, refs: Iterator[ImageRef], size: int) -> Iterator[list[ImageRef]]:
+        """Yield batches of references, noting them as pending."""
+        while True:
+            batch: list[ImageRef] = []
+            try:
+                batch.extend(islice(refs, size))  # keeps what came before an error
+            except Exception as error:  # noqa: BLE001 - raised again, later
+                # Raised when the batches before it are out: the data loader, which asks for
+                # batches ahead, would lose what it has in hand.
+                self._source_error = error
+            if batch:
+                self._pending.append(batch)
+                yield batch
+            if self._source_error is not None or not batch:
+                return
 
     def _next_parcel(self) -> _Parcel:
-        if self._iterator is None:
-            self._iterator, self._watch = _open_loader(
-                self._spec, self._batches(), self._workers, PREFETCH
-            )
-        try:
-            parcel: _Parcel = next(self._iterator)
-        except StopIteration:
-            if self._source_error is None:
-                self.close()
-            raise
-        except RuntimeError as error:
-            if self._watch is None or not _worker_died(error):
-                raise
-            # Some worker died: by its image, by the system short of memory, by hand. Nothing
-            # is lost: what was under way is done again, one image at a time.
-            self._stop()
-            self._retry.extend(self._pending)
-            self._pending.clear()
-            return self._cautiously()
+        if self._loader is None and self._workers_due():
+            self._loader = _Loader(self._images, self._batches, self._workers, PREFETCH)
+        if self._loader is None:
+            began = time.monotonic()
+            parcel = self._images.__getitems__(next(self._batches))
+            self._spent += time.monotonic() - began
+        else:
+            try:
+                parcel = next(self._loader)
+            except DeadWorkerError:
+                # By its image, by the system short of memory, by hand. Nothing is lost: what was
+                # under way is done again, one image at a time.
+                self._stop()
+                self._retry.extend(self._pending)
+                self._pending.clear()
+                if not self._retry:
+                    return self._next_parcel()
+                return self._cautiously()
         self._pending.popleft()
         return parcel
+
+    def _workers_due(self) -> bool:
+        now = time.monotonic()
+        if self._workers and self._start_at is None and self._spent >= PATIENCE:
+            worker_context()
+            self._start_at = now + WARM_UP
+        return self._start_at is not None and now >= self._start_at
 
     def _cautiously(self) -> _Parcel:
         """Load the next batch of ``_retry`` image by image, so that a crash names its image."""
         refs = self._retry.popleft()
         parcels: list[_Parcel] = []
         while len(parcels) < len(refs):
-            rest = refs[len(parcels) :]
-            iterator, watch = _open_loader(self._spec, ([ref] for ref in rest), 1, 1)
+            self._loader = _Loader(self._images, ([ref] for ref in refs[len(parcels) :]), 1, 1)
             try:
-                parcels.extend(iterator)
-            except RuntimeError as error:
-                if not _worker_died(error):
-                    raise
+                parcels.extend(self._loader)
+            except DeadWorkerError:
                 crash = ImageError("decoder_crashed", "Decoding it ended the decoding process.")
                 failed = Loaded(refs[len(parcels)].file_name, None, None, crash)
-                parcels.append(((failed,), _empty(self._spec)))
+                parcels.append(((failed,), _empty(self._images.spec)))
             finally:
-                _close_loader(iterator, watch)
+                self._stop()
         items = tuple(item for parcel in parcels for item in parcel[0])
         return items, np.concatenate([parcel[1] for parcel in parcels])
+
+    def _stop(self) -> None:
+        loader, self._loader = getattr(self, "_loader", None), None
+        if loader is not None:
+            loader.close()
 
 
 class _Images(Dataset[Any]):
@@ -224,7 +227,7 @@ def _load(ref: ImageRef, spec: PixelSpec) -> tuple[Loaded, np.ndarray | None]:
         failure = ImageError(error.error_type, str(error))  # without its chain of causes
     except MemoryError:
         failure = ImageError("out_of_memory", "There is not enough memory to load it.")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - one image must never end the run
         failure = ImageError("decode_error", f"Unexpected {type(error).__name__}: {error}")
     else:
         return Loaded(ref.file_name, picture.width, picture.height), array
@@ -239,44 +242,47 @@ def _as_is(parcel: _Parcel) -> _Parcel:
     return parcel
 
 
-def _open_loader(
-    spec: PixelSpec, batches: Iterator[list[ImageRef]], workers: int, prefetch: int
-) -> tuple[Any, DeathWatch | None]:
-    """Start a data loader over ``batches``; returns its iterator and the watch over its workers."""
-    arguments: dict[str, Any] = {
-        "batch_sampler": batches,
-        "collate_fn": _as_is,
-        "generator": torch.Generator(),  # else it draws from the global one, which is the user's
-    }
-    if not workers:
-        return iter(DataLoader(_Images(spec), **arguments)), None
-    try:
-        with warnings.catch_warnings(), hidden_main():
-            # More workers than cores is the user's choice; torch would remark on it.
-            warnings.filterwarnings("ignore", message="This DataLoader will create")
-            loader = DataLoader(
-                _Images(spec),
-                num_workers=workers,
-                prefetch_factor=prefetch,
-                worker_init_fn=init_worker,
-                multiprocessing_context=worker_context(),
-                **arguments,
-            )
-            iterator = iter(loader)
-    except (OSError, EOFError) as error:
-        raise RunError(
-            f"The processes that decode images cannot be started ({error}); try --workers 0."
-        ) from error
-    return iterator, DeathWatch(iterator)
+class DeadWorkerError(Exception):
+    """A worker process ended while it was needed."""
 
 
-def _close_loader(iterator: Any, watch: DeathWatch | None) -> None:
-    if watch is not None:
-        watch.stop()
-    shut_down = getattr(iterator, "_shutdown_workers", None)
-    if shut_down is not None:  # at once, not when the garbage collector comes round
-        shut_down()
+class _Loader(Iterator[_Parcel]):
+    """A running torch data loader: its iterator, and the watch over its workers."""
 
+    def __init__(
+        self, images: _Images, batches: Iterator[list[ImageRef]], workers: int, prefetch: int
+    ) -> None:
+        try:
+            with warnings.catch_warnings(), hidden_main():
+                # More workers than cores is the user's choice; torch would remark on it.
+                warnings.filterwarnings("ignore", message="This DataLoader will create")
+                loader: DataLoader[Any] = DataLoader(
+                    images,
+                    batch_sampler=cast("Any", batches),  # any iterable does, typed as a sampler
+                    num_workers=workers,
+                    prefetch_factor=prefetch,
+                    collate_fn=_as_is,
+                    worker_init_fn=init_worker,
+                    multiprocessing_context=worker_context(),
+                    generator=torch.Generator(),  # else it draws from the global one, the user's
+                )
+                self._iterator: Any = iter(loader)
+        except (OSError, EOFError) as error:
+            raise RunError(
+                f"The processes that decode images cannot be started ({error}); try --workers 0."
+            ) from error
+        self._watch = DeathWatch(self._iterator)
 
-def _worker_died(error: RuntimeError) -> bool:
-    return "exited unexpectedly" in str(error)
+    def __next__(self) -> _Parcel:
+        try:
+            parcel: _Parcel = next(self._iterator)
+        except RuntimeError as error:
+            if "exited unexpectedly" in str(error):
+                raise DeadWorkerError from error
+            raise
+        return parcel
+
+    def close(self) -> None:
+        """End the workers at once, not when the garbage collector comes round."""
+        self._watch.stop()
+        self._iterator._shutdown_workers()
