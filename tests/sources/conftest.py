@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blip2cli.options import SourceOptions
+from blip2cli.sources import open_sources
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Callable[..., Path]:
+    """Create empty files below a fresh folder and return it."""
+
+    def make(*names: str) -> Path:
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+        return tmp_path
+
+    return make
+
+
+@pytest.fixture
+def names() -> Callable[..., list[str]]:
+    """The file names that sources give."""
+
+    def listed(*sources: object, stdin: bytes | None = None, **options: object) -> list[str]:
+        stream = None if stdin is None else io.BytesIO(stdin)
+        chosen = SourceOptions(tuple(str(s) for s in sources), **options)  # type: ignore[arg-type]
+        return [ref.file_name for ref in open_sources(chosen, stream)]
+
+    return listed
