@@ -43,8 +43,12 @@ class RowSchema:
 
     @classmethod
     def of(cls, columns: Sequence[Column], inline_errors: bool) -> RowSchema:
-        """Put the task's columns between the common ones. Raises ValueError on a wrong column."""
-        every = (*_IDENTITY, *columns, *((_ERROR,) if inline_errors else ()))
+        """Put the task's columns between the common ones. Raises ValueError on a wrong column.
+
+        ``columns`` may end in the error column already.
+        """
+        error = (_ERROR,) if inline_errors and _ERROR not in columns else ()
+        every = (*_IDENTITY, *columns, *error)
         if len({column.name for column in every}) < len(every):
             raise ValueError(f"two columns share a name: {[c.name for c in every]}")
         for column in every:

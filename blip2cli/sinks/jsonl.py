@@ -20,8 +20,9 @@ import contextlib
 import os
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from blip2cli.errors import RunError
 from blip2cli.sinks import durable
 from blip2cli.sinks.base import RowSchema, disk_errors
 from blip2cli.sinks.paths import OutputPaths
@@ -83,7 +84,7 @@ class JsonlSink:
 
     def _append(self, data: bytes, rows: int) -> None:
         if self._failed:
-            raise RuntimeError("the sink has failed before")
+            raise RunError(f"Writing {self._paths.final!r} failed before; nothing was added.")
         with self._reporting():
             if self._descriptor is None:
                 self._create(data)
@@ -126,7 +127,7 @@ class JsonlSink:
         self._synced = time.monotonic()
 
     @contextlib.contextmanager
-    def _reporting(self):  # type: ignore[no-untyped-def]
+    def _reporting(self) -> Iterator[None]:
         safe = (
             f"the first {self._safe_rows} rows are safe in it"
             if self._safe_rows

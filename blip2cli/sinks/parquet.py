@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blip2cli.errors import RunError
 from blip2cli.sinks import durable
 from blip2cli.sinks.base import LIST_FIELDS, Column, RowSchema, disk_errors
 from blip2cli.sinks.paths import OutputPaths
@@ -71,7 +72,7 @@ class ParquetSink:
     def commit(self) -> None:
         """Write the rows since the last commit to a part file."""
         if self._failed:
-            raise RuntimeError("the sink has failed before")
+            raise RunError(f"Writing {self._paths.final!r} failed before; nothing was added.")
         if not self._batches:
             return
         table = pa.Table.from_batches(self._batches, self._schema)
