@@ -12,6 +12,7 @@ class Started:
 
     task: str
     model: str
+    total: int | None  # images in the source; None while the listing still streams
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def run(
     """
     began = time.perf_counter()
     plan = prepare(task, options, stdin)
-    on_event(Started(task.name, options.model.model))
+    on_event(Started(task.name, options.model.model, plan.total))
     tally = Tally()
     with Interrupts() as interrupts:
         try:

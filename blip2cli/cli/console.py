@@ -48,6 +48,7 @@ class Console:
         self.bar_wanted = stream.isatty() and not quiet
         self._failures = failures  # failed images are not listed elsewhere on this stream
         self._bar: tqdm[Any] | None = None
+        self._total: int | None = None
         self._began = 0.0
         self._said = 0.0
 
@@ -57,12 +58,7 @@ class Console:
             case Started():
                 self._started(event)
             case ModelReady():
-                self._began = self._said = time.monotonic()
-                if self.verbosity:
-                    self.say(
-                        f"{event.name} on {event.device} in {event.dtype}: {event.reason} "
-                        f"(loaded in {event.seconds:.1f} s)"
-                    )
+                self._ready(event)
             case Failed():
                 if self.verbosity and self._failures:
                     self.say(f"{event.file_name}: {event.error_type}: {event.message}")
@@ -107,43 +103,43 @@ class Console:
         self.stream.flush()
 
     def _started(self, event: Started) -> None:
+        self._total = event.total
         if event.model in EMBEDDED:
             self.say(TINY_NOTE)
         elif self.bar_wanted:
             self.say(f"Loading {event.model} …")
 
-    def _progress(self, event: Progress) -> None:
-        if self.quiet:
-            return
+    def _ready(self, event: ModelReady) -> None:
+        self._began = self._said = time.monotonic()
+        if self.verbosity:
+            self.say(
+                f"{event.name} on {event.device} in {event.dtype}: {event.reason} "
+                f"(loaded in {event.seconds:.1f} s)"
+            )
         if self.bar_wanted:
-            self._draw(event)
-            return
-        now = time.monotonic()
-        if now - self._said >= _PLAIN_INTERVAL:
-            self._said = now
-            self.say(progress_line(event, now - self._began))
-
-    def _draw(self, event: Progress) -> None:
-        if self._bar is None:
             from tqdm import tqdm
 
             tqdm.monitor_interval = 0  # its thread would only redraw a bar that stands still
             self._bar = tqdm(
-                total=event.total,
+                total=self._total,
                 unit=" images",
                 file=self.stream,
                 leave=False,
                 dynamic_ncols=True,
                 mininterval=0.1,
-                disable=False,
             )
-            # The bar appears with the first batch; its rate counts from the model's readiness.
-            self._bar.start_t -= time.monotonic() - self._began
-        if self._bar.total != event.total:
+
+    def _progress(self, event: Progress) -> None:
+        if self._bar is not None:
             self._bar.total = event.total
-        if event.failed:
-            self._bar.set_postfix_str(f"{event.failed} failed", refresh=False)
-        self._bar.update(event.done + event.failed - self._bar.n)
+            if event.failed:
+                self._bar.set_postfix_str(f"{event.failed} failed", refresh=False)
+            self._bar.update(event.done + event.failed - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._said >= _PLAIN_INTERVAL:
+            self._said = now
+            self.say(progress_line(event, now - self._began))
 
 
 def progress_line(event: Progress, seconds: float) -> str:

@@ -63,7 +63,10 @@ def _run(task: Task, options: RunOptions, report: ReportFlags) -> int:
     def table(columns: Sequence[Column], settings: Mapping[str, object]) -> Sink:
         from blip2cli.cli.table import TableSink
 
-        return TableSink(columns, sys.stdout, console.paused)
+        names = [column.name for column in columns]
+        if options.output.errors == "inline":
+            names.append("error")
+        return TableSink(names, sys.stdout, console.paused)
 
     try:
         summary = run(

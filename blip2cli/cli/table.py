@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TextIO
 
-from blip2cli.sinks.base import Column
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
 _SHOWN = 4  # numbers of a vector that are shown
+_LEAST_NAME = 24  # characters for file names, if there is room
+_HIDDEN = ("kind", "question_id")  # the same in every row, or of no use to a reader
 
 
 class TableSink:
@@ -24,13 +24,13 @@ class TableSink:
 
     def __init__(
         self,
-        columns: Sequence[Column],
+        columns: Sequence[str],
         stream: TextIO,
         paused: Callable[[], AbstractContextManager[None]],
     ) -> None:
         from rich.console import Console
 
-        self._columns = ("file_name", *(c.name for c in columns if c.name not in _HIDDEN))
+        self._columns = ("file_name", *(name for name in columns if name not in _HIDDEN))
         self._console: Console = Console(file=stream, highlight=False, soft_wrap=False)
         self._paused = paused
         self._widths: list[int] | None = None
@@ -70,9 +70,6 @@ class TableSink:
         """Nothing is left open."""
 
 
-_HIDDEN = ("kind", "question_id")
-
-
 def _cell(name: str, value: object) -> Text:
     """The text of one cell. Text, not markup: names and captions may hold brackets."""
     from rich.text import Text
@@ -99,14 +96,14 @@ def printable(text: str) -> str:
 
 def _widths(names: Sequence[str], cells: Sequence[Sequence[Text]], total: int) -> list[int]:
     """Column widths for ``total`` characters: what the first batch needs, the widest cut first."""
+    from rich.cells import cell_len
+
     needed = [
-        max(
-            len(name),
-            *(max((len(p) for p in row[i].plain.split("\n")), default=0) for row in cells),
-        )
+        max(len(name), *(cell_len(line) for row in cells for line in row[i].plain.split("\n")))
         for i, name in enumerate(names)
     ]
-    # Later batches hold longer texts than the first; the last column that folds gets the rest.
+    # Later batches may hold longer names than the first.
+    needed[0] = max(needed[0], _LEAST_NAME)
     room = max(total - 2 * len(names), 8 * len(names))
     while sum(needed) > room:
         widest = needed.index(max(needed))

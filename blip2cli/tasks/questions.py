@@ -142,6 +142,7 @@ def _csv_records(path: str, text: str, suffix: str) -> Iterator[tuple[int, Mappi
     reader = csv.DictReader(
         io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ",", strict=True
     )
+    before = 0  # the last line of the record before: an error is in the one that follows
     try:
         columns = reader.fieldnames or []
         for needed in ("file_name", "question"):
@@ -150,15 +151,17 @@ def _csv_records(path: str, text: str, suffix: str) -> Iterator[tuple[int, Mappi
                     f"--questions {path}, line 1: there is no column {needed!r}; the first line "
                     "names the columns file_name, question and, if wanted, question_id."
                 )
+        before = reader.line_num
         for record in reader:
             if None in record or None in record.values():
                 raise OptionError(
-                    f"--questions {path}, line {reader.line_num}: this line does not have "
+                    f"--questions {path}, line {before + 1}: this line does not have "
                     f"{len(columns)} columns; put texts that hold a separator in double quotes."
                 )
-            yield reader.line_num, record
+            yield before + 1, record
+            before = reader.line_num
     except csv.Error as error:
-        raise OptionError(f"--questions {path}, line {reader.line_num}: {error}.") from None
+        raise OptionError(f"--questions {path}, line {before + 1}: {error}.") from None
 
 
 def _by_image(

@@ -1,0 +1,206 @@
+"""Rows of all three tasks, from a real (random) model."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from blip2cli.errors import OptionError
+from blip2cli.images.loader import LoadedBatch, load_batches
+from blip2cli.model.prompts import Prompt
+from blip2cli.model.wrapper import Blip2
+from blip2cli.options import DecodeOptions, LoaderOptions, SourceOptions
+from blip2cli.sinks.base import Column, RowSchema
+from blip2cli.sources import open_sources
+from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
+from blip2cli.tasks.questions import Question, Questions, from_texts
+
+SHORT = DecodeOptions(max_new_tokens=6)
+
+
+def load(folder: Path, model: Blip2) -> LoadedBatch:
+    refs = open_sources(SourceOptions((str(folder),)))
+    (batch,) = load_batches(refs, model.spec, LoaderOptions(batch_size=16, workers=0))
+    return batch
+
+
+@pytest.fixture
+def batch(mixed: Path, model: Blip2) -> LoadedBatch:
+    """Five good images and a failure, in one batch."""
+    return load(mixed, model)
+
+
+def names(batch: LoadedBatch) -> list[str]:
+    return [item.file_name for item in batch.items if item.error is None]
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        CaptionTask(decode=SHORT),
+        CaptionTask("a photo of", DecodeOptions(max_new_tokens=4, num_beams=3, num_return=2)),
+        AskTask(from_texts(["what?"]), decode=SHORT),
+        EmbedTask(),
+        EmbedTask("qformer", "none"),
+    ],
+)
+def test_rows_fit_the_columns(task: Task, model: Blip2, batch: LoadedBatch) -> None:
+    task = task.fit(model)
+    schema = RowSchema.of(task.columns, inline_errors=False)
+    rows = [schema.complete(row) for row in task.rows(model, batch)]
+    assert [row["file_name"] for row in rows] == names(batch)
+    assert [(row["width"], row["height"]) for row in rows][:2] == [(40, 30), (64, 64)]
+    failed = next(item for item in batch.items if item.error is not None)
+    for row in task.failed_rows(failed):
+        complete = schema.complete(row)
+        assert complete["file_name"] == "b-broken.jpg"
+        assert complete["width"] is None
+
+
+def test_a_caption_is_the_best_text_and_its_logprob(model: Blip2, batch: LoadedBatch) -> None:
+    task = CaptionTask("a cat", DecodeOptions(max_new_tokens=5, num_beams=4, num_return=3))
+    rows = task.rows(model, batch)
+    features = model.features(batch.pixels)
+    expected = model.generate(features, [Prompt(2, "a cat", "c.webp")], task.decode)[0]
+    assert rows[2]["caption"] == expected[0].text
+    assert rows[2]["logprob"] == round(expected[0].logprob, 6)
+    assert rows[2]["candidates"] == [
+        {"text": text.text, "logprob": round(text.logprob, 6)} for text in expected
+    ]
+
+
+def test_candidates_are_a_column_only_when_several_are_asked() -> None:
+    one = CaptionTask().columns
+    assert one == (Column("caption", "string"), Column("logprob", "float"))
+    several = CaptionTask(decode=DecodeOptions(num_beams=2, num_return=2)).columns
+    assert several == (*one, Column("candidates", "texts"))
+
+
+def test_every_question_goes_to_every_image_in_order(model: Blip2, batch: LoadedBatch) -> None:
+    task = AskTask(from_texts(["what is it?", "how many cats?"]), decode=SHORT)
+    rows = task.rows(model, batch)
+    asked = [(row["file_name"], row["question"], row["question_id"]) for row in rows]
+    assert asked == [
+        (name, text, number)
+        for name in names(batch)
+        for text, number in (("what is it?", "1"), ("how many cats?", "2"))
+    ]
+    features = model.features(batch.pixels)
+    prompt = "Question: how many cats? Answer:"
+    expected = model.generate(features, [Prompt(1, prompt, "b.jpg")], SHORT)[0][0]
+    assert rows[3]["answer"] == expected.text
+    assert rows[3]["logprob"] == round(expected.logprob, 6)
+
+
+def test_an_image_gets_its_own_questions(model: Blip2, batch: LoadedBatch) -> None:
+    questions = Questions(
+        per_image={
+            "c.webp": (Question("x?", "7"), Question("y?", "8")),
+            "a.png": (Question("z?", "9"),),
+        }
+    )
+    task = AskTask(questions, template="{question}", decode=SHORT)
+    rows = task.rows(model, batch)
+    assert [(row["file_name"], row["question_id"]) for row in rows] == [
+        ("a.png", "9"),
+        ("c.webp", "7"),
+        ("c.webp", "8"),
+    ]
+    assert task.only is not None
+    assert set(task.only) == {"a.png", "c.webp"}
+
+
+def test_two_questions_are_drawn_independently(model: Blip2, batch: LoadedBatch) -> None:
+    same = Questions((Question("what?", "1"), Question("what?", "2")))
+    drawn = DecodeOptions(max_new_tokens=12, temperature=1.0, seed=3)
+    rows = AskTask(same, decode=drawn).rows(model, batch)
+    assert any(
+        one["answer"] != two["answer"] for one, two in zip(rows[::2], rows[1::2], strict=True)
+    )
+    assert AskTask(same, decode=drawn).rows(model, batch) == rows
+
+
+class Counting:
+    """The model, counting how many images went through the vision side."""
+
+    def __init__(self, model: Blip2) -> None:
+        self.model = model
+        self.seen = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.model, name)
+
+    def features(self, pixels: torch.Tensor) -> object:
+        self.seen += len(pixels)
+        return self.model.features(pixels)
+
+
+def test_features_are_computed_once_an_image(model: Blip2, batch: LoadedBatch) -> None:
+    counting = Counting(model)
+    task = AskTask(from_texts([f"what is {n}?" for n in range(4)]), decode=SHORT)
+    assert len(task.rows(counting, batch)) == 20  # type: ignore[arg-type]
+    assert counting.seen == 5
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (EmbedTask(), lambda f: f.pooled),
+        (EmbedTask("image", "cls"), lambda f: f.pooled),
+        (EmbedTask("image", "mean"), lambda f: f.image_embeds[:, 1:].mean(1)),
+        (EmbedTask("qformer"), lambda f: f.query_output.mean(1)),
+        (EmbedTask("qformer", "none"), lambda f: f.query_output.reshape(len(f.query_output), -1)),
+    ],
+)
+def test_embeddings_are_the_features(
+    task: EmbedTask, expected: object, model: Blip2, batch: LoadedBatch
+) -> None:
+    task = task.fit(model)
+    rows = task.rows(model, batch)
+    vectors = torch.stack([torch.as_tensor(row["embedding"]) for row in rows])
+    torch.testing.assert_close(vectors, expected(model.features(batch.pixels)))  # type: ignore[operator]
+    assert vectors.shape == (5, task.size)
+    assert task.columns == (Column("embedding", "embedding", task.size), Column("kind", "string"))
+    assert {row["kind"] for row in rows} == {task.kind}
+
+
+def test_a_batch_without_good_images_gives_no_rows(tmp_path: Path, model: Blip2) -> None:
+    (tmp_path / "x.png").write_bytes(b"")
+    batch = load(tmp_path, model)
+    for task in (CaptionTask(), AskTask(from_texts(["a?"])), EmbedTask().fit(model)):
+        assert task.rows(model, batch) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: AskTask(from_texts([])), "-q"),
+        (lambda: AskTask(from_texts(["a?"]), template="Question:"), "{question}"),
+        (lambda: AskTask(from_texts(["a?"]), decode=DecodeOptions(temperature=0)), "--temperature"),
+        (lambda: CaptionTask(decode=DecodeOptions(num_return=3)), "--num-beams"),
+        (lambda: EmbedTask("image", "none"), "--pool none does not fit --kind image"),
+        (lambda: EmbedTask("qformer", "cls"), "--pool cls does not fit --kind qformer"),
+        (lambda: EmbedTask("other"), "--kind other"),  # type: ignore[arg-type]
+        (lambda: EmbedTask("projection").check("m"), "m has no projection head"),
+        (lambda: EmbedTask("multimodal").check("m"), "--kind image and --kind qformer"),
+    ],
+)
+def test_what_cannot_be_done_is_said(make: object, said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        make()  # type: ignore[operator]
+    assert said in str(caught.value)
+
+
+def test_settings_are_plain_and_leave_out_a_seed_without_effect() -> None:
+    import json
+
+    task = CaptionTask("a photo of")
+    assert json.loads(json.dumps(task.settings)) == task.settings
+    assert "seed" not in task.settings
+    drawn = dataclasses.replace(task, decode=DecodeOptions(top_k=5, seed=4))
+    assert drawn.settings["seed"] == 4
+    assert AskTask(from_texts(["a?", "b?"])).settings["questions"] == ["a?", "b?"]
+    assert EmbedTask("qformer").settings == {"task": "embed", "kind": "qformer", "pool": "mean"}
