@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+from blip2cli.sinks import durable, jsonl
+from blip2cli.sinks.paths import OutputPaths
+from tests.sinks.helpers import SETTINGS, open_out, read, row
+
+
+def test_settings_are_stored_beside_it(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    sink = open_out(out)
+    sink.write([row(0)])
+    meta = json.loads((tmp_path / ".out.jsonl.meta.json").read_text())
+    assert meta == {"settings": SETTINGS}  # from the first row on
+    sink.close()
+
+
+def test_each_batch_can_be_read_at_once(tmp_path: Path) -> None:
+    for name in ("out.jsonl", "out.jsonl.gz"):
+        sink = open_out(tmp_path / name)
+        for number in range(3):
+            sink.write([row(2 * number), row(2 * number + 1)])
+            data = (tmp_path / name).read_bytes()
+            text = zlib.decompressobj(wbits=31).decompress(data) if name.endswith("gz") else data
+            assert [json.loads(line) for line in text.splitlines()] == [
+                row(n) for n in range(2 * number + 2)
+            ]
+        sink.close()
+        assert read(tmp_path / name) == [row(n) for n in range(6)]
+
+
+def test_fsync_is_on_a_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = 0
+    real = os.fsync
+
+    def counting(descriptor: int) -> None:
+        nonlocal synced
+        synced += 1
+        real(descriptor)
+
+    now = 100.0
+    monkeypatch.setattr(os, "fsync", counting)
+    monkeypatch.setattr(jsonl.time, "monotonic", lambda: now)
+    sink = open_out(tmp_path / "out.jsonl")
+    sink.write([row(0)])
+    begun = synced
+    for number in range(1, 50):
+        sink.write([row(number)])
+    assert synced == begun
+    now += jsonl.SYNC_SECONDS
+    sink.write([row(50)])
+    assert synced == begun + 1
+    sink.write([row(51)])
+    assert synced == begun + 1
+    sink.commit()
+    assert synced == begun + 2
+    sink.close()
+
+
+def test_settings_never_stand_beside_rows_they_did_not_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.jsonl"
+    first = open_out(out)
+    first.write([row(0)])
+    first.close()
+    meta = Path(OutputPaths.of(str(out)).meta)
+    seen: list[tuple[bool, bool]] = []  # (settings there, new rows there) at each step
+    real_replace, real_unlink = os.replace, os.unlink
+
+    def note() -> None:
+        seen.append((meta.exists(), read(out) == [row(1)]))
+
+    def replace(source: str, target: str) -> None:
+        note()
+        real_replace(source, target)
+        note()
+
+    def unlink(path: str) -> None:
+        note()
+        real_unlink(path)
+        note()
+
+    sink = open_out(out, overwrite=True)
+    monkeypatch.setattr(durable.os, "replace", replace)
+    monkeypatch.setattr(durable.os, "unlink", unlink)
+    sink.write([row(1)])
+    # old with old, old alone, (rename) new alone, (write) new with new
+    assert [state for i, state in enumerate(seen) if state not in seen[:i]] == [
+        (True, False),
+        (False, False),
+        (False, True),
+        (True, True),
+    ]
+    monkeypatch.undo()
+    sink.close()
+
+
+def test_gzip_members_end_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonl, "MEMBER_BYTES", 500)
+    out = tmp_path / "out.jsonl.gz"
+    sink = open_out(out)
+    for number in range(40):
+        sink.write([row(number)])
+    sink.close()
+    assert read(out) == [row(n) for n in range(40)]
+    members = 0
+    rest = out.read_bytes()
+    while rest:
+        unpacker = zlib.decompressobj(wbits=31)
+        unpacker.decompress(rest)
+        assert unpacker.eof
+        rest = unpacker.unused_data
+        members += 1
+    assert members > 4
+    assert out.read_bytes()[4:8] == bytes(4)  # no time stamp
+
+
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from tests.sinks.helpers import open_out, row
+sink = open_out(Path(sys.argv[1]))
+for number in itertools.count():
+    sink.write([row(number)])
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
+def test_a_killed_process_loses_nothing_it_had_written(tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(out)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(200):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        said = 200 + process.stdout.read().count(b"\n")
+    data = out.read_bytes()
+    if name.endswith("gz"):
+        data = zlib.decompressobj(wbits=31).decompress(data)
+    lines = data.decode().split("\n")
+    assert lines.pop() == ""  # the last line is whole
+    assert [json.loads(line) for line in lines] == [row(n) for n in range(len(lines))]
+    assert len(lines) in (said, said + 1)

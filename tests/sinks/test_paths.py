@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from blip2cli.errors import OutputError
+from blip2cli.options import OutputOptions
+from blip2cli.sinks import check_output
+from blip2cli.sinks.paths import OutputPaths
+from tests.sinks.helpers import FORMATS, listing
+
+
+def refusal(out: object, **options: bool) -> str:
+    with pytest.raises(OutputError) as caught:
+        check_output(OutputOptions(str(out), **options))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [*FORMATS, "JSONL", "Parquet"])
+def test_a_new_file_is_fine_and_nothing_is_left_behind(tmp_path: Path, suffix: str) -> None:
+    check_output(OutputOptions(str(tmp_path / f"out.{suffix}")))
+    assert listing(tmp_path) == set()
+
+
+def test_stdout_needs_nothing() -> None:
+    check_output(OutputOptions(None))
+    check_output(OutputOptions("-"))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_what_exists_is_not_touched_without_overwrite(tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out.{suffix}"
+    out.write_text("mine")
+    assert "--overwrite" in refusal(out)
+    check_output(OutputOptions(str(out), overwrite=True))
+    assert out.read_text() == "mine"
+
+
+def test_rows_of_an_unfinished_run_are_not_thrown_away_silently(tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    Path(OutputPaths.of(str(out)).part(0)).touch()
+    assert "unfinished run" in refusal(out)
+    check_output(OutputOptions(str(out), overwrite=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("out.json", "did you mean .jsonl?"),
+        ("out.ndjson.gz", "did you mean .jsonl.gz?"),
+        ("out.json.gz", "did you mean .jsonl.gz?"),
+        ("out.pq", "did you mean .parquet?"),
+        ("out.paruqet", "did you mean .parquet?"),
+        ("out.jsnl", "did you mean .jsonl?"),
+        ("out.tar.xz", "unknown suffix '.xz'"),
+        ("out", "no suffix"),
+        (".jsonl", "no suffix"),
+        ("", "no suffix"),
+    ],
+)
+def test_unknown_suffixes(tmp_path: Path, name: str, hint: str) -> None:
+    message = refusal(f"{tmp_path}/sub.d/{name}" if name else "")
+    assert hint in message
+    assert all(f".{suffix}" in message for suffix in FORMATS)
+
+
+def test_folders(tmp_path: Path) -> None:
+    assert "is a folder" in refusal(tmp_path)
+    (tmp_path / "x.jsonl").mkdir()
+    assert "is a folder" in refusal(tmp_path / "x.jsonl")
+    assert "does not exist" in refusal(tmp_path / "absent" / "x.jsonl")
+    (tmp_path / "file").touch()
+    assert "does not exist" in refusal(tmp_path / "file" / "x.jsonl")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    assert "not a regular file" in refusal(tmp_path / "pipe.jsonl", overwrite=True)
+
+
+def test_a_folder_where_nothing_can_be_created() -> None:
+    assert "No file can be created" in refusal("/proc/out.jsonl")  # not even by root
+
+
+def test_companions(tmp_path: Path) -> None:
+    paths = OutputPaths.of(f"{tmp_path}/metadata.jsonl.gz")
+    folder = str(paths.folder)
+    assert paths.errors == f"{folder}/metadata.errors.jsonl"
+    assert paths.meta == f"{folder}/.metadata.jsonl.gz.meta.json"
+    assert paths.part(7) == f"{folder}/.metadata.jsonl.gz.part-000007"
+    for number in (10, 2, 1_000_000):
+        Path(paths.part(number)).touch()
+    (tmp_path / ".metadata.jsonl.gz.part-x").touch()
+    assert paths.parts() == [paths.part(2), paths.part(10), paths.part(1_000_000)]
+
+
+def test_a_linked_output_is_written_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out.jsonl").symlink_to("real/data.jsonl")
+    assert OutputPaths.of(str(tmp_path / "out.jsonl")).folder == str(tmp_path / "real")

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from blip2cli.sinks.text import from_utf8, to_json, to_utf8
+
+# Anything a model or a file system may give: all of Unicode, and undecodable bytes.
+ANY_CHARACTER = st.one_of(
+    st.characters(exclude_categories=("Cs",)),
+    st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF),
+)
+ANY_TEXT = st.text(ANY_CHARACTER)
+# Text made to be mistaken for an escape.
+TRICKY = st.lists(
+    st.sampled_from(["\\", "u", "udc80", "udcff", "uDCFF", "u005c", "u005C", "\udcff", "d", "x"])
+).map("".join)
+
+
+@given(st.one_of(ANY_TEXT, TRICKY))
+@example('line\nbreak \0 \u2028 \u202eright to left 👩‍👩‍👧 "quoted" \\')
+def test_json_gives_back_the_same_text(text: str) -> None:
+    line = to_json({"text": text})
+    assert b"\n" not in line
+    assert json.loads(line.decode("utf-8")) == {"text": text}
+
+
+def test_json_is_readable() -> None:
+    assert to_json("café 猫 🐈") == '"café 猫 🐈"'.encode()
+    assert to_json("caf\udce9") == b'"caf\\udce9"'
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_floats_are_read_back_exactly(number: float) -> None:
+    assert json.loads(to_json(number)) == number
+
+
+def test_not_a_number_is_no_json() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        to_json(float("nan"))
+
+
+@given(st.one_of(ANY_TEXT, TRICKY, st.text(st.characters(categories=("Cs",)))))
+def test_the_utf8_form_is_reversible(text: str) -> None:
+    stored = to_utf8(text)
+    assert stored.encode("utf-8").decode("utf-8") == stored
+    assert from_utf8(stored) == text
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",))).filter(lambda text: "\\u" not in text))
+def test_ordinary_text_is_stored_unchanged(text: str) -> None:
+    assert to_utf8(text) == text
+
+
+def test_the_forms_in_the_documentation() -> None:
+    assert to_utf8("caf\udce9.png") == "caf\\udce9.png"
+    assert to_utf8("C:\\users\\x") == "C:\\users\\x"
+    assert to_utf8("\\udce9") == "\\u005cudce9"
