@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -202,7 +202,14 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         run(CAPTION, options(tmp_path), unwanted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+def number(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    """A signal with a handler of its own, whatever whoever runs the tests ignores."""
+    before = signal.signal(request.param, signal.default_int_handler)
+    yield request.param
+    signal.signal(request.param, before)
+
+
 def test_a_signal_ends_the_run_after_the_batch(
     number: signal.Signals, images: Path, tmp_path: Path, loader: Loader
 ) -> None:
@@ -212,12 +219,26 @@ def test_a_signal_ends_the_run_after_the_batch(
         if isinstance(event, Progress):
             os.kill(os.getpid(), number)
 
-    before = signal.getsignal(number)
     summary = run(CAPTION, options(images, out), loader, interrupt)
     assert summary.exit_code == 128 + number
     assert summary.done == 2
-    assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is signal.default_int_handler
     assert [row["file_name"] for row in read(out)] == ["a.png", "b.jpg"]
+
+
+def test_an_ignored_signal_stays_ignored(images: Path, loader: Loader) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        summary = run(
+            EmbedTask(),
+            options(images),
+            loader,
+            lambda event: os.kill(os.getpid(), signal.SIGINT),
+            stdout=io.BytesIO(),
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (summary.exit_code, summary.done) == (0, 5)
 
 
 def test_a_signal_while_the_model_loads_leaves_nothing(images: Path, tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ import typer.main
 
 from blip2cli import __version__
 from blip2cli.cli import ask, caption, embed
-from blip2cli.cli.console import complain
 from blip2cli.cli.expand import expand
 from blip2cli.cli.mistakes import sentence
-from blip2cli.cli.perform import unexpected
+from blip2cli.cli.say import complain, unexpected
 
 app = typer.Typer(
     name="blip2cli",

@@ -14,7 +14,6 @@ from blip2cli.cli.options import (
     option,
     run_options,
 )
-from blip2cli.cli.perform import Built, perform
 from blip2cli.errors import OptionError
 
 EXAMPLES = (
@@ -62,6 +61,8 @@ def ask(
     report: AskReportFlags,
 ) -> int:
     """Answer questions about every image: one row an image and question."""
+
+    from blip2cli.cli.perform import Built, perform
 
     def build() -> Built:
         from blip2cli.tasks import AskTask

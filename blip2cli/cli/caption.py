@@ -14,7 +14,6 @@ from blip2cli.cli.options import (
     option,
     run_options,
 )
-from blip2cli.cli.perform import Built, perform
 
 EXAMPLES = "Example:  blip2cli caption photos/ -o captions.jsonl --prompt 'a photo of'"
 
@@ -47,6 +46,8 @@ def caption(
     report: ReportFlags,
 ) -> int:
     """Write a caption for every image, with its mean token log-probability."""
+
+    from blip2cli.cli.perform import Built, perform
 
     def build() -> Built:
         from blip2cli.tasks import CaptionTask

@@ -1,9 +1,7 @@
-"""What a run says on stderr: the progress bar or plain lines, failures, the summary, errors."""
+"""What a run says on stderr: the progress bar or plain lines, failures, the summary."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,21 +19,6 @@ TINY_NOTE = (
 EMBEDDED = ("tiny",)
 _PLAIN_INTERVAL = 60.0  # seconds between lines where no terminal shows a bar
 _DONE = {"caption": "captioned", "ask": "answered", "embed": "embedded"}
-
-
-def complain(sentence: str) -> None:
-    """Print one error sentence; red on a terminal unless ``NO_COLOR`` says otherwise."""
-    prefix = "\x1b[31mblip2cli:\x1b[0m" if coloured(sys.stderr) else "blip2cli:"
-    print(f"{prefix} {sentence}", file=sys.stderr)
-
-
-def coloured(stream: TextIO) -> bool:
-    """Whether colour suits ``stream``; ``NO_COLOR`` wins over ``FORCE_COLOR``."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Console:

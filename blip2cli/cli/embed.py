@@ -12,7 +12,6 @@ from blip2cli.cli.options import (
     option,
     run_options,
 )
-from blip2cli.cli.perform import Built, perform
 
 EXAMPLES = "Example:  blip2cli embed photos/ --kind qformer -o vectors.parquet"
 VECTORS = "Vectors"
@@ -46,6 +45,8 @@ def embed(
     report: ReportFlags,
 ) -> int:
     """Write an embedding of every image (float32, not normalised)."""
+
+    from blip2cli.cli.perform import Built, perform
 
     def build() -> Built:
         from blip2cli.tasks import EmbedTask

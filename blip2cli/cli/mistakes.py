@@ -33,7 +33,7 @@ def sentence(error: typer.TyperException) -> str:
 def _unknown_option(error: Any, help_line: str) -> str:
     wrong = error.option_name
     if error.possibilities:
-        return f"There is no option {wrong}; did you mean {_either(error.possibilities)}?"
+        return f"There is no option {wrong}; did you mean {_either(error.possibilities[:2])}?"
     return f"There is no option {wrong}; {help_line} lists them."
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO, cast
 
-from blip2cli.cli.console import EMBEDDED, Console, complain
+from blip2cli.cli.console import EMBEDDED, Console
 from blip2cli.cli.options import ReportFlags
+from blip2cli.cli.say import complain, unexpected
 from blip2cli.errors import Blip2CliError
 
 if TYPE_CHECKING:
@@ -38,16 +38,6 @@ def perform(build: Callable[[], Built], report: ReportFlags) -> int:
         return EXIT_BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
         return unexpected(error, report.verbose)
-
-
-def unexpected(error: Exception, verbosity: int) -> int:
-    """Report an error that is our own fault. Returns the exit code."""
-    if verbosity >= 2:
-        traceback.print_exception(error)
-    what = " ".join(str(error).split()) or "no details"
-    hint = "" if verbosity >= 2 else "; run again with -vv for the traceback"
-    complain(f"Internal error: {type(error).__name__}: {what}{hint}.")
-    return 1
 
 
 def _run(task: Task, options: RunOptions, report: ReportFlags) -> int:

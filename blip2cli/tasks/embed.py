@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import torch
 
     from blip2cli.images.loader import Loaded, LoadedBatch
-    from blip2cli.model.wrapper import Blip2, ImageFeatures
+    from blip2cli.model.features import ImageFeatures
+    from blip2cli.model.wrapper import Blip2
 
 Kind = Literal["projection", "image", "qformer", "multimodal"]
 Pool = Literal["cls", "mean", "none"]
@@ -81,11 +82,10 @@ class EmbedTask:
 
     def fit(self, model: Blip2) -> Self:
         """Learn the vectors' size from ``model``."""
-        config = model.model.config
         if self.kind == "image":
-            return replace(self, size=config.vision_config.hidden_size)
-        queries = config.num_query_tokens if self.pooling == "none" else 1
-        return replace(self, size=queries * config.qformer_config.hidden_size)
+            return replace(self, size=model.model.vision_model.config.hidden_size)
+        _, queries, width = model.model.query_tokens.shape
+        return replace(self, size=queries * width if self.pooling == "none" else width)
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
         items = good(batch)

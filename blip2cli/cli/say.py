@@ -1,0 +1,34 @@
+"""Error sentences on stderr. Imports next to nothing: mistakes are answered from here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+
+def complain(sentence: str) -> None:
+    """Print one error sentence; red on a terminal unless ``NO_COLOR`` says otherwise."""
+    prefix = "\x1b[31mblip2cli:\x1b[0m" if coloured(sys.stderr) else "blip2cli:"
+    print(f"{prefix} {sentence}", file=sys.stderr)
+
+
+def unexpected(error: Exception, verbosity: int) -> int:
+    """Report an error that is our own fault, with its traceback for ``-vv``. Returns 1."""
+    if verbosity >= 2:
+        import traceback
+
+        traceback.print_exception(error)
+    what = " ".join(str(error).split()) or "no details"
+    hint = "" if verbosity >= 2 else "; run again with -vv for the traceback"
+    complain(f"Internal error: {type(error).__name__}: {what}{hint}.")
+    return 1
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether colour suits ``stream``; ``NO_COLOR`` wins over ``FORCE_COLOR``."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"

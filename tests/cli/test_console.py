@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+
+from blip2cli.cli.console import Console, duration, progress_line, summary_lines
+from blip2cli.events import Failed, Finished, ModelReady, Progress, Started, Summary
+
+SUMMARY = Summary(
+    task="ask",
+    model="tiny",
+    output="out.jsonl",
+    done=10,
+    failed=2,
+    skipped=1,
+    rows=20,
+    seconds=90.0,
+    load_seconds=2.0,
+    images_per_second=5.0,
+    read_share=0.25,
+    model_share=0.7,
+    write_share=0.05,
+    exit_code=3,
+)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.04, "0.0 s"),
+        (59.9, "59.9 s"),
+        (60, "1 min 0 s"),
+        (3599.4, "59 min 59 s"),
+        (7500, "2 h 5 min"),
+    ],
+)
+def test_durations_read_naturally(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_a_plain_line_says_how_far_how_quick_and_how_long() -> None:
+    line = progress_line(Progress(done=48, failed=2, total=200), seconds=25)
+    assert line == "50 of 200 images, 2 failed, 2.00 images/s, 1 min 15 s left"
+    assert progress_line(Progress(5, 0, None), 10) == "5 images, 0.50 images/s"
+
+
+def test_the_summary_holds_every_figure() -> None:
+    assert summary_lines(SUMMARY) == [
+        (
+            "10 images answered in 20 rows, 2 failed, 1 skipped; 1 min 30 s, 5.00 images/s "
+            "(read 25%, model 70%, write 5%)."
+        )
+    ]
+
+
+def talk(*, quiet: bool = False, verbosity: int = 0, model: str = "tiny") -> str:
+    stream = io.StringIO()
+    console = Console(stream, quiet=quiet, verbosity=verbosity, failures=True)
+    console(Started("ask", model, 12))
+    console(ModelReady(model, "cpu", "float32", "why not", 2.0))
+    console(Failed("a.png", "truncated", "It ends too early."))
+    console(Progress(1, 1, 12))
+    console(Finished(SUMMARY))
+    return stream.getvalue()
+
+
+def test_away_from_a_terminal_there_is_no_bar() -> None:
+    said = talk().splitlines()
+    assert len(said) == 2
+    assert said[0].startswith("Note: tiny is a demonstration")
+    assert "--model Salesforce/blip2-opt-2.7b" in said[0]
+    assert said[1].startswith("10 images answered")
+    assert len(talk(model="other").splitlines()) == 1
+
+
+def test_verbose_adds_the_device_and_the_failures() -> None:
+    said = talk(verbosity=1)
+    assert "tiny on cpu in float32: why not (loaded in 2.0 s)" in said
+    assert "a.png: truncated: It ends too early." in said
+
+
+def test_quiet_says_nothing() -> None:
+    assert talk(quiet=True) == ""
+
+
+def test_a_plain_line_comes_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stream = io.StringIO()
+    console = Console(stream, quiet=False, verbosity=0, failures=False)
+    console(Started("caption", "other", None))
+    console(ModelReady("other", "cpu", "float32", "", 1.0))
+    for _ in range(150):  # one batch a second
+        now[0] += 1
+        console(Progress(int(now[0] - 1000) * 4, 0, None))
+    assert re.findall(r"\d+ images,", stream.getvalue()) == ["240 images,", "480 images,"]

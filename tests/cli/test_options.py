@@ -1,0 +1,149 @@
+"""Options end up where they belong, from the command line and from the environment."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import pytest
+import typer
+
+from blip2cli.cli import app as application
+from blip2cli.cli.app import call
+from blip2cli.cli.expand import expand
+from blip2cli.options import DecodeOptions, ModelOptions, OutputOptions, SourceOptions
+
+Caught = list[Any]
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> Caught:
+    """What commands would have run: (task, run options), one after the other."""
+    caught: Caught = []
+
+    def keep(build: Any, report: Any) -> int:
+        caught.append((*build(), report))
+        return 0
+
+    monkeypatch.setattr("blip2cli.cli.perform.perform", keep)
+    return caught
+
+
+def test_defaults_are_the_defaults_of_the_option_objects(built: Caught) -> None:
+    assert call(["caption", "x"]) == 0
+    task, options, report = built[0]
+    assert task.decode == DecodeOptions()
+    assert options.source == SourceOptions(("x",))
+    assert options.model == ModelOptions()
+    assert options.output == OutputOptions()
+    assert (report.dry_run, report.verbose, report.quiet) == (False, 0, False)
+
+
+VALUES = {
+    "--revision": ("v1", "model.revision", "v1"),
+    "--model": ("m", "model.model", "m"),
+    "--device": ("cuda:1", "model.device", "cuda:1"),
+    "--dtype": ("bfloat16", "model.dtype", "bfloat16"),
+    "--batch-size": ("4", "loader.batch_size", 4),
+    "--workers": ("0", "loader.workers", 0),
+    "--limit": ("7", "source.limit", 7),
+    "--overwrite": (None, "output.overwrite", True),
+    "--output": ("o.jsonl", "output.out", "o.jsonl"),
+    "--errors": ("inline", "output.errors", "inline"),
+    "--summary": ("s.json", "output.summary", "s.json"),
+    "--max-new-tokens": ("9", "decode.max_new_tokens", 9),
+    "--min-new-tokens": ("2", "decode.min_new_tokens", 2),
+    "--num-beams": ("4", "decode.num_beams", 4),
+    "--temperature": ("0.5", "decode.temperature", 0.5),
+    "--top-p": ("0.9", "decode.top_p", 0.9),
+    "--top-k": ("5", "decode.top_k", 5),
+    "--repetition-penalty": ("1.5", "decode.repetition_penalty", 1.5),
+    "--no-repeat-ngram-size": ("3", "decode.no_repeat_ngram_size", 3),
+    "--seed": ("11", "decode.seed", 11),
+    "--prompt": ("a photo of", "task.prompt", "a photo of"),
+    "--dry-run": (None, "report.dry_run", True),
+    "--verbose": (None, "report.verbose", 1),
+    "--quiet": (None, "report.quiet", True),
+}
+
+
+def look(path: str, found: Any) -> Any:
+    task, options, report = found
+    first, _, rest = path.partition(".")
+    if first == "decode":
+        return getattr(task.decode, rest)
+    if first in ("task", "report"):
+        return getattr(task if first == "task" else report, rest)
+    return getattr(getattr(options, first), rest)
+
+
+@pytest.mark.parametrize("option", VALUES)
+def test_an_option_and_its_variable_mean_the_same(
+    option: str, built: Caught, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value, path, expected = VALUES[option]
+    assert call(["caption", "x", option, *([] if value is None else [value])]) == 0
+    monkeypatch.setenv("BLIP2CLI_" + option[2:].replace("-", "_").upper(), value or "1")
+    assert call(["caption", "x"]) == 0
+    assert [look(path, found) for found in built] == [expected, expected]
+
+
+def test_length_penalty_and_candidates_need_beams(built: Caught) -> None:
+    assert (
+        call(["caption", "x", "--num-beams", "5", "--length-penalty", "-1", "--num-captions", "2"])
+        == 0
+    )
+    assert built[0][0].decode == DecodeOptions(num_beams=5, length_penalty=-1.0, num_return=2)
+
+
+def test_repeatable_options_take_lines_of_their_variables(
+    built: Caught, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLIP2CLI_INCLUDE", "*.png\nholiday 2024/*\n")
+    monkeypatch.setenv("BLIP2CLI_EXCLUDE", "x*")
+    monkeypatch.setenv("BLIP2CLI_QUESTION", "is it red?\nwhat is it?")
+    assert call(["ask", "x", "--exclude", "a b*", "--exclude", "c"]) == 0
+    task, options, _ = built[0]
+    assert options.source.include == ("*.png", "holiday 2024/*")
+    assert options.source.exclude == ("a b*", "c")
+    assert [question.text for question in task.questions.common] == ["is it red?", "what is it?"]
+
+
+def test_q_is_a_question_in_ask_and_quiet_elsewhere(built: Caught) -> None:
+    assert call(["ask", "x", "-q", "one?", "-q", "two?", "--quiet"]) == 0
+    assert call(["embed", "x", "-q"]) == 0
+    assert [question.text for question in built[0][0].questions.common] == ["one?", "two?"]
+    assert built[0][2].quiet
+    assert built[1][2].quiet
+
+
+def test_the_same_flag_means_the_same_everywhere() -> None:
+    seen: dict[str, tuple[str, Any]] = {}
+    group = typer.main.get_command(application.app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            for flag in parameter.opts:
+                if flag == "-q" or not flag.startswith("-"):
+                    continue
+                kept = seen.setdefault(flag, (parameter.help, parameter.default))
+                assert kept == (parameter.help, parameter.default), (name, flag)
+
+
+def test_a_group_of_options_becomes_single_parameters() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Pair:
+        left: Annotated[int, typer.Option("--left")] = 1
+        right: Annotated[str, typer.Option("--right")] = "r"
+
+    globals()["Pair"] = Pair  # annotations are looked up by name, as in any module
+    got: list[object] = []
+
+    def command(pair: Pair, *, extra: bool = False) -> int:
+        got.append((pair, extra))
+        return 5
+
+    small = typer.Typer(add_completion=False)
+    small.command()(expand(command))
+    run = typer.main.get_command(small)
+    assert run.main(["--left", "3", "--extra"], standalone_mode=False) == 5
+    assert got == [(Pair(3, "r"), True)]
