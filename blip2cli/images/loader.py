@@ -91,10 +91,8 @@ class BatchStream(Iterator[LoadedBatch]):
 
     def __init__(self, refs: Iterable[ImageRef], spec: PixelSpec, options: LoaderOptions) -> None:
         self._images = _Images(spec)
-        self._pending: deque[list[ImageRef]] = deque()  # asked for, not yet returned
+        self._batches = _Batches(iter(refs), options.batch_size)
         self._retry: deque[list[ImageRef]] = deque()  # were pending when a worker died
-        self._source_error: Exception | None = None
-        self._batches = self._cut(iter(refs), options.batch_size)
         self._loader: _Loader | None = None
         self._closed = False
         self._spent = 0.0  # seconds of decoding in this process
@@ -111,9 +109,9 @@ class BatchStream(Iterator[LoadedBatch]):
             items, pixels = self._cautiously() if self._retry else self._next_parcel()
         except StopIteration:
             self.close()
-            if self._source_error is None:
+            error, self._batches.error = self._batches.error, None
+            if error is None:
                 raise
-            error, self._source_error = self._source_error, None
             raise error from None
         except BaseException:
             self.close()
@@ -134,22 +132,6 @@ class BatchStream(Iterator[LoadedBatch]):
     def __del__(self) -> None:
         self.close()
 
-    def _cut(self, refs: Iterator[ImageRef], size: int) -> Iterator[list[ImageRef]]:
-        """Yield batches of references, noting them as pending."""
-        while True:
-            batch: list[ImageRef] = []
-            try:
-                batch.extend(islice(refs, size))  # keeps what came before an error
-            except Exception as error:  # noqa: BLE001 - raised again, later
-                # Raised when the batches before it are out: the data loader, which asks for
-                # batches ahead, would lose what it has in hand.
-                self._source_error = error
-            if batch:
-                self._pending.append(batch)
-                yield batch
-            if self._source_error is not None or not batch:
-                return
-
     def _next_parcel(self) -> _Parcel:
         if self._loader is None and self._workers_due():
             self._loader = _Loader(self._images, self._batches, self._workers, PREFETCH)
@@ -164,12 +146,12 @@ class BatchStream(Iterator[LoadedBatch]):
                 # By its image, by the system short of memory, by hand. Nothing is lost: what was
                 # under way is done again, one image at a time.
                 self._stop()
-                self._retry.extend(self._pending)
-                self._pending.clear()
+                self._retry.extend(self._batches.pending)
+                self._batches.pending.clear()
                 if not self._retry:
                     return self._next_parcel()
                 return self._cautiously()
-        self._pending.popleft()
+        self._batches.pending.popleft()
         return parcel
 
     def _workers_due(self) -> bool:
@@ -200,6 +182,37 @@ class BatchStream(Iterator[LoadedBatch]):
         loader, self._loader = getattr(self, "_loader", None), None
         if loader is not None:
             loader.close()
+
+
+class _Batches(Iterator[list[ImageRef]]):
+    """Cuts references into batches as they are asked for.
+
+    An object of its own, not a generator of the stream: that would be a reference cycle, and
+    workers of a dropped stream would live until the garbage collector comes round.
+    """
+
+    def __init__(self, refs: Iterator[ImageRef], size: int) -> None:
+        self._refs = refs
+        self._size = size
+        self.pending: deque[list[ImageRef]] = deque()  # asked for, not yet returned as pixels
+        # What ended the references early. Raised by the stream when the batches before it are
+        # out: the data loader, which asks for batches ahead, would lose what it has in hand.
+        self.error: Exception | None = None
+        self._ended = False
+
+    def __next__(self) -> list[ImageRef]:
+        batch: list[ImageRef] = []
+        if not self._ended:
+            try:
+                batch.extend(islice(self._refs, self._size))  # keeps what came before an error
+            except Exception as error:  # noqa: BLE001 - raised again, later
+                self.error = error
+                self._ended = True
+        if not batch:
+            self._ended = True
+            raise StopIteration
+        self.pending.append(batch)
+        return batch
 
 
 class _Images(Dataset[Any]):
@@ -238,7 +251,7 @@ def _empty(spec: PixelSpec) -> np.ndarray:
     return np.empty((0, 3, spec.height, spec.width), np.uint8)
 
 
-def _as_is(parcel: _Parcel) -> _Parcel:
+def _as_is(parcel: Any) -> Any:
     return parcel
 
 

@@ -1,0 +1,50 @@
+"""Image files made on the spot, for the tests of this room."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skimage.data
+from PIL import Image
+
+PHOTOGRAPHS = ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg")
+
+
+def photograph(name: str) -> bytes:
+    """A CC0 photograph that ships with scikit-image."""
+    return (Path(skimage.data.__file__).parent / name).read_bytes()
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """The picture as the content of a file."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def gradient(width: int = 31, height: int = 17) -> Image.Image:
+    """A small RGB picture that looks different in every turn."""
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    return Image.fromarray(np.stack([x * 8, y * 15, x + y], -1).astype(np.uint8))
+
+
+def with_orientation(image: Image.Image, value: int, kind: str = "PNG") -> bytes:
+    """The picture with an EXIF orientation tag."""
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return encoded(image, kind, exif=exif)
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    """One chunk of a PNG file, checksum included."""
+    return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+
+def png_with(chunk: bytes, image: Image.Image | None = None) -> bytes:
+    """A PNG file with one more chunk after its header."""
+    data = encoded(image or gradient(), "PNG")
+    return data[:33] + chunk + data[33:]

@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from blip2cli.errors import ImageError, OptionError, SourceError
+from blip2cli.images import loader
+from blip2cli.images.decode import decode
+from blip2cli.images.loader import BatchStream, load_batches
+from blip2cli.images.preprocess import PixelSpec, to_uint8
+from blip2cli.options import LoaderOptions
+from blip2cli.sources.base import ImageRef
+from tests.images.pictures import encoded, gradient
+
+SPEC = PixelSpec(16, 20)
+
+
+def picture(number: int) -> bytes:
+    return encoded(gradient(20 + number, 10 + number), "PNG")
+
+
+@dataclass(frozen=True)
+class Made(ImageRef):
+    """An image that needs no file."""
+
+    data: bytes = b""
+
+    def read(self) -> bytes:
+        return self.data
+
+
+@dataclass(frozen=True)
+class Crash(ImageRef):
+    """An image that kills the process that decodes it."""
+
+    def read(self) -> bytes:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return b""
+
+
+@dataclass(frozen=True)
+class CrashOnce(Made):
+    """One that does so only the first time, as when the system was short of memory."""
+
+    def read(self) -> bytes:
+        if not os.path.exists(self.path):
+            Path(self.path).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.data
+
+
+@dataclass(frozen=True)
+class Broken(ImageRef):
+    """One with a mistake in its own code."""
+
+    def read(self) -> bytes:
+        raise ZeroDivisionError("a mistake")
+
+
+def made(number: int, data: bytes | None = None) -> Made:
+    name = f"{number:03d}.png"
+    return Made(name, f"/made/{name}", picture(number) if data is None else data)
+
+
+def options(batch_size: int = 4, workers: int | None = 0) -> LoaderOptions:
+    return LoaderOptions(batch_size, workers)
+
+
+def descendants() -> set[int]:
+    """Ids of the living worker processes below this one: the fork server's children."""
+    parents: dict[int, int] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                parents[int(entry)] = int(fields[1])
+    servers = {pid for pid, parent in parents.items() if parent == os.getpid()}
+    return {pid for pid, parent in parents.items() if parent in servers}
+
+
+def eventually_gone(pids: set[int], seconds: float = 60) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_order_and_pixels_do_not_depend_on_workers(workers: int) -> None:
+    bad = made(2, b"no image")
+    refs = [bad if n == 2 else made(n) for n in range(11)]
+    with load_batches(refs, SPEC, options(4, workers)) as batches:
+        found = list(batches)
+    assert [len(batch.items) for batch in found] == [4, 4, 3]
+    items = [item for batch in found for item in batch.items]
+    assert [item.file_name for item in items] == [ref.file_name for ref in refs]
+    assert [item.width for item in items] == [None if n == 2 else 20 + n for n in range(11)]
+    assert [item.height for item in items] == [None if n == 2 else 10 + n for n in range(11)]
+    assert [item.error.error_type for item in items if item.error] == ["not_an_image"]
+    assert [len(batch.pixels) for batch in found] == [3, 4, 3]
+    expected = [to_uint8(decode(ref.data).image, SPEC) for ref in refs if ref is not bad]
+    pixels = torch.cat([batch.pixels for batch in found])
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(pixels, torch.stack(expected))
+
+
+def test_a_batch_of_failures_has_no_pixels() -> None:
+    (batch,) = load_batches([made(0, b""), made(1, b"x")], SPEC, options())
+    assert batch.pixels.shape == (0, 3, 16, 20)
+    assert [item.error.error_type for item in batch.items if item.error] == [
+        "empty",
+        "not_an_image",
+    ]
+
+
+def test_nothing_to_load() -> None:
+    assert list(load_batches([], SPEC, options())) == []
+
+
+def test_any_exception_is_that_images_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    (batch,) = load_batches([made(0), Broken("b", "/b"), made(2)], SPEC, options())
+    error = batch.items[1].error
+    assert isinstance(error, ImageError)
+    assert error.error_type == "decode_error"
+    assert "a mistake" in str(error)
+    assert len(batch.pixels) == 2
+    assert pickle.loads(pickle.dumps(batch.items)) is not None
+
+    def hungry(*_: object) -> np.ndarray:
+        raise MemoryError
+
+    monkeypatch.setattr(loader, "to_array", hungry)
+    (batch,) = load_batches([made(0)], SPEC, options())
+    assert batch.items[0].error is not None
+    assert batch.items[0].error.error_type == "out_of_memory"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_listing_is_taken_as_needed(workers: int) -> None:
+    taken = 0
+
+    def endless() -> Iterator[ImageRef]:
+        nonlocal taken
+        while True:
+            yield made(taken % 5)
+            taken += 1
+
+    with load_batches(endless(), SPEC, options(2, workers)) as batches:
+        next(batches)
+        assert taken <= 2 * (1 + loader.PREFETCH * workers) + 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_the_source_comes_after_the_images_before_it(workers: int) -> None:
+    def refs() -> Iterator[ImageRef]:
+        for number in range(5):
+            yield made(number)
+        raise SourceError("The list ends in nonsense.")
+
+    batches = load_batches(refs(), SPEC, options(2, workers))
+    names = [item.file_name for _ in range(3) for item in next(batches).items]
+    assert names == [f"{n:03d}.png" for n in range(5)]
+    with pytest.raises(SourceError, match="nonsense"):
+        next(batches)
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
+def test_the_users_random_numbers_are_left_alone() -> None:
+    before = torch.get_rng_state()
+    assert len(list(load_batches([made(n) for n in range(3)], SPEC, options(2, 1)))) == 2
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_abandoned_loader_leaves_no_worker() -> None:
+    batches = load_batches((made(n % 9) for n in range(10_000)), SPEC, options(2, 2))
+    next(batches)
+    workers = descendants()
+    assert len(workers) == 2
+    batches.close()
+    assert eventually_gone(workers)
+    with pytest.raises(StopIteration):
+        next(batches)
+
+    batches = load_batches((made(n % 9) for n in range(10_000)), SPEC, options(2, 1))
+    next(batches)
+    workers = descendants()
+    assert len(workers) == 1
+    del batches
+    assert eventually_gone(workers)
+
+
+def test_an_image_that_kills_its_worker_fails_alone() -> None:
+    refs: list[ImageRef] = [made(n) for n in range(9)]
+    refs[4] = Crash("bomb.png", "/bomb.png")
+    with load_batches(refs, SPEC, options(3, 2)) as batches:
+        items = [item for batch in batches for item in batch.items]
+    assert [item.file_name for item in items] == [ref.file_name for ref in refs]
+    assert [(item.file_name, item.error.error_type) for item in items if item.error] == [
+        ("bomb.png", "decoder_crashed")
+    ]
+
+
+def test_a_worker_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
+    refs = [made(n) for n in range(12)]
+    refs[5] = CrashOnce("005.png", str(tmp_path / "mark"), picture(5))
+    with load_batches(refs, SPEC, options(2, 2)) as batches:
+        items = [item for batch in batches for item in batch.items]
+    assert [(item.file_name, item.error) for item in items] == [(r.file_name, None) for r in refs]
+
+
+def test_small_jobs_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "choose_workers", lambda: 2)
+    before = descendants()
+    assert len(list(load_batches([made(n) for n in range(6)], SPEC, options(2, None)))) == 3
+    assert descendants() == before
+
+
+def test_long_jobs_move_to_workers_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "choose_workers", lambda: 2)
+    monkeypatch.setattr(loader, "PATIENCE", 1e-9)  # the first batch uses it up
+    monkeypatch.setattr(loader, "WARM_UP", 0.0)
+    refs = [made(n) for n in range(12)]
+    with load_batches(refs, SPEC, options(2, None)) as batches:
+        found = [next(batches)]
+        assert not descendants()
+        found.append(next(batches))
+        assert len(descendants()) == 2
+        found.extend(batches)
+    names = [item.file_name for batch in found for item in batch.items]
+    assert names == [ref.file_name for ref in refs]
+
+
+@pytest.mark.parametrize("wrong", [LoaderOptions(0), LoaderOptions(1, -1)])
+def test_senseless_numbers(wrong: LoaderOptions) -> None:
+    with pytest.raises(OptionError):
+        load_batches([], SPEC, wrong)
+
+
+# A script without a __main__ guard, as people write them.
+SCRIPT = """
+import os, sys, time
+from blip2cli.images.loader import load_batches
+from blip2cli.images.preprocess import PixelSpec
+from blip2cli.options import LoaderOptions, SourceOptions
+from blip2cli.sources import open_sources
+
+print("started", flush=True)
+refs = open_sources(SourceOptions((sys.argv[1],)))
+batches = load_batches((ref for ref in [*refs] * 1000), PixelSpec(8, 8), LoaderOptions(2, 2))
+next(batches)
+print("loaded", flush=True)
+if len(sys.argv) > 2:
+    time.sleep(600)
+batches.close()
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> list[str]:
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        (tmp_path / "images" / f"{number}.png").write_bytes(picture(number))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    # "-W error" reaches workers and fork server too: any warning there would end them.
+    command = [sys.executable, "-W", "error"]
+    return [*command, str(tmp_path / "script.py"), str(tmp_path / "images")]
+
+
+def test_a_plain_script_needs_no_guard_and_hears_no_warning(script: list[str]) -> None:
+    done = subprocess.run(script, capture_output=True, text=True, cwd="/")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["started", "loaded"]  # once, not once per worker
+
+
+def processes_of(group: int) -> set[int]:
+    found = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == group and fields[0] != "Z":
+                found.add(int(entry))
+    return found
+
+
+def test_workers_end_with_a_killed_main_process(script: list[str]) -> None:
+    with subprocess.Popen(
+        [*script, "wait"], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["started\n", "loaded\n"]
+        everyone = processes_of(process.pid)
+        assert len(everyone) >= 4  # itself, the fork server, two workers
+        process.kill()
+        process.wait()
+        assert eventually_gone(everyone - {process.pid})
+
+
+def test_an_interrupt_from_the_keyboard_is_the_main_processs_affair(script: list[str]) -> None:
+    with subprocess.Popen(
+        [*script, "wait"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["started\n", "loaded\n"]
+        everyone = processes_of(process.pid)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
+        said = process.stderr.read()
+        assert said.count("Traceback") == 1  # of the script itself, none of a worker
+        assert said.rstrip().endswith("KeyboardInterrupt")
+        process.wait()
+        assert eventually_gone(everyone - {process.pid})
+
+
+def test_the_stream_is_an_iterator() -> None:
+    stream = load_batches([made(0)], SPEC, options())
+    assert isinstance(stream, BatchStream)
+    assert iter(stream) is stream
