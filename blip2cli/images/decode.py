@@ -88,14 +88,23 @@ def decode(data: bytes) -> DecodedImage:
 
 def _decode(data: bytes) -> Image.Image:
     try:
-        image = _open(data)
+        return _upright(data)
     except ValueError as error:
-        # Pillow refuses text and profile blocks that unpack to over 1 MiB; the pixels are fine.
-        slim = without_png_metadata(data) if "too large" in str(error) else None
+        # Text and profile blocks that Pillow refuses to unpack; the pixels are fine without.
+        slim = without_png_metadata(data) if _about_metadata(error) else None
         if slim is None:
             raise
-        image = _open(slim)
-    with image:
+    return _upright(slim)
+
+
+def _about_metadata(error: Exception) -> bool:
+    """True for Pillow's limits on one block (1 MiB) and on all text of a file (64 MiB)."""
+    words = str(error)
+    return isinstance(error, ValueError) and ("MAX_TEXT" in words or "data too large" in words)
+
+
+def _upright(data: bytes) -> Image.Image:
+    with _open(data) as image:
         # Loading comes before the orientation: some readers turn the picture themselves.
         image.load()
         turn = _TURN.get(_orientation(image))
@@ -168,8 +177,8 @@ def _explain(error: Exception, data: bytes) -> ImageError:
     """Turn what a decoder raised into an error with a stable name and one sentence."""
     if isinstance(error, Image.DecompressionBombError):
         return _too_many_pixels("It says it has too many pixels")
-    if isinstance(error, ValueError) and "too large" in str(error):
-        return ImageError("absurd_metadata", "Its text or colour profile unpacks to over 1 MiB.")
+    if _about_metadata(error):
+        return ImageError("absurd_metadata", "Its text or colour profile is absurdly large.")
     name, readable = claimed_format(data)
     if name is None:
         return ImageError("not_an_image", "The content is not an image of a known kind.")

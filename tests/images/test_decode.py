@@ -191,10 +191,22 @@ def test_huge_metadata_do_not_hide_the_picture() -> None:
     plain = np.asarray(gradient())
     profile = b"icc\0\0" + zlib.compress(bytes(3 << 20))
     words = b"Comment\0\0" + zlib.compress(b"x" * (3 << 20))
-    for chunk in (png_chunk(b"iCCP", profile), png_chunk(b"zTXt", words)):
+    many = b"".join(
+        png_chunk(b"zTXt", b"C%d\0\0" % i + zlib.compress(bytes(1_000_000))) for i in range(70)
+    )
+    for chunk in (png_chunk(b"iCCP", profile), png_chunk(b"zTXt", words), many):
         assert np.array_equal(pixels(png_with(chunk)), plain)
+        behind = encoded(gradient(), "PNG")
+        assert np.array_equal(pixels(behind[:-12] + chunk + behind[-12:]), plain)
     jpeg = encoded(gradient(), "JPEG", icc_profile=bytes(300_000))
     assert pixels(jpeg).shape == plain.shape
+
+
+def test_huge_metadata_that_cannot_be_left_out() -> None:
+    inner = png_with(png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(3 << 20))))
+    directory = struct.pack("<HHH", 0, 1, 1)
+    entry = struct.pack("<BBBBHHII", 31, 17, 0, 0, 1, 24, len(inner), 22)
+    assert failure(directory + entry + inner).error_type == "absurd_metadata"
 
 
 def bomb(width: int, height: int) -> bytes:
