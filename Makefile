@@ -1,6 +1,7 @@
-# Everything runs in .venv, which `make install` makes; PYTHON picks the interpreter for it.
+# Everything runs in .venv, which `make install` makes (VENV=… puts it elsewhere); PYTHON picks the
+# interpreter for it.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 

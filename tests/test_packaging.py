@@ -1,0 +1,124 @@
+"""The wheel: what is in it, and that it works away from the checkout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from blip2cli import __version__
+from tests.conftest import environment
+
+ROOT = Path(__file__).parent.parent
+WEIGHTS = "blip2cli/tiny/weights/tiny"
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel built from a copy of the checkout, so that the build leaves nothing in it."""
+    copy = tmp_path_factory.mktemp("source") / "blip2cli"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy2(ROOT / name, copy)
+    skipped = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "blip2cli", copy / "blip2cli", ignore=skipped)
+    out = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, copy],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_everything_that_is_needed_is_in_the_wheel(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        info = f"blip2cli-{__version__}.dist-info"
+        modules = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("blip2cli/**/*.py")}
+        assert modules <= names
+        needed = {
+            "blip2cli/py.typed",
+            "blip2cli/tiny/assets/NOTICE",
+            f"{WEIGHTS}/config.json",
+            f"{WEIGHTS}/model.safetensors",
+            f"{WEIGHTS}/tokenizer.json",
+            f"{WEIGHTS}/processor_config.json",
+            f"{info}/licenses/LICENSE",
+            f"{info}/licenses/blip2cli/tiny/assets/NOTICE",
+        }
+        assert needed <= names, needed - names
+        assert not [name for name in names if not name.startswith(("blip2cli/", f"{info}/"))]
+        weights = sum(i.file_size for i in archive.infolist() if i.filename.startswith(WEIGHTS))
+        assert weights <= 8 * 2**20
+        entry = archive.read(f"{info}/entry_points.txt").decode()
+        assert "blip2cli = blip2cli.cli.app:main" in entry
+        licence = archive.read(f"{info}/licenses/LICENSE").decode()
+        assert "Apache License" in licence
+        assert "APPENDIX: How to apply" in licence
+
+
+def test_the_wheel_captions_an_image_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    home = tmp_path / "venv"
+    venv.create(home, with_pip=False)
+    python = home / "bin" / "python"
+    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(home)}))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    # The heavy dependencies are borrowed from this environment, so no network is needed. A .pth
+    # file only adds a folder: the editable install there does not come along.
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(ROOT / "sample_images" / "cats.png", elsewhere)
+    env = environment(tmp_path / "hf")
+    where = subprocess.run(
+        [python, "-c", "import blip2cli; print(blip2cli.__file__)"],
+        cwd=elsewhere,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert Path(where.stdout.strip()).is_relative_to(home)
+    done = subprocess.run(
+        [python, "-m", "blip2cli", "caption", "cats.png", "--model", "tiny"],
+        cwd=elsewhere,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert row["file_name"] == "cats.png"
+    assert row["caption"] == "two cats and a pizza on a blue background"
+
+
+def test_tested_versions_satisfy_the_declared_ones() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned: dict[str, str] = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, version = line.split("==")
+            pinned[name.lower().replace("_", "-")] = version
+    assert pinned["torch"] == "2.13.0"
+    for text in (*project["dependencies"], *project["optional-dependencies"]["dev"]):
+        requirement = Requirement(text)
+        assert requirement.specifier, f"{text} has no lower bound"
+        version = pinned.get(requirement.name.lower())
+        assert version is not None, f"{requirement.name} is not in constraints.txt"
+        assert requirement.specifier.contains(version), (text, version)
