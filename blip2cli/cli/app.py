@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -67,6 +68,11 @@ def call(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """The console script."""
+    if sys.stdout is None:  # closed (``>&-``): rows may still go to a file
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # File names need not be encodable; stderr is as lenient by itself.
+        sys.stdout.reconfigure(errors="backslashreplace")
     code = call(sys.argv[1:])
     if "torch" not in sys.modules:
         sys.exit(code)

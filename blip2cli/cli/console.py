@@ -24,12 +24,24 @@ _DONE = {"caption": "captioned", "ask": "answered", "embed": "embedded"}
 class Console:
     """Listens to a run. Everything goes to ``stream``; nothing but errors when ``quiet``."""
 
-    def __init__(self, stream: TextIO, *, quiet: bool, verbosity: int, failures: bool) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        quiet: bool,
+        verbosity: int,
+        failures: bool,
+        errors_file: str | None = None,
+    ) -> None:
+        """``failures``: failed images are not listed on ``stream`` by the run itself;
+        ``errors_file``: where they are listed instead.
+        """
         self.stream = stream
         self.quiet = quiet
         self.verbosity = verbosity
         self.bar_wanted = stream.isatty() and not quiet
-        self._failures = failures  # failed images are not listed elsewhere on this stream
+        self._failures = failures
+        self._errors_file = errors_file
         self._bar: tqdm[Any] | None = None
         self._total: int | None = None
         self._began = 0.0
@@ -49,7 +61,7 @@ class Console:
                 self._progress(event)
             case Finished():
                 self.close()
-                for line in summary_lines(event.summary):
+                for line in summary_lines(event.summary, self._errors_file):
                     self.say(line)
 
     def say(self, line: str) -> None:
@@ -138,8 +150,8 @@ def progress_line(event: Progress, seconds: float) -> str:
     return line
 
 
-def summary_lines(summary: Summary) -> list[str]:
-    """The lines that end a run."""
+def summary_lines(summary: Summary, errors_file: str | None = None) -> list[str]:
+    """The lines that end a run; ``errors_file`` is where failed images are listed, if anywhere."""
     s = summary
     line = f"{_count(s.done)} {_DONE.get(s.task, 'done')}"
     if s.rows != s.done:
@@ -152,6 +164,8 @@ def summary_lines(summary: Summary) -> list[str]:
     if s.done or s.failed:
         line += f" (read {s.read_share:.0%}, model {s.model_share:.0%}, write {s.write_share:.0%})"
     lines = [line + "."]
+    if s.failed and errors_file is not None:
+        lines.append(f"Images that failed are listed in {errors_file}")
     if s.exit_code > 128:
         lines.append("Interrupted; the rows that were finished are safe.")
     return lines

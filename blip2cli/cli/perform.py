@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
 from blip2cli.cli.console import EMBEDDED, Console
 from blip2cli.cli.options import ReportFlags
@@ -43,12 +43,20 @@ def perform(build: Callable[[], Built], report: ReportFlags) -> int:
 def _run(task: Task, options: RunOptions, report: ReportFlags) -> int:
     from blip2cli.model import quiet
     from blip2cli.run import run
+    from blip2cli.sinks.paths import to_stdout
 
     quiet.allow_chatter(report.verbose >= 2)
     if report.quiet:
         quiet.show_downloads(False)
-    listed = options.output.errors == "file" and options.output.out in (None, "-")
-    console = Console(sys.stderr, quiet=report.quiet, verbosity=report.verbose, failures=not listed)
+    beside = options.output.errors == "file"
+    to_file = not to_stdout(options.output)
+    console = Console(
+        sys.stderr,
+        quiet=report.quiet,
+        verbosity=report.verbose,
+        failures=to_file or not beside,
+        errors_file=_errors_file(options.output.out) if to_file and beside else None,
+    )
 
     def table(columns: Sequence[Column], settings: Mapping[str, object]) -> Sink:
         from blip2cli.cli.table import TableSink
@@ -63,7 +71,7 @@ def _run(task: Task, options: RunOptions, report: ReportFlags) -> int:
             task,
             options,
             on_event=console,
-            stdin=sys.stdin.buffer,
+            stdin=_stdin(),
             stdout=sys.stdout.buffer,
             stderr=cast(TextIO, console),
             sink_opener=table if options.output.out is None and sys.stdout.isatty() else None,
@@ -76,14 +84,15 @@ def _run(task: Task, options: RunOptions, report: ReportFlags) -> int:
 
 def _dry_run(task: Task, options: RunOptions) -> int:
     """Say what would run. The listing is read to its end, the model is not touched."""
+    from blip2cli.cli.table import printable
     from blip2cli.run import prepare
 
-    plan = prepare(task, options, sys.stdin.buffer)
+    plan = prepare(task, options, _stdin())
     total = sum(1 for _ in plan.refs)
     names = [ref.file_name for ref in plan.first[:5]]
     print(f"{task.name}: {total} image{'' if total == 1 else 's'}")
     for name in names:
-        print(f"  {name}")
+        print(f"  {printable(name)}")
     if total > len(names):
         print(f"  … and {total - len(names)} more")
     embedded = " (embedded)" if options.model.model in EMBEDDED else ""
@@ -94,6 +103,18 @@ def _dry_run(task: Task, options: RunOptions) -> int:
     for key, value in settings.items():
         print(f"{key}: {value}")
     return 0
+
+
+def _errors_file(out: str | None) -> str:
+    """The file beside ``out`` that lists failed images, as seen from here."""
+    from blip2cli.sinks.paths import OutputPaths
+
+    return os.path.relpath(OutputPaths.of(out or "").errors)
+
+
+def _stdin() -> BinaryIO | None:
+    """The paths of ``-``; none when stdin was closed (``<&-``)."""
+    return sys.stdin.buffer if sys.stdin is not None else None
 
 
 def _forget_stdout() -> None:

@@ -102,10 +102,9 @@ def _widths(names: Sequence[str], cells: Sequence[Sequence[Text]], total: int) -
         max(len(name), *(cell_len(line) for row in cells for line in row[i].plain.split("\n")))
         for i, name in enumerate(names)
     ]
-    # Later batches may hold longer names than the first.
-    needed[0] = max(needed[0], _LEAST_NAME)
-    room = max(total - 2 * len(names), 8 * len(names))
+    room = max(total - 2 * (len(names) - 1), 8 * len(names))
     while sum(needed) > room:
-        widest = needed.index(max(needed))
-        needed[widest] -= 1
+        needed[needed.index(max(needed))] -= 1
+    # Later batches may hold longer names than the first: some of the room left over is theirs.
+    needed[0] += max(0, min(room - sum(needed), _LEAST_NAME - needed[0]))
     return needed

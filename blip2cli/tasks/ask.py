@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 from blip2cli.errors import OptionError
@@ -16,6 +17,10 @@ from blip2cli.tasks.questions import Questions
 if TYPE_CHECKING:
     from blip2cli.images.loader import Loaded, LoadedBatch
     from blip2cli.model.wrapper import Blip2
+
+# Prompts decoded together. Many questions make many prompts of one batch of images, and each
+# holds memory for its attention. Texts do not depend on how prompts are grouped.
+_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,10 @@ class AskTask:
             for i, item, question in asked
         ]
         rows = []
-        answers = model.generate(features, prompts, self.decode)
+        answers = chain.from_iterable(
+            model.generate(features, prompts[start : start + _AT_ONCE], self.decode)
+            for start in range(0, len(prompts), _AT_ONCE)
+        )
         for (_, item, question), texts in zip(asked, answers, strict=True):
             rows.append(
                 head(item)

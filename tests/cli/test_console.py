@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 
@@ -53,6 +54,11 @@ def test_the_summary_holds_every_figure() -> None:
             "(read 25%, model 70%, write 5%)."
         )
     ]
+    [_, where] = summary_lines(SUMMARY, "out.errors.jsonl")
+    assert where == "Images that failed are listed in out.errors.jsonl"
+    assert len(summary_lines(dataclasses.replace(SUMMARY, failed=0), "x")) == 1
+    interrupted = dataclasses.replace(SUMMARY, exit_code=143)
+    assert summary_lines(interrupted)[1].startswith("Interrupted; ")
 
 
 def talk(*, quiet: bool = False, verbosity: int = 0, model: str = "tiny") -> str:

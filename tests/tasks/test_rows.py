@@ -138,6 +138,23 @@ class Counting:
         return self.model.features(pixels)
 
 
+def test_many_questions_are_decoded_in_parts(
+    model: Blip2, batch: LoadedBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = AskTask(from_texts([f"what is {n}?" for n in range(3)]), decode=SHORT)
+    whole = task.rows(model, batch)
+    sizes: list[int] = []
+
+    class Watched(Counting):
+        def generate(self, features: object, prompts: list[Prompt], options: object) -> object:
+            sizes.append(len(prompts))
+            return self.model.generate(features, prompts, options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("blip2cli.tasks.ask._AT_ONCE", 4)
+    assert task.rows(Watched(model), batch) == whole  # type: ignore[arg-type]
+    assert sizes == [4, 4, 4, 3]
+
+
 def test_features_are_computed_once_an_image(model: Blip2, batch: LoadedBatch) -> None:
     counting = Counting(model)
     task = AskTask(from_texts([f"what is {n}?" for n in range(4)]), decode=SHORT)
