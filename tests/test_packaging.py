@@ -51,6 +51,7 @@ def test_everything_that_is_needed_is_in_the_wheel(wheel: Path) -> None:
         needed = {
             "blip2cli/py.typed",
             "blip2cli/tiny/assets/NOTICE",
+            f"{WEIGHTS}/README.md",
             f"{WEIGHTS}/config.json",
             f"{WEIGHTS}/model.safetensors",
             f"{WEIGHTS}/tokenizer.json",
