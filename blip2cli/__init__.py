@@ -2,4 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blip2cli.api import Blip2
+
+__all__ = ["Blip2", "__version__"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the Python API when it is first asked for; the command line does without."""
+    if name == "Blip2":
+        from blip2cli.api import Blip2
+
+        return Blip2
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

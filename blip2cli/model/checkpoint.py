@@ -50,7 +50,8 @@ class Checkpoint:
             file = self.path / name
             if file.is_file():
                 settings = read_json(file)
-                settings = settings.get("image_processor", settings)
+                inner = settings.get("image_processor")
+                settings = inner if isinstance(inner, dict) else settings
                 if "image_mean" in settings or "size" in settings:
                     return settings
         raise ModelError(

@@ -95,7 +95,7 @@ def decode(
     running = list(range(len(texts)))  # which text each row of the state is writing
     for step in range(1, options.max_new_tokens + 1):
         raw = raw.float()
-        scores = rules(history, raw)
+        scores = rules(history, raw)  # type: ignore[arg-type]
         if pickers is None:
             chosen = scores.argmax(dim=-1)
         else:

@@ -53,11 +53,11 @@ def build_prefix(
     if family == "t5":
         start = model.language_model.generation_config.decoder_start_token_id
         if start is None:
-            start = model.config.text_config.pad_token_id or 0  # T5 starts from its padding
+            start = model.language_model.config.pad_token_id or 0  # T5 starts from its padding
         return Prefix(embeds, prompts.new_full((rows, 1), start))
     placeholder = model.config.image_token_index
     if placeholder is None:
-        placeholder = model.config.text_config.vocab_size
+        placeholder = model.language_model.config.vocab_size
     filler = prompts.new_full((rows, images.shape[1]), placeholder)
     return Prefix(embeds, torch.cat((filler, prompts), dim=1))
 

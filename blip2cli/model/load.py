@@ -38,8 +38,9 @@ def load_model(checkpoint: Checkpoint, placement: Placement) -> Blip2ForConditio
     if checkpoint.safetensors:
         for file in checkpoint.weights:
             check_safetensors(file)
+    loaded: Any
     try:
-        model, info = Blip2ForConditionalGeneration.from_pretrained(
+        loaded = Blip2ForConditionalGeneration.from_pretrained(
             str(checkpoint.path),
             dtype=placement.dtype,
             attn_implementation=ATTENTION,
@@ -55,8 +56,11 @@ def load_model(checkpoint: Checkpoint, placement: Placement) -> Blip2ForConditio
         if type(error).__module__.partition(".")[0] not in _KNOWN_RAISERS:
             raise
         raise ModelError(_explain(checkpoint, error)) from error
+    model: Blip2ForConditionalGeneration
+    model, info = loaded
     _refuse_incomplete(checkpoint, info)
-    model = model.to(placement.device).eval()
+    model.to(placement.device)  # type: ignore[arg-type]
+    model.eval()
     model.requires_grad_(False)
     if placement.device.type == "cpu":
         make_rows_stable(model)

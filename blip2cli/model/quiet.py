@@ -7,6 +7,7 @@ are the exception: they take minutes, so their bar is shown when a person looks 
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 import warnings
@@ -48,7 +49,8 @@ def hushed() -> Iterator[None]:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # Imported before the levels are set: its first import sets a level of its own.
+        # Imported before the levels are set: their first import sets a level of its own.
+        importlib.import_module("huggingface_hub.utils.logging")
         from transformers.utils import logging as chatter
 
         names = ("transformers", "huggingface_hub", "torch")
@@ -58,10 +60,37 @@ def hushed() -> Iterator[None]:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         # Its own switch for bars would turn huggingface_hub's off as well.
-        chatter._tqdm_active = False  # type: ignore[attr-defined]
+        chatter._tqdm_active = False
         try:
             yield
         finally:
-            chatter._tqdm_active = bars  # type: ignore[attr-defined]
+            chatter._tqdm_active = bars
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextmanager
+def hub_hushed() -> Iterator[None]:
+    """While open, huggingface_hub keeps quiet; its download bar follows ``downloads_shown``."""
+    importlib.import_module("huggingface_hub.utils.logging")  # sets a level of its own
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    with warnings.catch_warnings():
+        if not _chatter:
+            warnings.simplefilter("ignore")
+            logger.setLevel(logging.CRITICAL)
+        switched = not downloads_shown() and not are_progress_bars_disabled()
+        if switched:
+            disable_progress_bars()
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            if switched:
+                enable_progress_bars()

@@ -3,28 +3,69 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint import Checkpoint, inspect_checkpoint
 from blip2cli.model.embedded import EMBEDDED, embedded_path
+from blip2cli.model.hub import fetch
+from blip2cli.model.quiet import hub_hushed
+
+# owner/name, as the hub spells them; every BLIP-2 repository has an owner.
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
 
 
 def resolve(name: str, revision: str | None = None) -> Checkpoint:
     """Find the model called ``name``: embedded, a local directory, or a hub repository.
 
-    A directory wins over a hub id of the same spelling; ``./tiny`` is a directory, ``tiny`` the
-    embedded model. Raises ModelError, naming the mend, when it is none of these.
+    ``tiny`` is the embedded model even where a directory of that name stands; ``./tiny`` is the
+    directory. A directory wins over a hub id of the same spelling. Raises ModelError, naming
+    the mend, when it is none of these or cannot be used.
     """
     if name in EMBEDDED:
-        return inspect_checkpoint(embedded_path(name))
+        path = embedded_path(name)
+        if not (path / "config.json").is_file():
+            raise ModelError(
+                f"the embedded model {name} is missing from this installation; "
+                "install blip2cli again, or run make tiny in a checkout."
+            )
+        return inspect_checkpoint(path)
     path = Path(name).expanduser()
     if path.is_dir():
+        if revision is not None:
+            raise ModelError(
+                f"--revision {revision} is for models from the hub, and {name} is a directory; "
+                "leave it out."
+            )
         return inspect_checkpoint(path)
-    raise ModelError(_unknown(name))
+    if path.is_file():
+        raise ModelError(f"{name} is a file; give the directory that holds the whole model.")
+    if HUB_ID.fullmatch(name) is None:
+        raise ModelError(
+            f"{name} is neither an embedded model ({', '.join(EMBEDDED)}), a directory nor a hub "
+            f"id (owner/name){_suggestion(name)}"
+        )
+    try:
+        with hub_hushed():
+            return fetch(name, revision)
+    except ModelError as error:
+        hint = _suggestion(name)
+        if hint == ".":
+            raise
+        raise ModelError(str(error).removesuffix(".") + hint) from error.__cause__
 
 
-def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, EMBEDDED, n=1)
-    hint = f"; did you mean {close[0]}?" if close else "."
-    return f"{name} is neither an embedded model, a directory nor a hub id{hint}"
+def _suggestion(name: str) -> str:
+    """The end of the sentence: what may have been meant, or just a full stop."""
+    path = Path(name).expanduser()
+    known = {key: key for key in EMBEDDED}
+    try:
+        beside = [entry for entry in path.parent.iterdir() if entry.is_dir()]
+    except OSError:
+        beside = []
+    known |= {entry.name: str(entry) for entry in beside if (entry / "config.json").is_file()}
+    close = difflib.get_close_matches(path.name, known, n=1)
+    if not close:
+        return "."
+    return f"; did you mean {known[close[0]]}?"

@@ -66,8 +66,8 @@ class Blip2:
         Raises ModelError when it cannot be found, fetched or loaded, and OptionError when
         device or precision do not fit it.
         """
+        checkpoint = resolve(options.model, options.revision)
         with hushed():
-            checkpoint = resolve(options.model, options.revision)
             spec = PixelSpec.from_processor_config(checkpoint.image_processor())
             placement = place(
                 options.device, options.dtype, checkpoint.family, checkpoint.weight_bytes
@@ -144,7 +144,7 @@ class Blip2:
         """Refuse what would run past the language model's last position."""
         if self.family == "t5":
             return  # relative positions have no last one
-        room = self.model.config.text_config.max_position_embeddings
+        room = self.model.language_model.config.max_position_embeddings
         used = self.model.config.num_query_tokens + length
         if used + options.max_new_tokens > room:
             raise OptionError(

@@ -1,0 +1,163 @@
+"""The Python API: ``from blip2cli import Blip2; Blip2.load("tiny").caption(["cat.jpg"])``.
+
+The same tasks, model and options as the command line's, on images at hand: paths or Pillow
+images in, plain dictionaries and arrays out. Decoding options are the fields of
+``blip2cli.options.DecodeOptions``, by name.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.errors import ImageError, OptionError
+from blip2cli.options import DEFAULT_MODEL, DecodeOptions, Dtype, ModelOptions
+from blip2cli.sources.base import ImageRef
+from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
+from blip2cli.tasks.questions import from_texts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from blip2cli.images.loader import LoadedBatch
+    from blip2cli.model.wrapper import Blip2 as Model
+    from blip2cli.tasks.embed import Kind, Pool
+
+    Picture = str | os.PathLike[str] | Image.Image
+
+# What PNG holds without loss, transparency and 16 bits included.
+_PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+
+
+class Blip2:
+    """A loaded model. Build it with ``Blip2.load``."""
+
+    def __init__(self, model: Model, batch_size: int = 16) -> None:
+        if batch_size < 1:
+            raise OptionError(f"batch_size takes a positive number, not {batch_size}.")
+        self.model = model
+        self.batch_size = batch_size
+
+    @classmethod
+    def load(
+        cls,
+        model: str = DEFAULT_MODEL,
+        *,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: Dtype = "auto",
+        batch_size: int = 16,
+    ) -> Blip2:
+        """Load ``model``: a hub id, a local directory, or an embedded name such as ``tiny``.
+
+        Raises ModelError when it cannot be found or loaded, OptionError when the options do
+        not fit it.
+        """
+        from blip2cli.model.wrapper import Blip2 as Model
+
+        options = ModelOptions(model=model, revision=revision, device=device, dtype=dtype)
+        return cls(Model.load(options), batch_size)
+
+    def caption(
+        self, images: Picture | Sequence[Picture], prompt: str | None = None, **decoding: Any
+    ) -> list[dict[str, Any]]:
+        """Caption each image: ``file_name``, ``width``, ``height``, ``caption``, ``logprob``.
+
+        With ``num_return`` above 1 also ``candidates``. Raises ImageError, naming the image,
+        when one cannot be used.
+        """
+        return self._rows(CaptionTask(prompt=prompt, decode=_decoding(decoding)), images)
+
+    def ask(
+        self,
+        images: Picture | Sequence[Picture],
+        questions: str | Sequence[str],
+        template: str = "auto",
+        **decoding: Any,
+    ) -> list[dict[str, Any]]:
+        """Put every question to every image; rows by image, then question.
+
+        Each row holds ``question``, ``question_id``, ``answer`` and ``logprob`` beside the
+        image's name and size. Raises ImageError, naming the image, when one cannot be used.
+        """
+        texts = [questions] if isinstance(questions, str) else list(questions)
+        task = AskTask(from_texts(texts), template=template, decode=_decoding(decoding))
+        return self._rows(task, images)
+
+    def embed(
+        self, images: Picture | Sequence[Picture], kind: Kind = "image", pool: Pool | None = None
+    ) -> np.ndarray:
+        """Embed each image; returns float32 [N, D], rows in the images' order.
+
+        ``kind`` and ``pool`` as for ``blip2cli embed``. Raises ImageError, naming the image,
+        when one cannot be used.
+        """
+        import numpy as np
+
+        task = EmbedTask(kind=kind, pool=pool)
+        task.check(self.model.name)
+        task = task.fit(self.model)
+        rows = self._rows(task, images)
+        if not rows:
+            return np.zeros((0, task.size or 0), dtype=np.float32)
+        return np.stack([row["embedding"] for row in rows])
+
+    def _rows(self, task: Task, images: Picture | Sequence[Picture]) -> list[dict[str, Any]]:
+        single = isinstance(images, str) or not isinstance(images, Sequence)
+        pictures: list[Picture] = [images] if single else list(images)  # type: ignore[list-item]
+        return [
+            dict(row) for batch in self._batches(pictures) for row in task.rows(self.model, batch)
+        ]
+
+    def _batches(self, pictures: Sequence[Picture]) -> Iterator[LoadedBatch]:
+        import torch
+
+        from blip2cli.images.decode import decode
+        from blip2cli.images.loader import Loaded, LoadedBatch
+        from blip2cli.images.preprocess import to_uint8
+
+        for start in range(0, len(pictures), self.batch_size):
+            items, pixels = [], []
+            for number, picture in enumerate(pictures[start : start + self.batch_size], start):
+                name = _name(picture, number)
+                try:
+                    image = decode(_data(picture, name))
+                except ImageError as error:
+                    raise ImageError(error.error_type, f"{name}: {error}") from error
+                items.append(Loaded(name, image.width, image.height))
+                pixels.append(to_uint8(image.image, self.model.spec))
+            yield LoadedBatch(tuple(items), torch.stack(pixels))
+
+
+def _decoding(options: dict[str, Any]) -> DecodeOptions:
+    known = DecodeOptions.__dataclass_fields__
+    for name in options:
+        if name not in known:
+            raise OptionError(f"{name} is no decoding option; there are {', '.join(known)}.")
+    return DecodeOptions(**options)
+
+
+def _name(picture: Picture, number: int) -> str:
+    """What rows call the image; it also seeds its draws, so it must not vary."""
+    if isinstance(picture, str | os.PathLike):
+        return os.fspath(picture)
+    return str(getattr(picture, "filename", "") or f"image {number}")
+
+
+def _data(picture: Picture, name: str) -> bytes:
+    """The image as the bytes of a file, so that one decoder sees every image."""
+    if isinstance(picture, str | os.PathLike):
+        return ImageRef(name, os.path.abspath(picture)).read()
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(picture)
+    file = io.BytesIO()
+    if upright.mode in ("F", "I"):
+        upright.save(file, "TIFF")
+    else:
+        plain = upright if upright.mode in _PNG_MODES else upright.convert("RGB")
+        plain.save(file, "PNG", compress_level=0)
+    return file.getvalue()

@@ -1,0 +1,189 @@
+"""A server on loopback that speaks as much of the hub's protocol as a download needs.
+
+Endpoints as documented for the hub's HTTP API: model info, the recursive tree, and ``resolve``
+for HEAD and GET with ``X-Repo-Commit``, ``ETag`` and byte ranges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Hub:
+    """What the server offers and what was asked of it."""
+
+    repos: dict[str, Path]
+    gated: set[str] = field(default_factory=set)
+    private: dict[str, str] = field(default_factory=dict)  # repository to the token that opens it
+    cut_once: set[str] = field(default_factory=set)  # these files' first GET ends half-way
+    cut_always: set[str] = field(default_factory=set)  # these files' GETs end before the body
+    failing: int = 0  # so many requests to /api are answered 503
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    url: str = ""
+
+    def downloads(self) -> Counter[str]:
+        """How often each file's body was asked for."""
+        return Counter(path.rsplit("/", 1)[1] for method, path, _ in self._bodies(method="GET"))
+
+    def ranges(self, name: str) -> list[str | None]:
+        """The Range headers of the GETs of one file."""
+        return [r for _, path, r in self._bodies(method="GET") if path.endswith(f"/{name}")]
+
+    def _bodies(self, method: str) -> list[tuple[str, str, str | None]]:
+        return [r for r in self.requests if r[0] == method and "/resolve/" in r[1]]
+
+
+@contextmanager
+def serve(hub: Hub) -> Iterator[Hub]:
+    """Serve ``hub`` on a free port of 127.0.0.1 while the block runs."""
+
+    class Handler(_Handler):
+        content = hub
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    content: Hub
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Keep the test's output clean."""
+
+    def _answer(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.content.requests.append((self.command, path, self.headers.get("Range")))
+        parts = path.strip("/").split("/")
+        if parts[0] == "api":
+            if self.content.failing:
+                self.content.failing -= 1
+                return self._error(503, "Unavailable", "try later")
+            return self._api(parts[2:])
+        repo, name = "/".join(parts[:2]), "/".join(parts[4:])
+        if not self._allowed(repo):
+            return None
+        if repo in self.content.gated:
+            return self._error(403, "GatedRepo", "Access to it is restricted.")
+        return self._file(repo, name)
+
+    def _allowed(self, repo: str) -> bool:
+        token = self.content.private.get(repo)
+        if repo not in self.content.repos:
+            self._error(404, "RepoNotFound", "Repository not found")
+        elif token is not None and self.headers.get("Authorization") != f"Bearer {token}":
+            self._error(401, "RepoNotFound", "Invalid username or password.")
+        else:
+            return True
+        return False
+
+    def _api(self, parts: list[str]) -> None:
+        repo = "/".join(parts[:2])
+        if not self._allowed(repo):
+            return
+        revision = parts[3] if len(parts) > 3 else "main"
+        if revision not in ("main", COMMIT):
+            self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            return
+        files = sorted(p for p in self.content.repos[repo].iterdir() if p.is_file())
+        if len(parts) > 2 and parts[2] == "tree":
+            tree = [
+                {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": _etag(p)}
+                for p in files
+            ]
+            self._json(tree)
+            return
+        self._json(
+            {
+                "_id": "1",
+                "id": repo,
+                "modelId": repo,
+                "sha": COMMIT,
+                "private": False,
+                "tags": [],
+                "siblings": [{"rfilename": p.name} for p in files],
+            }
+        )
+
+    def _file(self, repo: str, name: str) -> None:
+        path = self.content.repos[repo] / name
+        if not path.is_file():
+            self._error(404, "EntryNotFound", "Entry not found")
+            return
+        data = path.read_bytes()
+        start = 0
+        wanted = self.headers.get("Range")
+        if wanted is not None:
+            start = int(wanted.removeprefix("bytes=").split("-")[0])
+        self.send_response(206 if wanted is not None else 200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{_etag(path)}"')
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(data) - start))
+        if wanted is not None:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        if path.suffix in (".safetensors", ".bin"):
+            self.send_header("X-Linked-Size", str(len(data)))
+            self.send_header("X-Linked-Etag", f'"{_etag(path)}"')
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        body = data[start:]
+        if name in self.content.cut_always:
+            body = b""
+        elif name in self.content.cut_once:
+            self.content.cut_once.discard(name)
+            body = body[: len(body) // 2]
+        self.wfile.write(body)
+        if len(body) < len(data) - start:
+            self.wfile.flush()
+            self.close_connection = True
+
+    def _json(self, value: object) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _error(self, status: int, code: str, message: str) -> None:
+        body = json.dumps({"error": message}).encode()
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("X-Error-Message", message)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _etag(path: Path) -> str:
+    return hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()

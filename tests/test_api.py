@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import blip2cli
+from blip2cli.errors import ImageError, OptionError
+from tests.checkpoints import tiny_random_opt
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> blip2cli.Blip2:
+    directory = tiny_random_opt(tmp_path_factory.mktemp("checkpoints") / "opt")
+    return blip2cli.Blip2.load(str(directory), device="cpu", batch_size=2)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[str]:
+    names = []
+    for number, color in enumerate(["red", "green", "blue"]):
+        picture = Image.effect_noise((40, 30), 90).convert("RGB")
+        picture.paste(color, (number * 10, 0, number * 10 + 15, 30))
+        names.append(str(tmp_path / f"{color}.png"))
+        picture.save(names[-1])
+    return names
+
+
+def test_captions(model: blip2cli.Blip2, pictures: list[str]) -> None:
+    rows = model.caption(pictures, max_new_tokens=5)
+    assert [row["file_name"] for row in rows] == pictures
+    assert list(rows[0]) == ["file_name", "width", "height", "caption", "logprob"]
+    assert (rows[0]["width"], rows[0]["height"]) == (40, 30)
+    assert model.caption(pictures[2], max_new_tokens=5) == rows[2:]
+    assert model.caption(Path(pictures[2]), max_new_tokens=5) == rows[2:]
+    assert model.caption([]) == []
+
+
+def test_pillow_images_are_as_good_as_files(model: blip2cli.Blip2, pictures: list[str]) -> None:
+    opened = [Image.open(name) for name in pictures]
+    assert model.caption(opened, max_new_tokens=5) == model.caption(pictures, max_new_tokens=5)
+    (row,) = model.caption(opened[0].copy(), max_new_tokens=5)
+    assert row["file_name"] == "image 0"
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "F", "1"])
+def test_every_pillow_mode(model: blip2cli.Blip2, pictures: list[str], mode: str) -> None:
+    picture = Image.open(pictures[0]).convert(mode)
+    assert model.embed(picture).shape == (1, 32)
+
+
+def test_answers_come_by_image_then_question(model: blip2cli.Blip2, pictures: list[str]) -> None:
+    rows = model.ask(pictures[:2], ["what?", "how many?"], max_new_tokens=3)
+    asked = [(row["file_name"], row["question"]) for row in rows]
+    assert asked == [(name, q) for name in pictures[:2] for q in ("what?", "how many?")]
+    (one,) = model.ask(pictures[1], "what?", max_new_tokens=3)
+    assert one["answer"] == rows[2]["answer"]
+
+
+def test_embeddings(model: blip2cli.Blip2, pictures: list[str]) -> None:
+    vectors = model.embed(pictures)
+    assert vectors.shape == (3, 32)
+    assert vectors.dtype == np.float32
+    assert not np.array_equal(vectors[0], vectors[1])
+    assert np.array_equal(model.embed(pictures[1])[0], vectors[1])
+    assert model.embed(pictures, kind="qformer", pool="none").shape == (3, 12 * 32)
+    assert model.embed([]).shape == (0, 32)
+
+
+def test_images_that_cannot_be_used_are_named(model: blip2cli.Blip2, tmp_path: Path) -> None:
+    missing = str(tmp_path / "none.png")
+    with pytest.raises(ImageError, match=r"none\.png: ") as caught:
+        model.caption([missing])
+    assert caught.value.error_type == "missing"
+
+
+def test_unknown_options_are_refused(model: blip2cli.Blip2, pictures: list[str]) -> None:
+    with pytest.raises(OptionError, match="max_tokens is no decoding option; there are max_new"):
+        model.caption(pictures, max_tokens=3)
+    with pytest.raises(OptionError, match="no --kind projection"):
+        model.embed(pictures, kind="projection")
+
+
+def test_the_package_imports_nothing_heavy() -> None:
+    program = (
+        "import sys, blip2cli\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'PIL', 'pyarrow'} & set(sys.modules)\n"
+        "print(heavy)\n"
+        "try: blip2cli.nothing\n"
+        "except AttributeError as error: print(error)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "set()\nmodule 'blip2cli' has no attribute 'nothing'\n"
