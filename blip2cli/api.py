@@ -106,8 +106,11 @@ class Blip2:
         return np.stack([row["embedding"] for row in rows])
 
     def _rows(self, task: Task, images: Picture | Sequence[Picture]) -> list[dict[str, Any]]:
-        single = isinstance(images, str) or not isinstance(images, Sequence)
-        pictures: list[Picture] = [images] if single else list(images)  # type: ignore[list-item]
+        pictures: list[Picture] = []
+        if isinstance(images, str) or not isinstance(images, Sequence):
+            pictures.append(images)
+        else:
+            pictures.extend(images)
         return [
             dict(row) for batch in self._batches(pictures) for row in task.rows(self.model, batch)
         ]

@@ -28,7 +28,7 @@ LINES = [
 ] * 4
 
 
-def tiny_random_opt(directory: Path, seed: int = 0, **changes: Any) -> Path:
+def tiny_random_opt(directory: Path, seed: int = 2, **changes: Any) -> Path:
     """Write a small random BLIP-2 with OPT; ``changes`` override ``small_config``'s top level."""
     tokenizer = opt_tokenizer()
     processor = Blip2Processor(image_processor(), tokenizer, num_query_tokens=QUERIES)
@@ -40,7 +40,7 @@ def tiny_random_opt(directory: Path, seed: int = 0, **changes: Any) -> Path:
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         **changes,
     )
-    return save(random_model(config, seed), processor, directory)
+    return save(random_model(config, seed, ending=4.0), processor, directory)
 
 
 def tiny_random_t5(directory: Path, seed: int = 0, **changes: Any) -> Path:
@@ -117,8 +117,13 @@ def small_config(text: dict[str, Any], **changes: Any) -> Blip2Config:
     return Blip2Config(text_config=text, **(settings | changes))
 
 
-def random_model(config: Blip2Config, seed: int = 0) -> Blip2ForConditionalGeneration:
-    """A model of random weights whose texts differ from image to image and in length."""
+def random_model(
+    config: Blip2Config, seed: int = 0, ending: float = 2.5
+) -> Blip2ForConditionalGeneration:
+    """A model of random weights whose texts differ from image to image and in length.
+
+    ``ending`` scales the end token's embedding: a long one wins often, now early and now late.
+    """
     generator = torch.Generator().manual_seed(seed)
     model = Blip2ForConditionalGeneration(config).eval()
     with torch.no_grad():
@@ -134,9 +139,7 @@ def random_model(config: Blip2Config, seed: int = 0) -> Blip2ForConditionalGener
             else:
                 fan_in = weight[0].numel()
                 weight.copy_(1.5 * noise * fan_in**-0.5)
-        # An end token of long embedding wins often, now early and now late.
-        head = model.get_output_embeddings().weight
-        head[model.config.text_config.eos_token_id] *= 2.5
+        model.get_output_embeddings().weight[model.config.text_config.eos_token_id] *= ending
     return model
 
 
