@@ -20,6 +20,7 @@ from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 IMAGE_SIZE = 32
 QUERIES = 12
+WIDTH = 32
 LINES = [
     "two cats and a pizza on a blue background",
     "Question: how many cats are there? Answer: three",
@@ -29,13 +30,14 @@ LINES = [
 
 
 def tiny_random_opt(directory: Path, seed: int = 2, **changes: Any) -> Path:
-    """Write a small random BLIP-2 with OPT; ``changes`` override ``small_config``'s top level."""
+    """Write a small random BLIP-2 with OPT; ``changes`` override ``small_config``'s settings."""
     tokenizer = opt_tokenizer()
     processor = Blip2Processor(image_processor(), tokenizer, num_query_tokens=QUERIES)
     config = small_config(
         opt_text(
             vocab_size=-(-len(tokenizer) // 64) * 64,
             eos_token_id=tokenizer.convert_tokens_to_ids("Ċ"),
+            **_widths(changes.get("width", WIDTH), "ffn_dim", "word_embed_proj_dim"),
         ),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         **changes,
@@ -91,30 +93,32 @@ def opt_text(vocab_size: int, eos_token_id: int, **changes: Any) -> dict[str, An
     } | changes
 
 
-def small_config(text: dict[str, Any], **changes: Any) -> Blip2Config:
+def small_config(text: dict[str, Any], width: int = WIDTH, **changes: Any) -> Blip2Config:
     """A small BLIP-2 configuration around a language model's."""
     settings: dict[str, Any] = {
         "vision_config": {
-            "hidden_size": 32,
-            "intermediate_size": 64,
+            **_widths(width, "intermediate_size"),
             "num_hidden_layers": 2,
-            "num_attention_heads": 2,
             "image_size": IMAGE_SIZE,
             "patch_size": 8,
         },
         "qformer_config": {
             "vocab_size": 64,
-            "hidden_size": 32,
-            "intermediate_size": 64,
+            **_widths(width, "intermediate_size"),
             "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "encoder_hidden_size": 32,
+            "encoder_hidden_size": width,
             "max_position_embeddings": 64,
         },
         "num_query_tokens": QUERIES,
         "image_text_hidden_size": 16,
     }
     return Blip2Config(text_config=text, **(settings | changes))
+
+
+def _widths(width: int, inner: str, *same: str) -> dict[str, int]:
+    """A part's widths: heads of 16, and a feed-forward layer twice as wide."""
+    sizes = {"hidden_size": width, "num_attention_heads": width // 16, inner: 2 * width}
+    return sizes | dict.fromkeys(same, width)
 
 
 def random_model(

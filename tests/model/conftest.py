@@ -70,6 +70,19 @@ def t5(t5_directory: Path) -> Pair:
     return pair(t5_directory)
 
 
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """OPT as wide as the embedded model: other widths meet other kernels."""
+    return pair(tiny_random_opt(tmp_path_factory.mktemp("checkpoints") / "wide", width=128))
+
+
+@pytest.fixture(params=["opt", "t5", "wide"])
+def every(request: pytest.FixtureRequest) -> Pair:
+    """Both families, and a wider model."""
+    value: Pair = request.getfixturevalue(request.param)
+    return value
+
+
 @pytest.fixture(params=["opt", "t5"])
 def either(request: pytest.FixtureRequest) -> Pair:
     """Both families, one after the other."""

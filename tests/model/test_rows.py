@@ -22,6 +22,19 @@ def test_a_row_keeps_its_bits_at_every_row_count(threads: int, inside: int, outs
         assert torch.equal(layer(rows[-count:]), whole[-count:]), count
 
 
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+def test_rows_that_lie_apart_in_memory_keep_them_too(threads: int) -> None:
+    # The last position of every prefix, as the language model's head gets it.
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(128, 320, bias=False)).requires_grad_(False)
+    states = torch.randn(24, 17, 128)
+    make_rows_stable(layer)
+    whole = layer(states[:, -1:])
+    for count in (1, 3, 8, 9, 16, 24):
+        assert torch.equal(layer(states[:count, -1:]), whole[:count]), count
+        assert torch.equal(layer(states[:count, -1:].contiguous()), whole[:count]), count
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="measured with MKL")
 def test_plain_layers_do_not_keep_them() -> None:
     # What the row filling is for; should a torch release mend this, rows.py can go.
