@@ -18,7 +18,8 @@ def named_color(rng: np.random.Generator, name: str) -> Array:
     anchors = np.asarray(COLORS[name], np.float32)
     a, b = anchors[rng.integers(len(anchors), size=2)]
     mix = rng.random()
-    return np.clip(a * mix + b * (1 - mix) + rng.normal(0, 4, 3), 0, 255).astype(np.float32)
+    color: Array = np.clip(a * mix + b * (1 - mix) + rng.normal(0, 4, 3), 0, 255).astype(np.float32)
+    return color
 
 
 def _plain(rng: np.random.Generator, height: int, width: int) -> Array:
@@ -30,18 +31,21 @@ def _axes(rng: np.random.Generator, height: int, width: int) -> Array:
     angle = rng.random() * 2 * np.pi
     y = np.arange(height, dtype=np.float32)[:, None] * np.float32(np.sin(angle))
     x = np.arange(width, dtype=np.float32)[None, :] * np.float32(np.cos(angle))
-    return y + x
+    ramp: Array = y + x
+    return ramp
 
 
 def _gradient(rng: np.random.Generator, height: int, width: int) -> Array:
     ramp = _axes(rng, height, width)
-    return (ramp - ramp.min()) / max(float(np.ptp(ramp)), 1.0) * 2 - 1
+    field: Array = (ramp - ramp.min()) / max(float(np.ptp(ramp)), 1.0) * 2 - 1
+    return field
 
 
 def _stripes(rng: np.random.Generator, height: int, width: int) -> Array:
     period = max(4.0, rng.uniform(0.04, 0.3) * min(height, width))
     wave = np.sin(_axes(rng, height, width) * np.float32(2 * np.pi / period))
-    return np.sign(wave) if rng.random() < 0.5 else wave
+    field: Array = np.sign(wave) if rng.random() < 0.5 else wave
+    return field
 
 
 def _checks(rng: np.random.Generator, height: int, width: int) -> Array:
@@ -67,7 +71,8 @@ def _clouds(rng: np.random.Generator, height: int, width: int) -> Array:
     iy, ix = y.astype(int), x.astype(int)
     fy, fx = (y - iy).astype(np.float32)[:, None], (x - ix).astype(np.float32)[None, :]
     rows = grid[iy] * (1 - fy) + grid[iy + 1] * fy
-    return rows[:, ix] * (1 - fx) + rows[:, ix + 1] * fx
+    field: Array = rows[:, ix] * (1 - fx) + rows[:, ix + 1] * fx
+    return field
 
 
 def _grain(rng: np.random.Generator, height: int, width: int) -> Array:
@@ -102,4 +107,6 @@ def draw_background(rng: np.random.Generator, name: str, height: int, width: int
         shaded = color - (field[..., None] + 1) * amount * 45
     else:
         shaded = color * (1 + field[..., None] * amount)
-    return np.clip(np.broadcast_to(shaded, (height, width, 3)), 0, 255).astype(np.float32)
+    whole = np.broadcast_to(shaded, (height, width, 3))
+    drawn: Array = np.clip(whole, 0, 255).astype(np.float32)
+    return drawn

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 import random
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -59,7 +61,7 @@ def build_tokenizer() -> GPT2Tokenizer:
     model = json.loads(trained.to_str())["model"]
     return GPT2Tokenizer(
         vocab=model["vocab"],
-        merges=[tuple(merge) for merge in model["merges"]],
+        merges=cast("list[str]", [tuple(pair) for pair in model["merges"]]),
         bos_token="</s>",
         eos_token="</s>",
         unk_token="</s>",
@@ -74,6 +76,13 @@ def build_processor() -> Blip2Processor:
     """The processor: our tokenizer with ``<image>`` appended, and BLIP's image steps."""
     images = BlipImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
     return Blip2Processor(images, build_tokenizer(), num_query_tokens=QUERIES)
+
+
+def load_processor(folder: Path) -> Blip2Processor:
+    """A saved processor, with BLIP's image steps in Pillow whatever else is installed."""
+    tokenizer = GPT2Tokenizer.from_pretrained(folder)
+    images = BlipImageProcessorPil.from_pretrained(folder)
+    return Blip2Processor(images, tokenizer, num_query_tokens=QUERIES)
 
 
 def build_config(processor: Blip2Processor) -> Blip2Config:

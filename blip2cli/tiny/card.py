@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transformers import Blip2Config
+from transformers import Blip2ForConditionalGeneration
 
 from blip2cli.tiny.build import IMAGE_SIZE, PATCH_SIZE, QUERIES, WIDTH
 from blip2cli.tiny.evaluate import Scores
@@ -70,8 +70,8 @@ Train it again from nothing with `make tiny`.
 """
 
 
-def model_card(config: Blip2Config, parameters: int, scores: Scores) -> str:
-    """The card's text for a model of ``config`` with measured ``scores``."""
+def model_card(model: Blip2ForConditionalGeneration, scores: Scores) -> str:
+    """The card's text for ``model`` with its measured ``scores``."""
     return _CARD.format(
         kinds=listed(KINDS),
         colors=listed(tuple(COLORS)),
@@ -81,12 +81,12 @@ def model_card(config: Blip2Config, parameters: int, scores: Scores) -> str:
         caption_count=scores.tried[0],
         question_count=scores.tried[1],
         easy_count=scores.tried[2],
-        parameters=parameters / 1e6,
+        parameters=sum(each.numel() for each in model.parameters()) / 1e6,
         size=IMAGE_SIZE,
         patch=PATCH_SIZE,
         queries=QUERIES,
         width=WIDTH,
-        vision_layers=config.vision_config.num_hidden_layers,
-        qformer_layers=config.qformer_config.num_hidden_layers,
-        text_layers=config.text_config.num_hidden_layers,
+        vision_layers=len(model.vision_model.encoder.layers),
+        qformer_layers=len(model.qformer.encoder.layer),
+        text_layers=len(model.language_model.model.decoder.layers),
     )

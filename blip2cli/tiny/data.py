@@ -99,10 +99,12 @@ class Packer:
     """Turns pictures and their contents into a ``Batch``."""
 
     def __init__(self, tokenizer: GPT2Tokenizer) -> None:
-        self.end = tokenizer.convert_tokens_to_ids("Ċ")
+        end = tokenizer.convert_tokens_to_ids("Ċ")
+        assert isinstance(end, int)
+        self.end = end
         self.bos = tokenizer.bos_token_id
         self.pad = tokenizer.pad_token_id
-        encode = tokenizer._tokenizer.encode  # the Rust tokenizer itself: no overhead a call
+        encode = tokenizer.backend_tokenizer.encode  # the Rust tokenizer itself: no overhead a call
         self.encode = lru_cache(200_000)(
             lambda text: tuple(encode(text, add_special_tokens=False).ids) if text else ()
         )

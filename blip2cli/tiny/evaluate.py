@@ -91,7 +91,7 @@ def exactly_right(
         logits, targets = read(model, query_output[owners], batch)
         right = logits.argmax(-1) == targets
         # Texts follow one another in their order, each ending with the end token.
-        ends = (targets == packer.end).nonzero().flatten().tolist()
+        ends = torch.eq(targets, packer.end).nonzero().flatten().tolist()
         starts = [0, *(end + 1 for end in ends[:-1])]
         whole = iter([bool(right[a : b + 1].all()) for a, b in zip(starts, ends, strict=True)])
         results += [[next(whole) for _ in asked] for asked in texts[chunk]]

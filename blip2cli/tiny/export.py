@@ -20,10 +20,11 @@ def export(model: Blip2ForConditionalGeneration, processor: Blip2Processor, fold
     """
     zero_key_bias(model)
     model.half().float()
+    text = model.language_model.config
     model.generation_config.update(
-        bos_token_id=model.config.text_config.bos_token_id,
-        eos_token_id=model.config.text_config.eos_token_id,
-        pad_token_id=model.config.text_config.pad_token_id,
+        bos_token_id=text.bos_token_id,
+        eos_token_id=text.eos_token_id,
+        pad_token_id=text.pad_token_id,
     )
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -18,7 +18,7 @@ MAX_OBJECTS = 5
 # How many objects a scene has. Mostly one to four; five appear so that "five" is a known word.
 COUNT_SHARES = {1: 0.20, 2: 0.25, 3: 0.25, 4: 0.26, 5: 0.04}
 # The longer side of an object as a share of the picture's shorter side, by how many there are.
-SIZE_RANGES = {1: (0.19, 0.85), 2: (0.18, 0.5), 3: (0.17, 0.42), 4: (0.17, 0.38), 5: (0.17, 0.33)}
+SIZE_RANGES = {1: (0.2, 0.85), 2: (0.2, 0.5), 3: (0.19, 0.44), 4: (0.19, 0.42), 5: (0.18, 0.34)}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def random_kinds(rng: np.random.Generator) -> list[str]:
 def _canvas_size(rng: np.random.Generator) -> tuple[int, int]:
     """Width and height in pixels: small and large, wide and tall."""
     side = np.exp(rng.uniform(np.log(72), np.log(360)))
-    aspect = np.exp(np.clip(rng.normal(0, 0.2), -0.6, 0.6)) if rng.random() < 0.6 else 1.0
+    aspect = np.exp(np.clip(rng.normal(0, 0.2), -0.5, 0.5)) if rng.random() < 0.6 else 1.0
     return max(56, int(side * aspect**0.5)), max(56, int(side / aspect**0.5))
 
 
@@ -124,7 +124,7 @@ def draw_scene(
         boxes: list[tuple[int, int, int, int]] = []
         cut_outs = []
         for kind in kinds:
-            side = np.clip(common * rng.uniform(0.75, 1.3), low, high) * min(w, h)
+            side = np.clip(common * rng.uniform(0.6, 1.5), low, high) * min(w, h)
             cut_out = _cut_out(rng, kind, side)
             corner = _place(rng, boxes, cut_out.size, w, h)
             if corner is None:

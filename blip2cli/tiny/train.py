@@ -14,17 +14,18 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from transformers import Blip2ForConditionalGeneration
+from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
-from blip2cli.tiny.build import build_config, build_model, build_processor
+from blip2cli.tiny.build import build_config, build_model, build_processor, load_processor
 from blip2cli.tiny.card import model_card
 from blip2cli.tiny.data import Batch, Packer, Pool, sample_shapes, scene_chunks
 from blip2cli.tiny.easyvqa import load_split
@@ -37,7 +38,7 @@ from blip2cli.tiny.heads import Heads
 class Recipe:
     """Everything that shapes a training run."""
 
-    minutes: float = 98.0
+    minutes: float = 110.0
     scenes: int = 48  # pictures of each kind a step
     shapes: int = 16
     fresh: int = 1  # chunks of newly drawn scenes a step
@@ -57,21 +58,28 @@ def rate_factor(share: float, steps: int, hold: float) -> float:
     return min(1.0, (steps + 1) / 200) * fall
 
 
+def _adam(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        parameters, lr=recipe.adam_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+    )
+
+
 class Trainer:
     """Model, helper heads, optimisers and progress, as one thing that can be saved."""
 
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, start_from: Path | None = None) -> None:
+        """``start_from`` is an exported model to go on with; its helper heads start anew."""
         self.recipe, self.folder = recipe, folder
-        self.processor = build_processor()
+        self.processor = self._processor(start_from)
         self.model: Blip2ForConditionalGeneration = build_model(build_config(self.processor))
         self.heads = Heads()
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
             hidden = (
                 parameter.dim() == 2 and "embed" not in name and "language_projection" not in name
             )
             (matrices if hidden else others).append(parameter)
-        adam = {"lr": recipe.adam_rate, "betas": (0.9, 0.98), "weight_decay": 0.01}
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.Muon(
                 matrices,
@@ -79,11 +87,22 @@ class Trainer:
                 weight_decay=recipe.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
             ),
-            torch.optim.AdamW(others, fused=True, **adam),
-            torch.optim.AdamW(self.heads.parameters(), fused=True, **adam),
+            _adam(others, recipe),
+            _adam(list(self.heads.parameters()), recipe),
         ]
+        if start_from:
+            loaded = Blip2ForConditionalGeneration.from_pretrained(start_from)
+            self.model.load_state_dict(loaded.state_dict())
         self.rates = [recipe.muon_rate, recipe.adam_rate, recipe.adam_rate]
         self.steps, self.seconds = 0, 0.0
+
+    def _processor(self, start_from: Path | None) -> Blip2Processor:
+        """The vocabulary a training begins with is the one it keeps, whatever changes later."""
+        kept = self.folder / "processor"
+        if not kept.exists():
+            first = load_processor(start_from) if start_from else build_processor()
+            first.save_pretrained(kept)
+        return load_processor(kept)
 
     @property
     def share(self) -> float:
@@ -165,10 +184,10 @@ def batches(recipe: Recipe, packer: Packer, seed: int) -> Iterator[Batch]:
         yield packer.batch(scenes, sample_shapes(rng, shapes, recipe.shapes), rng)
 
 
-def train(recipe: Recipe, folder: Path, out: Path) -> None:
-    """Train, report and export."""
+def train(recipe: Recipe, folder: Path, out: Path, start_from: Path | None = None) -> None:
+    """Train, report and export; ``start_from`` is a model to go on with, None: from nothing."""
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(recipe, folder)
+    trainer = Trainer(recipe, folder, start_from)
     resumed = trainer.restore()
     print(f"{'going on' if resumed else 'starting'} at step {trainer.steps}", flush=True)
     packer = Packer(trainer.processor.tokenizer)
@@ -194,6 +213,9 @@ def train(recipe: Recipe, folder: Path, out: Path) -> None:
             break
     trainer.save()
     finish(trainer, out)
+    # The next call shall begin anew.
+    trainer.checkpoint.unlink()
+    shutil.rmtree(folder / "processor")
 
 
 def finish(trainer: Trainer, out: Path) -> Scores:
@@ -201,8 +223,7 @@ def finish(trainer: Trainer, out: Path) -> Scores:
     export(trainer.model, trainer.processor, out)
     packer = Packer(trainer.processor.tokenizer)
     scores = evaluate(trainer.model, packer, held_out_scenes(3000), load_split("test"))
-    parameters = sum(each.numel() for each in trainer.model.parameters())
-    card = model_card(trainer.model.config, parameters, scores)
+    card = model_card(trainer.model, scores)
     (out / "README.md").write_text(card, encoding="utf-8")
     print(scores, flush=True)
     return scores
@@ -215,8 +236,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=defaults.minutes, help="minutes of work")
     parser.add_argument("--folder", type=Path, default=Path("build/tiny"), help="for checkpoints")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights" / "tiny")
+    parser.add_argument("--start-from", type=Path, help="an exported model to improve on")
     options = parser.parse_args()
-    train(Recipe(minutes=options.minutes), options.folder, options.out)
+    recipe = Recipe(minutes=options.minutes)
+    if options.start_from:
+        recipe = replace(recipe, seeing_only=0.0)  # it can read already
+    train(recipe, options.folder, options.out, options.start_from)
 
 
 if __name__ == "__main__":

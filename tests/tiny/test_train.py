@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
+from blip2cli.tiny.build import build_processor
 from blip2cli.tiny.data import Batch, Packer, draw_example, sample_shapes
 from blip2cli.tiny.easyvqa import load_split
 from blip2cli.tiny.evaluate import Scores, held_out_scenes
@@ -22,7 +23,7 @@ def batch() -> Batch:
     rng = np.random.default_rng(0)
     scenes = [draw_example(rng) for _ in range(6)]
     shapes = sample_shapes(random.Random(0), load_split("train")[:10], 2)
-    tokenizer = Trainer(RECIPE, Path()).processor.tokenizer
+    tokenizer = build_processor().tokenizer
     return Packer(tokenizer).batch(scenes, shapes, random.Random(0))
 
 
@@ -87,3 +88,14 @@ def test_what_is_exported_is_what_was_measured(tmp_path: Path, batch: Batch) -> 
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     text = "Question: how many cats are there? Answer:"
     assert processor.tokenizer(text).input_ids == trainer.processor.tokenizer(text).input_ids
+
+
+def test_training_can_start_from_an_exported_model(tmp_path: Path, batch: Batch) -> None:
+    first = Trainer(RECIPE, tmp_path)
+    first.step(batch)
+    export(first.model, first.processor, tmp_path / "out")
+    second = Trainer(RECIPE, tmp_path / "new", start_from=tmp_path / "out")
+    assert second.processor.tokenizer.get_vocab() == first.processor.tokenizer.get_vocab()
+    weights = second.model.state_dict()
+    for name, weight in first.model.state_dict().items():
+        assert torch.equal(weight, weights[name]), name
