@@ -94,7 +94,7 @@ def test_logprob_is_the_mean_over_the_raw_distribution(either: Pair) -> None:
                 whole = torch.cat((image, embed(prompt), embed(tokens[:, :-1])), 1)
                 logits = model.language_model(inputs_embeds=whole).logits[:, -tokens.shape[1] :]
         want = logits.log_softmax(-1).gather(2, tokens[..., None]).mean().item()
-        assert texts[0].logprob == pytest.approx(want, abs=1e-5)
+        assert texts[0].logprob == pytest.approx(want, abs=1e-4)
 
 
 def test_beam_texts_come_best_first_and_carry_their_own_logprob(either: Pair) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from transformers import Blip2ForConditionalGeneration
+from transformers import Blip2ForConditionalGeneration, GPT2Tokenizer
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 import blip2cli.tiny
@@ -17,8 +17,11 @@ from blip2cli.images.preprocess import to_uint8
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
+from blip2cli.tiny.data import Packer
+from blip2cli.tiny.evaluate import exactly_right
 from blip2cli.tiny.samples import SAMPLES
 from blip2cli.tiny.scenes import draw_scene, weather
+from blip2cli.tiny.texts import Text
 
 WEIGHTS = Path(blip2cli.tiny.__file__).parent / "weights" / "tiny"
 SHIPPED = Path(__file__).parents[2] / "sample_images"
@@ -83,3 +86,19 @@ def test_the_batch_size_changes_no_bit(ours: Blip2, pictures: list[Image.Image])
     assert written(ours, pictures, None, 3) == at_once
     assert written(ours, pictures, None, 1) == at_once
     assert len({tokens for tokens, _ in at_once}) > 80  # they say different things
+
+
+def test_right_is_what_greedy_decoding_writes_and_nothing_else(
+    ours: Blip2, pictures: list[Image.Image]
+) -> None:
+    """The bars' measure agrees with the texts themselves."""
+    packer = Packer(GPT2Tokenizer.from_pretrained(WEIGHTS))
+    chosen = pictures[:12]
+    texts = [ours.codec.decode(tokens) for tokens, _ in written(ours, chosen, None, 16)]
+    sizes = (ours.spec.width, ours.spec.height)
+    pixels = [np.asarray(each.resize(sizes, Image.Resampling.BICUBIC)) for each in chosen]
+    asked = [
+        [Text("", text), Text("", text.replace(" a ", " two ")), Text("", texts[i - 1])]
+        for i, text in enumerate(texts)
+    ]
+    assert exactly_right(ours.model, packer, pixels, asked) == [[True, False, False]] * 12
