@@ -23,6 +23,8 @@ class SourceOptions:
     exclude: tuple[str, ...] = ()  # glob patterns on file_name; wins over include
     limit: int | None = None  # at most so many images, in source order
     nul: bool = False  # paths on stdin are separated by NUL instead of newline
+    keep: tuple[str, ...] = ()  # columns of a manifest that are carried into the rows
+    image_column: str | None = None  # the column of a table that holds the images
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class LoaderOptions:
 
     batch_size: int = 16
     workers: int | None = None  # DataLoader workers; None picks from the cores available
+    image_timeout: float | None = None  # seconds one image may take to read and decode
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,18 @@ class OutputOptions:
 
     out: str | None = None  # path by suffix; None or "-" means JSONL on stdout
     overwrite: bool = False
+    resume: bool = False  # go on with an output that is there, or start one
+    retry_errors: bool = False  # with resume: images that failed before are tried again
     errors: ErrorsMode = "file"  # "inline" keeps failed images as rows with an error column
     summary: str | None = None  # JSON summary of the run is written here
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """When a run stops before its source ends."""
+
+    max_duration: float | None = None  # seconds, counted from the start of the process
+    max_errors: int | float | None = None  # so many images (int), or this share of them (float)
 
 
 @dataclass(frozen=True)
@@ -83,3 +96,4 @@ class RunOptions:
     model: ModelOptions = field(default_factory=ModelOptions)
     loader: LoaderOptions = field(default_factory=LoaderOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
+    limits: LimitOptions = field(default_factory=LimitOptions)

@@ -53,6 +53,7 @@ class Loaded:
     width: int | None  # pixels, after orientation; None when the image failed
     height: int | None
     error: ImageError | None = None
+    kept: tuple[object, ...] = ()  # the reference's own
 
 
 @dataclass
@@ -171,7 +172,8 @@ class BatchStream(Iterator[LoadedBatch]):
                 parcels.extend(self._loader)
             except DeadWorkerError:
                 crash = ImageError("decoder_crashed", "Decoding it ended the decoding process.")
-                failed = Loaded(refs[len(parcels)].file_name, None, None, crash)
+                ref = refs[len(parcels)]
+                failed = Loaded(ref.file_name, None, None, crash, ref.kept)
                 parcels.append(((failed,), _empty(self._images.spec)))
             finally:
                 self._stop()
@@ -243,8 +245,8 @@ def _load(ref: ImageRef, spec: PixelSpec) -> tuple[Loaded, np.ndarray | None]:
     except Exception as error:  # noqa: BLE001 - one image must never end the run
         failure = ImageError("decode_error", f"Unexpected {type(error).__name__}: {error}")
     else:
-        return Loaded(ref.file_name, picture.width, picture.height), array
-    return Loaded(ref.file_name, None, None, failure), None
+        return Loaded(ref.file_name, picture.width, picture.height, kept=ref.kept), array
+    return Loaded(ref.file_name, None, None, failure, ref.kept), None
 
 
 def _empty(spec: PixelSpec) -> np.ndarray:

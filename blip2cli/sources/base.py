@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from blip2cli.errors import ImageError
@@ -38,6 +38,9 @@ class ImageRef:
 
     file_name: str  # row key: POSIX path relative to the source root
     path: str  # absolute local path; surrogateescape holds bytes that are not UTF-8
+    # Values of the columns named with --keep, in their order; keyword-only so that subclasses may
+    # add fields without a default.
+    kept: tuple[object, ...] = field(default=(), kw_only=True)
 
     def read(self) -> bytes:
         """Return the whole file.

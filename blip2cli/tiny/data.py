@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,8 +38,9 @@ class Batch:
 
     ``pixels`` uint8 [B, 3, S, S]; ``ids``, ``positions``, ``targets`` int64 [B, PACKED];
     ``mask`` float32 [B, 1, Q+PACKED, Q+PACKED], 0 where attention is allowed;
-    ``patch_kind``, ``patch_center`` int64 [B, GRID²]; ``patch_offset`` float32 [B, GRID², 2]:
-    from the patch to its object's centre, in patches; ``slots`` int64 [B, 2·MAX_OBJECTS + 3]:
+    ``patch_kind``, ``patch_center``, ``patch_count``, ``patch_group`` int64 [B, GRID²] and
+    ``patch_offset`` float32 [B, GRID², 2]: see ``PatchLabels``; ``slots`` int64
+    [B, 2·MAX_OBJECTS + 3]:
     kinds and counts of the groups, background, shape colour, number of objects; ``row_kind``
     int64 [B, MAX_OBJECTS], ``row_place`` float32 [B, MAX_OBJECTS, 2]: the objects from left to
     right, what they are and where.
@@ -51,6 +53,8 @@ class Batch:
     mask: Tensor
     patch_kind: Tensor
     patch_center: Tensor
+    patch_count: Tensor
+    patch_group: Tensor
     patch_offset: Tensor
     slots: Tensor
     row_kind: Tensor
@@ -144,10 +148,12 @@ class Packer:
         texts += [picture.texts(rng, questions) for _, picture in shapes]
         batch = self._assemble([pixels for pixels, _ in (*scenes, *shapes)], texts)
         for i, (_, scene) in enumerate(scenes):
-            kinds, centers, offsets = patch_labels(scene)
-            batch.patch_kind[i] = torch.from_numpy(kinds)
-            batch.patch_center[i] = torch.from_numpy(centers)
-            batch.patch_offset[i] = torch.from_numpy(offsets)
+            labels = patch_labels(scene)
+            batch.patch_kind[i] = torch.from_numpy(labels.kind)
+            batch.patch_center[i] = torch.from_numpy(labels.center)
+            batch.patch_count[i] = torch.from_numpy(labels.count)
+            batch.patch_group[i] = torch.from_numpy(labels.group)
+            batch.patch_offset[i] = torch.from_numpy(labels.offset)
             batch.slots[i] = torch.tensor(scene_slots(scene))
             row = sorted(scene.objects, key=lambda placed: placed.x)
             batch.row_kind[i] = len(KINDS)
@@ -195,6 +201,8 @@ class Packer:
             mask=attention_mask(numbers),
             patch_kind=torch.full((count, patches), UNKNOWN),
             patch_center=torch.full((count, patches), UNKNOWN),
+            patch_count=torch.full((count, patches), UNKNOWN),
+            patch_group=torch.full((count, patches), UNKNOWN),
             patch_offset=torch.zeros(count, patches, 2),
             slots=torch.full((count, 2 * MAX_OBJECTS + 3), UNKNOWN),
             row_kind=torch.full((count, MAX_OBJECTS), UNKNOWN),
@@ -203,23 +211,33 @@ class Packer:
 
 
 def attention_mask(numbers: NDArray[np.int64]) -> Tensor:
-    """The packed sequences' mask: float32 [B, 1, Q+PACKED, Q+PACKED], 0 or the lowest float."""
+    """The packed sequences' mask: float32 [B, 1, Q+PACKED, Q+PACKED], 0 or far below any score."""
     same = (numbers[:, :, None] == numbers[:, None, :]) & np.tri(PACKED, dtype=bool)
     allowed = np.zeros((len(numbers), QUERIES + PACKED, QUERIES + PACKED), bool)
     allowed[:, :QUERIES, :QUERIES] = np.tri(QUERIES, dtype=bool)
     allowed[:, QUERIES:, :QUERIES] = True
     allowed[:, QUERIES:, QUERIES:] = same
-    lowest = np.finfo(np.float32).min
-    return torch.from_numpy(np.where(allowed, np.float32(0), lowest)[:, None])
+    return torch.from_numpy(np.where(allowed, np.float32(0), np.float32(-1e9))[:, None])
 
 
-def patch_labels(
-    scene: Scene,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """For every patch: its kind (``len(KINDS)``: none), whether it holds a centre, the way there.
+class PatchLabels(NamedTuple):
+    """What every patch of a scene shall know, all [GRID²] and int64 but for ``offset``.
 
-    int64 [GRID²], int64 [GRID²], float32 [GRID², 2] (right and down, in patches).
+    ``kind`` of the object that covers it (``len(KINDS)``: none); ``center``, 1 where it holds an
+    object's centre; ``count``, how many of its kind the scene has; ``group``, where its kind
+    comes in the caption, from 0; ``offset`` float32 [GRID², 2], the way to its object's centre,
+    right and down, in patches. ``count`` and ``group`` are UNKNOWN where nothing is.
     """
+
+    kind: NDArray[np.int64]
+    center: NDArray[np.int64]
+    count: NDArray[np.int64]
+    group: NDArray[np.int64]
+    offset: NDArray[np.float32]
+
+
+def patch_labels(scene: Scene) -> PatchLabels:
+    """The labels of a scene's patches."""
     middles = (np.arange(GRID) + 0.5) / GRID
     boxes = np.asarray([(p.x, p.y, p.width, p.height) for p in scene.objects])
     x, y, width, height = (column[:, None, None] for column in boxes.T)
@@ -238,7 +256,18 @@ def patch_labels(
         [boxes[nearest, 0] - middles[None, :], boxes[nearest, 1] - middles[:, None]], axis=-1
     )
     offsets = (ways * GRID).astype(np.float32)
-    return kinds.reshape(-1), centers.reshape(-1), offsets.reshape(-1, 2)
+    found = groups(scene.kinds)
+    order = [kind for kind, _ in found]
+    counts = np.asarray([dict(found)[placed.kind] for placed in scene.objects])
+    places = np.asarray([order.index(placed.kind) for placed in scene.objects])
+    covered = kinds < len(KINDS)
+    return PatchLabels(
+        kind=kinds.reshape(-1),
+        center=centers.reshape(-1),
+        count=np.where(covered, counts[nearest], UNKNOWN).reshape(-1),
+        group=np.where(covered, places[nearest], UNKNOWN).reshape(-1),
+        offset=offsets.reshape(-1, 2),
+    )
 
 
 def scene_slots(scene: Scene) -> list[int]:

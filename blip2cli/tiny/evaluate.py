@@ -49,7 +49,8 @@ def see(model: Blip2ForConditionalGeneration, pixels: Tensor) -> tuple[Tensor, T
     """Image embeddings [B, P+1, W] and query outputs [B, Q, W] of uint8 pixels [B, 3, S, S]."""
     mean = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1) * 255
     std = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1) * 255
-    image_embeds = model.vision_model((pixels.float() - mean) / std).last_hidden_state
+    pixel_values = ((pixels.float() - mean) / std).to(model.dtype)
+    image_embeds = model.vision_model(pixel_values).last_hidden_state
     queries = model.query_tokens.expand(len(pixels), -1, -1)
     query_output = model.qformer(
         query_embeds=queries, encoder_hidden_states=image_embeds
@@ -67,7 +68,7 @@ def read(
     image_positions = torch.arange(QUERIES).expand(len(prefix), -1)
     hidden = decoder(
         inputs_embeds=embeds,
-        attention_mask=batch.mask,
+        attention_mask=batch.mask.to(model.dtype),
         position_ids=torch.cat([image_positions, batch.positions], dim=1),
         use_cache=False,
     ).last_hidden_state[:, QUERIES:]

@@ -16,8 +16,15 @@ from blip2cli.tiny.kinds import KINDS
 from blip2cli.tiny.scenes import BACKGROUNDS, MAX_OBJECTS
 
 
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean over labels that count; ``logits`` [..., C], ``labels`` int64 [...]."""
+    return cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=UNKNOWN)
+
+
 class Heads(nn.Module):
-    """Each patch: the kind that covers it, whether it holds an object's centre, the way there.
+    """Each patch: the kind that covers it, whether it holds an object's centre, the way there,
+    how many of its kind there are and where they come in the caption (see ``PatchLabels``): a
+    patch that knows these leaves nothing to count for those that read it.
 
     The query outputs: one group (kind, count) each, then background, shape colour, total; the
     next ones: the objects from left to right, what they are and where. Naming every object by
@@ -28,6 +35,8 @@ class Heads(nn.Module):
         super().__init__()
         self.patch_kind = nn.Linear(WIDTH, len(KINDS) + 1)
         self.patch_center = nn.Linear(WIDTH, 2)
+        self.patch_count = nn.Linear(WIDTH, MAX_OBJECTS + 1)
+        self.patch_group = nn.Linear(WIDTH, MAX_OBJECTS)
         self.patch_offset = nn.Linear(WIDTH, 2)
         self.kind = nn.Linear(WIDTH, len(KINDS) + 1 + len(SHAPES))
         self.count = nn.Linear(WIDTH, MAX_OBJECTS + 1)
@@ -37,39 +46,33 @@ class Heads(nn.Module):
         self.row_kind = nn.Linear(WIDTH, len(KINDS) + 1)
         self.row_place = nn.Linear(WIDTH, 2)
 
-    def patch_loss(self, image_embeds: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy over patches; ``image_embeds`` is float32 [B, 1 + GRID², WIDTH]."""
+    def patch_losses(self, image_embeds: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Losses of the patches; ``image_embeds`` is float32 [B, 1 + GRID², WIDTH]."""
         patches = image_embeds[:, 1:]
-        kind = cross_entropy(
-            self.patch_kind(patches).flatten(0, 1), batch.patch_kind.flatten(), ignore_index=UNKNOWN
-        )
-        center = cross_entropy(
-            self.patch_center(patches).flatten(0, 1),
-            batch.patch_center.flatten(),
-            ignore_index=UNKNOWN,
-        )
         covered = (batch.patch_kind >= 0) & (batch.patch_kind < len(KINDS))
         offset = smooth_l1_loss(
             self.patch_offset(patches)[covered], batch.patch_offset[covered], beta=0.3
         )
-        return kind + center + offset
+        return {
+            "patch kind": _cross_entropy(self.patch_kind(patches), batch.patch_kind),
+            "patch center": _cross_entropy(self.patch_center(patches), batch.patch_center),
+            "patch count": _cross_entropy(self.patch_count(patches), batch.patch_count),
+            "patch group": _cross_entropy(self.patch_group(patches), batch.patch_group),
+            "patch offset": offset,
+        }
 
     def query_losses(self, query_output: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropies of the query outputs; ``query_output`` is float32 [B, Q, WIDTH]."""
         n, slots = MAX_OBJECTS, batch.slots
         row = query_output[:, n + 3 : 2 * n + 3]
         there = (batch.row_kind >= 0) & (batch.row_kind < len(KINDS))
-
-        def loss(logits: Tensor, labels: Tensor) -> Tensor:
-            return cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=UNKNOWN)
-
         return {
-            "kind": loss(self.kind(query_output[:, :n]), slots[:, :n]),
-            "count": loss(self.count(query_output[:, :n]), slots[:, n : 2 * n]),
-            "background": loss(self.background(query_output[:, n]), slots[:, 2 * n]),
-            "color": loss(self.color(query_output[:, n + 1]), slots[:, 2 * n + 1]),
-            "total": loss(self.total(query_output[:, n + 2]), slots[:, 2 * n + 2]),
-            "row": loss(self.row_kind(row), batch.row_kind),
+            "kind": _cross_entropy(self.kind(query_output[:, :n]), slots[:, :n]),
+            "count": _cross_entropy(self.count(query_output[:, :n]), slots[:, n : 2 * n]),
+            "background": _cross_entropy(self.background(query_output[:, n]), slots[:, 2 * n]),
+            "color": _cross_entropy(self.color(query_output[:, n + 1]), slots[:, 2 * n + 1]),
+            "total": _cross_entropy(self.total(query_output[:, n + 2]), slots[:, 2 * n + 2]),
+            "row": _cross_entropy(self.row_kind(row), batch.row_kind),
             "place": 5
             * smooth_l1_loss(self.row_place(row)[there], batch.row_place[there], beta=0.05),
         }

@@ -13,7 +13,7 @@ from blip2cli.tiny.data import Batch, Packer, draw_example, sample_shapes
 from blip2cli.tiny.easyvqa import load_split
 from blip2cli.tiny.evaluate import Scores, held_out_scenes
 from blip2cli.tiny.export import export
-from blip2cli.tiny.train import Recipe, Trainer, rate_factor
+from blip2cli.tiny.train import Recipe, Trainer, bfloat16_twin, helper_factor, rate_factor
 
 RECIPE = Recipe(minutes=10, seeing_only=0.0)
 
@@ -52,7 +52,18 @@ def test_every_loss_falls(tmp_path: Path, batch: Batch) -> None:
     first = trainer.step(batch)
     for _ in range(8):
         last = trainer.step(batch)
-    assert set(first) >= {"patch", "kind", "count", "background", "total", "row", "place", "text"}
+    assert set(first) >= {
+        "patch kind",
+        "patch count",
+        "patch group",
+        "kind",
+        "count",
+        "background",
+        "total",
+        "row",
+        "place",
+        "text",
+    }
     assert sum(last.values()) < 0.75 * sum(first.values())
     assert last["text"] < first["text"]
 
@@ -62,6 +73,31 @@ def test_the_rate_warms_up_holds_and_falls_to_zero() -> None:
     assert rate_factor(0.3, 1000, 0.4) == 1
     assert rate_factor(0.7, 1000, 0.4) == pytest.approx(0.5)
     assert rate_factor(1.0, 1000, 0.4) == 0
+
+
+def test_the_helper_heads_fade() -> None:
+    assert helper_factor(0.2, 0.4, 0.1) == 1
+    assert helper_factor(0.7, 0.4, 0.1) == pytest.approx(0.55)
+    assert helper_factor(1.0, 0.4, 0.1) == pytest.approx(0.1)
+
+
+def test_gradients_from_bfloat16_point_where_those_from_float32_do(
+    tmp_path: Path, batch: Batch
+) -> None:
+    trainer = Trainer(RECIPE, tmp_path)
+
+    def gradient() -> torch.Tensor:
+        torch.stack(list(trainer.losses(batch).values())).sum().backward()
+        trainer._collect_gradients()
+        weights = trainer.model.parameters()
+        found = torch.cat([w.grad.flatten() for w in weights if w.grad is not None])
+        trainer.model.zero_grad()
+        return found
+
+    trainer.twin = None
+    exact = gradient()
+    trainer.twin = bfloat16_twin(trainer.model)
+    assert torch.cosine_similarity(exact, gradient(), dim=0) > 0.97
 
 
 def test_held_out_scenes_have_one_to_four_objects() -> None:
