@@ -291,7 +291,7 @@ class OutputFlags:
 
     @property
     def options(self) -> OutputOptions:
-        return OutputOptions(self.output, self.overwrite, self.errors, self.summary)
+        return OutputOptions(self.output, self.overwrite, errors=self.errors, summary=self.summary)
 
 
 VERBOSE_HELP = "Say more: -v the device, the precision and why; -vv also what the libraries say."

@@ -11,7 +11,6 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -220,7 +219,8 @@ def attention_mask(numbers: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(np.where(allowed, np.float32(0), np.float32(-1e9))[:, None])
 
 
-class PatchLabels(NamedTuple):
+@dataclass(frozen=True)
+class PatchLabels:
     """What every patch of a scene shall know, all [GRID²] and int64 but for ``offset``.
 
     ``kind`` of the object that covers it (``len(KINDS)``: none); ``center``, 1 where it holds an
