@@ -75,7 +75,7 @@ class Trace:
             numbers[thread, name] += 1
             number = numbers[thread, name]
             calls.setdefault((name, number), Call(name, number, line.replace(f"{folder}/", "")))
-            paths |= {path.replace(str(pid), "{pid}") for path in named}
+            paths |= {path.replace(f"-{pid}", "-{pid}") for path in named}
         return cls(tuple(calls.values()), tuple(sorted(paths)))
 
 
