@@ -191,10 +191,12 @@ def _serve(control: socket.socket) -> None:
 def _import_everything() -> None:
     """Import what a run imports, as found out by a run in a child."""
     import torch
+    from PIL import Image
 
     import blip2cli.cli.app
 
     torch.set_num_threads(1)
+    Image.init()  # its readers of rare formats, which the first broken file would import
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder, "modules")
         pid = os.fork()
