@@ -16,6 +16,23 @@ class Started:
 
 
 @dataclass(frozen=True)
+class TookOver:
+    """The lock of the output was left behind by a process that is gone."""
+
+    holder: str  # "process 1234 on some-host"
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """There is an output to go on with."""
+
+    images: int  # that have their rows
+    failed: int  # that failed before and are not tried again
+    retried: int  # that failed before and are
+    version: str | None  # of this tool, when another one wrote the rows
+
+
+@dataclass(frozen=True)
 class ModelReady:
     """The model is in memory."""
 
@@ -54,6 +71,7 @@ class Summary:
     done: int  # images with rows
     failed: int
     skipped: int  # images that were left out because they have no question
+    already: int  # images that were passed over because an earlier run has dealt with them
     rows: int
     seconds: float  # the whole run, loading included
     load_seconds: float
@@ -75,5 +93,5 @@ class Finished:
     summary: Summary
 
 
-Event = Started | ModelReady | Failed | Progress | Finished
+Event = Started | TookOver | Resumed | ModelReady | Failed | Progress | Finished
 Listener = Callable[[Event], None]

@@ -15,7 +15,15 @@ from blip2cli import __version__
 from blip2cli.errors import OutputError, RunError
 from blip2cli.events import Summary
 from blip2cli.options import RunOptions
-from blip2cli.sinks import Column, ErrorSink, Sink, open_errors, open_sink
+from blip2cli.sinks import (
+    Column,
+    ErrorSink,
+    Resumed,
+    Sink,
+    check_settings,
+    open_errors,
+    open_sink,
+)
 
 if TYPE_CHECKING:
     from blip2cli.images.loader import LoadedBatch
@@ -36,6 +44,7 @@ class Output:
     sink: Sink
     errors: ErrorSink
     inline: bool  # failures are rows with an ``error`` column
+    begun: bool = False  # a row was written
     closed: bool = False
 
     @classmethod
@@ -47,14 +56,20 @@ class Output:
         opener: SinkOpener | None,
         stdout: BinaryIO | None,
         stderr: TextIO | None,
+        resumed: Resumed | None = None,
     ) -> Output:
-        """Open both. Raises ``OutputError``."""
-        settings = run_settings(task, model, options)
+        """Open both, to go on with what ``resumed`` found. Raises ``OutputError``."""
+        settings = run_settings(task, options, model)
+        if resumed is not None:
+            check_settings(options.output.out or "", resumed.rows.settings, settings)
         if opener is not None:
             sink = opener(task.columns, settings)
         else:
-            sink = open_sink(options.output, task.columns, settings, stdout or sys.stdout.buffer)
-        errors = open_errors(options.output, stderr or sys.stderr)
+            journal = resumed.rows if resumed is not None else None
+            stream = stdout or sys.stdout.buffer
+            sink = open_sink(options.output, task.columns, settings, stream, journal)
+        failures = resumed.errors if resumed is not None else None
+        errors = open_errors(options.output, stderr or sys.stderr, failures)
         return cls(task, sink, errors, options.output.errors == "inline")
 
     def write(self, rows: Sequence[Row], batch: LoadedBatch) -> None:
@@ -62,10 +77,15 @@ class Output:
         if self.inline:
             rows = self._with_failures(rows, batch)
         if rows:
+            if not self.begun:
+                self.errors.begin()
+                self.begun = True
             self.sink.write(rows)
         for item in batch.items:
             if item.error is not None:
                 self.errors.write(item.file_name, item.error)
+            else:
+                self.errors.succeeded(item.file_name)
 
     def close(self) -> None:
         """Complete the output."""
@@ -107,14 +127,19 @@ class Output:
         return merged
 
 
-def run_settings(task: Task, model: Blip2, options: RunOptions) -> dict[str, object]:
-    """What shaped the rows, stored once with the output; plain JSON values."""
-    return {
+def run_settings(task: Task, options: RunOptions, model: Blip2 | None = None) -> dict[str, object]:
+    """What shaped the rows, stored once with the output; plain JSON values.
+
+    Without ``model`` it is what is known before the model is loaded: the precision is missing.
+    """
+    settings: dict[str, object] = {
         "version": __version__,
-        "model": model.name,
+        "model": options.model.model,
         "revision": options.model.revision,
-        "dtype": str(model.dtype).removeprefix("torch."),
-    } | task.settings
+    }
+    if model is not None:
+        settings["dtype"] = str(model.dtype).removeprefix("torch.")
+    return settings | {"errors": options.output.errors} | task.settings
 
 
 def check_summary(path: str | None) -> None:

@@ -2,28 +2,29 @@
 
 ``prepare`` checks everything that is cheap to check and loads nothing heavy; ``run`` loads the
 model and works. Torch is imported only once the model is needed, so a mistake in the options is
-answered at once.
+answered at once, and a run that finds nothing left to do never loads it.
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from itertools import chain, islice
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
-from blip2cli.errors import OptionError
+from blip2cli import __version__, events
 from blip2cli.events import Failed, Finished, Listener, ModelReady, Progress, Started, Summary
+from blip2cli.limits import EXIT_MORE_TO_DO, ErrorLimit
 from blip2cli.options import ModelOptions, RunOptions, SourceOptions
-from blip2cli.output import Output, SinkOpener, check_summary, write_summary
+from blip2cli.output import Output, SinkOpener, write_summary
+from blip2cli.plan import Plan, check_options, prepare
 from blip2cli.signals import Interrupted, Interrupts
-from blip2cli.sinks import check_output
-from blip2cli.sources import ImageRef, open_sources
+from blip2cli.sinks import OutputLock, to_stdout
+from blip2cli.sources import open_sources
 from blip2cli.tally import Tally
-from blip2cli.tasks.questions import check_names
 
 if TYPE_CHECKING:
     from blip2cli.images.loader import LoadedBatch
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 ModelLoader = Callable[[ModelOptions], "Blip2"]
 
 EXIT_FAILED_IMAGES = 3
-_PEEKED = 256  # images listed ahead: the number of a small source is known before it starts
 
 
 def load_model(options: ModelOptions) -> Blip2:
@@ -44,52 +44,6 @@ def load_model(options: ModelOptions) -> Blip2:
     from blip2cli.model.wrapper import Blip2
 
     return Blip2.load(options)
-
-
-@dataclass
-class Plan:
-    """A source that was looked at: it is not empty, and its names fit the task.
-
-    ``refs`` yields every image the task wants, once; ``first`` are the earliest of them.
-    """
-
-    first: tuple[ImageRef, ...]
-    refs: Iterator[ImageRef]
-    total: int | None  # None: there are more than were listed ahead
-    selected: _Selected
-
-    @property
-    def skipped(self) -> int:
-        """Images passed over so far because the task is not about them."""
-        return self.selected.skipped
-
-
-def prepare(task: Task, options: RunOptions, stdin: BinaryIO | None = None) -> Plan:
-    """Check options, output and source; raise ``UserError`` with the first thing that is wrong.
-
-    Loads neither torch nor the model.
-    """
-    task.check(options.model.model)
-    check_output(options.output)
-    check_summary(options.output.summary)
-    source = options.source
-    if task.only is not None:
-        # The listing is read twice, so paths that come through stdin have to be kept.
-        kept = stdin.read() if stdin is not None and "-" in source.sources else b""
-        everything = replace(source, include=(), exclude=(), limit=None)
-        check_names(
-            task.only, (ref.file_name for ref in open_sources(everything, io.BytesIO(kept)))
-        )
-        stdin = io.BytesIO(kept)
-    selected = _Selected(open_sources(source, stdin), task)
-    first = tuple(islice(selected, _PEEKED))
-    if not first:
-        raise OptionError(
-            "None of the images that --limit, --include and --exclude leave has a question in "
-            "--questions; loosen them."
-        )
-    total = len(first) if len(first) < _PEEKED else None
-    return Plan(first, chain(first, selected), total, selected)
 
 
 def run(
@@ -115,89 +69,145 @@ def run(
     committed stays in every case.
     """
     began = time.perf_counter()
-    plan = prepare(task, options, stdin)
-    on_event(Started(task.name, options.model.model, plan.total))
-    tally = Tally()
-    with Interrupts() as interrupts:
-        try:
-            model = model_loader(options.model)
-            tally.load = time.perf_counter() - began
-            task = task.fit(model)
-            with interrupts.shielded():
-                on_event(_ready(model, tally.load))
-                out = Output.open(task, model, options, sink_opener, stdout, stderr)
-            total = _Total(plan.total, options.source if count and task.only is None else None)
-            with out:
-                _work(task, model, plan, options, out, tally, interrupts, total, on_event)
-                with interrupts.shielded():
-                    if interrupts.signum is None:
-                        out.close()
-        except Interrupted:
-            pass  # nothing was in flight, and what is finished has been committed
-    summary = _summary(task, options, plan, tally, time.perf_counter() - began, interrupts)
+    check_options(task, options)
+    own = sink_opener is not None or to_stdout(options.output)
+    with contextlib.nullcontext() if own else _locked(options, on_event):
+        plan = prepare(task, options, stdin)
+        on_event(Started(task.name, options.model.model, plan.total))
+        if plan.resumed is not None:
+            on_event(_resumed(plan, options))
+        job = _Job(task, options, plan, on_event, began)
+        with Interrupts() as job.interrupts, contextlib.suppress(Interrupted):
+            # Interrupted: nothing was in flight, and what is finished has been committed.
+            if plan.first:
+                model = job.load(model_loader)
+                with job.interrupts.shielded():
+                    out = Output.open(
+                        job.task, model, options, sink_opener, stdout, stderr, plan.resumed
+                    )
+                total = _Total(plan, options.source if count and task.only is None else None)
+                with out:
+                    job.work(model, out, total)
+            else:
+                job.complete()
+    summary = job.summary()
     if options.output.summary is not None:
         write_summary(options.output.summary, summary)
     on_event(Finished(summary))
     return summary
 
 
-def _work(
-    task: Task,
-    model: Blip2,
-    plan: Plan,
-    options: RunOptions,
-    out: Output,
-    tally: Tally,
-    interrupts: Interrupts,
-    total: _Total,
-    on_event: Listener,
-) -> None:
-    """Take batches until the source ends or a signal asks to stop."""
-    from blip2cli.images.loader import load_batches
-
-    with load_batches(plan.refs, model.spec, options.loader) as batches:
-        while interrupts.signum is None:
-            with tally.timing("read"):
-                batch = next(batches, None)
-            if batch is None:
-                return
-            total.begin()
-            with interrupts.shielded():
-                with tally.timing("model"):
-                    rows = task.rows(model, batch)
-                with tally.timing("write"):
-                    out.write(rows, batch)
-                tally.rows += len(rows)
-                _count(batch, tally, on_event)
-                on_event(Progress(tally.done, tally.failed, total.known))
+@contextlib.contextmanager
+def _locked(options: RunOptions, on_event: Listener) -> Iterator[None]:
+    """Hold the lock of the output."""
+    with OutputLock(options.output.out or "") as lock:
+        if lock.taken_from is not None:
+            on_event(events.TookOver(lock.taken_from))
+        yield
 
 
-def _count(batch: LoadedBatch, tally: Tally, on_event: Listener) -> None:
-    for item in batch.items:
-        if item.error is None:
-            tally.done += 1
-        else:
-            tally.failed += 1
-            on_event(Failed(item.file_name, item.error.error_type, str(item.error)))
+@dataclass
+class _Job:
+    """One run under way: what it has to do, and how far it is."""
 
+    task: Task
+    options: RunOptions
+    plan: Plan
+    on_event: Listener
+    began: float  # on the clock of ``time.perf_counter``
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    tally: Tally = field(default_factory=Tally)
+    more: bool = True  # there is more to do than was done
 
-class _Selected:
-    """The images of a source that a task is about, counting the others."""
+    def load(self, model_loader: ModelLoader) -> Blip2:
+        """Load the model and fit the task to it."""
+        model = model_loader(self.options.model)
+        self.tally.load = time.perf_counter() - self.began
+        with self.interrupts.shielded():
+            self.task = self.task.fit(model)
+            dtype = str(model.dtype).removeprefix("torch.")
+            device = str(model.device)
+            self.on_event(ModelReady(model.name, device, dtype, model.reason, self.tally.load))
+        return model
 
-    def __init__(self, refs: Iterator[ImageRef], task: Task) -> None:
-        self._refs = refs
-        self._only = task.only
-        self.skipped = 0
+    def work(self, model: Blip2, out: Output, total: _Total) -> None:
+        """Take batches until the source ends, the time is up or a signal asks to stop.
 
-    def __iter__(self) -> Iterator[ImageRef]:
-        return self
+        Raises ``RunError`` when too many images fail.
+        """
+        from blip2cli.images.loader import load_batches
 
-    def __next__(self) -> ImageRef:
-        for ref in self._refs:
-            if self._only is None or ref.file_name in self._only:
-                return ref
-            self.skipped += 1
-        raise StopIteration
+        limits = self.options.limits
+        errors = ErrorLimit(limits.max_errors)
+        allowed = math.inf if limits.max_duration is None else limits.max_duration
+        with load_batches(self.plan.refs, model.spec, self.options.loader) as batches:
+            while self.interrupts.signum is None:
+                with self.tally.timing("read"):
+                    batch = next(batches, None)
+                if batch is None:
+                    errors.check(self.tally, at_end=True)
+                    with self.interrupts.shielded():
+                        out.close()
+                    self.more = False
+                    return
+                # At least one batch is done, so that a job that is run again and again gets on.
+                if self.tally.seen and time.perf_counter() - self.began >= allowed:
+                    return
+                total.begin()
+                with self.interrupts.shielded():
+                    self._do(model, batch, out)
+                    self.on_event(Progress(self.tally.done, self.tally.failed, total.known))
+                errors.check(self.tally)
+
+    def _do(self, model: Blip2, batch: LoadedBatch, out: Output) -> None:
+        with self.tally.timing("model"):
+            rows = self.task.rows(model, batch)
+        with self.tally.timing("write"):
+            out.write(rows, batch)
+        self.tally.rows += len(rows)
+        for item in batch.items:
+            if item.error is None:
+                self.tally.done += 1
+            else:
+                self.tally.failed += 1
+                self.on_event(Failed(item.file_name, item.error.error_type, str(item.error)))
+
+    def complete(self) -> None:
+        """Nothing is left to do: bring what an earlier run left into its final form."""
+        assert self.plan.resumed is not None  # else ``prepare`` refuses a source without images
+        with self.interrupts.shielded():
+            self.plan.resumed.complete()
+        self.more = False
+
+    def summary(self) -> Summary:
+        """How the run went, as of now."""
+        tally = self.tally
+        seconds = time.perf_counter() - self.began
+        working = max(seconds - tally.load, 1e-9)
+        return Summary(
+            task=self.task.name,
+            model=self.options.model.model,
+            output=self.options.output.out,
+            done=tally.done,
+            failed=tally.failed,
+            skipped=self.plan.skipped,
+            already=self.plan.already,
+            rows=tally.rows,
+            seconds=seconds,
+            load_seconds=tally.load,
+            images_per_second=tally.done / working,
+            read_share=tally.share("read"),
+            model_share=tally.share("model"),
+            write_share=tally.share("write"),
+            exit_code=self._exit_code(),
+        )
+
+    def _exit_code(self) -> int:
+        if self.interrupts.exit_code:
+            return self.interrupts.exit_code
+        if self.more:
+            return EXIT_MORE_TO_DO
+        return EXIT_FAILED_IMAGES if self.tally.failed else 0
 
 
 class _Total:
@@ -206,9 +216,10 @@ class _Total:
     Listing is quick beside the model, but not so quick that a run should wait for it.
     """
 
-    def __init__(self, known: int | None, source: SourceOptions | None) -> None:
-        self.known = known
-        self._source = source if known is None else None
+    def __init__(self, plan: Plan, source: SourceOptions | None) -> None:
+        self.known = plan.total
+        self._already = plan.already
+        self._source = source if plan.total is None else None
 
     def begin(self) -> None:
         """Start counting, once; called when the first batch is there, not to compete with it."""
@@ -217,36 +228,17 @@ class _Total:
             threading.Thread(target=self._count, args=(source,), daemon=True).start()
 
     def _count(self, source: SourceOptions) -> None:
-        self.known = sum(1 for _ in open_sources(source))
+        self.known = max(0, sum(1 for _ in open_sources(source)) - self._already)
 
 
-def _ready(model: Blip2, seconds: float) -> ModelReady:
-    dtype = str(model.dtype).removeprefix("torch.")
-    return ModelReady(model.name, str(model.device), dtype, model.reason, seconds)
-
-
-def _summary(
-    task: Task,
-    options: RunOptions,
-    plan: Plan,
-    tally: Tally,
-    seconds: float,
-    interrupts: Interrupts,
-) -> Summary:
-    working = max(seconds - tally.load, 1e-9)
-    return Summary(
-        task=task.name,
-        model=options.model.model,
-        output=options.output.out,
-        done=tally.done,
-        failed=tally.failed,
-        skipped=plan.skipped,
-        rows=tally.rows,
-        seconds=seconds,
-        load_seconds=tally.load,
-        images_per_second=tally.done / working,
-        read_share=tally.share("read"),
-        model_share=tally.share("model"),
-        write_share=tally.share("write"),
-        exit_code=interrupts.exit_code or (EXIT_FAILED_IMAGES if tally.failed else 0),
+def _resumed(plan: Plan, options: RunOptions) -> events.Resumed:
+    assert plan.resumed is not None
+    failed = len(plan.resumed.errors.failed) if plan.resumed.errors is not None else 0
+    version = (plan.resumed.rows.settings or {}).get("version")
+    retried = failed if options.output.retry_errors else 0
+    return events.Resumed(
+        images=len(plan.resumed.rows.done),
+        failed=failed - retried,
+        retried=retried,
+        version=str(version) if version != __version__ else None,
     )

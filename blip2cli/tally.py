@@ -37,6 +37,11 @@ class Tally:
         return self.stages[stage] / self.working if self.working else 0.0
 
     @property
+    def seen(self) -> int:
+        """Images dealt with so far."""
+        return self.done + self.failed
+
+    @property
     def working(self) -> float:
         """Seconds spent in the three stages together."""
         return sum(self.stages.values())

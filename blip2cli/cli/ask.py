@@ -14,6 +14,7 @@ from blip2cli.cli.options import (
     option,
     run_options,
 )
+from blip2cli.cli.resuming import ResumeFlags
 from blip2cli.errors import OptionError
 
 EXAMPLES = (
@@ -56,6 +57,7 @@ def ask(
         ),
     ] = "auto",
     output: OutputFlags,
+    resume: ResumeFlags,
     model: ModelFlags,
     decode: DecodeFlags,
     report: AskReportFlags,
@@ -71,6 +73,8 @@ def ask(
         if question and questions is not None:
             raise OptionError("-q and --questions exclude each other; put all questions in one.")
         asked = from_file(questions) if questions is not None else from_texts(question or [])
-        return AskTask(asked, template, decode.options()), run_options(source, model, output)
+        return AskTask(asked, template, decode.options()), run_options(
+            source, model, output, resume
+        )
 
     return perform(build, report)

@@ -14,6 +14,7 @@ from blip2cli.cli.options import (
     option,
     run_options,
 )
+from blip2cli.cli.resuming import ResumeFlags
 
 EXAMPLES = "Example:  blip2cli caption photos/ -o captions.jsonl --prompt 'a photo of'"
 
@@ -41,6 +42,7 @@ def caption(
         ),
     ] = 1,
     output: OutputFlags,
+    resume: ResumeFlags,
     model: ModelFlags,
     decode: DecodeFlags,
     report: ReportFlags,
@@ -52,6 +54,8 @@ def caption(
     def build() -> Built:
         from blip2cli.tasks import CaptionTask
 
-        return CaptionTask(prompt, decode.options(num_captions)), run_options(source, model, output)
+        return CaptionTask(prompt, decode.options(num_captions)), run_options(
+            source, model, output, resume
+        )
 
     return perform(build, report)

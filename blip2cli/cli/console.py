@@ -7,7 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from blip2cli.events import Event, Failed, Finished, ModelReady, Progress, Started, Summary
+from blip2cli.events import (
+    Event,
+    Failed,
+    Finished,
+    ModelReady,
+    Progress,
+    Resumed,
+    Started,
+    Summary,
+    TookOver,
+)
+from blip2cli.limits import EXIT_MORE_TO_DO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -32,9 +43,10 @@ class Console:
         verbosity: int,
         failures: bool,
         errors_file: str | None = None,
+        again: str | None = None,
     ) -> None:
         """``failures``: failed images are not listed on ``stream`` by the run itself;
-        ``errors_file``: where they are listed instead.
+        ``errors_file``: where they are listed instead; ``again``: the command to go on with.
         """
         self.stream = stream
         self.quiet = quiet
@@ -42,6 +54,7 @@ class Console:
         self.bar_wanted = stream.isatty() and not quiet
         self._failures = failures
         self._errors_file = errors_file
+        self._again = again
         self._bar: tqdm[Any] | None = None
         self._total: int | None = None
         self._began = 0.0
@@ -52,6 +65,11 @@ class Console:
         match event:
             case Started():
                 self._started(event)
+            case TookOver():
+                self.say(f"Took over the lock of {event.holder}, which ended without releasing it.")
+            case Resumed():
+                for line in resumed_lines(event):
+                    self.say(line)
             case ModelReady():
                 self._ready(event)
             case Failed():
@@ -61,7 +79,7 @@ class Console:
                 self._progress(event)
             case Finished():
                 self.close()
-                for line in summary_lines(event.summary, self._errors_file):
+                for line in summary_lines(event.summary, self._errors_file, self._again):
                     self.say(line)
 
     def say(self, line: str) -> None:
@@ -150,8 +168,27 @@ def progress_line(event: Progress, seconds: float) -> str:
     return line
 
 
-def summary_lines(summary: Summary, errors_file: str | None = None) -> list[str]:
-    """The lines that end a run; ``errors_file`` is where failed images are listed, if anywhere."""
+def resumed_lines(event: Resumed) -> list[str]:
+    """What is said of an output that a run goes on with."""
+    line = f"Going on: {_count(event.images)} done before"
+    if event.failed:
+        line += f", {event.failed} failed before (--retry-errors tries them again)"
+    if event.retried:
+        line += f", {event.retried} that failed are tried again"
+    lines = [line + "."]
+    if event.version is not None:
+        lines.append(f"Note: the rows so far were written by blip2cli {event.version}.")
+    return lines
+
+
+def summary_lines(
+    summary: Summary, errors_file: str | None = None, again: str | None = None
+) -> list[str]:
+    """The lines that end a run.
+
+    ``errors_file`` is where failed images are listed, if anywhere; ``again`` the command that
+    goes on with the output.
+    """
     s = summary
     line = f"{_count(s.done)} {_DONE.get(s.task, 'done')}"
     if s.rows != s.done:
@@ -160,6 +197,8 @@ def summary_lines(summary: Summary, errors_file: str | None = None) -> list[str]
         line += f", {s.failed} failed"
     if s.skipped:
         line += f", {s.skipped} skipped"
+    if s.already:
+        line += f", {s.already} done before"
     line += f"; {duration(s.seconds)}, {s.images_per_second:.2f} images/s"
     if s.done or s.failed:
         line += f" (read {s.read_share:.0%}, model {s.model_share:.0%}, write {s.write_share:.0%})"
@@ -168,6 +207,10 @@ def summary_lines(summary: Summary, errors_file: str | None = None) -> list[str]
         lines.append(f"Images that failed are listed in {errors_file}")
     if s.exit_code > 128:
         lines.append("Interrupted; the rows that were finished are safe.")
+    elif s.exit_code == EXIT_MORE_TO_DO:
+        lines.append("The time of --max-duration is up; the rows that were finished are safe.")
+    if (s.exit_code > 128 or s.exit_code == EXIT_MORE_TO_DO) and again is not None:
+        lines.append(f"Go on with: {again}")
     return lines
 
 

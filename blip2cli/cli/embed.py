@@ -12,6 +12,7 @@ from blip2cli.cli.options import (
     option,
     run_options,
 )
+from blip2cli.cli.resuming import ResumeFlags
 
 EXAMPLES = "Example:  blip2cli embed photos/ --kind qformer -o vectors.parquet"
 VECTORS = "Vectors"
@@ -41,6 +42,7 @@ def embed(
         ),
     ] = None,
     output: OutputFlags,
+    resume: ResumeFlags,
     model: ModelFlags,
     report: ReportFlags,
 ) -> int:
@@ -51,6 +53,6 @@ def embed(
     def build() -> Built:
         from blip2cli.tasks import EmbedTask
 
-        return EmbedTask(kind, pool), run_options(source, model, output)
+        return EmbedTask(kind, pool), run_options(source, model, output, resume)
 
     return perform(build, report)

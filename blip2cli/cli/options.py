@@ -6,8 +6,8 @@ build the option objects of ``blip2cli.options``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,9 @@ from blip2cli.options import (
     RunOptions,
     SourceOptions,
 )
+
+if TYPE_CHECKING:
+    from blip2cli.cli.resuming import ResumeFlags
 
 MODEL, DECODING, SOURCE, OUTPUT, REPORT = "Model", "Decoding", "Source", "Output", "Reporting"
 _DECODE = DecodeOptions()
@@ -291,7 +294,9 @@ class OutputFlags:
 
     @property
     def options(self) -> OutputOptions:
-        return OutputOptions(self.output, self.overwrite, errors=self.errors, summary=self.summary)
+        return OutputOptions(
+            out=self.output, overwrite=self.overwrite, errors=self.errors, summary=self.summary
+        )
 
 
 VERBOSE_HELP = "Say more: -v the device, the precision and why; -vv also what the libraries say."
@@ -310,6 +315,14 @@ class ReportFlags:
         option("--verbose", "-v", count=True, panel=REPORT, help=VERBOSE_HELP, show_default=False),
     ] = 0
     quiet: Annotated[bool, option("--quiet", "-q", panel=REPORT, help=QUIET_HELP)] = False
+    log_json: Annotated[
+        bool,
+        option(
+            "--log-json",
+            panel=REPORT,
+            help="Say everything as JSON, an object a line, for other programs.",
+        ),
+    ] = False
 
     def check(self) -> None:
         """Raise ``OptionError`` when both more and less is asked for."""
@@ -324,6 +337,18 @@ class AskReportFlags(ReportFlags):
     quiet: Annotated[bool, option("--quiet", panel=REPORT, help=QUIET_HELP)] = False
 
 
-def run_options(source: SourceFlags, model: ModelFlags, output: OutputFlags) -> RunOptions:
+def run_options(
+    source: SourceFlags, model: ModelFlags, output: OutputFlags, resume: ResumeFlags
+) -> RunOptions:
     """The option object of a whole run."""
-    return RunOptions(source.options, model.options, model.loader, output.options)
+    return RunOptions(
+        source=source.options,
+        model=model.options,
+        loader=model.loader,
+        output=replace(
+            output.options,
+            resume=resume.resume or resume.retry_errors,
+            retry_errors=resume.retry_errors,
+        ),
+        limits=resume.limits,
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
 from blip2cli.cli.console import EMBEDDED, Console
+from blip2cli.cli.log_json import JsonLog
 from blip2cli.cli.options import ReportFlags
 from blip2cli.cli.say import complain, unexpected
 from blip2cli.errors import Blip2CliError
@@ -31,7 +33,10 @@ def perform(build: Callable[[], Built], report: ReportFlags) -> int:
             return _dry_run(task, options)
         return _run(task, options, report)
     except Blip2CliError as error:
-        complain(str(error))
+        if report.log_json:
+            JsonLog(sys.stderr).error(str(error), error.exit_code)
+        else:
+            complain(str(error))
         return error.exit_code
     except BrokenPipeError:
         _forget_stdout()
@@ -46,7 +51,7 @@ def _run(task: Task, options: RunOptions, report: ReportFlags) -> int:
     from blip2cli.sinks.paths import to_stdout
 
     quiet.allow_chatter(report.verbose >= 2)
-    if report.quiet:
+    if report.quiet or report.log_json:
         quiet.show_downloads(False)
     beside = options.output.errors == "file"
     to_file = not to_stdout(options.output)
@@ -56,7 +61,9 @@ def _run(task: Task, options: RunOptions, report: ReportFlags) -> int:
         verbosity=report.verbose,
         failures=to_file or not beside,
         errors_file=_errors_file(options.output.out) if to_file and beside else None,
+        again=_again(sys.argv) if to_file else None,
     )
+    listener = JsonLog(sys.stderr) if report.log_json else console
 
     def table(columns: Sequence[Column], settings: Mapping[str, object]) -> Sink:
         from blip2cli.cli.table import TableSink
@@ -70,12 +77,12 @@ def _run(task: Task, options: RunOptions, report: ReportFlags) -> int:
         summary = run(
             task,
             options,
-            on_event=console,
+            on_event=listener,
             stdin=_stdin(),
             stdout=sys.stdout.buffer,
-            stderr=cast(TextIO, console),
+            stderr=cast(TextIO, listener),
             sink_opener=table if options.output.out is None and sys.stdout.isatty() else None,
-            count=console.bar_wanted,
+            count=console.bar_wanted and not report.log_json,
         )
     finally:
         console.close()
@@ -85,12 +92,18 @@ def _run(task: Task, options: RunOptions, report: ReportFlags) -> int:
 def _dry_run(task: Task, options: RunOptions) -> int:
     """Say what would run. The listing is read to its end, the model is not touched."""
     from blip2cli.cli.table import printable
-    from blip2cli.run import prepare
+    from blip2cli.plan import check_options, prepare
+    from blip2cli.sinks import OutputLock, to_stdout
 
+    check_options(task, options)
+    if not to_stdout(options.output):
+        with OutputLock(options.output.out or ""):
+            pass  # a run could write there, and none does at present
     plan = prepare(task, options, _stdin())
     total = sum(1 for _ in plan.refs)
     names = [ref.file_name for ref in plan.first[:5]]
-    print(f"{task.name}: {total} image{'' if total == 1 else 's'}")
+    before = f" ({plan.already} done before)" if plan.already else ""
+    print(f"{task.name}: {total} image{'' if total == 1 else 's'}{before}")
     for name in names:
         print(f"  {printable(name)}")
     if total > len(names):
@@ -103,6 +116,12 @@ def _dry_run(task: Task, options: RunOptions) -> int:
     for key, value in settings.items():
         print(f"{key}: {value}")
     return 0
+
+
+def _again(arguments: Sequence[str]) -> str:
+    """The command line that goes on with the output of this one."""
+    words = [word for word in arguments[1:] if word not in ("--overwrite", "--resume")]
+    return shlex.join(["blip2cli", *words, "--resume"])
 
 
 def _errors_file(out: str | None) -> str:

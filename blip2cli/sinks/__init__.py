@@ -3,47 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import BinaryIO, TextIO
 
 from blip2cli.options import OutputOptions
-from blip2cli.sinks.base import Column, RowSchema, Sink
+from blip2cli.sinks.base import Column, RowSchema, Sink, disk_errors
 from blip2cli.sinks.errors import ErrorFile, ErrorLines, ErrorSink, NoErrors
+from blip2cli.sinks.errors_journal import ErrorJournal, read_errors
+from blip2cli.sinks.journal import Journal, RowCount, check_settings
 from blip2cli.sinks.jsonl import JsonlSink
+from blip2cli.sinks.lock import OutputLock
 from blip2cli.sinks.paths import OutputPaths, check_output, known_suffix, to_stdout
 from blip2cli.sinks.stdout import StdoutSink
 
 __all__ = [
     "Column",
     "ErrorSink",
+    "OutputLock",
+    "Resumed",
     "RowSchema",
     "Sink",
     "check_output",
+    "check_settings",
     "open_errors",
     "open_sink",
+    "read_output",
+    "to_stdout",
 ]
 
 _Settings = Mapping[str, object]
 
 
-def _jsonl(paths: OutputPaths, schema: RowSchema, settings: _Settings) -> Sink:
-    return JsonlSink(paths, schema, settings, compress=False)
+def _jsonl(
+    paths: OutputPaths, schema: RowSchema, settings: _Settings, journal: Journal | None
+) -> Sink:
+    return JsonlSink(paths, schema, settings, paths.compressed, journal)
 
 
-def _jsonl_gz(paths: OutputPaths, schema: RowSchema, settings: _Settings) -> Sink:
-    return JsonlSink(paths, schema, settings, compress=True)
-
-
-def _parquet(paths: OutputPaths, schema: RowSchema, settings: _Settings) -> Sink:
+def _parquet(
+    paths: OutputPaths, schema: RowSchema, settings: _Settings, journal: Journal | None
+) -> Sink:
     from blip2cli.sinks.parquet import ParquetSink  # pyarrow takes a while to import
 
-    return ParquetSink(paths, schema, settings)
+    return ParquetSink(paths, schema, settings, journal)
 
 
-WRITERS: dict[str, Callable[[OutputPaths, RowSchema, _Settings], Sink]] = {
-    ".jsonl": _jsonl,
-    ".jsonl.gz": _jsonl_gz,
-    ".parquet": _parquet,
+def _read_jsonl(paths: OutputPaths, row_count: RowCount) -> Journal | None:
+    from blip2cli.sinks.jsonl_journal import read_jsonl
+
+    return read_jsonl(paths, paths.compressed, row_count)
+
+
+def _read_parquet(paths: OutputPaths, row_count: RowCount) -> Journal | None:
+    from blip2cli.sinks.parquet_journal import read_parquet
+
+    return read_parquet(paths, row_count)
+
+
+@dataclass(frozen=True)
+class _Format:
+    write: Callable[[OutputPaths, RowSchema, _Settings, Journal | None], Sink]
+    read: Callable[[OutputPaths, RowCount], Journal | None]
+
+
+FORMATS: dict[str, _Format] = {
+    ".jsonl": _Format(_jsonl, _read_jsonl),
+    ".jsonl.gz": _Format(_jsonl, _read_jsonl),
+    ".parquet": _Format(_parquet, _read_parquet),
 }
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What an output and its neighbour for failures hold already."""
+
+    rows: Journal
+    errors: ErrorJournal | None
+    path: str
+
+    def complete(self) -> None:
+        """Mend what a crash left, when nothing is left to do. Raises RunError."""
+        with disk_errors(self.path, "nothing of it was lost"):
+            self.rows.complete()
+            if self.errors is not None:
+                self.errors.complete()
+
+
+def read_output(options: OutputOptions, row_count: RowCount) -> Resumed | None:
+    """What there is to go on with; None without ``options.resume`` or without an output.
+
+    Raises OutputError when what is there cannot be gone on with.
+    """
+    if not options.resume or to_stdout(options):
+        return None
+    paths = OutputPaths.of(options.out or "")
+    rows = FORMATS[known_suffix(paths.final) or ""].read(paths, row_count)
+    if rows is None:
+        return None
+    errors = read_errors(paths, rows.done) if options.errors == "file" else None
+    return Resumed(rows, errors, paths.final)
 
 
 def open_sink(
@@ -51,8 +109,11 @@ def open_sink(
     columns: Sequence[Column],
     settings: Mapping[str, object],
     stdout: BinaryIO,
+    journal: Journal | None = None,
 ) -> Sink:
     """Return the writer for ``options.out``; nothing is created before the first rows.
+
+    ``journal`` is that of the output that is there, to go on with it.
 
     ``columns`` are the task's own. With ``options.errors == "inline"`` there is a last column
     ``error``, and rows for failed images come from ``RowSchema.failed``. Raises OutputError for
@@ -62,14 +123,16 @@ def open_sink(
     schema = RowSchema.of(columns, inline_errors=options.errors == "inline")
     if to_stdout(options):
         return StdoutSink(stdout, schema)
-    out = options.out or ""
-    return WRITERS[known_suffix(out) or ""](OutputPaths.of(out), schema, settings)
+    paths = OutputPaths.of(options.out or "")
+    return FORMATS[known_suffix(paths.final) or ""].write(paths, schema, settings, journal)
 
 
-def open_errors(options: OutputOptions, stderr: TextIO) -> ErrorSink:
+def open_errors(
+    options: OutputOptions, stderr: TextIO, journal: ErrorJournal | None = None
+) -> ErrorSink:
     """Return the place for failed images; see ``errors``."""
     if options.errors == "inline":
         return NoErrors()
     if to_stdout(options):
         return ErrorLines(stderr)
-    return ErrorFile(OutputPaths.of(options.out or ""))
+    return ErrorFile(OutputPaths.of(options.out or ""), journal)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -59,7 +60,10 @@ def write_file(temporary: str, final: str, data: bytes) -> None:
 
 
 def remove(*paths: str) -> None:
-    """Remove those of the files that exist, lastingly. All lie in the same folder."""
+    """Remove those of the files that exist, lastingly. All lie in the same folder.
+
+    The order in which a power cut may find them removed is not said.
+    """
     removed = False
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
@@ -67,6 +71,26 @@ def remove(*paths: str) -> None:
             removed = True
     if removed:
         sync_folder(os.path.dirname(paths[0]))
+
+
+def link(path: str, other: str, temporary: str) -> None:
+    """Give the file ``path`` the second name ``other``, lastingly.
+
+    Where the file system knows no second names the file is copied.
+    """
+    try:
+        os.link(path, other)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+            raise
+        with open(path, "rb") as source, open(temporary, "wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+            copy.flush()
+            os.fsync(copy.fileno())
+        os.replace(temporary, other)
+    sync_folder(os.path.dirname(other))
 
 
 def remove_quietly(path: str) -> None:

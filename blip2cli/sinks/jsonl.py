@@ -7,8 +7,11 @@ full disk, and then only the last one.
 
 The output appears with its first batch, in one step. With ``--overwrite`` the old file stays
 until then, so a run that fails before it has a row to show destroys nothing. Settings go into
-a hidden file beside the output. When an output is replaced, the old settings are removed before
-and the new ones written after, so that settings never stand beside rows they did not shape.
+a hidden file beside the output. They are written before the output takes its place, under another
+name and with the output's inode number, and renamed after; so whenever a crash comes between, it
+can be told which rows they belong to.
+
+A run that resumes has the journal mend the file with its first batch, and appends.
 
 Gzip: a file of several gzip members, which every gzip reader takes as one. Each batch is flushed,
 so that it can be read back after a crash; members end at commits and every ``MEMBER_BYTES``.
@@ -25,6 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from blip2cli.errors import RunError
 from blip2cli.sinks import durable
 from blip2cli.sinks.base import RowSchema, disk_errors
+from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.text import to_json
 
@@ -36,11 +40,18 @@ class JsonlSink:
     """Writes one JSON object per line."""
 
     def __init__(
-        self, paths: OutputPaths, schema: RowSchema, settings: Mapping[str, object], compress: bool
+        self,
+        paths: OutputPaths,
+        schema: RowSchema,
+        settings: Mapping[str, object],
+        compress: bool,
+        journal: Journal | None = None,
     ) -> None:
+        """``journal`` is that of an output that is there, to go on with it."""
         self._paths = paths
         self._schema = schema
         self._settings = settings
+        self._journal = journal
         self._packer = _Gzip() if compress else _Plain()
         self._descriptor: int | None = None
         self._end = 0  # bytes of whole lines
@@ -63,7 +74,7 @@ class JsonlSink:
             self._sync()
 
     def close(self) -> None:
-        """Commit; an output without rows is an empty file."""
+        """Commit; a new output without rows is an empty file."""
         if self._descriptor is None:
             self._append(self._packer.pack(b""), 0)
         self.commit()
@@ -87,8 +98,12 @@ class JsonlSink:
             raise RunError(f"Writing {self._paths.final!r} failed before; nothing was added.")
         with self._reporting():
             if self._descriptor is None:
-                self._create(data)
-                self._safe_rows = rows
+                if self._journal is None:
+                    self._create(data)
+                    self._safe_rows = rows
+                else:
+                    self._go_on(self._journal)
+                    self._extend(data)
             else:
                 self._extend(data)
         self._rows += rows
@@ -100,14 +115,19 @@ class JsonlSink:
         self._descriptor = durable.open_new(paths.temporary)
         durable.write_all(self._descriptor, data)
         os.fsync(self._descriptor)
-        meta = to_json({"settings": self._settings}) + b"\n"
-        if os.path.lexists(paths.final):
-            durable.remove(paths.meta)
-            durable.rename_into_place(paths.temporary, paths.final)
-            durable.write_file(paths.hidden(".meta.tmp"), paths.meta, meta)
-        else:
-            durable.write_file(paths.hidden(".meta.tmp"), paths.meta, meta)
-            durable.rename_into_place(paths.temporary, paths.final)
+        inode = os.fstat(self._descriptor).st_ino
+        meta = to_json({"settings": self._settings, "inode": inode}) + b"\n"
+        durable.write_file(paths.hidden(".meta.tmp"), paths.next_meta, meta)
+        durable.rename_into_place(paths.temporary, paths.final)
+        durable.rename_into_place(paths.next_meta, paths.meta)
+        self._synced = time.monotonic()
+
+    def _go_on(self, journal: Journal) -> None:
+        """Open the output that is there behind its last whole image."""
+        journal.complete()
+        self._descriptor = os.open(self._paths.final, os.O_WRONLY)
+        self._end = os.lseek(self._descriptor, 0, os.SEEK_END)
+        self._rows = self._safe_rows = journal.rows
         self._synced = time.monotonic()
 
     def _extend(self, data: bytes) -> None:

@@ -6,6 +6,11 @@ Each is committed durably. ``close`` merges them row group by row group into one
 it into place: the output is absent or complete. With ``--overwrite`` the old output stays until
 that moment.
 
+A run that resumes goes on behind the last part. An output that is complete becomes the first part
+itself, by a second name, and stays in place until the new one replaces it. So where there are
+parts, they are the rows; a merge that was cut short is done again. Parts are removed the first one
+first: without it, the others are known to be left over.
+
 Types: strings UTF-8 (see ``text`` for names that are not), int64, float64, embeddings
 ``fixed_size_list<float32>``, texts and choices as lists of structs. The settings are JSON under
 the key ``blip2cli`` of the file's key-value metadata.
@@ -25,6 +30,7 @@ import pyarrow.parquet as pq
 from blip2cli.errors import RunError
 from blip2cli.sinks import durable
 from blip2cli.sinks.base import LIST_FIELDS, Column, RowSchema, disk_errors
+from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.text import to_json, to_utf8
 
@@ -41,15 +47,21 @@ class ParquetSink:
     """Writes one Parquet file."""
 
     def __init__(
-        self, paths: OutputPaths, schema: RowSchema, settings: Mapping[str, object]
+        self,
+        paths: OutputPaths,
+        schema: RowSchema,
+        settings: Mapping[str, object],
+        journal: Journal | None = None,
     ) -> None:
+        """``journal`` is that of an output that is there, to go on with it."""
         self._paths = paths
         self._rows_schema = schema
         self._schema = arrow_schema(schema, settings)
         self._batches: list[pa.RecordBatch] = []  # not yet in a part
         self._since = 0.0  # when the first of them came, on the monotonic clock
-        self._parts: list[str] = []
-        self._safe_rows = 0
+        self._parts: list[str] | None = None  # None: what is there was not looked at yet
+        self._journal = journal
+        self._safe_rows = journal.rows if journal else 0
         self._failed = False
 
     def write(self, rows: Sequence[Mapping[str, object]]) -> None:
@@ -80,8 +92,8 @@ class ParquetSink:
         with _writer(buffer, self._schema) as writer:
             writer.write_table(table)
         with self._reporting():
-            if not self._parts:
-                durable.remove(*self._paths.parts())  # of an earlier run; the user said overwrite
+            if self._parts is None:
+                self._parts = self._first_parts()
             path = self._paths.part(len(self._parts))
             durable.write_file(self._paths.temporary, path, buffer.getvalue().to_pybytes())
         self._parts.append(path)
@@ -92,15 +104,9 @@ class ParquetSink:
         """Merge all parts into the output."""
         self.commit()
         with self._reporting():
-            temporary = self._paths.temporary
-            with open(temporary, "wb") as file:
-                with _writer(file, self._schema) as writer:
-                    for group in _groups(self._parts, self._schema, _group_rows(self._rows_schema)):
-                        writer.write_table(group, row_group_size=len(group))
-                file.flush()
-                os.fsync(file.fileno())
-            durable.rename_into_place(temporary, self._paths.final)
-            durable.remove(*self._paths.parts())
+            if self._parts is None:
+                self._parts = self._first_parts()
+            merge(self._paths, self._parts, self._schema)
 
     def abort(self) -> None:
         """Commit what is there if that can be done; parts stay beside the output."""
@@ -108,6 +114,18 @@ class ParquetSink:
             if not self._failed:
                 self.commit()
         durable.remove_quietly(self._paths.temporary)
+
+    def _first_parts(self) -> list[str]:
+        """The parts to go on with; those of an earlier run are removed if there is no journal."""
+        paths = self._paths
+        parts = paths.parts()
+        if self._journal is None or not parts:
+            remove_parts(paths)
+            parts = []
+        if self._journal is not None and not parts:
+            durable.link(paths.final, paths.part(0), paths.temporary)
+            parts = [paths.part(0)]
+        return parts
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -122,6 +140,24 @@ class ParquetSink:
         except BaseException:
             self._failed = True
             raise
+
+
+def merge(paths: OutputPaths, parts: Sequence[str], schema: pa.Schema) -> None:
+    """Put the rows of ``parts`` together in the output, and remove the parts. Raises OSError."""
+    with open(paths.temporary, "wb") as file:
+        with _writer(file, schema) as writer:
+            for group in _groups(parts, schema, _group_rows(schema)):
+                writer.write_table(group, row_group_size=len(group))
+        file.flush()
+        os.fsync(file.fileno())
+    durable.rename_into_place(paths.temporary, paths.final)
+    remove_parts(paths)
+
+
+def remove_parts(paths: OutputPaths) -> None:
+    """Remove all parts, the first one before the others, lastingly."""
+    durable.remove(paths.part(0))
+    durable.remove(*paths.every_part())
 
 
 def arrow_schema(schema: RowSchema, settings: Mapping[str, object]) -> pa.Schema:
@@ -175,9 +211,11 @@ def _writer(where: Any, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(where, schema, compression="zstd", use_dictionary=not plain)
 
 
-def _group_rows(schema: RowSchema) -> int:
+def _group_rows(schema: pa.Schema) -> int:
     """Rows per group, from the schema alone: the file does not depend on where parts ended."""
-    row_bytes = 256 + sum(4 * (column.size or 0) for column in schema.columns)
+    row_bytes: int = 256 + sum(
+        4 * field.type.list_size for field in schema if pa.types.is_fixed_size_list(field.type)
+    )
     return max(1, min(GROUP_ROWS, GROUP_BYTES // row_bytes))
 
 

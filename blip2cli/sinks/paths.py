@@ -1,8 +1,9 @@
 """The names of an output and of the files beside it, and the checks before a run.
 
 For ``photos/captions.jsonl``: ``captions.errors.jsonl`` (failed images), and hidden, so that
-data-set loaders pass them over: ``.captions.jsonl.meta.json`` (settings), ``.captions.jsonl.tmp``
-and, for Parquet, ``.captions.parquet.part-000000`` and so on.
+data-set loaders pass them over: ``.captions.jsonl.meta.json`` (settings), while a run lasts
+``.captions.jsonl.lock`` and temporary files and, for Parquet, ``.captions.parquet.part-000000`` and
+so on.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ class OutputPaths:
         """The folder that holds everything."""
         return os.path.dirname(self.final)
 
+    @property
+    def compressed(self) -> bool:
+        """Whether the output is gzipped."""
+        return self.final.lower().endswith(".gz")
+
     def hidden(self, ending: str) -> str:
         """The path of a hidden companion."""
         return os.path.join(self.folder, f".{os.path.basename(self.final)}{ending}")
@@ -49,9 +55,19 @@ class OutputPaths:
         return self.hidden(".tmp")
 
     @property
+    def lock(self) -> str:
+        """What a run holds while it writes (see ``lock``)."""
+        return self.hidden(".lock")
+
+    @property
     def meta(self) -> str:
         """The settings beside a JSONL file."""
         return self.hidden(".meta.json")
+
+    @property
+    def next_meta(self) -> str:
+        """The settings of a JSONL file that is about to take its place."""
+        return self.hidden(".meta.next")
 
     @property
     def errors(self) -> str:
@@ -65,7 +81,16 @@ class OutputPaths:
         return self.hidden(f"{_PART}{number:06d}")
 
     def parts(self) -> list[str]:
-        """The committed pieces that exist, in order."""
+        """The committed pieces, in order.
+
+        Without the first one, the others are what a finished merge had no time to remove: none
+        counts.
+        """
+        parts = self.every_part()
+        return parts if parts[:1] == [self.part(0)] else []
+
+    def every_part(self) -> list[str]:
+        """All files with the name of a piece, in order."""
         prefix = os.path.basename(self.hidden(_PART))
         with os.scandir(self.folder) as scan:
             found = [
@@ -89,7 +114,14 @@ def to_stdout(options: OutputOptions) -> bool:
 
 def check_output(options: OutputOptions) -> None:
     """Raise OutputError now for what would keep the output from being written later."""
+    if options.resume and options.overwrite:
+        raise OutputError(
+            "--resume and --overwrite contradict each other: the first goes on with what is "
+            "there, the second replaces it; give one."
+        )
     if to_stdout(options):
+        if options.resume:
+            raise OutputError("--resume needs a file to go on with; name it with -o.")
         return
     out = options.out or ""
     if os.path.isdir(out):
@@ -108,17 +140,16 @@ def check_output(options: OutputOptions) -> None:
     if os.path.lexists(paths.final):
         if not os.path.isfile(paths.final):
             raise OutputError(f"The output {out!r} is not a regular file; choose another name.")
-        if not options.overwrite:
+        if not (options.overwrite or options.resume):
             raise OutputError(
-                f"The output {out!r} exists already; choose another name, "
-                "or add --overwrite to replace it."
+                f"The output {out!r} exists already; add --resume to go on with it, --overwrite "
+                "to replace it, or choose another name."
             )
-    elif not options.overwrite and paths.parts():
+    elif not (options.overwrite or options.resume) and paths.parts():
         raise OutputError(
-            f"An unfinished run left rows for {out!r} beside it; choose another name, "
-            "or add --overwrite to start anew without them."
+            f"An unfinished run left rows for {out!r} beside it; add --resume to go on with them, "
+            "--overwrite to start anew without them, or choose another name."
         )
-    _try_writing(paths, out)
 
 
 def _suffix_advice(out: str) -> str:
@@ -136,17 +167,3 @@ def _suffix_advice(out: str) -> str:
         meant = next(iter(difflib.get_close_matches(suffix, SUFFIXES, n=1)), None)
     hint = f"; did you mean {meant}?" if meant else "."
     return f"The output {out!r} has the unknown suffix {suffix!r}, {known}{hint}"
-
-
-def _try_writing(paths: OutputPaths, out: str) -> None:
-    # Really creating a file also finds read-only file systems and full quotas, which the
-    # permission bits do not tell.
-    probe = paths.hidden(f".probe-{os.getpid()}")
-    try:
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        os.unlink(probe)
-    except OSError as error:
-        raise OutputError(
-            f"No file can be created in the folder of the output {out!r} "
-            f"({error.strerror}); choose another folder."
-        ) from None

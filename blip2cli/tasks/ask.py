@@ -114,6 +114,9 @@ class AskTask:
             )
         return rows
 
+    def row_count(self, file_name: str) -> int:
+        return len(self.questions.of(file_name))
+
     def failed_rows(self, item: Loaded) -> list[Row]:
         return [
             blank(item, self.columns)

@@ -47,6 +47,9 @@ class Task(Protocol):
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
         """Complete rows of the batch's good images, in order."""
 
+    def row_count(self, file_name: str) -> int:
+        """How many rows the image of this name has, good or failed."""
+
     def failed_rows(self, item: Loaded) -> list[Row]:
         """Rows of one image that could not be used: the task's columns are null."""
 

@@ -63,5 +63,8 @@ class CaptionTask:
             rows.append(row)
         return rows
 
+    def row_count(self, file_name: str) -> int:
+        return 1
+
     def failed_rows(self, item: Loaded) -> list[Row]:
         return [blank(item, self.columns)]

@@ -98,6 +98,9 @@ class EmbedTask:
             for item, vector in zip(items, vectors, strict=True)
         ]
 
+    def row_count(self, file_name: str) -> int:
+        return 1
+
     def failed_rows(self, item: Loaded) -> list[Row]:
         return [blank(item, self.columns) | {"kind": self.kind}]
 

@@ -6,8 +6,14 @@ import re
 
 import pytest
 
-from blip2cli.cli.console import Console, duration, progress_line, summary_lines
-from blip2cli.events import Failed, Finished, ModelReady, Progress, Started, Summary
+from blip2cli.cli.console import (
+    Console,
+    duration,
+    progress_line,
+    resumed_lines,
+    summary_lines,
+)
+from blip2cli.events import Failed, Finished, ModelReady, Progress, Resumed, Started, Summary
 
 SUMMARY = Summary(
     task="ask",
@@ -16,6 +22,7 @@ SUMMARY = Summary(
     done=10,
     failed=2,
     skipped=1,
+    already=0,
     rows=20,
     seconds=90.0,
     load_seconds=2.0,
@@ -59,6 +66,30 @@ def test_the_summary_holds_every_figure() -> None:
     assert len(summary_lines(dataclasses.replace(SUMMARY, failed=0), "x")) == 1
     interrupted = dataclasses.replace(SUMMARY, exit_code=143)
     assert summary_lines(interrupted)[1].startswith("Interrupted; ")
+    assert (
+        ", 1 skipped, 7 done before; " in summary_lines(dataclasses.replace(SUMMARY, already=7))[0]
+    )
+
+
+def test_a_run_that_stopped_early_says_how_to_go_on() -> None:
+    again = "blip2cli ask photos -o out.jsonl --resume"
+    for code, why in ((143, "Interrupted; "), (4, "The time of --max-duration is up; ")):
+        stopped = dataclasses.replace(SUMMARY, exit_code=code)
+        lines = summary_lines(stopped, None, again)
+        assert lines[1].startswith(why)
+        assert lines[2] == f"Go on with: {again}"
+    assert len(summary_lines(SUMMARY, None, again)) == 1
+
+
+def test_going_on_says_what_is_there() -> None:
+    assert resumed_lines(Resumed(1, 0, 0, None)) == ["Going on: 1 image done before."]
+    assert resumed_lines(Resumed(9, 2, 0, "0.0.9")) == [
+        "Going on: 9 images done before, 2 failed before (--retry-errors tries them again).",
+        "Note: the rows so far were written by blip2cli 0.0.9.",
+    ]
+    assert resumed_lines(Resumed(9, 0, 2, None)) == [
+        "Going on: 9 images done before, 2 that failed are tried again."
+    ]
 
 
 def talk(*, quiet: bool = False, verbosity: int = 0, model: str = "tiny") -> str:

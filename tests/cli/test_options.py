@@ -11,6 +11,8 @@ import typer
 from blip2cli.cli import app as application
 from blip2cli.cli.app import call
 from blip2cli.cli.expand import expand
+from blip2cli.cli.resuming import most_errors, seconds
+from blip2cli.errors import OptionError
 from blip2cli.options import DecodeOptions, ModelOptions, OutputOptions, SourceOptions
 
 Caught = list[Any]
@@ -48,6 +50,11 @@ VALUES = {
     "--workers": ("0", "loader.workers", 0),
     "--limit": ("7", "source.limit", 7),
     "--overwrite": (None, "output.overwrite", True),
+    "--resume": (None, "output.resume", True),
+    "--retry-errors": (None, "output.retry_errors", True),
+    "--max-errors": ("5%", "limits.max_errors", 0.05),
+    "--max-duration": ("1h30m", "limits.max_duration", 5400.0),
+    "--log-json": (None, "report.log_json", True),
     "--output": ("o.jsonl", "output.out", "o.jsonl"),
     "--errors": ("inline", "output.errors", "inline"),
     "--summary": ("s.json", "output.summary", "s.json"),
@@ -86,6 +93,46 @@ def test_an_option_and_its_variable_mean_the_same(
     monkeypatch.setenv("BLIP2CLI_" + option[2:].replace("-", "_").upper(), value or "1")
     assert call(["caption", "x"]) == 0
     assert [look(path, found) for found in built] == [expected, expected]
+
+
+def test_retrying_goes_on_with_what_is_there(built: Caught) -> None:
+    assert call(["caption", "x", "--retry-errors"]) == 0
+    assert built[0][1].output.resume
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("1d2h3m4s", 93784), ("0.5", 0.5)],
+)
+def test_times_are_read_as_people_write_them(text: str, value: float) -> None:
+    assert seconds(text) == value
+
+
+def test_numbers_of_errors_and_shares_are_told_apart() -> None:
+    assert [most_errors(text) for text in ("0", "10", "5%", "2.5%", "100%")] == [
+        0,
+        10,
+        0.05,
+        0.025,
+        1.0,
+    ]
+    assert isinstance(most_errors("1"), int)
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [
+        ("--max-duration", "soon"),
+        ("--max-duration", "0"),
+        ("--max-duration", "1h 5"),
+        ("--max-errors", "-1"),
+        ("--max-errors", "101%"),
+        ("--max-errors", "few"),
+    ],
+)
+def test_limits_that_cannot_be_read_are_refused(option: str, wrong: str) -> None:
+    with pytest.raises(OptionError, match=option):
+        seconds(wrong) if option == "--max-duration" else most_errors(wrong)
 
 
 def test_length_penalty_and_candidates_need_beams(built: Caught) -> None:

@@ -138,7 +138,7 @@ def test_row_groups_do_not_depend_on_the_parts(
 
 def test_row_groups_of_large_embeddings_are_bounded() -> None:
     schema = parquet.RowSchema.of((Column("e", "embedding", 32 * 768),), inline_errors=False)
-    rows = parquet._group_rows(schema)
+    rows = parquet._group_rows(parquet.arrow_schema(schema, SETTINGS))
     assert rows * 4 * 32 * 768 <= parquet.GROUP_BYTES
     assert rows > 100
 

@@ -78,10 +78,6 @@ def test_folders(tmp_path: Path) -> None:
     assert "not a regular file" in refusal(tmp_path / "pipe.jsonl", overwrite=True)
 
 
-def test_a_folder_where_nothing_can_be_created() -> None:
-    assert "No file can be created" in refusal("/proc/out.jsonl")  # not even by root
-
-
 def test_companions(tmp_path: Path) -> None:
     paths = OutputPaths.of(f"{tmp_path}/metadata.jsonl.gz")
     folder = str(paths.folder)
@@ -91,7 +87,10 @@ def test_companions(tmp_path: Path) -> None:
     for number in (10, 2, 1_000_000):
         Path(paths.part(number)).touch()
     (tmp_path / ".metadata.jsonl.gz.part-x").touch()
-    assert paths.parts() == [paths.part(2), paths.part(10), paths.part(1_000_000)]
+    leftover = [paths.part(2), paths.part(10), paths.part(1_000_000)]
+    assert (paths.parts(), paths.every_part()) == ([], leftover)  # the first part is gone
+    Path(paths.part(0)).touch()
+    assert paths.parts() == [paths.part(0), *leftover]
 
 
 def test_a_linked_output_is_written_where_it_leads(tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""What an output holds already, read from the output itself: there is no second book-keeping.
+
+A run that resumes asks for the journal, passes over the images in it and goes on behind its last
+row. Nothing is changed by reading it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from blip2cli.errors import OutputError
+
+# How many rows one image has, by its name.
+RowCount = Callable[[str], int]
+
+_FLAGS = {
+    "num_return": "--num-captions",
+    "prompt": "--prompt",
+    "questions": "-q",
+    "questions_file": "--questions",
+    "task": "the command",
+}
+
+
+class Names:
+    """A set of file names that holds 16 bytes of each, whatever its length.
+
+    The digests are BLAKE2's: two names out of a billion share one with a chance of 1e-21.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._digests: set[bytes] = set()
+        for name in names:
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        """Put ``name`` in."""
+        self._digests.add(_digest(name))
+
+    def discard(self, name: str) -> None:
+        """Take ``name`` out, if it is in."""
+        self._digests.discard(_digest(name))
+
+    def __contains__(self, name: str) -> bool:
+        return _digest(name) in self._digests
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _nothing() -> None:
+    """What is whole needs no mending."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The images of an output that have all their rows."""
+
+    done: Names = field(default_factory=Names)
+    rows: int = 0
+    settings: Mapping[str, object] | None = None  # None: they are not known
+    # Mends what a crash left, so that the output is whole as it is. To be called when nothing is
+    # left to do; a writer that goes on does it by itself. Raises OSError.
+    complete: Callable[[], None] = _nothing
+
+
+class RowNames:
+    """Gathers the names of rows that come in order, and knows which images are whole.
+
+    Only the last image can lack rows: images are written one after the other. ``place`` is any
+    number that grows, such as an offset in the file.
+    """
+
+    def __init__(self, row_count: RowCount) -> None:
+        self.done = Names()
+        self.rows = 0  # of whole images
+        self.whole_until = 0  # the place behind the last whole image
+        self._row_count = row_count
+        self._name: str | None = None
+        self._count = 0
+        self._place = 0
+
+    def add(self, name: str, place: int) -> None:
+        """One more row, which ends at ``place``."""
+        if name != self._name:
+            self._finish()
+            self._name, self._count = name, 0
+        self._count += 1
+        self._place = place
+
+    def end(self) -> None:
+        """No more rows: decide about the last image."""
+        if self._name is not None and self._count >= self._row_count(self._name):
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._name is not None:
+            self.done.add(self._name)
+            self.rows += self._count
+            self.whole_until = self._place
+
+
+def check_settings(
+    out: str, before: Mapping[str, object] | None, now: Mapping[str, object]
+) -> None:
+    """Raise OutputError, naming the setting, when rows made now would not fit those from before.
+
+    Only settings in ``now`` are compared, so a part of them can be checked before a model is
+    loaded. The version is not: a new release must not end a job that runs every night.
+    """
+    if before is None:
+        raise OutputError(
+            f"--resume: the settings of {out!r} are not known, because they lay in a hidden file "
+            "beside it that is gone; choose another name, or add --overwrite instead."
+        )
+    for key, value in now.items():
+        if key != "version" and before.get(key) != value:
+            raise OutputError(
+                f"--resume: {out!r} was made with {_flag(key)} {_shown(before.get(key))}, not "
+                f"{_shown(value)}; give the same settings, or choose another output."
+            )
+
+
+def _flag(key: str) -> str:
+    return _FLAGS.get(key, "--" + key.replace("_", "-"))
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, list):
+        return ", ".join(map(repr, value))
+    return str(value)

@@ -1,0 +1,327 @@
+"""Going on with outputs: what a crash may leave, and what is made of it."""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blip2cli.errors import ImageError, OutputError
+from blip2cli.options import OutputOptions
+from blip2cli.sinks import Resumed, Sink, open_errors, open_sink, read_output
+from blip2cli.sinks.journal import Names, check_settings
+from blip2cli.sinks.paths import OutputPaths
+from tests.sinks.helpers import COLUMNS, FORMATS, SETTINGS, listing, put, read, row
+
+BROKEN = ImageError("truncated", "The file ends early.")
+
+
+def resume(path: Path, per_image: int = 1, **options: Any) -> tuple[Resumed | None, Sink]:
+    """What is there, and a sink that goes on with it."""
+    output = OutputOptions(str(path), resume=True, **options)
+    resumed = read_output(output, lambda name: per_image)
+    journal = resumed.rows if resumed else None
+    return resumed, open_sink(output, COLUMNS, SETTINGS, None, journal)  # type: ignore[arg-type]
+
+
+def names(*numbers: int) -> list[str]:
+    return [f"{number:04d}.png" for number in numbers]
+
+
+def test_names_are_told_apart_whatever_they_hold() -> None:
+    some = ["a.png", "a.png ", "ä.png", "\udce4.png", "line\nbreak.png", ""]
+    held = Names(some)
+    assert all(name in held for name in some)
+    assert "b.png" not in held
+    held.discard("a.png")
+    assert "a.png" not in held
+    assert len(held) == 5
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_rows_follow_those_of_the_stopped_run(tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out.{suffix}"
+    _, sink = resume(out)
+    put(sink, row(0), row(1))
+    sink.abort()
+    resumed, sink = resume(out)
+    assert resumed is not None
+    assert all(name in resumed.rows.done for name in names(0, 1))
+    assert (len(resumed.rows.done), resumed.rows.rows) == (2, 2)
+    assert resumed.rows.settings == SETTINGS
+    sink.write([row(2)])
+    sink.close()
+    assert read(out) == [row(0), row(1), row(2)]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_finished_output_grows(tmp_path: Path, suffix: str) -> None:
+    out, whole = tmp_path / f"out.{suffix}", tmp_path / f"whole.{suffix}"
+    for numbers in ((0, 1), (2,), (3, 4)):
+        _, sink = resume(out)
+        sink.write([row(n) for n in numbers])
+        sink.close()
+        assert ".out." not in " ".join(listing(tmp_path) - {f".out.{suffix}.meta.json"})
+    _, sink = resume(whole)
+    sink.write([row(n) for n in range(5)])
+    sink.close()
+    assert read(out) == read(whole)
+    if suffix != "jsonl.gz":  # where members end depends on when rows came
+        assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
+def test_a_file_cut_at_any_byte_is_gone_on_with(tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out.{suffix}"
+    _, sink = resume(out)
+    for number in range(6):
+        sink.write([row(number, "ein Käfer\n" * (number % 3))])
+        if number % 2:
+            sink.commit()
+    sink.close()
+    whole, rows = out.read_bytes(), read(out)
+    for end in range(len(whole)):
+        out.write_bytes(whole[:end])
+        resumed, sink = resume(out)
+        assert resumed is not None
+        left = [r for r in rows if r["file_name"] not in resumed.rows.done]
+        assert len(resumed.rows.done) + len(left) == 6
+        sink.write(left)
+        sink.close()
+        assert read(out) == rows, end
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
+def test_an_image_without_all_its_rows_is_run_again(tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out.{suffix}"
+    _, sink = resume(out, per_image=2)
+    put(sink, row(0), row(0), row(1), row(1), row(2))
+    sink.abort()
+    resumed, sink = resume(out, per_image=2)
+    assert resumed is not None
+    assert (len(resumed.rows.done), resumed.rows.rows) == (2, 4)
+    assert names(2)[0] not in resumed.rows.done
+    sink.write([row(2), row(2)])
+    sink.close()
+    assert read(out) == [row(n) for n in (0, 0, 1, 1, 2, 2)]
+
+
+def test_reading_the_journal_changes_nothing(tmp_path: Path) -> None:
+    for suffix in FORMATS:
+        out = tmp_path / f"out.{suffix}"
+        _, sink = resume(out)
+        put(sink, row(0), row(1))
+        sink.abort()
+        if suffix != "parquet":
+            out.write_bytes(out.read_bytes()[:-3])
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        resume(out)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_completing_mends_the_end_when_nothing_is_left(tmp_path: Path) -> None:
+    for suffix in FORMATS:
+        out = tmp_path / f"out.{suffix}"
+        _, sink = resume(out)
+        put(sink, row(0), row(1))
+        sink.abort()
+        if suffix == "jsonl":
+            out.write_bytes(out.read_bytes() + b'{"file_name": "00')
+        if suffix == "jsonl.gz":
+            out.write_bytes(out.read_bytes() + zlib.compress(b"x", wbits=31)[:-4])
+        resumed, _ = resume(out)
+        assert resumed is not None
+        resumed.complete()
+        assert read(out) == [row(0), row(1)]
+        assert all("part" not in name and "tmp" not in name for name in listing(tmp_path))
+
+
+def test_lines_that_are_no_rows_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    _, sink = resume(out)
+    put(sink, row(0), row(1), row(2))
+    sink.close()
+    lines = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(lines[0] + b'{"caption": "no name"}\n' + lines[2])
+    with pytest.raises(OutputError, match=r"line 2 of .* is no row"):
+        resume(out)
+    out.write_bytes(lines[0] + lines[1] + b"\0" * 20 + b"\n")  # as a power cut may leave it
+    resumed, _ = resume(out)
+    assert resumed is not None
+    assert len(resumed.rows.done) == 2
+
+
+def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    out.write_bytes(b"PAR1 no, it is not")
+    with pytest.raises(OutputError, match="cannot be read as rows"):
+        resume(out)
+
+
+def test_an_output_without_its_settings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="settings of 'x' are not known"):
+        check_settings("x", None, SETTINGS)
+
+
+def test_a_setting_that_differs_is_named() -> None:
+    before = {"version": "0.1", "num_beams": 1, "prompt": None, "questions": ["a?"]}
+    check_settings("x", before, before | {"version": "0.2"})
+    with pytest.raises(OutputError, match="made with --num-beams 1, not 5;"):
+        check_settings("x", before, before | {"num_beams": 5})
+    with pytest.raises(OutputError, match="made with --prompt unset, not a photo of;"):
+        check_settings("x", before, before | {"prompt": "a photo of"})
+    with pytest.raises(OutputError, match=r"made with -q 'a\?', not 'b\?', 'c\?';"):
+        check_settings("x", before, before | {"questions": ["b?", "c?"]})
+
+
+def test_settings_belong_to_the_output_they_were_written_for(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    _, sink = resume(out)
+    put(sink, row(0))
+    sink.close()
+    paths = OutputPaths.of(str(out))
+    new = {"settings": {"model": "other"}, "inode": -1}  # its output did not come
+    Path(paths.next_meta).write_text(json.dumps(new))
+    resumed, _ = resume(out)
+    assert resumed is not None
+    assert resumed.rows.settings == SETTINGS
+    new["inode"] = out.stat().st_ino  # its output came, and then the power went
+    Path(paths.next_meta).write_text(json.dumps(new))
+    resumed, sink = resume(out)
+    assert resumed is not None
+    assert resumed.rows.settings == {"model": "other"}
+    sink.write([row(1)])
+    sink.close()
+    assert listing(tmp_path) == {"out.jsonl", ".out.jsonl.meta.json"}
+    assert json.loads(Path(paths.meta).read_text()) == new
+
+
+def test_parts_after_a_finished_merge_are_merged_again_or_dropped(tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    _, sink = resume(out)
+    put(sink, row(0))
+    put(sink, row(1))
+    parts = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    sink.close()
+    whole = out.read_bytes()
+    first, second = sorted(parts)
+    for left in ((first, second), (second,)):  # killed before, and while, parts were removed
+        for name in left:
+            (tmp_path / name).write_bytes(parts[name])
+        resumed, _ = resume(out)
+        assert resumed is not None
+        assert len(resumed.rows.done) == 2
+        resumed.complete()
+        assert out.read_bytes() == whole
+        assert listing(tmp_path) == {"out.parquet"}
+
+
+def test_an_output_stays_in_place_while_it_grows(tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    _, sink = resume(out)
+    put(sink, row(0))
+    sink.close()
+    _, sink = resume(out)
+    put(sink, row(1))
+    sink.abort()
+    assert read(out) == [row(0)]
+    resumed, sink = resume(out)
+    assert resumed is not None
+    assert all(name in resumed.rows.done for name in names(0, 1))
+    sink.close()
+    assert read(out) == [row(0), row(1)]
+    assert listing(tmp_path) == {"out.parquet"}
+
+
+def failures(out: Path, *failed: str, fixed: tuple[str, ...] = (), end: bool = True) -> set[str]:
+    """Go on with the failures beside ``out``; returns what counted as failed before."""
+    output = OutputOptions(str(out), resume=True)
+    resumed = read_output(output, lambda name: 1)
+    journal = resumed.errors if resumed else None
+    errors = open_errors(output, None, journal)  # type: ignore[arg-type]
+    for name in failed:
+        errors.write(name, BROKEN)
+    for name in fixed:
+        errors.succeeded(name)
+    errors.close() if end else errors.abort()
+    return set(journal.failed) if journal else set()
+
+
+def noted(out: Path) -> list[str]:
+    return [failure["file_name"] for failure in read(out.with_suffix(".errors.jsonl"))]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An output with one row."""
+    path = tmp_path / "out.jsonl"
+    _, sink = resume(path)
+    put(sink, row(0))
+    sink.close()
+    return path
+
+
+def test_failures_are_remembered(out: Path) -> None:
+    assert failures(out, "x.png", "y.png", end=False) == set()
+    assert failures(out, "z.png") == {"x.png", "y.png"}
+    assert noted(out) == ["x.png", "y.png", "z.png"]
+
+
+def test_a_torn_line_of_the_failures_is_cut_off(out: Path) -> None:
+    failures(out, "x.png", "y.png")
+    path = out.with_suffix(".errors.jsonl")
+    whole = path.read_bytes()
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        before = failures(out)
+        left = [name for name in ("x.png", "y.png") if name not in before]
+        path.write_bytes(whole[:end])
+        failures(out, *left)
+        assert path.read_bytes() == whole, end
+
+
+def test_what_succeeds_at_last_leaves_the_failures(out: Path) -> None:
+    failures(out, "x.png", "y.png", "z.png")
+    failures(out, "y.png", fixed=("x.png",))
+    assert noted(out) == ["z.png", "y.png"]
+    failures(out, fixed=("z.png", "y.png"))
+    assert not out.with_suffix(".errors.jsonl").exists()
+
+
+def test_a_retry_that_was_stopped_is_seen_by_its_rows(out: Path) -> None:
+    failures(out, "x.png", names(1)[0], "y.png")
+    _, sink = resume(out)
+    put(sink, row(1))  # it succeeded, and then the process was killed
+    assert failures(out) == {"x.png", "y.png"}
+    assert noted(out) == ["x.png", "y.png"]
+
+
+def test_failures_of_an_output_that_is_replaced_go_first(out: Path) -> None:
+    failures(out, "x.png")
+    errors = open_errors(OutputOptions(str(out), overwrite=True), None)  # type: ignore[arg-type]
+    errors.begin()
+    assert not out.with_suffix(".errors.jsonl").exists()
+
+
+def test_random_pieces_make_the_whole(tmp_path: Path) -> None:
+    chance = random.Random(0)
+    for suffix in FORMATS:
+        for trial in range(10):
+            out = tmp_path / f"{trial}.{suffix}"
+            done = 0
+            while done < 20:
+                resumed, sink = resume(out)
+                assert (len(resumed.rows.done) if resumed else 0) == done
+                for _ in range(chance.randrange(4)):
+                    size = min(chance.randrange(1, 6), 20 - done)
+                    sink.write([row(n) for n in range(done, done + size)])
+                    done += size
+                sink.close() if chance.random() < 0.3 else sink.abort()
+            resumed, _ = resume(out)
+            assert resumed is not None
+            resumed.complete()
+            assert read(out) == [row(n) for n in range(20)]
