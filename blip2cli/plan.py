@@ -45,6 +45,11 @@ class Plan:
         """Images passed over so far because an earlier run has dealt with them."""
         return self.selected.already
 
+    @property
+    def failed_before(self) -> int:
+        """Images that failed in an earlier run and are not tried again."""
+        return self.selected.failed_before
+
 
 def check_options(task: Task, options: RunOptions) -> None:
     """Raise ``UserError`` for what is wrong with the options, before anything is touched."""
@@ -95,6 +100,11 @@ class _Selected:
         self._retry = retry
         self.skipped = 0
         self.already = 0
+
+    @property
+    def failed_before(self) -> int:
+        errors = self._resumed.errors if self._resumed is not None else None
+        return 0 if errors is None or self._retry else len(errors.failed)
 
     def __iter__(self) -> Iterator[ImageRef]:
         return self

@@ -207,7 +207,7 @@ class _Job:
             return self.interrupts.exit_code
         if self.more:
             return EXIT_MORE_TO_DO
-        return EXIT_FAILED_IMAGES if self.tally.failed else 0
+        return EXIT_FAILED_IMAGES if self.tally.failed or self.plan.failed_before else 0
 
 
 class _Total:
@@ -233,12 +233,12 @@ class _Total:
 
 def _resumed(plan: Plan, options: RunOptions) -> events.Resumed:
     assert plan.resumed is not None
-    failed = len(plan.resumed.errors.failed) if plan.resumed.errors is not None else 0
     version = (plan.resumed.rows.settings or {}).get("version")
-    retried = failed if options.output.retry_errors else 0
+    errors = plan.resumed.errors
+    retried = len(errors.failed) if errors is not None and options.output.retry_errors else 0
     return events.Resumed(
         images=len(plan.resumed.rows.done),
-        failed=failed - retried,
+        failed=plan.failed_before,
         retried=retried,
         version=str(version) if version != __version__ else None,
     )
