@@ -23,6 +23,7 @@ from blip2cli.signals import Interrupted, Interrupts
 from blip2cli.sinks import check_output
 from blip2cli.sources import ImageRef, open_sources
 from blip2cli.tally import Tally
+from blip2cli.tasks.memory import WithinMemory
 from blip2cli.tasks.questions import check_names
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ def _work(
     """Take batches until the source ends or a signal asks to stop."""
     from blip2cli.images.loader import load_batches
 
+    within = WithinMemory(task, on_event)
     with load_batches(plan.refs, model.spec, options.loader) as batches:
         while interrupts.signum is None:
             with tally.timing("read"):
@@ -164,7 +166,7 @@ def _work(
             total.begin()
             with interrupts.shielded():
                 with tally.timing("model"):
-                    rows = task.rows(model, batch)
+                    rows, batch = within.rows(model, batch)
                 with tally.timing("write"):
                     out.write(rows, batch)
                 tally.rows += len(rows)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from blip2cli.events import Event, Failed, Finished, ModelReady, Progress, Started, Summary
+from blip2cli.events import Event, Failed, Finished, Halved, ModelReady, Progress, Started, Summary
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -57,6 +57,9 @@ class Console:
             case Failed():
                 if self.verbosity and self._failures:
                     self.say(f"{event.file_name}: {event.error_type}: {event.message}")
+            case Halved():
+                count = _count(event.batch_size)
+                self.say(f"Out of memory: going on with batches of {count}.")
             case Progress():
                 self._progress(event)
             case Finished():
