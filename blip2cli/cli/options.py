@@ -13,6 +13,7 @@ import typer
 
 from blip2cli.cli.expand import environment, lines_from_environment
 from blip2cli.errors import OptionError
+from blip2cli.images.limits import check_loading
 from blip2cli.options import (
     DEFAULT_MODEL,
     DecodeOptions,
@@ -147,6 +148,17 @@ class ModelFlags:
             show_default=False,
         ),
     ] = None
+    image_timeout: Annotated[
+        float | None,
+        option(
+            "--image-timeout",
+            metavar="SECONDS",
+            panel=MODEL,
+            help="Seconds one image may take to be read and decoded; slower ones fail. "
+            "\\[default: no limit]",
+            show_default=False,
+        ),
+    ] = None
 
     @property
     def options(self) -> ModelOptions:
@@ -154,7 +166,9 @@ class ModelFlags:
 
     @property
     def loader(self) -> LoaderOptions:
-        return LoaderOptions(self.batch_size, self.workers)
+        options = LoaderOptions(self.batch_size, self.workers, self.image_timeout)
+        check_loading(options)
+        return options
 
 
 @dataclass(frozen=True)

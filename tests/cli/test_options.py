@@ -48,6 +48,7 @@ VALUES = {
     "--dtype": ("bfloat16", "model.dtype", "bfloat16"),
     "--batch-size": ("4", "loader.batch_size", 4),
     "--workers": ("0", "loader.workers", 0),
+    "--image-timeout": ("2.5", "loader.image_timeout", 2.5),
     "--limit": ("7", "source.limit", 7),
     "--overwrite": (None, "output.overwrite", True),
     "--resume": (None, "output.resume", True),
