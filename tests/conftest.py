@@ -7,13 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
 
-from blip2cli.model.wrapper import Blip2
-from blip2cli.options import ModelOptions
-from tests.checkpoints import tiny_random_opt
+if TYPE_CHECKING:
+    from blip2cli.model.wrapper import Blip2
 
 COMMAND = Path(sys.executable).with_name("blip2cli")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -22,12 +22,17 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a small random BLIP-2, quick to load."""
+    from tests.checkpoints import tiny_random_opt  # most tests need no torch: they start at once
+
     return tiny_random_opt(tmp_path_factory.mktemp("random-opt"))
 
 
 @pytest.fixture(scope="session")
 def model(checkpoint: Path) -> Blip2:
     """The model of ``checkpoint``, loaded once, in float32 on the CPU."""
+    from blip2cli.model.wrapper import Blip2
+    from blip2cli.options import ModelOptions
+
     return Blip2.load(ModelOptions(str(checkpoint), device="cpu", dtype="float32"))
 
 
