@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from blip2cli.errors import OptionError
 from blip2cli.options import RunOptions
-from blip2cli.output import check_summary, run_settings
+from blip2cli.output import check_kept, check_summary, run_settings
 from blip2cli.sinks import Resumed, check_output, check_settings, read_output
 from blip2cli.sources import ImageRef, open_sources
 from blip2cli.tasks.questions import check_names
@@ -56,6 +56,7 @@ def check_options(task: Task, options: RunOptions) -> None:
     task.check(options.model.model)
     check_output(options.output)
     check_summary(options.output.summary)
+    check_kept(task, options)
 
 
 def prepare(task: Task, options: RunOptions, stdin: BinaryIO | None = None) -> Plan:
