@@ -148,8 +148,7 @@ def run_settings(task: Task, options: RunOptions, model: Blip2 | None = None) ->
     if model is not None:
         settings["dtype"] = str(model.dtype).removeprefix("torch.")
     settings["errors"] = options.output.errors
-    if options.source.keep:
-        settings["keep"] = list(options.source.keep)
+    settings["keep"] = list(options.source.keep)
     return settings | task.settings
 
 
