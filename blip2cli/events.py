@@ -53,6 +53,13 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Halved:
+    """Memory ran out; from here on so many images are run together at most."""
+
+    batch_size: int
+
+
+@dataclass(frozen=True)
 class Progress:
     """A batch is done and its rows are safe."""
 
@@ -93,5 +100,5 @@ class Finished:
     summary: Summary
 
 
-Event = Started | TookOver | Resumed | ModelReady | Failed | Progress | Finished
+Event = Started | TookOver | Resumed | ModelReady | Failed | Halved | Progress | Finished
 Listener = Callable[[Event], None]

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self, TextIO
 
 from blip2cli import __version__
-from blip2cli.errors import OutputError, RunError
+from blip2cli.errors import OptionError, OutputError, RunError
 from blip2cli.events import Summary
 from blip2cli.options import RunOptions
 from blip2cli.sinks import (
@@ -24,6 +24,7 @@ from blip2cli.sinks import (
     open_errors,
     open_sink,
 )
+from blip2cli.sources import kept_columns
 
 if TYPE_CHECKING:
     from blip2cli.images.loader import LoadedBatch
@@ -44,6 +45,7 @@ class Output:
     sink: Sink
     errors: ErrorSink
     inline: bool  # failures are rows with an ``error`` column
+    kept: tuple[str, ...] = ()  # columns of the source that are carried into the rows
     begun: bool = False  # a row was written
     closed: bool = False
 
@@ -62,20 +64,26 @@ class Output:
         settings = run_settings(task, options, model)
         if resumed is not None:
             check_settings(options.output.out or "", resumed.rows.settings, settings)
+        kept = tuple(Column(c.name, c.type) for c in kept_columns(options.source))
+        columns = (*kept, *task.columns)
         if opener is not None:
-            sink = opener(task.columns, settings)
+            sink = opener(columns, settings)
         else:
             journal = resumed.rows if resumed is not None else None
             stream = stdout or sys.stdout.buffer
-            sink = open_sink(options.output, task.columns, settings, stream, journal)
+            sink = open_sink(options.output, columns, settings, stream, journal)
         failures = resumed.errors if resumed is not None else None
         errors = open_errors(options.output, stderr or sys.stderr, failures)
-        return cls(task, sink, errors, options.output.errors == "inline")
+        inline = options.output.errors == "inline"
+        return cls(task, sink, errors, inline, options.source.keep)
 
     def write(self, rows: Sequence[Row], batch: LoadedBatch) -> None:
         """Write the batch's rows and failures."""
         if self.inline:
             rows = self._with_failures(rows, batch)
+        if self.kept:
+            kept = {i.file_name: dict(zip(self.kept, i.kept, strict=True)) for i in batch.items}
+            rows = [row | kept[str(row["file_name"])] for row in rows]
         if rows:
             if not self.begun:
                 self.errors.begin()
@@ -139,7 +147,20 @@ def run_settings(task: Task, options: RunOptions, model: Blip2 | None = None) ->
     }
     if model is not None:
         settings["dtype"] = str(model.dtype).removeprefix("torch.")
-    return settings | {"errors": options.output.errors} | task.settings
+    settings["errors"] = options.output.errors
+    settings["keep"] = list(options.source.keep)
+    return settings | task.settings
+
+
+def check_kept(task: Task, options: RunOptions) -> None:
+    """Raise ``OptionError`` when a column of ``--keep`` has the name of one of our own."""
+    own = {"file_name", "width", "height", "error", *(column.name for column in task.columns)}
+    for name in options.source.keep:
+        if name in own:
+            raise OptionError(
+                f"--keep {name}: rows have a column {name} of their own; rename it in the source, "
+                "or leave it out."
+            )
 
 
 def check_summary(path: str | None) -> None:

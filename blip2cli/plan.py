@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from blip2cli.errors import OptionError
 from blip2cli.options import RunOptions
-from blip2cli.output import check_summary, run_settings
+from blip2cli.output import check_kept, check_summary, run_settings
 from blip2cli.sinks import Resumed, check_output, check_settings, read_output
 from blip2cli.sources import ImageRef, open_sources
 from blip2cli.tasks.questions import check_names
@@ -45,12 +45,18 @@ class Plan:
         """Images passed over so far because an earlier run has dealt with them."""
         return self.selected.already
 
+    @property
+    def failed_before(self) -> int:
+        """Images that failed in an earlier run and are not tried again."""
+        return self.selected.failed_before
+
 
 def check_options(task: Task, options: RunOptions) -> None:
     """Raise ``UserError`` for what is wrong with the options, before anything is touched."""
     task.check(options.model.model)
     check_output(options.output)
     check_summary(options.output.summary)
+    check_kept(task, options)
 
 
 def prepare(task: Task, options: RunOptions, stdin: BinaryIO | None = None) -> Plan:
@@ -95,6 +101,11 @@ class _Selected:
         self._retry = retry
         self.skipped = 0
         self.already = 0
+
+    @property
+    def failed_before(self) -> int:
+        errors = self._resumed.errors if self._resumed is not None else None
+        return 0 if errors is None or self._retry else len(errors.failed)
 
     def __iter__(self) -> Iterator[ImageRef]:
         return self

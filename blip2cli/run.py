@@ -25,6 +25,7 @@ from blip2cli.signals import Interrupted, Interrupts
 from blip2cli.sinks import OutputLock, to_stdout
 from blip2cli.sources import open_sources
 from blip2cli.tally import Tally
+from blip2cli.tasks.memory import WithinMemory
 
 if TYPE_CHECKING:
     from blip2cli.images.loader import LoadedBatch
@@ -140,6 +141,7 @@ class _Job:
         limits = self.options.limits
         errors = ErrorLimit(limits.max_errors)
         allowed = math.inf if limits.max_duration is None else limits.max_duration
+        within = WithinMemory(self.task, self.on_event)
         with load_batches(self.plan.refs, model.spec, self.options.loader) as batches:
             while self.interrupts.signum is None:
                 with self.tally.timing("read"):
@@ -155,13 +157,13 @@ class _Job:
                     return
                 total.begin()
                 with self.interrupts.shielded():
-                    self._do(model, batch, out)
+                    self._do(within, model, batch, out)
                     self.on_event(Progress(self.tally.done, self.tally.failed, total.known))
                 errors.check(self.tally)
 
-    def _do(self, model: Blip2, batch: LoadedBatch, out: Output) -> None:
+    def _do(self, within: WithinMemory, model: Blip2, batch: LoadedBatch, out: Output) -> None:
         with self.tally.timing("model"):
-            rows = self.task.rows(model, batch)
+            rows, batch = within.rows(model, batch)
         with self.tally.timing("write"):
             out.write(rows, batch)
         self.tally.rows += len(rows)
@@ -207,7 +209,7 @@ class _Job:
             return self.interrupts.exit_code
         if self.more:
             return EXIT_MORE_TO_DO
-        return EXIT_FAILED_IMAGES if self.tally.failed else 0
+        return EXIT_FAILED_IMAGES if self.tally.failed or self.plan.failed_before else 0
 
 
 class _Total:
@@ -233,12 +235,12 @@ class _Total:
 
 def _resumed(plan: Plan, options: RunOptions) -> events.Resumed:
     assert plan.resumed is not None
-    failed = len(plan.resumed.errors.failed) if plan.resumed.errors is not None else 0
     version = (plan.resumed.rows.settings or {}).get("version")
-    retried = failed if options.output.retry_errors else 0
+    errors = plan.resumed.errors
+    retried = len(errors.failed) if errors is not None and options.output.retry_errors else 0
     return events.Resumed(
         images=len(plan.resumed.rows.done),
-        failed=failed - retried,
+        failed=plan.failed_before,
         retried=retried,
         version=str(version) if version != __version__ else None,
     )

@@ -11,6 +11,7 @@ from blip2cli.events import (
     Event,
     Failed,
     Finished,
+    Halved,
     ModelReady,
     Progress,
     Resumed,
@@ -75,6 +76,9 @@ class Console:
             case Failed():
                 if self.verbosity and self._failures:
                     self.say(f"{event.file_name}: {event.error_type}: {event.message}")
+            case Halved():
+                count = _count(event.batch_size)
+                self.say(f"Out of memory: going on with batches of {count}.")
             case Progress():
                 self._progress(event)
             case Finished():

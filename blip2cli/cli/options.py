@@ -13,6 +13,7 @@ import typer
 
 from blip2cli.cli.expand import environment, lines_from_environment
 from blip2cli.errors import OptionError
+from blip2cli.images.limits import check_loading
 from blip2cli.options import (
     DEFAULT_MODEL,
     DecodeOptions,
@@ -59,7 +60,8 @@ class SourceFlags:
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="Folders (read recursively), image files, globs, or - for paths on stdin.",
+            help="Folders (read recursively), image files, globs, manifests, Parquet, tar and zip "
+            "files, or - for paths on stdin.",
             show_default=False,
         ),
     ]
@@ -92,6 +94,34 @@ class SourceFlags:
         ),
     ] = False
 
+    keep: Annotated[
+        list[str] | None,
+        lines(
+            "--keep",
+            metavar="COLUMN",
+            panel=SOURCE,
+            help="Carry this column of the source into the rows; repeatable.",
+        ),
+    ] = None
+    image_column: Annotated[
+        str | None,
+        option(
+            "--image-column",
+            metavar="NAME",
+            panel=SOURCE,
+            help="The column that holds the images, or their paths.",
+            show_default=False,
+        ),
+    ] = None
+    absolute_paths: Annotated[
+        bool,
+        option(
+            "--absolute-paths",
+            panel=SOURCE,
+            help="Manifests may name absolute paths and paths outside their folder.",
+        ),
+    ] = False
+
     @property
     def options(self) -> SourceOptions:
         if self.nul and "-" not in self.sources:
@@ -104,6 +134,9 @@ class SourceFlags:
             exclude=tuple(self.exclude or ()),
             limit=self.limit,
             nul=self.nul,
+            keep=tuple(self.keep or ()),
+            image_column=self.image_column,
+            absolute_paths=self.absolute_paths,
         )
 
 
@@ -147,6 +180,17 @@ class ModelFlags:
             show_default=False,
         ),
     ] = None
+    image_timeout: Annotated[
+        float | None,
+        option(
+            "--image-timeout",
+            metavar="SECONDS",
+            panel=MODEL,
+            help="Seconds one image may take to be read and decoded; slower ones fail. "
+            "\\[default: no limit]",
+            show_default=False,
+        ),
+    ] = None
 
     @property
     def options(self) -> ModelOptions:
@@ -154,7 +198,9 @@ class ModelFlags:
 
     @property
     def loader(self) -> LoaderOptions:
-        return LoaderOptions(self.batch_size, self.workers)
+        options = LoaderOptions(self.batch_size, self.workers, self.image_timeout)
+        check_loading(options)
+        return options
 
 
 @dataclass(frozen=True)

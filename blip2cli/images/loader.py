@@ -7,32 +7,37 @@ own way, shared memory, is limited to 64 MiB in a default container and ends in 
 a copy through a pipe costs about a millisecond.)
 
 Whatever goes wrong with one image is that image's failure. ``error_type`` names that arise here:
-``decode_error`` (an unexpected exception) and ``decoder_crashed`` (the image took down the
-process that decoded it, twice).
+``decode_error`` (an unexpected exception), ``decoder_crashed`` (the image took down the process
+that decoded it, twice) and ``timeout`` (it took longer than it may, twice).
+
+A time limit for one image is kept by the kernel, inside the worker (see ``workers.time_limit``):
+it begins when the image's own reading begins, so neither a batch of many slow images nor the
+start of a process counts against it. An image that exceeds it ends its worker, as a crash would,
+and is given a second try when the images under way then are loaded again one by one.
 """
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from blip2cli.errors import ImageError, OptionError, RunError
+from blip2cli.errors import ImageError
 from blip2cli.images.decode import decode
+from blip2cli.images.limits import check_loading
 from blip2cli.images.preprocess import PixelSpec, to_array
 from blip2cli.images.workers import (
-    DeathWatch,
+    DeadWorkerError,
+    RunningLoader,
     choose_workers,
-    hidden_main,
-    init_worker,
+    time_limit,
     worker_context,
 )
 from blip2cli.options import LoaderOptions
@@ -74,16 +79,14 @@ def load_batches(refs: Iterable[ImageRef], spec: PixelSpec, options: LoaderOptio
     ``options.workers`` None leaves the choice to the loader: no workers for a small job, for a
     long one as many as there are cores to spare. 0 decodes in this process. A given number is
     started with the first batch asked for; their fork server starts now, so that it is ready
-    when, for example, a model has been loaded.
+    when, for example, a model has been loaded. With ``options.image_timeout`` (seconds for one
+    image) every image is decoded in a worker: only another process can be ended in the middle.
 
     ``close()``, leaving it as a context manager or dropping the iterator ends all workers. Errors
     of ``refs`` itself are raised after the batches that came before them. Raises OptionError for
     numbers that make no sense, RunError when workers cannot be started.
     """
-    if options.batch_size < 1:
-        raise OptionError(f"--batch-size takes a positive number, not {options.batch_size}.")
-    if options.workers is not None and options.workers < 0:
-        raise OptionError(f"--workers takes 0 or a positive number, not {options.workers}.")
+    check_loading(options)
     return BatchStream(refs, spec, options)
 
 
@@ -91,15 +94,17 @@ class BatchStream(Iterator[LoadedBatch]):
     """The iterator of :func:`load_batches`."""
 
     def __init__(self, refs: Iterable[ImageRef], spec: PixelSpec, options: LoaderOptions) -> None:
-        self._images = _Images(spec)
+        self._images = _Images(spec, options.image_timeout)
         self._batches = _Batches(iter(refs), options.batch_size)
         self._retry: deque[list[ImageRef]] = deque()  # were pending when a worker died
-        self._loader: _Loader | None = None
+        self._loader: RunningLoader | None = None
         self._closed = False
         self._spent = 0.0  # seconds of decoding in this process
         self._start_at: float | None = None  # when to start workers, on the monotonic clock
         self._workers = choose_workers() if options.workers is None else options.workers
-        if options.workers:
+        if options.image_timeout is not None:
+            self._workers = max(1, self._workers)
+        if options.workers or options.image_timeout is not None:
             worker_context()
             self._start_at = 0.0
 
@@ -135,7 +140,7 @@ class BatchStream(Iterator[LoadedBatch]):
 
     def _next_parcel(self) -> _Parcel:
         if self._loader is None and self._workers_due():
-            self._loader = _Loader(self._images, self._batches, self._workers, PREFETCH)
+            self._loader = RunningLoader(self._images, self._batches, self._workers, PREFETCH)
         if self._loader is None:
             began = time.monotonic()
             parcel = self._images.__getitems__(next(self._batches))
@@ -163,22 +168,28 @@ class BatchStream(Iterator[LoadedBatch]):
         return self._start_at is not None and now >= self._start_at
 
     def _cautiously(self) -> _Parcel:
-        """Load the next batch of ``_retry`` image by image, so that a crash names its image."""
+        """Load the next batch of ``_retry`` image by image, so that a death names its image."""
         refs = self._retry.popleft()
         parcels: list[_Parcel] = []
         while len(parcels) < len(refs):
-            self._loader = _Loader(self._images, ([ref] for ref in refs[len(parcels) :]), 1, 1)
+            one_by_one = ([ref] for ref in refs[len(parcels) :])
+            self._loader = RunningLoader(self._images, one_by_one, 1, 1)
             try:
                 parcels.extend(self._loader)
-            except DeadWorkerError:
-                crash = ImageError("decoder_crashed", "Decoding it ended the decoding process.")
+            except DeadWorkerError as death:
                 ref = refs[len(parcels)]
-                failed = Loaded(ref.file_name, None, None, crash, ref.kept)
+                failed = Loaded(ref.file_name, None, None, self._cause(death), ref.kept)
                 parcels.append(((failed,), _empty(self._images.spec)))
             finally:
                 self._stop()
         items = tuple(item for parcel in parcels for item in parcel[0])
         return items, np.concatenate([parcel[1] for parcel in parcels])
+
+    def _cause(self, death: DeadWorkerError) -> ImageError:
+        if death.overdue:
+            limit = f"{self._images.timeout:g} s"
+            return ImageError("timeout", f"Reading and decoding it took longer than {limit}.")
+        return ImageError("decoder_crashed", "Decoding it ended the decoding process.")
 
     def _stop(self) -> None:
         loader, self._loader = getattr(self, "_loader", None), None
@@ -218,16 +229,22 @@ class _Batches(Iterator[list[ImageRef]]):
 
 
 class _Images(Dataset[Any]):
-    """Loads whole batches; what a ``DataLoader`` calls an index is a reference here."""
+    """Loads whole batches; what a ``DataLoader`` calls an index is a reference here.
 
-    def __init__(self, spec: PixelSpec) -> None:
+    With a ``timeout`` (seconds for one image) it belongs in a worker: exceeding it ends the
+    process.
+    """
+
+    def __init__(self, spec: PixelSpec, timeout: float | None = None) -> None:
         self.spec = spec
+        self.timeout = timeout
 
     def __getitems__(self, refs: list[ImageRef]) -> _Parcel:
         items: list[Loaded] = []
         arrays: list[np.ndarray] = []
         for ref in refs:
-            item, array = _load(ref, self.spec)
+            with time_limit(self.timeout):
+                item, array = _load(ref, self.spec)
             items.append(item)
             if array is not None:
                 arrays.append(array)
@@ -251,53 +268,3 @@ def _load(ref: ImageRef, spec: PixelSpec) -> tuple[Loaded, np.ndarray | None]:
 
 def _empty(spec: PixelSpec) -> np.ndarray:
     return np.empty((0, 3, spec.height, spec.width), np.uint8)
-
-
-def _as_is(parcel: Any) -> Any:
-    return parcel
-
-
-class DeadWorkerError(Exception):
-    """A worker process ended while it was needed."""
-
-
-class _Loader(Iterator[_Parcel]):
-    """A running torch data loader: its iterator, and the watch over its workers."""
-
-    def __init__(
-        self, images: _Images, batches: Iterator[list[ImageRef]], workers: int, prefetch: int
-    ) -> None:
-        try:
-            with warnings.catch_warnings(), hidden_main():
-                # More workers than cores is the user's choice; torch would remark on it.
-                warnings.filterwarnings("ignore", message="This DataLoader will create")
-                loader: DataLoader[Any] = DataLoader(
-                    images,
-                    batch_sampler=cast("Any", batches),  # any iterable does, typed as a sampler
-                    num_workers=workers,
-                    prefetch_factor=prefetch,
-                    collate_fn=_as_is,
-                    worker_init_fn=init_worker,
-                    multiprocessing_context=worker_context(),
-                    generator=torch.Generator(),  # else it draws from the global one, the user's
-                )
-                self._iterator: Any = iter(loader)
-        except (OSError, EOFError) as error:
-            raise RunError(
-                f"The processes that decode images cannot be started ({error}); try --workers 0."
-            ) from error
-        self._watch = DeathWatch(self._iterator)
-
-    def __next__(self) -> _Parcel:
-        try:
-            parcel: _Parcel = next(self._iterator)
-        except RuntimeError as error:
-            if "exited unexpectedly" in str(error):
-                raise DeadWorkerError from error
-            raise
-        return parcel
-
-    def close(self) -> None:
-        """End the workers at once, not when the garbage collector comes round."""
-        self._watch.stop()
-        self._iterator._shutdown_workers()

@@ -6,6 +6,10 @@ ever in the child. ``spawn`` would import torch anew in every worker, a second o
 where it exists the *fork server* is used: one helper process imports torch once, without threads,
 and every worker is a cheap fork of it. It ends with this process.
 
+Time limits. An image may hang in code that Python cannot interrupt: a read from a stalled network
+file system, a decoder in an endless loop. A watching thread would not help, because such code may
+hold the interpreter; so the limit is a timer of the kernel, whose signal ends the process.
+
 Workers ignore the terminal's interrupt, because the main process decides what is still finished,
 and end by themselves when the main process is gone, however it went.
 """
@@ -19,14 +23,20 @@ import signal
 import sys
 import threading
 import types
+import warnings
 from collections.abc import Iterator
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, cast
 
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from blip2cli.errors import RunError
 from blip2cli.images.cores import available_cores
 
-PRELOAD = ["blip2cli.images.loader"]
+PRELOAD = ["blip2cli.images.warm"]
+_LONGEST = 1e8  # seconds a kernel timer is sure to take, three years
 MAX_WORKERS = 16  # decode some 4,000 small photographs a second, more than any one device labels
 
 
@@ -90,9 +100,28 @@ def hidden_main() -> Iterator[None]:
 def init_worker(worker_id: int) -> None:
     """Run in each worker before its first image."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whoever started us may have ignored or blocked it, and both are inherited.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """End this process, a worker, unless the block is left in time. ``None``: no limit.
+
+    It dies of SIGALRM, which tells a :class:`DeathWatch` why.
+    """
+    if seconds is None:
+        yield
+        return
+    signal.setitimer(signal.ITIMER_REAL, min(seconds, _LONGEST))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _end_with(sentinel: int) -> None:
@@ -110,6 +139,8 @@ class DeathWatch:
     side's copy of the pipe's writing end is closed: whoever reads then meets the end of the file.
     """
 
+    _overdue = False
+
     def __init__(self, iterator: Any) -> None:
         self._workers = list(iterator._workers)
         self._writer = iterator._worker_result_queue._writer
@@ -121,12 +152,73 @@ class DeathWatch:
         sentinels = [worker.sentinel for worker in self._workers]
         if self._wake in connection.wait([*sentinels, self._wake]):
             return
+        # Asked before the end of the file is seen, so that this thread is the only one to ask:
+        # the fork server tells an exit code once.
+        self._overdue = any(worker.exitcode == -signal.SIGALRM for worker in self._workers)
         for worker in self._workers:
             worker.kill()
         self._writer.close()
+
+    def overdue(self) -> bool:
+        """Whether the worker that died exceeded its ``time_limit``; to be asked once one has."""
+        self._thread.join()
+        return self._overdue
 
     def stop(self) -> None:
         """End the watch; to be called before workers are shut down in the regular way."""
         self._waker.close()
         self._thread.join()
         self._wake.close()
+
+
+class DeadWorkerError(Exception):
+    """A worker process ended while it was needed."""
+
+    def __init__(self, overdue: bool) -> None:
+        super().__init__("A worker process ended while it was needed.")
+        self.overdue = overdue  # an image took longer than it may
+
+
+class RunningLoader(Iterator[Any]):
+    """A torch data loader at work: its iterator, and the watch over its workers."""
+
+    def __init__(
+        self, images: Dataset[Any], batches: Iterator[Any], workers: int, prefetch: int
+    ) -> None:
+        try:
+            with warnings.catch_warnings(), hidden_main():
+                # More workers than cores is the user's choice; torch would remark on it.
+                warnings.filterwarnings("ignore", message="This DataLoader will create")
+                loader: DataLoader[Any] = DataLoader(
+                    images,
+                    batch_sampler=cast("Any", batches),  # any iterable does, typed as a sampler
+                    num_workers=workers,
+                    prefetch_factor=prefetch,
+                    collate_fn=_as_is,
+                    worker_init_fn=init_worker,
+                    multiprocessing_context=worker_context(),
+                    generator=torch.Generator(),  # else it draws from the global one, the user's
+                )
+                self._iterator: Any = iter(loader)
+        except (OSError, EOFError) as error:
+            raise RunError(
+                f"The processes that decode images cannot be started ({error}); try --workers 0."
+            ) from error
+        self._watch = DeathWatch(self._iterator)
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._iterator)
+        except RuntimeError as error:
+            if "exited unexpectedly" in str(error):
+                raise DeadWorkerError(self._watch.overdue()) from error
+            raise
+
+    def close(self) -> None:
+        """End the workers at once, not when the garbage collector comes round."""
+        self._watch.stop()
+        self._iterator._shutdown_workers()
+
+
+def _as_is(parcel: Any) -> Any:
+    return parcel

@@ -8,7 +8,7 @@ same computation as one sequence a text (same positions, same attention), at a t
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,12 +23,24 @@ from transformers import GPT2Tokenizer
 from blip2cli.tiny.build import GRID, IMAGE_SIZE, QUERIES
 from blip2cli.tiny.easyvqa import SHAPE_COLORS, SHAPES, ShapePicture
 from blip2cli.tiny.kinds import KINDS, groups
-from blip2cli.tiny.scenes import BACKGROUNDS, MAX_OBJECTS, Placed, Scene, draw_scene, weather
+from blip2cli.tiny.scenes import (
+    BACKGROUNDS,
+    COUNT_SHARES,
+    MAX_OBJECTS,
+    Placed,
+    Scene,
+    draw_scene,
+    random_kinds,
+    weather,
+)
 from blip2cli.tiny.texts import Text, scene_texts
 
 PACKED = 72  # text tokens a picture
 CHUNK = 16  # scenes handed over at a time
 UNKNOWN = -100  # a label that does not count
+# How many objects a scene for training has: the more, the harder, so they come more often than in
+# the scenes the model is measured on.
+TRAINING_SHARES = {1: 0.08, 2: 0.18, 3: 0.32, 4: 0.38, 5: 0.04}
 
 
 @dataclass
@@ -70,12 +82,14 @@ class SceneStream(IterableDataset[list[tuple[NDArray[np.uint8], Scene]]]):
         worker = torch.utils.data.get_worker_info()
         rng = np.random.default_rng([self.seed, worker.id if worker else 0])
         while True:
-            yield [draw_example(rng) for _ in range(CHUNK)]
+            yield [draw_example(rng, TRAINING_SHARES) for _ in range(CHUNK)]
 
 
-def draw_example(rng: np.random.Generator) -> tuple[NDArray[np.uint8], Scene]:
+def draw_example(
+    rng: np.random.Generator, count_shares: Mapping[int, float] = COUNT_SHARES
+) -> tuple[NDArray[np.uint8], Scene]:
     """One scene as the model will read it: uint8 [IMAGE_SIZE, IMAGE_SIZE, 3], and its content."""
-    image, scene = draw_scene(rng)
+    image, scene = draw_scene(rng, kinds=random_kinds(rng, count_shares))
     image = weather(rng, image).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
     return np.asarray(image), scene
 

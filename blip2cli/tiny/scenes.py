@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,9 +51,11 @@ class Scene:
         return caption_text(self.kinds, self.background)
 
 
-def random_kinds(rng: np.random.Generator) -> list[str]:
+def random_kinds(
+    rng: np.random.Generator, count_shares: Mapping[int, float] = COUNT_SHARES
+) -> list[str]:
     """The kinds of a scene, one entry an object; kinds repeat often, so that counts matter."""
-    total = int(rng.choice(list(COUNT_SHARES), p=list(COUNT_SHARES.values())))
+    total = int(rng.choice(list(count_shares), p=list(count_shares.values())))
     different = int(rng.integers(1, total + 1))
     chosen = rng.choice(len(KINDS), size=different, replace=False)
     extra = rng.choice(chosen, size=total - different)

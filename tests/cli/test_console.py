@@ -13,7 +13,16 @@ from blip2cli.cli.console import (
     resumed_lines,
     summary_lines,
 )
-from blip2cli.events import Failed, Finished, ModelReady, Progress, Resumed, Started, Summary
+from blip2cli.events import (
+    Failed,
+    Finished,
+    Halved,
+    ModelReady,
+    Progress,
+    Resumed,
+    Started,
+    Summary,
+)
 
 SUMMARY = Summary(
     task="ask",
@@ -116,6 +125,17 @@ def test_verbose_adds_the_device_and_the_failures() -> None:
     said = talk(verbosity=1)
     assert "tiny on cpu in float32: why not (loaded in 2.0 s)" in said
     assert "a.png: truncated: It ends too early." in said
+
+
+def test_smaller_batches_are_announced() -> None:
+    stream = io.StringIO()
+    console = Console(stream, quiet=False, verbosity=0, failures=False)
+    console(Halved(8))
+    console(Halved(1))
+    assert stream.getvalue() == (
+        "Out of memory: going on with batches of 8 images.\n"
+        "Out of memory: going on with batches of 1 image.\n"
+    )
 
 
 def test_quiet_says_nothing() -> None:

@@ -1,0 +1,139 @@
+"""Images that hang, in Python and in C, cost themselves and nothing else."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from blip2cli.errors import OptionError
+from blip2cli.images.decode import decode
+from blip2cli.images.loader import load_batches
+from blip2cli.images.preprocess import to_uint8
+from blip2cli.options import LoaderOptions
+from blip2cli.sources.base import ImageRef
+from tests.images.test_loader import SPEC, Made, descendants, eventually_gone, made, picture
+
+LIMIT = 2.0  # ample for a small picture, even on a busy machine
+
+
+def sleep() -> None:
+    time.sleep(3600)
+
+
+def hold_the_interpreter() -> None:
+    """As a decoder in an endless loop does: no other Python code runs, no handler, no thread."""
+    ctypes.PyDLL(None).sleep(3600)
+
+
+@dataclass(frozen=True)
+class Hang(ImageRef):
+    """An image that is never read to its end."""
+
+    how: Callable[[], None] = sleep
+
+    def read(self) -> bytes:
+        self.how()
+        return b""
+
+
+@dataclass(frozen=True)
+class Slow(Made):
+    """One that takes its time."""
+
+    seconds: float = 0.0
+
+    def read(self) -> bytes:
+        time.sleep(self.seconds)
+        return self.data
+
+
+@dataclass(frozen=True)
+class StallsOnce(Made):
+    """One that hangs only the first time, as when a file server comes back."""
+
+    def read(self) -> bytes:
+        if not os.path.exists(self.path):
+            Path(self.path).touch()
+            time.sleep(3600)
+        return self.data
+
+
+@pytest.mark.parametrize(("how", "workers"), [(sleep, None), (hold_the_interpreter, 2)])
+def test_an_image_that_hangs_fails_alone(how: Callable[[], None], workers: int | None) -> None:
+    refs: list[ImageRef] = [made(n) for n in range(13)]
+    refs[5] = Hang("stuck.png", "/stuck.png", how)
+    with load_batches(refs, SPEC, LoaderOptions(3, workers, LIMIT)) as batches:
+        found = [next(batches)]
+        crew = descendants()
+        began = time.monotonic()
+        found.append(next(batches))
+        seconds = time.monotonic() - began
+        found.extend(batches)
+        crew |= descendants()
+    items = [item for batch in found for item in batch.items]
+    assert [item.file_name for item in items] == [ref.file_name for ref in refs]
+    (failed,) = (item for item in items if item.error)
+    assert failed.error is not None
+    assert (failed.file_name, failed.error.error_type) == ("stuck.png", "timeout")
+    assert "longer than 2 s" in str(failed.error)
+    expected = [to_uint8(decode(picture(n)).image, SPEC) for n in range(13) if n != 5]
+    assert torch.equal(torch.cat([batch.pixels for batch in found]), torch.stack(expected))
+    # Once among the others and once alone; the rest is for starting processes on a busy machine.
+    assert seconds < 2 * LIMIT + 15
+    assert crew
+    assert eventually_gone(crew)
+
+
+def test_a_batch_may_take_longer_than_an_image() -> None:
+    refs = [Slow(f"{n}.png", "", picture(n), 0.5) for n in range(6)]
+    with load_batches(refs, SPEC, LoaderOptions(6, 1, LIMIT)) as batches:
+        (batch,) = batches
+    assert [item.error for item in batch.items] == [None] * 6
+
+
+def test_a_passing_stall_costs_nothing(tmp_path: Path) -> None:
+    refs = [made(n) for n in range(6)]
+    refs[2] = StallsOnce("002.png", str(tmp_path / "mark"), picture(2))
+    with load_batches(refs, SPEC, LoaderOptions(2, 1, LIMIT)) as batches:
+        items = [item for batch in batches for item in batch.items]
+    assert [(item.file_name, item.error) for item in items] == [(r.file_name, None) for r in refs]
+
+
+def test_hangs_and_crashes_are_told_apart() -> None:
+    refs: list[ImageRef] = [made(0), Hang("h", "/h"), Hang("c", "/c", os.abort), made(3)]
+    with load_batches(refs, SPEC, LoaderOptions(4, 1, LIMIT)) as batches:
+        (batch,) = batches
+    assert [item.error and item.error.error_type for item in batch.items] == [
+        None,
+        "timeout",
+        "decoder_crashed",
+        None,
+    ]
+    assert len(batch.pixels) == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (LoaderOptions(image_timeout=0.0), "positive"),
+        (LoaderOptions(image_timeout=-1.0), "positive"),
+        (LoaderOptions(image_timeout=float("nan")), "positive"),
+        (LoaderOptions(workers=0, image_timeout=5.0), "--workers 1"),
+    ],
+)
+def test_limits_that_make_no_sense(wrong: LoaderOptions, said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        load_batches([], SPEC, wrong)
+
+
+def test_a_limit_of_ages_is_no_mistake() -> None:
+    with load_batches([made(0)], SPEC, LoaderOptions(1, 1, float("inf"))) as batches:
+        (batch,) = batches
+    assert batch.items[0].error is None
