@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, TextIO
 
+from blip2cli.errors import OutputError
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.base import Column, RowSchema, Sink, disk_errors
 from blip2cli.sinks.errors import ErrorFile, ErrorLines, ErrorSink, NoErrors
@@ -97,10 +98,15 @@ def read_output(options: OutputOptions, row_count: RowCount) -> Resumed | None:
     if not options.resume or to_stdout(options):
         return None
     paths = OutputPaths.of(options.out or "")
-    rows = FORMATS[known_suffix(paths.final) or ""].read(paths, row_count)
-    if rows is None:
-        return None
-    errors = read_errors(paths, rows.done) if options.errors == "file" else None
+    try:
+        rows = FORMATS[known_suffix(paths.final) or ""].read(paths, row_count)
+        if rows is None:
+            return None
+        errors = read_errors(paths, rows.done) if options.errors == "file" else None
+    except OSError as error:
+        raise OutputError(
+            f"--resume: {options.out!r} or a file beside it cannot be read ({error.strerror})."
+        ) from None
     return Resumed(rows, errors, paths.final)
 
 

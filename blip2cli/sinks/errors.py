@@ -92,10 +92,10 @@ class ErrorFile:
     def close(self) -> None:
         """Commit; without a failure, there is no file."""
         self.commit()
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
         with self._reporting():
+            if self._descriptor is not None:
+                descriptor, self._descriptor = self._descriptor, None
+                os.close(descriptor)
             if self._journal is not None:
                 self._journal.complete(self._settled)
             elif not self._synced:

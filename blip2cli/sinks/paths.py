@@ -54,6 +54,10 @@ class OutputPaths:
         """Where new content is written before it takes its place."""
         return self.hidden(".tmp")
 
+    def temporaries(self) -> tuple[str, ...]:
+        """All temporary files; those of a killed run are of no use to anyone."""
+        return self.temporary, self.hidden(".meta.tmp"), self.hidden(".errors.tmp")
+
     @property
     def lock(self) -> str:
         """What a run holds while it writes (see ``lock``)."""

@@ -117,6 +117,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture.faults")
     parser.add_argument("--points", type=int, help="at most so many a format, by chance")
     parser.add_argument("--seed", type=int, default=1, help="for that choice")
+    parser.add_argument("--real", action="store_true", help="with the model, not a stand-in")
     parser.add_argument("--only", metavar="NAME", help="points whose name begins so")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir(), "torture-faults"))
     options = parser.parse_args()
@@ -124,7 +125,7 @@ def main() -> int:
         print(injection.MISSING, file=sys.stderr)
         return 1
     report = Report("faults", options.keep)
-    with tempfile.TemporaryDirectory() as folder, Zygote() as zygote:
+    with tempfile.TemporaryDirectory() as folder, Zygote(options.real) as zygote:
         root = Path(folder)
         for suffix in FORMATS:
             if options.only and not options.only.startswith(suffix + "/"):

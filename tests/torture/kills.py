@@ -113,12 +113,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture.kills")
     parser.add_argument("--kills", type=int, default=1000, help="over all formats")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stand-in", action="store_true", help="instead of the model")
     parser.add_argument("--only", metavar="FORMAT/NUMBER", help="repeat one trial")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir(), "torture-kills"))
     options = parser.parse_args()
     report = Report("kills", options.keep)
     formats = FORMATS if options.only is None else (options.only.rpartition("/")[0],)
-    with tempfile.TemporaryDirectory() as folder, Zygote() as zygote:
+    with tempfile.TemporaryDirectory() as folder, Zygote(not options.stand_in) as zygote:
         root = Path(folder)
         source = draw_source(root / "source", IMAGES)
         benches = [Bench.build(zygote, root, source, suffix) for suffix in formats]

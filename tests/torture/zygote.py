@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.conftest import COMMAND, environment
+from tests.torture import standin
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0  # seconds until a run counts as hanging
@@ -90,13 +91,14 @@ class Child:
 class Zygote:
     """The client's side: a context manager whose ``start`` returns a new ``Child``."""
 
-    def __init__(self) -> None:
+    def __init__(self, real: bool = True) -> None:
+        """Without ``real`` the model and the images are stand-ins (see ``standin``)."""
         self._home = tempfile.TemporaryDirectory(prefix="torture-home-")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         env = environment(Path(self._home.name), PYTHONPATH=f"{ROOT}")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.torture.zygote", str(theirs.fileno())],
+            [sys.executable, "-m", "tests.torture.zygote", str(theirs.fileno()), f"{int(real)}"],
             cwd=ROOT,
             env=env,
             pass_fds=[theirs.fileno()],
@@ -166,10 +168,12 @@ def fresh(arguments: Sequence[str | Path], folder: Path, home: Path) -> Child:
     return Child(process.pid, reap, out, err, None)
 
 
-def _serve(control: socket.socket) -> None:
+def _serve(control: socket.socket, real: bool) -> None:
     """The zygote's side."""
-    _import_everything()
-    model = _load_model()
+    if not real:
+        standin.install()
+    _import_everything(real)
+    model = _load_model() if real else None
     control.send(b"ready")
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 3)
@@ -188,15 +192,16 @@ def _serve(control: socket.socket) -> None:
         control.send(b"%d" % pid)
 
 
-def _import_everything() -> None:
+def _import_everything(real: bool) -> None:
     """Import what a run imports, as found out by a run in a child."""
-    import torch
-    from PIL import Image
-
     import blip2cli.cli.app
 
-    torch.set_num_threads(1)
-    Image.init()  # its readers of rare formats, which the first broken file would import
+    if real:
+        import torch
+        from PIL import Image
+
+        torch.set_num_threads(1)
+        Image.init()  # its readers of rare formats, which the first broken file would import
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder, "modules")
         pid = os.fork()
@@ -207,7 +212,7 @@ def _import_everything() -> None:
             code = blip2cli.cli.app.call([*map(str, arguments), "-q", "-o", str(out)])
             found.write_text("\n".join(sys.modules))
             os._exit(code)
-        if os.waitpid(pid, 0)[1]:
+        if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) not in (0, 3):
             raise RuntimeError("the zygote's first run failed")
         for name in found.read_text().split("\n"):
             with contextlib.suppress(Exception):  # some are not made by an import
@@ -247,10 +252,11 @@ def _run(order: dict[str, Any], descriptors: list[int], model: Any) -> None:
         # Python ignores SIGXFSZ, so a write that reaches the limit is short, the next one fails.
         limit = (order["file_size"], order["file_size"])
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    sys.modules["blip2cli.model.wrapper"].Blip2.load = lambda options: model
+    if model is not None:
+        sys.modules["blip2cli.model.wrapper"].Blip2.load = lambda options: model
     sys.argv = ["blip2cli", *order["arguments"]]
     importlib.import_module("blip2cli.cli.app").main()
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    _serve(socket.socket(fileno=int(sys.argv[1])), real=sys.argv[2] == "1")
