@@ -27,7 +27,7 @@ test: install ## run the test suite
 	$(BIN)/python -m pytest --numprocesses 2
 
 SEED ?= 1
-torture: install ## kill runs and fail system calls, thousands of times (an hour; SEED=2 for others)
+torture: install ## kill runs and fail system calls, thousands of times (an hour; or SEED=2)
 	$(BIN)/python -m tests.torture.kills --seed $(SEED)
 	$(BIN)/python -m tests.torture.faults
 	test ! -f tests/torture/corpora.py || $(BIN)/python -m tests.torture.corpora --full

@@ -122,7 +122,8 @@ def test_a_second_run_on_the_same_output_is_refused(
 def test_a_folder_that_vanishes_ends_the_run_with_a_sentence(
     suffix: str, source: Path, zygote: Zygote, folder: Path
 ) -> None:
-    child = stop_half_way(Work(source, suffix), zygote, folder)
+    # Inline, so that no file of failures has to be made and tells of it by chance.
+    child = stop_half_way(Work(source, suffix, ("--errors", "inline")), zygote, folder)
     shutil.rmtree(folder)
     child.signal(signal.SIGCONT)
     ended = child.wait()

@@ -1,8 +1,9 @@
 """A fault at every system call that touches the output, one run for each.
 
-``python -m tests.torture.faults`` goes through every stage of every format; ``--only NAME``
-repeats one point. At each call: SIGKILL before it, EIO and ENOSPC instead of it, once and for all
-calls of its name from there on. Short writes are real ones: with ``RLIMIT_FSIZE`` the write that
+``python -m tests.torture.faults`` goes through every stage of every format, some thousands of
+points, with a stand-in for the model unless ``--real``; ``--only NAME`` repeats one point. At each
+call: SIGKILL before it, EIO and ENOSPC instead of it, once and for all calls of its name from there
+on. Short writes are real ones: with ``RLIMIT_FSIZE`` the write that
 reaches the limit stores what still fits, and the next one fails (strace could only lie about the
 number, which would be lost data). Afterwards the folder must be legal, the message one sentence,
 and a run without a fault must end as if nothing had happened.
