@@ -164,22 +164,27 @@ def hostile(cache: Path, fetch: bool = True) -> list[ImageRef]:
     """
     folder = cache / "hostile"
     if not folder.is_dir():
-        if not fetch:
-            raise LookupError("make torture fetches them")
-        cache.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        done = subprocess.run(
-            [*pip, "--no-binary", "pillow", "--dest", str(cache), PILLOW],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        archives = sorted(cache.glob("pillow-*.tar.gz"))
-        if not archives:
-            said = re.findall(r"^ERROR: (.+)$", done.stderr, re.MULTILINE)
-            raise LookupError(said[-1] if said else f"pip ended with {done.returncode}")
-        _unpack(archives[0], folder)
+        archive = cache / f"{PILLOW.replace('==', '-')}.tar.gz"
+        if not archive.exists():
+            if not fetch:
+                raise LookupError("make torture fetches them")
+            _download(archive)
+        _unpack(archive, folder)
     return [ImageRef(path.name, str(path)) for path in sorted(folder.iterdir())]
+
+
+def _download(archive: Path) -> None:
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    done = subprocess.run(
+        [*pip, "--no-binary", "pillow", "--dest", str(archive.parent), PILLOW],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not archive.exists():
+        said = re.findall(r"^ERROR: (.+)$", done.stderr, re.MULTILINE)
+        raise LookupError(said[-1] if said else f"pip ended with {done.returncode}")
 
 
 def _unpack(archive: Path, folder: Path) -> None:
