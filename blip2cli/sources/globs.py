@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from blip2cli.errors import SourceError
 from blip2cli.sources.base import ImageRef, absolute, name_below
 from blip2cli.sources.folder import tree_refs, unlistable_ref
-from blip2cli.sources.patterns import component_regex, has_magic
+from blip2cli.sources.patterns import PathPattern, has_magic
 from blip2cli.sources.walk import has_image_suffix, listing
 
 
@@ -25,7 +25,7 @@ class GlobSource:
 
     text: str
     root: str  # the longest leading part without a wildcard
-    parts: tuple[str, ...]  # the rest of the pattern, component by component
+    pattern: PathPattern  # the rest of the pattern
     unique: bool = True
 
     @classmethod
@@ -41,31 +41,31 @@ class GlobSource:
         parts = tuple(part for part in components[first:] if part not in ("", "."))
         if ".." in parts:
             raise SourceError(f"The pattern {text!r} has '..' after a wildcard; name the folder.")
-        return cls(text=text, root=absolute(head), parts=parts)
+        return cls(text=text, root=absolute(head), pattern=PathPattern(parts))
 
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield the matches, each once."""
-        # The places in ``parts`` that the names of a folder may stand for travel with the folder;
-        # following all places at once gives each path once, and in order. An explicit stack: a
-        # tree may be deeper than Python's recursion limit.
+        # The places in the pattern that a folder may stand for travel with the folder. An explicit
+        # stack: a tree may be deeper than Python's recursion limit.
+        pattern = self.pattern
         top = os.fsencode(self.root)
-        stack = [(top, iter([(b"", True, False)]), frozenset({0}))]
+        stack = [(top, iter([(b"", True, False)]), pattern.start)]
         while stack:
             parent, remaining, states = stack[-1]
             for name, is_folder, is_link in remaining:
                 path_bytes = os.path.join(parent, name) if name else parent
                 path = os.fsdecode(path_bytes)
                 after = (
-                    self._step(states, os.fsdecode(name), is_folder, is_link) if name else states
+                    pattern.step(states, os.fsdecode(name), is_folder, is_link) if name else states
                 )
                 if not is_folder:
-                    if self._end in after and (self._names_suffix or has_image_suffix(name)):
+                    if pattern.end in after and (pattern.names_suffix or has_image_suffix(name)):
                         yield ImageRef(name_below(path, base), path)
-                elif self._end in after and not self._names_suffix:
+                elif pattern.end in after and not pattern.names_suffix:
                     yield from tree_refs(path, base)
-                elif inner := after - {self._end}:
+                elif inner := after - {pattern.end}:
                     try:
-                        entries = listing(path_bytes, hidden=self._wants_hidden(inner))
+                        entries = listing(path_bytes, hidden=pattern.wants_hidden(inner))
                     except OSError as error:
                         yield unlistable_ref(path, error, base)
                         continue
@@ -77,47 +77,3 @@ class GlobSource:
     def nothing(self) -> str:
         """The sentence for a pattern without a match."""
         return f"No image matches the pattern {self.text!r}; check it, or name a folder instead."
-
-    @property
-    def _names_suffix(self) -> bool:
-        suffix = os.path.splitext(self.parts[-1])[1]
-        return len(suffix) > 1 and not has_magic(suffix)
-
-    def _wants_hidden(self, states: frozenset[int]) -> bool:
-        return any(self.parts[s].startswith(".") for s in self._closure(states))
-
-    @property
-    def _end(self) -> int:
-        return len(self.parts)
-
-    def _closure(self, states: frozenset[int]) -> set[int]:
-        """Add the places reached by letting ``**`` stand for no folder at all."""
-        reached = set(states)
-        for state in sorted(states):
-            while state < self._end - 1 and self.parts[state] == "**":
-                state += 1
-                reached.add(state)
-        return reached
-
-    def _step(
-        self, states: frozenset[int], name: str, is_folder: bool, is_link: bool
-    ) -> frozenset[int]:
-        """The places after one more component ``name``; empty when nothing can match."""
-        after: set[int] = set()
-        for state in self._closure(states):
-            part = self.parts[state]
-            if part == "**":
-                if name.startswith("."):
-                    continue
-                if state == self._end - 1:  # a last "**" takes every file below
-                    if not is_folder:
-                        after.add(self._end)
-                    elif not is_link:
-                        after.add(state)
-                elif is_folder and not is_link:
-                    after.add(state)
-            elif (part.startswith(".") or not name.startswith(".")) and component_regex(part).match(
-                name
-            ):
-                after.add(state + 1)
-        return frozenset(after)
