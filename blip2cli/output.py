@@ -16,6 +16,7 @@ from blip2cli.errors import OutputError, RunError
 from blip2cli.events import Summary
 from blip2cli.options import RunOptions
 from blip2cli.sinks import Column, ErrorSink, Sink, open_errors, open_sink
+from blip2cli.sources.opening import is_remote
 
 if TYPE_CHECKING:
     from blip2cli.images.loader import LoadedBatch
@@ -121,6 +122,8 @@ def check_summary(path: str | None) -> None:
     """Raise ``OutputError`` when ``--summary`` cannot be written to ``path``."""
     if path is None:
         return
+    if is_remote(path):
+        raise OutputError("--summary is only written to the local disk; name a local file.")
     if Path(path).is_dir():
         raise OutputError(f"--summary {path} is a folder; give the name of a file.")
     if not Path(path).absolute().parent.is_dir():

@@ -3,6 +3,7 @@
 Names (``file_name``) are relative to the source's root: the folder itself, the folder of a single
 file, the part of a glob before its first wildcard, the current folder for paths on stdin. With
 several sources they are relative to the common parent of all roots, so no two images share a name.
+Local paths and URLs, and URLs of different buckets, have no common parent and are refused together.
 An image given twice is run once.
 """
 
@@ -19,7 +20,9 @@ from blip2cli.sources.base import IMAGE_SUFFIXES, FailedRef, ImageRef, Source
 from blip2cli.sources.files import FileSource
 from blip2cli.sources.folder import FolderSource
 from blip2cli.sources.globs import GlobSource
+from blip2cli.sources.parents import common_parent
 from blip2cli.sources.patterns import Selection
+from blip2cli.sources.remote import RemoteGlob, claim_remote
 from blip2cli.sources.stdin import StdinSource
 
 __all__ = ["IMAGE_SUFFIXES", "ImageRef", "open_sources"]
@@ -30,6 +33,7 @@ Claim = Callable[[str, SourceOptions, "BinaryIO | None"], "Source | None"]
 # patterns, so a file called "cat[1].png" is found by its name.
 READERS: tuple[Claim, ...] = (
     lambda text, options, stdin: StdinSource.claim(text, stdin, options.nul),
+    lambda text, options, stdin: claim_remote(text),
     lambda text, options, stdin: FolderSource.claim(text),
     lambda text, options, stdin: FileSource.claim(text),
     lambda text, options, stdin: GlobSource.claim(text),
@@ -50,7 +54,8 @@ def open_sources(options: SourceOptions, stdin: BinaryIO | None = None) -> Itera
     sources = [_open(text, options, stdin) for text in dict.fromkeys(options.sources)]
     for source in sources:
         # A mistyped pattern must not hide behind the images of another source.
-        if isinstance(source, GlobSource) and next(source.refs(source.root), None) is None:
+        pattern = isinstance(source, (GlobSource, RemoteGlob))
+        if pattern and next(source.refs(source.root), None) is None:
             raise SourceError(source.nothing())
     refs = _select(sources, options)
     if options.limit == 0 or any(isinstance(s, StdinSource) for s in sources):
@@ -91,7 +96,7 @@ def _select(sources: list[Source], options: SourceOptions) -> Iterator[ImageRef]
 
 def _all(sources: list[Source]) -> Iterator[ImageRef]:
     """Yield the images of all sources, each once, named below the common parent."""
-    base = os.path.commonpath([source.root for source in sources])
+    base = common_parent(sources)
     if _disjoint(sources):  # nothing to remember: memory stays flat however many images come
         for source in sources:
             yield from source.refs(base)
