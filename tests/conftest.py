@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
 
-from blip2cli.model.wrapper import Blip2
-from blip2cli.options import ModelOptions
-from tests.checkpoints import tiny_random_opt
+from tests.s3_server import S3, serve_s3
+
+if TYPE_CHECKING:
+    from blip2cli.model.wrapper import Blip2
 
 COMMAND = Path(sys.executable).with_name("blip2cli")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -22,12 +24,17 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a small random BLIP-2, quick to load."""
+    from tests.checkpoints import tiny_random_opt  # most tests need no torch: they start at once
+
     return tiny_random_opt(tmp_path_factory.mktemp("random-opt"))
 
 
 @pytest.fixture(scope="session")
 def model(checkpoint: Path) -> Blip2:
     """The model of ``checkpoint``, loaded once, in float32 on the CPU."""
+    from blip2cli.model.wrapper import Blip2
+    from blip2cli.options import ModelOptions
+
     return Blip2.load(ModelOptions(str(checkpoint), device="cpu", dtype="float32"))
 
 
@@ -37,6 +44,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     draw_images(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 server; make a bucket of your own."""
+    with serve_s3() as server:
+        yield server
 
 
 @pytest.fixture
@@ -69,7 +83,9 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("BLIP2CLI_", "HF_", "TRANSFORMERS_", "_BLIP2CLI"))
+        if not name.startswith(
+            ("BLIP2CLI_", "HF_", "TRANSFORMERS_", "_BLIP2CLI", "AWS_", "FSSPEC_")
+        )
         and name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONWARNINGS")
     }
     return kept | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | more
