@@ -24,7 +24,8 @@ class SourceOptions:
     limit: int | None = None  # at most so many images, in source order
     nul: bool = False  # paths on stdin are separated by NUL instead of newline
     keep: tuple[str, ...] = ()  # columns of a manifest that are carried into the rows
-    image_column: str | None = None  # the column of a table that holds the images
+    image_column: str | None = None  # the column of a table that holds the images, or their paths
+    absolute_paths: bool = False  # manifests may name absolute paths, and ones outside their folder
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self, TextIO
 
 from blip2cli import __version__
-from blip2cli.errors import OutputError, RunError
+from blip2cli.errors import OptionError, OutputError, RunError
 from blip2cli.events import Summary
 from blip2cli.options import RunOptions
 from blip2cli.sinks import Column, ErrorSink, Sink, open_errors, open_sink
+from blip2cli.sources import kept_columns
 from blip2cli.sources.opening import is_remote
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Output:
     sink: Sink
     errors: ErrorSink
     inline: bool  # failures are rows with an ``error`` column
+    kept: tuple[str, ...] = ()  # columns of the source that are carried into the rows
     closed: bool = False
 
     @classmethod
@@ -51,17 +53,23 @@ class Output:
     ) -> Output:
         """Open both. Raises ``OutputError``."""
         settings = run_settings(task, model, options)
+        kept = tuple(Column(c.name, c.type) for c in kept_columns(options.source))
+        columns = (*kept, *task.columns)
         if opener is not None:
-            sink = opener(task.columns, settings)
+            sink = opener(columns, settings)
         else:
-            sink = open_sink(options.output, task.columns, settings, stdout or sys.stdout.buffer)
+            sink = open_sink(options.output, columns, settings, stdout or sys.stdout.buffer)
         errors = open_errors(options.output, stderr or sys.stderr)
-        return cls(task, sink, errors, options.output.errors == "inline")
+        inline = options.output.errors == "inline"
+        return cls(task, sink, errors, inline, options.source.keep)
 
     def write(self, rows: Sequence[Row], batch: LoadedBatch) -> None:
         """Write the batch's rows and failures."""
         if self.inline:
             rows = self._with_failures(rows, batch)
+        if self.kept:
+            kept = {i.file_name: dict(zip(self.kept, i.kept, strict=True)) for i in batch.items}
+            rows = [row | kept[str(row["file_name"])] for row in rows]
         if rows:
             self.sink.write(rows)
         for item in batch.items:
@@ -116,6 +124,17 @@ def run_settings(task: Task, model: Blip2, options: RunOptions) -> dict[str, obj
         "revision": options.model.revision,
         "dtype": str(model.dtype).removeprefix("torch."),
     } | task.settings
+
+
+def check_kept(task: Task, options: RunOptions) -> None:
+    """Raise ``OptionError`` when a column of ``--keep`` has the name of one of our own."""
+    own = {"file_name", "width", "height", "error", *(column.name for column in task.columns)}
+    for name in options.source.keep:
+        if name in own:
+            raise OptionError(
+                f"--keep {name}: rows have a column {name} of their own; rename it in the source, "
+                "or leave it out."
+            )
 
 
 def check_summary(path: str | None) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO
 from blip2cli.errors import OptionError
 from blip2cli.events import Failed, Finished, Listener, ModelReady, Progress, Started, Summary
 from blip2cli.options import ModelOptions, RunOptions, SourceOptions
-from blip2cli.output import Output, SinkOpener, check_summary, write_summary
+from blip2cli.output import Output, SinkOpener, check_kept, check_summary, write_summary
 from blip2cli.signals import Interrupted, Interrupts
 from blip2cli.sinks import check_output
 from blip2cli.sources import ImageRef, open_sources
@@ -72,6 +72,7 @@ def prepare(task: Task, options: RunOptions, stdin: BinaryIO | None = None) -> P
     task.check(options.model.model)
     check_output(options.output)
     check_summary(options.output.summary)
+    check_kept(task, options)
     source = options.source
     if task.only is not None:
         # The listing is read twice, so paths that come through stdin have to be kept.

@@ -83,9 +83,8 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(
-            ("BLIP2CLI_", "HF_", "TRANSFORMERS_", "_BLIP2CLI", "AWS_", "FSSPEC_")
-        )
+        if not name.startswith(("BLIP2CLI_", "HF_", "TRANSFORMERS_", "_BLIP2CLI"))
+        and not name.startswith(("AWS_", "FSSPEC_"))
         and name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONWARNINGS")
     }
     return kept | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | more

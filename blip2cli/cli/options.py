@@ -56,7 +56,8 @@ class SourceFlags:
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="Folders (read recursively), image files, globs, or - for paths on stdin.",
+            help="Folders (read recursively), image files, globs, manifests, Parquet, tar and zip "
+            "files, or - for paths on stdin.",
             show_default=False,
         ),
     ]
@@ -89,6 +90,34 @@ class SourceFlags:
         ),
     ] = False
 
+    keep: Annotated[
+        list[str] | None,
+        lines(
+            "--keep",
+            metavar="COLUMN",
+            panel=SOURCE,
+            help="Carry this column of the source into the rows; repeatable.",
+        ),
+    ] = None
+    image_column: Annotated[
+        str | None,
+        option(
+            "--image-column",
+            metavar="NAME",
+            panel=SOURCE,
+            help="The column that holds the images, or their paths.",
+            show_default=False,
+        ),
+    ] = None
+    absolute_paths: Annotated[
+        bool,
+        option(
+            "--absolute-paths",
+            panel=SOURCE,
+            help="Manifests may name absolute paths and paths outside their folder.",
+        ),
+    ] = False
+
     @property
     def options(self) -> SourceOptions:
         if self.nul and "-" not in self.sources:
@@ -101,6 +130,9 @@ class SourceFlags:
             exclude=tuple(self.exclude or ()),
             limit=self.limit,
             nul=self.nul,
+            keep=tuple(self.keep or ()),
+            image_column=self.image_column,
+            absolute_paths=self.absolute_paths,
         )
 
 

@@ -1,7 +1,8 @@
 """Where images come from: one reader a file, and the table that picks the reader.
 
 Names (``file_name``) are relative to the source's root: the folder itself, the folder of a single
-file, the part of a glob before its first wildcard, the current folder for paths on stdin. With
+file or a manifest, the part of a glob before its first wildcard, the current folder for paths on
+stdin. An archive, and a table that holds images, counts as a folder of its own. With
 several sources they are relative to the common parent of all roots, so no two images share a name.
 Local paths and URLs, and URLs of different buckets, have no common parent and are refused together.
 An image given twice is run once.
@@ -9,6 +10,7 @@ An image given twice is run once.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from itertools import chain, pairwise
@@ -17,15 +19,17 @@ from typing import BinaryIO
 from blip2cli.errors import OptionError, SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources.base import IMAGE_SUFFIXES, FailedRef, ImageRef, Source
+from blip2cli.sources.containers import open_container
 from blip2cli.sources.files import FileSource
 from blip2cli.sources.folder import FolderSource
 from blip2cli.sources.globs import GlobSource
+from blip2cli.sources.kept import KeptColumn, columns_of, fitted
 from blip2cli.sources.parents import common_parent
 from blip2cli.sources.patterns import Selection
-from blip2cli.sources.remote import RemoteGlob, claim_remote
+from blip2cli.sources.remote import claim_remote
 from blip2cli.sources.stdin import StdinSource
 
-__all__ = ["IMAGE_SUFFIXES", "ImageRef", "open_sources"]
+__all__ = ["IMAGE_SUFFIXES", "ImageRef", "KeptColumn", "kept_columns", "open_sources"]
 
 Claim = Callable[[str, SourceOptions, "BinaryIO | None"], "Source | None"]
 
@@ -33,10 +37,11 @@ Claim = Callable[[str, SourceOptions, "BinaryIO | None"], "Source | None"]
 # patterns, so a file called "cat[1].png" is found by its name.
 READERS: tuple[Claim, ...] = (
     lambda text, options, stdin: StdinSource.claim(text, stdin, options.nul),
-    lambda text, options, stdin: claim_remote(text),
     lambda text, options, stdin: FolderSource.claim(text),
+    lambda text, options, stdin: open_container(text, options),  # a table of its own, for globs too
+    lambda text, options, stdin: claim_remote(text, options),
     lambda text, options, stdin: FileSource.claim(text),
-    lambda text, options, stdin: GlobSource.claim(text),
+    lambda text, options, stdin: GlobSource.claim(text, options),
 )
 
 
@@ -45,22 +50,38 @@ def open_sources(options: SourceOptions, stdin: BinaryIO | None = None) -> Itera
 
     Missing paths, patterns without a match, folders without images and a selection that leaves
     nothing raise SourceError at once, before the first image. Only what arrives on stdin is
-    judged later, when it has been read: its SourceError comes from the iterator.
+    judged later, when it has been read: its SourceError comes from the iterator, and so does that
+    of a row that is wrong in the middle of a manifest. Raises OptionError as ``kept_columns`` does.
     """
     if options.limit is not None and options.limit < 0:
         raise OptionError(f"--limit takes 0 or a positive number, not {options.limit}.")
     if not options.sources:
         raise SourceError("No source was given; name a folder, a file, a glob, or - for stdin.")
     sources = [_open(text, options, stdin) for text in dict.fromkeys(options.sources)]
+    columns = columns_of(sources, options.keep)
     for source in sources:
         # A mistyped pattern must not hide behind the images of another source.
-        pattern = isinstance(source, (GlobSource, RemoteGlob))
-        if pattern and next(source.refs(source.root), None) is None:
+        if isinstance(source, GlobSource) and next(source.refs(source.root), None) is None:
             raise SourceError(source.nothing())
     refs = _select(sources, options)
+    if columns:
+        refs = (fitted(ref, columns) for ref in refs)
     if options.limit == 0 or any(isinstance(s, StdinSource) for s in sources):
         return refs
     return chain([next(refs)], refs)  # finds an empty folder before a model is loaded
+
+
+def kept_columns(options: SourceOptions) -> tuple[KeptColumn, ...]:
+    """The columns of ``options.keep`` with their types, in their order; stdin is not touched.
+
+    Raises OptionError for a column that is not there, SourceError for a source that cannot be
+    opened.
+    """
+    if not options.keep:
+        return ()
+    nothing = io.BytesIO()
+    sources = [_open(text, options, nothing) for text in dict.fromkeys(options.sources)]
+    return columns_of(sources, options.keep)
 
 
 def _open(text: str, options: SourceOptions, stdin: BinaryIO | None) -> Source:
@@ -115,6 +136,7 @@ def _all(sources: list[Source]) -> Iterator[ImageRef]:
                     ref.path,
                     "name_clash",
                     f"Its name {ref.file_name!r} is taken by {path!r}; run the two apart.",
+                    kept=ref.kept,
                 )
 
 
@@ -122,5 +144,6 @@ def _disjoint(sources: list[Source]) -> bool:
     """True when no two sources can name the same image."""
     if not all(source.unique for source in sources):
         return False
-    roots = sorted(source.root.rstrip(os.sep) + os.sep for source in sources)
+    spaces = (getattr(source, "space", source.root) for source in sources)
+    roots = sorted(space.rstrip(os.sep) + os.sep for space in spaces)
     return not any(b.startswith(a) for a, b in pairwise(roots))

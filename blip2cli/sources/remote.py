@@ -12,26 +12,23 @@ be read is the failure of one image.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from blip2cli.errors import ImageError, SourceError
-from blip2cli.sources import base as limits
+from blip2cli.errors import SourceError
+from blip2cli.options import SourceOptions
 from blip2cli.sources.base import IMAGE_SUFFIXES, FailedRef, ImageRef, Source, name_below
 from blip2cli.sources.faults import (
     RemoteDeniedError,
     RemoteError,
     RemoteMissingError,
     hide_secrets,
-    remote_error,
 )
-from blip2cli.sources.opening import connect, is_remote, protocol_of, retries_of
+from blip2cli.sources.fetching import RemoteRef, again
+from blip2cli.sources.globs import GlobSource, MatchedFolder
+from blip2cli.sources.opening import connect, is_remote, protocol_of
 from blip2cli.sources.patterns import PathPattern, has_magic
 from blip2cli.sources.walk import has_image_suffix
-
-T = TypeVar("T")
 
 _EVERYTHING = PathPattern(("**",))
 # Servers of these cannot list what they hold.
@@ -39,31 +36,6 @@ _UNLISTED = frozenset({"http", "https"})
 
 # One entry of a listing: name, whether it is a folder, size in bytes if known.
 Entry = tuple[bytes, bool, "int | None"]
-
-
-@dataclass(frozen=True)
-class RemoteRef(ImageRef):
-    """An image behind a URL, which ``path`` holds."""
-
-    size: int | None = field(default=None, kw_only=True)  # bytes, where the listing told
-
-    @property
-    def url(self) -> str:
-        """Where the image lies."""
-        return self.path
-
-    def read(self) -> bytes:
-        """Return the whole object, fetched by the calling process.
-
-        Raises ImageError: ``missing``, ``permission_denied``, ``not_a_file``, ``too_large`` or
-        ``read_error``.
-        """
-        try:
-            return _again(self.path, lambda: _fetch(self.path, self.size))
-        except RemoteError as error:
-            raise error.of_image() from None
-        except SourceError as error:
-            raise ImageError("read_error", str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -98,13 +70,12 @@ class RemoteFolder:
 
     text: str
     root: str
-    pattern: PathPattern = _EVERYTHING
     unique: bool = True
 
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield the images. Raises RemoteError when the folder itself cannot be listed; one
         below it that cannot comes as one failed image."""
-        return _matches(self.root, self.pattern, base)
+        return _below(self.root, base)
 
     def nothing(self) -> str:
         """The sentence for a folder without images."""
@@ -115,15 +86,20 @@ class RemoteFolder:
 
 
 @dataclass(frozen=True)
-class RemoteGlob(RemoteFolder):
+class RemoteGlob(GlobSource):
     """What a pattern in a URL matches."""
 
-    def nothing(self) -> str:
-        """The sentence for a pattern without a match."""
-        return f"No image matches the pattern {self.text!r}; check it, or name a folder instead."
+    def _matches(self, base: str) -> Iterator[ImageRef | MatchedFolder]:
+        return _walk(self.root, self.pattern, base)
+
+    def _tree(self, path: str, base: str) -> Iterator[ImageRef]:
+        try:
+            yield from _below(path, base)
+        except RemoteError as error:
+            yield _unlistable(path, error, base)
 
 
-def claim_remote(text: str) -> Source | None:
+def claim_remote(text: str, options: SourceOptions) -> Source | None:
     """Take ``text`` if it is a URL. Asks the server what stands there.
 
     Raises SourceError when nothing does, or the server or its package cannot be had.
@@ -139,25 +115,32 @@ def claim_remote(text: str) -> Source | None:
         raise SourceError(f"The pattern {shown!r} has a wildcard in the bucket; name the bucket.")
     filesystem, path = connect(url)
     try:
-        info = _again(url, lambda: filesystem.info(path))
+        info = again(url, lambda: filesystem.info(path))
     except (RemoteMissingError, RemoteDeniedError):
         if not pattern:
             raise
-        return _glob(shown, protocol, place)
+        return _glob(shown, protocol, place, options)
     if info["type"] == "directory" or (place.endswith("/") and protocol not in _UNLISTED):
         return RemoteFolder(shown, url)
     return RemoteFile(shown, url, info.get("size"))
 
 
-def _glob(shown: str, protocol: str, place: str) -> RemoteGlob:
+def _glob(shown: str, protocol: str, place: str, options: SourceOptions) -> RemoteGlob:
     components = place.split("/")
     first = next(i for i, part in enumerate(components) if has_magic(part))
     parts = tuple(part for part in components[first:] if part)
-    return RemoteGlob(shown, f"{protocol}://{'/'.join(components[:first])}", PathPattern(parts))
+    root = f"{protocol}://{'/'.join(components[:first])}"
+    return RemoteGlob(shown, root, PathPattern(parts), options)
 
 
-def _matches(url: str, pattern: PathPattern, base: str) -> Iterator[ImageRef]:
-    """Yield the images below ``url`` that ``pattern`` takes, in the order of ``walk``."""
+def _below(url: str, base: str) -> Iterator[ImageRef]:
+    for found in _walk(url, _EVERYTHING, base):
+        assert not isinstance(found, MatchedFolder)  # this pattern matches files only
+        yield found
+
+
+def _walk(url: str, pattern: PathPattern, base: str) -> Iterator[ImageRef | MatchedFolder]:
+    """Yield what ``pattern`` matches below ``url``, in the order of ``walk``."""
     # An explicit stack: a tree may be deeper than Python's recursion limit.
     entries = _listing(url, pattern.wants_hidden(pattern.start))
     stack = [(url, iter(entries), pattern.start)]
@@ -170,30 +153,35 @@ def _matches(url: str, pattern: PathPattern, base: str) -> Iterator[ImageRef]:
             if not is_folder:
                 if pattern.end in after and (pattern.names_suffix or has_image_suffix(encoded)):
                     yield RemoteRef(name_below(path, base), path, size=size)
-                continue
-            try:
-                if pattern.end in after and not pattern.names_suffix:
-                    yield from _matches(path, _EVERYTHING, base)
-                elif inner := after - {pattern.end}:
+            elif pattern.end in after and not pattern.names_suffix:
+                yield MatchedFolder(path)
+            elif inner := after - {pattern.end}:
+                try:
                     below = _listing(path, pattern.wants_hidden(inner))
-                    stack.append((path, iter(below), inner))
-                    break
-            except RemoteError as error:
-                yield FailedRef(
-                    name_below(path, base),
-                    path,
-                    error.of_image().error_type,
-                    f"This folder cannot be listed ({error.strerror}), its images are left out.",
-                )
+                except RemoteError as error:
+                    yield _unlistable(path, error, base)
+                    continue
+                stack.append((path, iter(below), inner))
+                break
         else:
             stack.pop()
+
+
+def _unlistable(url: str, error: RemoteError, base: str) -> FailedRef:
+    """One failed image that stands for a folder whose images cannot be seen."""
+    return FailedRef(
+        name_below(url, base),
+        url,
+        error.of_image().error_type,
+        f"This folder cannot be listed ({error.strerror}), its images are left out.",
+    )
 
 
 def _listing(url: str, hidden: bool) -> list[Entry]:
     """Return the folders and files of one folder, sorted bytewise; a file before a folder of the
     same name, which object stores allow. Raises RemoteError."""
     filesystem, path = connect(url)
-    found = _again(url, lambda: filesystem.ls(path, detail=True))
+    found = again(url, lambda: filesystem.ls(path, detail=True))
     # The libraries remember every listing, which for a large bucket is a large memory.
     filesystem.dircache.clear()
     entries: list[Entry] = []
@@ -207,51 +195,3 @@ def _listing(url: str, hidden: bool) -> list[Entry]:
             entries.append((encoded, info["type"] == "directory", info.get("size")))
     entries.sort(key=lambda entry: entry[:2])
     return entries
-
-
-def _fetch(url: str, size: int | None) -> bytes:
-    filesystem, path = connect(url)
-    most = limits.MAX_FILE_BYTES + 1
-    data: bytes
-    if protocol_of(url) == "hf":  # one request; cat_file would first list the object's folder
-        with filesystem.open(path, "rb", block_size=0) as file:
-            data = file.read(most)
-    else:
-        if size is None:
-            info = filesystem.info(path)
-            size = info.get("size")
-            if info["type"] == "directory":
-                raise IsADirectoryError
-        if size is None:
-            data = filesystem.cat_file(path)
-        elif size == 0 or _over(size):  # of nothing, no range can be asked for
-            data = b""
-        else:  # a range, because without one s3fs asks for the size first
-            data = filesystem.cat_file(path, start=0, end=most)
-    if _over(size) or _over(len(data)):
-        raise ImageError("too_large", "The file is over 1 GiB.")
-    return data
-
-
-def _over(size: int | None) -> bool:
-    return size is not None and size > limits.MAX_FILE_BYTES
-
-
-def _again(url: str, request: Callable[[], T]) -> T:
-    """Make a request; where the protocol's library does not, try again what may pass."""
-    for pause in (*retries_of(url), None):
-        try:
-            return request()
-        except (ImageError, SourceError):
-            raise
-        except IsADirectoryError:
-            raise ImageError("not_a_file", "It is a folder, not a file.") from None
-        except Exception as error:  # noqa: BLE001 - each protocol has exceptions of its own
-            fault = remote_error(url, error)
-            if pause is None or isinstance(fault, (RemoteMissingError, RemoteDeniedError)):
-                raise fault from None
-            time.sleep(pause)
-    raise AssertionError  # the last turn returns or raises
-
-
-__all__ = ["RemoteFile", "RemoteFolder", "RemoteGlob", "RemoteRef", "claim_remote"]

@@ -1,0 +1,41 @@
+"""How text is written, above all file names whose bytes are not UTF-8.
+
+Python holds such names with *lone surrogates*, U+DC80 to U+DCFF standing for the bytes 0x80 to
+0xFF (PEP 383). No UTF-8 file can hold these as they are.
+
+* In JSON they are written as the escape ``\\udcXX``; ``json.loads`` returns the very same string.
+* In Parquet the six characters ``\\udcXX`` are stored instead, and :func:`from_utf8` turns them
+  back. So that this is unambiguous, a backslash that happens to stand before such an escape in
+  the text itself is stored as ``\\u005c``. All other text is stored unchanged.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_SURROGATE = r"u[dD][89a-fA-F][0-9a-fA-F]{2}"
+_TO_ESCAPE = re.compile(rf"[\ud800-\udfff]|\\(?={_SURROGATE}|u005[cC])")
+_ESCAPED = re.compile(rf"\\({_SURROGATE}|u005[cC])")
+
+
+def to_json(value: Any) -> bytes:
+    """One JSON value as UTF-8 bytes on a single line, text readable as it is.
+
+    Floats keep all digits they need to be read back exactly. Raises ValueError for NaN.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    # What UTF-8 cannot hold are lone surrogates, only ever inside JSON strings, and there the
+    # "\\udcXX" that this error handler writes is the JSON escape.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def to_utf8(text: str) -> str:
+    """Make ``text`` storable where UTF-8 is demanded; :func:`from_utf8` is the inverse."""
+    return _TO_ESCAPE.sub(lambda m: f"\\u{ord(m.group()):04x}", text)
+
+
+def from_utf8(stored: str) -> str:
+    """Return the text that :func:`to_utf8` was given."""
+    return _ESCAPED.sub(lambda m: chr(int(m.group(1)[1:], 16)), stored)

@@ -1,0 +1,129 @@
+"""Columns of a source that are carried into the rows (``--keep``): their types and values.
+
+A value that the output has no type for (a list, an object, true and false, a date) is carried as
+a string, JSON where it has a form in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, runtime_checkable
+
+from blip2cli.errors import OptionError, SourceError
+from blip2cli.sources.base import ImageRef, Source
+
+KeptType = Literal["string", "int", "float"]
+
+LOOKED_AT = 1000  # rows from which types are told where a format does not state them
+_INT64 = range(-(1 << 63), 1 << 63)
+
+
+@dataclass(frozen=True)
+class KeptColumn:
+    """One column that is carried into the rows; every value may be null."""
+
+    name: str
+    type: KeptType
+
+
+@runtime_checkable
+class Columned(Source, Protocol):
+    """A source whose images have columns."""
+
+    def kept_columns(self) -> tuple[KeptColumn, ...]:
+        """The columns asked for, in their order. Raises OptionError for one that is not there."""
+
+
+def columns_of(sources: Sequence[Source], keep: tuple[str, ...]) -> tuple[KeptColumn, ...]:
+    """The columns named ``keep``, with types that hold the values of all ``sources``.
+
+    Raises OptionError for a column twice, one that is not there, or a source without columns.
+    """
+    if not keep:
+        return ()
+    for name in keep:
+        if keep.count(name) > 1:
+            raise OptionError(f"--keep {name} is given twice; give it once.")
+    found: list[tuple[KeptColumn, ...]] = []
+    for source in sources:
+        if not isinstance(source, Columned):
+            raise no_columns(source.text, keep[0])
+        found.append(source.kept_columns())
+    return tuple(
+        KeptColumn(name, _common(columns[i].type for columns in found))
+        for i, name in enumerate(keep)
+    )
+
+
+def no_columns(source: str, name: str) -> OptionError:
+    """The error for a source that is no table."""
+    return OptionError(
+        f"--keep {name}: the source {source!r} has no columns; only manifests, Parquet tables and "
+        "tar shards have. Leave it out, or run this source apart."
+    )
+
+
+def absent(what: str, name: str, there: Iterable[str]) -> OptionError:
+    """The error for a column that ``what`` does not have."""
+    columns = ", ".join(there)
+    return OptionError(
+        f"--keep {name}: {what} has no such column"
+        + (f"; it has {columns}." if columns else ", nor any other.")
+    )
+
+
+def types_in(rows: Iterable[Mapping[str, object]], keep: Sequence[str]) -> tuple[KeptColumn, ...]:
+    """Types told from the values of ``rows``; "string" where all are null."""
+    seen: list[set[KeptType]] = [set() for _ in keep]
+    for row in rows:
+        for types, name in zip(seen, keep, strict=True):
+            if (value := row.get(name)) is not None:
+                types.add(_type_of(value))
+    return tuple(KeptColumn(name, _common(types)) for name, types in zip(keep, seen, strict=True))
+
+
+def fitted(ref: ImageRef, columns: Sequence[KeptColumn]) -> ImageRef:
+    """``ref`` with its values in the types of ``columns``.
+
+    Raises SourceError for a value that came too late to be told from the first rows.
+    """
+    kept = tuple(_fit(ref, v, column) for v, column in zip(ref.kept, columns, strict=True))
+    return ref if kept == ref.kept else replace(ref, kept=kept)
+
+
+def _fit(ref: ImageRef, value: object, column: KeptColumn) -> object:
+    if value is None:
+        return None
+    if column.type == "string":
+        return value if isinstance(value, str) else _as_json(value)
+    kind = _type_of(value)
+    if kind == column.type:
+        return value
+    if column.type == "float" and kind == "int":
+        return float(value)  # type: ignore[arg-type]
+    number = "whole numbers" if column.type == "int" else "numbers"
+    raise SourceError(
+        f"--keep {column.name}: {ref.file_name!r} has {_as_json(value)[:40]} there, while the "
+        f"first rows have {number}; write all its values in the same way."
+    )
+
+
+def _type_of(value: object) -> KeptType:
+    if isinstance(value, int) and not isinstance(value, bool) and value in _INT64:
+        return "int"
+    return "float" if isinstance(value, float) else "string"
+
+
+def _common(types: Iterable[KeptType]) -> KeptType:
+    kinds = set(types)
+    if len(kinds) == 1:
+        return kinds.pop()
+    return "float" if kinds == {"int", "float"} else "string"
+
+
+def _as_json(value: object) -> str:
+    if isinstance(value, str | bool | int | float | list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)  # dates and decimals of Parquet

@@ -1,0 +1,50 @@
+"""What archives and tables have in common: the names of the images they hold.
+
+An archive counts as a folder: with one source, names are the members' own; with several, the
+archive's file name comes before them (``shard-000000.tar/000012.jpg``). Nothing is ever written
+under these names, but they are made safe for those who read the output: relative, without ``..``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from blip2cli.sources.base import IMAGE_SUFFIXES, name_below
+from blip2cli.sources.nameset import NameSet
+
+
+def safe_name(name: str) -> str:
+    """``name`` relative and without ``.``, ``..`` and doubled slashes; may be empty."""
+    return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
+
+
+def wanted(name: str) -> bool:
+    """True for a member that is an image by its suffix, and neither hidden nor litter of macOS."""
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    if not parts or os.path.splitext(parts[-1])[1].lower() not in IMAGE_SUFFIXES:
+        return False
+    return not any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
+@dataclass
+class Names:
+    """Gives every member of one container a name of its own, below ``base``."""
+
+    location: str
+    base: str
+    _seen: NameSet = field(default_factory=NameSet)
+
+    def of(self, name: str, number: int) -> tuple[str, str]:
+        """The row's ``file_name`` and the place it stands for.
+
+        ``number`` (the row or member, from 0) names what has no name, and is put before the
+        suffix of a name that has come before.
+        """
+        name = safe_name(name) or f"{number:08d}"
+        stem, suffix = os.path.splitext(name)
+        while not self._seen.add(name):
+            stem = f"{stem}-{number:08d}"
+            name = stem + suffix
+        place = f"{self.location}/{name}"
+        return name_below(place, self.base), place

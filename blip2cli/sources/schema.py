@@ -1,0 +1,94 @@
+"""What the columns of a Parquet file are for: which one holds images, which can be carried."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from blip2cli.errors import OptionError
+from blip2cli.sources.kept import KeptColumn
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def image_column(schema: pa.Schema, wanted: str | None, text: str) -> str | None:
+    """The column that holds images; ``None`` when no column does, or ``wanted`` holds paths.
+
+    Raises OptionError when ``wanted`` is not there, or when several columns hold images and none
+    of them is called ``image``.
+    """
+    if wanted is not None:
+        if wanted not in schema.names:
+            raise OptionError(
+                f"--image-column {wanted}: {text!r} has no such column; it has "
+                f"{', '.join(schema.names)}."
+            )
+        kind = schema.field(wanted).type
+        return wanted if is_bytes(kind) or _has_bytes(kind) else None
+    features = _features(schema)
+    found = [
+        name
+        for name in schema.names
+        # Sounds have the same shape; a data set that describes itself says which is which.
+        if _has_bytes(schema.field(name).type) and features.get(name, "Image") == "Image"
+    ]
+    found = found or [
+        name
+        for name in schema.names
+        if is_bytes(schema.field(name).type) and (features.get(name) == "Image" or name == "image")
+    ]
+    if len(found) > 1 and "image" not in found:
+        raise OptionError(
+            f"{text!r} has several columns of images ({', '.join(found)}); choose one with "
+            "--image-column."
+        )
+    return "image" if "image" in found else found[0] if found else None
+
+
+def kept_column(field: pa.Field[pa.DataType]) -> KeptColumn:
+    """The column as it is carried into rows. Raises OptionError for bytes."""
+    import pyarrow.types as kinds
+
+    if is_bytes(field.type) or _has_bytes(field.type):
+        raise OptionError(f"--keep {field.name}: this column holds bytes, which rows cannot.")
+    if kinds.is_integer(field.type):
+        return KeptColumn(field.name, "int")
+    return KeptColumn(field.name, "float" if kinds.is_floating(field.type) else "string")
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """True for all types of strings, also dictionaries of them."""
+    import pyarrow.types as kinds
+
+    if kinds.is_dictionary(kind):
+        kind = kind.value_type
+    return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """True for all types of byte strings."""
+    import pyarrow.types as kinds
+
+    return (
+        kinds.is_binary(kind)
+        or kinds.is_large_binary(kind)
+        or kinds.is_binary_view(kind)
+        or kinds.is_fixed_size_binary(kind)
+    )
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    import pyarrow.types as kinds
+
+    return kinds.is_struct(kind) and any(f.name == "bytes" and is_bytes(f.type) for f in kind)
+
+
+def _features(schema: pa.Schema) -> dict[str, str]:
+    """The types of columns that a Hugging Face data set states of itself."""
+    try:
+        about = json.loads((schema.metadata or {})[b"huggingface"])
+        features = about["info"]["features"]
+        return {name: f["_type"] for name, f in features.items() if isinstance(f, dict)}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
