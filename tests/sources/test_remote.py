@@ -37,18 +37,6 @@ def memory() -> Iterator[Callable[..., str]]:
     MemoryFileSystem.pseudo_dirs[:] = [""]
 
 
-@pytest.fixture
-def bucket(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    """The S3 server, reached through the environment as a user would."""
-    import s3fs
-
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield s3
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
 def failure(ref: base.ImageRef) -> ImageError:
     with pytest.raises(ImageError) as caught:
         ref.read()
