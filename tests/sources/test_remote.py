@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +252,45 @@ def test_what_may_pass_is_tried_again_and_what_does_not_is_not(
     assert failure(ref).error_type == "permission_denied"
     assert faulty.times == 4
     faulty.times = 0
+
+
+def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch, bucket: S3) -> None:
+    """S3's own library does it: two refusals pass unseen."""
+    asked: list[str] = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            body = b"12345" if len(asked) > 2 else b""
+            self.send_response(200 if body else 503)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Keep the test's output clean."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        assert RemoteRef("a", "s3://bucket/a", size=5).read() == b"12345"
+        server.shutdown()
+    assert asked == ["/bucket/a"] * 3
+
+
+def test_no_server_and_no_credentials(
+    bucket: S3, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(SourceError, match=r"cannot be reached .* check the network and AWS_ENDPO"):
+        names("s3://unreached/p")
+    error = failure(RemoteRef("x", "s3://unreached/p/a.png", size=1))
+    assert str(error) == "The file cannot be read: its server cannot be reached."
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(SourceError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"):
+        names("s3://unreached/p")
