@@ -310,3 +310,46 @@ def test_the_pipeline_itself_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "[]\n"
+
+
+def test_columns_of_the_source_come_into_the_rows(
+    mixed: Path, tmp_path: Path, loader: Loader
+) -> None:
+    lines = [
+        {"file_name": "a.png", "sku": "A-1", "price": 3},
+        {"file_name": "b-broken.jpg", "sku": None, "price": 4.5},
+        {"file_name": "b.jpg", "tags": ["x"]},
+    ]
+    manifest = mixed / "list.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    keep = ("price", "sku", "tags")
+    for workers, name in ((0, "out.jsonl"), (1, "out.parquet")):
+        out = tmp_path / name
+        chosen = options(manifest, out, errors="inline")
+        chosen = replace(
+            chosen,
+            source=replace(chosen.source, keep=keep),
+            loader=replace(chosen.loader, workers=workers),
+        )
+        task = AskTask(from_texts(["a?", "b?"]), decode=SHORT)
+        assert run(task, chosen, loader).exit_code == 3
+        rows = read(out) if name == "out.jsonl" else pq.read_table(out).to_pylist()
+        assert list(rows[0])[:7] == ["file_name", "width", "height", *keep, "question"]
+        assert list(rows[0])[-1] == "error"
+        kept = [tuple(row[column] for column in keep) for row in rows]
+        assert kept == [
+            *[(3.0, "A-1", None)] * 2,
+            *[(4.5, None, None)] * 2,
+            *[(None, None, '["x"]')] * 2,
+        ]
+        assert [bool(row["error"]) for row in rows] == [False, False, True, True, False, False]
+
+
+@pytest.mark.parametrize("name", ["file_name", "width", "caption", "error"])
+def test_a_kept_column_may_not_take_the_name_of_our_own(name: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"path,{name}\na.png,1\n")
+    chosen = options(manifest)
+    chosen = replace(chosen, source=replace(chosen.source, keep=(name,)))
+    with pytest.raises(OptionError, match=f"--keep {name}: rows have a column"):
+        run(CAPTION, chosen, unwanted)

@@ -47,6 +47,8 @@ VALUES = {
     "--batch-size": ("4", "loader.batch_size", 4),
     "--workers": ("0", "loader.workers", 0),
     "--limit": ("7", "source.limit", 7),
+    "--image-column": ("photo", "source.image_column", "photo"),
+    "--absolute-paths": (None, "source.absolute_paths", True),
     "--overwrite": (None, "output.overwrite", True),
     "--output": ("o.jsonl", "output.out", "o.jsonl"),
     "--errors": ("inline", "output.errors", "inline"),
@@ -101,11 +103,13 @@ def test_repeatable_options_take_lines_of_their_variables(
 ) -> None:
     monkeypatch.setenv("BLIP2CLI_INCLUDE", "*.png\nholiday 2024/*\n")
     monkeypatch.setenv("BLIP2CLI_EXCLUDE", "x*")
+    monkeypatch.setenv("BLIP2CLI_KEEP", "id\nprice in €")
     monkeypatch.setenv("BLIP2CLI_QUESTION", "is it red?\nwhat is it?")
     assert call(["ask", "x", "--exclude", "a b*", "--exclude", "c"]) == 0
     task, options, _ = built[0]
     assert options.source.include == ("*.png", "holiday 2024/*")
     assert options.source.exclude == ("a b*", "c")
+    assert options.source.keep == ("id", "price in €")
     assert [question.text for question in task.questions.common] == ["is it red?", "what is it?"]
 
 

@@ -234,9 +234,9 @@ def test_a_parquet_file_without_use_names_its_columns(tmp_path: Path) -> None:
     table = write_table(tmp_path / "m.parquet", url=["x"], n=[1])
     with pytest.raises(SourceError, match=r"neither .* it has url, n\. .*--image-column"):
         refs(table)
-    with pytest.raises(OptionError, match="--image-column n: .* it holds int64"):
+    with pytest.raises(OptionError, match=r"--image-column n: .* it holds int64"):
         refs(table, image_column="n")
-    with pytest.raises(OptionError, match="--image-column x: .* no such column; it has url, n"):
+    with pytest.raises(OptionError, match=r"--image-column x: .* no such column; it has url, n"):
         refs(table, image_column="x")
 
 
@@ -305,7 +305,7 @@ def test_columns_that_cannot_be_kept(tree: Tree) -> None:
     (root / "m.jsonl").write_text('{"path": "a.png", "id": 1}\n')
     (root / "m.txt").write_text("a.png\n")
     for source in ("m.csv", "m.jsonl"):
-        with pytest.raises(OptionError, match="--keep size: .* it has path, id"):
+        with pytest.raises(OptionError, match=r"--keep size: .* it has path, id"):
             refs(root / source, keep=("size",))
     with pytest.raises(OptionError, match="plain list of paths"):
         refs(root / "m.txt", keep=("id",))
