@@ -127,7 +127,10 @@ class _RemoteFile(io.BufferedIOBase):
         return len(data)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        place: int = self._file.seek(offset, whence)
+        try:
+            place: int = self._file.seek(offset, whence)
+        except Exception as error:  # noqa: BLE001 - a web server may not offer ranges
+            raise remote_error(self._url, error) from None
         return place
 
     def tell(self) -> int:

@@ -71,6 +71,9 @@ class Broken(OwnMemory):
             def read(self, size: int) -> bytes:
                 raise type("HTTPClientError", (Exception,), {})("connection lost")
 
+            def seek(self, offset: int, whence: int = 0) -> int:
+                raise ValueError("Cannot seek")
+
             def close(self) -> None: ...
 
         return File()
@@ -80,6 +83,8 @@ def test_errors_while_reading_are_oserrors_too() -> None:
     Broken.register()
     with open_binary("broken://a/b") as file, pytest.raises(OSError, match="connection lost") as e:
         file.read()
+    with open_binary("broken://a/b") as file, pytest.raises(OSError, match="Cannot seek"):
+        file.seek(3)
     assert e.value.strerror == "its server cannot be reached"
     assert isinstance(e.value, SourceError)
 
