@@ -61,7 +61,7 @@ class SourceFlags:
         typer.Argument(
             metavar="SOURCE",
             help="Folders (read recursively), image files, globs, manifests, Parquet, tar and zip "
-            "files, or - for paths on stdin.",
+            "files, each also as a URL (s3://, gs://, hf://), or - for paths on stdin.",
             show_default=False,
         ),
     ]

@@ -199,6 +199,8 @@ def opening_errors(text: str) -> Iterator[None]:
     """Turn an OSError of the file behind the source ``text`` into a SourceError."""
     try:
         yield
+    except SourceError:  # of a URL: an OSError as well, but one that names the mend
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise SourceError(f"The source {text!r} cannot be read: {reason}.") from None
