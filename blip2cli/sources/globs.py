@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from blip2cli.errors import SourceError, UserError
+from blip2cli.nameset import NameSet
 from blip2cli.options import SourceOptions
 from blip2cli.sources.base import FailedRef, ImageRef, absolute, name_below
 from blip2cli.sources.containers import open_container
 from blip2cli.sources.folder import tree_refs, unlistable_ref
 from blip2cli.sources.kept import KeptColumn, columns_of, no_columns
 from blip2cli.sources.manifest import ManifestSource
-from blip2cli.sources.nameset import NameSet
 from blip2cli.sources.patterns import PathPattern, has_magic
 from blip2cli.sources.walk import has_image_suffix, listing
 
