@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from blip2cli import __version__, events
 from blip2cli.events import Failed, Finished, Listener, ModelReady, Progress, Started, Summary
-from blip2cli.limits import EXIT_MORE_TO_DO, ErrorLimit
+from blip2cli.limits import EXIT_FAILED_IMAGES, EXIT_MORE_TO_DO, ErrorLimit
 from blip2cli.options import ModelOptions, RunOptions, SourceOptions
 from blip2cli.output import Output, SinkOpener, write_summary
 from blip2cli.plan import Plan, check_options, prepare
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from blip2cli.tasks.base import Task
 
 ModelLoader = Callable[[ModelOptions], "Blip2"]
-
-EXIT_FAILED_IMAGES = 3
 
 
 def load_model(options: ModelOptions) -> Blip2:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
+from tests.s3_server import S3, serve_s3
+
 if TYPE_CHECKING:
     from blip2cli.model.wrapper import Blip2
     from tests.torture.zygote import Zygote
@@ -45,6 +47,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 server; make a bucket of your own."""
+    with serve_s3() as server:
+        yield server
+
+
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
     """A folder of five good images and, second in order, one that is none."""
@@ -76,6 +85,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("BLIP2CLI_", "HF_", "TRANSFORMERS_", "_BLIP2CLI"))
+        and not name.startswith(("AWS_", "FSSPEC_"))
         and name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONWARNINGS")
     }
     return kept | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | more

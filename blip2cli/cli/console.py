@@ -19,7 +19,7 @@ from blip2cli.events import (
     Summary,
     TookOver,
 )
-from blip2cli.limits import EXIT_MORE_TO_DO
+from blip2cli.limits import EXIT_FAILED_IMAGES, EXIT_MORE_TO_DO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -194,6 +194,8 @@ def summary_lines(
     goes on with the output.
     """
     s = summary
+    if s.exit_code in (0, EXIT_FAILED_IMAGES) and s.already and not s.done and not s.failed:
+        return [f"Nothing left to do: {_count(s.already)} done before."]
     line = f"{_count(s.done)} {_DONE.get(s.task, 'done')}"
     if s.rows != s.done:
         line += f" in {s.rows} rows"

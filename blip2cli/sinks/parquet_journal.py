@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blip2cli.errors import OutputError
-from blip2cli.sinks.journal import Journal, Names, RowCount
+from blip2cli.nameset import NameSet
+from blip2cli.sinks.journal import Journal, RowCount
 from blip2cli.sinks.parquet import METADATA_KEY, merge, remove_parts
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.text import from_utf8
@@ -26,7 +27,7 @@ def read_parquet(paths: OutputPaths, row_count: RowCount) -> Journal | None:
     files = parts or ([paths.final] if os.path.exists(paths.final) else [])
     if not files:
         return None
-    done, rows, settings = Names(), 0, None
+    done, rows, settings = NameSet(), 0, None
     for path in files:
         try:
             with pq.ParquetFile(path) as file:

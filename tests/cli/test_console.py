@@ -90,6 +90,11 @@ def test_a_run_that_stopped_early_says_how_to_go_on() -> None:
     assert len(summary_lines(SUMMARY, None, again)) == 1
 
 
+def test_nothing_left_is_said_as_such() -> None:
+    idle = dataclasses.replace(SUMMARY, done=0, failed=0, rows=0, already=12, exit_code=0)
+    assert summary_lines(idle) == ["Nothing left to do: 12 images done before."]
+
+
 def test_going_on_says_what_is_there() -> None:
     assert resumed_lines(Resumed(1, 0, 0, None)) == ["Going on: 1 image done before."]
     assert resumed_lines(Resumed(9, 2, 0, "0.0.9")) == [
