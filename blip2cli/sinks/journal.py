@@ -34,6 +34,7 @@ class Journal:
 
     done: NameSet = field(default_factory=NameSet)
     rows: int = 0
+    failed: int = 0  # images among them whose rows say that they failed (``--errors inline``)
     settings: Mapping[str, object] | None = None  # None: they are not known
     # Mends what a crash left, so that the output is whole as it is. To be called when nothing is
     # left to do; a writer that goes on does it by itself. Raises OSError.
@@ -50,18 +51,21 @@ class RowNames:
     def __init__(self, row_count: RowCount) -> None:
         self.done = NameSet()
         self.rows = 0  # of whole images
+        self.failed = 0  # whole images with a row that says so
         self.whole_until = 0  # the place behind the last whole image
         self._row_count = row_count
         self._name: str | None = None
         self._count = 0
         self._place = 0
+        self._failed = False
 
-    def add(self, name: str, place: int) -> None:
+    def add(self, name: str, place: int, failed: bool = False) -> None:
         """One more row, which ends at ``place``."""
         if name != self._name:
             self._finish()
-            self._name, self._count = name, 0
+            self._name, self._count, self._failed = name, 0, False
         self._count += 1
+        self._failed |= failed
         self._place = place
 
     def end(self) -> None:
@@ -73,6 +77,7 @@ class RowNames:
         if self._name is not None:
             self.done.add(self._name)
             self.rows += self._count
+            self.failed += self._failed
             self.whole_until = self._place
 
 
