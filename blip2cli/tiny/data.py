@@ -155,9 +155,10 @@ class Packer:
         shapes: Sequence[tuple[NDArray[np.uint8], ShapePicture]],
         rng: random.Random,
         questions: int = 7,
+        sides: bool = False,
     ) -> Batch:
-        """Scenes first, then easy-VQA pictures."""
-        texts = [scene_texts(rng, scene, questions) for _, scene in scenes]
+        """Scenes first, then easy-VQA pictures. ``sides``: more questions about left and right."""
+        texts = [scene_texts(rng, scene, questions, sides) for _, scene in scenes]
         texts += [picture.texts(rng, questions) for _, picture in shapes]
         batch = self._assemble([pixels for pixels, _ in (*scenes, *shapes)], texts)
         for i, (_, scene) in enumerate(scenes):

@@ -315,10 +315,16 @@ _QUESTIONS: tuple[tuple[float, Callable[[random.Random, Scene], tuple[str, str] 
 )
 
 
-def scene_question(rng: random.Random, scene: Scene) -> tuple[str, str]:
-    """A random question about a scene and its answer, both in lower case."""
+_SIDES = (_left_or_right, _side_check, _what_is_beside, _which_side)
+
+
+def scene_question(rng: random.Random, scene: Scene, sides: bool = False) -> tuple[str, str]:
+    """A random question about a scene and its answer, both in lower case.
+
+    With ``sides`` those about left and right come five times as often.
+    """
     makers = [maker for _, maker in _QUESTIONS]
-    shares = [share for share, _ in _QUESTIONS]
+    shares = [share * (5 if sides and maker in _SIDES else 1) for share, maker in _QUESTIONS]
     while True:
         made = rng.choices(makers, shares)[0](rng, scene)
         if made is not None:
@@ -334,11 +340,13 @@ def roughened(rng: random.Random, question: str) -> str:
     return question
 
 
-def scene_texts(rng: random.Random, scene: Scene, questions: int) -> list[Text]:
+def scene_texts(
+    rng: random.Random, scene: Scene, questions: int, sides: bool = False
+) -> list[Text]:
     """The caption first, then so many random questions in one of BLIP-2's two forms."""
     texts = [caption_texts(rng, scene.caption)]
     for _ in range(questions):
-        question, answer = scene_question(rng, scene)
+        question, answer = scene_question(rng, scene, sides)
         form = _FORMS[0] if rng.random() < 0.85 else _FORMS[1]
         texts.append(question_text(roughened(rng, question), answer, form))
     return texts

@@ -5,9 +5,10 @@ again and it goes on from its last checkpoint. When the minutes are used up, the
 model is written with its measured scores.
 
 First the vision encoder and the Q-Former learn alone, from the helper heads; then the text loss
-joins. The hidden matrices are trained with Muon, everything else with AdamW; the learning rate
-is held, then falls linearly to zero. Where the CPU has bfloat16 matrix instructions the
-gradients are computed by a copy of the model in bfloat16, and applied to the float32 weights.
+joins; at last the language model learns alone (see ``reading``). The hidden matrices are trained
+with Muon, everything else with AdamW; the learning rate is held, then falls linearly to zero. Where
+the CPU has bfloat16 matrix instructions the gradients are computed by a copy of the model in
+bfloat16, and applied to the float32 weights.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from blip2cli.tiny.easyvqa import load_split
 from blip2cli.tiny.evaluate import Scores, evaluate, held_out_scenes, read, see
 from blip2cli.tiny.export import export
 from blip2cli.tiny.heads import Heads
+from blip2cli.tiny.reading import learn_to_read
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Recipe:
     """Everything that shapes a training run."""
 
     minutes: float = 200.0
+    reading_minutes: float = 15.0  # more, in which the language model learns alone
     scenes: int = 52  # pictures of each kind a step
     shapes: int = 12
     fresh: int = 1  # chunks of newly drawn scenes a step
@@ -88,6 +91,24 @@ def bfloat16_twin(model: Blip2ForConditionalGeneration) -> Blip2ForConditionalGe
     return twin
 
 
+def _optimizers(
+    parameters: Mapping[str, nn.Parameter], recipe: Recipe
+) -> list[torch.optim.Optimizer]:
+    """Muon for the hidden matrices, AdamW for the rest."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in parameters.items():
+        hidden = parameter.dim() == 2 and "embed" not in name and "language_projection" not in name
+        (matrices if hidden else others).append(parameter)
+    muon = torch.optim.Muon(
+        matrices,
+        lr=recipe.muon_rate,
+        weight_decay=recipe.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [muon, _adam(others, recipe)]
+
+
 class Trainer:
     """Model, helper heads, optimisers and progress, as one thing that can be saved."""
 
@@ -97,21 +118,8 @@ class Trainer:
         self.processor = self._processor(start_from)
         self.model: Blip2ForConditionalGeneration = build_model(build_config(self.processor))
         self.heads = Heads()
-        matrices: list[nn.Parameter] = []
-        others: list[nn.Parameter] = []
-        for name, parameter in self.model.named_parameters():
-            hidden = (
-                parameter.dim() == 2 and "embed" not in name and "language_projection" not in name
-            )
-            (matrices if hidden else others).append(parameter)
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(
-                matrices,
-                lr=recipe.muon_rate,
-                weight_decay=recipe.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            ),
-            _adam(others, recipe),
+            *_optimizers(dict(self.model.named_parameters()), recipe),
             _adam(list(self.heads.parameters()), recipe),
         ]
         if start_from:
@@ -164,7 +172,7 @@ class Trainer:
         self.steps, self.seconds = state["steps"], state["seconds"]
         return True
 
-    def _refresh_twin(self) -> Blip2ForConditionalGeneration:
+    def computing_model(self) -> Blip2ForConditionalGeneration:
         """The model that computes: the twin with the weights as they are now, if there is one."""
         if self.twin is None:
             return self.model
@@ -182,7 +190,7 @@ class Trainer:
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The weighted losses of one batch; the text loss joins after the first stage."""
-        model = self._refresh_twin()
+        model = self.computing_model()
         image_embeds, query_output = see(model, batch.pixels)
         reading = self.share >= self.recipe.seeing_only
         helped = helper_factor(self.share, self.recipe.hold, self.recipe.fade)
@@ -205,14 +213,28 @@ class Trainer:
             optimizer.param_groups[0]["lr"] = rate * factor
         losses = self.losses(batch)
         torch.stack(list(losses.values())).sum().backward()
+        self.apply(self.optimizers)
+        self.steps += 1
+        return {name: loss.item() for name, loss in losses.items()}
+
+    def apply(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Take the step that the gradients of the computing model call for."""
         self._collect_gradients()
         parameters = [*self.model.parameters(), *self.heads.parameters()]
         nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], 1.0)
-        for optimizer in self.optimizers:
+        for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self.steps += 1
-        return {name: loss.item() for name, loss in losses.items()}
+
+    def reading_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[float]]:
+        """Optimisers of the language model alone, and their rates."""
+        parameters = {
+            name: parameter
+            for name, parameter in self.model.named_parameters()
+            if name.startswith(("language_model", "language_projection"))
+        }
+        recipe = self.recipe
+        return _optimizers(parameters, recipe), [recipe.muon_rate, recipe.adam_rate]
 
 
 def batches(recipe: Recipe, packer: Packer, seed: int) -> Iterator[Batch]:
@@ -259,6 +281,7 @@ def train(recipe: Recipe, folder: Path, out: Path, start_from: Path | None = Non
         if trainer.share >= 1:
             break
     trainer.save()
+    learn_to_read(trainer, packer, recipe.reading_minutes)
     finish(trainer, out)
     # The next call shall begin anew.
     trainer.checkpoint.unlink()
@@ -281,11 +304,17 @@ def main() -> None:
     defaults = Recipe()
     parser = argparse.ArgumentParser(description="Train the embedded model from nothing.")
     parser.add_argument("--minutes", type=float, default=defaults.minutes, help="minutes of work")
+    parser.add_argument(
+        "--reading-minutes",
+        type=float,
+        default=defaults.reading_minutes,
+        help="minutes after those in which the language model learns alone",
+    )
     parser.add_argument("--folder", type=Path, default=Path("build/tiny"), help="for checkpoints")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights" / "tiny")
     parser.add_argument("--start-from", type=Path, help="an exported model to improve on")
     options = parser.parse_args()
-    recipe = Recipe(minutes=options.minutes)
+    recipe = Recipe(minutes=options.minutes, reading_minutes=options.reading_minutes)
     if options.start_from:
         recipe = replace(recipe, seeing_only=0.0)  # it can read already
     train(recipe, options.folder, options.out, options.start_from)
