@@ -1,0 +1,201 @@
+"""JSON Lines, plain and gzipped.
+
+Blocks of lines are parsed by Arrow. What Arrow's parser has no place for (names that are not
+UTF-8, a column that comes later, a value of another type) is parsed again line by line, which says
+what is wrong where something is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as pj
+import pyarrow.types as kinds
+
+from blip2cli.convert.base import Reader, Widened, pieces, reading
+from blip2cli.convert.files import AtomicFile
+from blip2cli.convert.jsontext import json_lines
+from blip2cli.convert.lines import Block, Blocks, objects
+from blip2cli.convert.options import ConvertOptions
+from blip2cli.convert.stored import jsonl_settings, keep_settings
+from blip2cli.convert.types import Kinds, inferred, stored, union, without_nulls
+from blip2cli.errors import OutputError, SourceError
+
+_LOOKED_AT = 1000  # rows whose values tell the types of all
+_LOOKED_AT_BYTES = 1 << 20
+# Escapes of surrogates, and text that looks like our own escape of one (see ``names``).
+_UNUSUAL = re.compile(rb"\\(?:u[dD][89a-fA-F]|\\u[dD0])")
+
+
+class JsonlReader:
+    """The rows of one file."""
+
+    def __init__(self, path: str, schema: pa.Schema | None = None) -> None:
+        """``schema`` is that of a ``Widened``. Raises SourceError."""
+        self.path = path
+        with reading(path):
+            self.size = os.path.getsize(path)
+        self._kinds = Kinds()
+        self._blocks: Blocks | None = None
+        self._told = schema if schema is not None else self._look()
+        self.schema = without_nulls(self._told)
+        self.settings: Mapping[str, object] | None = jsonl_settings(path)
+
+    def position(self) -> int:
+        return self._blocks.position if self._blocks is not None else 0
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        self._blocks = Blocks(self.path)
+        for block in self._blocks:
+            batch = self._quick(block)
+            yield from pieces(self._thorough(block) if batch is None else batch)
+
+    def _look(self) -> pa.Schema:
+        rows: list[dict[str, Any]] = []
+        for block in Blocks(self.path, _LOOKED_AT_BYTES):
+            for number, row in islice(objects(block, self.path), _LOOKED_AT):
+                self._kinds.check(row, f"{self.path!r}, line {number},")
+                rows.append(stored(row))
+            if rows:
+                break
+        return self._schema_of(rows, f"{self.path!r}, lines 1 to {len(rows)}")
+
+    def _schema_of(self, rows: list[dict[str, Any]], where: str) -> pa.Schema:
+        fields = []
+        for name in dict.fromkeys(name for row in rows for name in row):
+            try:
+                fields.append(pa.field(name, inferred(name, [row.get(name) for row in rows])))
+            except SourceError as error:
+                raise SourceError(f"{where}: {error}.") from None
+        return pa.schema(fields)
+
+    def _quick(self, block: Block) -> pa.RecordBatch | None:
+        """The rows as Arrow reads them; None when it does not."""
+        if not block.data.strip() or not len(self.schema) or _UNUSUAL.search(block.data):
+            return None
+        parse = pj.ParseOptions(
+            explicit_schema=pa.schema([(f.name, _variable(f.type)) for f in self.schema]),
+            newlines_in_values=False,
+            unexpected_field_behavior="error",
+        )
+        try:
+            block.data.decode()
+            table = pj.read_json(pa.BufferReader(block.data), parse_options=parse)
+            table = table.select(self.schema.names).cast(self.schema)
+        except (pa.ArrowException, UnicodeDecodeError, KeyError):
+            return None
+        return pa.RecordBatch.from_struct_array(table.to_struct_array().combine_chunks())
+
+    def _thorough(self, block: Block) -> pa.RecordBatch:
+        rows, first = [], block.line
+        for number, row in objects(block, self.path):
+            self._kinds.check(row, f"{self.path!r}, line {number},")
+            first = number if not rows else first
+            rows.append(stored(row))
+        names = dict.fromkeys(name for row in rows for name in row)
+        arrays = []
+        for field in self.schema:
+            try:
+                values = [_exact(row.get(field.name), field.type) for row in rows]
+                arrays.append(pa.array(values, field.type))
+            except (pa.ArrowException, TypeError, ValueError, OverflowError):
+                self._widen(rows, first)
+        if names.keys() - set(self.schema.names):
+            self._widen(rows, first)
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _widen(self, rows: list[dict[str, Any]], first: int) -> None:
+        where = f"{self.path!r}, from line {first} on"
+        try:
+            wider = union(self._told, self._schema_of(rows, where))
+        except SourceError as error:
+            text = str(error)
+            raise SourceError(text if text.startswith(where) else f"{where}: {text}.") from None
+        if wider.equals(self._told):
+            raise SourceError(f"{where}: values of one column are not of one kind; make them so.")
+        raise Widened(self.path, wider)
+
+
+def _exact(value: Any, kind: pa.DataType) -> Any:
+    """``value``, unless Arrow would store it as something else without a word."""
+    if isinstance(value, bool) != kinds.is_boolean(kind) and value is not None:
+        if isinstance(value, bool) or kinds.is_boolean(kind):
+            raise TypeError
+    if isinstance(value, float) and kinds.is_integer(kind):
+        raise TypeError
+    return value
+
+
+def _variable(kind: pa.DataType) -> pa.DataType:
+    """Arrow's JSON parser knows no lists of a fixed size."""
+    return pa.list_(kind.value_type) if kinds.is_fixed_size_list(kind) else kind
+
+
+class JsonlWriter:
+    """Writes one JSON object a line."""
+
+    def __init__(self, path: str, schema: pa.Schema, settings: Mapping[str, object] | None) -> None:
+        """Raises OutputError for a column without a form in JSON, OSError."""
+        self.notes: list[str] = []
+        self._settings = settings
+        for field in schema:
+            if not _writable(field.type):
+                raise OutputError(
+                    f"The column {field.name} holds {field.type}, which JSON cannot; convert into "
+                    ".parquet instead."
+                )
+        self._out = AtomicFile(path)
+        # 31: a gzip header without a time, so that equal rows give equal files.
+        self._packer = zlib.compressobj(wbits=31) if path.lower().endswith(".gz") else None
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        for piece in pieces(batch, 4 << 20):
+            lines = json_lines(piece)
+            if not len(lines):
+                continue
+            data = lines.buffers()[2]
+            view = memoryview(data if data is not None else b"")
+            self._put(view[: sum_of_lengths(lines)])
+
+    def finish(self) -> None:
+        if self._packer is not None:
+            self._out.file.write(self._packer.flush())
+        self._out.written()
+        with keep_settings(self._out.path, self._out.inode, self._settings):
+            self._out.commit()
+
+    def abort(self) -> None:
+        self._out.abort()
+
+    def _put(self, data: memoryview) -> None:
+        self._out.file.write(self._packer.compress(data) if self._packer is not None else data)
+
+
+def sum_of_lengths(lines: pa.Array) -> int:
+    """The bytes that a fresh (never sliced) array of strings holds."""
+    offsets = memoryview(lines.buffers()[1]).cast("i")
+    return int(offsets[len(lines)])
+
+
+def _writable(kind: pa.DataType) -> bool:
+    if kinds.is_nested(kind):
+        return all(_writable(kind.field(i).type) for i in range(kind.num_fields))
+    return not (
+        kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_fixed_size_binary(kind)
+    )
+
+
+def read(path: str, options: ConvertOptions, schema: pa.Schema | None) -> JsonlReader:
+    """The rows of ``path``. Raises SourceError."""
+    return JsonlReader(path, schema)
+
+
+def write(options: ConvertOptions, reader: Reader) -> JsonlWriter:
+    """A writer for rows like those of ``reader``. Raises OutputError, OSError."""
+    return JsonlWriter(options.destination, reader.schema, reader.settings)
