@@ -101,7 +101,7 @@ class ConvertFlags:
             "--image-root",
             metavar="DIR",
             panel=IMAGES,
-            help="The folder that file_name is relative to, for formats that take the images along.",
+            help="The folder file_name is relative to, for formats that take images along.",
             show_default=False,
         ),
     ] = None

@@ -116,35 +116,22 @@ def _converted(
     told: dict[str, pa.Schema] = {}
     while True:
         try:
-            reader = _reader(options, sources, told, notes)
+            reader = _reader(options, sources, told)
             return _copied(options, reader, len(sources) > 1, notes, progress)
         except Widened as wider:
             told[wider.path] = wider.schema
-            notes.clear()
 
 
 def _reader(
-    options: ConvertOptions,
-    sources: list[tuple[str, str]],
-    told: dict[str, pa.Schema],
-    notes: list[str],
+    options: ConvertOptions, sources: list[tuple[str, str]], told: dict[str, pa.Schema]
 ) -> Reader:
     from blip2cli.convert.merge import Merged
-    from blip2cli.convert.parquet import ParquetReader, left_out
 
     readers: list[Reader] = [
-        FORMATS[kind].part("read")(path, replace(options, read_as=kind), told.get(path))
+        FORMATS[kind].part("read")(path, replace(options, read_as=kind), told)
         for path, kind in sources
     ]
-    bytes_columns = [n for r in readers if isinstance(r, ParquetReader) for n in r.left_out]
-    if bytes_columns:
-        notes.append(left_out(list(dict.fromkeys(bytes_columns))))
-    if len(readers) == 1:
-        return readers[0]
-    merged = Merged(readers)
-    if merged.settings_differ:
-        notes.append("The files were made with different settings; none are kept.")
-    return merged
+    return readers[0] if len(readers) == 1 else Merged(readers)
 
 
 def _copied(
@@ -171,7 +158,7 @@ def _copied(
     except BaseException:
         writer.abort()
         raise
-    notes += writer.notes
+    notes += [*reader.notes, *writer.notes]
     if doubles is not None and doubles.found.count:
         notes.append(str(doubles))
     return rows
@@ -182,10 +169,10 @@ def _check(options: ConvertOptions, paths: list[str]) -> None:
     if options.shard_size is not None and options.shard_size < 1:
         raise OptionError(f"--shard-size takes a positive number, not {options.shard_size}.")
     out = options.destination
-    if any(os.path.exists(out) and os.path.samefile(path, out) for path in paths):
-        if not FORMATS[options.write_as or ""].folder:
-            raise OutputError(f"{out!r} is what is converted; choose another name for the output.")
-    if FORMATS[options.write_as or ""].folder or options.write_as == "webdataset":
+    folder = FORMATS[options.write_as or ""].folder
+    if not folder and os.path.exists(out) and any(os.path.samefile(p, out) for p in paths):
+        raise OutputError(f"{out!r} is what is converted; choose another name for the output.")
+    if folder or options.write_as == "webdataset":
         return  # the format itself knows which of its files may be there
     parent = os.path.dirname(os.path.realpath(out))
     if not os.path.isdir(parent):

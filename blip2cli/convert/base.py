@@ -29,6 +29,10 @@ class Reader(Protocol):
     settings: Mapping[str, object] | None  # what shaped the rows, where the file says so
     size: int  # bytes to be read, for the progress bar
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user has to know, once all was read."""
+
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield all rows in order, in the types of ``schema``; may be called again.
 
@@ -53,6 +57,30 @@ class Writer(Protocol):
 
     def abort(self) -> None:
         """Remove what is temporary. Never raises; after ``finish`` it does nothing."""
+
+
+# Schemas by path, where the first rows told the wrong one (see ``Widened``).
+Told = Mapping[str, pa.Schema]
+
+
+class Renamed:
+    """The rows of another reader, some columns under other names."""
+
+    def __init__(self, below: Reader, names: Mapping[str, str]) -> None:
+        self._below = below
+        self._names = [names.get(name, name) for name in below.schema.names]
+        self.path, self.size, self.settings = below.path, below.size, below.settings
+        self.position = below.position
+        fields = zip(below.schema, self._names, strict=True)
+        self.schema = pa.schema([field.with_name(name) for field, name in fields])
+
+    @property
+    def notes(self) -> list[str]:
+        return self._below.notes
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._below.batches():
+            yield batch.rename_columns(self._names)
 
 
 class Widened(Exception):  # noqa: N818 - not an error: the conversion starts anew with it

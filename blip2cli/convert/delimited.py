@@ -19,13 +19,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.types as kinds
 
-from blip2cli.convert.base import Reader, pieces, reading
+from blip2cli.convert.base import Reader, Told, pieces, reading
 from blip2cli.convert.files import AtomicFile
 from blip2cli.convert.jsontext import json_text
+from blip2cli.convert.kernels import Column, pc
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.convert.types import EMBEDDING, KNOWN, Kinds, embedding_type, stored
 from blip2cli.errors import OutputError, SourceError
@@ -43,6 +43,7 @@ class CsvReader:
         """Raises SourceError."""
         self.path = path
         self.settings: Mapping[str, object] | None = None
+        self.notes: list[str] = []
         self._delimiter = delimiter
         with reading(path):
             self.size = os.path.getsize(path)
@@ -116,7 +117,7 @@ class CsvReader:
         return self.schema.set(place, pa.field(EMBEDDING, kind))
 
 
-def _text(raw: pa.Array) -> pa.Array:
+def _text(raw: Column) -> Column:
     """Cells as text; bytes that are not UTF-8 escaped, guards taken away."""
     if kinds.is_null(raw.type):
         return pa.nulls(len(raw), pa.string())
@@ -131,7 +132,7 @@ def _text(raw: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(text, _GUARDED, r"\1")
 
 
-def _typed(text: pa.Array, kind: pa.DataType) -> pa.Array:
+def _typed(text: Column, kind: pa.DataType) -> Column:
     if kinds.is_string(kind):
         return text
     text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
@@ -172,11 +173,11 @@ class CsvWriter:
     def abort(self) -> None:
         self._out.abort()
 
-    def _cells(self, batch: pa.RecordBatch) -> list[pa.Array]:
+    def _cells(self, batch: pa.RecordBatch) -> list[Column]:
         return [_cell(column) for column in batch.columns]
 
 
-def _cell(values: pa.Array) -> pa.Array:
+def _cell(values: Column) -> Column:
     if kinds.is_string(values.type):
         return pc.replace_substring_regex(values, _FORMULA, r"'\1")
     if _is_plain(values.type):
@@ -203,7 +204,7 @@ def _unguarded(name: str) -> str:
     return str(pc.replace_substring_regex(pa.scalar(name), _GUARDED, r"\1").as_py())
 
 
-def read(path: str, options: ConvertOptions, schema: pa.Schema | None) -> CsvReader:
+def read(path: str, options: ConvertOptions, told: Told) -> CsvReader:
     """The rows of ``path``. Raises SourceError."""
     return CsvReader(path, _delimiter(path, options.read_as))
 

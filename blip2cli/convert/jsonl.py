@@ -7,6 +7,7 @@ what is wrong where something is.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import zlib
@@ -18,9 +19,10 @@ import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.types as kinds
 
-from blip2cli.convert.base import Reader, Widened, pieces, reading
+from blip2cli.convert.base import Reader, Told, Widened, pieces, reading
 from blip2cli.convert.files import AtomicFile
 from blip2cli.convert.jsontext import json_lines
+from blip2cli.convert.kernels import Column
 from blip2cli.convert.lines import Block, Blocks, objects
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.convert.stored import jsonl_settings, keep_settings
@@ -41,6 +43,7 @@ class JsonlReader:
         self.path = path
         with reading(path):
             self.size = os.path.getsize(path)
+        self.notes: list[str] = []
         self._kinds = Kinds()
         self._blocks: Blocks | None = None
         self._told = schema if schema is not None else self._look()
@@ -86,14 +89,15 @@ class JsonlReader:
         )
         try:
             block.data.decode()
-            table = pj.read_json(pa.BufferReader(block.data), parse_options=parse)
+            table = pj.read_json(io.BytesIO(block.data), parse_options=parse)
             table = table.select(self.schema.names).cast(self.schema)
         except (pa.ArrowException, UnicodeDecodeError, KeyError):
             return None
-        return pa.RecordBatch.from_struct_array(table.to_struct_array().combine_chunks())
+        return table.combine_chunks().to_batches()[0]
 
     def _thorough(self, block: Block) -> pa.RecordBatch:
-        rows, first = [], block.line
+        rows: list[dict[str, Any]] = []
+        first = block.line
         for number, row in objects(block, self.path):
             self._kinds.check(row, f"{self.path!r}, line {number},")
             first = number if not rows else first
@@ -124,9 +128,8 @@ class JsonlReader:
 
 def _exact(value: Any, kind: pa.DataType) -> Any:
     """``value``, unless Arrow would store it as something else without a word."""
-    if isinstance(value, bool) != kinds.is_boolean(kind) and value is not None:
-        if isinstance(value, bool) or kinds.is_boolean(kind):
-            raise TypeError
+    if isinstance(value, bool) and not kinds.is_boolean(kind):
+        raise TypeError
     if isinstance(value, float) and kinds.is_integer(kind):
         raise TypeError
     return value
@@ -159,9 +162,7 @@ class JsonlWriter:
             lines = json_lines(piece)
             if not len(lines):
                 continue
-            data = lines.buffers()[2]
-            view = memoryview(data if data is not None else b"")
-            self._put(view[: sum_of_lengths(lines)])
+            self._put(_bytes_of(lines))
 
     def finish(self) -> None:
         if self._packer is not None:
@@ -177,10 +178,10 @@ class JsonlWriter:
         self._out.file.write(self._packer.compress(data) if self._packer is not None else data)
 
 
-def sum_of_lengths(lines: pa.Array) -> int:
-    """The bytes that a fresh (never sliced) array of strings holds."""
-    offsets = memoryview(lines.buffers()[1]).cast("i")
-    return int(offsets[len(lines)])
+def _bytes_of(lines: Column) -> memoryview:
+    """The text of a fresh (never sliced) array of strings, one string after the other."""
+    ends, data = lines.buffers()[1:]
+    return memoryview(data)[: memoryview(ends).cast("i")[len(lines)]]
 
 
 def _writable(kind: pa.DataType) -> bool:
@@ -191,9 +192,9 @@ def _writable(kind: pa.DataType) -> bool:
     )
 
 
-def read(path: str, options: ConvertOptions, schema: pa.Schema | None) -> JsonlReader:
+def read(path: str, options: ConvertOptions, told: Told) -> JsonlReader:
     """The rows of ``path``. Raises SourceError."""
-    return JsonlReader(path, schema)
+    return JsonlReader(path, told.get(path))
 
 
 def write(options: ConvertOptions, reader: Reader) -> JsonlWriter:

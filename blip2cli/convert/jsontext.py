@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.types as kinds
 
+from blip2cli.convert.kernels import Column, pc
 from blip2cli.names import from_utf8, to_json
 
 # What stands differently in a JSON string; a backslash also begins the escapes of ``names``.
 _SPECIAL = r'["\\\x00-\x1f]'
 
 
-def json_lines(batch: pa.RecordBatch) -> pa.Array:
+def json_lines(batch: pa.RecordBatch) -> Column:
     """One JSON object with a newline for each row, as strings."""
-    parts: list[pa.Array | str] = []
+    parts: list[Column | str] = []
     for number, (field, column) in enumerate(zip(batch.schema, batch.columns, strict=True)):
         key = to_json(from_utf8(field.name)).decode()
         parts += [f"{', ' if number else '{'}{key}: ", json_text(column)]
@@ -29,7 +29,7 @@ def json_lines(batch: pa.RecordBatch) -> pa.Array:
     return _joined(*parts, "}\n")
 
 
-def json_text(values: pa.Array, decode: bool = True) -> pa.Array:
+def json_text(values: Column, decode: bool = True) -> Column:
     """Each value as JSON; nulls, and numbers JSON has no word for, are ``null``.
 
     With ``decode`` text is turned back with ``from_utf8``, else it stays as it is stored.
@@ -55,7 +55,7 @@ def json_text(values: pa.Array, decode: bool = True) -> pa.Array:
     return pc.coalesce(text, "null") if text.null_count else text
 
 
-def _strings(values: pa.Array, decode: bool) -> pa.Array:
+def _strings(values: Column, decode: bool) -> Column:
     special = pc.match_substring_regex(values, _SPECIAL)
     quoted = _joined('"', values, '"')
     if not pc.any(special).as_py():
@@ -67,7 +67,7 @@ def _strings(values: pa.Array, decode: bool) -> pa.Array:
     )
 
 
-def _floats(values: pa.Array) -> pa.Array:
+def _floats(values: Column) -> Column:
     # float32 has to be written with the digits of the float64 it is, as Python does.
     values = pc.cast(values, pa.float64())
     values = pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64()))
@@ -86,7 +86,7 @@ def _floats(values: pa.Array) -> pa.Array:
     return text
 
 
-def _lists(values: pa.Array, decode: bool) -> pa.Array:
+def _lists(values: Column, decode: bool) -> Column:
     inner = json_text(values.flatten(), decode)
     ends = pc.cumulative_sum(pc.cast(pc.fill_null(pc.list_value_length(values), 0), pa.int32()))
     offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
@@ -94,8 +94,8 @@ def _lists(values: pa.Array, decode: bool) -> pa.Array:
     return pc.if_else(values.is_valid(), _joined("[", joined, "]"), pa.scalar(None, pa.string()))
 
 
-def _structs(values: pa.Array, decode: bool) -> pa.Array:
-    parts: list[pa.Array | str] = []
+def _structs(values: Column, decode: bool) -> Column:
+    parts: list[Column | str] = []
     for number, (field, column) in enumerate(zip(values.type, values.flatten(), strict=True)):
         key = to_json(from_utf8(field.name) if decode else field.name).decode()
         parts += [f"{', ' if number else '{'}{key}: ", json_text(column, decode)]
@@ -104,5 +104,9 @@ def _structs(values: pa.Array, decode: bool) -> pa.Array:
     return pc.if_else(values.is_valid(), _joined(*parts, "}"), pa.scalar(None, pa.string()))
 
 
-def _joined(*parts: pa.Array | str) -> pa.Array:
+def _replaced(text: Column, which: Column, written: list[str]) -> Column:
+    return pc.replace_with_mask(text, pc.fill_null(which, False), pa.array(written, pa.string()))
+
+
+def _joined(*parts: Column | str) -> Column:
     return pc.binary_join_element_wise(*parts, "")

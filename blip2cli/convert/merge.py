@@ -39,7 +39,14 @@ class Merged:
                 raise SourceError(f"{reader.path!r}: {error}.") from None
         self.schema = without_nulls(told)
         self.settings: Mapping[str, object] | None = common([r.settings for r in readers])
-        self.settings_differ = self.settings is None and any(r.settings for r in readers)
+
+    @property
+    def notes(self) -> list[str]:
+        """Those of all readers, each once."""
+        notes = dict.fromkeys(note for reader in self._readers for note in reader.notes)
+        if self.settings is None and any(reader.settings for reader in self._readers):
+            notes["The files were made with different settings; none are kept."] = None
+        return list(notes)
 
     def position(self) -> int:
         return self._done + (self._current.position() if self._current is not None else 0)

@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
-from blip2cli.convert.base import BATCH_ROWS, Examples, Reader, pieces, reading
+from blip2cli.convert.base import BATCH_ROWS, Reader, Told, listed, pieces, reading
 from blip2cli.convert.files import AtomicFile
+from blip2cli.convert.kernels import Column, pc
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.convert.stored import is_ours, parquet_metadata, parquet_settings
 from blip2cli.convert.types import Kinds, fitted, stored
@@ -37,7 +37,8 @@ class ParquetReader:
         self._ours = is_ours(found.metadata)
         self.settings: Mapping[str, object] | None = parquet_settings(found.metadata)
         kept = [field for field in found if not _has_bytes(field.type)]
-        self.left_out = [field.name for field in found if _has_bytes(field.type)]
+        left_out = [field.name for field in found if _has_bytes(field.type)]
+        self.notes = [f"Left out: {listed(left_out)}, which hold bytes."] if left_out else []
         self.schema = pa.schema([(f.name, _plain(f.type)) for f in kept])
         Kinds().check(self.schema.names, repr(path))
         self._done = 0
@@ -51,25 +52,19 @@ class ParquetReader:
             reading(self.path),
             pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file,
         ):
-            per_row = (
-                sum(
-                    file.metadata.row_group(g).total_byte_size
-                    for g in range(min(8, file.metadata.num_row_groups))
-                )
-                // max(
-                    1,
-                    sum(
-                        file.metadata.row_group(g).num_rows
-                        for g in range(min(8, file.metadata.num_row_groups))
-                    ),
-                )
-                + 1
-            )
-            rows = max(1, min(BATCH_ROWS, GROUP_BYTES // per_row))
+            rows = _rows_at_once(file.metadata)
             for batch in file.iter_batches(batch_size=rows, columns=self.schema.names):
                 batch = fitted(batch, self.schema)
                 self._done += batch.num_rows
                 yield batch if self._ours else _as_ours(batch)
+
+
+def _rows_at_once(about: pq.FileMetaData) -> int:
+    """So many that their bytes stay small, told from the first row groups."""
+    groups = [about.row_group(i) for i in range(min(8, about.num_row_groups))]
+    rows = sum(group.num_rows for group in groups)
+    per_row = sum(group.total_byte_size for group in groups) // max(1, rows) + 1
+    return max(1, min(BATCH_ROWS, GROUP_BYTES // per_row))
 
 
 class ParquetWriter:
@@ -116,14 +111,6 @@ class ParquetWriter:
         self._waiting, self._rows, self._bytes = [], 0, 0
 
 
-def left_out(columns: list[str]) -> str:
-    """The note about columns of bytes."""
-    found = Examples()
-    for name in columns:
-        found.add(name)
-    return f"Left out: {found}, which hold bytes."
-
-
 def _has_bytes(kind: pa.DataType) -> bool:
     if kinds.is_nested(kind):
         return any(_has_bytes(kind.field(i).type) for i in range(kind.num_fields))
@@ -161,7 +148,7 @@ def _as_ours(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
-def _like_escape(values: pa.Array) -> bool:
+def _like_escape(values: Column) -> bool:
     if kinds.is_string(values.type):
         return bool(pc.any(pc.match_substring_regex(values, _LIKE_ESCAPE)).as_py())
     if kinds.is_struct(values.type):
@@ -171,7 +158,7 @@ def _like_escape(values: pa.Array) -> bool:
     return False
 
 
-def read(path: str, options: ConvertOptions, schema: pa.Schema | None) -> ParquetReader:
+def read(path: str, options: ConvertOptions, told: Told) -> ParquetReader:
     """The rows of ``path``. Raises SourceError."""
     return ParquetReader(path)
 

@@ -58,7 +58,7 @@ def inferred(name: str, values: Sequence[Any]) -> pa.DataType:
     if name == EMBEDDING:
         return _embedding(values)
     try:
-        kind = pa.infer_type(values)
+        kind = pa.infer_type(values, None)
     except (pa.ArrowException, OverflowError):
         kind = None
     if kind is None or kinds.is_uint64(kind) or kinds.is_binary(kind):
@@ -105,11 +105,12 @@ def unified(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
         item = unified(one.value_type, two.value_type)
         return None if item is None else pa.list_(item)
     if kinds.is_struct(one) and kinds.is_struct(two):
-        fields: dict[str, pa.DataType | None] = {field.name: field.type for field in one}
+        fields: dict[str, pa.DataType] = {field.name: field.type for field in one}
         for field in two:
-            fields[field.name] = unified(fields.get(field.name) or pa.null(), field.type)
-        if None in fields.values():
-            return None
+            item = unified(fields.get(field.name, pa.null()), field.type)
+            if item is None:
+                return None
+            fields[field.name] = item
         return pa.struct(list(fields.items()))
     return None
 
