@@ -13,6 +13,7 @@ CSV has no types: our own columns are read in their types, all others as text.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -171,6 +172,8 @@ class CsvWriter:
         self._out.commit()
 
     def abort(self) -> None:
+        with contextlib.suppress(Exception):  # else it would try to write when it is collected
+            self._writer.close()
         self._out.abort()
 
     def _cells(self, batch: pa.RecordBatch) -> list[Column]:

@@ -26,7 +26,7 @@ from blip2cli.convert.kernels import Column
 from blip2cli.convert.lines import Block, Blocks, objects
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.convert.stored import jsonl_settings, keep_settings
-from blip2cli.convert.types import Kinds, inferred, stored, union, without_nulls
+from blip2cli.convert.types import Kinds, exact, inferred, stored, union, without_nulls
 from blip2cli.errors import OutputError, SourceError
 
 _LOOKED_AT = 1000  # rows whose values tell the types of all
@@ -106,7 +106,7 @@ class JsonlReader:
         arrays = []
         for field in self.schema:
             try:
-                values = [_exact(row.get(field.name), field.type) for row in rows]
+                values = [exact(row.get(field.name), field.type) for row in rows]
                 arrays.append(pa.array(values, field.type))
             except (pa.ArrowException, TypeError, ValueError, OverflowError):
                 self._widen(rows, first)
@@ -124,15 +124,6 @@ class JsonlReader:
         if wider.equals(self._told):
             raise SourceError(f"{where}: values of one column are not of one kind; make them so.")
         raise Widened(self.path, wider)
-
-
-def _exact(value: Any, kind: pa.DataType) -> Any:
-    """``value``, unless Arrow would store it as something else without a word."""
-    if isinstance(value, bool) and not kinds.is_boolean(kind):
-        raise TypeError
-    if isinstance(value, float) and kinds.is_integer(kind):
-        raise TypeError
-    return value
 
 
 def _variable(kind: pa.DataType) -> pa.DataType:

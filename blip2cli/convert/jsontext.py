@@ -62,9 +62,7 @@ def _strings(values: Column, decode: bool) -> Column:
         return quoted
     back: Callable[[str], str] = from_utf8 if decode else str
     written = [to_json(back(text)).decode() for text in values.filter(special).to_pylist()]
-    return pc.replace_with_mask(
-        quoted, pc.fill_null(special, False), pa.array(written, pa.string())
-    )
+    return _replaced(quoted, special, written)
 
 
 def _floats(values: Column) -> Column:
@@ -75,14 +73,12 @@ def _floats(values: Column) -> Column:
     whole = pc.invert(pc.match_substring_regex(text, r"[.e]"))
     if pc.any(whole).as_py():
         text = pc.if_else(whole, _joined(text, ".0"), text)
-    # Where Python goes over to exponents: Arrow does so later.
+    # Very small and very large numbers: Arrow goes over to exponents at other places.
     size = pc.abs(values)
-    small = pc.and_(pc.less(size, 1e-4), pc.greater(size, 0.0))
-    if pc.any(small).as_py():
-        written = [repr(number) for number in values.filter(small).to_pylist()]
-        text = pc.replace_with_mask(
-            text, pc.fill_null(small, False), pa.array(written, pa.string())
-        )
+    other = pc.or_(pc.and_(pc.less(size, 1e-4), pc.greater(size, 0.0)), pc.greater(size, 1e9))
+    if pc.any(other).as_py():
+        written = [repr(number) for number in values.filter(other).to_pylist()]
+        text = _replaced(text, other, written)
     return text
 
 

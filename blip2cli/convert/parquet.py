@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 
@@ -102,6 +103,8 @@ class ParquetWriter:
         self._out.commit()
 
     def abort(self) -> None:
+        with contextlib.suppress(Exception):  # else it would try to write when it is collected
+            self._writer.close()
         self._out.abort()
 
     def _flush(self) -> None:

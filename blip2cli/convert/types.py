@@ -59,13 +59,23 @@ def inferred(name: str, values: Sequence[Any]) -> pa.DataType:
         return _embedding(values)
     try:
         kind = pa.infer_type(values, None)
-    except (pa.ArrowException, OverflowError):
+        pa.array([exact(value, kind) for value in values], kind)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
         kind = None
-    if kind is None or kinds.is_uint64(kind) or kinds.is_binary(kind):
+    if kind is None or kinds.is_uint64(kind):
         raise SourceError(
             f"the values of {name} are not of one kind (such as {_unlike(values)}); make them so"
         )
     return kind
+
+
+def exact(value: Any, kind: pa.DataType) -> Any:
+    """``value``; raises TypeError where Arrow would store it as something else without a word."""
+    if value is not None and isinstance(value, bool) != kinds.is_boolean(kind):
+        raise TypeError(value)
+    if isinstance(value, float) and kinds.is_integer(kind):
+        raise TypeError(value)
+    return value
 
 
 def _embedding(values: Sequence[Any]) -> pa.DataType:

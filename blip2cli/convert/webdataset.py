@@ -28,6 +28,7 @@ from blip2cli.convert.images import (
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import OutputError
 from blip2cli.names import to_json, to_utf8
+from blip2cli.sinks import durable
 from blip2cli.sources.base import IMAGE_SUFFIXES
 from blip2cli.sources.nameset import NameSet
 
@@ -71,6 +72,7 @@ class WebDatasetWriter:
         self._close()
         for shard in self._shards:
             shard.commit()
+        durable.remove(*sorted(self._old - {os.path.realpath(s.path) for s in self._shards}))
         if self._failed.count:
             self.notes.append(
                 f"Left out {self._failed.count} without a text (failed images): {self._failed}."
