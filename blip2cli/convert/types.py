@@ -58,7 +58,7 @@ def inferred(name: str, values: Sequence[Any]) -> pa.DataType:
     if name == EMBEDDING:
         return _embedding(values)
     try:
-        kind = pa.infer_type(values, None)
+        kind = pa.infer_type(values)  # type: ignore[call-arg] - the stubs demand a mask
         pa.array([exact(value, kind) for value in values], kind)
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         kind = None

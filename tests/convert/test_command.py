@@ -110,7 +110,7 @@ def test_no_model_is_loaded(tmp_path: Path) -> None:
 
 
 def test_a_person_sees_a_bar(tmp_path: Path) -> None:
-    source = write_rows(tmp_path / "c.jsonl", captions() * 50_000)
+    source = write_rows(tmp_path / "c.jsonl", captions() * 20_000)
     shown = on_terminal(
         [COMMAND, "convert", str(source), str(tmp_path / "c.parquet")],
         tmp_path,
@@ -118,12 +118,12 @@ def test_a_person_sees_a_bar(tmp_path: Path) -> None:
     )
     assert shown.exit_code == 0
     assert "B/s" in shown.text
-    assert "150000 rows into" in shown.text
+    assert "60000 rows into" in shown.text
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interruption_leaves_the_old_output(how: signal.Signals, tmp_path: Path) -> None:
-    source = write_rows(tmp_path / "c.jsonl", captions() * 400_000)
+    source = write_rows(tmp_path / "c.jsonl", captions() * 100_000)
     out = tmp_path / "c.csv"
     out.write_text("old")
     process = subprocess.Popen(

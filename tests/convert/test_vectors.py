@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,19 @@ print(json.dumps([
 """
     found = elsewhere(code, tmp_path / "e.parquet", tmp_path / "v.npy")
     assert found == ["00007.jpg", 7, "Array(Float32, shape=(8,))", True]
+
+
+def test_the_examples_of_the_readme_find_what_is_nearest(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    python, query = re.findall(r"<!-- nearest -->\n```(?:python|sql)\n(.*?)```", text, re.DOTALL)
+    rows = vectors(4, 2)
+    points = [[1.0, 0.0], [0.0, 1.0], [5.0, 0.5], [-1.0, 0.0]]
+    for row, name, point in zip(rows, ("farm/cows.jpg", "b", "c", "d"), points, strict=True):
+        row |= {"file_name": name, "embedding": point}
+    convert(write_rows(tmp_path / "e.jsonl", rows), tmp_path / "vectors.parquet")
+    convert(tmp_path / "vectors.parquet", tmp_path / "vectors.npy")
+    move = "import os; os.chdir(sys.argv[1])\n"
+    printed = python.replace("print(", "print(json.dumps(").rstrip() + ")\n"
+    assert elsewhere(move + printed, tmp_path) == ["farm/cows.jpg", "c", "b"]
+    asked = move + "import duckdb; print(json.dumps(duckdb.sql(sys.argv[2]).fetchall()))"
+    assert elsewhere(asked, tmp_path, query) == [["farm/cows.jpg"], ["c"], ["b"]]
