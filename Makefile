@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format tiny bench
+.PHONY: help install demo test torture lint format tiny bench
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ demo: install ## caption the images in sample_images/ with the embedded model
 
 test: install ## run the test suite
 	$(BIN)/python -m pytest --numprocesses 2
+
+SEED ?= 1
+torture: install ## kill runs and fail system calls, thousands of times (an hour; or SEED=2)
+	$(BIN)/python -m tests.torture.kills --seed $(SEED)
+	$(BIN)/python -m tests.torture.faults
+	test ! -f tests/torture/corpora.py || $(BIN)/python -m tests.torture.corpora --full
 
 lint: install ## check style, formatting and types
 	$(BIN)/ruff check .

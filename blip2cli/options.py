@@ -18,7 +18,7 @@ ErrorsMode = Literal["file", "inline"]
 class SourceOptions:
     """Where images come from and which of them are wanted."""
 
-    sources: tuple[str, ...]  # as typed: folders, files, globs, or "-" for paths on stdin
+    sources: tuple[str, ...]  # as typed: folders, files, globs, URLs, or "-" for paths on stdin
     include: tuple[str, ...] = ()  # glob patterns on file_name; empty means everything
     exclude: tuple[str, ...] = ()  # glob patterns on file_name; wins over include
     limit: int | None = None  # at most so many images, in source order

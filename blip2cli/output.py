@@ -25,6 +25,7 @@ from blip2cli.sinks import (
     open_sink,
 )
 from blip2cli.sources import kept_columns
+from blip2cli.sources.opening import is_remote
 
 if TYPE_CHECKING:
     from blip2cli.images.loader import LoadedBatch
@@ -167,6 +168,8 @@ def check_summary(path: str | None) -> None:
     """Raise ``OutputError`` when ``--summary`` cannot be written to ``path``."""
     if path is None:
         return
+    if is_remote(path):
+        raise OutputError("--summary is only written to the local disk; name a local file.")
     if Path(path).is_dir():
         raise OutputError(f"--summary {path} is a folder; give the name of a file.")
     if not Path(path).absolute().parent.is_dir():

@@ -54,6 +54,11 @@ class Plan:
 def check_options(task: Task, options: RunOptions) -> None:
     """Raise ``UserError`` for what is wrong with the options, before anything is touched."""
     task.check(options.model.model)
+    if options.output.retry_errors and options.output.errors == "inline":
+        raise OptionError(
+            "--retry-errors reads the file of failed images, which --errors inline does without; "
+            "leave one of the two out."
+        )
     check_output(options.output)
     check_summary(options.output.summary)
     check_kept(task, options)
@@ -104,8 +109,11 @@ class _Selected:
 
     @property
     def failed_before(self) -> int:
-        errors = self._resumed.errors if self._resumed is not None else None
-        return 0 if errors is None or self._retry else len(errors.failed)
+        if self._resumed is None:
+            return 0
+        errors = self._resumed.errors
+        noted = 0 if errors is None or self._retry else len(errors.failed)
+        return noted + self._resumed.rows.failed
 
     def __iter__(self) -> Iterator[ImageRef]:
         return self

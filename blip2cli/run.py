@@ -102,6 +102,7 @@ def _locked(options: RunOptions, on_event: Listener) -> Iterator[None]:
     with OutputLock(options.output.out or "") as lock:
         if lock.taken_from is not None:
             on_event(events.TookOver(lock.taken_from))
+        lock.sweep()
         yield
 
 

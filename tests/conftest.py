@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
 
+from tests.s3_server import S3, serve_s3
+
 if TYPE_CHECKING:
     from blip2cli.model.wrapper import Blip2
+    from tests.torture.zygote import Zygote
 
 COMMAND = Path(sys.executable).with_name("blip2cli")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -42,6 +45,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     draw_images(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 server; make a bucket of your own."""
+    with serve_s3() as server:
+        yield server
 
 
 @pytest.fixture
@@ -75,6 +85,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("BLIP2CLI_", "HF_", "TRANSFORMERS_", "_BLIP2CLI"))
+        and not name.startswith(("AWS_", "FSSPEC_"))
         and name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONWARNINGS")
     }
     return kept | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | more
@@ -102,3 +113,12 @@ def blip2cli(tmp_path: Path) -> Run:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """Starts the real command in a fraction of a second, with the model ``tiny``."""
+    from tests.torture.zygote import Zygote
+
+    with Zygote() as ready:
+        yield ready

@@ -1,7 +1,8 @@
 """A server on loopback that speaks as much of the hub's protocol as a download needs.
 
-Endpoints as documented for the hub's HTTP API: model info, the recursive tree, and ``resolve``
-for HEAD and GET with ``X-Repo-Commit``, ``ETag`` and byte ranges.
+Endpoints as documented for the hub's HTTP API: repository info, the tree, and ``resolve`` for HEAD
+and GET with ``X-Repo-Commit``, ``ETag`` and byte ranges. Models and data sets are told apart by
+nothing but their names.
 """
 
 from __future__ import annotations
@@ -86,6 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.content.failing -= 1
                 return self._error(503, "Unavailable", "try later")
             return self._api(parts[2:])
+        if parts[0] == "datasets":
+            parts = parts[1:]
         repo, name = "/".join(parts[:2]), "/".join(parts[4:])
         if not self._allowed(repo):
             return None
@@ -111,14 +114,15 @@ class _Handler(BaseHTTPRequestHandler):
         if revision not in ("main", COMMIT):
             self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return
-        files = sorted(p for p in self.content.repos[repo].iterdir() if p.is_file())
+        top = self.content.repos[repo]
         if len(parts) > 2 and parts[2] == "tree":
-            tree = [
-                {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": _etag(p)}
-                for p in files
-            ]
-            self._json(tree)
+            folder = top.joinpath(*parts[4:])
+            if not folder.is_dir():
+                self._error(404, "EntryNotFound", "Entry not found")
+                return
+            self._json([_entry(path, top) for path in sorted(folder.iterdir())])
             return
+        files = sorted(p for p in top.iterdir() if p.is_file())
         self._json(
             {
                 "_id": "1",
@@ -141,6 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = self.headers.get("Range")
         if wanted is not None:
             start = int(wanted.removeprefix("bytes=").split("-")[0])
+            end = wanted.split("-")[1]
+            data = data[: int(end) + 1] if end else data
         self.send_response(206 if wanted is not None else 200)
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("ETag", f'"{_etag(path)}"')
@@ -183,6 +189,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def _entry(path: Path, top: Path) -> dict[str, object]:
+    """One line of a tree."""
+    name = path.relative_to(top).as_posix()
+    if path.is_dir():
+        return {"type": "directory", "path": name, "size": 0, "oid": "1"}
+    return {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)}
 
 
 def _etag(path: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from blip2cli.errors import OutputError, RunError
+from blip2cli.errors import OptionError, OutputError, RunError
 from blip2cli.events import Event, Progress, Resumed, Summary, TookOver
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
@@ -157,8 +157,14 @@ def test_failures_in_line_are_rows_like_others(
     again(whole, TASKS["ask"], errors="inline")
     with pytest.raises(Stopped):
         again(pieces, TASKS["ask"], errors="inline", stop=1)
-    again(pieces, TASKS["ask"], errors="inline")
+    assert again(pieces, TASKS["ask"], errors="inline").exit_code == 3
     assert pieces.read_bytes() == whole.read_bytes()
+    for suffix in FORMATS:
+        out = tmp_path / f"more.{suffix}"
+        codes = [again(out, TASKS["ask"], errors="inline").exit_code for _ in range(2)]
+        assert codes == [3, 3]  # also when nothing is left to do
+    with pytest.raises(OptionError, match="--retry-errors reads the file"):
+        again(pieces, errors="inline", retry_errors=True)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

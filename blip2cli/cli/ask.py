@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from blip2cli.cli.decoding import DecodeFlags
 from blip2cli.cli.options import (
     AskReportFlags,
-    DecodeFlags,
     ModelFlags,
     OutputFlags,
     SourceFlags,

@@ -16,7 +16,7 @@ from blip2cli.convert.base import Examples, Reader, need
 from blip2cli.convert.images import Images, Row, need_names
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import SourceError
-from blip2cli.sources.nameset import NameSet
+from blip2cli.nameset import NameSet
 
 _MARK = "<image>"
 

@@ -14,7 +14,7 @@ from blip2cli.convert.stored import common
 from blip2cli.convert.types import Kinds, fitted, union, without_nulls
 from blip2cli.errors import SourceError
 from blip2cli.names import from_utf8
-from blip2cli.sources.nameset import NameSet
+from blip2cli.nameset import NameSet
 from blip2cli.sources.patterns import has_magic
 
 _NUMBER = re.compile(r"\d+")

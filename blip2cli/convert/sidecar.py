@@ -19,7 +19,7 @@ from blip2cli.errors import OptionError, OutputError, SourceError
 from blip2cli.names import to_utf8
 from blip2cli.sinks import durable
 from blip2cli.sources.base import IMAGE_SUFFIXES
-from blip2cli.sources.nameset import NameSet
+from blip2cli.nameset import NameSet
 
 SUFFIXES = (".txt", ".caption")
 

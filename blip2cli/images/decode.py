@@ -28,6 +28,7 @@ starts another program (EPS would).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from blip2cli.errors import ImageError
+from blip2cli.images.hush import hushed
 from blip2cli.images.sniff import claimed_format, ends_early, without_png_metadata
 
 # Twice Pillow's warning level, the level at which Pillow itself refuses: 0.5 GB as RGB.
@@ -73,7 +75,8 @@ def decode(data: bytes) -> DecodedImage:
     """Decode the content of one image file. Raises ImageError, see the table above."""
     if not data:
         raise ImageError("empty", "The file is empty.")
-    with warnings.catch_warnings():
+    tiff = claimed_format(data)[0] == "TIFF"
+    with warnings.catch_warnings(), hushed() if tiff else contextlib.nullcontext():
         warnings.simplefilter("ignore")  # Pillow warns about much that it then reads well
         try:
             rgb = _decode(data)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, TextIO
 
+from blip2cli.errors import OutputError
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.base import Column, RowSchema, Sink, disk_errors
 from blip2cli.sinks.errors import ErrorFile, ErrorLines, ErrorSink, NoErrors
@@ -48,22 +49,22 @@ def _parquet(
     return ParquetSink(paths, schema, settings, journal)
 
 
-def _read_jsonl(paths: OutputPaths, row_count: RowCount) -> Journal | None:
+def _read_jsonl(paths: OutputPaths, row_count: RowCount, inline: bool) -> Journal | None:
     from blip2cli.sinks.jsonl_journal import read_jsonl
 
-    return read_jsonl(paths, paths.compressed, row_count)
+    return read_jsonl(paths, paths.compressed, row_count, inline)
 
 
-def _read_parquet(paths: OutputPaths, row_count: RowCount) -> Journal | None:
+def _read_parquet(paths: OutputPaths, row_count: RowCount, inline: bool) -> Journal | None:
     from blip2cli.sinks.parquet_journal import read_parquet
 
-    return read_parquet(paths, row_count)
+    return read_parquet(paths)  # its parts hold whole images, and its rows say whether they failed
 
 
 @dataclass(frozen=True)
 class _Format:
     write: Callable[[OutputPaths, RowSchema, _Settings, Journal | None], Sink]
-    read: Callable[[OutputPaths, RowCount], Journal | None]
+    read: Callable[[OutputPaths, RowCount, bool], Journal | None]
 
 
 FORMATS: dict[str, _Format] = {
@@ -97,10 +98,16 @@ def read_output(options: OutputOptions, row_count: RowCount) -> Resumed | None:
     if not options.resume or to_stdout(options):
         return None
     paths = OutputPaths.of(options.out or "")
-    rows = FORMATS[known_suffix(paths.final) or ""].read(paths, row_count)
-    if rows is None:
-        return None
-    errors = read_errors(paths, rows.done) if options.errors == "file" else None
+    try:
+        read = FORMATS[known_suffix(paths.final) or ""].read
+        rows = read(paths, row_count, options.errors == "inline")
+        if rows is None:
+            return None
+        errors = read_errors(paths, rows.done) if options.errors == "file" else None
+    except OSError as error:
+        raise OutputError(
+            f"--resume: {options.out!r} or a file beside it cannot be read ({error.strerror})."
+        ) from None
     return Resumed(rows, errors, paths.final)
 
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from typing import Protocol, TextIO
 
-from blip2cli.errors import ImageError
+from blip2cli.errors import ImageError, RunError
 from blip2cli.sinks import durable
 from blip2cli.sinks.base import disk_errors
 from blip2cli.sinks.errors_journal import ErrorJournal
@@ -59,6 +60,7 @@ class ErrorFile:
         self._synced = 0.0  # when, on the monotonic clock
         # What has to leave the file at the end: its old lines about these images.
         self._settled: set[str] = set()
+        self._failed = False  # a disk that failed once is not asked again
 
     def begin(self) -> None:
         """A new output is about to take its place: what an earlier one left goes first."""
@@ -85,6 +87,8 @@ class ErrorFile:
 
     def commit(self) -> None:
         """Fsync the file, if there is one."""
+        if self._failed:
+            raise RunError(f"Writing {self._path!r} failed before; nothing was added.")
         if self._descriptor is not None:
             with self._reporting():
                 self._sync()
@@ -92,10 +96,10 @@ class ErrorFile:
     def close(self) -> None:
         """Commit; without a failure, there is no file."""
         self.commit()
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
         with self._reporting():
+            if self._descriptor is not None:
+                descriptor, self._descriptor = self._descriptor, None
+                os.close(descriptor)
             if self._journal is not None:
                 self._journal.complete(self._settled)
             elif not self._synced:
@@ -105,7 +109,8 @@ class ErrorFile:
         """Keep what was noted."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
-                os.fsync(self._descriptor)
+                if not self._failed:
+                    os.fsync(self._descriptor)
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = None
@@ -131,8 +136,14 @@ class ErrorFile:
         os.fsync(self._descriptor)
         self._synced = time.monotonic()
 
-    def _reporting(self) -> contextlib.AbstractContextManager[None]:
-        return disk_errors(self._path, "lines before that are safe in it")
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            with disk_errors(self._path, "lines before that are safe in it"):
+                yield
+        except BaseException:
+            self._failed = True
+            raise
 
 
 class ErrorLines:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from blip2cli.nameset import NameSet
 from blip2cli.sinks import durable
-from blip2cli.sinks.journal import Names
 from blip2cli.sinks.paths import OutputPaths
 
 
@@ -43,7 +43,7 @@ class ErrorJournal:
             durable.write_file(self.paths.hidden(".errors.tmp"), self.paths.errors, whole)
 
 
-def read_errors(paths: OutputPaths, done: Names) -> ErrorJournal | None:
+def read_errors(paths: OutputPaths, done: NameSet) -> ErrorJournal | None:
     """The journal of the failures beside an output, None when none are noted.
 
     ``done`` are the images that have rows: a retry may have been stopped before the file was

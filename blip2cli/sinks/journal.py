@@ -6,11 +6,11 @@ row. Nothing is changed by reading it.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from blip2cli.errors import OutputError
+from blip2cli.nameset import NameSet
 
 # How many rows one image has, by its name.
 RowCount = Callable[[str], int]
@@ -24,36 +24,6 @@ _FLAGS = {
 }
 
 
-class Names:
-    """A set of file names that holds 16 bytes of each, whatever its length.
-
-    The digests are BLAKE2's: two names out of a billion share one with a chance of 1e-21.
-    """
-
-    def __init__(self, names: Iterable[str] = ()) -> None:
-        self._digests: set[bytes] = set()
-        for name in names:
-            self.add(name)
-
-    def add(self, name: str) -> None:
-        """Put ``name`` in."""
-        self._digests.add(_digest(name))
-
-    def discard(self, name: str) -> None:
-        """Take ``name`` out, if it is in."""
-        self._digests.discard(_digest(name))
-
-    def __contains__(self, name: str) -> bool:
-        return _digest(name) in self._digests
-
-    def __len__(self) -> int:
-        return len(self._digests)
-
-
-def _digest(name: str) -> bytes:
-    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
 def _nothing() -> None:
     """What is whole needs no mending."""
 
@@ -62,8 +32,9 @@ def _nothing() -> None:
 class Journal:
     """The images of an output that have all their rows."""
 
-    done: Names = field(default_factory=Names)
+    done: NameSet = field(default_factory=NameSet)
     rows: int = 0
+    failed: int = 0  # images among them whose rows say that they failed (``--errors inline``)
     settings: Mapping[str, object] | None = None  # None: they are not known
     # Mends what a crash left, so that the output is whole as it is. To be called when nothing is
     # left to do; a writer that goes on does it by itself. Raises OSError.
@@ -78,20 +49,23 @@ class RowNames:
     """
 
     def __init__(self, row_count: RowCount) -> None:
-        self.done = Names()
+        self.done = NameSet()
         self.rows = 0  # of whole images
+        self.failed = 0  # whole images with a row that says so
         self.whole_until = 0  # the place behind the last whole image
         self._row_count = row_count
         self._name: str | None = None
         self._count = 0
         self._place = 0
+        self._failed = False
 
-    def add(self, name: str, place: int) -> None:
+    def add(self, name: str, place: int, failed: bool = False) -> None:
         """One more row, which ends at ``place``."""
         if name != self._name:
             self._finish()
-            self._name, self._count = name, 0
+            self._name, self._count, self._failed = name, 0, False
         self._count += 1
+        self._failed |= failed
         self._place = place
 
     def end(self) -> None:
@@ -103,6 +77,7 @@ class RowNames:
         if self._name is not None:
             self.done.add(self._name)
             self.rows += self._count
+            self.failed += self._failed
             self.whole_until = self._place
 
 

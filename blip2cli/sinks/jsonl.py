@@ -20,6 +20,7 @@ so that it can be read back after a crash; members end at commits and every ``ME
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 import zlib
@@ -79,8 +80,10 @@ class JsonlSink:
             self._append(self._packer.pack(b""), 0)
         self.commit()
         assert self._descriptor is not None
-        os.close(self._descriptor)
-        self._descriptor = None
+        with self._reporting():
+            self._check_in_place(self._descriptor)
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)  # some network file systems report a full disk only here
 
     def abort(self) -> None:
         """Keep the lines written so far."""
@@ -129,6 +132,11 @@ class JsonlSink:
         self._end = os.lseek(self._descriptor, 0, os.SEEK_END)
         self._rows = self._safe_rows = journal.rows
         self._synced = time.monotonic()
+
+    def _check_in_place(self, descriptor: int) -> None:
+        """Raise OSError when the rows went into a file that is not the output any more."""
+        if not os.path.samestat(os.fstat(descriptor), os.stat(self._paths.final)):
+            raise OSError(errno.ESTALE, "another file took its place")
 
     def _extend(self, data: bytes) -> None:
         assert self._descriptor is not None

@@ -26,7 +26,12 @@ _FIRST_KEY = '{"file_name": '
 _decode = json.JSONDecoder().raw_decode
 
 
-def read_jsonl(paths: OutputPaths, compressed: bool, row_count: RowCount) -> Journal | None:
+_GOOD = b'"error": null}\n'  # how a row ends that has an error column and no error
+
+
+def read_jsonl(
+    paths: OutputPaths, compressed: bool, row_count: RowCount, inline_errors: bool = False
+) -> Journal | None:
     """The journal of a JSONL output; None when there is none. Raises OutputError for lines that
     are no rows."""
     if not os.path.exists(paths.final):
@@ -44,15 +49,15 @@ def read_jsonl(paths: OutputPaths, compressed: bool, row_count: RowCount) -> Jou
         if name is None:
             bad = number  # as the very last line it is what a power cut left
         else:
-            names.add(name, lines.place)
+            names.add(name, lines.place, inline_errors and not line.endswith(_GOOD))
     names.end()
     cut = names.whole_until
     repair = functools.partial(_repair, paths, compressed, cut, lines.member_before(cut))
     whole = lines.whole and cut == lines.place
     settings = _settings(paths)
     if whole and not os.path.exists(paths.next_meta):
-        return Journal(names.done, names.rows, settings)
-    return Journal(names.done, names.rows, settings, repair)
+        return Journal(names.done, names.rows, names.failed, settings)
+    return Journal(names.done, names.rows, names.failed, settings, repair)
 
 
 def _file_name(line: bytes) -> str | None:

@@ -29,7 +29,8 @@ class OutputLock:
 
     def __init__(self, out: str) -> None:
         self._out = out
-        self._path = OutputPaths.of(out).lock
+        self._paths = OutputPaths.of(out)
+        self._path = self._paths.lock
         self._descriptor: int | None = None
         self.taken_from: str | None = None
 
@@ -39,6 +40,11 @@ class OutputLock:
             try:
                 if self._is_mine(descriptor):
                     self._descriptor = descriptor
+            except OSError as error:
+                raise OutputError(
+                    f"The lock of the output {self._out!r} cannot be taken ({error.strerror}); "
+                    "choose another folder."
+                ) from None
             finally:
                 if self._descriptor is None:
                     os.close(descriptor)
@@ -53,7 +59,13 @@ class OutputLock:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             durable.remove_quietly(self._path)  # before the lock ends: nobody can hold it yet
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # ends the lock whatever it reports
+                os.close(descriptor)
+
+    def sweep(self) -> None:
+        """Remove the temporary files of a killed run; only its holder may."""
+        for path in self._paths.temporaries():
+            durable.remove_quietly(path)
 
     def _open(self) -> int:
         try:

@@ -19,6 +19,7 @@ the key ``blip2cli`` of the file's key-value metadata.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -143,11 +144,18 @@ class ParquetSink:
 
 
 def merge(paths: OutputPaths, parts: Sequence[str], schema: pa.Schema) -> None:
-    """Put the rows of ``parts`` together in the output, and remove the parts. Raises OSError."""
+    """Put the rows of ``parts`` together in the output, and remove the parts.
+
+    Raises OSError, also for a part that cannot be read.
+    """
     with open(paths.temporary, "wb") as file:
-        with _writer(file, schema) as writer:
-            for group in _groups(parts, schema, _group_rows(schema)):
-                writer.write_table(group, row_group_size=len(group))
+        try:
+            with _writer(file, schema) as writer:
+                for group in _groups(parts, schema, _group_rows(schema)):
+                    writer.write_table(group, row_group_size=len(group))
+        except pa.ArrowInvalid as error:
+            reason = f"a part file is damaged: {' '.join(str(error).split())}"
+            raise OSError(errno.EIO, reason) from error
         file.flush()
         os.fsync(file.fileno())
     durable.rename_into_place(paths.temporary, paths.final)

@@ -10,31 +10,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blip2cli.errors import OutputError
-from blip2cli.sinks.journal import Journal, Names, RowCount
+from blip2cli.sinks.journal import Journal, RowNames
 from blip2cli.sinks.parquet import METADATA_KEY, merge, remove_parts
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.text import from_utf8
 
 
-def read_parquet(paths: OutputPaths, row_count: RowCount) -> Journal | None:
+def read_parquet(paths: OutputPaths) -> Journal | None:
     """The journal of a Parquet output; None when there is none. Raises OutputError for a file
     that is not ours.
-
-    Parts hold whole images, so ``row_count`` is not needed.
     """
     parts = paths.parts()
     files = parts or ([paths.final] if os.path.exists(paths.final) else [])
     if not files:
         return None
-    done, rows, settings = Names(), 0, None
+    names = RowNames(lambda name: 0)  # parts hold whole images
+    settings: dict[str, object] | None = None
     for path in files:
         try:
             with pq.ParquetFile(path) as file:
                 settings = settings or _settings(file.schema_arrow)
-                rows += file.metadata.num_rows
-                for batch in file.iter_batches(batch_size=65536, columns=["file_name"]):
-                    for name in batch.column(0).to_pylist():
-                        done.add(from_utf8(str(name)))
+                columns = [c for c in ("file_name", "error") if c in file.schema_arrow.names]
+                for batch in file.iter_batches(batch_size=65536, columns=columns):
+                    for row in batch.to_pylist():
+                        failed = row.get("error") is not None
+                        names.add(from_utf8(row["file_name"]), 0, failed)
         except (pa.ArrowException, KeyError, TypeError, IndexError, OSError) as error:
             raise OutputError(
                 f"--resume: {path!r} cannot be read as rows of this tool "
@@ -42,7 +42,8 @@ def read_parquet(paths: OutputPaths, row_count: RowCount) -> Journal | None:
                 "instead."
             ) from None
     complete = functools.partial(_complete, paths, parts)
-    return Journal(done, rows, settings, complete)
+    names.end()
+    return Journal(names.done, names.rows, names.failed, settings, complete)
 
 
 def _complete(paths: OutputPaths, parts: list[str]) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from blip2cli.errors import OutputError
 from blip2cli.options import OutputOptions
+from blip2cli.sources.faults import hide_secrets
+from blip2cli.sources.opening import is_remote
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 
@@ -53,6 +55,10 @@ class OutputPaths:
     def temporary(self) -> str:
         """Where new content is written before it takes its place."""
         return self.hidden(".tmp")
+
+    def temporaries(self) -> tuple[str, ...]:
+        """All temporary files; those of a killed run are of no use to anyone."""
+        return self.temporary, self.hidden(".meta.tmp"), self.hidden(".errors.tmp")
 
     @property
     def lock(self) -> str:
@@ -124,6 +130,11 @@ def check_output(options: OutputOptions) -> None:
             raise OutputError("--resume needs a file to go on with; name it with -o.")
         return
     out = options.out or ""
+    if is_remote(out):
+        raise OutputError(
+            f"The output {hide_secrets(out)!r} is a URL, but rows are only written to the local "
+            "disk; name a local file, and copy it there afterwards."
+        )
     if os.path.isdir(out):
         raise OutputError(
             f"The output {out!r} is a folder; name a file in it, "

@@ -4,6 +4,7 @@ Names (``file_name``) are relative to the source's root: the folder itself, the 
 file or a manifest, the part of a glob before its first wildcard, the current folder for paths on
 stdin. An archive, and a table that holds images, counts as a folder of its own. With
 several sources they are relative to the common parent of all roots, so no two images share a name.
+Local paths and URLs, and URLs of different buckets, have no common parent and are refused together.
 An image given twice is run once.
 """
 
@@ -23,7 +24,9 @@ from blip2cli.sources.files import FileSource
 from blip2cli.sources.folder import FolderSource
 from blip2cli.sources.globs import GlobSource
 from blip2cli.sources.kept import KeptColumn, columns_of, fitted
+from blip2cli.sources.parents import common_parent
 from blip2cli.sources.patterns import Selection
+from blip2cli.sources.remote import claim_remote
 from blip2cli.sources.stdin import StdinSource
 
 __all__ = ["IMAGE_SUFFIXES", "ImageRef", "KeptColumn", "kept_columns", "open_sources"]
@@ -36,6 +39,7 @@ READERS: tuple[Claim, ...] = (
     lambda text, options, stdin: StdinSource.claim(text, stdin, options.nul),
     lambda text, options, stdin: FolderSource.claim(text),
     lambda text, options, stdin: open_container(text, options),  # a table of its own, for globs too
+    lambda text, options, stdin: claim_remote(text, options),
     lambda text, options, stdin: FileSource.claim(text),
     lambda text, options, stdin: GlobSource.claim(text, options),
 )
@@ -113,7 +117,7 @@ def _select(sources: list[Source], options: SourceOptions) -> Iterator[ImageRef]
 
 def _all(sources: list[Source]) -> Iterator[ImageRef]:
     """Yield the images of all sources, each once, named below the common parent."""
-    base = os.path.commonpath([source.root for source in sources])
+    base = common_parent(sources)
     if _disjoint(sources):  # nothing to remember: memory stays flat however many images come
         for source in sources:
             yield from source.refs(base)

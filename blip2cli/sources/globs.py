@@ -15,21 +15,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from blip2cli.errors import SourceError, UserError
+from blip2cli.nameset import NameSet
 from blip2cli.options import SourceOptions
 from blip2cli.sources.base import FailedRef, ImageRef, absolute, name_below
 from blip2cli.sources.containers import open_container
 from blip2cli.sources.folder import tree_refs, unlistable_ref
 from blip2cli.sources.kept import KeptColumn, columns_of, no_columns
 from blip2cli.sources.manifest import ManifestSource
-from blip2cli.sources.nameset import NameSet
-from blip2cli.sources.patterns import component_regex, has_magic
-from blip2cli.sources.walk import Unlistable, has_image_suffix, listing
+from blip2cli.sources.patterns import PathPattern, has_magic
+from blip2cli.sources.walk import has_image_suffix, listing
 
 
 @dataclass(frozen=True)
-class _Folder:
+class MatchedFolder:
     """A folder a pattern matches."""
 
     path: str
@@ -41,7 +42,7 @@ class GlobSource:
 
     text: str
     root: str  # the longest leading part without a wildcard
-    parts: tuple[str, ...]  # the rest of the pattern, component by component
+    pattern: PathPattern  # the rest of the pattern
     options: SourceOptions
 
     @classmethod
@@ -57,17 +58,17 @@ class GlobSource:
         parts = tuple(part for part in components[first:] if part not in ("", "."))
         if ".." in parts:
             raise SourceError(f"The pattern {text!r} has '..' after a wildcard; name the folder.")
-        return cls(text=text, root=absolute(head), parts=parts, options=options)
+        return cls(text=text, root=absolute(head), pattern=PathPattern(parts), options=options)
 
     @property
     def unique(self) -> bool:
         """Matches come once; manifests that may name any file may name one twice."""
-        return not (self._names_suffix and self.options.absolute_paths)
+        return not (self.pattern.names_suffix and self.options.absolute_paths)
 
     def kept_columns(self) -> tuple[KeptColumn, ...]:
         """The columns of the first match. Raises OptionError when it has none."""
-        path = next((found for found in self._matches() if isinstance(found, str)), None)
-        source = None if path is None else open_container(path, self.options)
+        first = next((ref for ref in self._matches(self.root) if _is_file(ref)), None)
+        source = None if first is None else open_container(first.path, self.options)
         if source is None:
             raise no_columns(self.text, self.options.keep[0])
         return columns_of([source], self.options.keep)
@@ -76,59 +77,61 @@ class GlobSource:
         """Yield the matches, or the images in them, each once."""
         seen = NameSet()
         first = True
-        for found in self._matches():
-            if isinstance(found, _Folder):
-                yield from tree_refs(found.path, base)
-            elif isinstance(found, Unlistable):
-                yield unlistable_ref(found.path, found.error, base)
-            elif self._names_suffix:
+        for found in self._matches(base):
+            if isinstance(found, MatchedFolder):
+                yield from self._tree(found.path, base)
+            elif self.pattern.names_suffix and _is_file(found):
                 yield from self._inside(found, base, seen, first)
                 first = False
             else:
-                yield ImageRef(name_below(found, base), found)
+                yield found
 
-    def _inside(self, path: str, base: str, seen: NameSet, first: bool) -> Iterator[ImageRef]:
-        """The images in the file at ``path``, which may be an image itself."""
+    def _inside(self, ref: ImageRef, base: str, seen: NameSet, first: bool) -> Iterator[ImageRef]:
+        """The images in the file that ``ref`` stands for, which may be an image itself."""
         try:
-            source = open_container(path, self.options)
+            source = open_container(ref.path, self.options)
         except UserError as error:
             if first:
                 raise
-            name, kept = name_below(path, base), (None,) * len(self.options.keep)
-            yield FailedRef(name, path, "unreadable_source", str(error), kept=kept)
+            kept = (None,) * len(self.options.keep)
+            yield FailedRef(ref.file_name, ref.path, "unreadable_source", str(error), kept=kept)
             return
         if source is None:
-            yield ImageRef(name_below(path, base), path)
+            yield ref
         elif isinstance(source, ManifestSource):
             yield from source.refs(base, seen)
         else:
             yield from source.refs(base)
 
-    def _matches(self) -> Iterator[str | _Folder | Unlistable]:
-        """Yield the paths of matching files, and matching folders, each once and in order."""
-        # The places in ``parts`` that the names of a folder may stand for travel with the folder;
-        # following all places at once gives each path once, and in order. An explicit stack: a
-        # tree may be deeper than Python's recursion limit.
+    def _tree(self, path: str, base: str) -> Iterator[ImageRef]:
+        """The images below a matching folder."""
+        return tree_refs(path, base)
+
+    def _matches(self, base: str) -> Iterator[ImageRef | MatchedFolder]:
+        """Yield matching files and folders, each once and in order."""
+        # The places in the pattern that a folder may stand for travel with the folder. An explicit
+        # stack: a tree may be deeper than Python's recursion limit.
+        pattern = self.pattern
         top = os.fsencode(self.root)
-        stack = [(top, iter([(b"", True, False)]), frozenset({0}))]
+        stack = [(top, iter([(b"", True, False)]), pattern.start)]
         while stack:
             parent, remaining, states = stack[-1]
             for name, is_folder, is_link in remaining:
                 path_bytes = os.path.join(parent, name) if name else parent
                 path = os.fsdecode(path_bytes)
                 after = (
-                    self._step(states, os.fsdecode(name), is_folder, is_link) if name else states
+                    pattern.step(states, os.fsdecode(name), is_folder, is_link) if name else states
                 )
                 if not is_folder:
-                    if self._end in after and (self._names_suffix or has_image_suffix(name)):
-                        yield path
-                elif self._end in after and not self._names_suffix:
-                    yield _Folder(path)
-                elif inner := after - {self._end}:
+                    if pattern.end in after and (pattern.names_suffix or has_image_suffix(name)):
+                        yield ImageRef(name_below(path, base), path)
+                elif pattern.end in after and not pattern.names_suffix:
+                    yield MatchedFolder(path)
+                elif inner := after - {pattern.end}:
                     try:
-                        entries = listing(path_bytes, hidden=self._wants_hidden(inner))
+                        entries = listing(path_bytes, hidden=pattern.wants_hidden(inner))
                     except OSError as error:
-                        yield Unlistable(path, error)
+                        yield unlistable_ref(path, error, base)
                         continue
                     stack.append((path_bytes, iter(entries), inner))
                     break
@@ -137,50 +140,10 @@ class GlobSource:
 
     def nothing(self) -> str:
         """The sentence for a pattern without a match."""
-        if next(self._matches(), None) is not None and self._names_suffix:
+        if next(self._matches(self.root), None) is not None and self.pattern.names_suffix:
             return f"The files that match the pattern {self.text!r} hold no image."
         return f"No image matches the pattern {self.text!r}; check it, or name a folder instead."
 
-    @property
-    def _names_suffix(self) -> bool:
-        suffix = os.path.splitext(self.parts[-1])[1]
-        return len(suffix) > 1 and not has_magic(suffix)
 
-    def _wants_hidden(self, states: frozenset[int]) -> bool:
-        return any(self.parts[s].startswith(".") for s in self._closure(states))
-
-    @property
-    def _end(self) -> int:
-        return len(self.parts)
-
-    def _closure(self, states: frozenset[int]) -> set[int]:
-        """Add the places reached by letting ``**`` stand for no folder at all."""
-        reached = set(states)
-        for state in sorted(states):
-            while state < self._end - 1 and self.parts[state] == "**":
-                state += 1
-                reached.add(state)
-        return reached
-
-    def _step(
-        self, states: frozenset[int], name: str, is_folder: bool, is_link: bool
-    ) -> frozenset[int]:
-        """The places after one more component ``name``; empty when nothing can match."""
-        after: set[int] = set()
-        for state in self._closure(states):
-            part = self.parts[state]
-            if part == "**":
-                if name.startswith("."):
-                    continue
-                if state == self._end - 1:  # a last "**" takes every file below
-                    if not is_folder:
-                        after.add(self._end)
-                    elif not is_link:
-                        after.add(state)
-                elif is_folder and not is_link:
-                    after.add(state)
-            elif (part.startswith(".") or not name.startswith(".")) and component_regex(part).match(
-                name
-            ):
-                after.add(state + 1)
-        return frozenset(after)
+def _is_file(found: ImageRef | MatchedFolder) -> TypeGuard[ImageRef]:
+    return not isinstance(found, (MatchedFolder, FailedRef))

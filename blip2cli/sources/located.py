@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from blip2cli.errors import ImageError, SourceError
 from blip2cli.sources import base
 from blip2cli.sources.base import ImageRef
-from blip2cli.sources.opening import is_remote, open_binary
+from blip2cli.sources.fetching import RemoteRef
+from blip2cli.sources.opening import is_remote
 
 
 class Closable(Protocol):
@@ -89,18 +90,6 @@ def check_size(size: int) -> None:
 
 
 @dataclass(frozen=True)
-class LocatedRef(ImageRef):
-    """A whole file behind a URL; ``path`` is the URL."""
-
-    def read(self) -> bytes:
-        """Return the whole file. Raises ImageError as :meth:`ImageRef.read` does."""
-        with reading(), closing(open_binary(self.path)) as file:
-            data = file.read(base.MAX_FILE_BYTES + 1)
-            check_size(len(data))
-            return data
-
-
-@dataclass(frozen=True)
 class CarriedRef(ImageRef):
     """An image whose bytes had to be read when it was listed; ``path`` only says where."""
 
@@ -113,5 +102,5 @@ class CarriedRef(ImageRef):
 
 def ref_at(file_name: str, location: str, kept: tuple[object, ...] = ()) -> ImageRef:
     """The reference to the whole file at ``location``, a local path or a URL."""
-    kind = LocatedRef if is_remote(location) else ImageRef
+    kind = RemoteRef if is_remote(location) else ImageRef
     return kind(file_name, location, kept=kept)

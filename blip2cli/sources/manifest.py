@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 from blip2cli.errors import SourceError
+from blip2cli.nameset import NameSet
 from blip2cli.options import SourceOptions
 from blip2cli.sources.base import FailedRef, ImageRef, absolute, name_below
 from blip2cli.sources.kept import LOOKED_AT, KeptColumn, absent, types_in
 from blip2cli.sources.located import ref_at
-from blip2cli.sources.nameset import NameSet
 from blip2cli.sources.opening import is_remote
 from blip2cli.sources.patterns import has_magic
 from blip2cli.sources.records import (
@@ -199,6 +199,8 @@ def opening_errors(text: str) -> Iterator[None]:
     """Turn an OSError of the file behind the source ``text`` into a SourceError."""
     try:
         yield
+    except SourceError:  # of a URL: an OSError as well, but one that names the mend
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise SourceError(f"The source {text!r} cannot be read: {reason}.") from None

@@ -6,8 +6,10 @@ of folders (also none), ``[abc]``, ``[a-z]`` and ``[!abc]`` choose characters. M
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 
 _MAGIC = re.compile(r"[*?[]")
@@ -80,6 +82,70 @@ def name_regex(pattern: str) -> re.Pattern[str]:
         else:
             regex += component_regex(part).pattern.removesuffix(r"\Z") + ("" if last else "/")
     return re.compile(regex + r"\Z")
+
+
+@dataclass(frozen=True)
+class PathPattern:
+    """A pattern for paths, matched component by component while a tree is walked.
+
+    ``states`` are the places in ``parts`` that a folder may stand for. Following all of them at
+    once gives each path once, and in the order of the walk. Like in a shell, ``*`` passes over
+    names with a leading dot, and ``**`` does not go through links.
+    """
+
+    parts: tuple[str, ...]
+
+    @property
+    def start(self) -> frozenset[int]:
+        """The state of the folder where the pattern begins."""
+        return frozenset({0})
+
+    @property
+    def end(self) -> int:
+        """The state of a path that matches as a whole."""
+        return len(self.parts)
+
+    @property
+    def names_suffix(self) -> bool:
+        """True when the pattern itself says which suffix is wanted."""
+        suffix = os.path.splitext(self.parts[-1])[1]
+        return len(suffix) > 1 and not has_magic(suffix)
+
+    def wants_hidden(self, states: frozenset[int]) -> bool:
+        """True when a name with a leading dot could match next."""
+        return any(self.parts[s].startswith(".") for s in self._closure(states))
+
+    def step(
+        self, states: frozenset[int], name: str, is_folder: bool, is_link: bool = False
+    ) -> frozenset[int]:
+        """The places after one more component ``name``; empty when nothing can match."""
+        after: set[int] = set()
+        for state in self._closure(states):
+            part = self.parts[state]
+            if part == "**":
+                if name.startswith("."):
+                    continue
+                if state == self.end - 1:  # a last "**" takes every file below
+                    if not is_folder:
+                        after.add(self.end)
+                    elif not is_link:
+                        after.add(state)
+                elif is_folder and not is_link:
+                    after.add(state)
+            elif (part.startswith(".") or not name.startswith(".")) and component_regex(part).match(
+                name
+            ):
+                after.add(state + 1)
+        return frozenset(after)
+
+    def _closure(self, states: frozenset[int]) -> set[int]:
+        """Add the places reached by letting ``**`` stand for no folder at all."""
+        reached = set(states)
+        for state in sorted(states):
+            while state < self.end - 1 and self.parts[state] == "**":
+                state += 1
+                reached.add(state)
+        return reached
 
 
 class Selection:

@@ -8,7 +8,7 @@ before the last folder is opened, and memory holds one listing per level.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from blip2cli.sources.base import IMAGE_SUFFIXES
@@ -18,34 +18,62 @@ SUFFIXES = frozenset(os.fsencode(s) for s in IMAGE_SUFFIXES)
 # One entry of a listing: name, whether it is a folder, whether it is a symbolic link.
 Entry = tuple[bytes, bool, bool]
 
+SEPARATOR = b"/"  # stands in no name
+BLOCK = 4096  # records joined at once; joining takes memory of its own for each
+FOLDER, LINKED_FOLDER, LINK = b"\0D", b"\0E", b"\0L"  # kinds of entries that are no plain file
+_KINDS = {b"": (False, False), b"D": (True, False), b"E": (True, True), b"L": (False, True)}
+
 
 def has_image_suffix(name: bytes) -> bool:
     """True when the name ends like an image's, in upper or lower case."""
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
-def listing(folder: bytes, hidden: bool = False) -> list[Entry]:
+def listing(folder: bytes, hidden: bool = False) -> Listing:
     """Return the folders and files of one folder, sorted bytewise.
 
     Names with a leading dot are left out unless ``hidden``. Pipes, sockets and devices are left
     out; a link that leads nowhere stays, so that it is reported instead of lost.
     Raises OSError when the folder cannot be listed.
     """
-    entries: list[Entry] = []
+    records: list[bytes] = []
     with os.scandir(folder) as scan:
         for entry in scan:
-            if not hidden and entry.name.startswith(b"."):
+            name = entry.name
+            if not hidden and name.startswith(b"."):
+                continue
+            # Nearly all entries are plain files; the folder itself says so, without a stat.
+            if entry.is_file(follow_symlinks=False):
+                records.append(name)
                 continue
             link = entry.is_symlink()
             try:
                 if entry.is_dir():
-                    entries.append((entry.name, True, link))
-                elif entry.is_file() or (link and not os.path.exists(entry.path)):
-                    entries.append((entry.name, False, link))
+                    records.append(name + (LINKED_FOLDER if link else FOLDER))
+                elif link and (entry.is_file() or not os.path.exists(entry.path)):
+                    records.append(name + LINK)
             except OSError:  # a link to itself: reading it will say so
-                entries.append((entry.name, False, link))
-    entries.sort()
-    return entries
+                records.append(name + LINK)
+    records.sort()
+    return Listing([SEPARATOR.join(records[i : i + BLOCK]) for i in range(0, len(records), BLOCK)])
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The entries of one folder in few pieces of memory, for folders of millions of files.
+
+    A name, then for what is no plain file a NUL and a letter. The NUL sorts before all that a
+    name may hold, so sorting the records sorts the names.
+    """
+
+    blocks: list[bytes]  # records, joined by SEPARATOR
+
+    def __iter__(self) -> Iterator[Entry]:
+        for block in self.blocks:
+            for record in block.split(SEPARATOR):
+                name, _, kind = record.partition(b"\0")
+                is_folder, is_link = _KINDS[kind]
+                yield name, is_folder, is_link
 
 
 @dataclass(frozen=True)
@@ -75,7 +103,7 @@ class TreeWalk:
         yield from self._below(self.top, listing(self.top), through_link=False)
 
     def _below(
-        self, folder: bytes, entries: list[Entry], through_link: bool
+        self, folder: bytes, entries: Iterable[Entry], through_link: bool
     ) -> Iterator[str | Unlistable]:
         # An explicit stack: a tree may be deeper than Python's recursion limit.
         stack = [(folder, iter(entries), through_link)]

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from blip2cli.errors import ImageError, SourceError
 from blip2cli.options import SourceOptions
@@ -30,17 +31,20 @@ _UTF8 = 0x800
 class _Zip(zipfile.ZipFile):
     """A zip file that owns the file it is read from."""
 
+    _below: BinaryIO | None = None  # ZipFile.__del__ closes also what could not be opened
+
     def __init__(self, location: str) -> None:
-        self._below = open_binary(location)
+        self._below = below = open_binary(location)
         try:
-            super().__init__(self._below)
+            super().__init__(below)
         except BaseException:
-            self._below.close()
+            below.close()
             raise
 
     def close(self) -> None:
         super().close()
-        self._below.close()
+        if self._below is not None:
+            self._below.close()
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from blip2cli.tiny.heads import Heads
 class Recipe:
     """Everything that shapes a training run."""
 
-    minutes: float = 110.0
+    minutes: float = 200.0
     scenes: int = 52  # pictures of each kind a step
     shapes: int = 12
     fresh: int = 1  # chunks of newly drawn scenes a step

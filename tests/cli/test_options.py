@@ -169,6 +169,13 @@ def test_q_is_a_question_in_ask_and_quiet_elsewhere(built: Caught) -> None:
     assert built[1][2].quiet
 
 
+def test_a_time_limit_without_workers_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["caption", "x", "--workers", "0", "--image-timeout", "5"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--image-timeout needs worker processes" in line
+    assert "--workers 1" in line
+
+
 def test_the_same_flag_means_the_same_everywhere() -> None:
     seen: dict[str, tuple[str, Any]] = {}
     group = typer.main.get_command(application.app)

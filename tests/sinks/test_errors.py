@@ -95,3 +95,21 @@ def test_inline_failures_are_noted_nowhere_else(tmp_path: Path, out: str | None)
     errors.close()
     assert stderr.getvalue() == ""
     assert listing(tmp_path) == set()
+
+
+def test_a_failed_fsync_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = open_file(tmp_path)
+    errors.write("a.png", TRUNCATED)
+    calls = 0
+
+    def failing(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(durable.os, "fsync", failing)
+    for _ in range(2):
+        with pytest.raises(RunError):
+            errors.commit()
+    errors.abort()
+    assert calls == 1

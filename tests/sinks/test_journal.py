@@ -13,7 +13,7 @@ import pytest
 from blip2cli.errors import ImageError, OutputError
 from blip2cli.options import OutputOptions
 from blip2cli.sinks import Resumed, Sink, open_errors, open_sink, read_output
-from blip2cli.sinks.journal import Names, check_settings
+from blip2cli.sinks.journal import check_settings
 from blip2cli.sinks.paths import OutputPaths
 from tests.sinks.helpers import COLUMNS, FORMATS, SETTINGS, listing, put, read, row
 
@@ -30,16 +30,6 @@ def resume(path: Path, per_image: int = 1, **options: Any) -> tuple[Resumed | No
 
 def names(*numbers: int) -> list[str]:
     return [f"{number:04d}.png" for number in numbers]
-
-
-def test_names_are_told_apart_whatever_they_hold() -> None:
-    some = ["a.png", "a.png ", "ä.png", "\udce4.png", "line\nbreak.png", ""]
-    held = Names(some)
-    assert all(name in held for name in some)
-    assert "b.png" not in held
-    held.discard("a.png")
-    assert "a.png" not in held
-    assert len(held) == 5
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

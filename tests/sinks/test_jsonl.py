@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from blip2cli.errors import RunError
 from blip2cli.options import OutputOptions
 from blip2cli.sinks import durable, jsonl, open_sink
 from blip2cli.sinks.jsonl_journal import read_jsonl
@@ -153,3 +154,39 @@ def test_a_killed_process_loses_nothing_it_had_written(tmp_path: Path, name: str
     assert lines.pop() == ""  # the last line is whole
     assert [json.loads(line) for line in lines] == [row(n) for n in range(len(lines))]
     assert len(lines) in (said, said + 1)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_an_output_that_is_taken_away_meanwhile_is_no_success(
+    tmp_path: Path, replaced: bool
+) -> None:
+    out = tmp_path / "out.jsonl"
+    sink = open_out(out)
+    sink.write([row(0)])
+    out.unlink()
+    if replaced:
+        out.write_text("of somebody else")
+    reason = "another file took its place" if replaced else "No such file"
+    with pytest.raises(RunError, match=reason):
+        sink.close()
+    sink.abort()
+    assert out.exists() == replaced
+
+
+def test_a_failure_that_only_closing_reports_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = open_out(tmp_path / "out.jsonl")
+    sink.write([row(0)])
+    sink.commit()
+
+    def full(descriptor: int) -> None:
+        real(descriptor)
+        raise OSError(28, "No space left on device")
+
+    real = os.close
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", full)
+        with pytest.raises(RunError, match="No space left on device"):
+            sink.close()
+    sink.abort()

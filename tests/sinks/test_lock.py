@@ -78,3 +78,23 @@ def test_without_kernel_locks_the_named_process_is_looked_for(
 def test_a_folder_where_nothing_can_be_created() -> None:
     with pytest.raises(OutputError, match="No file can be created"):
         OutputLock("/proc/out.jsonl").__enter__()  # not even by root
+
+
+def test_a_lock_that_cannot_be_had_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(descriptor: int, operation: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("fcntl.flock", broken)
+    with pytest.raises(OutputError, match=r"cannot be taken \(Input/output error\)"):
+        OutputLock(str(tmp_path / "out.jsonl")).__enter__()
+
+
+def test_the_holder_sweeps_up_the_temporary_files_of_a_killed_run(tmp_path: Path) -> None:
+    kept = {"out.jsonl", ".out.jsonl.meta.json", ".out.jsonl.meta.next", ".other.jsonl.tmp"}
+    for name in (*kept, ".out.jsonl.tmp", ".out.jsonl.meta.tmp", ".out.jsonl.errors.tmp"):
+        (tmp_path / name).touch()
+    with OutputLock(str(tmp_path / "out.jsonl")) as lock:
+        lock.sweep()
+    assert listing(tmp_path) == kept

@@ -165,3 +165,15 @@ def test_an_aborted_run_commits_what_it_has(out: Path, tmp_path: Path) -> None:
     sink.write([row(0)])
     sink.abort()
     assert listing(tmp_path) == {".out.parquet.part-000000"}
+
+
+def test_a_damaged_part_stops_the_merge_with_a_sentence(out: Path, tmp_path: Path) -> None:
+    sink = open_out(out)
+    sink.write([row(0)])
+    sink.commit()
+    part = tmp_path / ".out.parquet.part-000000"
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(RunError, match="a part file is damaged"):
+        sink.close()
+    sink.abort()
+    assert listing(tmp_path) == {".out.parquet.part-000000"}

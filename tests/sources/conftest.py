@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from blip2cli.options import SourceOptions
 from blip2cli.sources import open_sources
+from tests.s3_server import S3
 
 
 @pytest.fixture
@@ -34,3 +35,15 @@ def names() -> Callable[..., list[str]]:
         return [ref.file_name for ref in open_sources(chosen, stream)]
 
     return listed
+
+
+@pytest.fixture
+def bucket(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """The S3 server, reached through the environment as a user would."""
+    import s3fs
+
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield s3
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_a_folder_that_cannot_be_listed_is_a_failed_image(
 ) -> None:
     root = tree("a.png", "locked/b.png", "z.png")
 
-    def refusing(folder: bytes, hidden: bool = False) -> list[walk.Entry]:
+    def refusing(folder: bytes, hidden: bool = False) -> walk.Listing:
         if folder.endswith(b"locked"):
             raise PermissionError(13, "Permission denied")
         return listing(folder, hidden)
@@ -155,3 +156,43 @@ def test_any_name_is_found_and_can_be_read(
     refs = list(open_sources(SourceOptions((str(root),))))
     assert [os.fsencode(ref.file_name) for ref in refs] == sorted(s + b".png" for s in stems)
     assert [ref.read() + b".png" for ref in refs] == [os.fsencode(r.file_name) for r in refs]
+
+
+def test_a_listing_keeps_order_and_kinds_across_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk, "BLOCK", 2)
+    for name in ("a", "a-b", "a.png", "c"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a\x01").mkdir()
+    (tmp_path / "to-b").symlink_to("b")
+    (tmp_path / "to-c").symlink_to("c")
+    (tmp_path / "z").symlink_to("z")
+    assert list(listing(os.fsencode(tmp_path))) == [
+        (b"a", False, False),
+        (b"a\x01", True, False),
+        (b"a-b", False, False),
+        (b"a.png", False, False),
+        (b"b", True, False),
+        (b"c", False, False),
+        (b"to-b", True, True),
+        (b"to-c", False, True),
+        (b"z", False, True),
+    ]
+
+
+def test_a_large_listing_takes_little_memory(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    for number in range(10_000):
+        os.close(os.open(f"{number:08d}.png", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+    os.close(descriptor)
+    tracemalloc.start()
+    try:
+        entries = listing(os.fsencode(tmp_path))
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(list(entries)) == 10_000
+    assert held < 16 * 10_000  # 12 bytes of name each, and what joins them
+    assert peak < 110 * 10_000

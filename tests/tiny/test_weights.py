@@ -1,4 +1,4 @@
-"""The shipped checkpoint: loadable by plain transformers, and as good as its card says."""
+"""The shipped checkpoint: loadable by plain transformers, and right nearly always."""
 
 from __future__ import annotations
 
@@ -38,16 +38,12 @@ def promised() -> list[float]:
     return [float(share) / 100 for share in re.findall(r"\| ([\d.]+)% \|", card)]
 
 
-def test_captions_of_unseen_scenes_are_as_right_as_the_card_says(
-    scores: Scores, promised: list[float]
-) -> None:
-    assert scores.captions >= promised[0] - 0.05, str(scores)  # 500 scenes: ± 0.05 is chance
+def test_captions_of_unseen_scenes(scores: Scores) -> None:
+    assert scores.captions >= 0.95, str(scores)
 
 
-def test_answers_about_unseen_scenes_are_as_right_as_the_card_says(
-    scores: Scores, promised: list[float]
-) -> None:
-    assert scores.questions >= promised[1] - 0.03, str(scores)
+def test_answers_about_unseen_scenes(scores: Scores) -> None:
+    assert scores.questions >= 0.95, str(scores)
 
 
 def test_the_whole_test_split_of_easy_vqa(scores: Scores) -> None:
@@ -74,7 +70,7 @@ def test_the_key_bias_is_zero(model: Blip2ForConditionalGeneration) -> None:
 def test_the_card_is_complete(promised: list[float]) -> None:
     card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
     assert len(promised) == 3
-    assert promised[2] >= 0.995
+    assert all(share >= bar for share, bar in zip(promised, (0.95, 0.95, 0.995), strict=True))
     assert "Salesforce/blip2-opt-2.7b" in card
     assert "SIL Open Font" in card
     assert all(kind in card for kind in KINDS)

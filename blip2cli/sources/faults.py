@@ -1,0 +1,142 @@
+"""What went wrong with a URL, in sentences that name the mend.
+
+The libraries behind fsspec raise what they like: OSError where they translate the server's answer,
+exceptions of botocore, aiohttp, httpx or google-auth where they do not. They are told apart by
+class name and status code, because importing those libraries only to ask would be the dearer way.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from blip2cli.errors import ImageError, SourceError
+
+_CREDENTIALS = frozenset({
+    "CredentialRetrievalError", "DefaultCredentialsError", "NoCredentialsError",
+    "PartialCredentialsError", "ProfileNotFound", "RefreshError", "TokenRetrievalError",
+    "UnauthorizedSSOTokenError",
+})  # fmt: skip
+_UNREACHABLE = frozenset({
+    "ClientConnectionError", "ConnectionError", "HTTPClientError", "TimeoutError",
+    "TransportError", "gaierror",
+})  # fmt: skip
+
+# Where each protocol's credentials and its server's address come from.
+_ACCESS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "hf": "HF_TOKEN",
+}
+_ADDRESS = {"s3": "AWS_ENDPOINT_URL", "hf": "HF_ENDPOINT"}
+_ALIASES = {"s3a": "s3", "gcs": "gs"}
+
+
+class RemoteError(SourceError, OSError):
+    """A URL that cannot be read.
+
+    As a SourceError its message is a whole sentence for the user who named the URL. As an OSError
+    (``strerror``: a few words) it is what readers of files expect from ``open``.
+    """
+
+    def __init__(self, sentence: str, reason: str) -> None:
+        super().__init__(sentence)
+        self.strerror = reason
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[type[RemoteError], tuple[str, str]]:
+        """Keep both arguments on the way between processes."""
+        return (type(self), (str(self), self.strerror or ""))
+
+    def of_image(self) -> ImageError:
+        """The same for one image of many."""
+        return ImageError("read_error", f"The file cannot be read: {self.strerror}.")
+
+
+class RemoteMissingError(RemoteError, FileNotFoundError):
+    """There is nothing at the URL."""
+
+    def of_image(self) -> ImageError:
+        """The same for one image of many."""
+        return ImageError("missing", "There is no such file.")
+
+
+class RemoteDeniedError(RemoteError, PermissionError):
+    """The server refuses."""
+
+    def of_image(self) -> ImageError:
+        """The same for one image of many."""
+        return ImageError("permission_denied", "The file may not be read.")
+
+
+def remote_error(url: str, error: Exception) -> RemoteError:
+    """Return the RemoteError for what a library raised while it dealt with ``url``."""
+    if isinstance(error, RemoteError):
+        return error
+    protocol = url.partition("://")[0].lower()
+    protocol = _ALIASES.get(protocol, protocol)
+    shown = repr(hide_secrets(url))
+    status = _status(error)
+    names = {kind.__name__ for kind in type(error).__mro__}
+    access = _ACCESS.get(protocol, "them")
+    if isinstance(error, FileNotFoundError) or status == 404:
+        private = ", or set HF_TOKEN if it is private" if protocol == "hf" else ""
+        return RemoteMissingError(
+            f"There is no {shown}; check the name{private}.", "there is no such file"
+        )
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return RemoteDeniedError(
+            f"{shown} may not be read with the credentials in use; check {access}.",
+            "it may not be read",
+        )
+    if names & _CREDENTIALS:
+        public = ", or FSSPEC_S3_ANON=true if it is public" if protocol == "s3" else ""
+        return RemoteError(
+            f"There are no valid credentials for {shown}; set {access}{public}.",
+            "there are no valid credentials",
+        )
+    if "OfflineModeIsEnabled" in names:
+        return RemoteError(
+            f"{shown} is not reached while HF_HUB_OFFLINE is set; unset it.",
+            "HF_HUB_OFFLINE is set",
+        )
+    if "ParamValidationError" in names:
+        return RemoteError(f"{shown} is no valid name; check the bucket.", "its name is not valid")
+    detail = _detail(error)
+    if names & _UNREACHABLE:
+        address = f" and {_ADDRESS[protocol]}" if protocol in _ADDRESS else ""
+        return RemoteError(
+            f"The server of {shown} cannot be reached ({detail}); check the network{address}.",
+            "its server cannot be reached",
+        )
+    return RemoteError(f"{shown} cannot be read ({detail}).", detail)
+
+
+def hide_secrets(text: str) -> str:
+    """Return ``text`` without passwords and query strings in the URLs it holds.
+
+    Signed URLs carry their signature in the query, so it is never shown.
+    """
+    text = re.sub(r"(://(?!arn:)[^/@\s:]*):\S*@", r"\1:***@", text)
+    return re.sub(r"(://[^\s'\"?]*)\?[^\s'\"]*=[^\s'\"]*", r"\1?***", text)
+
+
+def _status(error: Exception) -> int | None:
+    for holder in (error, getattr(error, "response", None), error.__cause__):
+        for name in ("status_code", "status", "code"):
+            value = getattr(holder, name, None)
+            if isinstance(value, int):
+                return value
+    return None
+
+
+def _detail(error: Exception) -> str:
+    """The error in a few words, on one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if not text and isinstance(error, OSError) and error.errno:
+        text = os.strerror(error.errno)
+    lines = hide_secrets(text).strip().splitlines()
+    first = lines[0].rstrip(".") if lines else ""
+    return first[:200] or type(error).__name__

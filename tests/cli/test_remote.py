@@ -1,0 +1,66 @@
+"""Sources on other machines, from a shell's point of view."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.test_app import sentence
+from tests.conftest import Run
+from tests.hub_server import Hub, serve
+from tests.s3_server import S3
+
+NAMES = ["a.png", "b.jpg", "c.webp", "d.png", "e/f.bmp"]
+
+
+def test_a_prefix_on_s3_gives_the_bytes_that_the_folder_gives(
+    mixed: Path, checkpoint: Path, s3: S3, blip2cli: Run, tmp_path: Path
+) -> None:
+    s3.upload("process-bucket", mixed, "some/where/")
+    common = ("--model", checkpoint, "--workers", "1", "--max-new-tokens", "5")
+    here = blip2cli("caption", mixed, *common, "-o", "here.jsonl")
+    url = "s3://process-bucket/some/where"
+    there = blip2cli("caption", url, *common, "-o", "there.jsonl", env=s3.environment)
+    assert (here.returncode, there.returncode) == (3, 3), there.stderr
+    for ending in (".jsonl", ".errors.jsonl"):
+        content = (tmp_path / f"there{ending}").read_text()
+        assert content == (tmp_path / f"here{ending}").read_text()
+        assert "process-bucket" not in content
+    # Nothing of what the libraries like to say comes through, not even at the end.
+    assert len(there.stderr.splitlines()) == len(here.stderr.splitlines()) == 2
+    files = [path for path in tmp_path.iterdir() if path.is_file()]
+    assert not any(b"a-secret-key" in path.read_bytes() for path in files)
+
+
+def test_a_data_set_on_the_hub(images: Path, checkpoint: Path, blip2cli: Run) -> None:
+    private = Hub({"someone/photos": images}, private={"someone/photos": "hf_secret"})
+    with serve(private):
+        env = {"HF_ENDPOINT": private.url, "HF_HUB_OFFLINE": "0"}
+        url = "hf://datasets/someone/photos"
+        refused = blip2cli("caption", url, "--model", checkpoint, env=env)
+        assert "set HF_TOKEN if it is private" in sentence(refused)
+        env["HF_TOKEN"] = "hf_secret"
+        done = blip2cli("embed", url, "--model", checkpoint, env=env)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["file_name"] for line in done.stdout.splitlines()] == NAMES
+    assert len(done.stderr.splitlines()) == 1
+    assert set(private.downloads().values()) == {1}
+
+
+def test_listing_and_mistakes_leave_one_line_each(images: Path, s3: S3, blip2cli: Run) -> None:
+    s3.upload("listed", images, "")
+    done = blip2cli("caption", "s3://listed", "--model", "tiny", "--dry-run", env=s3.environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[:2] == ["caption: 5 images", "  a.png"]
+    missing = blip2cli("caption", "s3://listed/none", "--model", "tiny", env=s3.environment)
+    assert sentence(missing) == "There is no 's3://listed/none'; check the name."
+    both = blip2cli("caption", "s3://listed", images, "--model", "tiny", env=s3.environment)
+    assert "run them apart" in sentence(both)
+
+
+def test_rows_are_only_written_to_the_local_disk(images: Path, blip2cli: Run) -> None:
+    said = sentence(blip2cli("caption", images, "-o", "s3://key:s3cr3t@bucket/out.jsonl"))
+    assert "name a local file" in said
+    assert "s3cr3t" not in said
+    said = sentence(blip2cli("caption", images, "--summary", "gs://bucket/summary.json"))
+    assert "name a local file" in said

@@ -1,0 +1,232 @@
+"""The commands under torture, and what their outputs have to be at every moment."""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.torture.zygote import Child, Ended, Zygote
+
+FORMATS = (".jsonl", ".jsonl.gz", ".parquet")
+
+# Set before every run, so that a run of a second has as many commits as one of hours.
+CONSTANTS: dict[str, dict[str, object]] = {
+    ".jsonl": {"blip2cli.sinks.jsonl.SYNC_SECONDS": 0.0, "blip2cli.sinks.errors.SYNC_SECONDS": 0.0},
+    ".jsonl.gz": {
+        "blip2cli.sinks.jsonl.SYNC_SECONDS": 0.0,
+        "blip2cli.sinks.errors.SYNC_SECONDS": 0.0,
+        "blip2cli.sinks.jsonl.MEMBER_BYTES": 600,
+    },
+    ".parquet": {
+        "blip2cli.sinks.errors.SYNC_SECONDS": 0.0,
+        "blip2cli.sinks.parquet.PART_SECONDS": 0.0,
+        "blip2cli.sinks.parquet.GROUP_ROWS": 8,
+    },
+}
+
+GOOD_CODES = (0, 3)  # finished: with every image, or without some
+
+
+class Broken(AssertionError):  # noqa: N818 - a finding, not a mistake of this program
+    """Something is not as it was promised."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One way to call the command; ``folder`` later holds nothing but what the command writes."""
+
+    source: Path
+    suffix: str
+    more: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the output."""
+        return f"out{self.suffix}"
+
+    def arguments(self, folder: Path, *flags: str, batch_size: int = 3) -> list[str]:
+        """The whole command line."""
+        fixed = ["--model", "tiny", "--workers", "0", "--max-new-tokens", "4", "--quiet"]
+        size = ["--batch-size", str(batch_size)]
+        out = ["-o", str(folder / self.name)]
+        return ["caption", str(self.source), *fixed, *size, *out, *self.more, *flags]
+
+    def start(
+        self,
+        zygote: Zygote,
+        folder: Path,
+        *flags: str,
+        batch_size: int = 3,
+        file_size: int | None = None,
+    ) -> Child:
+        """A run of it that waits for ``go``."""
+        arguments = self.arguments(folder, *flags, batch_size=batch_size)
+        return zygote.start(arguments, folder.parent, CONSTANTS[self.suffix], file_size)
+
+    def unbroken(self, zygote: Zygote, folder: Path) -> Reference:
+        """Run it to its end in the new ``folder``."""
+        folder.mkdir()
+        return Reference.of(self.start(zygote, folder).wait(), folder, self.name)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an unbroken run leaves in its folder."""
+
+    name: str
+    files: dict[str, bytes]
+
+    @classmethod
+    def of(cls, ended: Ended, folder: Path, name: str) -> Reference:
+        """Take it from the folder of a run that was not interrupted."""
+        if ended.code not in GOOD_CODES or ended.stderr:
+            raise Broken(f"the unbroken run ended with {ended}")
+        return cls(name, contents(folder))
+
+    def check_same_rows(self, other: Reference) -> None:
+        """Raise ``Broken`` unless the other holds the same rows, in whatever order."""
+        mine, others = self.table.sort_by("file_name"), other.table.sort_by("file_name")
+        if not mine.equals(others) or self.errors != other.errors:
+            raise Broken(f"there are other rows or failures than in {other.name}")
+
+    @property
+    def table(self) -> pa.Table:
+        """The output's rows."""
+        if self.name.endswith(".parquet"):
+            return pq.read_table(io.BytesIO(self.files[self.name]))
+        return pa.Table.from_pylist([json.loads(line) for line in self.rows.splitlines()])
+
+    @property
+    def rows(self) -> bytes:
+        """The output, without compression where that may differ."""
+        return readable(self.name, self.files[self.name])
+
+    @property
+    def errors(self) -> bytes:
+        """The file of failed images."""
+        return self.files.get(ERRORS, b"")
+
+
+ERRORS = "out.errors.jsonl"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def readable(name: str, data: bytes) -> bytes:
+    """What can be read of a file's ``data``: of gzip, as far as it can be unpacked.
+
+    The number of the output's inode, which the settings of JSONL hold, is left out.
+    """
+    if name.endswith(".meta.json"):
+        return json.dumps(json.loads(data) | {"inode": 0}).encode()
+    if not name.endswith(".gz"):
+        return data
+    text = b""
+    while data:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            text += member.decompress(data)
+        except zlib.error as error:
+            raise Broken(f"{name} is no gzip after {len(text)} characters: {error}") from error
+        if not member.eof:
+            break
+        data = member.unused_data
+    return text
+
+
+def check_legal(folder: Path, references: Sequence[Reference]) -> None:
+    """Raise ``Broken`` unless what lies there may lie there while the work is not finished.
+
+    ``references`` are the new output and, when one is being replaced, the old one.
+    """
+    name = references[0].name
+    found = contents(folder)
+    for other in found.keys() - {name, ERRORS}:
+        if not other.startswith(f".{name}."):
+            raise Broken(f"{other} lies beside the output, where readers see it")
+    if name in found:
+        _check_output(name, found[name], references)
+    _check_errors(found.get(ERRORS, b""), references)
+
+
+def _check_output(name: str, data: bytes, references: Sequence[Reference]) -> None:
+    if name.endswith(".parquet"):
+        if not any(same_table(data, reference.files[name]) for reference in references):
+            raise Broken(f"{name} is there, but not complete")
+        return
+    text = readable(name, data)
+    if not any(reference.rows.startswith(text) for reference in references):
+        raise Broken(f"{name} holds {_difference(text, references[0].rows)}")
+
+
+def _check_errors(data: bytes, references: Sequence[Reference]) -> None:
+    *whole, last = data.split(b"\n")
+    known = [line for reference in references for line in reference.errors.split(b"\n")]
+    for line in whole:
+        if line not in known or not line:
+            raise Broken(f"{ERRORS} holds the line {line!r}")
+    if not any(line.startswith(last) for line in known):
+        raise Broken(f"{ERRORS} ends with {last!r}")
+
+
+def check_final(folder: Path, reference: Reference) -> None:
+    """Raise ``Broken`` unless the folder holds exactly what the unbroken run left."""
+    found = contents(folder)
+    if found.keys() != reference.files.keys():
+        more = sorted(found.keys() - reference.files.keys())
+        less = sorted(reference.files.keys() - found.keys())
+        raise Broken(f"at the end there is also {more}, and {less} is missing")
+    for name, wanted in reference.files.items():
+        if name.endswith(".parquet"):
+            if found[name] != wanted:
+                raise Broken(f"{name} differs from the unbroken run's")
+            continue
+        text, right = readable(name, found[name]), readable(name, wanted)
+        if text != right:
+            raise Broken(f"{name} differs from the unbroken run's: {_difference(text, right)}")
+
+
+def same_table(data: bytes, wanted: bytes) -> bool:
+    """Whether two Parquet files hold the same: equal bytes, or else equal rows and metadata."""
+    if data == wanted:
+        return True
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowInvalid, OSError):
+        return False
+    return bool(table.equals(pq.read_table(io.BytesIO(wanted)), check_metadata=True))
+
+
+def check_sentence(ended: Ended) -> None:
+    """Raise ``Broken`` unless a run that failed said so in one sentence and ended with 1 or 2."""
+    lines = ended.stderr.splitlines()
+    if ended.code not in (1, 2) or len(lines) != 1 or not lines[0].startswith("blip2cli: "):
+        raise Broken(f"it ended with {ended.code} and said {ended.stderr!r}")
+    if "Internal error" in lines[0]:
+        raise Broken(f"it said {lines[0]!r}")
+
+
+def check_finished(ended: Ended) -> None:
+    """Raise ``Broken`` unless a run came to its end."""
+    if ended.code not in GOOD_CODES:
+        raise Broken(f"the resumed run ended with {ended.code} and said {ended.stderr!r}")
+
+
+def _difference(text: bytes, wanted: bytes) -> str:
+    lines, right = text.splitlines(), wanted.splitlines()
+    for number, line in enumerate(lines):
+        if number >= len(right) or line != right[number]:
+            expected: Any = right[number] if number < len(right) else None
+            return f"line {number + 1}: {line!r}, expected {expected!r}"
+    return f"{len(lines)} lines, expected {len(right)}"

@@ -1,0 +1,262 @@
+"""Starting the command in a fraction of a second instead of several.
+
+A *zygote* process imports everything and loads the model ``tiny`` once, then forks a child for each
+run, which goes through the console script's own ``main``. Torch is kept to one thread and computes
+nothing before the fork, so no thread is lost in it. (``test_kills`` holds such runs against real
+processes.)
+
+A child waits for ``go()`` before it starts, so that a tracer can be attached first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tests.conftest import COMMAND, environment
+from tests.torture import standin
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 300.0  # seconds until a run counts as hanging
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended."""
+
+    code: int  # the exit code, or minus the number of the signal that ended it
+    stdout: str
+    stderr: str
+
+
+class Child:
+    """One run of the command."""
+
+    def __init__(self, pid: int, reaper: Any, stdout: int, stderr: int, go: int | None) -> None:
+        self.pid = pid
+        self._descriptor = os.pidfd_open(pid)
+        self._reaper = reaper
+        self._pipes = (stdout, stderr)
+        self._go = go
+        self.tracer: subprocess.Popen[str] | None = None  # ends soon after it
+
+    def go(self) -> None:
+        """Let it start."""
+        if self._go is not None:
+            os.write(self._go, b"g")
+            os.close(self._go)
+            self._go = None
+
+    def signal(self, number: int) -> None:
+        """Send a signal; harmless when the run has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, number)
+
+    def ended(self, timeout: float = 0.0) -> bool:
+        """Whether it has ended, or does so within ``timeout`` seconds."""
+        poller = select.poll()
+        poller.register(self._descriptor, select.POLLIN)
+        return bool(poller.poll(timeout * 1000))
+
+    def wait(self, timeout: float = PATIENCE) -> Ended:
+        """Wait for its end. It may say at most what fits into a pipe (64 KiB)."""
+        self.go()
+        if not self.ended(timeout):
+            self.signal(signal.SIGKILL)
+            raise TimeoutError(f"the command hung for {timeout} seconds")
+        code = os.waitstatus_to_exitcode(self._reaper(self.pid))
+        if self.tracer is not None:
+            self.tracer.communicate()
+        os.close(self._descriptor)
+        said = []
+        for pipe in self._pipes:
+            with open(pipe, "rb") as stream:
+                said.append(stream.read().decode(errors="replace"))
+        return Ended(code, *said)
+
+
+class Zygote:
+    """The client's side: a context manager whose ``start`` returns a new ``Child``."""
+
+    def __init__(self, real: bool = True) -> None:
+        """Without ``real`` the model and the images are stand-ins (see ``standin``)."""
+        self._home = tempfile.TemporaryDirectory(prefix="torture-home-")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket = ours
+        env = environment(Path(self._home.name), PYTHONPATH=f"{ROOT}")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.torture.zygote", str(theirs.fileno()), f"{int(real)}"],
+            cwd=ROOT,
+            env=env,
+            pass_fds=[theirs.fileno()],
+        )
+        theirs.close()
+        if self._socket.recv(100) != b"ready":
+            raise RuntimeError("the zygote did not start; see above")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.close()
+        self._process.wait()
+        self._home.cleanup()
+
+    def start(
+        self,
+        arguments: Sequence[str | Path],
+        folder: Path,
+        constants: Mapping[str, object] | None = None,
+        file_size: int | None = None,
+    ) -> Child:
+        """Prepare a run in ``folder`` and return it waiting.
+
+        ``constants`` are set before it starts, named as ``blip2cli.sinks.parquet.PART_SECONDS``.
+        No file may grow beyond ``file_size`` bytes: writes become short there, and then fail.
+        """
+        order = {
+            "arguments": list(map(str, arguments)),
+            "folder": str(folder),
+            "constants": dict(constants or {}),
+            "file_size": file_size,
+        }
+        pipes = [os.pipe() for _ in range(3)]
+        (out, out_end), (err, err_end), (go_end, go) = pipes
+        socket.send_fds(self._socket, [json.dumps(order).encode()], [out_end, err_end, go_end])
+        for descriptor in (out_end, err_end, go_end):
+            os.close(descriptor)
+        return Child(int(self._socket.recv(100)), self._reap, out, err, go)
+
+    def _reap(self, pid: int) -> int:
+        self._socket.send(json.dumps({"reap": pid}).encode())
+        return int(self._socket.recv(100))
+
+
+def fresh(arguments: Sequence[str | Path], folder: Path, home: Path) -> Child:
+    """The same for the real console script in a process of its own, which starts at once."""
+    out, out_end = os.pipe()
+    err, err_end = os.pipe()
+    process = subprocess.Popen(
+        [COMMAND, *map(str, arguments)],
+        cwd=folder,
+        env=environment(home, PYTHONPATH=f"{ROOT}"),
+        stdin=subprocess.DEVNULL,
+        stdout=out_end,
+        stderr=err_end,
+        start_new_session=True,
+    )
+    os.close(out_end)
+    os.close(err_end)
+
+    def reap(pid: int) -> int:
+        process.returncode = 0  # so that Popen does not look for it
+        return os.waitpid(pid, 0)[1]
+
+    return Child(process.pid, reap, out, err, None)
+
+
+def _serve(control: socket.socket, real: bool) -> None:
+    """The zygote's side."""
+    if not real:
+        standin.install()
+    _import_everything(real)
+    model = _load_model() if real else None
+    control.send(b"ready")
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 3)
+        if not message:
+            return
+        order = json.loads(message)
+        if "reap" in order:
+            control.send(b"%d" % os.waitpid(order["reap"], 0)[1])
+            continue
+        pid = os.fork()
+        if not pid:
+            control.close()
+            _run(order, descriptors, model)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        control.send(b"%d" % pid)
+
+
+def _import_everything(real: bool) -> None:
+    """Import what a run imports, as found out by a run in a child."""
+    import blip2cli.cli.app
+
+    if real:
+        import torch
+        from PIL import Image
+
+        torch.set_num_threads(1)
+        Image.init()  # its readers of rare formats, which the first broken file would import
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder, "modules")
+        pid = os.fork()
+        if not pid:
+            samples = ROOT / "sample_images"
+            arguments = ["caption", samples, "--model", "tiny", "--workers", "0", "--limit", "2"]
+            out = Path(folder, "out.parquet")
+            code = blip2cli.cli.app.call([*map(str, arguments), "-q", "-o", str(out)])
+            found.write_text("\n".join(sys.modules))
+            os._exit(code)
+        if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) not in (0, 3):
+            raise RuntimeError("the zygote's first run failed")
+        for name in found.read_text().split("\n"):
+            with contextlib.suppress(Exception):  # some are not made by an import
+                importlib.import_module(name)
+
+
+def _load_model() -> Any:
+    from blip2cli.model.wrapper import Blip2
+    from blip2cli.options import ModelOptions
+
+    return Blip2.load(ModelOptions("tiny"))
+
+
+def _run(order: dict[str, Any], descriptors: list[int], model: Any) -> None:
+    """A child: become like a fresh process, wait for ``go``, and run."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    for target, descriptor in enumerate((nowhere, descriptors[0], descriptors[1])):
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+    # The interpreter made the old ones for the zygote's own descriptors.
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - until the process ends
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    os.chdir(order["folder"])
+    started = os.read(descriptors[2], 1)
+    os.close(descriptors[2])
+    if not started:  # whoever wanted the run is gone
+        os._exit(1)
+    for name, value in order["constants"].items():
+        module, constant = name.rsplit(".", 1)
+        if not hasattr(importlib.import_module(module), constant):
+            raise AttributeError(f"there is no constant {name}")
+        setattr(sys.modules[module], constant, value)
+    if order["file_size"] is not None:
+        # Python ignores SIGXFSZ, so a write that reaches the limit is short, the next one fails.
+        limit = (order["file_size"], order["file_size"])
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    if model is not None:
+        sys.modules["blip2cli.model.wrapper"].Blip2.load = lambda options: model
+    sys.argv = ["blip2cli", *order["arguments"]]
+    importlib.import_module("blip2cli.cli.app").main()
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])), real=sys.argv[2] == "1")
