@@ -1,0 +1,141 @@
+"""Several sources one after the other, and what is odd about them."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+
+from blip2cli.convert.base import Examples, Reader, listed
+from blip2cli.convert.stored import common
+from blip2cli.convert.types import Kinds, fitted, union, without_nulls
+from blip2cli.errors import SourceError
+from blip2cli.names import from_utf8
+from blip2cli.nameset import NameSet
+from blip2cli.sources.patterns import has_magic
+
+_NUMBER = re.compile(r"\d+")
+
+
+class Merged:
+    """The rows of several readers, in order, with the columns of all."""
+
+    def __init__(self, readers: Sequence[Reader]) -> None:
+        """Raises SourceError for rows of different commands, or types that clash."""
+        self._readers = readers
+        self._done = 0
+        self._current: Reader | None = None
+        self.path = readers[0].path
+        self.size = sum(reader.size for reader in readers)
+        told, rows = pa.schema([]), Kinds()
+        for reader in readers:
+            rows.check(reader.schema.names, repr(reader.path))
+            try:
+                told = union(told, reader.schema)
+            except SourceError as error:
+                raise SourceError(f"{reader.path!r}: {error}.") from None
+        self.schema = without_nulls(told)
+        self.settings: Mapping[str, object] | None = common([r.settings for r in readers])
+
+    @property
+    def notes(self) -> list[str]:
+        """Those of all readers, each once."""
+        notes = dict.fromkeys(note for reader in self._readers for note in reader.notes)
+        if self.settings is None and any(reader.settings for reader in self._readers):
+            notes["The files were made with different settings; none are kept."] = None
+        return list(notes)
+
+    def position(self) -> int:
+        return self._done + (self._current.position() if self._current is not None else 0)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        self._done, self._current = 0, None
+        for reader in self._readers:
+            self._current = reader
+            for batch in reader.batches():
+                yield fitted(batch, self.schema)
+            self._done += reader.size
+            self._current = None
+
+
+class Doubles:
+    """Counts rows that have the image, and the question, of a row before."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._columns = [n for n in ("file_name", "question_id") if n in schema.names]
+        self._seen = NameSet()
+        self.found = Examples()
+
+    def look(self, batch: pa.RecordBatch) -> None:
+        """Look at the rows of ``batch``."""
+        if "file_name" not in self._columns:
+            return
+        columns = [batch.column(name).to_pylist() for name in self._columns]
+        for key in zip(*columns, strict=True):
+            if not self._seen.add("\0".join(map(str, key))):
+                self.found.add(from_utf8(str(key[0])))
+
+    def __str__(self) -> str:
+        count = self.found.count
+        return (
+            f"{count} row{'s repeat rows' if count > 1 else ' repeats a row'} before, with the "
+            f"same file_name{' and question_id' if len(self._columns) > 1 else ''}: {self.found}."
+        )
+
+
+def expanded(texts: Sequence[str]) -> tuple[list[str], bool]:
+    """The files behind the sources as typed, and whether several were asked for.
+
+    Matches of a pattern come in the order of the numbers in their names (``part-2`` before
+    ``part-10``). Raises SourceError for a pattern without a match.
+    """
+    found: list[str] = []
+    for text in texts:
+        if has_magic(text) and not os.path.lexists(text):
+            matches = [path for path in glob.glob(text, recursive=True) if os.path.isfile(path)]
+            if not matches:
+                raise SourceError(f"No file matches the pattern {text!r}; check it.")
+            found += sorted(matches, key=natural)
+        else:
+            found.append(text)
+    return found, len(found) > 1
+
+
+def natural(path: str) -> list[tuple[bool, int, str]]:
+    """A key that sorts numbers in names by their value."""
+    parts = re.split(r"(\d+)", path)
+    return [
+        (part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts if part
+    ]
+
+
+def gaps(paths: Sequence[str]) -> str | None:
+    """The numbers that are missing in the names of shards, as a sentence; None when none is.
+
+    Names are a series when they differ in one number only.
+    """
+    shapes = [_NUMBER.split(path) for path in paths]
+    if len(paths) < 2 or any(shape != shapes[0] for shape in shapes):
+        return None
+    numbers = [[int(n) for n in _NUMBER.findall(path)] for path in paths]
+    varying = [i for i in range(len(numbers[0])) if len({row[i] for row in numbers}) > 1]
+    if len(varying) != 1:
+        return None
+    (place,) = varying
+    there = sorted({row[place] for row in numbers})
+    if there[-1] - there[0] > 100 * len(there):  # dates or sizes, not a series
+        return None
+    missing = sorted(set(range(there[0], there[-1])) - set(there))
+    if not missing:
+        return None
+    texts = _NUMBER.findall(paths[0])
+    width = len(texts[place]) if texts[place].startswith("0") else 0
+    spans = list(_NUMBER.finditer(paths[0]))
+    names = [
+        paths[0][: spans[place].start()] + str(n).zfill(width) + paths[0][spans[place].end() :]
+        for n in missing[:3]
+    ]
+    return f"The series of files has gaps: {listed(names, len(missing))}."

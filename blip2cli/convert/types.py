@@ -1,0 +1,194 @@
+"""The types of columns: those of our own rows by name, those of others from their values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.types as kinds
+
+from blip2cli.errors import SourceError
+from blip2cli.names import to_utf8
+from blip2cli.sinks.base import Column, RowSchema
+from blip2cli.sinks.parquet import arrow_schema
+
+_OWN = (
+    *(Column(name, "string") for name in ("caption", "question", "question_id", "answer")),
+    *(Column(name, "string") for name in ("kind", "error")),
+    Column("logprob", "float"), Column("candidates", "texts"), Column("probabilities", "choices"),
+)  # fmt: skip
+KNOWN: dict[str, pa.DataType] = {
+    field.name: field.type for field in arrow_schema(RowSchema.of(_OWN, inline_errors=False), {})
+}
+EMBEDDING = "embedding"
+# A row of one command has one of these; a file has the rows of one command.
+_MARKS = {"caption": "caption", "answer": "ask", "embedding": "embed"}
+
+
+def embedding_type(size: int) -> pa.DataType:
+    """``size`` numbers of float32."""
+    return pa.list_(pa.float32(), size)
+
+
+def stored(value: Any) -> Any:
+    """A JSON value with all its text as Arrow can hold it."""
+    if isinstance(value, str):
+        return to_utf8(value)
+    if isinstance(value, list):
+        return [stored(item) for item in value]
+    if isinstance(value, dict):
+        return {to_utf8(key): stored(item) for key, item in value.items()}
+    return value
+
+
+def inferred(name: str, values: Sequence[Any]) -> pa.DataType:
+    """The type that holds ``values``, null where all are.
+
+    Raises SourceError when no type does.
+    """
+    known = KNOWN.get(name)
+    if known is not None:
+        try:
+            pa.array(values, known)
+        except (pa.ArrowException, TypeError, OverflowError):
+            pass
+        else:
+            return known
+    if name == EMBEDDING:
+        return _embedding(values)
+    try:
+        kind = pa.infer_type(values)  # type: ignore[call-arg] - the stubs demand a mask
+        pa.array([exact(value, kind) for value in values], kind)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        kind = None
+    if kind is None or kinds.is_uint64(kind):
+        raise SourceError(
+            f"the values of {name} are not of one kind (such as {_unlike(values)}); make them so"
+        )
+    return kind
+
+
+def exact(value: Any, kind: pa.DataType) -> Any:
+    """``value``; raises TypeError where Arrow would store it as something else without a word."""
+    if value is not None and isinstance(value, bool) != kinds.is_boolean(kind):
+        raise TypeError(value)
+    if isinstance(value, float) and kinds.is_integer(kind):
+        raise TypeError(value)
+    return value
+
+
+def _embedding(values: Sequence[Any]) -> pa.DataType:
+    sizes = {len(value) for value in values if isinstance(value, list)}
+    if len(sizes) > 1:
+        one, two = sorted(sizes)[:2]
+        raise SourceError(
+            f"its vectors have {one} and {two} numbers; convert the vectors of each model apart"
+        )
+    if not sizes:
+        return pa.null()
+    try:
+        return pa.array(values, embedding_type(sizes.pop())).type
+    except (pa.ArrowException, TypeError, ValueError):
+        raise SourceError("its embedding is not a list of numbers") from None
+
+
+def _unlike(values: Sequence[Any]) -> str:
+    seen: dict[str, str] = {}
+    for value in values:
+        if value is not None:
+            seen.setdefault(type(value).__name__, repr(value)[:40])
+    return " and ".join(list(seen.values())[:2])
+
+
+def unified(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
+    """The type that holds the values of both; None when there is none."""
+    if one == two or kinds.is_null(two):
+        return one
+    if kinds.is_null(one):
+        return two
+    if _is_number(one) and _is_number(two):
+        return pa.int64() if kinds.is_integer(one) and kinds.is_integer(two) else pa.float64()
+    if kinds.is_fixed_size_list(one) or kinds.is_fixed_size_list(two):
+        return None
+    if kinds.is_list(one) and kinds.is_list(two):
+        item = unified(one.value_type, two.value_type)
+        return None if item is None else pa.list_(item)
+    if kinds.is_struct(one) and kinds.is_struct(two):
+        fields: dict[str, pa.DataType] = {field.name: field.type for field in one}
+        for field in two:
+            item = unified(fields.get(field.name, pa.null()), field.type)
+            if item is None:
+                return None
+            fields[field.name] = item
+        return pa.struct(list(fields.items()))
+    return None
+
+
+def union(one: pa.Schema, two: pa.Schema) -> pa.Schema:
+    """All columns of both, in order. Raises SourceError (half a sentence) when types clash."""
+    fields = {field.name: field.type for field in one}
+    for field in two:
+        kind = unified(fields.get(field.name, pa.null()), field.type)
+        if kind is None:
+            raise SourceError(
+                f"{field.name} holds {field.type} here and {fields[field.name]} before; convert "
+                "the two apart"
+            )
+        fields[field.name] = kind
+    return pa.schema(list(fields.items()))
+
+
+def without_nulls(schema: pa.Schema) -> pa.Schema:
+    """Columns that are null in every row become text (vectors: lists): files need a type."""
+    return pa.schema([pa.field(f.name, _settled(f.type, f.name)) for f in schema])
+
+
+def _settled(kind: pa.DataType, name: str = "") -> pa.DataType:
+    if kinds.is_null(kind):
+        return pa.list_(pa.float32()) if name == EMBEDDING else KNOWN.get(name, pa.string())
+    if kinds.is_list(kind):
+        return pa.list_(_settled(kind.value_type))
+    if kinds.is_struct(kind):
+        return pa.struct([(field.name, _settled(field.type)) for field in kind])
+    return kind
+
+
+def fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with the columns of ``schema``; missing ones are null."""
+    if batch.schema.equals(schema):
+        return batch
+    columns = []
+    for field in schema:
+        place = batch.schema.get_field_index(field.name)
+        if place < 0:
+            columns.append(pa.nulls(batch.num_rows, field.type))
+        else:
+            column = batch.column(place)
+            columns.append(column if column.type == field.type else column.cast(field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema.remove_metadata())
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return kinds.is_integer(kind) or kinds.is_floating(kind)
+
+
+class Kinds:
+    """Tells rows of different commands from one another, by the columns they have."""
+
+    def __init__(self) -> None:
+        self._seen: list[frozenset[str]] = []
+
+    def check(self, names: Iterable[str] | Mapping[str, Any], where: str) -> None:
+        """Raise SourceError when a row with these columns is of another command than before."""
+        marks = frozenset(mark for mark in _MARKS if mark in names)
+        if not marks or marks in self._seen:
+            return
+        for before in self._seen:
+            if not marks & before:
+                here, there = (_MARKS[next(iter(sorted(m)))] for m in (marks, before))
+                raise SourceError(
+                    f"{where} has rows of {here}, while those before are rows of {there}; convert "
+                    "the two apart, each into a file of its own."
+                )
+        self._seen.append(marks)
