@@ -17,9 +17,9 @@ from blip2cli.convert.images import local_name, need_names, text_column
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import OptionError, OutputError, SourceError
 from blip2cli.names import to_utf8
+from blip2cli.nameset import NameSet
 from blip2cli.sinks import durable
 from blip2cli.sources.base import IMAGE_SUFFIXES
-from blip2cli.nameset import NameSet
 
 SUFFIXES = (".txt", ".caption")
 

@@ -28,9 +28,9 @@ from blip2cli.convert.images import (
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import OutputError
 from blip2cli.names import to_json, to_utf8
+from blip2cli.nameset import NameSet
 from blip2cli.sinks import durable
 from blip2cli.sources.base import IMAGE_SUFFIXES
-from blip2cli.nameset import NameSet
 
 SHARD_SIZE = 10_000  # samples, as img2dataset has it
 _SHARED = ("file_name", "width", "height")
