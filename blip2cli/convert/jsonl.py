@@ -88,7 +88,8 @@ class JsonlReader:
             unexpected_field_behavior="error",
         )
         try:
-            block.data.decode()
+            if not block.data.isascii():
+                block.data.decode()  # the parser itself does not look
             table = pj.read_json(io.BytesIO(block.data), parse_options=parse)
             table = table.select(self.schema.names).cast(self.schema)
         except (pa.ArrowException, UnicodeDecodeError, KeyError):

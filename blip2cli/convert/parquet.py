@@ -79,11 +79,14 @@ class ParquetWriter:
         )
         self._waiting: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
-        plain = any(kinds.is_fixed_size_list(field.type) for field in schema)
+        # A dictionary is worth its time only where values come again.
+        once = {"caption", "logprob", "embedding"}
+        once |= set() if "question" in schema.names else {"file_name"}
+        again = [f.name for f in schema if f.name not in once and not kinds.is_nested(f.type)]
         self._out = AtomicFile(path)
         try:
             self._writer = pq.ParquetWriter(
-                self._out.file, self._schema, compression="zstd", use_dictionary=not plain
+                self._out.file, self._schema, compression="zstd", use_dictionary=again or False
             )
         except pa.ArrowException as error:
             self._out.abort()
@@ -130,7 +133,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     if kinds.is_large_string(kind) or kinds.is_string_view(kind):
         return pa.string()
     if kinds.is_dictionary(kind):
-        return _plain(kind.value_type)
+        value: pa.DataType = kind.value_type
+        return _plain(value)
     if kinds.is_fixed_size_list(kind):
         return pa.list_(_plain(kind.value_type), kind.list_size)
     if kinds.is_list(kind) or kinds.is_large_list(kind):

@@ -22,6 +22,7 @@ KNOWN: dict[str, pa.DataType] = {
     field.name: field.type for field in arrow_schema(RowSchema.of(_OWN, inline_errors=False), {})
 }
 EMBEDDING = "embedding"
+_infer_type: Any = pa.infer_type  # the stubs demand a mask
 # A row of one command has one of these; a file has the rows of one command.
 _MARKS = {"caption": "caption", "answer": "ask", "embedding": "embed"}
 
@@ -58,7 +59,7 @@ def inferred(name: str, values: Sequence[Any]) -> pa.DataType:
     if name == EMBEDDING:
         return _embedding(values)
     try:
-        kind = pa.infer_type(values)  # type: ignore[call-arg] - the stubs demand a mask
+        kind = _infer_type(values)
         pa.array([exact(value, kind) for value in values], kind)
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         kind = None

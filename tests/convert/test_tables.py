@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blip2cli.convert import jsonl as jsonl_format
@@ -74,7 +74,6 @@ ASKED = rows_of(
     }
 )
 SOME = settings(
-    phases=[Phase.explicit, Phase.generate],
     max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
