@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -82,7 +83,7 @@ class ParquetWriter:
         # A dictionary is worth its time only where values come again.
         once = {"caption", "logprob", "embedding"}
         once |= set() if "question" in schema.names else {"file_name"}
-        again = [f.name for f in schema if f.name not in once and not kinds.is_nested(f.type)]
+        again: Any = [f.name for f in schema if f.name not in once and not kinds.is_nested(f.type)]
         self._out = AtomicFile(path)
         try:
             self._writer = pq.ParquetWriter(
@@ -136,7 +137,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
         value: pa.DataType = kind.value_type
         return _plain(value)
     if kinds.is_fixed_size_list(kind):
-        return pa.list_(_plain(kind.value_type), kind.list_size)
+        fixed: pa.DataType = pa.list_(_plain(kind.value_type), kind.list_size)
+        return fixed
     if kinds.is_list(kind) or kinds.is_large_list(kind):
         return pa.list_(_plain(kind.value_type))
     if kinds.is_struct(kind):

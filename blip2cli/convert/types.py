@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.types as kinds
@@ -67,7 +67,7 @@ def inferred(name: str, values: Sequence[Any]) -> pa.DataType:
         raise SourceError(
             f"the values of {name} are not of one kind (such as {_unlike(values)}); make them so"
         )
-    return kind
+    return cast("pa.DataType", kind)
 
 
 def exact(value: Any, kind: pa.DataType) -> Any:
