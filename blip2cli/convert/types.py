@@ -58,6 +58,7 @@ def inferred(name: str, values: Sequence[Any]) -> pa.DataType:
             return known
     if name == EMBEDDING:
         return _embedding(values)
+    kind: pa.DataType | None
     try:
         kind = _infer_type(values)
         pa.array([exact(value, kind) for value in values], kind)
