@@ -138,7 +138,8 @@ def _plain(kind: Any) -> pa.DataType:
     if kinds.is_dictionary(kind):
         return _plain(value)
     if kinds.is_fixed_size_list(kind):
-        return pa.list_(_plain(value), kind.list_size)
+        size: int = kind.list_size
+        return pa.list_(_plain(value), size)
     if kinds.is_list(kind) or kinds.is_large_list(kind):
         return pa.list_(_plain(value))
     if kinds.is_struct(kind):
