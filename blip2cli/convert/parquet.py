@@ -129,21 +129,22 @@ def _has_bytes(kind: pa.DataType) -> bool:
     )
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def _plain(kind: Any) -> pa.DataType:
     """The type without differences that are of no use here: one kind of text, one of lists."""
+    same: pa.DataType = kind
     if kinds.is_large_string(kind) or kinds.is_string_view(kind):
         return pa.string()
+    value: Any = getattr(kind, "value_type", None)
     if kinds.is_dictionary(kind):
-        value: pa.DataType = kind.value_type
         return _plain(value)
     if kinds.is_fixed_size_list(kind):
-        fixed: pa.DataType = pa.list_(_plain(kind.value_type), kind.list_size)
-        return fixed
+        size: int = kind.list_size
+        return pa.list_(_plain(value), size)
     if kinds.is_list(kind) or kinds.is_large_list(kind):
-        return pa.list_(_plain(kind.value_type))
+        return pa.list_(_plain(value))
     if kinds.is_struct(kind):
         return pa.struct([(field.name, _plain(field.type)) for field in kind])
-    return kind
+    return same
 
 
 def _as_ours(batch: pa.RecordBatch) -> pa.RecordBatch:

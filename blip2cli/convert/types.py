@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.types as kinds
@@ -58,6 +58,7 @@ def inferred(name: str, values: Sequence[Any]) -> pa.DataType:
             return known
     if name == EMBEDDING:
         return _embedding(values)
+    kind: pa.DataType | None
     try:
         kind = _infer_type(values)
         pa.array([exact(value, kind) for value in values], kind)
@@ -67,7 +68,7 @@ def inferred(name: str, values: Sequence[Any]) -> pa.DataType:
         raise SourceError(
             f"the values of {name} are not of one kind (such as {_unlike(values)}); make them so"
         )
-    return cast("pa.DataType", kind)
+    return kind
 
 
 def exact(value: Any, kind: pa.DataType) -> Any:

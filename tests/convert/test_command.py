@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -134,7 +135,7 @@ def test_an_interruption_leaves_the_old_output(how: signal.Signals, tmp_path: Pa
     )
     temporary = tmp_path / ".c.csv.tmp"
     while not (temporary.exists() and temporary.stat().st_size) and process.poll() is None:
-        pass
+        time.sleep(0.005)
     process.send_signal(how)
     _, said = process.communicate(timeout=120)
     assert process.returncode == (130 if how == signal.SIGINT else -how)
