@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from blip2cli.cli.options import OUTPUT, QUIET_HELP, REPORT, VERBOSE_HELP, option
 from blip2cli.cli.say import complain, unexpected
-from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import Blip2CliError, OptionError
 
 EXAMPLES = "Example:  blip2cli convert captions.jsonl captions.parquet"
+if TYPE_CHECKING:
+    from blip2cli.convert.options import ConvertOptions
+
 FORMAT, IMAGES, IDS, TEXTS = "Format", "Images", "COCO and VQA", "Texts"
 
 
@@ -159,6 +161,8 @@ class ConvertFlags:
                 f"Only {self.paths[0]!r} was given; name what is converted and, last, what it "
                 "becomes, such as captions.parquet."
             )
+        from blip2cli.convert.options import ConvertOptions  # its room takes a while to import
+
         return ConvertOptions(
             sources=tuple(self.paths[:-1]),
             destination=self.paths[-1],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -231,7 +232,10 @@ def test_a_signal_finishes_the_batch_and_keeps_the_rows(
     lines = said.splitlines()
     assert lines[0].startswith(f"{len(written)} image")
     assert lines[1] == "Interrupted; the rows that were finished are safe."
-    assert len(lines) == 2
+    again = shlex.split(lines[2].removeprefix("Go on with: "))
+    assert again[:2] == ["blip2cli", "caption"]
+    assert again[-1] == "--resume"
+    assert len(lines) == 3
 
 
 def test_an_unexpected_error_shows_its_traceback_only_when_asked(

@@ -38,9 +38,9 @@ def test_the_same_holds_for_processes_of_their_own(
     folder.mkdir()
     done = fresh(work.arguments(whole), tmp_path, tmp_path / "hf").wait()
     reference = Reference.of(done, whole, work.name)
-    # Forked, the command makes the same file, down to the last byte.
+    # Forked, the command makes the same files, down to the last byte.
     zygote.start(work.arguments(folder), tmp_path).wait()
-    assert Reference.of(done, folder, work.name) == reference
+    check_final(folder, reference)
 
     shutil.rmtree(folder)
     folder.mkdir()
