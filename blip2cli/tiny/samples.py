@@ -1,9 +1,8 @@
 """The pictures in ``sample_images/``: ``python -m blip2cli.tiny.samples FOLDER`` draws them.
 
 Every way a file can come is there once: PNG, JPEG, WebP, small and large, wide and tall, in a
-sub-folder, and one JPEG stored sideways with an EXIF orientation. The layouts were chosen among
-forty each as ones that the embedded model describes rightly: they show the tool at work, not how
-often the model is right (its model card says that).
+sub-folder, and one JPEG stored sideways with an EXIF orientation. They show the tool at work, not
+how often the model is right (its model card says that).
 """
 
 from __future__ import annotations
