@@ -45,7 +45,7 @@ def expand(command: Callable[..., int]) -> Callable[..., int]:
             parameters.append(_keyword(name, hints[name], parameter.default))
             continue
         assert isinstance(kind, type)
-        members = get_type_hints(kind, include_extras=True)
+        members = _members(kind)
         groups[name] = (kind, [field.name for field in fields(kind)])
         for field in fields(kind):
             default = inspect.Parameter.empty if field.default is MISSING else field.default
@@ -64,6 +64,12 @@ def expand(command: Callable[..., int]) -> Callable[..., int]:
     # Typer would follow this back to the undecorated function and its annotations.
     del run.__wrapped__
     return run
+
+
+@functools.cache
+def _members(group: type) -> dict[str, Any]:
+    """The annotated types of a group's fields; reading them takes a while, and commands share."""
+    return get_type_hints(group, include_extras=True)
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
