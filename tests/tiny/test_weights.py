@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
@@ -13,8 +15,9 @@ from transformers import AutoProcessor, Blip2ForConditionalGeneration
 import blip2cli.tiny
 from blip2cli.tiny.data import Packer
 from blip2cli.tiny.easyvqa import load_split
-from blip2cli.tiny.evaluate import Scores, evaluate, held_out_scenes
+from blip2cli.tiny.evaluate import Scores, evaluate, exactly_right, held_out_scenes
 from blip2cli.tiny.kinds import KINDS
+from blip2cli.tiny.texts import _left_or_right, _side_check, question_text
 
 WEIGHTS = Path(blip2cli.tiny.__file__).parent / "weights" / "tiny"
 
@@ -44,6 +47,20 @@ def test_captions_of_unseen_scenes(scores: Scores) -> None:
 
 def test_answers_about_unseen_scenes(scores: Scores) -> None:
     assert scores.questions >= 0.95, str(scores)
+
+
+def test_left_and_right_are_told_apart(model: Blip2ForConditionalGeneration) -> None:
+    """On their own: among all questions they are few enough to hide that they are guessed."""
+    packer = Packer(AutoProcessor.from_pretrained(WEIGHTS).tokenizer)
+    scenes, rng = held_out_scenes(300, seed=424_242), random.Random(0)
+    asked = [
+        [question_text(*found) for ask in (_left_or_right, _side_check) if (found := ask(rng, s))]
+        for _, s in scenes
+    ]
+    right = exactly_right(model, packer, [pixels for pixels, _ in scenes], asked)
+    answers = [each for scene in right for each in scene]
+    assert len(answers) > 100
+    assert np.mean(answers) >= 0.95, np.mean(answers)
 
 
 def test_the_whole_test_split_of_easy_vqa(scores: Scores) -> None:
