@@ -109,8 +109,9 @@ class TreeWalk:
         stack = [(folder, iter(entries), through_link)]
         while stack:
             folder, remaining, linked = stack[-1]
+            inside = os.path.join(folder, b"")  # joined once: a folder may hold millions
             for name, is_folder, is_link in remaining:
-                path = os.path.join(folder, name)
+                path = inside + name
                 if not is_folder:
                     if has_image_suffix(name):
                         yield os.fsdecode(path)
