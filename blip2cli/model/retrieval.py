@@ -80,7 +80,8 @@ class Retrieval:
         def score(rows: Tensor, ids: Tensor) -> Tensor:
             states = _joint_states(self.model, features.image_embeds[rows], ids)
             head = self.model.itm_head
-            return head(states.to(head.weight.dtype)).float().mean(dim=1)
+            logits: Tensor = head(states.to(head.weight.dtype)).float()
+            return logits.mean(dim=1)
 
         return self._paired(features, pairs, score, (2,))
 
@@ -172,11 +173,11 @@ class Retrieval:
         device = self.model.query_tokens.device
         for members in lengths.values():
             for part in _parts(members):
-                yield part, torch.tensor([ids[number] for number in part], device=device)
+                yield list(part), torch.tensor([ids[number] for number in part], device=device)
 
     def _check_room(self, text: str, length: int) -> None:
         """Refuse what would run past the Q-Former's last position."""
-        room = self.model.config.qformer_config.max_position_embeddings
+        room = self.model.embeddings.position_embeddings.num_embeddings
         if length > room:
             raise OptionError(
                 f"the text {_start(text)!r} is {length} tokens long, and the model has room for "

@@ -116,6 +116,8 @@ def test_scores_and_vectors_depend_on_neither_images_nor_texts_beside_them(
     sides: Sides, threads: int
 ) -> None:
     chance = random.Random(threads)
+    # Two threads that share a busy core with others wait for one another: there, fewer pairs.
+    every, sizes = (EVERY, (2, 3, 5, 8, 13, 25)) if threads == 1 else (EVERY[::3], (3, 8))
     whole = sides.ours.features(sides.pixels)
     retrieval = sides.retrieval
 
@@ -129,11 +131,11 @@ def test_scores_and_vectors_depend_on_neither_images_nor_texts_beside_them(
         ]
 
     alone = {}
-    for pair in EVERY:
+    for pair in every:
         single = sides.ours.features(sides.pixels[pair.image : pair.image + 1])
         alone[pair] = [part[0] for part in results(single, [Pair(0, pair.text)])]
-    for size in (2, 3, 5, 8, 13, len(EVERY)):
-        pairs = chance.sample(EVERY, size)
+    for size in sizes:
+        pairs = chance.sample(every, size)
         for got, want in zip(
             zip(*results(whole, pairs), strict=True), (alone[pair] for pair in pairs), strict=True
         ):
