@@ -98,7 +98,6 @@ class Blip2:
         import numpy as np
 
         task = EmbedTask(kind=kind, pool=pool)
-        task.check(self.model.name)
         task = task.fit(self.model)
         rows = self._rows(task, images)
         if not rows:

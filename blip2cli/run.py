@@ -8,6 +8,7 @@ answered at once, and a run that finds nothing left to do never loads it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import threading
 import time
@@ -35,11 +36,16 @@ if TYPE_CHECKING:
 ModelLoader = Callable[[ModelOptions], "Blip2"]
 
 
-def load_model(options: ModelOptions) -> Blip2:
-    """The usual ``model_loader``: import torch and transformers, then read the weights."""
+def load_model(options: ModelOptions, task: Task | None = None) -> Blip2:
+    """The usual ``model_loader``: import torch and transformers, then read the weights.
+
+    Raises ``OptionError`` before that when the model, once found, cannot do ``task``.
+    """
     from blip2cli.model.resolve import resolve
 
     resolve(options.model, options.revision)  # a wrong name is answered before torch is imported
+    if task is not None:
+        task.check(options)
     from blip2cli.model.wrapper import Blip2
 
     return Blip2.load(options)
@@ -48,7 +54,7 @@ def load_model(options: ModelOptions) -> Blip2:
 def run(
     task: Task,
     options: RunOptions,
-    model_loader: ModelLoader = load_model,
+    model_loader: ModelLoader | None = None,
     on_event: Listener = lambda event: None,
     *,
     stdin: BinaryIO | None = None,
@@ -79,7 +85,7 @@ def run(
         with Interrupts() as job.interrupts, contextlib.suppress(Interrupted):
             # Interrupted: nothing was in flight, and what is finished has been committed.
             if plan.first:
-                model = job.load(model_loader)
+                model = job.load(model_loader or functools.partial(load_model, task=task))
                 with job.interrupts.shielded():
                     out = Output.open(
                         job.task, model, options, sink_opener, stdout, stderr, plan.resumed

@@ -1,11 +1,12 @@
-"""Decoding options that contradict one another, told before a model is loaded."""
+"""What cannot be done, told before a model is loaded: by its options, or by its family."""
 
 from __future__ import annotations
 
 import math
 
 from blip2cli.errors import OptionError
-from blip2cli.options import DecodeOptions
+from blip2cli.model.checkpoint import Family
+from blip2cli.options import DEFAULT_MODEL, DecodeOptions
 
 
 def check_decoding(options: DecodeOptions) -> None:
@@ -29,6 +30,15 @@ def check_decoding(options: DecodeOptions) -> None:
             )
     if options.length_penalty != 1.0 and options.num_beams == 1:
         raise OptionError("--length-penalty only acts in beam search; add --num-beams 5.")
+
+
+def check_writes(model: str, family: Family | None, instead: str = "embed images with it") -> None:
+    """Raise OptionError when a model of this family writes no text; None: it is not known yet."""
+    if family == "itm":
+        raise OptionError(
+            f"{model} is a retrieval model: it compares images with texts and writes none; "
+            f"{instead}, or take a model that writes, such as {DEFAULT_MODEL}."
+        )
 
 
 def _check_ranges(options: DecodeOptions) -> None:

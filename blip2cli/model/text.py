@@ -21,7 +21,8 @@ class TextCodec:
     def encode(self, text: str | None) -> tuple[int, ...]:
         """Prompt ids, special tokens included; never empty.
 
-        OPT: begin token, then text. T5: text, then end token.
+        OPT: begin token, then text. T5: text, then end token. Retrieval models: text between a
+        class token and a separator.
         """
         if text is None:
             return (self.start,)
@@ -81,6 +82,9 @@ def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
         raise ModelError(
             f"the tokenizer in {path} cannot be read ({_first_line(error)}); fetch its files again."
         ) from error
+    if checkpoint.family == "itm":
+        # BERT's way: [CLS] text [SEP], also around no text at all.
+        return TextCodec(tokenizer, int(tokenizer("")["input_ids"][0]), None)
     if checkpoint.family == "opt":
         start = _first(text_config.bos_token_id, tokenizer.bos_token_id)
         return TextCodec(tokenizer, start, _forced_bos(checkpoint, tokenizer.bos_token_id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,17 +18,15 @@ from blip2cli.model.decode import decode
 from blip2cli.model.dtype import place
 from blip2cli.model.features import ImageFeatures, compute_features
 from blip2cli.model.language import build_prefix
-from blip2cli.model.limits import check_decoding
+from blip2cli.model.limits import check_decoding, check_writes
 from blip2cli.model.load import end_tokens, load_model
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.quiet import hushed
 from blip2cli.model.resolve import resolve
+from blip2cli.model.retrieval import Retrieval
 from blip2cli.model.scoring import Asked, Likelihood, score
 from blip2cli.model.text import TextCodec, encode_choice, load_codec, split_gap
 from blip2cli.options import DecodeOptions, ModelOptions
-
-if TYPE_CHECKING:
-    from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,18 @@ class Generated:
 
 
 class Blip2:
-    """A loaded BLIP-2 model. Build it with ``Blip2.load``."""
+    """A loaded BLIP-2 model. Build it with ``Blip2.load``.
+
+    What it can do follows from its family: a model with a language model (``writes``) has
+    ``generate``; a retrieval model has ``retrieval``, which scores images against texts. The image
+    side, ``features``, is the same in both.
+    """
 
     def __init__(
         self,
         name: str,
         family: Family,
-        model: Blip2ForConditionalGeneration,
+        model: Any,
         codec: TextCodec,
         spec: PixelSpec,
         reason: str,
@@ -56,9 +59,11 @@ class Blip2:
         self.family: Family = family
         self.spec = spec
         self.reason = reason  # why this device and precision
+        # A Blip2ForImageTextRetrieval in the family itm, else a Blip2ForConditionalGeneration.
         self.model = model
         self.codec = codec
-        self._end = end_tokens(model)
+        self.retrieval = Retrieval(model, codec) if family == "itm" else None
+        self._end = end_tokens(model) if self.writes else ()
 
     @classmethod
     def load(cls, options: ModelOptions) -> Blip2:
@@ -78,14 +83,21 @@ class Blip2:
         return cls(options.model, checkpoint.family, model, codec, spec, placement.reason)
 
     @property
+    def writes(self) -> bool:
+        """Whether there is a language model, so that ``generate`` works."""
+        return self.family != "itm"
+
+    @property
     def device(self) -> torch.device:
         """Where the model runs."""
-        return self.model.query_tokens.device
+        device: torch.device = self.model.query_tokens.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision of its weights."""
-        return self.model.language_projection.weight.dtype
+        dtype: torch.dtype = self.model.vision_model.post_layernorm.weight.dtype
+        return dtype
 
     def features(self, pixels_uint8: Tensor) -> ImageFeatures:
         """Run the vision side once on uint8 pixels [B, 3, H, W] of ``spec``'s size."""
@@ -99,9 +111,11 @@ class Blip2:
         """Write ``options.num_return`` texts, best first, for each prompt, in order.
 
         The image side is not run again: prompts name rows of ``features``. Raises OptionError
-        when the options contradict one another or a prompt is too long for the model.
+        when the options contradict one another, a prompt is too long for the model, or the model
+        is a retrieval model.
         """
         check_decoding(options)
+        check_writes(self.name, self.family)
         ids = [self.codec.encode(prompt.text) for prompt in prompts]
         groups: dict[int, list[int]] = defaultdict(list)  # prompts of equal length run together
         for number, prompt in enumerate(ids):
@@ -151,8 +165,10 @@ class Blip2:
         """How likely each of ``choices[i]`` is as the answer to ``prompts[i]``, in order.
 
         The image side is not run again: prompts name rows of ``features``. Raises OptionError
-        when the model's tokenizer cannot tell choices apart, or a prompt is too long.
+        when the model's tokenizer cannot tell choices apart, a prompt is too long, or the model
+        is a retrieval model.
         """
+        check_writes(self.name, self.family)
         coded: dict[tuple[str, tuple[str, ...]], tuple[tuple[int, ...], ...]] = {}
         asked = []
         for prompt, listed in zip(prompts, choices, strict=True):

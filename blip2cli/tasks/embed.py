@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from blip2cli.errors import OptionError
+from blip2cli.model.resolve import family_at_hand
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, good, head
 
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
     import torch
 
     from blip2cli.images.loader import Loaded, LoadedBatch
+    from blip2cli.model.checkpoint import Family
     from blip2cli.model.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2
+    from blip2cli.options import ModelOptions
 
 Kind = Literal["projection", "image", "qformer", "multimodal"]
 Pool = Literal["cls", "mean", "none"]
@@ -71,10 +74,11 @@ class EmbedTask:
     def settings(self) -> dict[str, object]:
         return {"task": self.name, "kind": self.kind, "pool": self.pooling}
 
-    def check(self, model: str) -> None:
-        # Every model that loads is a captioning model (OPT or T5), and none of those has the
-        # heads; so this can be said before the weights are read.
-        if self.kind not in GENERATIVE_KINDS:
+    def check(self, model: ModelOptions) -> None:
+        self._check_family(model.model, family_at_hand(model))
+
+    def _check_family(self, model: str, family: Family | None) -> None:
+        if self.kind not in GENERATIVE_KINDS and family not in ("itm", None):
             raise OptionError(
                 f"The model {model} has no projection head, so there is no --kind {self.kind}; "
                 f"it has --kind {' and --kind '.join(GENERATIVE_KINDS)}."
@@ -82,6 +86,7 @@ class EmbedTask:
 
     def fit(self, model: Blip2) -> Self:
         """Learn the vectors' size from ``model``."""
+        self._check_family(model.name, model.family)
         if self.kind == "image":
             return replace(self, size=model.model.vision_model.config.hidden_size)
         _, queries, width = model.model.query_tokens.shape

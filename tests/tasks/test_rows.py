@@ -12,12 +12,13 @@ from blip2cli.errors import OptionError
 from blip2cli.images.loader import LoadedBatch, load_batches
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
-from blip2cli.options import DecodeOptions, LoaderOptions, SourceOptions
+from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sinks.base import Column, RowSchema
 from blip2cli.sources import open_sources
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
 from blip2cli.tasks.questions import Question, Questions, from_texts
 
+TINY = ModelOptions("tiny")
 SHORT = DecodeOptions(max_new_tokens=6)
 
 
@@ -201,8 +202,8 @@ def test_a_batch_without_good_images_gives_no_rows(tmp_path: Path, model: Blip2)
         (lambda: EmbedTask("image", "none"), "--pool none does not fit --kind image"),
         (lambda: EmbedTask("qformer", "cls"), "--pool cls does not fit --kind qformer"),
         (lambda: EmbedTask("other"), "--kind other"),  # type: ignore[arg-type]
-        (lambda: EmbedTask("projection").check("m"), "m has no projection head"),
-        (lambda: EmbedTask("multimodal").check("m"), "--kind image and --kind qformer"),
+        (lambda: EmbedTask("projection").check(TINY), "tiny has no projection head"),
+        (lambda: EmbedTask("multimodal").check(TINY), "--kind image and --kind qformer"),
     ],
 )
 def test_what_cannot_be_done_is_said(make: object, said: str) -> None:
