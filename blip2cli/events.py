@@ -87,6 +87,8 @@ class Summary:
     model_share: float
     write_share: float
     exit_code: int
+    flagged: int = 0  # rows whose text says nothing or the same again, or did at first
+    retried: int = 0  # rows among them whose text is good since it was decoded again
 
     def as_dict(self) -> dict[str, object]:
         """Plain JSON values, figures rounded to what their measurement is worth."""

@@ -184,9 +184,9 @@ def read_images(model: Blip2ForConditionalGeneration, family: Family, images: Te
         return _T5Images(model, images)
     from transformers.cache_utils import DynamicCache
 
-    language = model.language_model
+    language: Any = model.language_model
     cache = DynamicCache(config=language.config)
-    embeds = images.to(model.get_input_embeddings().weight.dtype)
+    embeds = images.to(language.get_input_embeddings().weight.dtype)
     language.model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
     return _OptImages(_OptState(language, cache))
 

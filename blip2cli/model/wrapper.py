@@ -206,10 +206,11 @@ class Blip2:
     @property
     def _room(self) -> int | None:
         """Positions the language model has beside the image; None: relative ones have no last."""
-        if self.family == "t5":
+        if self.family != "opt":
             return None
         positions: int = self.model.language_model.config.max_position_embeddings
-        return positions - self.model.config.num_query_tokens
+        queries: int = self.model.config.num_query_tokens
+        return positions - queries
 
     def _check_room(self, prompt: Prompt, length: int, new_tokens: int) -> None:
         """Refuse what would run past the language model's last position."""
