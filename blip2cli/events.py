@@ -13,6 +13,7 @@ class Started:
     task: str
     model: str
     total: int | None  # images in the source; None while the listing still streams
+    unit: str = "image"  # what is counted: images, or texts without images
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Summary:
     model_share: float
     write_share: float
     exit_code: int
+    unit: str = "image"  # what is counted: images, or texts without images
     flagged: int = 0  # rows whose text says nothing or the same again, or did at first
     retried: int = 0  # rows among them whose text is good since it was decoded again
 

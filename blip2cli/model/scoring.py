@@ -24,6 +24,7 @@ from torch import Tensor
 
 from blip2cli.model.checkpoint import Family
 from blip2cli.model.language import LanguageState, read_images
+from blip2cli.model.text import equally_long
 
 if TYPE_CHECKING:
     from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
@@ -70,7 +71,7 @@ def score(
     place = {image: row for row, image in enumerate(used)}
     pictures = read_images(model, family, images[torch.tensor(used, device=images.device)])
     results: list[list[Likelihood]] = [[] for _ in asked]
-    for members in _alike(asked):
+    for members in equally_long([one.prompt for one in asked], _ROWS):
         rows = torch.tensor([place[asked[n].image] for n in members], device=images.device)
         prompts = torch.tensor([asked[n].prompt for n in members], device=images.device)
         raw, state = pictures.read(rows, prompts)
@@ -78,16 +79,6 @@ def score(
         for number, found in zip(members, _score_rows(raw, state, choices, end), strict=True):
             results[number] = found
     return results
-
-
-def _alike(asked: Sequence[Asked]) -> Iterator[list[int]]:
-    """Numbers of prompts of equal length, so many at a time as are read together."""
-    groups: dict[int, list[int]] = defaultdict(list)
-    for number, one in enumerate(asked):
-        groups[len(one.prompt)].append(number)
-    for members in groups.values():
-        for start in range(0, len(members), _ROWS):
-            yield members[start : start + _ROWS]
 
 
 def _score_rows(

@@ -68,8 +68,9 @@ class AskTask:
         if not self._closed and (self.norm != "sum" or self.match):
             flag = "--match" if self.match else "--choice-norm"
             raise OptionError(f"{flag} is about answers to choose from; add --choices.")
+        where = self.questions.source if self.questions.source == "-q" else "--questions"
         for name, chain in self._chains.items():
-            check_chain(chain, f"{name}: " if name else "-q ")
+            check_chain(chain, f"{where} {name}: " if name else f"{where} ")
 
     @property
     def columns(self) -> tuple[Column, ...]:
