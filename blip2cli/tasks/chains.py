@@ -66,7 +66,7 @@ def check_chain(questions: Sequence[Question], whose: str) -> None:
             "put the question it refers to in front."
         )
     for question in questions:
-        if not question.text.replace(HISTORY, "").strip():
+        if HISTORY in question.text and not question.text.replace(HISTORY, "").strip():
             raise OptionError(
                 f"{whose}{question.text!r} asks nothing beside {HISTORY}; write a question "
                 "after it."

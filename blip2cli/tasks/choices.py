@@ -15,9 +15,9 @@ from blip2cli.options import DecodeOptions, Norm
 NORMS: tuple[Norm, ...] = get_args(Norm)
 CHOICE = "{choice}"
 
-# Seven significant digits are what float32 scores are worth. Rounded so, any number of
+# Significant digits, a little more than float32 scores are worth. Rounded so, any number of
 # probabilities still sums to 1 within 1e-7, and small ones keep their proportions.
-_DIGITS = 7
+_DIGITS = 8
 
 
 def from_text(text: str) -> tuple[str, ...]:
@@ -100,7 +100,7 @@ def check_unused(decode: DecodeOptions) -> None:
 
 
 def probabilities(scores: Sequence[float]) -> list[float]:
-    """The softmax of ``scores``, rounded to seven digits; the sum is 1 within 1e-7."""
+    """The softmax of ``scores``, rounded to eight digits; the sum is 1 within 1e-7."""
     most = max(scores)
     weights = [math.exp(score - most) for score in scores]
     total = math.fsum(weights)
