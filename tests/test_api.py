@@ -42,7 +42,7 @@ def pictures(tmp_path: Path) -> list[str]:
 def test_captions(model: blip2cli.Blip2, pictures: list[str]) -> None:
     rows = model.caption(pictures, max_new_tokens=5)
     assert [row["file_name"] for row in rows] == pictures
-    assert list(rows[0]) == ["file_name", "width", "height", "caption", "logprob"]
+    assert list(rows[0]) == ["file_name", "width", "height", "caption", "logprob", "flag"]
     assert (rows[0]["width"], rows[0]["height"]) == (40, 30)
     assert model.caption(pictures[2], max_new_tokens=5) == rows[2:]
     assert model.caption(Path(pictures[2]), max_new_tokens=5) == rows[2:]

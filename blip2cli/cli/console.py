@@ -210,6 +210,8 @@ def summary_lines(
     if s.done or s.failed:
         line += f" (read {s.read_share:.0%}, model {s.model_share:.0%}, write {s.write_share:.0%})"
     lines = [line + "."]
+    if s.flagged:
+        lines.append(flagged_line(s))
     if s.failed and errors_file is not None:
         lines.append(f"Images that failed are listed in {errors_file}")
     if s.exit_code > 128:
@@ -219,6 +221,19 @@ def summary_lines(
     if (s.exit_code > 128 or s.exit_code == EXIT_MORE_TO_DO) and again is not None:
         lines.append(f"Go on with: {again}")
     return lines
+
+
+def flagged_line(summary: Summary) -> str:
+    """What is said of rows whose ``flag`` is set."""
+    bad, mended = summary.flagged - summary.retried, summary.retried
+    line = (
+        f"{bad} texts say nothing, or the same again"
+        if bad != 1
+        else ("1 text says nothing, or the same again")
+    )
+    if mended:
+        line += f"; {mended} more did, and {'was' if mended == 1 else 'were'} decoded again"
+    return f"{line} (see the column flag)."
 
 
 def duration(seconds: float) -> str:
