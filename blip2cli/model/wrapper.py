@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,15 +15,18 @@ from blip2cli.errors import OptionError
 from blip2cli.images.preprocess import PixelSpec, normalize
 from blip2cli.model.beam import beam_search
 from blip2cli.model.checkpoint import Family
-from blip2cli.model.decode import decode
+from blip2cli.model.decode import Written, generator_of, score_rules
 from blip2cli.model.dtype import place
 from blip2cli.model.features import ImageFeatures, compute_features
 from blip2cli.model.language import build_prefix
 from blip2cli.model.limits import check_decoding
 from blip2cli.model.load import end_tokens, load_model
+from blip2cli.model.opt import OptReader
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.quiet import hushed
 from blip2cli.model.resolve import resolve
+from blip2cli.model.slots import Reader, Request, Rules, write
+from blip2cli.model.t5 import T5Reader
 from blip2cli.model.text import TextCodec, load_codec
 from blip2cli.options import DecodeOptions, ModelOptions
 
@@ -102,35 +106,13 @@ class Blip2:
         """
         check_decoding(options)
         ids = [self.codec.encode(prompt.text) for prompt in prompts]
-        groups: dict[int, list[int]] = defaultdict(list)  # prompts of equal length run together
-        for number, prompt in enumerate(ids):
-            groups[len(prompt)].append(number)
-            self._check_room(prompts[number], len(prompt), options)
-        results: list[list[Generated]] = [[] for _ in prompts]
+        for prompt, asked in zip(prompts, ids, strict=True):
+            self._check_room(prompt, len(asked), options)
         with hushed():
-            for members in groups.values():
-                for number, texts in zip(
-                    members, self._group(features, prompts, ids, members, options), strict=True
-                ):
-                    results[number] = texts
-        return results
-
-    def _group(
-        self,
-        features: ImageFeatures,
-        prompts: Sequence[Prompt],
-        ids: Sequence[tuple[int, ...]],
-        members: Sequence[int],
-        options: DecodeOptions,
-    ) -> list[list[Generated]]:
-        rows = torch.tensor([prompts[n].image for n in members], device=self.device)
-        asked = torch.tensor([ids[n] for n in members], device=self.device)
-        prefix = build_prefix(self.model, self.family, features.language_inputs[rows], asked)
-        if options.num_beams > 1:
-            written = beam_search(self.model, self.family, prefix, options, self._end)
-        else:
-            names = [prompts[n].name for n in members]
-            written = decode(self.model, self.family, prefix, names, options, self._end)
+            if options.num_beams > 1:
+                written = self._search(features, prompts, ids, options)
+            else:
+                written = self._write(features, prompts, ids, options)
         found = [
             [Generated(self.codec.decode(w.tokens), tuple(w.tokens), w.logprob) for w in texts]
             for texts in written
@@ -139,6 +121,69 @@ class Blip2:
             for texts in found:
                 texts.sort(key=lambda text: -text.logprob)
         return found
+
+    def _write(
+        self,
+        features: ImageFeatures,
+        prompts: Sequence[Prompt],
+        ids: Sequence[tuple[int, ...]],
+        options: DecodeOptions,
+    ) -> list[list[Written]]:
+        """Greedy or drawn texts; draws in the order of their seeds."""
+        reader = self._reader(features)
+        most, draws = options.max_new_tokens, options.num_return
+        requests = [
+            Request(
+                prompt.image,
+                asked,
+                min(most, prompt.max_new_tokens or most),
+                most,
+                generator_of(options.seed, prompt.name, n) if options.sampling else None,
+            )
+            for prompt, asked in zip(prompts, ids, strict=True)
+            for n in range(draws)
+        ]
+        texts = write(reader, requests, self._end, self._rules(options))
+        return [texts[i : i + draws] for i in range(0, len(texts), draws)]
+
+    def _search(
+        self,
+        features: ImageFeatures,
+        prompts: Sequence[Prompt],
+        ids: Sequence[tuple[int, ...]],
+        options: DecodeOptions,
+    ) -> list[list[Written]]:
+        """Beam search; prompts of equal length run together."""
+        groups: dict[int, list[int]] = defaultdict(list)
+        for number, prompt in enumerate(ids):
+            groups[len(prompt)].append(number)
+        results: list[list[Written]] = [[] for _ in prompts]
+        for members in groups.values():
+            rows = torch.tensor([prompts[n].image for n in members], device=self.device)
+            asked = torch.tensor([ids[n] for n in members], device=self.device)
+            prefix = build_prefix(self.model, self.family, features.language_inputs[rows], asked)
+            found = beam_search(self.model, self.family, prefix, options, self._end)
+            for number, texts in zip(members, found, strict=True):
+                results[number] = texts
+        return results
+
+    def _rules(self, options: DecodeOptions) -> Rules | None:
+        """None where the raw scores decide."""
+
+        @functools.cache
+        def rules(before: int) -> Any:
+            return score_rules(options, self._end, before, self.device)
+
+        return rules if rules(0) else None
+
+    def _reader(self, features: ImageFeatures) -> Reader:
+        language = self.model.language_model
+        if self.family == "t5":
+            return T5Reader(language, features.language_inputs)
+        placeholder = self.model.config.image_token_index
+        if placeholder is None:  # an id outside the vocabulary, which no rule touches
+            placeholder = language.config.vocab_size
+        return OptReader(language, features.language_inputs, placeholder)
 
     def _check_room(self, prompt: Prompt, length: int, options: DecodeOptions) -> None:
         """Refuse what would run past the language model's last position."""

@@ -1,0 +1,185 @@
+"""The decode loop: texts in slots, and who waits takes the slot of who is done.
+
+A language model keeps the keys and values of a fixed number of slots in tensors that were made
+once. Each step appends one token to every slot; a text that ends leaves at once and the next
+waiting one is read into its place, so a batch never waits for its longest text.
+
+A row's bits never depend on its neighbours: a slot attends over a length that its own text alone
+decides (see ``Reader.shape``), linear layers always get a multiple of eight rows (see ``rows``),
+attention is plain matrix products, and each sampled row draws from a generator of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from blip2cli.model.decode import Written, draw
+from blip2cli.model.rows import ROWS
+
+SLOTS = 64  # texts under way at most
+REFILL = 8  # slots are filled together, an eighth of all, if so many texts wait
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text to be written."""
+
+    image: int  # row of the features
+    prompt: tuple[int, ...]  # ids, never empty
+    limit: int  # at most so many tokens
+    room: int  # tokens there is to be room for; at least ``limit``, and one for a whole batch
+    generator: torch.Generator | None = None  # draws from it; None: takes the best
+
+
+class Slots(Protocol):
+    """Keys and values of S texts under way."""
+
+    def fill(self, slots: Sequence[int], requests: Sequence[Request]) -> list[int]:
+        """Read what stands before each text into a slot; returns the token to step with."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token a slot, [S]; return the next token's raw scores, [S, V]."""
+
+    def keep(self, slots: Tensor) -> None:
+        """Keep only these slots, an index tensor, in this order."""
+
+
+class Reader(Protocol):
+    """A language model that knows the images of one batch."""
+
+    def shape(self, request: Request) -> Hashable:
+        """Texts of one shape share slots. The shape depends on nothing but the request."""
+
+    def open(self, shape: Hashable, slots: int) -> Slots:
+        """Make so many empty slots."""
+
+    def history(self, request: Request) -> tuple[int, ...]:
+        """The ids that repetition rules count as written before, as transformers does."""
+
+
+# From the length of the history before the first new token to the rules on the next token's scores,
+# which take ids [R, H] and raw scores [R, V] and give scores [R, V].
+Rules = Callable[[int], Callable[[Tensor, Tensor], Tensor]]
+
+
+@torch.inference_mode()
+def write(
+    reader: Reader,
+    requests: Sequence[Request],
+    end: Sequence[int],
+    rules: Rules | None,
+) -> list[Written]:
+    """Write all texts; the result is in the order of the requests.
+
+    ``rules`` None: the raw scores decide.
+    """
+    texts = [Written() for _ in requests]
+    shapes: dict[Hashable, list[int]] = defaultdict(list)
+    for number, request in enumerate(requests):
+        shapes[reader.shape(request)].append(number)
+    for shape, members in shapes.items():
+        _Loop(reader, shape, requests, members, texts, frozenset(end), rules).run()
+    return texts
+
+
+class _Loop:
+    """The texts of one shape."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        shape: Hashable,
+        requests: Sequence[Request],
+        members: Sequence[int],
+        texts: list[Written],
+        end: frozenset[int],
+        rules: Rules | None,
+    ) -> None:
+        count = min(SLOTS, -(-len(members) // ROWS) * ROWS)
+        self.reader = reader
+        self.slots = reader.open(shape, count)
+        self.owner: list[int | None] = [None] * count  # the text that each slot writes
+        self.tokens = [0] * count  # the next to be appended
+        self.waiting = deque(members)
+        self.requests = requests
+        self.texts = texts
+        self.end = end
+        self.rules = rules
+
+    def run(self) -> None:
+        """Write until no text waits and none is under way."""
+        self._refill()
+        while running := [s for s, owner in enumerate(self.owner) if owner is not None]:
+            raw = self.slots.step(torch.tensor(self.tokens))
+            rows = raw if len(running) == len(self.owner) else raw[running]
+            self._take(running, *self._choose(running, rows.float()))
+            self._refill()
+            self._shrink()
+
+    def _refill(self) -> None:
+        free = [s for s, owner in enumerate(self.owner) if owner is None]
+        if not self.waiting or len(free) < min(len(self.owner) // REFILL, len(self.waiting)):
+            return
+        taken = [self.waiting.popleft() for _ in free[: len(self.waiting)]]
+        places = free[: len(taken)]
+        following = self.slots.fill(places, [self.requests[n] for n in taken])
+        for place, number, token in zip(places, taken, following, strict=True):
+            self.owner[place], self.tokens[place] = number, token
+
+    def _shrink(self) -> None:
+        """Let empty slots go when nobody waits for them and half of all are empty."""
+        running = [s for s, owner in enumerate(self.owner) if owner is not None]
+        count = -(-len(running) // ROWS) * ROWS
+        if self.waiting or not running or 2 * count > len(self.owner):
+            return
+        idle = [s for s, owner in enumerate(self.owner) if owner is None]
+        kept = running + idle[: count - len(running)]
+        self.slots.keep(torch.tensor(kept))
+        self.owner = [self.owner[s] for s in kept]
+        self.tokens = [self.tokens[s] for s in kept]
+
+    def _choose(self, running: Sequence[int], raw: Tensor) -> tuple[list[int], list[float]]:
+        """The next token of each running slot from raw scores [R, V], and its log-probability."""
+        scores = raw if self.rules is None else self._ruled(self.rules, running, raw)
+        generators = [self.requests[self._number(slot)].generator for slot in running]
+        drawing = [generator for generator in generators if generator is not None]
+        chosen = draw(scores, drawing) if drawing else scores.argmax(dim=-1)
+        said = raw.gather(1, chosen[:, None])[:, 0] - raw.logsumexp(dim=-1)
+        return chosen.tolist(), said.tolist()
+
+    def _ruled(self, rules: Rules, running: Sequence[int], raw: Tensor) -> Tensor:
+        """Scores under the rules, which want histories of one length at a time."""
+        lengths: dict[tuple[int, int], list[int]] = defaultdict(list)
+        written: list[tuple[int, ...]] = []
+        for row, slot in enumerate(running):
+            number = self._number(slot)
+            history = self.reader.history(self.requests[number])
+            written.append((*history, *self.texts[number].tokens))
+            lengths[len(history), len(written[row])].append(row)
+        scores = torch.empty_like(raw)
+        for (before, _), rows in lengths.items():
+            ids = torch.tensor([written[row] for row in rows], device=raw.device)
+            scores[rows] = rules(before)(ids, raw[rows])
+        return scores
+
+    def _take(self, running: Sequence[int], chosen: list[int], said: list[float]) -> None:
+        for slot, token, logprob in zip(running, chosen, said, strict=True):
+            number = self._number(slot)
+            text = self.texts[number]
+            text.tokens.append(token)
+            text.logprobs.append(logprob)
+            if token in self.end or len(text.tokens) >= self.requests[number].limit:
+                self.owner[slot] = None
+            self.tokens[slot] = token
+
+    def _number(self, slot: int) -> int:
+        """The number of the text that a running slot writes."""
+        number = self.owner[slot]
+        assert number is not None
+        return number
