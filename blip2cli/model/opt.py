@@ -14,17 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2cli.model.slots import Request
+from blip2cli.model.slots import Request, Shape, round_up
 
 # Lengths are rounded up to multiples of these, so that texts of almost one length share slots.
 PROMPT_STEP = 4
 CAPACITY_STEP = 16
-
-
-@dataclass(frozen=True)
-class _Shape:
-    prompt: int  # positions read before the first step; shorter prompts are filled up behind
-    capacity: int  # positions a slot has room for
 
 
 @dataclass(frozen=True)
@@ -48,16 +42,16 @@ class OptReader:
         self.head = language.lm_head
         self._prefix: _Prefix | None = None
 
-    def shape(self, request: Request) -> _Shape:
+    def shape(self, request: Request) -> Shape:
         """The last id of the prompt is read by the first step."""
-        prompt = _up(len(request.prompt) - 1, PROMPT_STEP)
-        return _Shape(prompt, _up(self.images.shape[1] + prompt + request.room, CAPACITY_STEP))
+        prompt = round_up(len(request.prompt) - 1, PROMPT_STEP)
+        return Shape(prompt, round_up(self.images.shape[1] + prompt + request.room, CAPACITY_STEP))
 
     def history(self, request: Request) -> tuple[int, ...]:
         """transformers counts the image placeholders and the prompt."""
         return (self.placeholder,) * self.images.shape[1] + request.prompt
 
-    def open(self, shape: _Shape, slots: int) -> OptSlots:
+    def open(self, shape: Shape, slots: int) -> OptSlots:
         """Empty slots."""
         return OptSlots(self, shape, slots)
 
@@ -102,13 +96,14 @@ class OptReader:
 class OptSlots:
     """Keys and values of S texts, by layer: [S, heads, capacity, head size]."""
 
-    def __init__(self, reader: OptReader, shape: _Shape, slots: int) -> None:
+    def __init__(self, reader: OptReader, shape: Shape, slots: int) -> None:
         self.reader = reader
         self.shape = shape
         prefix = reader.prefix
         self.keys = [_room(key, slots, shape.capacity) for key in prefix.keys]
         self.values = [_room(value, slots, shape.capacity) for value in prefix.values]
         self.used = torch.zeros(slots, dtype=torch.long, device=reader.images.device)
+        self.written = shape.capacity  # no slot was written to before this position
 
     def fill(self, slots: Sequence[int], requests: Sequence[Request]) -> list[int]:
         """Read the images, and all of the prompts but the last ids, which are returned."""
@@ -121,10 +116,11 @@ class OptSlots:
             strict=True,
         ):
             kept[places, :, :queries] = own[images]
-        if self.shape.prompt:
+        if self.shape.read:
             self._read(places, images, requests)
         read = [queries + len(request.prompt) - 1 for request in requests]
         self.used[places] = torch.tensor(read, device=self.used.device)
+        self.written = min(self.written, *read)
         return [request.prompt[-1] for request in requests]
 
     def _read(self, places: Tensor, images: Tensor, requests: Sequence[Request]) -> None:
@@ -133,7 +129,7 @@ class OptSlots:
         once = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
         which = torch.tensor([once[pair] for pair in pairs], device=images.device)
         rows = torch.tensor([image for image, _ in once], device=images.device)
-        length, queries = self.shape.prompt, self.reader.images.shape[1]
+        length, queries = self.shape.read, self.reader.images.shape[1]
         filled = [(*prompt[:-1], *(0,) * (length + 1 - len(prompt))) for _, prompt in once]
         ids = torch.tensor(filled, device=images.device)
         own = torch.arange(length, device=images.device)
@@ -167,6 +163,12 @@ class OptSlots:
         # A slot without a text goes on as well; it must not run out of its room.
         self.used = (used + 1).clamp(max=self.shape.capacity - 1)
         return self.reader.scores(hidden[:, 0])
+
+    def move(self, into: Sequence[int], origin: Sequence[int]) -> None:
+        """Copy what was written since filling from slots to others, all at once."""
+        since = slice(self.written, int(self.used[into].max()))
+        for kept in (*self.keys, *self.values):
+            kept[into, :, since] = kept[origin, :, since]
 
     def keep(self, slots: Tensor) -> None:
         """Keep only these slots, in this order."""
@@ -207,7 +209,3 @@ def finish(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
 
 def _room(like: Tensor, slots: int, capacity: int) -> Tensor:
     return like.new_zeros(slots, like.shape[1], capacity, like.shape[3])
-
-
-def _up(number: int, step: int) -> int:
-    return -(-number // step) * step

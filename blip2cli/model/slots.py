@@ -12,7 +12,7 @@ attention is plain matrix products, and each sampled row draws from a generator 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +37,14 @@ class Request:
     generator: torch.Generator | None = None  # draws from it; None: takes the best
 
 
+@dataclass(frozen=True)
+class Shape:
+    """The room that a text needs. Texts of one shape share slots."""
+
+    read: int  # positions read before the first step, those that only fill up included
+    capacity: int  # positions that the writing side attends over
+
+
 class Slots(Protocol):
     """Keys and values of S texts under way."""
 
@@ -46,6 +54,12 @@ class Slots(Protocol):
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token a slot, [S]; return the next token's raw scores, [S, V]."""
 
+    def move(self, into: Sequence[int], origin: Sequence[int]) -> None:
+        """Copy what was written since filling from slots to others, all at once.
+
+        What was read before it must be the same in both.
+        """
+
     def keep(self, slots: Tensor) -> None:
         """Keep only these slots, an index tensor, in this order."""
 
@@ -53,10 +67,10 @@ class Slots(Protocol):
 class Reader(Protocol):
     """A language model that knows the images of one batch."""
 
-    def shape(self, request: Request) -> Hashable:
-        """Texts of one shape share slots. The shape depends on nothing but the request."""
+    def shape(self, request: Request) -> Shape:
+        """Depends on nothing but the request."""
 
-    def open(self, shape: Hashable, slots: int) -> Slots:
+    def open(self, shape: Shape, slots: int) -> Slots:
         """Make so many empty slots."""
 
     def history(self, request: Request) -> tuple[int, ...]:
@@ -80,12 +94,29 @@ def write(
     ``rules`` None: the raw scores decide.
     """
     texts = [Written() for _ in requests]
-    shapes: dict[Hashable, list[int]] = defaultdict(list)
+    shapes: dict[Shape, list[int]] = defaultdict(list)
     for number, request in enumerate(requests):
         shapes[reader.shape(request)].append(number)
     for shape, members in shapes.items():
         _Loop(reader, shape, requests, members, texts, frozenset(end), rules).run()
     return texts
+
+
+def ruled(
+    rules: Rules, before: Sequence[tuple[int, ...]], said: Sequence[Sequence[int]], raw: Tensor
+) -> Tensor:
+    """Scores under the rules, from what stood before each row, what it said, and raw [R, V].
+
+    The rules want histories of one length, so rows of equal lengths are judged together.
+    """
+    lengths: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for row, (early, late) in enumerate(zip(before, said, strict=True)):
+        lengths[len(early), len(late)].append(row)
+    scores = torch.empty_like(raw)
+    for (length, _), rows in lengths.items():
+        ids = torch.tensor([(*before[row], *said[row]) for row in rows], device=raw.device)
+        scores[rows] = rules(length)(ids, raw[rows])
+    return scores
 
 
 class _Loop:
@@ -94,14 +125,14 @@ class _Loop:
     def __init__(
         self,
         reader: Reader,
-        shape: Hashable,
+        shape: Shape,
         requests: Sequence[Request],
         members: Sequence[int],
         texts: list[Written],
         end: frozenset[int],
         rules: Rules | None,
     ) -> None:
-        count = min(SLOTS, -(-len(members) // ROWS) * ROWS)
+        count = min(SLOTS, round_up(len(members), ROWS))
         self.reader = reader
         self.slots = reader.open(shape, count)
         self.owner: list[int | None] = [None] * count  # the text that each slot writes
@@ -135,7 +166,7 @@ class _Loop:
     def _shrink(self) -> None:
         """Let empty slots go when nobody waits for them and half of all are empty."""
         running = [s for s, owner in enumerate(self.owner) if owner is not None]
-        count = -(-len(running) // ROWS) * ROWS
+        count = round_up(len(running), ROWS)
         if self.waiting or not running or 2 * count > len(self.owner):
             return
         idle = [s for s, owner in enumerate(self.owner) if owner is None]
@@ -146,27 +177,16 @@ class _Loop:
 
     def _choose(self, running: Sequence[int], raw: Tensor) -> tuple[list[int], list[float]]:
         """The next token of each running slot from raw scores [R, V], and its log-probability."""
-        scores = raw if self.rules is None else self._ruled(self.rules, running, raw)
+        scores = raw
+        if self.rules is not None:
+            numbers = [self._number(slot) for slot in running]
+            before = [self.reader.history(self.requests[number]) for number in numbers]
+            scores = ruled(self.rules, before, [self.texts[n].tokens for n in numbers], raw)
         generators = [self.requests[self._number(slot)].generator for slot in running]
         drawing = [generator for generator in generators if generator is not None]
         chosen = draw(scores, drawing) if drawing else scores.argmax(dim=-1)
         said = raw.gather(1, chosen[:, None])[:, 0] - raw.logsumexp(dim=-1)
         return chosen.tolist(), said.tolist()
-
-    def _ruled(self, rules: Rules, running: Sequence[int], raw: Tensor) -> Tensor:
-        """Scores under the rules, which want histories of one length at a time."""
-        lengths: dict[tuple[int, int], list[int]] = defaultdict(list)
-        written: list[tuple[int, ...]] = []
-        for row, slot in enumerate(running):
-            number = self._number(slot)
-            history = self.reader.history(self.requests[number])
-            written.append((*history, *self.texts[number].tokens))
-            lengths[len(history), len(written[row])].append(row)
-        scores = torch.empty_like(raw)
-        for (before, _), rows in lengths.items():
-            ids = torch.tensor([written[row] for row in rows], device=raw.device)
-            scores[rows] = rules(before)(ids, raw[rows])
-        return scores
 
     def _take(self, running: Sequence[int], chosen: list[int], said: list[float]) -> None:
         for slot, token, logprob in zip(running, chosen, said, strict=True):
@@ -183,3 +203,8 @@ class _Loop:
         number = self.owner[slot]
         assert number is not None
         return number
+
+
+def round_up(number: int, step: int) -> int:
+    """The next multiple of ``step``: texts of almost one length get one shape."""
+    return -(-number // step) * step

@@ -10,21 +10,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from blip2cli.model.slots import Request
+from blip2cli.model.slots import Request, Shape, round_up
 
 CAPACITY_STEP = 16
-
-
-@dataclass(frozen=True)
-class _Shape:
-    read: int  # positions of the encoder that a slot has room for
-    capacity: int  # positions of the decoder
 
 
 class T5Reader:
@@ -38,16 +31,16 @@ class T5Reader:
             start = language.config.pad_token_id or 0  # T5 starts from its padding
         self.start = int(start)
 
-    def shape(self, request: Request) -> _Shape:
+    def shape(self, request: Request) -> Shape:
         """Rounded up, so that texts of almost one length share slots."""
         read = self.images.shape[1] + len(request.prompt)
-        return _Shape(_up(read, CAPACITY_STEP), _up(request.room, CAPACITY_STEP))
+        return Shape(round_up(read, CAPACITY_STEP), round_up(request.room, CAPACITY_STEP))
 
     def history(self, request: Request) -> tuple[int, ...]:
         """transformers counts the decoder's start token alone."""
         return (self.start,)
 
-    def open(self, shape: _Shape, slots: int) -> T5Slots:
+    def open(self, shape: Shape, slots: int) -> T5Slots:
         """Empty slots."""
         return T5Slots(self, shape, slots)
 
@@ -72,7 +65,7 @@ class T5Slots:
     """Keys and values of S texts by layer, [S, heads, positions, head size]: the decoder's own,
     and those of what its encoder read."""
 
-    def __init__(self, reader: T5Reader, shape: _Shape, slots: int) -> None:
+    def __init__(self, reader: T5Reader, shape: Shape, slots: int) -> None:
         self.reader = reader
         self.shape = shape
         language = reader.language
@@ -127,7 +120,7 @@ class T5Slots:
         there = torch.arange(self.shape.read, device=used.device) < self.read[:, None]
         there = there[:, None, None]
         bias = self.bias[:, used].transpose(0, 1)[:, :, None]  # [S, heads, 1, capacity]
-        hidden = self.decoder.embed_tokens(tokens.to(used.device))[:, None]
+        hidden: Tensor = self.decoder.embed_tokens(tokens.to(used.device))[:, None]
         for number, block in enumerate(self.decoder.block):
             own, crossing, forward = block.layer
             normed = own.layer_norm(hidden)
@@ -152,6 +145,12 @@ class T5Slots:
         scores: Tensor = language.lm_head(hidden)
         return scores
 
+    def move(self, into: Sequence[int], origin: Sequence[int]) -> None:
+        """Copy what was written since filling from slots to others, all at once."""
+        since = slice(int(self.used[into].max()))
+        for kept in (*self.keys, *self.values):
+            kept[into, :, since] = kept[origin, :, since]
+
     def keep(self, slots: Tensor) -> None:
         """Keep only these slots, in this order."""
         slots = slots.to(self.used.device)
@@ -162,7 +161,9 @@ class T5Slots:
 
 def _heads(states: Tensor, attention: Any) -> Tensor:
     """[R, T, heads × size] to [R, heads, T, size]."""
-    return states.unflatten(2, (attention.n_heads, attention.key_value_proj_dim)).transpose(1, 2)
+    size = (attention.n_heads, attention.key_value_proj_dim)
+    apart: Tensor = states.unflatten(2, size).transpose(1, 2)
+    return apart
 
 
 def _attend(
@@ -173,8 +174,5 @@ def _attend(
     if bias is not None:
         scores = scores + bias
     shares = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
-    return (shares @ value).transpose(1, 2).flatten(2)
-
-
-def _up(number: int, step: int) -> int:
-    return -(-number // step) * step
+    attended: Tensor = (shares @ value).transpose(1, 2).flatten(2)
+    return attended

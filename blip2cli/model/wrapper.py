@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,12 +12,11 @@ from torch import Tensor
 
 from blip2cli.errors import OptionError
 from blip2cli.images.preprocess import PixelSpec, normalize
-from blip2cli.model.beam import beam_search
+from blip2cli.model.beam import search
 from blip2cli.model.checkpoint import Family
 from blip2cli.model.decode import Written, generator_of, score_rules
 from blip2cli.model.dtype import place
 from blip2cli.model.features import ImageFeatures, compute_features
-from blip2cli.model.language import build_prefix
 from blip2cli.model.limits import check_decoding
 from blip2cli.model.load import end_tokens, load_model
 from blip2cli.model.opt import OptReader
@@ -109,10 +107,7 @@ class Blip2:
         for prompt, asked in zip(prompts, ids, strict=True):
             self._check_room(prompt, len(asked), options)
         with hushed():
-            if options.num_beams > 1:
-                written = self._search(features, prompts, ids, options)
-            else:
-                written = self._write(features, prompts, ids, options)
+            written = self._write(features, prompts, ids, options)
         found = [
             [Generated(self.codec.decode(w.tokens), tuple(w.tokens), w.logprob) for w in texts]
             for texts in written
@@ -129,43 +124,23 @@ class Blip2:
         ids: Sequence[tuple[int, ...]],
         options: DecodeOptions,
     ) -> list[list[Written]]:
-        """Greedy or drawn texts; draws in the order of their seeds."""
-        reader = self._reader(features)
-        most, draws = options.max_new_tokens, options.num_return
+        """``options.num_return`` texts for each prompt; draws in the order of their seeds."""
+        reader, rules = self._reader(features), self._rules(options)
+        most = options.max_new_tokens
         requests = [
-            Request(
-                prompt.image,
-                asked,
-                min(most, prompt.max_new_tokens or most),
-                most,
-                generator_of(options.seed, prompt.name, n) if options.sampling else None,
-            )
+            Request(prompt.image, asked, min(most, prompt.max_new_tokens or most), most)
             for prompt, asked in zip(prompts, ids, strict=True)
-            for n in range(draws)
         ]
-        texts = write(reader, requests, self._end, self._rules(options))
-        return [texts[i : i + draws] for i in range(0, len(texts), draws)]
-
-    def _search(
-        self,
-        features: ImageFeatures,
-        prompts: Sequence[Prompt],
-        ids: Sequence[tuple[int, ...]],
-        options: DecodeOptions,
-    ) -> list[list[Written]]:
-        """Beam search; prompts of equal length run together."""
-        groups: dict[int, list[int]] = defaultdict(list)
-        for number, prompt in enumerate(ids):
-            groups[len(prompt)].append(number)
-        results: list[list[Written]] = [[] for _ in prompts]
-        for members in groups.values():
-            rows = torch.tensor([prompts[n].image for n in members], device=self.device)
-            asked = torch.tensor([ids[n] for n in members], device=self.device)
-            prefix = build_prefix(self.model, self.family, features.language_inputs[rows], asked)
-            found = beam_search(self.model, self.family, prefix, options, self._end)
-            for number, texts in zip(members, found, strict=True):
-                results[number] = texts
-        return results
+        if options.num_beams > 1:
+            return search(reader, requests, self._end, rules, options)
+        if options.sampling:
+            requests = [
+                replace(request, generator=generator_of(options.seed, prompt.name, n))
+                for request, prompt in zip(requests, prompts, strict=True)
+                for n in range(options.num_return)
+            ]
+        texts = iter(write(reader, requests, self._end, rules))
+        return [[next(texts) for _ in range(options.num_return)] for _ in prompts]
 
     def _rules(self, options: DecodeOptions) -> Rules | None:
         """None where the raw scores decide."""

@@ -33,7 +33,10 @@ class Watch:
                 return step(slots, tokens)  # type: ignore[operator, no-any-return]
 
             def watched_fill(
-                slots: object, places: Sequence[int], requests: Sequence[object], fill: object = fill
+                slots: object,
+                places: Sequence[int],
+                requests: Sequence[object],
+                fill: object = fill,
             ) -> list[int]:
                 self.fills.append(len(requests))
                 return fill(slots, places, requests)  # type: ignore[operator, no-any-return]
@@ -95,6 +98,17 @@ def test_texts_do_not_depend_on_the_slots(
     together = texts(either, prompts)
     for prompt, text in list(zip(prompts, together, strict=True))[::7]:
         assert texts(either, [prompt]) == [text]  # log-probabilities too, exactly
+
+
+def test_searches_that_wait_find_the_same(either: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = DecodeOptions(max_new_tokens=NEW, num_beams=3, num_return=2, length_penalty=0.5)
+    prompts = [Prompt(i, text, "x") for i in range(IMAGES) for text in QUESTIONS]
+    alone = [either.ours.generate(either.features, [prompt], options)[0] for prompt in prompts]
+    watch = Watch(monkeypatch)
+    monkeypatch.setattr(slots, "SLOTS", 12)  # four at a time
+    assert either.ours.generate(either.features, prompts, options) == alone
+    assert sum(watch.fills) == 3 * len(prompts)
+    assert max(watch.fills) == 12
 
 
 def test_a_text_may_have_a_limit_of_its_own(either: Pair) -> None:
