@@ -1,9 +1,4 @@
-"""The decode loop: greedy and sampled text, one row a text, finished rows leave.
-
-A row's bits never depend on its neighbours: prompts of unequal length are run apart instead of
-padded, linear layers are row-stable (see ``rows``), attention is plain matrix products, and
-each sampled row draws from a generator of its own.
-"""
+"""How the next token is chosen from its scores."""
 
 from __future__ import annotations
 
@@ -15,13 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from blip2cli.model.checkpoint import Family
-from blip2cli.model.language import Prefix, prefill
 from blip2cli.options import DecodeOptions
 
 if TYPE_CHECKING:
     from transformers.generation.logits_process import LogitsProcessorList
-    from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
 
 @dataclass
@@ -68,58 +60,6 @@ def score_rules(
     return chosen
 
 
-def decode(
-    model: Blip2ForConditionalGeneration,
-    family: Family,
-    prefix: Prefix,
-    names: Sequence[str],
-    options: DecodeOptions,
-    end: Sequence[int],
-) -> list[list[Written]]:
-    """Write ``options.num_return`` texts for each of the prefix's R rows.
-
-    ``names`` seed the draws, one a row. Draws come back in the order of their seeds.
-    """
-    raw, state = prefill(model, family, prefix)
-    history = prefix.history
-    draws = options.num_return
-    texts = [Written() for _ in range(len(names) * draws)]
-    pickers = None
-    if options.sampling:
-        pickers = [_generator(options.seed, name, n) for name in names for n in range(draws)]
-    if draws > 1:
-        rows = torch.arange(len(names), device=raw.device).repeat_interleave(draws)
-        raw, history = raw[rows], history[rows]
-        state.select(rows)
-    rules = score_rules(options, end, history.shape[1], raw.device)
-    running = list(range(len(texts)))  # which text each row of the state is writing
-    for step in range(1, options.max_new_tokens + 1):
-        raw = raw.float()
-        scores = rules(history, raw)  # type: ignore[arg-type]
-        if pickers is None:
-            chosen = scores.argmax(dim=-1)
-        else:
-            chosen = draw(scores, [pickers[text] for text in running])
-        said = raw.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
-        stay = []
-        for row, (token, logprob) in enumerate(zip(chosen.tolist(), said.tolist(), strict=True)):
-            text = texts[running[row]]
-            text.tokens.append(token)
-            text.logprobs.append(logprob)
-            if token not in end:
-                stay.append(row)
-        if not stay or step == options.max_new_tokens:
-            break
-        history = torch.cat((history, chosen[:, None]), dim=1)
-        if len(stay) < len(running):
-            rows = torch.tensor(stay, device=raw.device)
-            state.select(rows)
-            history, chosen = history[rows], chosen[rows]
-            running = [running[row] for row in stay]
-        raw = state.step(chosen)
-    return [texts[i : i + draws] for i in range(0, len(texts), draws)]
-
-
 def draw(scores: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Draw one token a row from scores [R, V], row i with generator i; returns [R].
 
@@ -133,7 +73,7 @@ def draw(scores: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     return torch.searchsorted(total, point, right=True)[:, 0].clamp(max=scores.shape[-1] - 1)
 
 
-def _generator(seed: int, name: str, number: int) -> torch.Generator:
+def generator_of(seed: int, name: str, number: int) -> torch.Generator:
     """The generator of one draw, from the run's seed and the row's name alone."""
     # surrogateescape names (paths that are not UTF-8) have bytes of their own.
     key = f"{seed}\0{number}\0{name}".encode("utf-8", "surrogateescape")

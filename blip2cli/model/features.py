@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one batch is itself and no other: readers are kept by it
 class ImageFeatures:
     """What the vision side makes of one batch of B images, on the model's device."""
 

@@ -22,6 +22,7 @@ class Prompt:
     image: int  # row in the features
     text: str | None  # None: a caption without prompt
     name: str  # the image's name (and question id): sampling draws from a seed of it
+    max_new_tokens: int | None = None  # a limit of this text's own, below the options'
 
 
 def question_prompt(template: str, question: str, family: Family, history: str = "") -> str:

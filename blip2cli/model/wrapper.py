@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from blip2cli.errors import OptionError
 from blip2cli.images.preprocess import PixelSpec, normalize
-from blip2cli.model.beam import beam_search
+from blip2cli.model.beam import search
 from blip2cli.model.checkpoint import Family
-from blip2cli.model.decode import decode
+from blip2cli.model.decode import Written, generator_of, score_rules
 from blip2cli.model.dtype import place
 from blip2cli.model.features import ImageFeatures, compute_features
-from blip2cli.model.language import build_prefix, read_texts
+from blip2cli.model.language import read_texts
 from blip2cli.model.limits import check_decoding, check_room, check_writes
 from blip2cli.model.load import end_tokens, load_model
+from blip2cli.model.opt import OptReader
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.quiet import hushed
 from blip2cli.model.resolve import resolve
 from blip2cli.model.retrieval import Retrieval
 from blip2cli.model.scoring import Asked, Likelihood, score
+from blip2cli.model.slots import Reader, Request, Rules, write
+from blip2cli.model.t5 import T5Reader
 from blip2cli.model.text import TextCodec, encode_choice, equally_long, load_codec, split_gap
 from blip2cli.options import DecodeOptions, ModelOptions
 
@@ -66,6 +70,7 @@ class Blip2:
         self.codec = codec
         self.retrieval = Retrieval(model, codec) if family == "itm" else None
         self._end = end_tokens(model) if self.writes else ()
+        self._readers: WeakKeyDictionary[ImageFeatures, Reader] = WeakKeyDictionary()
 
     @classmethod
     def load(cls, options: ModelOptions) -> Blip2:
@@ -154,35 +159,10 @@ class Blip2:
         check_decoding(options)
         check_writes(self.name, self.family)
         ids = [self.codec.encode(prompt.text) for prompt in prompts]
-        groups: dict[int, list[int]] = defaultdict(list)  # prompts of equal length run together
-        for number, prompt in enumerate(ids):
-            groups[len(prompt)].append(number)
-            self._check_room(prompts[number], len(prompt), options.max_new_tokens)
-        results: list[list[Generated]] = [[] for _ in prompts]
+        for prompt, asked in zip(prompts, ids, strict=True):
+            self._check_room(prompt, len(asked), options.max_new_tokens)
         with hushed():
-            for members in groups.values():
-                for number, texts in zip(
-                    members, self._group(features, prompts, ids, members, options), strict=True
-                ):
-                    results[number] = texts
-        return results
-
-    def _group(
-        self,
-        features: ImageFeatures,
-        prompts: Sequence[Prompt],
-        ids: Sequence[tuple[int, ...]],
-        members: Sequence[int],
-        options: DecodeOptions,
-    ) -> list[list[Generated]]:
-        rows = torch.tensor([prompts[n].image for n in members], device=self.device)
-        asked = torch.tensor([ids[n] for n in members], device=self.device)
-        prefix = build_prefix(self.model, self.family, features.language_inputs[rows], asked)
-        if options.num_beams > 1:
-            written = beam_search(self.model, self.family, prefix, options, self._end)
-        else:
-            names = [prompts[n].name for n in members]
-            written = decode(self.model, self.family, prefix, names, options, self._end)
+            written = self._write(features, prompts, ids, options)
         found = [
             [Generated(self.codec.decode(w.tokens), tuple(w.tokens), w.logprob) for w in texts]
             for texts in written
@@ -219,7 +199,7 @@ class Blip2:
         if not asked:
             return []
         with hushed():
-            return score(self.model, self.family, features.language_inputs, asked, self._end)
+            return score(self._reader(features), asked, self._end)
 
     def encode_choices(self, choices: Sequence[str], gap: str = " ") -> tuple[tuple[int, ...], ...]:
         """Token ids of each choice; raises OptionError when two have the same, or one has none."""
@@ -248,6 +228,55 @@ class Blip2:
         positions: int = self.model.language_model.config.max_position_embeddings
         queries: int = self.model.config.num_query_tokens
         return positions - queries
+
+    def _write(
+        self,
+        features: ImageFeatures,
+        prompts: Sequence[Prompt],
+        ids: Sequence[tuple[int, ...]],
+        options: DecodeOptions,
+    ) -> list[list[Written]]:
+        """``options.num_return`` texts for each prompt; draws in the order of their seeds."""
+        reader, rules = self._reader(features), self._rules(options)
+        most = options.max_new_tokens
+        requests = [
+            Request(prompt.image, asked, min(most, prompt.max_new_tokens or most), most)
+            for prompt, asked in zip(prompts, ids, strict=True)
+        ]
+        if options.num_beams > 1:
+            return search(reader, requests, self._end, rules, options)
+        if options.sampling:
+            requests = [
+                replace(request, generator=generator_of(options.seed, prompt.name, n))
+                for request, prompt in zip(requests, prompts, strict=True)
+                for n in range(options.num_return)
+            ]
+        texts = iter(write(reader, requests, self._end, rules))
+        return [[next(texts) for _ in range(options.num_return)] for _ in prompts]
+
+    def _rules(self, options: DecodeOptions) -> Rules | None:
+        """None where the raw scores decide."""
+
+        @functools.cache
+        def rules(before: int) -> Any:
+            return score_rules(options, self._end, before, self.device)
+
+        return rules if rules(0) else None
+
+    def _reader(self, features: ImageFeatures) -> Reader:
+        """The language model with these images, and with what it has read of them already."""
+        if features not in self._readers:
+            self._readers[features] = self._new_reader(features)
+        return self._readers[features]
+
+    def _new_reader(self, features: ImageFeatures) -> Reader:
+        language = self.model.language_model
+        if self.family == "t5":
+            return T5Reader(language, features.language_inputs)
+        placeholder = self.model.config.image_token_index
+        if placeholder is None:  # an id outside the vocabulary, which no rule touches
+            placeholder = language.config.vocab_size
+        return OptReader(language, features.language_inputs, placeholder)
 
     def _check_room(self, prompt: Prompt, length: int, new_tokens: int) -> None:
         """Refuse what would run past the language model's last position."""

@@ -131,23 +131,6 @@ def test_vision_side_runs_once_however_many_prompts_follow(
     assert len(opt.ours.generate(features, prompts, DecodeOptions(max_new_tokens=4))) == 4
 
 
-def test_finished_rows_leave_the_batch(opt: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
-    forward = opt.ours.model.language_model.forward
-
-    def watch(*args: Any, **kwargs: Any) -> Any:
-        sizes.append(kwargs.get("input_ids") if "input_ids" in kwargs else None)
-        return forward(*args, **kwargs)
-
-    monkeypatch.setattr(opt.ours.model.language_model, "forward", watch)
-    prompts = [Prompt(i, None, f"{i}") for i in range(IMAGES)]
-    got = opt.ours.generate(opt.features, prompts, DecodeOptions(max_new_tokens=NEW))
-    lengths = [len(texts[0].tokens) for texts in got]
-    rows = [ids.shape[0] for ids in sizes if ids is not None]
-    # Step n is run by the rows whose text has more than n tokens, and by no others.
-    assert rows == [sum(length > n for length in lengths) for n in range(1, max(lengths))]
-
-
 SAMPLED = DecodeOptions(max_new_tokens=6, temperature=1.5, top_k=50, top_p=0.95, num_return=3)
 
 

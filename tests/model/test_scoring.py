@@ -13,6 +13,7 @@ from blip2cli.errors import OptionError
 from blip2cli.model import scoring
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.scoring import Likelihood
+from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
 
 # Of unequal length, one the beginning of another, one of a single token.
@@ -148,20 +149,18 @@ def test_every_way_to_end_counts(opt: Pair, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_image_is_read_once_for_all_its_prompts(opt: Pair) -> None:
-    read: list[tuple[int, int]] = []
-
-    def watch(module: object, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
-        embeds = keywords.get("inputs_embeds")
-        if isinstance(embeds, torch.Tensor):
-            read.append((embeds.shape[0], embeds.shape[1]))
-
-    handle = opt.ours.model.language_model.model.register_forward_pre_hook(watch, with_kwargs=True)
+    read: list[tuple[int, ...]] = []
+    layer = opt.ours.model.language_model.model.decoder.layers[0]
+    handle = layer.fc1.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].shape[:2]))
+    features = opt.ours.features(opt.pixels)
+    prompts = asked([2, 5, 9], TEXTS)
     try:
-        prompts = asked([2, 5, 9], TEXTS)
-        opt.ours.score(opt.features, prompts, [CHOICES] * len(prompts))
+        opt.ours.score(features, prompts, [CHOICES] * len(prompts))
+        opt.ours.generate(features, prompts, DecodeOptions(max_new_tokens=3))
     finally:
         handle.remove()
-    assert read == [(3, opt.ours.model.config.num_query_tokens)]
+    assert read.count((IMAGES, opt.ours.model.config.num_query_tokens)) == 1
+    assert len(read) > 4
 
 
 def test_choices_the_tokenizer_cannot_tell_apart_are_refused(t5: Pair) -> None:

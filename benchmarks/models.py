@@ -1,0 +1,152 @@
+"""The models of the race: ``tiny`` as it is shipped, ``mid`` and ``full`` with random weights.
+
+``mid`` has width 512 and 12 layers in each part, with OPT or with T5. ``full`` has the shapes of
+Salesforce/blip2-opt-2.7b (its published config.json says only what differs from the defaults),
+3.7 billion weights in bfloat16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import Blip2Config, Blip2ForConditionalGeneration
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+from blip2cli.model.embedded import embedded_path
+from blip2cli.tiny.build import build_tokenizer
+
+NAMES = ("tiny", "mid-opt", "mid-t5", "full")
+SHARD = 2 << 30  # bytes
+_WIDE = {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8}
+_OPT = {
+    "model_type": "opt",
+    "hidden_size": 512,
+    "word_embed_proj_dim": 512,
+    "ffn_dim": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "vocab_size": 50304,
+    "dropout": 0.0,
+}
+_T5 = {
+    "model_type": "t5",
+    "d_model": 512,
+    "d_kv": 64,
+    "d_ff": 2048,
+    "num_layers": 12,
+    "num_decoder_layers": 12,
+    "num_heads": 8,
+    "vocab_size": 32128,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+    "decoder_start_token_id": 0,
+}
+_FULL_OPT = {
+    "model_type": "opt",
+    "hidden_size": 2560,
+    "word_embed_proj_dim": 2560,
+    "ffn_dim": 10240,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 50304,
+    "prefix": "</s>",
+}
+
+
+def build(name: str, folder: Path) -> Path:
+    """The directory of the model ``name``; a random one is written below ``folder`` once."""
+    if name == "tiny":
+        return embedded_path("tiny")
+    path = folder / name
+    if not (path / "done").exists():
+        path.mkdir(parents=True, exist_ok=True)
+        _write(_config(name), path, torch.bfloat16 if name == "full" else torch.float32)
+        (path / "done").touch()
+    return path
+
+
+def _config(name: str) -> Blip2Config:
+    tokenizer = build_tokenizer()
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": None,  # texts end at their given length
+    }
+    text = {"mid-opt": _OPT, "mid-t5": _T5, "full": _FULL_OPT}[name]
+    parts: dict[str, Any] = {}
+    if name != "full":
+        parts = {
+            "vision_config": _WIDE | {"intermediate_size": 2048, "image_size": 224},
+            "qformer_config": _WIDE | {"intermediate_size": 2048, "encoder_hidden_size": 512},
+        }
+    return Blip2Config(
+        text_config=text | ids,
+        num_query_tokens=32,
+        image_text_hidden_size=256,
+        image_token_index=len(tokenizer),
+        **parts,
+    )
+
+
+def _write(config: Blip2Config, path: Path, dtype: torch.dtype) -> None:
+    """Write random weights shard by shard, so that a large model never stands in memory whole."""
+    tokenizer = build_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.save_pretrained(path)
+    size = config.vision_config.image_size
+    BlipImageProcessorPil(size={"height": size, "width": size}).save_pretrained(path)
+    config.dtype = dtype
+    config.architectures = ["Blip2ForConditionalGeneration"]
+    config.save_pretrained(path)
+    with torch.device("meta"):
+        model = Blip2ForConditionalGeneration(config)
+    tied = set(model.all_tied_weights_keys)
+    generator = torch.Generator().manual_seed(0)
+    shard: dict[str, torch.Tensor] = {}
+    names: dict[str, str] = {}
+    count = filled = 0
+
+    def flush() -> None:
+        nonlocal count, filled
+        file = f"model-{count:05d}.safetensors"
+        save_file(shard, path / file, metadata={"format": "pt"})
+        names.update(dict.fromkeys(shard, file))
+        shard.clear()
+        count, filled = count + 1, 0
+
+    for name, weight in model.state_dict().items():
+        if name in tied:
+            continue
+        shard[name] = _random(name, weight.shape, dtype, generator)
+        filled += shard[name].nbytes
+        if filled > SHARD:
+            flush()
+    flush()
+    index = {"metadata": {}, "weight_map": names}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+def _random(
+    name: str, shape: torch.Size, dtype: torch.dtype, generator: torch.Generator
+) -> torch.Tensor:
+    """Weights that keep a text's choice of words apart: unlike images give unlike texts."""
+    values = torch.empty(shape, dtype=dtype)
+    if len(shape) < 2:
+        near = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
+        return values.normal_(near, 0.02, generator=generator)
+    fan_in = values[0].numel()
+    spread = 1.0 if "embed" in name or "query" in name or "shared" in name else fan_in**-0.5
+    return values.normal_(0, spread, generator=generator)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Write a model of the race.")
+    parser.add_argument("name", choices=NAMES[1:])
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    print(build(options.name, options.folder))

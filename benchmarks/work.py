@@ -1,0 +1,83 @@
+"""What is raced: images, what is asked of each, and how long each text is to be.
+
+With random weights no text ends by itself, so every text has a length of its own, drawn from the
+lengths of COCO's captions and the same for every peer.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+QUESTIONS = (
+    "what is in the picture?",
+    "how many are there?",
+    "what colour is it?",
+    "where is it?",
+    "is there a dog?",
+)
+CHOICES = ("yes", "no", "two of them")
+
+# Tokens of a COCO caption and how often it has so many, of 100 (mean 11, 6 to 20 as in the
+# annotations of 2014; Chen et al., "Microsoft COCO Captions", arXiv 1504.00325).
+LENGTHS = {7: 3, 8: 11, 9: 16, 10: 19, 11: 16, 12: 12, 13: 8, 14: 5, 15: 4, 16: 2, 18: 2, 20: 2}
+
+
+@dataclass(frozen=True)
+class Work:
+    """One race. Token ids come back as [image][prompt][token]."""
+
+    name: str
+    files: tuple[str, ...]
+    prompts: tuple[str | None, ...]  # asked of every image; None: a caption without a prompt
+    lengths: tuple[tuple[int, ...], ...] | None = None  # [image][prompt] tokens; None: by the model
+    max_new_tokens: int = 20
+    num_beams: int = 1
+    choices: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for another process."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Work:
+        """What ``as_json`` gave."""
+        lengths = values["lengths"]
+        return cls(
+            **values
+            | {
+                "files": tuple(values["files"]),
+                "prompts": tuple(values["prompts"]),
+                "choices": tuple(values["choices"]),
+                "lengths": lengths and tuple(tuple(row) for row in lengths),
+            }
+        )
+
+
+def draw_lengths(images: int, prompts: int, seed: int = 0) -> tuple[tuple[int, ...], ...]:
+    """How many tokens each text has."""
+    rng = random.Random(seed)
+    tokens, weights = list(LENGTHS), list(LENGTHS.values())
+    return tuple(tuple(rng.choices(tokens, weights, k=prompts)) for _ in range(images))
+
+
+def draw_images(folder: Path, count: int, size: tuple[int, int] = (320, 240)) -> list[str]:
+    """JPEGs of soft random colours, as slow to decode as photographs of their size are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(count):
+        path = folder / f"{number:06d}.jpg"
+        if not path.exists():
+            rng = np.random.default_rng(number)
+            small = rng.integers(0, 256, (size[1] // 16, size[0] // 16, 3), np.uint8)
+            large = Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+            noise = rng.integers(-12, 13, (size[1], size[0], 1))
+            pixels = np.clip(np.asarray(large).astype(np.int16) + noise, 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(path, quality=90)
+        paths.append(str(path))
+    return paths

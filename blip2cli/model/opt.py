@@ -1,0 +1,264 @@
+"""OPT as BLIP-2 reads with it: [image features][prompt], then one token a step.
+
+The arithmetic is that of transformers' ``OPTForCausalLM`` with eager attention
+(``modeling_opt.py``), module by module; the schedule is our own. The keys and values of an image
+are computed once and serve all its prompts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blip2cli.model.slots import Request, Shape, round_up
+
+# Lengths are rounded up to multiples of these, so that texts of almost one length share slots. It
+# also keeps the bits: where a row's scores begin at an odd place in memory, small products (heads
+# of 16, up to 11 positions) are computed in another order than where they begin at an even one.
+PROMPT_STEP = 4
+CAPACITY_STEP = 16
+
+
+# Keys and values of some rows by layer, each [R, heads, positions, head size].
+Layers = list[tuple[Tensor, Tensor]]
+
+
+class OptReader:
+    """OPT with the images of one batch, [B, Q, D] as the language model reads them.
+
+    ``placeholder`` is the id that stands for an image position in the history.
+    """
+
+    def __init__(self, language: Any, images: Tensor, placeholder: int) -> None:
+        self.decoder = language.model.decoder
+        self.images = images.to(self.decoder.embed_tokens.weight.dtype)
+        self.placeholder = placeholder
+        self.head = language.lm_head
+        self._prefix: Layers | None = None
+
+    def shape(self, request: Request) -> Shape:
+        """The last id of the prompt is read by the first step."""
+        prompt = round_up(len(request.prompt) - 1, PROMPT_STEP)
+        return Shape(prompt, round_up(self.images.shape[1] + prompt + request.room, CAPACITY_STEP))
+
+    def history(self, request: Request) -> tuple[int, ...]:
+        """transformers counts the image placeholders and the prompt."""
+        return (self.placeholder,) * self.images.shape[1] + request.prompt
+
+    def open(self, shape: Shape, slots: int) -> OptSlots:
+        """Empty slots."""
+        return OptSlots(self, shape, slots)
+
+    @property
+    def prefix(self) -> Layers:
+        """Keys and values of the images, computed when they are first needed."""
+        if self._prefix is None:
+            positions = torch.arange(self.images.shape[1], device=self.images.device)
+            hidden = self.place(self.images, positions)
+            kept: Layers = []
+            self.run(hidden, positions <= positions[:, None], kept=kept)
+            self._prefix = kept
+        return self._prefix
+
+    def read(self, images: Tensor, ids: Tensor) -> Layers:
+        """Keys and values of prompt ids [U, T], each behind its image, by layer.
+
+        What only fills up a prompt comes last, so no real id sees it.
+        """
+        queries = self.images.shape[1]
+        own = torch.arange(ids.shape[1], device=ids.device)
+        seen = torch.cat((own.new_ones(len(own), queries) > 0, own <= own[:, None]), dim=1)
+        before = ((key[images], value[images]) for key, value in self.prefix)
+        kept: Layers = []
+        hidden = self.place(self.decoder.embed_tokens(ids), queries + own)
+        self.run(hidden, seen, before, kept)
+        return kept
+
+    def follow(
+        self, pairs: Sequence[tuple[int, tuple[int, ...]]], which: Tensor, tokens: Tensor
+    ) -> Tensor:
+        """Raw scores [N, T + 1, V] after the prompt and after each of tokens [N, T].
+
+        ``pairs`` are images with prompts of one length; ``which`` [N] says whose continuation
+        each row is.
+        """
+        device, queries = self.images.device, self.images.shape[1]
+        images = torch.tensor([image for image, _ in pairs], device=device)
+        prompts = torch.tensor([prompt for _, prompt in pairs], device=device)
+        asked = prompts.shape[1]
+        read = (asked - 1) // PROMPT_STEP * PROMPT_STEP  # the rest is run with what follows
+        rows = images[which]
+        before: Layers = [(key[rows], value[rows]) for key, value in self.prefix]
+        if read:
+            own = self.read(images, prompts[:, :read])
+            before = [
+                (torch.cat((key, k[which]), dim=2), torch.cat((value, v[which]), dim=2))
+                for (key, value), (k, v) in zip(before, own, strict=True)
+            ]
+        ids = torch.cat((prompts[which, read:], tokens), dim=1)
+        ids = torch.nn.functional.pad(ids, (0, -ids.shape[1] % PROMPT_STEP))
+        place = torch.arange(ids.shape[1], device=device)
+        there = place.new_ones(len(place), queries + read) > 0
+        seen = torch.cat((there, place <= place[:, None]), dim=1)
+        hidden = self.place(self.decoder.embed_tokens(ids), queries + read + place)
+        hidden = self.run(hidden, seen, before)
+        first = asked - 1 - read
+        return self.scores(hidden[:, first : first + 1 + tokens.shape[1]])
+
+    def run(
+        self,
+        hidden: Tensor,
+        seen: Tensor,
+        before: Iterable[tuple[Tensor, Tensor]] | None = None,
+        kept: Layers | None = None,
+    ) -> Tensor:
+        """Hidden states [R, T, D] through all layers.
+
+        ``before`` are the keys and values of what stands in front. With ``kept`` the keys and
+        values of each layer are put there, and the last layer does not go on: what it makes of
+        them nobody reads.
+        """
+        layers = self.decoder.layers
+        nothing = itertools.repeat(None, len(layers))
+        for number, (layer, earlier) in enumerate(zip(layers, before or nothing, strict=True)):
+            query, key, value = project(layer, hidden)
+            if kept is not None:
+                kept.append((key, value))
+                if number == len(layers) - 1:
+                    break
+            if earlier is not None:
+                key = torch.cat((earlier[0], key), dim=2)
+                value = torch.cat((earlier[1], value), dim=2)
+            hidden = finish(layer, hidden, attend(query, key, value, seen))
+        return hidden
+
+    def place(self, embeds: Tensor, positions: Tensor) -> Tensor:
+        """Add position embeddings; positions that only fill up may lie past the last one."""
+        table = self.decoder.embed_positions
+        last = table.num_embeddings - 1 - table.offset
+        if self.decoder.project_in is not None:
+            embeds = self.decoder.project_in(embeds)
+        placed: Tensor = embeds + table(None, position_ids=positions.clamp(max=last))
+        return placed
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Hidden states [S, D] of the last layer to raw scores [S, V]."""
+        if self.decoder.final_layer_norm is not None:
+            hidden = self.decoder.final_layer_norm(hidden)
+        if self.decoder.project_out is not None:
+            hidden = self.decoder.project_out(hidden)
+        scores: Tensor = self.head(hidden)
+        return scores
+
+
+class OptSlots:
+    """Keys and values of S texts, by layer: [S, heads, capacity, head size]."""
+
+    def __init__(self, reader: OptReader, shape: Shape, slots: int) -> None:
+        self.reader = reader
+        self.shape = shape
+        prefix = reader.prefix
+        self.keys = [_room(key, slots, shape.capacity) for key, _ in prefix]
+        self.values = [_room(value, slots, shape.capacity) for _, value in prefix]
+        self.used = torch.zeros(slots, dtype=torch.long, device=reader.images.device)
+        self.written = shape.capacity  # no slot was written to before this position
+
+    def fill(self, slots: Sequence[int], requests: Sequence[Request]) -> list[int]:
+        """Read the images, and all of the prompts but the last ids, which are returned."""
+        places = torch.tensor(slots, device=self.used.device)
+        images = torch.tensor([r.image for r in requests], device=self.used.device)
+        queries = self.reader.images.shape[1]
+        for number, (key, value) in enumerate(self.reader.prefix):
+            self.keys[number][places, :, :queries] = key[images]
+            self.values[number][places, :, :queries] = value[images]
+        if self.shape.read:
+            self._read(places, requests)
+        read = [queries + len(request.prompt) - 1 for request in requests]
+        self.used[places] = torch.tensor(read, device=self.used.device)
+        self.written = min(self.written, *read)
+        return [request.prompt[-1] for request in requests]
+
+    def _read(self, places: Tensor, requests: Sequence[Request]) -> None:
+        """Run the prompts, each only once, behind their images' keys and values."""
+        pairs = [(request.image, request.prompt) for request in requests]
+        once = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+        which = torch.tensor([once[pair] for pair in pairs], device=places.device)
+        rows = torch.tensor([image for image, _ in once], device=places.device)
+        length, queries = self.shape.read, self.reader.images.shape[1]
+        filled = [(*prompt[:-1], *(0,) * (length + 1 - len(prompt))) for _, prompt in once]
+        own = slice(queries, queries + length)
+        for number, (key, value) in enumerate(
+            self.reader.read(rows, torch.tensor(filled, device=places.device))
+        ):
+            self.keys[number][places, :, own] = key[which]
+            self.values[number][places, :, own] = value[which]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token a slot, [S]; return the next token's raw scores, [S, V]."""
+        decoder = self.reader.decoder
+        used = self.used
+        slots = torch.arange(len(used), device=used.device)
+        seen = torch.arange(self.shape.capacity, device=used.device) <= used[:, None]
+        hidden = self.reader.place(decoder.embed_tokens(tokens.to(used.device)), used)[:, None]
+        for layer, keys, values in zip(decoder.layers, self.keys, self.values, strict=True):
+            query, key, value = project(layer, hidden)
+            keys[slots, :, used] = key[:, :, 0]
+            values[slots, :, used] = value[:, :, 0]
+            hidden = finish(layer, hidden, attend(query, keys, values, seen[:, None, None]))
+        # A slot without a text goes on as well; it must not run out of its room.
+        self.used = (used + 1).clamp(max=self.shape.capacity - 1)
+        return self.reader.scores(hidden[:, 0])
+
+    def move(self, into: Sequence[int], origin: Sequence[int]) -> None:
+        """Copy what was written since filling from slots to others, all at once."""
+        since = slice(self.written, int(self.used[into].max()))
+        for kept in (*self.keys, *self.values):
+            kept[into, :, since] = kept[origin, :, since]
+
+    def keep(self, slots: Tensor) -> None:
+        """Keep only these slots, in this order."""
+        slots = slots.to(self.used.device)
+        self.keys = [key[slots] for key in self.keys]
+        self.values = [value[slots] for value in self.values]
+        self.used = self.used[slots]
+
+
+def project(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query (scaled), key and value of hidden states [R, T, D]: each [R, heads, T, head size].
+
+    Side by side in memory: rows that lie apart are multiplied by other kernels than a single one
+    (measured for up to 11 positions), and a row would depend on whether it is alone.
+    """
+    attention = layer.self_attn
+    if layer.do_layer_norm_before:
+        hidden = layer.self_attn_layer_norm(hidden)
+    apart = (*hidden.shape[:2], attention.num_heads, attention.head_dim)
+    query = (attention.q_proj(hidden) * attention.scaling).view(apart).transpose(1, 2)
+    key = attention.k_proj(hidden).view(apart).transpose(1, 2)
+    value = attention.v_proj(hidden).view(apart).transpose(1, 2)
+    return query.contiguous(), key.contiguous(), value.contiguous()
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
+    """Attention by plain matrix products over the positions that are ``seen`` (broadcast)."""
+    scores = (query @ key.transpose(-1, -2)).masked_fill(~seen, -torch.inf)
+    shares = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    return (shares @ value).transpose(1, 2).flatten(2)
+
+
+def finish(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
+    """The rest of a layer, after its attention."""
+    hidden = hidden + layer.self_attn.out_proj(attended)
+    if not layer.do_layer_norm_before:
+        hidden = layer.self_attn_layer_norm(hidden)
+    inner = layer.final_layer_norm(hidden) if layer.do_layer_norm_before else hidden
+    hidden = hidden + layer.fc2(layer.activation_fn(layer.fc1(inner)))
+    return hidden if layer.do_layer_norm_before else layer.final_layer_norm(hidden)
+
+
+def _room(like: Tensor, slots: int, capacity: int) -> Tensor:
+    return like.new_zeros(slots, like.shape[1], capacity, like.shape[3])

@@ -1,0 +1,202 @@
+"""T5 as BLIP-2 reads with it: the encoder reads [image features][prompt], the decoder writes.
+
+The arithmetic is that of transformers' ``T5ForConditionalGeneration`` with eager attention
+(``modeling_t5.py``), module by module; the schedule is our own. The encoder sees in both
+directions, so nothing but the image's features can be shared by the prompts of an image; prompts
+are never padded, because that would move T5's relative positions.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blip2cli.model.slots import Request, Shape, round_up
+
+CAPACITY_STEP = 16
+LENGTH_STEP = 4
+
+
+class T5Reader:
+    """T5 with the images of one batch, [B, Q, D] as its encoder reads them."""
+
+    def __init__(self, language: Any, images: Tensor) -> None:
+        self.language = language
+        self.images = images
+        start = language.generation_config.decoder_start_token_id
+        if start is None:
+            start = language.config.pad_token_id or 0  # T5 starts from its padding
+        self.start = int(start)
+
+    def shape(self, request: Request) -> Shape:
+        """Rounded up, so that texts of almost one length share slots."""
+        read = self.images.shape[1] + len(request.prompt)
+        return Shape(round_up(read, CAPACITY_STEP), round_up(request.room, CAPACITY_STEP))
+
+    def history(self, request: Request) -> tuple[int, ...]:
+        """transformers counts the decoder's start token alone."""
+        return (self.start,)
+
+    def open(self, shape: Shape, slots: int) -> T5Slots:
+        """Empty slots."""
+        return T5Slots(self, shape, slots)
+
+    def encode(self, pairs: Sequence[tuple[int, tuple[int, ...]]]) -> list[Tensor]:
+        """Encoder states [Q + T, D] of images with prompts, those of equal length together."""
+        lengths: dict[int, list[int]] = defaultdict(list)
+        for number, (_, prompt) in enumerate(pairs):
+            lengths[len(prompt)].append(number)
+        found: list[Tensor] = [self.images] * len(pairs)
+        for members in lengths.values():
+            rows = [pairs[number][0] for number in members]
+            ids = torch.tensor([pairs[n][1] for n in members], device=self.images.device)
+            embedded = self.language.get_input_embeddings()(ids)
+            embeds = torch.cat((self.images[rows].to(embedded.dtype), embedded), dim=1)
+            states = self.language.encoder(inputs_embeds=embeds).last_hidden_state
+            for number, state in zip(members, states, strict=True):
+                found[number] = state
+        return found
+
+    def follow(
+        self, pairs: Sequence[tuple[int, tuple[int, ...]]], which: Tensor, tokens: Tensor
+    ) -> Tensor:
+        """Raw scores [N, T + 1, V] before the first and after each of tokens [N, T].
+
+        ``pairs`` are images with prompts of one length; ``which`` [N] says whose continuation
+        each row is.
+        """
+        states = torch.stack(self.encode(pairs))[which]
+        start = tokens.new_full((len(tokens), 1), self.start)
+        ids = torch.cat((start, tokens), dim=1)
+        # Two measures for equal bits. The keys of a single row lie apart in memory, those of
+        # several side by side, and where a row's scores begin depends on the length: of few
+        # positions such products are computed in unlike orders.
+        ids = torch.nn.functional.pad(ids, (0, -ids.shape[1] % LENGTH_STEP))
+        alone = len(ids) == 1
+        written = self.language.decoder(
+            input_ids=ids.repeat(2, 1) if alone else ids,
+            encoder_hidden_states=states.repeat(2, 1, 1) if alone else states,
+            use_cache=False,
+        ).last_hidden_state
+        return self.scores(written[: len(ids), : 1 + tokens.shape[1]])
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Hidden states of the last layer to raw scores over the vocabulary."""
+        if self.language.config.scale_decoder_outputs:
+            hidden = hidden * (self.language.model_dim**-0.5)
+        scores: Tensor = self.language.lm_head(hidden)
+        return scores
+
+
+class T5Slots:
+    """Keys and values of S texts by layer, [S, heads, positions, head size]: the decoder's own,
+    and those of what its encoder read."""
+
+    def __init__(self, reader: T5Reader, shape: Shape, slots: int) -> None:
+        self.reader = reader
+        self.shape = shape
+        language = reader.language
+        self.decoder = language.decoder
+        config, device = language.config, reader.images.device
+        attention = self.decoder.block[0].layer[0].SelfAttention
+
+        def room(positions: int) -> list[Tensor]:
+            size = (slots, config.num_heads, positions, config.d_kv)
+            kind = attention.k.weight.dtype
+            return [torch.zeros(size, dtype=kind, device=device) for _ in self.decoder.block]
+
+        self.keys, self.values = room(shape.capacity), room(shape.capacity)
+        self.read_keys, self.read_values = room(shape.read), room(shape.read)
+        self.read = torch.ones(slots, dtype=torch.long, device=device)
+        self.used = torch.zeros(slots, dtype=torch.long, device=device)
+        # [heads, position, position seen]
+        self.bias = attention.compute_bias(shape.capacity, shape.capacity, device=device)[0]
+
+    def fill(self, slots: Sequence[int], requests: Sequence[Request]) -> list[int]:
+        """Encode images and prompts, each pair once; texts begin with the start token."""
+        pairs = [(request.image, request.prompt) for request in requests]
+        once = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+        states = self.reader.encode(list(once))
+        places: dict[int, list[int]] = defaultdict(list)
+        for slot, pair in zip(slots, pairs, strict=True):
+            places[once[pair]].append(slot)
+        lengths: dict[int, list[int]] = defaultdict(list)
+        for number, state in enumerate(states):
+            lengths[len(state)].append(number)
+        for length, members in lengths.items():
+            joined = torch.stack([states[number] for number in members])
+            into = [slot for number in members for slot in places[number]]
+            origin = [i for i, number in enumerate(members) for _ in places[number]]
+            for number, block in enumerate(self.decoder.block):
+                attention = block.layer[1].EncDecAttention
+                for projection, kept in (
+                    (attention.k, self.read_keys),
+                    (attention.v, self.read_values),
+                ):
+                    kept[number][into, :, :length] = _heads(projection(joined), attention)[origin]
+            self.read[into] = length
+            self.used[into] = 0
+        return [self.reader.start] * len(slots)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token a slot, [S]; return the next token's raw scores, [S, V]."""
+        used = self.used
+        slots = torch.arange(len(used), device=used.device)
+        seen = torch.arange(self.shape.capacity, device=used.device) <= used[:, None]
+        seen = seen[:, None, None]
+        there = torch.arange(self.shape.read, device=used.device) < self.read[:, None]
+        there = there[:, None, None]
+        bias = self.bias[:, used].transpose(0, 1)[:, :, None]  # [S, heads, 1, capacity]
+        hidden: Tensor = self.decoder.embed_tokens(tokens.to(used.device))[:, None]
+        for number, block in enumerate(self.decoder.block):
+            own, crossing, forward = block.layer
+            normed = own.layer_norm(hidden)
+            attention = own.SelfAttention
+            keys, values = self.keys[number], self.values[number]
+            keys[slots, :, used] = _heads(attention.k(normed), attention)[:, :, 0]
+            values[slots, :, used] = _heads(attention.v(normed), attention)[:, :, 0]
+            query = _heads(attention.q(normed), attention)
+            hidden = hidden + attention.o(_attend(query, keys, values, seen, bias))
+            attention = crossing.EncDecAttention
+            query = _heads(attention.q(crossing.layer_norm(hidden)), attention)
+            attended = _attend(query, self.read_keys[number], self.read_values[number], there)
+            hidden = forward(hidden + attention.o(attended))
+        # A slot without a text goes on as well; it must not run out of its room.
+        self.used = (used + 1).clamp(max=self.shape.capacity - 1)
+        return self.reader.scores(self.decoder.final_layer_norm(hidden[:, 0]))
+
+    def move(self, into: Sequence[int], origin: Sequence[int]) -> None:
+        """Copy what was written since filling from slots to others, all at once."""
+        since = slice(int(self.used[into].max()))
+        for kept in (*self.keys, *self.values):
+            kept[into, :, since] = kept[origin, :, since]
+
+    def keep(self, slots: Tensor) -> None:
+        """Keep only these slots, in this order."""
+        slots = slots.to(self.used.device)
+        for kept in (self.keys, self.values, self.read_keys, self.read_values):
+            kept[:] = [each[slots] for each in kept]
+        self.read, self.used = self.read[slots], self.used[slots]
+
+
+def _heads(states: Tensor, attention: Any) -> Tensor:
+    """[R, T, heads × size] to [R, heads, T, size]."""
+    size = (attention.n_heads, attention.key_value_proj_dim)
+    apart: Tensor = states.unflatten(2, size).transpose(1, 2)
+    return apart
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, seen: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """T5's attention, which does not scale, by plain matrix products."""
+    scores = query @ key.transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias
+    shares = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
+    attended: Tensor = (shares @ value).transpose(1, 2).flatten(2)
+    return attended
