@@ -21,12 +21,12 @@ _TOO_LARGE = math.sqrt(torch.finfo(torch.float32).max)
 _HALF = torch.finfo(torch.float16).max
 # Smallest change, relative to the size of what changes, that is taken for an effect of the
 # picture rather than of rounding.
-_NO_CHANGE = 1e-5
+NO_CHANGE = 1e-5
 NEW_TOKENS = 8
 QUESTION = "what is in the picture?"
 # Largest error of the first token's scores against transformers', relative to their spread. Only
 # the order of additions differs: the attention of the language model and the row counts.
-_NEAR = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+NEAR = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
 def activations(patient: Patient) -> Outcome:
@@ -50,25 +50,26 @@ def activations(patient: Patient) -> Outcome:
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
     """A place on the image's way, and what to do when pictures have become alike there."""
 
     name: str
     mend: str
+    values: Tensor  # [N, …]: a row a picture
 
 
 def image_used(patient: Patient) -> Outcome:
     """Other pictures give other scores."""
     seen = patient.observation
-    change = _change(seen.scores - seen.scores.mean(dim=-1, keepdim=True))
-    if change > _NO_CHANGE:
-        return ok(f"scores of the first token change by {_percent(change)} from picture to picture")
-    for stage, values in _way(seen.features):
-        if _change(values) <= _NO_CHANGE:
-            return fail(
-                f"the model says the same whatever the picture: behind {stage.name} all are alike",
-                stage.mend,
-            )
+    moved = change(seen.scores - seen.scores.mean(dim=-1, keepdim=True))
+    if moved > NO_CHANGE:
+        return ok(f"scores of the first token change by {percent(moved)} from picture to picture")
+    stage = same_everywhere(way(seen.features))
+    if stage is not None:
+        return fail(
+            f"the model says the same whatever the picture: behind {stage.name} all are alike",
+            stage.mend,
+        )
     return fail(
         "the model says the same whatever the picture, although the language model is told them "
         "apart",
@@ -76,27 +77,30 @@ def image_used(patient: Patient) -> Outcome:
     )
 
 
-def _way(features: ImageFeatures) -> list[tuple[_Stage, Tensor]]:
+def way(features: ImageFeatures) -> list[Stage]:
+    """The image's way to the language model, or to the heads of a retrieval model."""
     other = "they are not those of a trained model: fetch it again, or save it again from training."
-    return [
-        (
-            _Stage("the vision encoder", f"look at the weights of vision_model; {other}"),
-            features.image_embeds,
-        ),
-        (
-            _Stage("the Q-Former", f"look at the weights of qformer and query_tokens; {other}"),
-            features.query_output,
-        ),
-        (
-            _Stage(
-                "the language projection", f"look at the weights of language_projection; {other}"
-            ),
-            features.language_inputs,
-        ),
+
+    def stage(name: str, weights: str, values: Tensor) -> Stage:
+        return Stage(name, f"look at the weights of {weights}; {other}", values)
+
+    stages = [
+        stage("the vision encoder", "vision_model", features.image_embeds),
+        stage("the Q-Former", "qformer and query_tokens", features.query_output),
     ]
+    if features.language_inputs.shape[-1]:
+        stages.append(
+            stage("the language projection", "language_projection", features.language_inputs)
+        )
+    return stages
 
 
-def _change(values: Tensor) -> float:
+def same_everywhere(stages: list[Stage]) -> Stage | None:
+    """The first place where pictures are alike, or None."""
+    return next((stage for stage in stages if change(stage.values) <= NO_CHANGE), None)
+
+
+def change(values: Tensor) -> float:
     """How much rows [N, …] differ from the first, relative to its length."""
     rows = values.float().flatten(1)
     scale = rows.norm(dim=1).max()
@@ -123,9 +127,9 @@ def transformers_agrees(patient: Patient) -> Outcome:
         )
         if prompt.text is None:
             worst = _error(scores[prompt.image], first)
-            if worst > _NEAR[model.dtype]:
+            if worst > NEAR[model.dtype]:
                 return fail(
-                    f"the first token's scores differ from transformers' by {_percent(worst)}",
+                    f"the first token's scores differ from transformers' by {percent(worst)}",
                     "report this model: one of the two reads it wrongly.",
                 )
         if tokens != theirs:
@@ -134,7 +138,7 @@ def transformers_agrees(patient: Patient) -> Outcome:
             if model.dtype == torch.float32:
                 return fail(found, "report this model: one of the two reads it wrongly.")
             return warn(found, "nothing: in this precision near ties fall either way.")
-    return ok(f"same tokens for a caption and an answer; scores within {_percent(worst)}")
+    return ok(f"same tokens for a caption and an answer; scores within {percent(worst)}")
 
 
 @torch.inference_mode()
@@ -142,20 +146,20 @@ def _generate(
     patient: Patient, pixels: Tensor, prompt: tuple[int, ...]
 ) -> tuple[tuple[int, ...], Tensor]:
     """transformers' greedy tokens for pixel values [1, 3, H, W], and its first raw scores [V]."""
-    model = patient.model
+    model, theirs = patient.model, patient.reference
     ids = torch.tensor([prompt], device=model.device)
-    index, queries = model.model.config.image_token_index, model.model.config.num_query_tokens
+    index, queries = theirs.config.image_token_index, theirs.config.num_query_tokens
     given: dict[str, Tensor]
     if index is None:
         # Nothing but the language model's generate can be asked: there is no image token.
-        generate, length = model.model.language_model.generate, 0
-        features = model.model.get_image_features(pixels).pooler_output
-        embedded = model.model.get_input_embeddings()(ids)
+        generate, length = theirs.language_model.generate, 0
+        features = theirs.get_image_features(pixels).pooler_output
+        embedded = theirs.get_input_embeddings()(ids)
         embeds = torch.cat((features.to(embedded.dtype), embedded), dim=1)
         mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=model.device)
         given = {"inputs_embeds": embeds, "attention_mask": mask}
     else:
-        generate = model.model.generate
+        generate = theirs.generate
         ids = torch.cat((ids.new_full((1, queries), index), ids), dim=1)
         length = ids.shape[1] if model.family == "opt" else 0
         given = {"pixel_values": pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -182,5 +186,6 @@ def _error(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).pow(2).mean().sqrt() / theirs.std().clamp_min(1e-12)).item()
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+def percent(share: float) -> str:
+    """``0.0123`` as ``1.2 %``."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"

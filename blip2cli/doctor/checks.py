@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from blip2cli.doctor import behaviour, captions, precision, settings, tokens, weights
+from blip2cli.doctor import behaviour, captions, precision, retrieval, settings, tokens, weights
 from blip2cli.doctor.patient import Patient
 from blip2cli.doctor.report import Outcome
 from blip2cli.model.checkpoint import Family
@@ -21,31 +21,46 @@ class Check:
     families: tuple[Family, ...] = ("opt", "t5")
 
 
+WRITERS: tuple[Family, ...] = ("opt", "t5")
+RETRIEVAL: tuple[Family, ...] = ("itm",)
+ALL = WRITERS + RETRIEVAL
+_SCORES = ("activations", "embedding-rows", "text-input")
+
 CHECKS = (
-    Check("files", settings.files, needs=()),
-    Check("image-size", settings.image_size),
-    Check("pixel-values", settings.pixel_values),
-    Check("vision-epsilon", settings.vision_epsilon),
-    Check("qformer-epsilon", settings.qformer_epsilon),
+    Check("files", settings.files, needs=(), families=ALL),
+    Check("image-size", settings.image_size, families=ALL),
+    Check("pixel-values", settings.pixel_values, families=ALL),
+    Check("vision-epsilon", settings.vision_epsilon, families=ALL),
+    Check("qformer-epsilon", settings.qformer_epsilon, families=ALL),
     Check("query-tokens", settings.query_tokens),
+    Check("query-tokens", retrieval.query_tokens, families=RETRIEVAL),
     Check("t5-settings", settings.t5_settings, families=("t5",)),
+    Check("text-input", retrieval.text_input, families=RETRIEVAL),
+    Check("projections", retrieval.projections, families=RETRIEVAL),
     Check("embedding-rows", tokens.embedding_rows),
+    Check("embedding-rows", retrieval.word_rows, families=RETRIEVAL),
     Check("image-token", tokens.image_token, needs=("files", "embedding-rows")),
+    Check("image-token", retrieval.image_token, families=RETRIEVAL),
     Check("padding-side", tokens.padding_side),
+    Check("padding-side", retrieval.padding_side, families=RETRIEVAL),
     Check("prompt-tokens", tokens.prompt_tokens),
+    Check("prompt-tokens", retrieval.prompt_tokens, families=RETRIEVAL),
     Check("end-token", tokens.end_token),
-    Check("load", weights.load),
-    Check("unused-weights", weights.unused_weights, needs=("load",)),
-    Check("finite-weights", weights.finite_weights, needs=("load",)),
+    Check("load", weights.load, needs=("files", "projections", "text-input"), families=ALL),
+    Check("unused-weights", weights.unused_weights, needs=("load",), families=ALL),
+    Check("finite-weights", weights.finite_weights, needs=("load",), families=ALL),
     Check("tied-embeddings", weights.tied_embeddings, needs=("load",)),
-    Check("activations", behaviour.activations, needs=("finite-weights",)),
+    Check("activations", behaviour.activations, needs=("load", "finite-weights"), families=ALL),
     Check("image-used", behaviour.image_used, needs=("activations",)),
+    Check("image-used", retrieval.image_used, needs=_SCORES, families=RETRIEVAL),
+    Check("text-used", retrieval.text_used, needs=_SCORES, families=RETRIEVAL),
     Check(
         "transformers",
         behaviour.transformers_agrees,
         needs=("activations", "embedding-rows", "image-token"),
     ),
-    Check("precision", precision.precision, needs=("activations",)),
+    Check("transformers", retrieval.transformers_agrees, needs=_SCORES, families=RETRIEVAL),
+    Check("precision", precision.precision, needs=("activations",), families=ALL),
     Check("known-caption", captions.known_caption, needs=("activations",)),
 )
 

@@ -131,7 +131,7 @@ def _told(error: ModelError) -> Outcome:
     said = str(error)
     for mark in ("; ", ": "):
         found, _, mend = said.rpartition(mark)
-        if found:
+        if found and found.count("(") == found.count(")"):
             return fail(found, mend)
     return fail(said.removesuffix("."), "fetch the model again.")
 

@@ -45,7 +45,7 @@ def observe(model: Blip2, pixels: Tensor) -> Observation:
     with watched(model.model) as peaks:
         features = model.features(pixels)
         if model.retrieval is not None:
-            scores = _compare(model.retrieval, features)
+            scores = retrieval_scores(model.retrieval, features)
         else:
             scores = first_scores(model, features)
     found = tuple(Peak(name, value.item()) for name, value in peaks.items())
@@ -59,7 +59,8 @@ def first_scores(model: Blip2, features: ImageFeatures) -> Tensor:
     return prefill(model.model, model.family, prefix)[0]
 
 
-def _compare(retrieval: Retrieval, features: ImageFeatures) -> Tensor:
+def retrieval_scores(retrieval: Retrieval, features: ImageFeatures) -> Tensor:
+    """The scores [N, T, 3] of every picture with every one of ``TEXTS``."""
     pairs = [Pair(image, text) for image in range(len(features)) for text in TEXTS]
     contrast = retrieval.contrastive_scores(features, pairs)[:, None]
     matching = retrieval.matching_logits(features, pairs)

@@ -20,7 +20,7 @@ from blip2cli.doctor.memory import memory
 from blip2cli.doctor.observe import Observation, observe
 from blip2cli.images.preprocess import PixelSpec, to_uint8
 from blip2cli.model.checkpoint import Checkpoint, read_json
-from blip2cli.model.dtype import Placement
+from blip2cli.model.dtype import LARGE_WEIGHTS, Placement
 from blip2cli.model.load import load_model
 from blip2cli.model.quiet import hushed
 from blip2cli.model.text import TextCodec, load_codec
@@ -134,6 +134,25 @@ class Patient:
     def pixels(self) -> Tensor:
         """The pictures, uint8 [N, 3, H, W]."""
         return torch.stack([to_uint8(p.image, self.model.spec) for p in self.pictures])
+
+    @cached_property
+    def reference(self) -> Any:
+        """transformers' own model of the same weights, to hold ours against.
+
+        Loaded as its documentation says, where that is cheap. Of a large model there is room for
+        one copy only: then it is the same object, whose ``generate`` and ``forward`` are theirs.
+        """
+        if self.checkpoint.weight_bytes >= LARGE_WEIGHTS:
+            return self.model.model
+        with hushed():
+            model = type(self.model.model).from_pretrained(
+                str(self.path),
+                dtype=self.placement.dtype,
+                use_safetensors=self.checkpoint.safetensors,
+                weights_only=True,
+                local_files_only=True,
+            )
+        return model.to(self.placement.device).eval()
 
     def their_pixels(self) -> Tensor:
         """The pictures as transformers' own processor makes them, [N, 3, H, W] for the model."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from blip2cli.doctor.observe import retrieval_scores
 from blip2cli.doctor.patient import Patient
 from blip2cli.doctor.report import Outcome, fail, ok, skipped, warn
 from blip2cli.model.dtype import Placement
@@ -16,21 +17,22 @@ from blip2cli.model.quiet import hushed
 from blip2cli.model.wrapper import Blip2
 
 STEPS = 8
-# Shares of equal likeliest tokens below which a precision is called harmful, or worth a look.
+# Shares of equal choices (likeliest tokens, best texts) below which a precision is called
+# harmful, or worth a look.
 HARMFUL, NOTABLE = 0.75, 0.9
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two versions of one model, asked for the same next tokens."""
+    """Two versions of one model, asked the same."""
 
-    same: int  # how often the likeliest token was the same
+    same: int  # how often the likeliest token, or the best text, was the same
     asked: int
     error: float  # root mean square difference of the scores, relative to their spread
 
     @property
     def share(self) -> float:
-        """Share of equal likeliest tokens."""
+        """Share of equal choices."""
         return self.same / self.asked
 
 
@@ -52,7 +54,7 @@ def precision(patient: Patient) -> Outcome:
 def judge(found: Agreement, name: str) -> Outcome:
     """What to say of the agreement of ``name`` with float32."""
     said = (
-        f"{found.same} of {found.asked} likeliest tokens are those of float32; scores differ by "
+        f"{found.same} of {found.asked} choices are those of float32; scores differ by "
         f"{100 * found.error:.2g} %"
     )
     if not found.share >= HARMFUL:
@@ -68,11 +70,21 @@ def compare(subject: Blip2, reference: Blip2, pixels: Tensor, steps: int = STEPS
 
     ``subject`` may be any version of the same model: in another precision, or quantised.
     """
-    theirs, tokens = _scores(reference, pixels, None, steps)
-    ours, _ = _scores(subject, pixels, tokens, steps)
-    same = int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+    if subject.retrieval is not None and reference.retrieval is not None:
+        # [N, 3, T]: which text suits a picture best, by each score.
+        ours, theirs = (
+            retrieval_scores(retrieval, model.features(pixels)).transpose(1, 2).cpu()
+            for retrieval, model in (
+                (subject.retrieval, subject),
+                (reference.retrieval, reference),
+            )
+        )
+    else:
+        theirs, tokens = _scores(reference, pixels, None, steps)
+        ours, _ = _scores(subject, pixels, tokens, steps)
+    best = ours.argmax(-1) == theirs.argmax(-1)
     error = (ours - theirs).pow(2).mean().sqrt() / theirs.std().clamp_min(1e-12)
-    return Agreement(same, theirs.shape[0] * steps, error.item())
+    return Agreement(int(best.sum()), best.numel(), error.item())
 
 
 def _scores(

@@ -91,7 +91,7 @@ def query_tokens(patient: Patient) -> Outcome:
         )
     if patient.config.image_token_index is None:
         return warn(
-            "the processor has no num_query_tokens, as usual before transformers 4.46; blip2cli "
+            "the processor has no num_query_tokens, as usual before transformers 4.47; blip2cli "
             "does without, newer transformers do not",
             mend,
         )

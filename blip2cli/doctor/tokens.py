@@ -14,10 +14,11 @@ PROBE = "a photo of"
 def embedding_rows(patient: Patient) -> Outcome:
     """Every token of the tokenizer has a row in the embedding."""
     text = patient.config.text_config
-    return _rows("text_config", text.vocab_size, len(patient.codec.tokenizer))
+    return rows_for("text_config", text.vocab_size, len(patient.codec.tokenizer))
 
 
-def _rows(part: str, rows: int, tokens: int) -> Outcome:
+def rows_for(part: str, rows: int, tokens: int) -> Outcome:
+    """What to say of an embedding of ``rows`` rows for ``tokens`` tokens."""
     if rows >= tokens:
         return ok(f"{rows} rows for {tokens} tokens")
     return fail(
@@ -36,7 +37,7 @@ def image_token(patient: Patient) -> Outcome:
     made = len(patient.tokenizer) if known is None else known  # the processor adds it last
     if index is None and known is None:
         return warn(
-            f"there is no {IMAGE} token, as usual before transformers 4.46; blip2cli does without, "
+            f"there is no {IMAGE} token, as usual before transformers 4.47; blip2cli does without, "
             "newer transformers do not",
             f"add {IMAGE} to the tokenizer, resize the embedding to a multiple of 64 above "
             f"{made}, and set image_token_index to {made} in config.json.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from blip2cli.doctor.patient import Patient
 from blip2cli.doctor.report import Outcome, fail, ok, warn
 from blip2cli.model.checkpoint import Checkpoint
+from blip2cli.model.load import check_safetensors
 
 # Counters that older transformers saved along and that are no weights.
 _IGNORED = ("position_ids",)
@@ -76,20 +76,28 @@ def tied_embeddings(patient: Patient) -> Outcome:
 
 def stored_names(checkpoint: Checkpoint) -> Iterator[str]:
     """The name of every tensor in the weight files."""
+    shapes = stored_shapes(checkpoint)
+    if shapes is not None:
+        yield from shapes
+        return
     for file in checkpoint.weights:
-        if file.suffix == ".safetensors":
-            yield from _safetensors_names(file)
-        else:
-            # Mapped into memory: names are read, numbers stay on disk.
-            held: dict[str, Any] = torch.load(file, mmap=True, weights_only=True)
-            yield from held
+        # Mapped into memory: names are read, numbers stay on disk.
+        held: dict[str, Any] = torch.load(file, mmap=True, weights_only=True)
+        yield from held
 
 
-def _safetensors_names(file: Path) -> Iterator[str]:
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header: dict[str, Any] = json.loads(stream.read(length))
-    yield from (name for name in header if name != "__metadata__")
+def stored_shapes(checkpoint: Checkpoint) -> dict[str, list[int]] | None:
+    """The shape of every tensor, by name, from safetensors headers; None for pickles."""
+    if not checkpoint.safetensors:
+        return None
+    found: dict[str, list[int]] = {}
+    for file in checkpoint.weights:
+        check_safetensors(file)
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header: dict[str, Any] = json.loads(stream.read(length))
+        found |= {name: of["shape"] for name, of in header.items() if name != "__metadata__"}
+    return found
 
 
 def _finite(weight: Tensor) -> bool:
