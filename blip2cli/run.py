@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
 
 from blip2cli import __version__, events
 from blip2cli.events import Failed, Finished, Listener, ModelReady, Progress, Started, Summary
@@ -33,10 +33,18 @@ if TYPE_CHECKING:
     from blip2cli.model.wrapper import Blip2
     from blip2cli.tasks.base import Task
 
+
+class Checks(Protocol):
+    """A task of images or of texts."""
+
+    def check(self, model: ModelOptions) -> None:
+        """Raise ``OptionError`` when ``model`` cannot do this."""
+
+
 ModelLoader = Callable[[ModelOptions], "Blip2"]
 
 
-def load_model(options: ModelOptions, task: Task | None = None) -> Blip2:
+def load_model(options: ModelOptions, task: Checks | None = None) -> Blip2:
     """The usual ``model_loader``: import torch and transformers, then read the weights.
 
     Raises ``OptionError`` before that when the model, once found, cannot do ``task``.
@@ -76,7 +84,7 @@ def run(
     began = time.perf_counter()
     check_options(task, options)
     own = sink_opener is not None or to_stdout(options.output)
-    with contextlib.nullcontext() if own else _locked(options, on_event):
+    with contextlib.nullcontext() if own else locked(options, on_event):
         plan = prepare(task, options, stdin)
         on_event(Started(task.name, options.model.model, plan.total))
         if plan.resumed is not None:
@@ -103,7 +111,7 @@ def run(
 
 
 @contextlib.contextmanager
-def _locked(options: RunOptions, on_event: Listener) -> Iterator[None]:
+def locked(options: RunOptions, on_event: Listener) -> Iterator[None]:
     """Hold the lock of the output."""
     with OutputLock(options.output.out or "") as lock:
         if lock.taken_from is not None:

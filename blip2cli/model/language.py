@@ -62,6 +62,19 @@ def build_prefix(
     return Prefix(embeds, torch.cat((filler, prompts), dim=1))
 
 
+def read_texts(model: Blip2ForConditionalGeneration, family: Family, ids: Tensor) -> Tensor:
+    """The last hidden state of texts alone, [N, T] to [N, T, Dl]; T5: its encoder's.
+
+    ``get_text_features`` of transformers' ``Blip2Model``.
+    """
+    language: Any = model.language_model
+    if family == "t5":
+        states: Tensor = language.get_encoder()(input_ids=ids).last_hidden_state
+    else:
+        states = language.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    return states
+
+
 def prefill(
     model: Blip2ForConditionalGeneration, family: Family, prefix: Prefix
 ) -> tuple[Tensor, LanguageState]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from blip2cli.errors import OptionError
 from blip2cli.model.checkpoint import Family
@@ -39,6 +40,17 @@ def check_writes(model: str, family: Family | None, instead: str = "embed images
             f"{model} is a retrieval model: it compares images with texts and writes none; "
             f"{instead}, or take a model that writes, such as {DEFAULT_MODEL}."
         )
+
+
+def check_room(texts: Sequence[str], ids: Sequence[Sequence[int]], room: int | None) -> None:
+    """Raise OptionError for the first text with more tokens than ``room``; None: no limit."""
+    for text, tokens in zip(texts, ids, strict=True):
+        if room is not None and len(tokens) > room:
+            start = text if len(text) <= 40 else f"{text[:40]}…"
+            raise OptionError(
+                f"The text {start!r} is {len(tokens)} tokens long, and the model has room for "
+                f"{room}; shorten it."
+            )
 
 
 def _check_ranges(options: DecodeOptions) -> None:

@@ -8,7 +8,6 @@ a score depends on neither the other texts nor the other images.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -17,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from blip2cli.errors import OptionError
 from blip2cli.model.features import ImageFeatures
-from blip2cli.model.text import TextCodec
+from blip2cli.model.limits import check_room
+from blip2cli.model.text import TextCodec, equally_long
 
 if TYPE_CHECKING:
     from transformers.models.blip_2.modeling_blip_2 import Blip2ForImageTextRetrieval
@@ -166,23 +165,15 @@ class Retrieval:
     def _equal(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
         """Positions and ids [N, T] of texts of one length, a few at a time."""
         ids = [self.codec.encode(text) for text in texts]
-        lengths: dict[int, list[int]] = defaultdict(list)
-        for number, tokens in enumerate(ids):
-            self._check_room(texts[number], len(tokens))
-            lengths[len(tokens)].append(number)
+        check_room(texts, ids, self.room)
         device = self.model.query_tokens.device
-        for members in lengths.values():
-            for part in _parts(members):
-                yield list(part), torch.tensor([ids[number] for number in part], device=device)
+        for part in equally_long(ids, _AT_ONCE):
+            yield part, torch.tensor([ids[number] for number in part], device=device)
 
-    def _check_room(self, text: str, length: int) -> None:
-        """Refuse what would run past the Q-Former's last position."""
-        room = self.model.embeddings.position_embeddings.num_embeddings
-        if length > room:
-            raise OptionError(
-                f"the text {_start(text)!r} is {length} tokens long, and the model has room for "
-                f"{room}: shorten it."
-            )
+    @property
+    def room(self) -> int:
+        """The most tokens a text may have."""
+        return self.model.embeddings.position_embeddings.num_embeddings
 
 
 def _contrast(images: Tensor, texts: Tensor) -> Tensor:
@@ -215,7 +206,3 @@ def _joint_states(model: Blip2ForImageTextRetrieval, images: Tensor, ids: Tensor
 def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
     for start in range(0, len(items), _AT_ONCE):
         yield items[start : start + _AT_ONCE]
-
-
-def _start(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:40]}…"

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint import Checkpoint, read_json
+
+
+def equally_long(texts: Sequence[Sequence[int]], at_once: int | None = None) -> Iterator[list[int]]:
+    """Positions of texts that have one length, at most ``at_once`` together.
+
+    Such texts run together without padding, which would change results.
+    """
+    lengths: dict[int, list[int]] = defaultdict(list)
+    for number, tokens in enumerate(texts):
+        lengths[len(tokens)].append(number)
+    for members in lengths.values():
+        size = at_once or len(members)
+        for start in range(0, len(members), size):
+            yield members[start : start + size]
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,17 @@ from blip2cli.model.checkpoint import Family
 from blip2cli.model.decode import decode
 from blip2cli.model.dtype import place
 from blip2cli.model.features import ImageFeatures, compute_features
-from blip2cli.model.language import build_prefix
-from blip2cli.model.limits import check_decoding, check_writes
+from blip2cli.model.language import build_prefix, read_texts
+from blip2cli.model.limits import check_decoding, check_room, check_writes
 from blip2cli.model.load import end_tokens, load_model
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.quiet import hushed
 from blip2cli.model.resolve import resolve
 from blip2cli.model.retrieval import Retrieval
-from blip2cli.model.text import TextCodec, load_codec
+from blip2cli.model.text import TextCodec, equally_long, load_codec
 from blip2cli.options import DecodeOptions, ModelOptions
+
+TEXTS_AT_ONCE = 32  # texts that go through the language model together
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,41 @@ class Blip2:
         """Run the vision side once on uint8 pixels [B, 3, H, W] of ``spec``'s size."""
         pixels = normalize(pixels_uint8.to(self.device), self.spec, self.dtype)
         return compute_features(self.model, pixels)
+
+    @torch.inference_mode()
+    def text_states(self, texts: Sequence[str]) -> list[Tensor]:
+        """The language model's last hidden state of each text, [T, Dl] float32; T5: its encoder's.
+
+        ``get_text_features`` of transformers' ``Blip2Model``. Raises OptionError for a retrieval
+        model, and for a text that is too long.
+        """
+        check_writes(self.name, self.family, "read texts with its retrieval half")
+        ids = self.check_texts(texts)
+        found: dict[int, Tensor] = {}
+        for members in equally_long(ids, TEXTS_AT_ONCE):
+            rows = torch.tensor([ids[number] for number in members], device=self.device)
+            states = read_texts(self.model, self.family, rows).float()
+            found.update(zip(members, states, strict=True))
+        return [found[number] for number in range(len(texts))]
+
+    @property
+    def text_width(self) -> int:
+        """Dl, the width of the language model's states; of no meaning in a retrieval model."""
+        config = self.model.config.text_config
+        # A small OPT may project its states to another width before it gives them out.
+        return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
+
+    def check_texts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """The ids of texts that are read alone. Raises OptionError for one that is too long."""
+        ids = [self.codec.encode(text) for text in texts]
+        if self.retrieval is not None:
+            room: int | None = self.retrieval.room
+        elif self.family == "t5":
+            room = None  # relative positions have no last one
+        else:
+            room = self.model.language_model.config.max_position_embeddings
+        check_room(texts, ids, room)
+        return ids
 
     @torch.inference_mode()
     def generate(

@@ -28,8 +28,9 @@ from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions, RunOptions, SourceOptions
 from blip2cli.run import run
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
-from blip2cli.tasks.embed import Kind
 from blip2cli.tasks.questions import from_texts
+from blip2cli.tasks.texts import from_lines
+from blip2cli.tasks.vectors import Kind
 from tests.checkpoints import QUERIES, tiny_random_itm
 from tests.model.conftest import Pair as Both
 from tests.model.conftest import images
@@ -144,7 +145,9 @@ def test_scores_and_vectors_depend_on_neither_images_nor_texts_beside_them(
 
 
 def test_a_text_too_long_for_the_model_is_refused(sides: Sides) -> None:
-    with pytest.raises(OptionError, match=r"'tree tree .*…' is 65 tokens long.*room for 64"):
+    with pytest.raises(
+        OptionError, match=r"The text 'tree tree .*…' is 65 tokens long.*room for 64"
+    ):
         sides.retrieval.project_texts(["tree", "tree " * 63])
 
 
@@ -211,7 +214,11 @@ def test_projections_are_refused_before_a_model_without_them_is_loaded(
 ) -> None:
     options = RunOptions(SourceOptions(("nowhere",)), ModelOptions(str(opt_directory)))
     with pytest.raises(OptionError, match=f"no projection head, so there is no --kind {kind}"):
-        run(EmbedTask(kind), options, unwanted)
+        run(embed_task(kind), options, unwanted)
+
+
+def embed_task(kind: Kind) -> EmbedTask:
+    return EmbedTask(kind, texts=from_lines(["a cat"] if kind == "multimodal" else []))
 
 
 def unwanted(options: ModelOptions) -> Blip2:
