@@ -24,7 +24,6 @@ class Check:
 WRITERS: tuple[Family, ...] = ("opt", "t5")
 RETRIEVAL: tuple[Family, ...] = ("itm",)
 ALL = WRITERS + RETRIEVAL
-_SCORES = ("activations", "embedding-rows", "text-input")
 
 CHECKS = (
     Check("files", settings.files, needs=(), families=ALL),
@@ -50,16 +49,24 @@ CHECKS = (
     Check("unused-weights", weights.unused_weights, needs=("load",), families=ALL),
     Check("finite-weights", weights.finite_weights, needs=("load",), families=ALL),
     Check("tied-embeddings", weights.tied_embeddings, needs=("load",)),
-    Check("activations", behaviour.activations, needs=("load", "finite-weights"), families=ALL),
+    Check("activations", behaviour.activations, needs=("load", "finite-weights")),
+    Check(
+        "activations",
+        behaviour.activations,
+        needs=("load", "finite-weights", "embedding-rows", "text-input"),
+        families=RETRIEVAL,
+    ),
     Check("image-used", behaviour.image_used, needs=("activations",)),
-    Check("image-used", retrieval.image_used, needs=_SCORES, families=RETRIEVAL),
-    Check("text-used", retrieval.text_used, needs=_SCORES, families=RETRIEVAL),
+    Check("image-used", retrieval.image_used, needs=("activations",), families=RETRIEVAL),
+    Check("text-used", retrieval.text_used, needs=("activations",), families=RETRIEVAL),
     Check(
         "transformers",
         behaviour.transformers_agrees,
         needs=("activations", "embedding-rows", "image-token"),
     ),
-    Check("transformers", retrieval.transformers_agrees, needs=_SCORES, families=RETRIEVAL),
+    Check(
+        "transformers", retrieval.transformers_agrees, needs=("activations",), families=RETRIEVAL
+    ),
     Check("precision", precision.precision, needs=("activations",), families=ALL),
     Check("known-caption", captions.known_caption, needs=("activations",)),
 )

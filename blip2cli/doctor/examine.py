@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,6 +158,7 @@ def _is_here(name: str, revision: str | None) -> bool:
     return isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
 
 
+@cache
 def _drawn() -> tuple[Picture, ...]:
     from blip2cli.doctor.patient import Picture
     from blip2cli.tiny.samples import SAMPLES, draw_sample

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ TEXTS = ("two cats and a pizza", "an elephant on a green background", "a red car
 
 @dataclass(frozen=True)
 class Peak:
-    """The largest absolute value that a part of the model gave out."""
+    """The largest absolute value that a part of the model gave out in one call."""
 
     module: str  # its dotted name
     value: float  # inf or nan when there was one
@@ -36,7 +36,7 @@ class Observation:
     # retrieval model [N, T, 3]: for each of TEXTS the contrastive score and the matching head's
     # no and yes.
     scores: Tensor
-    peaks: tuple[Peak, ...]  # in the order in which the parts ran
+    peaks: tuple[Peak, ...]  # in the order in which the parts were done
 
 
 @torch.inference_mode()
@@ -48,7 +48,7 @@ def observe(model: Blip2, pixels: Tensor) -> Observation:
             scores = retrieval_scores(model.retrieval, features)
         else:
             scores = first_scores(model, features)
-    found = tuple(Peak(name, value.item()) for name, value in peaks.items())
+    found = tuple(Peak(name, value.item()) for name, value in peaks)
     return Observation(features, scores.float(), found)
 
 
@@ -68,16 +68,14 @@ def retrieval_scores(retrieval: Retrieval, features: ImageFeatures) -> Tensor:
 
 
 @contextmanager
-def watched(model: nn.Module) -> Iterator[Mapping[str, Tensor]]:
-    """While open, the largest absolute output of every module is collected, by name."""
-    peaks: dict[str, Tensor] = {}
+def watched(model: nn.Module) -> Iterator[Sequence[tuple[str, Tensor]]]:
+    """While open, the largest absolute output of every module call is collected, with its name."""
+    peaks: list[tuple[str, Tensor]] = []
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            for tensor in _tensors(output):
-                # Left on the device: reading each number at once would wait for it each time.
-                high = tensor.detach().abs().amax().float()
-                peaks[name] = torch.maximum(peaks[name], high) if name in peaks else high
+            # Left on the device: reading each number at once would wait for it each time.
+            peaks.extend((name, tensor.abs().amax().float()) for tensor in _tensors(output))
 
         return hook
 

@@ -8,12 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from blip2cli.doctor.examine import examine
 from blip2cli.doctor.options import DoctorOptions
+from blip2cli.doctor.patient import Patient, Picture
 from blip2cli.doctor.report import Finding
+from blip2cli.model.checkpoint import inspect_checkpoint
+from blip2cli.model.dtype import Placement
 from blip2cli.options import Dtype
 
 Break = Callable[[Path], None]
@@ -101,3 +105,9 @@ def fails_alone(
             skipped.add(name)
         else:
             assert after.status == before.status, (before, after)
+
+
+def patient(path: Path, dtype: torch.dtype, pictures: tuple[Picture, ...]) -> Patient:
+    """A checkpoint as the checks see it."""
+    checkpoint = inspect_checkpoint(path)
+    return Patient("m", checkpoint, Placement(torch.device("cpu"), dtype, "asked"), pictures)

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from blip2cli.doctor.patient import Picture
 from blip2cli.doctor.report import Finding
+from blip2cli.images.decode import decode
 from blip2cli.model.embedded import embedded_path
 from tests.checkpoints import tiny_random_itm, tiny_random_t5
+from tests.conftest import draw_images
 from tests.doctor.breaking import look
 
 
@@ -40,3 +43,10 @@ def t5(tmp_path_factory: pytest.TempPathFactory) -> Sound:
 @pytest.fixture(scope="session")
 def itm(tmp_path_factory: pytest.TempPathFactory) -> Sound:
     return sound(tiny_random_itm(tmp_path_factory.mktemp("doctor") / "itm"))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Picture, ...]:
+    folder = tmp_path_factory.mktemp("pictures")
+    draw_images(folder)
+    return tuple(Picture(n, decode((folder / n).read_bytes()).image) for n in ("a.png", "b.jpg"))
