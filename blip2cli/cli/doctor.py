@@ -80,7 +80,7 @@ def doctor(
         options = DoctorOptions(model, revision, device, dtype, image)
         if as_json:
             report = examine(options)
-            print(json.dumps(report.as_dict(), ensure_ascii=False, indent=2))
+            print(json.dumps(report.as_dict(), ensure_ascii=False, indent=2), flush=True)
         else:
             report = examine(options, _Printer(sys.stdout))
         _conclude(report)
@@ -88,6 +88,11 @@ def doctor(
     except Blip2CliError as error:
         complain(str(error))
         return error.exit_code
+    except BrokenPipeError:
+        from blip2cli.cli.perform import EXIT_BROKEN_PIPE, forget_stdout
+
+        forget_stdout()
+        return EXIT_BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
         return unexpected(error, verbose)
 
@@ -118,7 +123,7 @@ class _Printer:
                 self._line(name, value)
         elif isinstance(part, Examined):
             self._blank()
-            self._line("model", f"{part.name} ({part.family})")
+            self._line("model", f"{part.name} ({part.family}), {part.path}")
             self._line("runs on", part.reason)
         else:
             self._finding(part)

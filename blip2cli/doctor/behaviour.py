@@ -138,7 +138,7 @@ def transformers_agrees(patient: Patient) -> Outcome:
             if model.dtype == torch.float32:
                 return fail(found, "report this model: one of the two reads it wrongly.")
             return warn(found, "nothing: in this precision near ties fall either way.")
-    return ok(f"same tokens for a caption and an answer; scores within {percent(worst)}")
+    return ok(f"same tokens for a caption and an answer; scores within {percent(max(worst, 1e-4))}")
 
 
 @torch.inference_mode()

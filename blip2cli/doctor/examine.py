@@ -36,62 +36,76 @@ def examine(options: DoctorOptions, listener: Listener = lambda part: None) -> R
     if options.model is None and options.revision is not None:
         raise OptionError("--revision is of a model from the hub; add --model.")
     image = None if options.image is None else _picture(options.image)
+    patient, broken = _find(options, image)
     around = environment(options.device, options.dtype)
+    # Nothing the user got wrong is left: from here on there is a report.
     listener(around)
     findings: list[Finding] = []
-
-    def note(finding: Finding) -> None:
+    for finding in _findings(options, around, patient, broken, listener):
         findings.append(finding)
         listener(finding)
-
-    if options.model is None:
-        from blip2cli.doctor.installation import installation
-
-        for name, outcome in installation(around):
-            note(_finding(name, outcome))
-    name = options.model or EMBEDDED_MODEL
-    examined = _model(name, options, image, listener, note)
+    examined = None if patient is None else _examined(patient)
     return Report(around, examined, tuple(findings))
 
 
-def _model(
-    name: str,
-    options: DoctorOptions,
-    image: Picture | None,
-    listener: Listener,
-    note: Callable[[Finding], None],
-) -> Examined | None:
-    from blip2cli.doctor.checks import CHECKS, QUICK
+def _find(
+    options: DoctorOptions, image: Picture | None
+) -> tuple[Patient | None, ModelError | None]:
+    """The model on its device, or what keeps a model that is there from being looked at."""
     from blip2cli.doctor.patient import Patient
     from blip2cli.model.dtype import place
     from blip2cli.model.resolve import resolve
 
+    name = options.model or EMBEDDED_MODEL
     try:
-        checkpoint = resolve(name, options.revision)
+        found = resolve(name, options.revision)
     except ModelError as error:
         if not _is_here(name, options.revision):
             raise
-        note(_finding("files", _told(error)))
-        return None
-    placement = place(options.device, options.dtype, checkpoint.family, checkpoint.weight_bytes)
-    examined = Examined(
-        name=name,
-        path=str(checkpoint.path),
-        family=checkpoint.family,
+        return None, error
+    placement = place(options.device, options.dtype, found.family, found.weight_bytes)
+    return Patient(name, found, placement, _drawn(), image), None
+
+
+def _findings(
+    options: DoctorOptions,
+    around: Environment,
+    patient: Patient | None,
+    broken: ModelError | None,
+    listener: Listener,
+) -> Iterator[Finding]:
+    from blip2cli.doctor.checks import CHECKS, QUICK
+    from blip2cli.doctor.installation import installation
+
+    if options.model is None:
+        for name, outcome in installation(around):
+            yield _finding(name, outcome)
+    if broken is not None:
+        yield _finding("files", _told(broken))
+    if patient is None:
+        return
+    listener(_examined(patient))
+    family = patient.checkpoint.family
+    yield from run_checks(
+        patient,
+        [
+            check
+            for check in CHECKS
+            if family in check.families and (options.model or check.name in QUICK)
+        ],
+    )
+
+
+def _examined(patient: Patient) -> Examined:
+    placement = patient.placement
+    return Examined(
+        name=patient.name,
+        path=str(patient.path),
+        family=patient.checkpoint.family,
         device=str(placement.device),
         dtype=str(placement.dtype).removeprefix("torch."),
         reason=placement.reason,
     )
-    listener(examined)
-    patient = Patient(name, checkpoint, placement, _drawn(), image)
-    wanted = [
-        check
-        for check in CHECKS
-        if checkpoint.family in check.families and (options.model or check.name in QUICK)
-    ]
-    for finding in run_checks(patient, wanted):
-        note(finding)
-    return examined
 
 
 def run_checks(patient: Patient, checks: Sequence[Check]) -> Iterator[Finding]:

@@ -183,7 +183,7 @@ def transformers_agrees(patient: Patient) -> Outcome:
         for one, other in zip(ours, theirs, strict=True)
     )
     if worst <= NEAR[model.dtype]:
-        return ok(f"the same scores, within {percent(worst)}")
+        return ok(f"the same scores, within {percent(max(worst, 1e-4))}")
     return fail(
         f"scores differ from transformers' by {percent(worst)}",
         "report this model: one of the two reads it wrongly.",

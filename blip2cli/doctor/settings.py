@@ -21,10 +21,7 @@ def files(patient: Patient) -> Outcome:
     _ = patient.tokenizer, patient.generation, patient.tokenizer_settings
     _ = patient.spec, patient.processor_queries
     layers = config.vision_config.num_hidden_layers
-    return ok(
-        f"{patient.path}: {layers} vision layers, {config.num_query_tokens} queries, "
-        f"{tokens} tokens"
-    )
+    return ok(f"{layers} vision layers, {config.num_query_tokens} queries, {tokens} tokens")
 
 
 def image_size(patient: Patient) -> Outcome:

@@ -107,7 +107,9 @@ def prompt_tokens(patient: Patient) -> Outcome:
         )
     if theirs != ours:
         return warn(
-            f"blip2cli reads {PROBE!r} as {ours}, transformers' own loader as {theirs}", mend
+            f"blip2cli reads {PROBE!r} as {ours}, transformers' own loader as {theirs}",
+            "nothing here; in programs of your own load tokenizer.json with "
+            "PreTrainedTokenizerFast.",
         )
     return ok(f"prompts {word} with token {wanted}")
 

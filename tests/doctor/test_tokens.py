@@ -127,3 +127,12 @@ def test_checkpoints_from_before_the_image_token_pass_with_warnings(tmp_path: Pa
     assert found["transformers"].status == "ok"
     assert found["unused-weights"].status == "ok"
     assert not [name for name, finding in found.items() if finding.status == "fail"]
+
+
+def test_prompts_that_only_others_read_wrongly_are_told(tmp_path: Path) -> None:
+    directory = published_opt(tmp_path / "published")
+    settings(TOKENIZER_SETTINGS, add_bos_token=False)(directory)
+    found = look(directory)
+    assert found["prompt-tokens"].status == "warn", found["prompt-tokens"]
+    assert "transformers' own loader as [" in found["prompt-tokens"].found
+    assert found["transformers"].status == "ok"
