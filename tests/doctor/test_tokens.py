@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor
 
+from blip2cli.doctor.patient import Picture
+from blip2cli.doctor.tokens import PROBE, prompt_tokens
 from tests.doctor.breaking import (
     REMOVED,
     Break,
@@ -15,6 +18,7 @@ from tests.doctor.breaking import (
     broken,
     fails_alone,
     look,
+    patient,
     settings,
     weights,
 )
@@ -129,10 +133,15 @@ def test_checkpoints_from_before_the_image_token_pass_with_warnings(tmp_path: Pa
     assert not [name for name, finding in found.items() if finding.status == "fail"]
 
 
-def test_prompts_that_only_others_read_wrongly_are_told(tmp_path: Path) -> None:
-    directory = published_opt(tmp_path / "published")
-    settings(TOKENIZER_SETTINGS, add_bos_token=False)(directory)
-    found = look(directory)
-    assert found["prompt-tokens"].status == "warn", found["prompt-tokens"]
-    assert "transformers' own loader as [" in found["prompt-tokens"].found
-    assert found["transformers"].status == "ok"
+def test_prompts_that_only_others_read_wrongly_are_told(
+    opt: Sound, pictures: tuple[Picture, ...]
+) -> None:
+    seen = patient(opt.path, torch.float32, pictures)
+    theirs = seen.tokenizer
+    # As a reader does that ignores what tokenizer.json puts around a text.
+    seen.tokenizer = lambda text: theirs(text, add_special_tokens=False)
+    said = prompt_tokens(seen)
+    assert said.status == "warn"
+    ids = list(seen.codec.encode(PROBE))
+    assert said.found.endswith(f"as {ids}, transformers' own loader as {ids[1:]}")
+    assert "PreTrainedTokenizerFast" in (said.mend or "")
