@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from blip2cli.doctor.environment import Environment, environment
 from blip2cli.doctor.options import DoctorOptions
 from blip2cli.doctor.report import Examined, Finding, Outcome, Report, fail, skipped
-from blip2cli.errors import ImageError, ModelError, OptionError, SourceError
+from blip2cli.errors import ImageError, ModelError, OptionError, RunError, SourceError
 
 if TYPE_CHECKING:
     from blip2cli.doctor.checks import Check
@@ -28,13 +29,14 @@ def examine(options: DoctorOptions, listener: Listener = lambda part: None) -> R
     """Examine the installation, or with ``options.model`` that model.
 
     Raises ModelError when there is no such model, OptionError when the options do not fit it or
-    the machine, and SourceError when the picture cannot be used; a model that is there but broken
-    is a finding.
+    the machine, SourceError when the picture cannot be used, and RunError when torch or another
+    package cannot even be imported; a model that is there but broken is a finding.
     """
     if options.model is None and options.image is not None:
         raise OptionError("--image is a picture for the model to caption; add --model.")
     if options.model is None and options.revision is not None:
         raise OptionError("--revision is of a model from the hub; add --model.")
+    _import()
     image = None if options.image is None else _picture(options.image)
     patient, broken = _find(options, image)
     around = environment(options.device, options.dtype)
@@ -46,6 +48,20 @@ def examine(options: DoctorOptions, listener: Listener = lambda part: None) -> R
         listener(finding)
     examined = None if patient is None else _examined(patient)
     return Report(around, examined, tuple(findings))
+
+
+def _import() -> None:
+    """Raise RunError when one of the packages cannot be imported: then nothing else works."""
+    for name in ("numpy", "PIL", "pyarrow", "torch", "transformers"):
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            package = "pillow" if name == "PIL" else name
+            said = " ".join(str(error).split())
+            raise RunError(
+                f"{package} cannot be imported ({type(error).__name__}: {said}); install it "
+                f"again: pip install --force-reinstall {package}."
+            ) from error
 
 
 def _find(
@@ -75,8 +91,9 @@ def _findings(
     listener: Listener,
 ) -> Iterator[Finding]:
     from blip2cli.doctor.checks import CHECKS, QUICK
-    from blip2cli.doctor.installation import installation
+    from blip2cli.doctor.installation import installation, packages
 
+    yield _finding("packages", packages())
     if options.model is None:
         for name, outcome in installation(around):
             yield _finding(name, outcome)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from importlib import metadata
 
 from blip2cli.doctor.environment import Environment
-from blip2cli.doctor.report import Outcome, fail, ok, warn
+from blip2cli.doctor.report import Outcome, fail, ok, skipped, warn
 from blip2cli.errors import ImageError
 
 # Below this a download of a model fails for sure.
@@ -18,6 +19,36 @@ def installation(around: Environment) -> Iterator[tuple[str, Outcome]]:
     """Make the checks: name and outcome of each."""
     yield "image-formats", image_formats()
     yield "cache", cache(around)
+
+
+def packages() -> Outcome:
+    """What blip2cli is built on is there in the versions it is written against.
+
+    An upgrade of transformers that pip was not asked to hold against its users has changed texts
+    without an error (transformers issue 38858).
+    """
+    from packaging.requirements import Requirement  # comes with transformers
+
+    try:
+        lines = metadata.requires("blip2cli") or []
+    except metadata.PackageNotFoundError:
+        return skipped("blip2cli runs from a folder; pip knows nothing of it")
+    wrong = []
+    needed = [Requirement(line) for line in lines]
+    needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    for one in needed:
+        try:
+            version = metadata.version(one.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{one.name} is missing")
+            continue
+        if not one.specifier.contains(version, prereleases=True):
+            wrong.append(f"{one.name} {version} is not {one.specifier}")
+    if wrong:
+        return fail(
+            ", ".join(wrong), "install blip2cli again with pip, which brings what it needs."
+        )
+    return ok(f"{len(needed)} packages in versions that blip2cli is written for")
 
 
 def image_formats() -> Outcome:

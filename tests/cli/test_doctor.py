@@ -38,7 +38,7 @@ def test_a_sound_model_passes_every_check(blip2cli: Run, tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     checks = [line for line in lines if line.startswith(MARKS)]
-    assert len(checks) == 20
+    assert len(checks) == 21
     assert not [line for line in checks if not line.startswith(("ok ", "skipped precision"))]
     assert f"model            tiny (opt), {embedded_path('tiny')}" in lines
     assert f"cache            {tmp_path / 'hf' / 'hub'}, " in done.stdout
@@ -142,7 +142,7 @@ def test_a_hub_model_that_is_only_partly_there_is_a_finding(
     assert json.loads(capfd.readouterr().out)["model"]["path"] == str(snapshot)
     (snapshot / "model.safetensors").unlink()
     assert call(arguments) == 1
-    (finding,) = json.loads(capfd.readouterr().out)["checks"]
+    _, finding = json.loads(capfd.readouterr().out)["checks"]
     assert finding["check"] == "files"
     assert "owner/name is only partly in the cache" in finding["found"]
     assert "go online" in finding["mend"]

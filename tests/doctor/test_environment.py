@@ -15,7 +15,7 @@ import torch
 
 from blip2cli.doctor import environment as room
 from blip2cli.doctor.environment import Cache, environment, without_credentials
-from blip2cli.doctor.installation import cache, image_formats
+from blip2cli.doctor.installation import cache, image_formats, packages
 from blip2cli.errors import ModelError, OptionError
 
 
@@ -144,6 +144,25 @@ def test_image_formats_are_tried_and_not_only_listed(monkeypatch: pytest.MonkeyP
     assert broken.status == "fail"
     assert broken.found == "images cannot be read: WEBP (encoder webp not available)"
     assert "pillow" in (broken.mend or "")
+
+
+def test_packages_have_to_be_those_blip2cli_is_written_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert packages().status == "ok"
+    needed = ["torch>=2", "transformers>=5.20,<5.21", "nonesuch>=1", 'ray>=900; extra == "ray"']
+    monkeypatch.setattr(metadata, "requires", lambda name: needed)
+    found = packages()
+    assert found.status == "fail"
+    version = metadata.version("transformers")
+    assert found.found == f"transformers {version} is not <5.21,>=5.20, nonesuch is missing"
+    assert "install blip2cli again with pip" in (found.mend or "")
+
+    def unknown(name: str) -> list[str]:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", unknown)
+    assert packages().status == "skipped"
 
 
 def test_cores_follow_the_affinity() -> None:

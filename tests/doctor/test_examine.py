@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from blip2cli.doctor.environment import Environment
 from blip2cli.doctor.examine import examine, run_checks
 from blip2cli.doctor.options import DoctorOptions
 from blip2cli.doctor.report import Examined, Finding, Outcome, Report, fail, ok, skipped, warn
-from blip2cli.errors import ModelError, OptionError, SourceError
+from blip2cli.errors import ModelError, OptionError, RunError, SourceError
 from tests.doctor.breaking import broken, settings
 from tests.doctor.conftest import Sound
 
@@ -23,7 +24,7 @@ def test_the_installation_is_looked_at_without_a_model() -> None:
     heard: list[Any] = []
     report = examine(DoctorOptions(), heard.append)
     names = [finding.check for finding in report.findings]
-    assert names == ["image-formats", "cache", *QUICK]
+    assert names == ["packages", "image-formats", "cache", *QUICK]
     assert {finding.status for finding in report.findings} <= {"ok", "warn"}
     assert report.exit_code == 0
     assert report.model is not None
@@ -31,12 +32,13 @@ def test_the_installation_is_looked_at_without_a_model() -> None:
     # Everything was told as it became known.
     assert isinstance(heard[0], Environment)
     assert [part.check for part in heard if isinstance(part, Finding)] == names
-    assert heard.index(report.model) < heard.index(report.findings[2])
+    assert heard.index(report.model) < heard.index(report.findings[3])
 
 
 def test_a_model_is_put_through_every_check_of_its_family() -> None:
     report = examine(DoctorOptions("tiny", dtype="bfloat16"))
-    assert [f.check for f in report.findings] == [c.name for c in CHECKS if "opt" in c.families]
+    names = [check.name for check in CHECKS if "opt" in check.families]
+    assert [finding.check for finding in report.findings] == ["packages", *names]
     assert {finding.status for finding in report.findings} == {"ok"}
     assert isinstance(report.model, Examined)
     assert report.model.dtype == "bfloat16"
@@ -63,7 +65,9 @@ def test_the_readme_lists_every_check() -> None:
     part = text[text.index("## Doctor") :]
     listed = re.findall(r"^\| (`[^|]*`) \|", part[: part.index("\n## ", 1)], re.MULTILINE)
     names = [name for cell in listed for name in re.findall(r"`([a-z0-9-]+)`", cell)]
-    assert sorted(names) == sorted({check.name for check in CHECKS} | {"image-formats", "cache"})
+    assert sorted(names) == sorted(
+        {check.name for check in CHECKS} | {"packages", "image-formats", "cache"}
+    )
 
 
 def test_a_report_is_one_json_object(opt: Sound, tmp_path: Path) -> None:
@@ -116,6 +120,25 @@ def test_a_text_file_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(SourceError, match=r"a\.png: "):
         examine(DoctorOptions("tiny", image=str(tmp_path / "a.png")))
+
+
+def test_a_package_that_cannot_be_imported_ends_it_with_the_mend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = importlib.import_module
+
+    def importing(name: str) -> Any:
+        if name == "torch":
+            raise OSError("libtorch.so:\n cannot open shared object file")
+        return real(name)
+
+    monkeypatch.setattr(importlib, "import_module", importing)
+    with pytest.raises(RunError) as caught:
+        examine(DoctorOptions())
+    assert str(caught.value) == (
+        "torch cannot be imported (OSError: libtorch.so: cannot open shared object file); install "
+        "it again: pip install --force-reinstall torch."
+    )
 
 
 def findings(*checks: Check) -> dict[str, Finding]:

@@ -36,6 +36,16 @@ def test_bfloat16_of_tiny_says_what_float32_says(opt: Sound, pictures: tuple[Pic
     assert said.found.startswith("16 of 16 choices are those of float32")
 
 
+def test_a_version_that_says_something_else_fails(
+    opt: Sound, pictures: tuple[Picture, ...]
+) -> None:
+    seen = patient(opt.path, torch.bfloat16, pictures)
+    rounded(seen.model, 2)
+    said = precision(seen)
+    assert said.status == "fail"
+    assert said.found.startswith("bfloat16: ")
+
+
 def test_float32_needs_no_comparison(opt: Sound, pictures: tuple[Picture, ...]) -> None:
     said = precision(patient(opt.path, torch.float32, pictures))
     assert said.status == "skipped"
