@@ -19,7 +19,7 @@ from torch import nn
 from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
-    Blip2PreTrainedModel,
+    Blip2ForImageTextRetrieval,
     Blip2Processor,
     GPT2Tokenizer,
 )
@@ -164,7 +164,7 @@ def build_model(config: Blip2Config, seed: int = 0) -> Blip2ForConditionalGenera
     return model
 
 
-def zero_key_bias(model: Blip2PreTrainedModel) -> None:
+def zero_key_bias(model: Blip2ForConditionalGeneration | Blip2ForImageTextRetrieval) -> None:
     """Set the key part of every query/key/value bias to zero.
 
     A bias on the keys adds the same amount to all scores of a query, so the softmax does not

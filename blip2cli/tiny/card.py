@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from transformers import (
-    Blip2ForConditionalGeneration,
-    Blip2ForImageTextRetrieval,
-    Blip2PreTrainedModel,
-)
+from transformers import Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval
 
 from blip2cli.tiny.build import IMAGE_SIZE, PATCH_SIZE, QUERIES, WIDTH
 from blip2cli.tiny.evaluate import Scores
@@ -237,7 +233,9 @@ def itm_card(model: Blip2ForImageTextRetrieval, scores: MatchScores) -> str:
     )
 
 
-def _common(model: Blip2PreTrainedModel) -> dict[str, str | int | float]:
+def _common(
+    model: Blip2ForConditionalGeneration | Blip2ForImageTextRetrieval,
+) -> dict[str, str | int | float]:
     return {
         "kinds": listed(KINDS),
         "colors": listed(tuple(COLORS)),

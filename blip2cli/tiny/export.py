@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import Blip2ForConditionalGeneration, Blip2PreTrainedModel, Blip2Processor
+from transformers import Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval, Blip2Processor
 
 from blip2cli.tiny.build import zero_key_bias
 
@@ -28,7 +28,7 @@ LANGUAGE = "language.safetensors"
 
 
 def export(
-    model: Blip2PreTrainedModel,
+    model: Blip2ForConditionalGeneration | Blip2ForImageTextRetrieval,
     processor: Blip2Processor,
     folder: Path,
     shared: Path | None = None,

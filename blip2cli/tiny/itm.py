@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from blip2cli.tiny.build import QUERIES, load_processor
+from blip2cli.tiny.build import QUERIES, WIDTH, load_processor
 from blip2cli.tiny.card import itm_card
 from blip2cli.tiny.claims import Claim, nearly_right
 from blip2cli.tiny.data import UNKNOWN
@@ -93,7 +93,7 @@ class Matcher(Blip2ForImageTextRetrieval):
 
     def __init__(self, config: Blip2Config) -> None:
         super().__init__(config)
-        self.helper_head = nn.Linear(config.qformer_config.hidden_size, 2)
+        self.helper_head = nn.Linear(WIDTH, 2)
 
 
 def build_model(config: Blip2Config, tiny: Blip2ForConditionalGeneration, seed: int = 0) -> Matcher:
@@ -114,7 +114,7 @@ def build_model(config: Blip2Config, tiny: Blip2ForConditionalGeneration, seed: 
         layer.output.load_state_dict(layer.output_query.state_dict())
     with torch.no_grad():
         model.query_tokens.copy_(tiny.query_tokens)
-        words = tiny.get_input_embeddings().weight
+        words = tiny.language_model.model.decoder.embed_tokens.weight
         # As large as the query tokens, beside which they stand.
         scale = model.query_tokens.std() / words.std()
         model.embeddings.word_embeddings.weight.copy_(scale * words)

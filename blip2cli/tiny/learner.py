@@ -93,7 +93,9 @@ class Learner(Generic[Model]):
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.optimizers, self.rates = optimizers(self.trained, pace)
         self.twin = bfloat16_twin(model) if cpu_bfloat16() else None
-        self._copies = [p for p in (self.twin or model).parameters() if p.requires_grad]
+        self._copies: list[Tensor] = [
+            p for p in (self.twin or model).parameters() if p.requires_grad
+        ]
         self.steps, self.seconds = 0, 0.0
         self._since = time.monotonic()
 
@@ -139,7 +141,7 @@ class Learner(Generic[Model]):
         factor = rate_factor(self.share, self.steps, self.pace.hold, self.pace.warm_up)
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate * factor
-        weights = list(self.trained.values())
+        weights = list[Tensor](self.trained.values())
         computing = self.model
         if self.twin is not None:
             computing = self.twin

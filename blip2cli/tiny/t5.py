@@ -68,7 +68,7 @@ def build_config(tiny: Blip2Config, processor: Blip2Processor) -> Blip2Config:
     values["use_decoder_only_language_model"] = False
     values["text_config"] = {
         "model_type": "t5",
-        "vocab_size": tiny.text_config.vocab_size,
+        "vocab_size": values["text_config"]["vocab_size"],
         "d_model": WIDTH,
         "d_kv": 32,
         "d_ff": 2 * WIDTH,
@@ -102,7 +102,7 @@ class Student(Blip2ForConditionalGeneration):
         self.helper_head = nn.Linear(WIDTH, 2)
 
     def helper_loss(self, output: Any, places: Places) -> Tensor:
-        """The loss of what the helper head says, as if in ten mistaken words."""
+        """The loss of what the helper head says about where the named objects stand."""
         early = output.encoder_hidden_states[ENCODER_LAYERS - 1]
         early = rms_norm(early.float(), early.shape[-1:]).to(early.dtype)
         across = self._ask(early, places.words, 0)
@@ -139,7 +139,7 @@ def build_model(config: Blip2Config, tiny: Blip2ForConditionalGeneration, seed: 
             if parameter.dim() == 2:
                 branch_end = name.endswith((".o.weight", ".wo.weight"))
                 nn.init.trunc_normal_(parameter, std=joins if branch_end else 0.05)
-        words = tiny.get_input_embeddings().weight
+        words = tiny.language_model.model.decoder.embed_tokens.weight
         language.shared.weight.copy_(SPREAD * words / words.square().mean().sqrt())
         # Query outputs are as wide as a layer normalisation leaves them: about 1.
         own = model.language_projection
