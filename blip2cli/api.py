@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import ImageError, OptionError
 from blip2cli.options import DEFAULT_MODEL, DecodeOptions, Dtype, ModelOptions
 from blip2cli.sources.base import ImageRef
-from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
+from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, EmbedTextsTask, Task
 from blip2cli.tasks.questions import from_texts
+from blip2cli.tasks.texts import from_lines
+from blip2cli.tasks.vectors import VectorOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 
     from blip2cli.images.loader import LoadedBatch
     from blip2cli.model.wrapper import Blip2 as Model
-    from blip2cli.tasks.embed import Kind, Pool
+    from blip2cli.sinks.base import EmbeddingDtype
+    from blip2cli.tasks.vectors import Kind, Pool
 
     Picture = str | os.PathLike[str] | Image.Image
 
@@ -88,24 +91,50 @@ class Blip2:
         return self._rows(task, images)
 
     def embed(
-        self, images: Picture | Sequence[Picture], kind: Kind = "image", pool: Pool | None = None
+        self,
+        images: Picture | Sequence[Picture],
+        kind: Kind = "image",
+        pool: Pool | None = None,
+        *,
+        text: str | Sequence[str] = (),
+        normalize: bool = False,
+        dtype: EmbeddingDtype = "float32",
     ) -> np.ndarray:
-        """Embed each image; returns float32 [N, D], rows in the images' order.
+        """Embed each image; returns ``dtype`` [N, D], rows in the images' order.
 
-        ``kind`` and ``pool`` as for ``blip2cli embed``. Raises ImageError, naming the image,
-        when one cannot be used.
+        ``kind``, ``pool`` and the others as for ``blip2cli embed``. With the kind ``multimodal``
+        each image is looked at with every ``text``: [N * texts, D], by image, then text. Raises
+        ImageError, naming the image, when one cannot be used, and OptionError when the model has
+        no such vectors.
         """
-        import numpy as np
+        vectors, beside = VectorOptions(normalize, dtype), from_lines(_listed(text))
+        task = EmbedTask(kind, pool, vectors, beside).fit(self.model)
+        return _stacked(self._rows(task, images), task.size, dtype)
 
-        task = EmbedTask(kind=kind, pool=pool)
-        task.check(self.model.name)
+    def embed_texts(
+        self,
+        texts: str | Sequence[str],
+        kind: Kind | None = None,
+        pool: Pool | None = None,
+        *,
+        normalize: bool = False,
+        dtype: EmbeddingDtype = "float32",
+    ) -> np.ndarray:
+        """Embed each text without an image; returns ``dtype`` [N, D], rows in the texts' order.
+
+        ``kind`` is by default ``projection`` in a retrieval model, where such vectors are
+        comparable with those of images, and ``language`` in all others. Raises OptionError for an
+        empty text, one that is too long, or when the model has no such vectors.
+        """
+        lines = _listed(texts)
+        if not lines:
+            return _stacked([], 0, dtype)
+        task = EmbedTextsTask(from_lines(lines), kind, pool, VectorOptions(normalize, dtype))
         task = task.fit(self.model)
-        rows = self._rows(task, images)
-        if not rows:
-            return np.zeros((0, task.size or 0), dtype=np.float32)
-        return np.stack([row["embedding"] for row in rows])
+        return _stacked(task.rows(self.model, lines), task.size, dtype)
 
     def _rows(self, task: Task, images: Picture | Sequence[Picture]) -> list[dict[str, Any]]:
+        task = task.fit(self.model)
         pictures: list[Picture] = []
         if isinstance(images, str) or not isinstance(images, Sequence):
             pictures.append(images)
@@ -133,6 +162,20 @@ class Blip2:
                 items.append(Loaded(name, image.width, image.height))
                 pixels.append(to_uint8(image.image, self.model.spec))
             yield LoadedBatch(tuple(items), torch.stack(pixels))
+
+
+def _listed(texts: str | Sequence[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts)
+
+
+def _stacked(
+    rows: Sequence[Mapping[str, Any]], size: int | None, dtype: EmbeddingDtype
+) -> np.ndarray:
+    import numpy as np
+
+    if not rows:
+        return np.zeros((0, size or 0), dtype=dtype)
+    return np.stack([row["embedding"] for row in rows])
 
 
 def _decoding(options: dict[str, Any]) -> DecodeOptions:

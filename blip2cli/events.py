@@ -13,6 +13,7 @@ class Started:
     task: str
     model: str
     total: int | None  # images in the source; None while the listing still streams
+    unit: str = "image"  # what is counted: images, or texts without images
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Summary:
     model_share: float
     write_share: float
     exit_code: int
+    unit: str = "image"  # what is counted: images, or texts without images
 
     def as_dict(self) -> dict[str, object]:
         """Plain JSON values, figures rounded to what their measurement is worth."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, TextIO
 
 from blip2cli import __version__
 from blip2cli.errors import OptionError, OutputError, RunError
@@ -136,7 +136,17 @@ class Output:
         return merged
 
 
-def run_settings(task: Task, options: RunOptions, model: Blip2 | None = None) -> dict[str, object]:
+class Shaping(Protocol):
+    """What shaped rows: a task of images or of texts."""
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Plain JSON values."""
+
+
+def run_settings(
+    task: Shaping, options: RunOptions, model: Blip2 | None = None
+) -> dict[str, object]:
     """What shaped the rows, stored once with the output; plain JSON values.
 
     Without ``model`` it is what is known before the model is loaded: the precision is missing.

@@ -53,7 +53,7 @@ class Plan:
 
 def check_options(task: Task, options: RunOptions) -> None:
     """Raise ``UserError`` for what is wrong with the options, before anything is touched."""
-    task.check(options.model.model)
+    task.check(options.model)
     if options.output.retry_errors and options.output.errors == "inline":
         raise OptionError(
             "--retry-errors reads the file of failed images, which --errors inline does without; "

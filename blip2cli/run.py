@@ -8,12 +8,13 @@ answered at once, and a run that finds nothing left to do never loads it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
 
 from blip2cli import __version__, events
 from blip2cli.events import Failed, Finished, Listener, ModelReady, Progress, Started, Summary
@@ -32,14 +33,27 @@ if TYPE_CHECKING:
     from blip2cli.model.wrapper import Blip2
     from blip2cli.tasks.base import Task
 
+
+class Checks(Protocol):
+    """A task of images or of texts."""
+
+    def check(self, model: ModelOptions) -> None:
+        """Raise ``OptionError`` when ``model`` cannot do this."""
+
+
 ModelLoader = Callable[[ModelOptions], "Blip2"]
 
 
-def load_model(options: ModelOptions) -> Blip2:
-    """The usual ``model_loader``: import torch and transformers, then read the weights."""
+def load_model(options: ModelOptions, task: Checks | None = None) -> Blip2:
+    """The usual ``model_loader``: import torch and transformers, then read the weights.
+
+    Raises ``OptionError`` before that when the model, once found, cannot do ``task``.
+    """
     from blip2cli.model.resolve import resolve
 
     resolve(options.model, options.revision)  # a wrong name is answered before torch is imported
+    if task is not None:
+        task.check(options)
     from blip2cli.model.wrapper import Blip2
 
     return Blip2.load(options)
@@ -48,7 +62,7 @@ def load_model(options: ModelOptions) -> Blip2:
 def run(
     task: Task,
     options: RunOptions,
-    model_loader: ModelLoader = load_model,
+    model_loader: ModelLoader | None = None,
     on_event: Listener = lambda event: None,
     *,
     stdin: BinaryIO | None = None,
@@ -70,7 +84,7 @@ def run(
     began = time.perf_counter()
     check_options(task, options)
     own = sink_opener is not None or to_stdout(options.output)
-    with contextlib.nullcontext() if own else _locked(options, on_event):
+    with contextlib.nullcontext() if own else locked(options, on_event):
         plan = prepare(task, options, stdin)
         on_event(Started(task.name, options.model.model, plan.total))
         if plan.resumed is not None:
@@ -79,7 +93,7 @@ def run(
         with Interrupts() as job.interrupts, contextlib.suppress(Interrupted):
             # Interrupted: nothing was in flight, and what is finished has been committed.
             if plan.first:
-                model = job.load(model_loader)
+                model = job.load(model_loader or functools.partial(load_model, task=task))
                 with job.interrupts.shielded():
                     out = Output.open(
                         job.task, model, options, sink_opener, stdout, stderr, plan.resumed
@@ -97,7 +111,7 @@ def run(
 
 
 @contextlib.contextmanager
-def _locked(options: RunOptions, on_event: Listener) -> Iterator[None]:
+def locked(options: RunOptions, on_event: Listener) -> Iterator[None]:
     """Hold the lock of the output."""
     with OutputLock(options.output.out or "") as lock:
         if lock.taken_from is not None:

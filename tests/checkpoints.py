@@ -7,16 +7,30 @@ enough for texts to vary from image to image and to end at differing lengths.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers.modeling_utils import PreTrainedModel
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.blip_2.configuration_blip_2 import Blip2Config
-from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
+from transformers.models.blip_2.modeling_blip_2 import (
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
+)
 from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 from transformers.models.gpt2.tokenization_gpt2 import GPT2Tokenizer
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
+
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 IMAGE_SIZE = 32
 QUERIES = 12
@@ -69,6 +83,17 @@ def tiny_random_t5(directory: Path, seed: int = 0, **changes: Any) -> Path:
         text, image_token_index=tokenizer.convert_tokens_to_ids("<image>"), **changes
     )
     return save(random_model(config, seed), processor, directory)
+
+
+def tiny_random_itm(directory: Path, seed: int = 0, **changes: Any) -> Path:
+    """Write a small random retrieval model; ``changes`` override ``small_config``'s settings."""
+    tokenizer = bert_tokenizer()
+    processor = Blip2Processor(image_processor(), tokenizer, num_query_tokens=QUERIES)
+    token = {"image_token_index": tokenizer.convert_tokens_to_ids("<image>")}
+    config = small_config({"model_type": "opt"}, **(token | changes))
+    config.qformer_config.use_qformer_text_input = True
+    config.qformer_config.vocab_size = len(tokenizer)
+    return save(random_weights(Blip2ForImageTextRetrieval(config), seed), processor, directory)
 
 
 def image_processor(size: int = IMAGE_SIZE) -> BlipImageProcessorPil:
@@ -128,8 +153,15 @@ def random_model(
 
     ``ending`` scales the end token's embedding: a long one wins often, now early and now late.
     """
+    model = random_weights(Blip2ForConditionalGeneration(config), seed)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[model.config.text_config.eos_token_id] *= ending
+    return model
+
+
+def random_weights(model: Model, seed: int) -> Model:
+    """Give every weight a value drawn from ``seed``, wide enough for outputs to differ."""
     generator = torch.Generator().manual_seed(seed)
-    model = Blip2ForConditionalGeneration(config).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
@@ -143,11 +175,10 @@ def random_model(
             else:
                 fan_in = weight[0].numel()
                 weight.copy_(1.5 * noise * fan_in**-0.5)
-        model.get_output_embeddings().weight[model.config.text_config.eos_token_id] *= ending
-    return model
+    return model.eval()
 
 
-def save(model: Blip2ForConditionalGeneration, processor: Any, directory: Path) -> Path:
+def save(model: PreTrainedModel, processor: Any, directory: Path) -> Path:
     """Save both and return the directory."""
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
@@ -202,4 +233,27 @@ def t5_tokenizer() -> PreTrainedTokenizerFast:
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=trained, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def bert_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of BERT's kind, as retrieval models have it: ``[CLS]`` text ``[SEP]``."""
+    trained = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    trained.normalizer = normalizers.BertNormalizer()
+    trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trained.decoder = decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=100, special_tokens=special, show_progress=False)
+    trained.train_from_iterator(LINES, trainer)
+    trained.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=trained,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        bos_token="[DEC]",
     )

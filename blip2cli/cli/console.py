@@ -58,6 +58,7 @@ class Console:
         self._again = again
         self._bar: tqdm[Any] | None = None
         self._total: int | None = None
+        self._unit = "image"
         self._began = 0.0
         self._said = 0.0
 
@@ -120,7 +121,7 @@ class Console:
         self.stream.flush()
 
     def _started(self, event: Started) -> None:
-        self._total = event.total
+        self._total, self._unit = event.total, event.unit
         if event.model in EMBEDDED:
             self.say(TINY_NOTE)
         elif self.bar_wanted:
@@ -139,7 +140,7 @@ class Console:
             tqdm.monitor_interval = 0  # its thread would only redraw a bar that stands still
             self._bar = tqdm(
                 total=self._total,
-                unit=" images",
+                unit=f" {self._unit}s",
                 file=self.stream,
                 leave=False,
                 dynamic_ncols=True,
@@ -156,17 +157,17 @@ class Console:
         now = time.monotonic()
         if now - self._said >= _PLAIN_INTERVAL:
             self._said = now
-            self.say(progress_line(event, now - self._began))
+            self.say(progress_line(event, now - self._began, self._unit))
 
 
-def progress_line(event: Progress, seconds: float) -> str:
+def progress_line(event: Progress, seconds: float, unit: str = "image") -> str:
     """One plain line on how far the run is, ``seconds`` after the model was ready."""
     seen = event.done + event.failed
     rate = seen / seconds if seconds > 0 else 0.0
-    line = f"{seen} of {event.total} images" if event.total is not None else f"{seen} images"
+    line = f"{seen} of {event.total} {unit}s" if event.total is not None else f"{seen} {unit}s"
     if event.failed:
         line += f", {event.failed} failed"
-    line += f", {rate:.2f} images/s"
+    line += f", {rate:.2f} {unit}s/s"
     if event.total is not None and rate > 0:
         line += f", {duration((event.total - seen) / rate)} left"
     return line
@@ -196,7 +197,7 @@ def summary_lines(
     s = summary
     if s.exit_code in (0, EXIT_FAILED_IMAGES) and s.already and not s.done and not s.failed:
         return [f"Nothing left to do: {_count(s.already)} done before."]
-    line = f"{_count(s.done)} {_DONE.get(s.task, 'done')}"
+    line = f"{_count(s.done, s.unit)} {_DONE.get(s.task, 'done')}"
     if s.rows != s.done:
         line += f" in {s.rows} rows"
     if s.failed:
@@ -205,7 +206,7 @@ def summary_lines(
         line += f", {s.skipped} skipped"
     if s.already:
         line += f", {s.already} done before"
-    line += f"; {duration(s.seconds)}, {s.images_per_second:.2f} images/s"
+    line += f"; {duration(s.seconds)}, {s.images_per_second:.2f} {s.unit}s/s"
     if s.done or s.failed:
         line += f" (read {s.read_share:.0%}, model {s.model_share:.0%}, write {s.write_share:.0%})"
     lines = [line + "."]
@@ -230,5 +231,5 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _count(images: int) -> str:
-    return "1 image" if images == 1 else f"{images} images"
+def _count(number: int, unit: str = "image") -> str:
+    return f"1 {unit}" if number == 1 else f"{number} {unit}s"

@@ -50,6 +50,12 @@ def lines(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002
     )
 
 
+SOURCE_HELP = (
+    "Folders (read recursively), image files, globs, manifests, Parquet, tar and zip files, each "
+    "also as a URL (s3://, gs://, hf://), or - for paths on stdin."
+)
+
+
 @dataclass(frozen=True)
 class SourceFlags:
     """What is read."""
@@ -58,8 +64,7 @@ class SourceFlags:
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="Folders (read recursively), image files, globs, manifests, Parquet, tar and zip "
-            "files, each also as a URL (s3://, gs://, hf://), or - for paths on stdin.",
+            help=SOURCE_HELP,
             show_default=False,
         ),
     ]
@@ -122,12 +127,13 @@ class SourceFlags:
 
     @property
     def options(self) -> SourceOptions:
-        if self.nul and "-" not in self.sources:
+        sources = tuple(self.sources or ())
+        if self.nul and "-" not in sources:
             raise OptionError(
                 "--null is about paths on stdin; give - as the source, or leave it out."
             )
         return SourceOptions(
-            sources=tuple(self.sources),
+            sources=sources,
             include=tuple(self.include or ()),
             exclude=tuple(self.exclude or ()),
             limit=self.limit,
@@ -136,6 +142,16 @@ class SourceFlags:
             image_column=self.image_column,
             absolute_paths=self.absolute_paths,
         )
+
+
+@dataclass(frozen=True)
+class OptionalSourceFlags(SourceFlags):
+    """The same where there may be nothing to read, because texts are given."""
+
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False),
+    ] = None  # type: ignore[assignment] # Typer's word for an argument that may be left out
 
 
 @dataclass(frozen=True)

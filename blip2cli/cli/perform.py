@@ -15,13 +15,15 @@ from blip2cli.cli.say import complain, unexpected
 from blip2cli.errors import Blip2CliError
 
 if TYPE_CHECKING:
+    from blip2cli.events import Listener, Summary
     from blip2cli.options import RunOptions
+    from blip2cli.output import SinkOpener
     from blip2cli.sinks.base import Column, Sink
-    from blip2cli.tasks.base import Task
+    from blip2cli.tasks import EmbedTextsTask, Task
 
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of a filter nobody reads any more
 
-Built = tuple["Task", "RunOptions"]
+Built = tuple["Task | EmbedTextsTask", "RunOptions"]
 
 
 def perform(build: Callable[[], Built], report: ReportFlags) -> int:
@@ -45,23 +47,24 @@ def perform(build: Callable[[], Built], report: ReportFlags) -> int:
         return unexpected(error, report.verbose)
 
 
-def _run(task: Task, options: RunOptions, report: ReportFlags) -> int:
+def _run(task: Task | EmbedTextsTask, options: RunOptions, report: ReportFlags) -> int:
     from blip2cli.model import quiet
-    from blip2cli.run import run
     from blip2cli.sinks.paths import to_stdout
+    from blip2cli.tasks import EmbedTextsTask
 
     quiet.allow_chatter(report.verbose >= 2)
     if report.quiet or report.log_json:
         quiet.show_downloads(False)
     beside = options.output.errors == "file"
     to_file = not to_stdout(options.output)
+    about_images = not isinstance(task, EmbedTextsTask)
     console = Console(
         sys.stderr,
         quiet=report.quiet,
         verbosity=report.verbose,
         failures=to_file or not beside,
         errors_file=_errors_file(options.output.out) if to_file and beside else None,
-        again=_again(sys.argv) if to_file else None,
+        again=_again(sys.argv) if to_file and about_images else None,
     )
     listener = JsonLog(sys.stderr) if report.log_json else console
 
@@ -71,39 +74,76 @@ def _run(task: Task, options: RunOptions, report: ReportFlags) -> int:
         names = [column.name for column in columns]
         if options.output.errors == "inline":
             names.append("error")
-        return TableSink(names, sys.stdout, console.paused)
+        about = "file_name" if about_images else "text"
+        return TableSink(names, sys.stdout, console.paused, about)
 
+    opener = table if options.output.out is None and sys.stdout.isatty() else None
     try:
-        summary = run(
+        count = console.bar_wanted and not report.log_json
+        return _work(task, options, listener, opener, count).exit_code
+    finally:
+        console.close()
+
+
+def _work(
+    task: Task | EmbedTextsTask,
+    options: RunOptions,
+    listener: Listener,
+    opener: SinkOpener | None,
+    count: bool,
+) -> Summary:
+    from blip2cli.tasks import EmbedTextsTask
+
+    stderr = cast(TextIO, listener)
+    if isinstance(task, EmbedTextsTask):
+        from blip2cli.run_texts import run_texts
+
+        return run_texts(
             task,
             options,
             on_event=listener,
-            stdin=_stdin(),
             stdout=sys.stdout.buffer,
-            stderr=cast(TextIO, listener),
-            sink_opener=table if options.output.out is None and sys.stdout.isatty() else None,
-            count=console.bar_wanted and not report.log_json,
+            stderr=stderr,
+            sink_opener=opener,
         )
-    finally:
-        console.close()
-    return summary.exit_code
+    from blip2cli.run import run
+
+    return run(
+        task,
+        options,
+        on_event=listener,
+        stdin=_stdin(),
+        stdout=sys.stdout.buffer,
+        stderr=stderr,
+        sink_opener=opener,
+        count=count,
+    )
 
 
-def _dry_run(task: Task, options: RunOptions) -> int:
+def _dry_run(task: Task | EmbedTextsTask, options: RunOptions) -> int:
     """Say what would run. The listing is read to its end, the model is not touched."""
     from blip2cli.cli.table import printable
-    from blip2cli.plan import check_options, prepare
     from blip2cli.sinks import OutputLock, to_stdout
+    from blip2cli.tasks import EmbedTextsTask
 
-    check_options(task, options)
+    before = ""
+    if isinstance(task, EmbedTextsTask):
+        from blip2cli.run_texts import UNIT, check_texts
+
+        check_texts(task, options)
+        unit, total, names = UNIT, len(task.texts), list(task.texts.lines[:5])
+    else:
+        from blip2cli.plan import check_options, prepare
+
+        check_options(task, options)
+        plan = prepare(task, options, _stdin())
+        unit, total = "image", sum(1 for _ in plan.refs)
+        names = [ref.file_name for ref in plan.first[:5]]
+        before = f" ({plan.already} done before)" if plan.already else ""
     if not to_stdout(options.output):
         with OutputLock(options.output.out or ""):
             pass  # a run could write there, and none does at present
-    plan = prepare(task, options, _stdin())
-    total = sum(1 for _ in plan.refs)
-    names = [ref.file_name for ref in plan.first[:5]]
-    before = f" ({plan.already} done before)" if plan.already else ""
-    print(f"{task.name}: {total} image{'' if total == 1 else 's'}{before}")
+    print(f"{task.name}: {total} {unit}{'' if total == 1 else 's'}{before}")
     for name in names:
         print(f"  {printable(name)}")
     if total > len(names):

@@ -27,10 +27,13 @@ class TableSink:
         columns: Sequence[str],
         stream: TextIO,
         paused: Callable[[], AbstractContextManager[None]],
+        about: str = "file_name",
     ) -> None:
+        """``about`` is the first column: what a row is about."""
         from rich.console import Console
 
-        self._columns = ("file_name", *(name for name in columns if name not in _HIDDEN))
+        shown = (name for name in columns if name not in _HIDDEN and name != about)
+        self._columns = (about, *shown)
         self._console: Console = Console(file=stream, highlight=False, soft_wrap=False)
         self._paused = paused
         self._widths: list[int] | None = None
@@ -53,7 +56,7 @@ class TableSink:
                 overflow="fold",
                 justify="right" if name == "logprob" else "left",
                 header_style="bold",
-                style="cyan" if name == "file_name" else "red" if name == "error" else "",
+                style="cyan" if name == self._columns[0] else "red" if name == "error" else "",
             )
         for row in cells:
             table.add_row(*row)

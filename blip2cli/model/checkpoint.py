@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,14 +17,19 @@ from typing import Any, Literal
 from blip2cli.errors import ModelError
 from blip2cli.model.embedded import embedded_root
 
-Family = Literal["opt", "t5"]
+# What a model is made of decides what it can do: with a language model, OPT or (Flan-)T5, it writes
+# texts about images; a retrieval model ("itm") compares images with texts and writes none.
+Family = Literal["opt", "t5", "itm"]
 
 # In order of preference: single file, then its index of shards.
 WEIGHT_FILES = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "vocab.txt")
+RETRIEVAL_CLASS = "Blip2ForImageTextRetrieval"
+GENERATION_CLASSES = ("Blip2ForConditionalGeneration", "Blip2Model")
+_HEADER_LIMIT = 100 << 20  # bytes; the safetensors library reads no longer headers either
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -97,12 +103,15 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
             f"{path} has no tokenizer ({', '.join(TOKENIZER_FILES)}); "
             "copy the tokenizer files of the model it was trained from."
         )
-    checkpoint = Checkpoint(path, config, _family(path, config), _weight_files(path))
+    weights = _weight_files(path)
+    checkpoint = Checkpoint(path, config, _family(path, config, weights), weights)
     checkpoint.image_processor()
     return checkpoint
 
 
-def _family(path: Path, config: dict[str, Any]) -> Family:
+def _family(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> Family:
+    if _compares(config, weights):
+        return "itm"  # its text_config, if any, describes nothing that is there
     text = config.get("text_config") or {}
     kind = text.get("model_type", "opt")  # transformers' own default
     if kind == "opt":
@@ -112,6 +121,40 @@ def _family(path: Path, config: dict[str, Any]) -> Family:
     raise ModelError(
         f"{path} uses the language model {kind}; blip2cli runs BLIP-2 with OPT or (Flan-)T5."
     )
+
+
+def _compares(config: dict[str, Any], weights: Sequence[Path]) -> bool:
+    """Whether these are the weights of a retrieval model.
+
+    ``architectures`` says it where it is written; else the names of the weights do, and for a
+    pickle, whose names cannot be read safely here, whether the Q-Former reads text.
+    """
+    classes = config.get("architectures") or ()
+    if RETRIEVAL_CLASS in classes:
+        return True
+    if any(name in classes for name in GENERATION_CLASSES):
+        return False
+    names = _weight_names(weights)
+    if names is not None:
+        return "itm_head.weight" in names
+    return bool((config.get("qformer_config") or {}).get("use_qformer_text_input"))
+
+
+def _weight_names(weights: Sequence[Path]) -> Collection[str] | None:
+    """The names of the weights, from an index or a safetensors header; None where neither is."""
+    for _, index in WEIGHT_FILES:
+        file = weights[0].parent / index
+        if len(weights) > 1 and file.is_file() and index.startswith(weights[0].name[:5]):
+            return read_json(file).get("weight_map") or {}
+    if weights[0].suffix != ".safetensors":
+        return None
+    with weights[0].open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        try:
+            header = json.loads(stream.read(min(length, _HEADER_LIMIT)))
+        except ValueError:
+            return None  # damaged: loading says so, naming the file
+    return header if isinstance(header, dict) else None
 
 
 def _weight_files(path: Path) -> tuple[Path, ...]:

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
+    from transformers.models.blip_2.modeling_blip_2 import (
+        Blip2ForConditionalGeneration,
+        Blip2ForImageTextRetrieval,
+    )
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,9 @@ class ImageFeatures:
     image_embeds: Tensor  # [B, P+1, Dv]: the ViT's last hidden state, class token first
     pooled: Tensor  # [B, Dv]: the ViT's pooled class token
     query_output: Tensor  # [B, Q, Dq]: the Q-Former's output
-    language_inputs: Tensor  # [B, Q, Dl]: the query outputs as the language model reads them
+    # [B, Q, Dl]: the query outputs as the language model reads them. A retrieval model has no
+    # language model: its Dl is 0.
+    language_inputs: Tensor
 
     def __len__(self) -> int:
         """Number of images."""
@@ -27,7 +32,9 @@ class ImageFeatures:
 
 
 @torch.inference_mode()
-def compute_features(model: Blip2ForConditionalGeneration, pixel_values: Tensor) -> ImageFeatures:
+def compute_features(
+    model: Blip2ForConditionalGeneration | Blip2ForImageTextRetrieval, pixel_values: Tensor
+) -> ImageFeatures:
     """Run the vision side on normalised pixels [B, 3, H, W]."""
     vision = model.vision_model(pixel_values=pixel_values)
     embeds = vision.last_hidden_state
@@ -35,9 +42,10 @@ def compute_features(model: Blip2ForConditionalGeneration, pixel_values: Tensor)
     # No mask: every patch is seen. transformers passes a mask of ones, which is the same.
     output = model.qformer(query_embeds=queries, encoder_hidden_states=embeds).last_hidden_state
     output = output.to(embeds.dtype)  # the Q-Former may be kept in float32
+    project = getattr(model, "language_projection", None)
     return ImageFeatures(
         image_embeds=embeds,
         pooled=vision.pooler_output,
         query_output=output,
-        language_inputs=model.language_projection(output),
+        language_inputs=output[..., :0] if project is None else project(output),
     )

@@ -30,6 +30,7 @@ SMALL_FILES = (
     "vocab.json",
     "merges.txt",
     "spiece.model",
+    "vocab.txt",
 )
 ATTEMPTS = 3
 PAUSE = 1.0  # seconds before the second attempt; doubled before the third
@@ -147,6 +148,11 @@ def _unreachable(error: Exception) -> str | None:
     if isinstance(error, HfHubHTTPError) and error.response.status_code >= 500:
         return f"the hub ({constants.ENDPOINT}) answers {error.response.status_code}"
     return None
+
+
+def cached(repo: str, revision: str | None) -> Checkpoint:
+    """The checkpoint as the cache holds it, without asking the hub. Raises ModelError."""
+    return _cached(repo, revision, "the hub was not asked")
 
 
 def _cached(repo: str, revision: str | None, reason: str) -> Checkpoint:

@@ -62,6 +62,24 @@ def build_prefix(
     return Prefix(embeds, torch.cat((filler, prompts), dim=1))
 
 
+def read_texts(model: Blip2ForConditionalGeneration, family: Family, ids: Tensor) -> Tensor:
+    """The last hidden state of texts alone, [N, T] to [N, T, Dl]; T5: its encoder's.
+
+    ``get_text_features`` of transformers' ``Blip2Model``.
+    """
+    language: Any = model.language_model
+    reader = language.get_encoder() if family == "t5" else language.base_model
+    # Of few positions (3 to 11, measured with torch 2.13), plain matrix products give a row other
+    # bits in other company; what decoding takes them for, a single query, does not come up here.
+    before = reader.config._attn_implementation
+    reader.config._attn_implementation = "sdpa"
+    try:
+        states: Tensor = reader(input_ids=ids, use_cache=False).last_hidden_state
+    finally:
+        reader.config._attn_implementation = before
+    return states
+
+
 def prefill(
     model: Blip2ForConditionalGeneration, family: Family, prefix: Prefix
 ) -> tuple[Tensor, LanguageState]:

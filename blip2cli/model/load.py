@@ -20,6 +20,7 @@ from blip2cli.model.dtype import Placement
 from blip2cli.model.rows import make_rows_stable
 
 if TYPE_CHECKING:
+    from transformers.modeling_utils import PreTrainedModel
     from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
 # The language model's attention is plain matrix products: one-query sdpa gives a row other bits
@@ -27,20 +28,24 @@ if TYPE_CHECKING:
 ATTENTION = {"vision_config": "sdpa", "qformer_config": "sdpa", "text_config": "eager"}
 
 
-def load_model(checkpoint: Checkpoint, placement: Placement) -> Blip2ForConditionalGeneration:
+def load_model(checkpoint: Checkpoint, placement: Placement) -> PreTrainedModel:
     """Load the weights onto the device, in evaluation mode.
 
-    Raises ModelError naming the file or the weights when they are damaged, missing or of
-    another shape than the configuration says.
+    Returns a ``Blip2ForImageTextRetrieval`` for the family ``itm``, a
+    ``Blip2ForConditionalGeneration`` for all others. Raises ModelError naming the file or the
+    weights when they are damaged, missing or of another shape than the configuration says.
     """
-    from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
+    from transformers.models.blip_2 import modeling_blip_2 as blip_2
 
     if checkpoint.safetensors:
         for file in checkpoint.weights:
             check_safetensors(file)
+    kind: Any = blip_2.Blip2ForConditionalGeneration
+    if checkpoint.family == "itm":
+        kind = blip_2.Blip2ForImageTextRetrieval
     loaded: Any
     try:
-        loaded = Blip2ForConditionalGeneration.from_pretrained(
+        loaded = kind.from_pretrained(
             str(checkpoint.path),
             dtype=placement.dtype,
             attn_implementation=ATTENTION,
@@ -56,7 +61,7 @@ def load_model(checkpoint: Checkpoint, placement: Placement) -> Blip2ForConditio
         if type(error).__module__.partition(".")[0] not in _KNOWN_RAISERS:
             raise
         raise ModelError(_explain(checkpoint, error)) from error
-    model: Blip2ForConditionalGeneration
+    model: PreTrainedModel
     model, info = loaded
     _refuse_incomplete(checkpoint, info)
     model.to(placement.device)  # type: ignore[arg-type]

@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint import Checkpoint, inspect_checkpoint
+from blip2cli.model.checkpoint import Checkpoint, Family, inspect_checkpoint
 from blip2cli.model.embedded import EMBEDDED, embedded_path
-from blip2cli.model.hub import fetch
+from blip2cli.model.hub import cached, fetch
 from blip2cli.model.quiet import hub_hushed
+from blip2cli.options import ModelOptions
 
 # owner/name, as the hub spells them; every BLIP-2 repository has an owner.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
@@ -54,6 +55,25 @@ def resolve(name: str, revision: str | None = None) -> Checkpoint:
         if hint == ".":
             raise
         raise ModelError(str(error).removesuffix(".") + hint) from error.__cause__
+
+
+def family_at_hand(options: ModelOptions) -> Family | None:
+    """The family of a model that is on this machine; None when only loading will tell.
+
+    Reads config.json and no more, and never asks the hub.
+    """
+    name = options.model
+    try:
+        if name in EMBEDDED:
+            return inspect_checkpoint(embedded_path(name)).family
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return inspect_checkpoint(path).family
+        if path.is_file() or HUB_ID.fullmatch(name) is None:
+            return None
+        return cached(name, options.revision).family
+    except (ModelError, OSError):
+        return None  # loading it says what is wrong with it
 
 
 def _suggestion(name: str) -> str:

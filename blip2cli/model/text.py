@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint import Checkpoint, read_json
+
+
+def equally_long(texts: Sequence[Sequence[int]], at_once: int | None = None) -> Iterator[list[int]]:
+    """Positions of texts that have one length, at most ``at_once`` together.
+
+    Such texts run together without padding, which would change results.
+    """
+    lengths: dict[int, list[int]] = defaultdict(list)
+    for number, tokens in enumerate(texts):
+        lengths[len(tokens)].append(number)
+    for members in lengths.values():
+        size = at_once or len(members)
+        for start in range(0, len(members), size):
+            yield members[start : start + size]
 
 
 @dataclass(frozen=True)
@@ -21,7 +36,8 @@ class TextCodec:
     def encode(self, text: str | None) -> tuple[int, ...]:
         """Prompt ids, special tokens included; never empty.
 
-        OPT: begin token, then text. T5: text, then end token.
+        OPT: begin token, then text. T5: text, then end token. Retrieval models: text between a
+        class token and a separator.
         """
         if text is None:
             return (self.start,)
@@ -60,6 +76,9 @@ def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
         raise ModelError(
             f"the tokenizer in {path} cannot be read ({_first_line(error)}); fetch its files again."
         ) from error
+    if checkpoint.family == "itm":
+        # BERT's way: [CLS] text [SEP], also around no text at all.
+        return TextCodec(tokenizer, int(tokenizer("")["input_ids"][0]), None)
     if checkpoint.family == "opt":
         start = _first(text_config.bos_token_id, tokenizer.bos_token_id)
         return TextCodec(tokenizer, start, _forced_bos(checkpoint, tokenizer.bos_token_id))

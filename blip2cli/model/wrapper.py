@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,17 +17,17 @@ from blip2cli.model.checkpoint import Family
 from blip2cli.model.decode import decode
 from blip2cli.model.dtype import place
 from blip2cli.model.features import ImageFeatures, compute_features
-from blip2cli.model.language import build_prefix
-from blip2cli.model.limits import check_decoding
+from blip2cli.model.language import build_prefix, read_texts
+from blip2cli.model.limits import check_decoding, check_room, check_writes
 from blip2cli.model.load import end_tokens, load_model
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.quiet import hushed
 from blip2cli.model.resolve import resolve
-from blip2cli.model.text import TextCodec, load_codec
+from blip2cli.model.retrieval import Retrieval
+from blip2cli.model.text import TextCodec, equally_long, load_codec
 from blip2cli.options import DecodeOptions, ModelOptions
 
-if TYPE_CHECKING:
-    from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
+TEXTS_AT_ONCE = 32  # texts that go through the language model together
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,18 @@ class Generated:
 
 
 class Blip2:
-    """A loaded BLIP-2 model. Build it with ``Blip2.load``."""
+    """A loaded BLIP-2 model. Build it with ``Blip2.load``.
+
+    What it can do follows from its family: a model with a language model (``writes``) has
+    ``generate``; a retrieval model has ``retrieval``, which scores images against texts. The image
+    side, ``features``, is the same in both.
+    """
 
     def __init__(
         self,
         name: str,
         family: Family,
-        model: Blip2ForConditionalGeneration,
+        model: Any,
         codec: TextCodec,
         spec: PixelSpec,
         reason: str,
@@ -55,9 +60,11 @@ class Blip2:
         self.family: Family = family
         self.spec = spec
         self.reason = reason  # why this device and precision
+        # A Blip2ForImageTextRetrieval in the family itm, else a Blip2ForConditionalGeneration.
         self.model = model
         self.codec = codec
-        self._end = end_tokens(model)
+        self.retrieval = Retrieval(model, codec) if family == "itm" else None
+        self._end = end_tokens(model) if self.writes else ()
 
     @classmethod
     def load(cls, options: ModelOptions) -> Blip2:
@@ -77,19 +84,61 @@ class Blip2:
         return cls(options.model, checkpoint.family, model, codec, spec, placement.reason)
 
     @property
+    def writes(self) -> bool:
+        """Whether there is a language model, so that ``generate`` works."""
+        return self.family != "itm"
+
+    @property
     def device(self) -> torch.device:
         """Where the model runs."""
-        return self.model.query_tokens.device
+        device: torch.device = self.model.query_tokens.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision of its weights."""
-        return self.model.language_projection.weight.dtype
+        dtype: torch.dtype = self.model.vision_model.post_layernorm.weight.dtype
+        return dtype
 
     def features(self, pixels_uint8: Tensor) -> ImageFeatures:
         """Run the vision side once on uint8 pixels [B, 3, H, W] of ``spec``'s size."""
         pixels = normalize(pixels_uint8.to(self.device), self.spec, self.dtype)
         return compute_features(self.model, pixels)
+
+    @torch.inference_mode()
+    def text_states(self, texts: Sequence[str]) -> list[Tensor]:
+        """The language model's last hidden state of each text, [T, Dl] float32; T5: its encoder's.
+
+        ``get_text_features`` of transformers' ``Blip2Model``. Raises OptionError for a retrieval
+        model, and for a text that is too long.
+        """
+        check_writes(self.name, self.family, "read texts with its retrieval half")
+        ids = self.check_texts(texts)
+        found: dict[int, Tensor] = {}
+        for members in equally_long(ids, TEXTS_AT_ONCE):
+            rows = torch.tensor([ids[number] for number in members], device=self.device)
+            states = read_texts(self.model, self.family, rows).float()
+            found.update(zip(members, states, strict=True))
+        return [found[number] for number in range(len(texts))]
+
+    @property
+    def text_width(self) -> int:
+        """Dl, the width of the language model's states; of no meaning in a retrieval model."""
+        config = self.model.config.text_config
+        # A small OPT may project its states to another width before it gives them out.
+        return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
+
+    def check_texts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """The ids of texts that are read alone. Raises OptionError for one that is too long."""
+        ids = [self.codec.encode(text) for text in texts]
+        if self.retrieval is not None:
+            room: int | None = self.retrieval.room
+        elif self.family == "t5":
+            room = None  # relative positions have no last one
+        else:
+            room = self.model.language_model.config.max_position_embeddings
+        check_room(texts, ids, room)
+        return ids
 
     @torch.inference_mode()
     def generate(
@@ -98,9 +147,11 @@ class Blip2:
         """Write ``options.num_return`` texts, best first, for each prompt, in order.
 
         The image side is not run again: prompts name rows of ``features``. Raises OptionError
-        when the options contradict one another or a prompt is too long for the model.
+        when the options contradict one another, a prompt is too long for the model, or the model
+        is a retrieval model.
         """
         check_decoding(options)
+        check_writes(self.name, self.family)
         ids = [self.codec.encode(prompt.text) for prompt in prompts]
         groups: dict[int, list[int]] = defaultdict(list)  # prompts of equal length run together
         for number, prompt in enumerate(ids):

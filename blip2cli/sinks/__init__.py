@@ -8,7 +8,7 @@ from typing import BinaryIO, TextIO
 
 from blip2cli.errors import OutputError
 from blip2cli.options import OutputOptions
-from blip2cli.sinks.base import Column, RowSchema, Sink, disk_errors
+from blip2cli.sinks.base import IDENTITY, Column, RowSchema, Sink, disk_errors
 from blip2cli.sinks.errors import ErrorFile, ErrorLines, ErrorSink, NoErrors
 from blip2cli.sinks.errors_journal import ErrorJournal, read_errors
 from blip2cli.sinks.journal import Journal, RowCount, check_settings
@@ -117,17 +117,18 @@ def open_sink(
     settings: Mapping[str, object],
     stdout: BinaryIO,
     journal: Journal | None = None,
+    identity: Sequence[Column] = IDENTITY,
 ) -> Sink:
     """Return the writer for ``options.out``; nothing is created before the first rows.
 
     ``journal`` is that of the output that is there, to go on with it.
 
-    ``columns`` are the task's own. With ``options.errors == "inline"`` there is a last column
-    ``error``, and rows for failed images come from ``RowSchema.failed``. Raises OutputError for
-    what :func:`check_output` refuses.
+    ``columns`` are the task's own, behind those of ``identity``. With
+    ``options.errors == "inline"`` there is a last column ``error``, and rows for failed images
+    come from ``RowSchema.failed``. Raises OutputError for what :func:`check_output` refuses.
     """
     check_output(options)
-    schema = RowSchema.of(columns, inline_errors=options.errors == "inline")
+    schema = RowSchema.of(columns, options.errors == "inline", identity)
     if to_stdout(options):
         return StdoutSink(stdout, schema)
     paths = OutputPaths.of(options.out or "")

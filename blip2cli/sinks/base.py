@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from blip2cli.errors import ImageError, RunError
 
 ColumnType = Literal["string", "int", "float", "embedding", "texts", "choices"]
+EmbeddingDtype = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,10 @@ class Column:
 
     name: str
     # "texts": list of {"text": str, "logprob": float}; "choices": list of {"choice": str,
-    # "probability": float}; "embedding": `size` float32 numbers (list, array or tensor).
+    # "probability": float}; "embedding": `size` numbers (list, array or tensor).
     type: ColumnType
     size: int | None = None  # the dimension of an embedding
+    numbers: EmbeddingDtype = "float32"  # what its numbers are stored as
 
 
 # The fields of the two list types, in order, with their own types.
@@ -30,25 +32,30 @@ LIST_FIELDS: dict[str, tuple[tuple[str, Literal["string", "float"]], ...]] = {
     "choices": (("choice", "string"), ("probability", "float")),
 }
 
-_IDENTITY = (Column("file_name", "string"), Column("width", "int"), Column("height", "int"))
+IDENTITY = (Column("file_name", "string"), Column("width", "int"), Column("height", "int"))
 _ERROR = Column("error", "string")
 
 
 @dataclass(frozen=True)
 class RowSchema:
-    """All columns of a file in order: file_name, width, height, the task's own, and ``error``
-    when failed images are kept inline."""
+    """All columns of a file in order: file_name, width, height (rows of images), the task's own,
+    and ``error`` when failed images are kept inline."""
 
     columns: tuple[Column, ...]
 
     @classmethod
-    def of(cls, columns: Sequence[Column], inline_errors: bool) -> RowSchema:
+    def of(
+        cls,
+        columns: Sequence[Column],
+        inline_errors: bool,
+        identity: Sequence[Column] = IDENTITY,
+    ) -> RowSchema:
         """Put the task's columns between the common ones. Raises ValueError on a wrong column.
 
-        ``columns`` may end in the error column already.
+        ``columns`` may end in the error column already; ``identity`` says what a row is about.
         """
         error = (_ERROR,) if inline_errors and _ERROR not in columns else ()
-        every = (*_IDENTITY, *columns, *error)
+        every = (*identity, *columns, *error)
         if len({column.name for column in every}) < len(every):
             raise ValueError(f"two columns share a name: {[c.name for c in every]}")
         for column in every:

@@ -12,8 +12,8 @@ parts, they are the rows; a merge that was cut short is done again. Parts are re
 first: without it, the others are known to be left over.
 
 Types: strings UTF-8 (see ``text`` for names that are not), int64, float64, embeddings
-``fixed_size_list<float32>``, texts and choices as lists of structs. The settings are JSON under
-the key ``blip2cli`` of the file's key-value metadata.
+``fixed_size_list`` of float32 or float16, texts and choices as lists of structs. The settings are
+JSON under the key ``blip2cli`` of the file's key-value metadata.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from blip2cli.errors import RunError
 from blip2cli.sinks import durable
-from blip2cli.sinks.base import LIST_FIELDS, Column, RowSchema, disk_errors
+from blip2cli.sinks.base import LIST_FIELDS, Column, EmbeddingDtype, RowSchema, disk_errors
 from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.text import to_json, to_utf8
@@ -179,12 +179,13 @@ _SCALARS: dict[str, pa.DataType] = {
     "int": pa.int64(),
     "float": pa.float64(),
 }
+_NUMBERS: dict[EmbeddingDtype, pa.DataType] = {"float32": pa.float32(), "float16": pa.float16()}
 
 
 def _arrow_type(column: Column) -> pa.DataType:
     if column.type == "embedding":
         assert column.size is not None  # RowSchema.of has seen to it
-        return pa.list_(pa.float32(), column.size)
+        return pa.list_(_NUMBERS[column.numbers], column.size)
     if column.type in LIST_FIELDS:
         fields = [(name, _SCALARS[kind]) for name, kind in LIST_FIELDS[column.type]]
         return pa.list_(pa.struct(fields))
@@ -222,7 +223,9 @@ def _writer(where: Any, schema: pa.Schema) -> pq.ParquetWriter:
 def _group_rows(schema: pa.Schema) -> int:
     """Rows per group, from the schema alone: the file does not depend on where parts ended."""
     row_bytes: int = 256 + sum(
-        4 * field.type.list_size for field in schema if pa.types.is_fixed_size_list(field.type)
+        field.type.list_size * field.type.value_type.bit_width // 8
+        for field in schema
+        if pa.types.is_fixed_size_list(field.type)
     )
     return max(1, min(GROUP_ROWS, GROUP_BYTES // row_bytes))
 

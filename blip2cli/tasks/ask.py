@@ -8,8 +8,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 from blip2cli.errors import OptionError
-from blip2cli.model.limits import check_decoding
-from blip2cli.options import DecodeOptions
+from blip2cli.model.limits import check_decoding, check_writes
+from blip2cli.model.resolve import family_at_hand
+from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, decode_settings, good, head, logprob
 from blip2cli.tasks.questions import Questions
@@ -71,10 +72,11 @@ class AskTask:
     def only(self) -> Collection[str] | None:
         return self.questions.only
 
-    def check(self, model: str) -> None:
-        """Every model can do this."""
+    def check(self, model: ModelOptions) -> None:
+        check_writes(model.model, family_at_hand(model))
 
     def fit(self, model: Blip2) -> Self:
+        check_writes(model.name, model.family)
         return self
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:

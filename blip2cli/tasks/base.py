@@ -11,7 +11,7 @@ from blip2cli.sinks.base import Column
 if TYPE_CHECKING:
     from blip2cli.images.loader import Loaded, LoadedBatch
     from blip2cli.model.wrapper import Blip2, Generated
-    from blip2cli.options import DecodeOptions
+    from blip2cli.options import DecodeOptions, ModelOptions
 
 Row = dict[str, object]
 
@@ -38,11 +38,15 @@ class Task(Protocol):
     def only(self) -> Collection[str] | None:
         """File names this task is about; ``None`` when it is about every image."""
 
-    def check(self, model: str) -> None:
-        """Raise ``OptionError`` when ``model`` cannot do this; called before it is loaded."""
+    def check(self, model: ModelOptions) -> None:
+        """Raise ``OptionError`` when what is at hand of ``model`` tells that it cannot do this;
+        called before it is loaded."""
 
     def fit(self, model: Blip2) -> Self:
-        """This task with what only the loaded model knows, such as the size of a vector."""
+        """This task with what only the loaded model knows, such as the size of a vector.
+
+        Raises ``OptionError`` when ``model`` cannot do this.
+        """
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
         """Complete rows of the batch's good images, in order."""

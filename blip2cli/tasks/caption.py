@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from blip2cli.model.limits import check_decoding
-from blip2cli.options import DecodeOptions
+from blip2cli.model.limits import check_decoding, check_writes
+from blip2cli.model.resolve import family_at_hand
+from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, decode_settings, good, head, logprob
 
@@ -41,10 +42,11 @@ class CaptionTask:
     def settings(self) -> dict[str, object]:
         return {"task": self.name, "prompt": self.prompt} | decode_settings(self.decode)
 
-    def check(self, model: str) -> None:
-        """Every model can do this."""
+    def check(self, model: ModelOptions) -> None:
+        check_writes(model.model, family_at_hand(model))
 
     def fit(self, model: Blip2) -> Self:
+        check_writes(model.name, model.family)
         return self
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
 
 from blip2cli.errors import OptionError
+from blip2cli.model.resolve import family_at_hand
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, good, head
+from blip2cli.tasks.texts import Texts
+from blip2cli.tasks.vectors import (
+    IMAGE_POOLS,
+    Kind,
+    Pool,
+    VectorOptions,
+    check_image_kind,
+    pooling,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -15,103 +25,110 @@ if TYPE_CHECKING:
     from blip2cli.images.loader import Loaded, LoadedBatch
     from blip2cli.model.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2
-
-Kind = Literal["projection", "image", "qformer", "multimodal"]
-Pool = Literal["cls", "mean", "none"]
-
-# The kinds every BLIP-2 model has; the others need the projection heads of a retrieval model.
-GENERATIVE_KINDS: tuple[Kind, ...] = ("image", "qformer")
-DEFAULT_POOL: dict[Kind, Pool] = {"image": "cls", "qformer": "mean"}
-_POOLS: dict[Kind, tuple[Pool, ...]] = {"image": ("cls", "mean"), "qformer": ("mean", "none")}
+    from blip2cli.options import ModelOptions
 
 
 @dataclass(frozen=True)
 class EmbedTask:
-    """One row per image: ``embedding`` (float32) and ``kind``.
+    """One row per image: ``embedding`` and ``kind``; the vectors of ``vectors.IMAGE_POOLS``.
 
-    * ``image``, pool ``cls``: the vision encoder's pooled output, ``[Dv]``; ``mean``: the mean
-      over the patches of its last hidden state, without the class token, ``[Dv]``.
-    * ``qformer``, pool ``mean``: the mean over the query outputs, ``[Dq]``; ``none``: all query
-      outputs row by row, ``[Q * Dq]``.
-
-    Vectors are as the model gives them, not normalised. ``size`` is known once ``fit`` has seen
-    the model.
+    The kind ``multimodal`` looks at each image with each of ``texts``: one row per image and
+    text, with the column ``text``. ``size``, the numbers in a row's embedding, is known once
+    ``fit`` has seen the model.
     """
 
     kind: Kind = "image"
     pool: Pool | None = None
+    vectors: VectorOptions = field(default_factory=VectorOptions)
+    texts: Texts = field(default_factory=Texts)
     size: int | None = None
 
     name = "embed"
     only = None
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
+        pooling(self.kind, self.pool, IMAGE_POOLS)
+        if self.kind == "multimodal" and not self.texts:
             raise OptionError(
-                f"--kind {self.kind} is unknown; choose one of {', '.join(get_args(Kind))}."
+                "--kind multimodal looks at an image with a text beside it; give one with --text."
             )
-        if self.kind not in GENERATIVE_KINDS or self.pool is None:
-            return
-        if self.pool not in _POOLS[self.kind]:
+        if self.kind != "multimodal" and self.texts:
             raise OptionError(
-                f"--pool {self.pool} does not fit --kind {self.kind}, which has "
-                f"{' and '.join(_POOLS[self.kind])}."
+                f"--kind {self.kind} looks at images alone; leave out SOURCE to embed the texts, "
+                "or take --kind multimodal to look at both together."
             )
 
     @property
     def pooling(self) -> Pool:
         """The pool that is used: the given one, or the kind's default."""
-        return self.pool or DEFAULT_POOL[self.kind]
+        return pooling(self.kind, self.pool, IMAGE_POOLS)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        return (Column("embedding", "embedding", self.size), Column("kind", "string"))
+        columns = (self.vectors.column(self.size), Column("kind", "string"))
+        return ((Column("text", "string"),) if self.texts else ()) + columns
 
     @property
     def settings(self) -> dict[str, object]:
-        return {"task": self.name, "kind": self.kind, "pool": self.pooling}
+        settings = {"task": self.name, "kind": self.kind, "pool": self.pooling}
+        return settings | self.vectors.settings | self.texts.settings
 
-    def check(self, model: str) -> None:
-        # Every model that loads is a captioning model (OPT or T5), and none of those has the
-        # heads; so this can be said before the weights are read.
-        if self.kind not in GENERATIVE_KINDS:
-            raise OptionError(
-                f"The model {model} has no projection head, so there is no --kind {self.kind}; "
-                f"it has --kind {' and --kind '.join(GENERATIVE_KINDS)}."
-            )
+    def check(self, model: ModelOptions) -> None:
+        check_image_kind(self.kind, model.model, family_at_hand(model))
 
     def fit(self, model: Blip2) -> Self:
         """Learn the vectors' size from ``model``."""
-        if self.kind == "image":
-            return replace(self, size=model.model.vision_model.config.hidden_size)
+        check_image_kind(self.kind, model.name, model.family)
         _, queries, width = model.model.query_tokens.shape
+        if self.kind == "image":
+            width = model.model.vision_model.config.hidden_size
+        elif self.kind == "projection":
+            width = model.model.config.image_text_hidden_size
         return replace(self, size=queries * width if self.pooling == "none" else width)
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
         items = good(batch)
         if not items:
             return []
-        # One copy to the host per batch; float() because a bfloat16 tensor has no NumPy form.
-        vectors = self._vectors(model.features(batch.pixels)).float().cpu().numpy()
+        features = model.features(batch.pixels)
+        if self.texts:
+            return self._rows_with_texts(model, items, features)
+        vectors = self.vectors.finish(self._vectors(model, features))
         return [
             head(item) | {"embedding": vector, "kind": self.kind}
             for item, vector in zip(items, vectors, strict=True)
         ]
 
     def row_count(self, file_name: str) -> int:
-        return 1
+        return len(self.texts) or 1
 
     def failed_rows(self, item: Loaded) -> list[Row]:
-        return [blank(item, self.columns) | {"kind": self.kind}]
+        row = blank(item, self.columns) | {"kind": self.kind}
+        return [row | {"text": text} for text in self.texts.lines] if self.texts else [row]
 
-    def _vectors(self, features: ImageFeatures) -> torch.Tensor:
-        """One vector per image, ``[B, D]``, on the model's device and in its dtype."""
-        match self.kind, self.pooling:
-            case "image", "cls":
+    def _rows_with_texts(
+        self, model: Blip2, items: list[Loaded], features: ImageFeatures
+    ) -> list[Row]:
+        from blip2cli.model.retrieval import Pair
+
+        assert model.retrieval is not None  # ``fit`` has seen to it
+        asked = [(item, i, text) for i, item in enumerate(items) for text in self.texts.lines]
+        states = model.retrieval.multimodal(features, [Pair(i, text) for _, i, text in asked])
+        vectors = self.vectors.finish(states if self.pooling == "none" else states.mean(dim=1))
+        return [
+            head(item) | {"text": text, "embedding": vector, "kind": self.kind}
+            for (item, _, text), vector in zip(asked, vectors, strict=True)
+        ]
+
+    def _vectors(self, model: Blip2, features: ImageFeatures) -> torch.Tensor:
+        """One vector per image, ``[B, D]``, or all of its queries', ``[B, Q, D]``."""
+        if self.kind == "image":
+            if self.pooling == "cls":
                 return features.pooled
-            case "image", _:
-                return features.image_embeds[:, 1:].float().mean(dim=1)
-            case _, "none":
-                return features.query_output.flatten(1)
-            case _:
-                return features.query_output.float().mean(dim=1)
+            return features.image_embeds[:, 1:].float().mean(dim=1)
+        if self.kind == "projection":
+            assert model.retrieval is not None  # ``fit`` has seen to it
+            queries = model.retrieval.project_images(features)
+        else:
+            queries = features.query_output
+        return queries if self.pooling == "none" else queries.float().mean(dim=1)

@@ -12,12 +12,16 @@ from blip2cli.errors import OptionError
 from blip2cli.images.loader import LoadedBatch, load_batches
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
-from blip2cli.options import DecodeOptions, LoaderOptions, SourceOptions
+from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sinks.base import Column, RowSchema
 from blip2cli.sources import open_sources
-from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
+from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, EmbedTextsTask, Task
 from blip2cli.tasks.questions import Question, Questions, from_texts
+from blip2cli.tasks.texts import Texts, from_lines
+from blip2cli.tasks.vectors import VectorOptions
 
+TINY = ModelOptions("tiny")
+CAT = from_lines(["a cat"])
 SHORT = DecodeOptions(max_new_tokens=6)
 
 
@@ -201,8 +205,17 @@ def test_a_batch_without_good_images_gives_no_rows(tmp_path: Path, model: Blip2)
         (lambda: EmbedTask("image", "none"), "--pool none does not fit --kind image"),
         (lambda: EmbedTask("qformer", "cls"), "--pool cls does not fit --kind qformer"),
         (lambda: EmbedTask("other"), "--kind other"),  # type: ignore[arg-type]
-        (lambda: EmbedTask("projection").check("m"), "m has no projection head"),
-        (lambda: EmbedTask("multimodal").check("m"), "--kind image and --kind qformer"),
+        (lambda: EmbedTask("projection").check(TINY), "tiny has no projection head"),
+        (lambda: EmbedTask("multimodal", texts=CAT).check(TINY), "--kind image and --kind qformer"),
+        (lambda: EmbedTask("multimodal"), "give one with --text"),
+        (lambda: EmbedTask("projection", texts=CAT), "leave out SOURCE to embed the texts"),
+        (lambda: EmbedTask("language"), "--kind language is none of images"),
+        (lambda: EmbedTextsTask(Texts()), "give one with --text"),
+        (lambda: EmbedTextsTask(CAT, "image"), "--kind image is none of texts"),
+        (lambda: EmbedTextsTask(CAT, "language", "cls"), "--pool cls does not fit --kind language"),
+        (lambda: EmbedTextsTask(CAT, pool="cls").check(TINY), "--kind language of texts, which"),
+        (lambda: EmbedTextsTask(CAT, "projection").check(TINY), "they have --kind language"),
+        (lambda: VectorOptions(dtype="int8"), "--embedding-dtype int8"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_done_is_said(make: object, said: str) -> None:
@@ -220,4 +233,11 @@ def test_settings_are_plain_and_leave_out_a_seed_without_effect() -> None:
     drawn = dataclasses.replace(task, decode=DecodeOptions(top_k=5, seed=4))
     assert drawn.settings["seed"] == 4
     assert AskTask(from_texts(["a?", "b?"])).settings["questions"] == ["a?", "b?"]
-    assert EmbedTask("qformer").settings == {"task": "embed", "kind": "qformer", "pool": "mean"}
+    assert EmbedTask("qformer", vectors=VectorOptions(True, "float16")).settings == {
+        "task": "embed",
+        "kind": "qformer",
+        "pool": "mean",
+        "normalize": True,
+        "embedding_dtype": "float16",
+    }
+    assert EmbedTask("multimodal", texts=CAT).settings["text"] == ["a cat"]

@@ -1,0 +1,208 @@
+"""Comparing images with texts: what a retrieval model does in place of writing.
+
+Everything is computed as transformers' ``Blip2ForImageTextRetrieval`` computes it for one image
+and one text at a time (arXiv 2301.12597, section 3.1), but the vision encoder runs once an image,
+however many texts follow, and no text is ever padded: texts of equal length run together, so that
+a score depends on neither the other texts nor the other images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from blip2cli.model.features import ImageFeatures
+from blip2cli.model.limits import check_room
+from blip2cli.model.text import TextCodec, equally_long
+
+if TYPE_CHECKING:
+    from transformers.models.blip_2.modeling_blip_2 import Blip2ForImageTextRetrieval
+
+Item = TypeVar("Item")
+
+# Pairs that go through the Q-Former together: each holds its image's patches once more.
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and a text that are looked at together."""
+
+    image: int  # row in the features
+    text: str
+
+
+class Retrieval:
+    """The half of a retrieval model that reads texts, and the heads that compare.
+
+    B images have Q query outputs of width Dq each; P is ``image_text_hidden_size``. All results
+    are on the model's device, scores and projections in float32.
+    """
+
+    def __init__(self, model: Blip2ForImageTextRetrieval, codec: TextCodec) -> None:
+        self.model = model
+        self.codec = codec
+
+    def contrastive_scores(self, features: ImageFeatures, pairs: Sequence[Pair]) -> Tensor:
+        """How alike each pair's image and text are: [M], cosines from -1 to 1.
+
+        The largest over the image's queries, as ``logits_per_image`` of
+        ``Blip2ForImageTextRetrieval``. Cheap, and the right score to rank many texts or images
+        by; only scores of one image (or of one text) are comparable.
+        """
+        names = list(dict.fromkeys(pair.text for pair in pairs))  # each text is read once
+        if not names:
+            return torch.zeros(0, device=features.image_embeds.device)
+        texts = self.project_texts(names)
+        images = self.project_images(features)
+        places = {name: number for number, name in enumerate(names)}
+        scores = [
+            _contrast(
+                images[[pair.image for pair in part]], texts[[places[pair.text] for pair in part]]
+            )
+            for part in _parts(pairs)
+        ]
+        return torch.cat(scores)
+
+    def matching_logits(self, features: ImageFeatures, pairs: Sequence[Pair]) -> Tensor:
+        """The matching head's two scores for each pair, no and yes: [M, 2].
+
+        The mean over queries, as ``logits_per_image`` of ``Blip2ForImageTextRetrieval`` with
+        ``use_image_text_matching_head``.
+        """
+
+        def score(rows: Tensor, ids: Tensor) -> Tensor:
+            states = _joint_states(self.model, features.image_embeds[rows], ids)
+            head = self.model.itm_head
+            logits: Tensor = head(states.to(head.weight.dtype)).float()
+            return logits.mean(dim=1)
+
+        return self._paired(features, pairs, score, (2,))
+
+    def matching_probabilities(self, features: ImageFeatures, pairs: Sequence[Pair]) -> Tensor:
+        """The probability that each pair belongs together, by the matching head: [M]."""
+        return self.matching_logits(features, pairs).softmax(dim=-1)[:, 1]
+
+    def multimodal(self, features: ImageFeatures, pairs: Sequence[Pair]) -> Tensor:
+        """The query outputs for an image with a text beside it: [M, Q, Dq].
+
+        What LAVIS's feature extractor calls multimodal: the first Q positions of the Q-Former's
+        last hidden state, given query tokens and text together.
+        """
+
+        def states(rows: Tensor, ids: Tensor) -> Tensor:
+            return _joint_states(self.model, features.image_embeds[rows], ids).float()
+
+        _, queries, width = self.model.query_tokens.shape
+        return self._paired(features, pairs, states, (queries, width))
+
+    def project_images(self, features: ImageFeatures) -> Tensor:
+        """Query outputs in the space shared with texts: [B, Q, P], each of length 1.
+
+        ``image_embeds`` of ``Blip2VisionModelWithProjection``.
+        """
+        head = self.model.vision_projection
+        with torch.inference_mode():
+            return normalize(head(features.query_output.to(head.weight.dtype)), dim=-1).float()
+
+    def project_texts(self, texts: Sequence[str]) -> Tensor:
+        """Texts in the space shared with images: [N, P], each of length 1.
+
+        The class token's row of ``text_embeds`` of ``Blip2TextModelWithProjection``, which is
+        what the contrastive score looks at.
+        """
+        return torch.stack([rows[0] for rows in self.project_tokens(texts)])
+
+    def project_tokens(self, texts: Sequence[str]) -> list[Tensor]:
+        """Every token of each text in the shared space: [T, P] a text, each row of length 1.
+
+        ``text_embeds`` of ``Blip2TextModelWithProjection``.
+        """
+        head = self.model.text_projection
+
+        def project(ids: Tensor) -> Tensor:
+            states = _text_states(self.model, ids)
+            return normalize(head(states.to(head.weight.dtype)), dim=-1).float()
+
+        return self._read(texts, project)
+
+    def text_states(self, texts: Sequence[str]) -> list[Tensor]:
+        """The Q-Former's last hidden state of each text: [T, Dq] a text.
+
+        ``last_hidden_state`` of ``Blip2TextModelWithProjection``.
+        """
+        return self._read(texts, lambda ids: _text_states(self.model, ids).float())
+
+    @torch.inference_mode()
+    def _read(self, texts: Sequence[str], run: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """Run texts [N, T] of equal length together; results in the order of ``texts``."""
+        found: dict[int, Tensor] = {}
+        for members, ids in self._equal(texts):
+            found.update(zip(members, run(ids), strict=True))
+        return [found[number] for number in range(len(texts))]
+
+    @torch.inference_mode()
+    def _paired(
+        self,
+        features: ImageFeatures,
+        pairs: Sequence[Pair],
+        run: Callable[[Tensor, Tensor], Tensor],
+        shape: tuple[int, ...],
+    ) -> Tensor:
+        """Run pairs of equally long texts together, [M] rows and [M, T] ids at a time."""
+        device = features.image_embeds.device
+        result = torch.zeros((len(pairs), *shape), device=device)
+        for members, ids in self._equal([pair.text for pair in pairs]):
+            rows = torch.tensor([pairs[number].image for number in members], device=device)
+            result[members] = run(rows, ids)
+        return result
+
+    def _equal(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
+        """Positions and ids [N, T] of texts of one length, a few at a time."""
+        ids = [self.codec.encode(text) for text in texts]
+        check_room(texts, ids, self.room)
+        device = self.model.query_tokens.device
+        for part in equally_long(ids, _AT_ONCE):
+            yield part, torch.tensor([ids[number] for number in part], device=device)
+
+    @property
+    def room(self) -> int:
+        """The most tokens a text may have."""
+        return self.model.embeddings.position_embeddings.num_embeddings
+
+
+def _contrast(images: Tensor, texts: Tensor) -> Tensor:
+    """The largest product of a query's vector with the text's: [M, Q, P], [M, P] to [M].
+
+    Multiplied and summed row by row: a matrix product would give other bits in other company.
+    """
+    return (images * texts[:, None]).sum(dim=-1).amax(dim=1)
+
+
+def _text_states(model: Blip2ForImageTextRetrieval, ids: Tensor) -> Tensor:
+    """The Q-Former's last hidden state of texts alone, [N, T] to [N, T, Dq]."""
+    states: Tensor = model.qformer(
+        query_embeds=model.embeddings(input_ids=ids), query_length=0
+    ).last_hidden_state
+    return states
+
+
+def _joint_states(model: Blip2ForImageTextRetrieval, images: Tensor, ids: Tensor) -> Tensor:
+    """The query positions of images [M, P+1, Dv] and texts [M, T] read together: [M, Q, Dq]."""
+    queries = model.query_tokens.expand(len(ids), -1, -1)
+    states: Tensor = model.qformer(
+        query_embeds=model.embeddings(input_ids=ids, query_embeds=queries),
+        query_length=queries.shape[1],
+        encoder_hidden_states=images,
+    ).last_hidden_state
+    return states[:, : queries.shape[1]]
+
+
+def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), _AT_ONCE):
+        yield items[start : start + _AT_ONCE]

@@ -1,0 +1,108 @@
+"""Embeddings of texts alone: one vector per text, no image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
+
+from blip2cli.errors import OptionError
+from blip2cli.model.resolve import family_at_hand
+from blip2cli.sinks.base import Column
+from blip2cli.tasks.base import Row
+from blip2cli.tasks.texts import Texts
+from blip2cli.tasks.vectors import TEXT_POOLS, Kind, Pool, VectorOptions, check_text_kind, pooling
+
+if TYPE_CHECKING:
+    import torch
+
+    from blip2cli.model.wrapper import Blip2
+    from blip2cli.options import ModelOptions
+
+
+@dataclass(frozen=True)
+class EmbedTextsTask:
+    """One row per text: ``text``, ``embedding`` and ``kind``; the vectors of
+    ``vectors.TEXT_POOLS``.
+
+    ``kind`` is ``projection``, in the space of the images' projections, or ``qformer`` with a
+    retrieval model, and ``language`` with all others; None takes the model's first one, which
+    ``fit`` finds out, together with ``size``.
+    """
+
+    texts: Texts
+    kind: Kind | None = None
+    pool: Pool | None = None
+    vectors: VectorOptions = field(default_factory=VectorOptions)
+    size: int | None = None
+
+    name = "embed"
+
+    def __post_init__(self) -> None:
+        if not self.texts:
+            raise OptionError("No text is given; give one with --text, or a file with --texts.")
+        if self.kind is not None:
+            pooling(self.kind, self.pool, TEXT_POOLS)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All columns of the rows."""
+        return (
+            Column("text", "string"),
+            self.vectors.column(self.size),
+            Column("kind", "string"),
+        )
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What shaped the rows, apart from the model and the texts; plain JSON values."""
+        pool = self.pool if self.kind is None else pooling(self.kind, self.pool, TEXT_POOLS)
+        return {"task": self.name, "kind": self.kind, "pool": pool} | self.vectors.settings
+
+    def check(self, model: ModelOptions) -> None:
+        """Raise ``OptionError`` when what is at hand of ``model`` tells that it cannot do this."""
+        family = family_at_hand(model)
+        check_text_kind(self.kind, model.model, family)
+        if family is not None:
+            pooling(self.kind or _first_kind(family == "itm"), self.pool, TEXT_POOLS)
+
+    def fit(self, model: Blip2) -> Self:
+        """Learn kind and size from ``model``. Raises ``OptionError``, also for a text that is
+        too long for it."""
+        check_text_kind(self.kind, model.name, model.family)
+        kind = self.kind or _first_kind(not model.writes)
+        pooling(kind, self.pool, TEXT_POOLS)
+        model.check_texts(self.texts.lines)
+        config = model.model.config
+        size = {
+            "projection": config.image_text_hidden_size,
+            "qformer": config.qformer_config.hidden_size,
+        }.get(kind) or model.text_width
+        return replace(self, kind=kind, size=size)
+
+    def rows(self, model: Blip2, texts: Sequence[str]) -> list[Row]:
+        """The rows of some of the texts, in order. The task is a fitted one."""
+        vectors = self.vectors.finish(self._vectors(model, texts))
+        return [
+            {"text": text, "embedding": vector, "kind": self.kind}
+            for text, vector in zip(texts, vectors, strict=True)
+        ]
+
+    def _vectors(self, model: Blip2, texts: Sequence[str]) -> torch.Tensor:
+        """One vector per text, ``[N, D]``."""
+        import torch
+
+        assert self.kind is not None  # ``fit`` has seen to it
+        retrieval = model.retrieval
+        if retrieval is None:
+            tokens = model.text_states(texts)
+        elif self.kind == "projection":
+            tokens = retrieval.project_tokens(texts)
+        else:
+            tokens = retrieval.text_states(texts)
+        first = pooling(self.kind, self.pool, TEXT_POOLS) == "cls"
+        return torch.stack([rows[0] if first else rows.mean(dim=0) for rows in tokens])
+
+
+def _first_kind(retrieval: bool) -> Kind:
+    return "projection" if retrieval else "language"
