@@ -140,7 +140,7 @@ def test_a_hub_model_that_is_only_partly_there_is_a_finding(
     arguments = ["doctor", "--model", "owner/name", "--json"]
     assert call(arguments) == 0
     assert json.loads(capfd.readouterr().out)["model"]["path"] == str(snapshot)
-    (snapshot / "model.safetensors").unlink()
+    (snapshot / "vision.safetensors").unlink()
     assert call(arguments) == 1
     _, finding = json.loads(capfd.readouterr().out)["checks"]
     assert finding["check"] == "files"

@@ -47,13 +47,16 @@ REMOVED = object()
 
 
 def weights(change: Callable[[dict[str, Tensor]], None]) -> Break:
-    """Change the weights in ``model.safetensors``."""
+    """Change the weights, whatever files they are in; afterwards one file holds them."""
 
     def rewrite(directory: Path) -> None:
-        file = directory / "model.safetensors"
-        held = load_file(file)
+        held: dict[str, Tensor] = {}
+        for file in directory.glob("*.safetensors"):
+            held |= load_file(file)
+            file.unlink()
+        (directory / "model.safetensors.index.json").unlink(missing_ok=True)
         change(held)
-        save_file(held, file, metadata={"format": "pt"})
+        save_file(held, directory / "model.safetensors", metadata={"format": "pt"})
 
     return rewrite
 

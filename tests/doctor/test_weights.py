@@ -68,11 +68,11 @@ def test_weights_that_do_not_load_are_a_finding(
 
 def test_a_download_cut_short_is_a_finding(opt: Sound, tmp_path: Path) -> None:
     def cut(directory: Path) -> None:
-        file = directory / "model.safetensors"
+        file = directory / "qformer.safetensors"
         file.write_bytes(file.read_bytes()[:-1000])
 
     found = look(broken(opt.path, tmp_path, cut))
-    fails_alone(opt.findings, found, "load", "model.safetensors is damaged", "fetch it again")
+    fails_alone(opt.findings, found, "load", "qformer.safetensors is damaged", "fetch it again")
 
 
 def test_weights_that_nothing_uses_are_told(opt: Sound, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_configuration_that_cannot_be_read_is_a_finding(opt: Sound, tmp_path: 
     [
         (lambda place: (place / "config.json").write_text("{"), "not valid JSON"),
         (lambda place: (place / "tokenizer.json").unlink(), "has no tokenizer"),
-        (lambda place: (place / "model.safetensors").unlink(), "has no weights"),
+        (lambda place: (place / "vision.safetensors").unlink(), "is incomplete: vision"),
         (settings("config.json", model_type="llava"), "holds a llava"),
         (settings("config.json", text_config__model_type="llama"), "language model llama"),
         (settings("processor_config.json", image_processor={}), "no image processor settings"),
