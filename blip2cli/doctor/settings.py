@@ -31,7 +31,7 @@ def image_size(patient: Patient) -> Outcome:
         return ok(f"{made[1]}×{made[0]} pixels")
     return fail(
         f"the processor makes pictures of {made[1]}×{made[0]} pixels, the vision encoder takes "
-        f"{wanted[1]}×{wanted[0]}",
+        f"{wanted[1]}×{wanted[0]}: texts are wrong, without an error",
         f"set size in {_processor_file(patient)} to height {wanted[0]} and width {wanted[1]}, or "
         "take both files from one model.",
     )
