@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from blip2cli.cli.options import MODEL, REPORT, VERBOSE_HELP, option
@@ -22,7 +24,9 @@ _MARKS = {
     "fail": ("FAIL", "31"),
     "skipped": ("skipped", "2"),
 }
+_MARK = 8  # columns for "ok" and its like
 _NAME = 16  # columns for names
+_LEAST = 60  # columns that lines are broken to at least
 
 
 def doctor(
@@ -82,7 +86,7 @@ def doctor(
             report = examine(options)
             print(json.dumps(report.as_dict(), ensure_ascii=False, indent=2), flush=True)
         else:
-            report = examine(options, _Printer(sys.stdout))
+            report = examine(options, Printer(sys.stdout))
         _conclude(report)
         return report.exit_code
     except Blip2CliError as error:
@@ -106,13 +110,16 @@ def _conclude(report: Report) -> None:
         complain(f"{first.check} failed{also}: {first.mend}")
 
 
-class _Printer:
+class Printer:
     """Prints each part of the report as soon as it is known."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._coloured = coloured(stream)
         self._listed = False
+        # Lines are broken for a person's eyes only; grep wants each in one piece.
+        columns = shutil.get_terminal_size().columns if stream.isatty() else 0
+        self._width = max(columns, _LEAST) if columns else sys.maxsize
 
     def __call__(self, part: Environment | Examined | Finding) -> None:
         from blip2cli.doctor.environment import Environment
@@ -133,17 +140,26 @@ class _Printer:
             self._blank()
             self._listed = True
         word, colour = _MARKS[finding.status]
-        mark = f"{word:<8}"
+        mark = f"{word:<{_MARK}}"
         if self._coloured:
             mark = f"\x1b[{colour}m{mark}\x1b[0m"
         self._line(finding.check, finding.found, mark)
         if finding.mend is not None:
-            self._line("", f"→ {finding.mend}", " " * 8)
+            self._line("", f"→ {finding.mend}", " " * _MARK)
 
     def _line(self, name: str, value: str, mark: str = "") -> None:
         from blip2cli.cli.table import printable  # errors and paths may hold anything
 
-        print(f"{mark}{name:<{_NAME}} {printable(value)}", file=self._stream, flush=True)
+        start = f"{name:<{_NAME}} "
+        indent = " " * (len(start) + (_MARK if mark else 0))
+        lines = textwrap.wrap(
+            printable(value),
+            self._width - len(indent),
+            break_on_hyphens=False,
+            break_long_words=False,
+        ) or [""]
+        text = f"\n{indent}".join(lines)
+        print(f"{mark}{start}{text}", file=self._stream, flush=True)
 
     def _blank(self) -> None:
         print(file=self._stream)

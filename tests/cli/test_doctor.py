@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from blip2cli.cli.app import call
+from blip2cli.cli.doctor import Printer
+from blip2cli.doctor.report import Finding
 from blip2cli.model.embedded import embedded_path
 from tests.cli.test_app import sentence
 from tests.conftest import COMMAND, Run, environment
@@ -163,6 +166,27 @@ def test_the_published_caption_is_held_against_the_model(
     out, err = capfd.readouterr()
     assert "expected 'the merlion fountain in singapore', as published, and got 'an eleph" in out
     assert err.startswith("blip2cli: known-caption failed: ")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_lines_are_broken_under_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "64")
+    monkeypatch.setenv("NO_COLOR", "1")
+    finding = Finding("fail", "word " * 20 + "\x1b[31mred", "mend it, " * 9 + "now.", "image-token")
+    shown, piped = Terminal(), io.StringIO()
+    Printer(shown)(finding)
+    Printer(piped)(finding)
+    lines = shown.getvalue().splitlines()
+    assert max(map(len, lines)) <= 64
+    assert lines[1].startswith("FAIL    image-token      word word")
+    assert all(line.startswith(" " * 25) for line in lines[2:])
+    assert [line for line in lines if line.strip().startswith("→ mend it,")]
+    assert "\\x1b[31mred" in shown.getvalue().replace("\n" + " " * 25, " ")
+    assert len(piped.getvalue().splitlines()) == 3
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
