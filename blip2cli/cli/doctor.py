@@ -181,7 +181,7 @@ def _facts(around: Environment) -> list[tuple[str, str]]:
         ("packages", ", ".join(installed)),
         ("image formats", ", ".join(formats)),
         *((one.name, _accelerator(one)) for one in around.accelerators),
-        ("cpu", f"{cpu.model}: {', '.join(cpu.instructions) or 'no AVX2'}"),
+        ("cpu", ": ".join(filter(None, (cpu.model, ", ".join(cpu.instructions))))),
         ("cores", f"{cpu.usable_cores} usable of {cpu.cores}; torch threads: {cpu.torch_threads}"),
         ("memory", f"{_size(memory.available)} available of {_size(memory.total)}; {limit}"),
         ("large models", around.large_models),
