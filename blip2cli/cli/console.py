@@ -225,14 +225,10 @@ def summary_lines(
 
 def flagged_line(summary: Summary) -> str:
     """What is said of rows whose ``flag`` is set."""
-    bad, mended = summary.flagged - summary.retried, summary.retried
-    line = (
-        f"{bad} texts say nothing, or the same again"
-        if bad != 1
-        else ("1 text says nothing, or the same again")
-    )
-    if mended:
-        line += f"; {mended} more did, and {'was' if mended == 1 else 'were'} decoded again"
+    texts = "1 text was" if summary.flagged == 1 else f"{summary.flagged} texts were"
+    line = f"{texts} flagged for saying nothing, or the same again"
+    if summary.retried:
+        line += f"; decoding again mended {summary.retried}"
     return f"{line} (see the column flag)."
 
 
