@@ -34,7 +34,7 @@ def ask(
             "-q",
             metavar="TEXT",
             panel=QUESTIONS,
-            help="A question for every image; repeatable.",
+            help="A question for every image; repeatable. {answer} in it is the answer before it.",
         ),
     ] = None,
     questions: Annotated[
@@ -74,7 +74,7 @@ def ask(
             "--choices-file",
             metavar="FILE",
             panel=QUESTIONS,
-            help="The answers there are, one a line.",
+            help="The answers there are, one a line; they may hold commas.",
             show_default=False,
         ),
     ] = None,
@@ -91,7 +91,7 @@ def ask(
         option(
             "--match",
             panel=QUESTIONS,
-            help="A retrieval model compares with its matching head: slower, and better.",
+            help="A retrieval model compares with its matching head: slower, more exact.",
         ),
     ] = False,
     output: OutputFlags,

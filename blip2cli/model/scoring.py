@@ -98,7 +98,7 @@ def _score_rows(
         for some in _portions(pairs, min(_ROWS, max(1, _TOKENS // length))):
             tokens = torch.tensor([choices[r][n] for r, n in some], device=raw.device)
             rows = torch.tensor([r for r, _ in some], device=raw.device)
-            logprobs = [first[rows].gather(1, tokens[:, :1])]
+            logprobs = [first[rows, tokens[:, 0]][:, None]]
             if length > 1 or end:
                 after = state.fork(rows).extend(tokens if end else tokens[:, :-1])
                 said = after.float().log_softmax(dim=-1)  # [N, T, V]
