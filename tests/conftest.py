@@ -40,6 +40,14 @@ def model(checkpoint: Path) -> Blip2:
 
 
 @pytest.fixture(scope="session")
+def retrieval_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a small random retrieval model."""
+    from tests.checkpoints import tiny_random_itm
+
+    return tiny_random_itm(tmp_path_factory.mktemp("random-itm") / "itm")
+
+
+@pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of five good images, one of them in a sub-folder; do not write to it."""
     folder = tmp_path_factory.mktemp("images")

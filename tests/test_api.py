@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import blip2cli
 from blip2cli.errors import ImageError, OptionError
+from blip2cli.images.decode import decode
+from blip2cli.images.preprocess import to_uint8
+from blip2cli.model.retrieval import Pair
 from tests.checkpoints import tiny_random_opt
 
 
@@ -17,6 +21,11 @@ from tests.checkpoints import tiny_random_opt
 def model(tmp_path_factory: pytest.TempPathFactory) -> blip2cli.Blip2:
     directory = tiny_random_opt(tmp_path_factory.mktemp("checkpoints") / "opt")
     return blip2cli.Blip2.load(str(directory), device="cpu", batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def retrieval(retrieval_checkpoint: Path) -> blip2cli.Blip2:
+    return blip2cli.Blip2.load(str(retrieval_checkpoint), device="cpu", batch_size=2)
 
 
 @pytest.fixture
@@ -69,6 +78,41 @@ def test_embeddings(model: blip2cli.Blip2, pictures: list[str]) -> None:
     assert np.array_equal(model.embed(pictures[1])[0], vectors[1])
     assert model.embed(pictures, kind="qformer", pool="none").shape == (3, 12 * 32)
     assert model.embed([]).shape == (0, 32)
+
+
+def test_embeddings_of_texts_and_pairs(
+    model: blip2cli.Blip2, retrieval: blip2cli.Blip2, pictures: list[str]
+) -> None:
+    texts = ["a cat", "two red cars", "a tree"]
+    language = model.embed_texts(texts)
+    assert (language.shape, language.dtype) == ((3, 32), np.float32)
+    assert np.array_equal(model.embed_texts("a tree")[0], language[2])
+    assert model.embed_texts([]).shape == (0, 0)
+    projected = retrieval.embed_texts(texts, normalize=True, dtype="float16")
+    assert (projected.shape, projected.dtype) == ((3, 16), np.float16)
+    # The contrastive score: the best of an image's queries.
+    queries = retrieval.embed(pictures, "projection", "none").reshape(3, 12, 16)
+    scores = (queries @ retrieval.embed_texts(texts).T).max(axis=1)
+    features = retrieval.model.features(torch.from_numpy(np.stack(pixels(retrieval, pictures))))
+    assert retrieval.model.retrieval is not None
+    for number, text in enumerate(texts):
+        pairs = [Pair(image, text) for image in range(3)]
+        want = retrieval.model.retrieval.contrastive_scores(features, pairs)
+        assert scores[:, number] == pytest.approx(want.numpy(), abs=1e-5)
+    both = retrieval.embed(pictures, "multimodal", text=texts[:2])
+    assert both.shape == (6, 32)
+    assert np.array_equal(retrieval.embed(pictures[1], "multimodal", text=texts[1])[0], both[3])
+    with pytest.raises(OptionError, match="no --kind language"):
+        retrieval.embed_texts("a", "language")
+    with pytest.raises(OptionError, match="is a retrieval model"):
+        retrieval.caption(pictures)
+
+
+def pixels(model: blip2cli.Blip2, pictures: list[str]) -> list[np.ndarray]:  # type: ignore[type-arg]
+    return [
+        to_uint8(decode(Path(name).read_bytes()).image, model.model.spec).numpy()
+        for name in pictures
+    ]
 
 
 def test_images_that_cannot_be_used_are_named(model: blip2cli.Blip2, tmp_path: Path) -> None:

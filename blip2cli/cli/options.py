@@ -150,7 +150,7 @@ class OptionalSourceFlags(SourceFlags):
 
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="[SOURCE]...", help=SOURCE_HELP, show_default=False),
+        typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False),
     ] = None  # type: ignore[assignment] # Typer's word for an argument that may be left out
 
 

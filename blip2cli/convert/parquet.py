@@ -16,7 +16,7 @@ from blip2cli.convert.files import AtomicFile
 from blip2cli.convert.kernels import Column, pc
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.convert.stored import is_ours, parquet_metadata, parquet_settings
-from blip2cli.convert.types import Kinds, fitted, stored
+from blip2cli.convert.types import Kinds, fitted, stored, with_dtype
 from blip2cli.errors import OutputError
 
 GROUP_ROWS = 1 << 16
@@ -75,7 +75,7 @@ class ParquetWriter:
     def __init__(self, path: str, schema: pa.Schema, settings: Mapping[str, object] | None) -> None:
         """Raises OutputError for a column that Parquet cannot hold, OSError."""
         self.notes: list[str] = []
-        self._schema = schema.with_metadata(
+        self._schema = with_dtype(schema, settings).with_metadata(
             {**(schema.metadata or {}), **parquet_metadata(settings)}
         )
         self._waiting: list[pa.RecordBatch] = []

@@ -32,6 +32,17 @@ def embedding_type(size: int) -> pa.DataType:
     return pa.list_(pa.float32(), size)
 
 
+def with_dtype(schema: pa.Schema, settings: Mapping[str, object] | None) -> pa.Schema:
+    """The schema with vectors in the precision they were made in, which JSON does not tell."""
+    place = schema.get_field_index(EMBEDDING)
+    if place < 0 or (settings or {}).get("embedding_dtype") != "float16":
+        return schema
+    field = schema.field(place)
+    if not kinds.is_fixed_size_list(field.type):
+        return schema
+    return schema.set(place, field.with_type(pa.list_(pa.float16(), field.type.list_size)))
+
+
 def stored(value: Any) -> Any:
     """A JSON value with all its text as Arrow can hold it."""
     if isinstance(value, str):

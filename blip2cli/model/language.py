@@ -79,10 +79,15 @@ def read_texts(model: Blip2ForConditionalGeneration, family: Family, ids: Tensor
     ``get_text_features`` of transformers' ``Blip2Model``.
     """
     language: Any = model.language_model
-    if family == "t5":
-        states: Tensor = language.get_encoder()(input_ids=ids).last_hidden_state
-    else:
-        states = language.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    reader = language.get_encoder() if family == "t5" else language.base_model
+    # Of few positions (3 to 11, measured with torch 2.13), plain matrix products give a row other
+    # bits in other company; what decoding takes them for, a single query, does not come up here.
+    before = reader.config._attn_implementation
+    reader.config._attn_implementation = "sdpa"
+    try:
+        states: Tensor = reader(input_ids=ids, use_cache=False).last_hidden_state
+    finally:
+        reader.config._attn_implementation = before
     return states
 
 

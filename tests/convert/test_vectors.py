@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from blip2cli.errors import OutputError, SourceError
+from blip2cli.options import OutputOptions
+from blip2cli.sinks import Column, open_sink
 from tests.convert.helpers import captions, convert, elsewhere, read_rows, vectors, write_rows
 
 
@@ -148,3 +152,59 @@ def test_the_examples_of_the_readme_find_what_is_nearest(tmp_path: Path) -> None
     assert elsewhere(move + printed, tmp_path) == ["farm/cows.jpg", "c", "b"]
     asked = move + "import duckdb; print(json.dumps(duckdb.sql(sys.argv[2]).fetchall()))"
     assert elsewhere(asked, tmp_path, query) == [["farm/cows.jpg"], ["c"], ["b"]]
+
+
+def half_vectors(folder: Path, count: int = 5, size: int = 8) -> Path:
+    """Rows of ``embed --embedding-dtype float16`` in Parquet, by our own sink."""
+    options = OutputOptions(str(folder / "half.parquet"))
+    columns = (Column("embedding", "embedding", size, "float16"), Column("kind", "string"))
+    settings = {"model": "tiny", "task": "embed", "embedding_dtype": "float16"}
+    sink = open_sink(options, columns, settings, BytesIO())
+    numbers = np.random.default_rng(3).standard_normal((count, size)).astype(np.float16)
+    sink.write(
+        [
+            {"file_name": f"{n}.jpg", "width": 4, "height": 3, "embedding": v, "kind": "image"}
+            for n, v in enumerate(numbers)
+        ]
+    )
+    sink.close()
+    return folder / "half.parquet"
+
+
+def test_float16_vectors_stay_the_same_numbers_in_every_format(tmp_path: Path) -> None:
+    source = half_vectors(tmp_path)
+    kind = pq.read_schema(source).field("embedding").type
+    assert kind == pa.list_(pa.float16(), 8)
+    want = pq.read_table(source).column("embedding").to_pylist()
+    for name in ("e.jsonl", "e.jsonl.gz", "e.parquet", "e.csv", "e.npy"):
+        convert(source, tmp_path / name)
+        convert(tmp_path / name, tmp_path / f"{name}.back.jsonl")
+        assert [row["embedding"] for row in read_rows(tmp_path / f"{name}.back.jsonl")] == want
+    assert np.load(tmp_path / "e.npy").dtype == np.float32
+    assert np.load(tmp_path / "e.npy").tolist() == want
+    # Back in Parquet they are float16 again, so that a run can go on with them.
+    for name in ("e.jsonl", "e.parquet", "e.npy"):
+        convert(tmp_path / name, tmp_path / f"{name}.again.parquet")
+        assert pq.read_schema(tmp_path / f"{name}.again.parquet").field("embedding").type == kind
+    assert pq.read_table(tmp_path / "e.jsonl.again.parquet").equals(pq.read_table(source))
+
+
+def test_float16_vectors_in_clip_retrieval_are_normalised_in_float32(tmp_path: Path) -> None:
+    source = half_vectors(tmp_path)
+    convert(source, tmp_path / "index", write_as="clip-retrieval")
+    array = np.load(tmp_path / "index/img_emb/img_emb_0.npy")
+    want = np.array(pq.read_table(source).column("embedding").to_pylist(), np.float32)
+    want /= np.linalg.norm(want, axis=1, keepdims=True)
+    assert array.dtype == np.float16
+    assert np.array_equal(array, want.astype(np.float16))
+
+
+def test_vectors_of_texts_need_no_file_name(tmp_path: Path) -> None:
+    rows = [{"text": f"a {n}", "embedding": [0.5, n], "kind": "projection"} for n in range(3)]
+    source = write_rows(tmp_path / "t.jsonl", rows)
+    convert(source, tmp_path / "t.parquet")
+    convert(tmp_path / "t.parquet", tmp_path / "t.npy")
+    assert np.load(tmp_path / "t.npy").tolist() == [[0.5, 0], [0.5, 1], [0.5, 2]]
+    assert [row["text"] for row in read_rows(tmp_path / "t.keys.jsonl")] == ["a 0", "a 1", "a 2"]
+    with pytest.raises(SourceError, match="no column file_name, which clip-retrieval needs"):
+        convert(source, tmp_path / "index", write_as="clip-retrieval")
