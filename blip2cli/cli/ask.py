@@ -14,6 +14,7 @@ from blip2cli.cli.options import (
     option,
     run_options,
 )
+from blip2cli.cli.presets import AskPreset
 from blip2cli.cli.resuming import ResumeFlags
 from blip2cli.errors import OptionError
 
@@ -56,6 +57,7 @@ def ask(
             help="What the model reads: auto, or a text that holds {question}.",
         ),
     ] = "auto",
+    preset: AskPreset = None,
     output: OutputFlags,
     resume: ResumeFlags,
     model: ModelFlags,

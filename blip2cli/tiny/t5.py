@@ -228,7 +228,7 @@ class Recipe:
     gallery: int = 40_000  # scenes whose features are kept
     scenes: int = 24  # pictures of each kind a step
     sparse: int = 20
-    shapes: int = 5
+    shapes: int = 8
     texts: int = 6  # a picture
 
 
