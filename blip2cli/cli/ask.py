@@ -14,6 +14,7 @@ from blip2cli.cli.options import (
     option,
     run_options,
 )
+from blip2cli.cli.presets import AskPreset
 from blip2cli.cli.resuming import ResumeFlags
 from blip2cli.errors import OptionError
 from blip2cli.options import Norm
@@ -94,6 +95,7 @@ def ask(
             help="A retrieval model compares with its matching head: slower, more exact.",
         ),
     ] = False,
+    preset: AskPreset = None,
     output: OutputFlags,
     resume: ResumeFlags,
     model: ModelFlags,

@@ -28,7 +28,7 @@ TINY_NOTE = (
     "Note: tiny is a demonstration that knows drawn objects only; for photographs use "
     "--model Salesforce/blip2-opt-2.7b."
 )
-EMBEDDED = ("tiny",)
+EMBEDDED = ("tiny", "tiny-t5", "tiny-itm")
 _PLAIN_INTERVAL = 60.0  # seconds between lines where no terminal shows a bar
 _DONE = {"caption": "captioned", "ask": "answered", "embed": "embedded"}
 

@@ -8,12 +8,14 @@ else, and are later read with ``weights_only=True``.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from blip2cli.errors import ModelError
+from blip2cli.model.embedded import embedded_root
 
 # What a model is made of decides what it can do: with a language model, OPT or (Flan-)T5, it writes
 # texts about images; a retrieval model ("itm") compares images with texts and writes none.
@@ -176,6 +178,13 @@ def _shards(index: Path) -> tuple[Path, ...]:
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise ModelError(f"{index} does not say which file holds which weight; fetch it again.")
+    if index.parent.parent == embedded_root():
+        # The embedded models share files: these names lead to one beside their directory.
+        return tuple(Path(os.path.normpath(index.parent / name)) for name in _distinct(names))
     # A shard's name comes from a downloaded file: it may not lead out of the directory.
-    plain = {Path(str(name)).name for name in names.values()}
+    plain = {Path(name).name for name in _distinct(names)}
     return tuple(index.parent / name for name in sorted(plain))
+
+
+def _distinct(names: dict[str, Any]) -> list[str]:
+    return sorted({str(name) for name in names.values()})
