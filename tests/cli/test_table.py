@@ -88,6 +88,16 @@ def test_a_flag_stands_behind_its_text() -> None:
     assert lines[2].split() == ["b.png", "a", "cat", "-0.250"]
 
 
+def test_rows_of_texts_begin_with_the_text() -> None:
+    stream = io.StringIO()
+    sink = TableSink(["text", "embedding", "kind"], stream, contextlib.nullcontext, "text")
+    sink.write([{"text": "two cats", "embedding": [0.5] * 9, "kind": "projection"}])
+    header, line = (line.rstrip() for line in stream.getvalue().splitlines())
+    assert header.split() == ["text", "embedding"]
+    assert line.startswith("two cats")
+    assert line.endswith("[0.500, 0.500, 0.500, 0.500, …] × 9")
+
+
 def test_an_error_has_a_column_of_its_own() -> None:
     lines = table(["caption", "logprob", "error"], [caption("a.png", None, error="truncated: x")])
     assert lines[0].split()[-1] == "error"
