@@ -33,7 +33,6 @@ CHECKS = (
     Check("qformer-epsilon", settings.qformer_epsilon, families=ALL),
     Check("query-tokens", settings.query_tokens),
     Check("query-tokens", retrieval.query_tokens, families=RETRIEVAL),
-    Check("t5-settings", settings.t5_settings, families=("t5",)),
     Check("text-input", retrieval.text_input, families=RETRIEVAL),
     Check("projections", retrieval.projections, families=RETRIEVAL),
     Check("embedding-rows", tokens.embedding_rows),
@@ -49,6 +48,7 @@ CHECKS = (
     Check("unused-weights", weights.unused_weights, needs=("load",), families=ALL),
     Check("finite-weights", weights.finite_weights, needs=("load",), families=ALL),
     Check("tied-embeddings", weights.tied_embeddings, needs=("load",)),
+    Check("t5-settings", settings.t5_settings, needs=("load",), families=("t5",)),
     Check("activations", behaviour.activations, needs=("load", "finite-weights")),
     Check(
         "activations",

@@ -1,8 +1,10 @@
-"""Checks of what the files say, before any weight is read."""
+"""Checks of what the files say; all but one before any weight is read."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import torch
 
 from blip2cli.doctor.patient import Patient
 from blip2cli.doctor.report import Outcome, fail, ok, warn
@@ -107,10 +109,11 @@ def t5_settings(patient: Patient) -> Outcome:
             "decoder_start_token_id is not set; texts begin from the padding token",
             "set decoder_start_token_id to 0 in text_config of config.json.",
         )
-    if text.is_gated_act and text.scale_decoder_outputs:
+    # T5 writes with the matrix it reads with, and scales; Flan-T5 has two matrices and does not.
+    if text.scale_decoder_outputs and not one_matrix(patient):
         return fail(
-            "scale_decoder_outputs is on, which T5 needs and Flan-T5 must not have: its scores "
-            "come out too small",
+            "scale_decoder_outputs is on, as with one matrix that reads and writes, but there are "
+            "two, as in Flan-T5: its scores come out too small",
             "set tie_word_embeddings to false in text_config of config.json, as Flan-T5 has it.",
         )
     # LAVIS sets dense_act_fn (blip2_t5.py), which T5's "gated-gelu" would make "gelu_new".
@@ -121,6 +124,13 @@ def t5_settings(patient: Patient) -> Outcome:
             "set dense_act_fn to gelu in text_config of config.json.",
         )
     return ok(f"{text.dense_act_fn}, decoder starts from {text.decoder_start_token_id}")
+
+
+def one_matrix(patient: Patient) -> bool:
+    """Whether the language model reads and writes with the same embedding."""
+    model = patient.model.model
+    reads, writes = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    return reads is writes or torch.equal(reads, writes)
 
 
 def _epsilon(part: str, got: float, wanted: float) -> Outcome:

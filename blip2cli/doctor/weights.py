@@ -11,6 +11,7 @@ from torch import Tensor
 
 from blip2cli.doctor.patient import Patient
 from blip2cli.doctor.report import Outcome, fail, ok, warn
+from blip2cli.doctor.settings import one_matrix
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.load import check_safetensors
 
@@ -61,9 +62,7 @@ def finite_weights(patient: Patient) -> Outcome:
 
 def tied_embeddings(patient: Patient) -> Outcome:
     """OPT reads and writes with one matrix; Flan-T5 with two."""
-    model = patient.model.model
-    reads, writes = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    if reads is writes or torch.equal(reads, writes):
+    if one_matrix(patient):
         return ok("one matrix reads and writes")
     if patient.checkpoint.family == "t5":
         return ok("two matrices, as in Flan-T5")

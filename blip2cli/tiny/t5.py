@@ -228,7 +228,7 @@ class Recipe:
     gallery: int = 40_000  # scenes whose features are kept
     scenes: int = 24  # pictures of each kind a step
     sparse: int = 20
-    shapes: int = 5
+    shapes: int = 8
     texts: int = 6  # a picture
 
 
@@ -253,8 +253,7 @@ def train(recipe: Recipe, folder: Path, tiny: Path, out: Path) -> None:
         scores = score(judge, scenes, load_split("test")[:shapes], T5_FORMS[0])
         return scores, *score_sides(judge, scenes, T5_FORMS[0])
 
-    def report() -> str:
-        scores, sides, count = measure(200, 50)
+    def told(scores: Scores, sides: float, count: int) -> str:
         return f"{scores}, left and right {sides:.2%} of {count:,}"
 
     def step() -> dict[str, float]:
@@ -262,14 +261,14 @@ def train(recipe: Recipe, folder: Path, tiny: Path, out: Path) -> None:
         words = sum(each.words for each in drawn)
         return {"text": learner.step(*(loss_of(each, each.words / words) for each in drawn))}
 
-    learner.run(step, report)
+    learner.run(step, lambda: told(*measure(200, 50)))
     plain = Blip2ForConditionalGeneration(model.config)
     plain.load_state_dict(model.state_dict(), strict=False)  # all but the helper head
     export(plain.eval(), processor, out, shared=tiny)
     judge = Reader(plain, maker)
     measured = measure(3000, 1000)
     (out / "README.md").write_text(t5_card(plain, *measured), encoding="utf-8")
-    print(*measured, flush=True)
+    print(told(*measured), flush=True)
     learner.forget()
 
 

@@ -16,6 +16,7 @@ from blip2cli.doctor.examine import examine, run_checks
 from blip2cli.doctor.options import DoctorOptions
 from blip2cli.doctor.report import Examined, Finding, Outcome, Report, fail, ok, skipped, warn
 from blip2cli.errors import ModelError, OptionError, RunError, SourceError
+from blip2cli.model.embedded import EMBEDDED, embedded_path
 from tests.doctor.breaking import broken, settings
 from tests.doctor.conftest import Sound
 
@@ -43,6 +44,15 @@ def test_a_model_is_put_through_every_check_of_its_family() -> None:
     assert isinstance(report.model, Examined)
     assert report.model.dtype == "bfloat16"
     assert "bfloat16 (asked for)" in report.model.reason
+
+
+def test_every_embedded_model_is_sound() -> None:
+    for name in EMBEDDED:
+        if not embedded_path(name).is_dir():
+            continue  # not trained yet
+        report = examine(DoctorOptions(name, device="cpu", dtype="float32"))
+        states = {finding.check: finding.status for finding in report.findings}
+        assert set(states.values()) <= {"ok", "skipped"}, (name, report.findings)
 
 
 def test_every_family_has_each_check_once_and_can_make_those_it_needs() -> None:

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from blip2cli.doctor.settings import pixel_values, t5_settings
-from tests.doctor.breaking import REMOVED, Break, broken, fails_alone, look, settings
+from tests.doctor.breaking import REMOVED, Break, both, broken, fails_alone, look, settings, weights
 from tests.doctor.conftest import Sound
 
 CONFIG, PROCESSOR = "config.json", "processor_config.json"
@@ -47,10 +49,19 @@ def test_a_wrong_setting_fails_its_check_alone(
     fails_alone(opt.findings, look(broken(opt.path, tmp_path, change)), check, said)
 
 
-def test_scores_scaled_as_in_t5_are_found(t5: Sound, tmp_path: Path) -> None:
-    change = settings(CONFIG, text_config__scale_decoder_outputs=True)
-    found = look(broken(t5.path, tmp_path, change))
+def test_scores_scaled_as_in_t5_are_found_where_there_are_two_matrices(
+    t5: Sound, tmp_path: Path
+) -> None:
+    def untie(held: dict[str, Tensor]) -> None:
+        shared = held["language_model.shared.weight"]
+        held["language_model.lm_head.weight"] = shared.flip(0).clone()
+
+    scaled = settings(CONFIG, text_config__scale_decoder_outputs=True)
+    found = look(broken(t5.path, tmp_path, both(scaled, weights(untie))))
     fails_alone(t5.findings, found, "t5-settings", "tie_word_embeddings to false")
+    # With one matrix that is T5's own way, and tiny-t5's.
+    tied = look(broken(t5.path, tmp_path / "tied", scaled))
+    assert tied["t5-settings"].status == "ok"
 
 
 def test_another_filter_is_unusual_but_may_be_meant(opt: Sound, tmp_path: Path) -> None:
@@ -68,7 +79,15 @@ def patient(**text: Any) -> Any:
         "d_model": 2048,
         "dense_act_fn": "gelu",
     }
-    return SimpleNamespace(config=SimpleNamespace(text_config=SimpleNamespace(**config | text)))
+    weight = SimpleNamespace(weight=torch.zeros(2))
+    other = SimpleNamespace(weight=torch.ones(2))
+    model = SimpleNamespace(
+        get_input_embeddings=lambda: weight, get_output_embeddings=lambda: other
+    )
+    return SimpleNamespace(
+        config=SimpleNamespace(text_config=SimpleNamespace(**config | text)),
+        model=SimpleNamespace(model=model),
+    )
 
 
 def test_the_published_flan_t5_wants_gelu() -> None:
