@@ -41,8 +41,10 @@ format: install ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-tiny: install ## train the embedded model again from nothing (hours)
+tiny: install ## train the embedded models again from nothing (five hours)
 	$(BIN)/python -m blip2cli.tiny.train
+	$(BIN)/python -m blip2cli.tiny.t5
+	$(BIN)/python -m blip2cli.tiny.itm
 
 bench: install ## measure the start-up beside bare imports
 	$(BIN)/python benchmarks/startup.py

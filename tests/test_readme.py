@@ -1,10 +1,11 @@
 """The README: every option is in it, and its marked examples give what it says they give.
 
 A fenced ``console`` block after ``<!-- shown -->`` is run, command by command; after
-``<!-- shown: terminal -->`` on a terminal of 80 columns. Lines are compared with stdout (what the
-terminal shows); numbers with a decimal point may differ in their third place, since processors
-round differently, and a line ``...`` stands for any lines. With ``BLIP2CLI_TEST_UPDATE=1`` the
-blocks are written anew instead.
+``<!-- shown: terminal -->`` on a terminal of 80 columns, after ``<!-- shown: needs MODEL -->``
+where that embedded model is there. Lines are compared with stdout (what the terminal shows);
+numbers with a decimal point may differ in their third place, since processors round differently,
+and a line ``...`` stands for any lines. With ``BLIP2CLI_TEST_UPDATE=1`` the blocks are written anew
+instead.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import typer.main
 
 from blip2cli.cli.app import app
 from tests.cli.terminal import on_terminal
-from tests.conftest import environment
+from tests.conftest import environment, is_embedded
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-BLOCK = re.compile(r"<!-- shown(: terminal)? -->\n```console\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(
+    r"<!-- shown(: terminal)?(?:: needs ([\w-]+))? -->\n```console\n(.*?)```", re.DOTALL
+)
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 UPDATE = bool(os.environ.get("BLIP2CLI_TEST_UPDATE"))
 
@@ -81,11 +84,13 @@ def test_an_example_gives_what_the_readme_shows(number: int, tmp_path: Path) -> 
     (tmp_path / "sample_images").symlink_to(ROOT / "sample_images")
     text = README.read_text(encoding="utf-8")
     match = list(BLOCK.finditer(text))[number]
-    terminal, block = bool(match[1]), match[2]
+    terminal, needed, block = bool(match[1]), match[2], match[3]
+    if needed and not is_embedded(needed):
+        pytest.skip(f"the model {needed} is not in this installation")
     got = [(command, output(command, tmp_path, terminal)) for command, _ in steps(block)]
     if UPDATE:
         new = "".join(f"$ {command}\n" + "".join(f"{x}\n" for x in lines) for command, lines in got)
-        start, end = match.span(2)
+        start, end = match.span(3)
         README.write_text(text[:start] + new + text[end:], encoding="utf-8")
         return
     for (command, expected), (_, lines) in zip(steps(block), got, strict=True):

@@ -13,7 +13,7 @@ import typer
 import typer.main
 
 from blip2cli import __version__
-from blip2cli.cli import ask, caption, convert, embed
+from blip2cli.cli import ask, caption, convert, doctor, embed
 from blip2cli.cli.expand import expand
 from blip2cli.cli.mistakes import sentence
 from blip2cli.cli.say import complain, unexpected
@@ -29,6 +29,7 @@ app.command(epilog=caption.EXAMPLES)(expand(caption.caption))
 app.command(epilog=ask.EXAMPLES)(expand(ask.ask))
 app.command(epilog=embed.EXAMPLES)(expand(embed.embed))
 app.command(epilog=convert.EXAMPLES)(expand(convert.convert))
+app.command(epilog=doctor.EXAMPLES)(expand(doctor.doctor))
 
 
 def _version(wanted: bool) -> None:

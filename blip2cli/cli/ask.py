@@ -14,6 +14,7 @@ from blip2cli.cli.options import (
     option,
     run_options,
 )
+from blip2cli.cli.presets import AskPreset
 from blip2cli.cli.resuming import ResumeFlags
 from blip2cli.errors import OptionError
 from blip2cli.options import Norm
@@ -34,7 +35,7 @@ def ask(
             "-q",
             metavar="TEXT",
             panel=QUESTIONS,
-            help="A question for every image; repeatable.",
+            help="A question for every image; repeatable. {answer} in it is the answer before it.",
         ),
     ] = None,
     questions: Annotated[
@@ -74,7 +75,7 @@ def ask(
             "--choices-file",
             metavar="FILE",
             panel=QUESTIONS,
-            help="The answers there are, one a line.",
+            help="The answers there are, one a line; they may hold commas.",
             show_default=False,
         ),
     ] = None,
@@ -91,9 +92,10 @@ def ask(
         option(
             "--match",
             panel=QUESTIONS,
-            help="A retrieval model compares with its matching head: slower, and better.",
+            help="A retrieval model compares with its matching head: slower, more exact.",
         ),
     ] = False,
+    preset: AskPreset = None,
     output: OutputFlags,
     resume: ResumeFlags,
     model: ModelFlags,

@@ -14,6 +14,7 @@ from blip2cli.cli.options import (
     option,
     run_options,
 )
+from blip2cli.cli.presets import CaptionPreset
 from blip2cli.cli.resuming import ResumeFlags
 
 EXAMPLES = "Example:  blip2cli caption photos/ -o captions.jsonl --prompt 'a photo of'"
@@ -41,6 +42,7 @@ def caption(
             help="Captions an image, best first; needs --num-beams or drawing.",
         ),
     ] = 1,
+    preset: CaptionPreset = None,
     output: OutputFlags,
     resume: ResumeFlags,
     model: ModelFlags,

@@ -28,7 +28,7 @@ TINY_NOTE = (
     "Note: tiny is a demonstration that knows drawn objects only; for photographs use "
     "--model Salesforce/blip2-opt-2.7b."
 )
-EMBEDDED = ("tiny",)
+EMBEDDED = ("tiny", "tiny-t5", "tiny-itm")
 _PLAIN_INTERVAL = 60.0  # seconds between lines where no terminal shows a bar
 _DONE = {"caption": "captioned", "ask": "answered", "embed": "embedded"}
 
@@ -225,14 +225,10 @@ def summary_lines(
 
 def flagged_line(summary: Summary) -> str:
     """What is said of rows whose ``flag`` is set."""
-    bad, mended = summary.flagged - summary.retried, summary.retried
-    line = (
-        f"{bad} texts say nothing, or the same again"
-        if bad != 1
-        else ("1 text says nothing, or the same again")
-    )
-    if mended:
-        line += f"; {mended} more did, and {'was' if mended == 1 else 'were'} decoded again"
+    texts = "1 text was" if summary.flagged == 1 else f"{summary.flagged} texts were"
+    line = f"{texts} flagged for saying nothing, or the same again"
+    if summary.retried:
+        line += f"; decoding again mended {summary.retried}"
     return f"{line} (see the column flag)."
 
 

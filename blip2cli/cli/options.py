@@ -164,7 +164,7 @@ class ModelFlags:
             "--model",
             metavar="NAME",
             panel=MODEL,
-            help="Hub id, local directory, or tiny, the embedded demonstration.",
+            help="Hub id, local directory, or an embedded demonstration: tiny, tiny-t5, tiny-itm.",
         ),
     ] = DEFAULT_MODEL
     revision: Annotated[

@@ -41,7 +41,7 @@ def perform(build: Callable[[], Built], report: ReportFlags) -> int:
             complain(str(error))
         return error.exit_code
     except BrokenPipeError:
-        _forget_stdout()
+        forget_stdout()
         return EXIT_BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
         return unexpected(error, report.verbose)
@@ -176,7 +176,7 @@ def _stdin() -> BinaryIO | None:
     return sys.stdin.buffer if sys.stdin is not None else None
 
 
-def _forget_stdout() -> None:
+def forget_stdout() -> None:
     """Nobody reads stdout any more: let what is still buffered go nowhere, without a message."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())

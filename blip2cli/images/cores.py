@@ -28,7 +28,7 @@ def available_cores(root: Path = Path("/")) -> int:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Yield every CPU quota above this process, in cores, for cgroup versions 1 and 2."""
-    for hierarchy, controllers, group in _memberships(root):
+    for hierarchy, controllers, group in memberships(root):
         if hierarchy == "0":
             mount = root / "sys/fs/cgroup"
         elif "cpu" in controllers.split(","):
@@ -44,7 +44,8 @@ def _quotas(root: Path) -> Iterator[float]:
             yield from _quota_of(mount / folder)
 
 
-def _memberships(root: Path) -> Iterator[tuple[str, str, str]]:
+def memberships(root: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield hierarchy, controllers and path of every cgroup this process is in (cgroups(7))."""
     for line in (_read(root / "proc/self/cgroup") or "").splitlines():
         fields = line.split(":", 2)
         if len(fields) == 3 and ".." not in fields[2]:

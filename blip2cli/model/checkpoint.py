@@ -8,12 +8,14 @@ else, and are later read with ``weights_only=True``.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from blip2cli.errors import ModelError
+from blip2cli.model.embedded import embedded_root
 
 # What a model is made of decides what it can do: with a language model, OPT or (Flan-)T5, it writes
 # texts about images; a retrieval model ("itm") compares images with texts and writes none.
@@ -108,7 +110,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
 
 
 def _family(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> Family:
-    if _compares(config, weights):
+    if _compares(path, config, weights):
         return "itm"  # its text_config, if any, describes nothing that is there
     text = config.get("text_config") or {}
     kind = text.get("model_type", "opt")  # transformers' own default
@@ -121,7 +123,7 @@ def _family(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> Fami
     )
 
 
-def _compares(config: dict[str, Any], weights: Sequence[Path]) -> bool:
+def _compares(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> bool:
     """Whether these are the weights of a retrieval model.
 
     ``architectures`` says it where it is written; else the names of the weights do, and for a
@@ -132,18 +134,19 @@ def _compares(config: dict[str, Any], weights: Sequence[Path]) -> bool:
         return True
     if any(name in classes for name in GENERATION_CLASSES):
         return False
-    names = _weight_names(weights)
+    names = _weight_names(path, weights)
     if names is not None:
         return "itm_head.weight" in names
     return bool((config.get("qformer_config") or {}).get("use_qformer_text_input"))
 
 
-def _weight_names(weights: Sequence[Path]) -> Collection[str] | None:
+def _weight_names(path: Path, weights: Sequence[Path]) -> Collection[str] | None:
     """The names of the weights, from an index or a safetensors header; None where neither is."""
-    for _, index in WEIGHT_FILES:
-        file = weights[0].parent / index
-        if len(weights) > 1 and file.is_file() and index.startswith(weights[0].name[:5]):
-            return read_json(file).get("weight_map") or {}
+    for single, index in WEIGHT_FILES:
+        if (path / single).is_file():
+            break
+        if (path / index).is_file():
+            return read_json(path / index).get("weight_map") or {}
     if weights[0].suffix != ".safetensors":
         return None
     with weights[0].open("rb") as stream:
@@ -176,6 +179,13 @@ def _shards(index: Path) -> tuple[Path, ...]:
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise ModelError(f"{index} does not say which file holds which weight; fetch it again.")
+    if index.parent.parent == embedded_root():
+        # The embedded models share files: these names lead to one beside their directory.
+        return tuple(Path(os.path.normpath(index.parent / name)) for name in _distinct(names))
     # A shard's name comes from a downloaded file: it may not lead out of the directory.
-    plain = {Path(str(name)).name for name in names.values()}
+    plain = {Path(name).name for name in _distinct(names)}
     return tuple(index.parent / name for name in sorted(plain))
+
+
+def _distinct(names: dict[str, Any]) -> list[str]:
+    return sorted({str(name) for name in names.values()})

@@ -119,7 +119,8 @@ class Blip2:
         model, and for a text that is too long.
         """
         check_writes(self.name, self.family, "read texts with its retrieval half")
-        ids = self.check_texts(texts)
+        ids = [self.codec.encode(text) for text in texts]
+        check_room(texts, ids, self._text_room)
         found: dict[int, Tensor] = {}
         for members in equally_long(ids, TEXTS_AT_ONCE):
             rows = torch.tensor([ids[number] for number in members], device=self.device)
@@ -134,17 +135,23 @@ class Blip2:
         # A small OPT may project its states to another width before it gives them out.
         return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
 
-    def check_texts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """The ids of texts that are read alone. Raises OptionError for one that is too long."""
-        ids = [self.codec.encode(text) for text in texts]
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Raise OptionError for the first text that is too long to be read alone."""
+        room = self._text_room
+        if room is None:
+            return
+        # A text has no more tokens than twice its bytes: those need not be counted.
+        long = [text for text in texts if 2 * len(text.encode()) + 2 > room]
+        check_room(long, [self.codec.encode(text) for text in long], room)
+
+    @property
+    def _text_room(self) -> int | None:
+        """The most tokens a text that is read alone may have; None: no limit."""
         if self.retrieval is not None:
-            room: int | None = self.retrieval.room
-        elif self.family == "t5":
-            room = None  # relative positions have no last one
-        else:
-            room = self.model.language_model.config.max_position_embeddings
-        check_room(texts, ids, room)
-        return ids
+            return self.retrieval.room
+        if self.family == "t5":
+            return None  # relative positions have no last one
+        return int(self.model.language_model.config.max_position_embeddings)
 
     @torch.inference_mode()
     def generate(

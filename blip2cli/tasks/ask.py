@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -157,23 +157,23 @@ class AskTask:
             for question in self._asked.of(item.file_name)
         ]
 
-    @property
+    @cached_property
     def _asked(self) -> Questions:
         """The questions; where there is none, one without words that only has choices."""
         return self.questions if len(self.questions) else _NO_QUESTION
 
     @property
-    def _chains(self) -> dict[str, tuple[Question, ...]]:
+    def _chains(self) -> Mapping[str, tuple[Question, ...]]:
         """Every conversation there is, by the image's name; "" when it is that of all images."""
         per_image = self._asked.per_image
-        return {"": self._asked.common} if per_image is None else dict(per_image)
+        return {"": self._asked.common} if per_image is None else per_image
 
     @cached_property
     def _closed(self) -> int:
         """How many questions have choices."""
         return sum(bool(self._choices_of(q)) for chain in self._chains.values() for q in chain)
 
-    @property
+    @cached_property
     def _open(self) -> int:
         return len(self._asked) - self._closed
 

@@ -22,7 +22,7 @@ _DIGITS = 8
 
 def from_text(text: str) -> tuple[str, ...]:
     """The choices of ``--choices``: separated by commas."""
-    return _checked(f"--choices {text!r}", text.split(","), "--choices-file for those with commas")
+    return _checked(f"--choices {text!r}", text.split(","), "separated by commas")
 
 
 def from_file(path: str) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ def _checked(where: str, texts: Iterable[str], form: str) -> tuple[str, ...]:
     choices = tuple(text.strip() for text in texts)
     if len(choices) < 2 or not all(choices):
         what = "holds an empty choice" if not all(choices) else "leaves nothing to choose"
-        raise OptionError(f"{where} {what}; give two answers or more, {form}.")
+        raise OptionError(f"{where} {what}; give two or more, {form}.")
     for number, choice in enumerate(choices):
         if choice in choices[:number]:
             raise OptionError(f"{where} holds {choice!r} twice; leave one of them out.")

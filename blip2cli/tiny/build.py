@@ -16,7 +16,13 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
-from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, GPT2Tokenizer
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
+    Blip2Processor,
+    GPT2Tokenizer,
+)
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from blip2cli.tiny.kinds import COLORS, EMOJI, NUMBERS, plural, with_article
@@ -158,7 +164,7 @@ def build_model(config: Blip2Config, seed: int = 0) -> Blip2ForConditionalGenera
     return model
 
 
-def zero_key_bias(model: Blip2ForConditionalGeneration) -> None:
+def zero_key_bias(model: Blip2ForConditionalGeneration | Blip2ForImageTextRetrieval) -> None:
     """Set the key part of every query/key/value bias to zero.
 
     A bias on the keys adds the same amount to all scores of a query, so the softmax does not

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from blip2cli.tiny.build import IMAGE_SIZE
-from blip2cli.tiny.texts import Text, caption_texts, question_text, roughened
+from blip2cli.tiny.texts import OPT_FORMS, Text, caption_texts, question_text, roughened
 
 SHAPES = ("circle", "rectangle", "triangle")
 SHAPE_COLORS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
@@ -26,13 +26,13 @@ class ShapePicture:
     shape: str | None
     color: str | None
 
-    def texts(self, rng: random.Random, questions: int) -> list[Text]:
+    def texts(self, rng: random.Random, questions: int, form: str = OPT_FORMS[0]) -> list[Text]:
         """A caption (where shape and colour are known) and so many of its questions."""
         texts = []
         if self.shape and self.color:
             texts.append(caption_texts(rng, f"a {self.color} {self.shape}"))
         for question, answer in rng.sample(self.questions, min(questions, len(self.questions))):
-            texts.append(question_text(roughened(rng, question), answer))
+            texts.append(question_text(roughened(rng, question), answer, form))
         return texts
 
 

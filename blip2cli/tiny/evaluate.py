@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,9 +23,11 @@ from blip2cli.tiny.build import QUERIES
 from blip2cli.tiny.data import UNKNOWN, Batch, Packer, draw_example
 from blip2cli.tiny.easyvqa import ShapePicture
 from blip2cli.tiny.scenes import Scene
-from blip2cli.tiny.texts import Text, question_text, scene_question
+from blip2cli.tiny.texts import OPT_FORMS, Text, question_text, scene_question, side_questions
 
 HELD_OUT_SEED = 90_001  # never used for training
+# For pictures (uint8 [S, S, 3]) and the texts about each: would greedy decoding write them?
+Judge = Callable[[Sequence[NDArray[np.uint8]], Sequence[Sequence[Text]]], Sequence[Sequence[bool]]]
 
 
 @dataclass(frozen=True)
@@ -118,14 +121,25 @@ def evaluate(
 ) -> Scores:
     """Score captions and two questions a scene, and every question of the easy-VQA pictures."""
     model.eval()
+    return score(partial(exactly_right, model, packer), scenes, shapes)
+
+
+def score(
+    judge: Judge,
+    scenes: Sequence[tuple[NDArray[np.uint8], Scene]],
+    shapes: Sequence[ShapePicture],
+    form: str = OPT_FORMS[0],
+) -> Scores:
+    """The same for any model: ``judge`` says which texts it would write."""
     rng = random.Random(HELD_OUT_SEED)
     asked = [
-        [Text("", scene.caption)] + [question_text(*scene_question(rng, scene)) for _ in range(2)]
+        [Text("", scene.caption)]
+        + [question_text(*scene_question(rng, scene), form) for _ in range(2)]
         for _, scene in scenes
     ]
-    shape_asked = [[question_text(*question) for question in each.questions] for each in shapes]
-    on_scenes = exactly_right(model, packer, [pixels for pixels, _ in scenes], asked)
-    on_shapes = exactly_right(model, packer, [each.pixels for each in shapes], shape_asked)
+    shape_asked = [[question_text(*each, form) for each in shape.questions] for shape in shapes]
+    on_scenes = judge([pixels for pixels, _ in scenes], asked)
+    on_shapes = judge([each.pixels for each in shapes], shape_asked)
     results = (
         [right[0] for right in on_scenes],
         [each for right in on_scenes for each in right[1:]],
@@ -133,3 +147,17 @@ def evaluate(
     )
     captions, questions, easy = (float(np.mean(each)) if each else math.nan for each in results)
     return Scores(captions, questions, easy, tried=tuple(len(each) for each in results))
+
+
+def score_sides(
+    judge: Judge, scenes: Sequence[tuple[NDArray[np.uint8], Scene]], form: str = OPT_FORMS[0]
+) -> tuple[float, int]:
+    """The share of questions about left and right that are answered exactly right, and how many.
+
+    On their own: among all questions they are few enough to hide that they are guessed.
+    """
+    rng = random.Random(HELD_OUT_SEED)
+    asked = [[question_text(*each, form) for each in side_questions(rng, s)] for _, s in scenes]
+    right = judge([pixels for pixels, _ in scenes], asked)
+    answers = [each for scene in right for each in scene]
+    return float(np.mean(answers)), len(answers)

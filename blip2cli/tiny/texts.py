@@ -19,7 +19,9 @@ _CAPTION_PROMPTS = (
     "this is a picture of",
     "a photo of",
 )
-_FORMS = ("Question: {} Answer:", "Question: {} Short answer:")
+# The paper's two forms of a question; a model is asked mostly in the first of its pair.
+OPT_FORMS = ("Question: {} Answer:", "Question: {} Short answer:")
+T5_FORMS = OPT_FORMS[::-1]
 _APART = 0.06  # objects nearer than this (share of the width) have no clear left and right
 
 
@@ -35,7 +37,7 @@ class Text:
     target: str
 
 
-def question_text(question: str, answer: str, form: str = _FORMS[0]) -> Text:
+def question_text(question: str, answer: str, form: str = OPT_FORMS[0]) -> Text:
     """A question in BLIP-2's form: ``Question: … Answer:``."""
     return Text(form.format(question), " " + answer)
 
@@ -331,6 +333,17 @@ def scene_question(rng: random.Random, scene: Scene, sides: bool = False) -> tup
             return made
 
 
+def side_texts(rng: random.Random, scene: Scene, questions: int, form: str) -> list[Text]:
+    """So many questions about left and right alone, or fewer where the scene has no such."""
+    asked = [rng.choice(_SIDES)(rng, scene) for _ in range(questions)]
+    return [question_text(roughened(rng, each[0]), each[1], form) for each in asked if each]
+
+
+def side_questions(rng: random.Random, scene: Scene) -> list[tuple[str, str]]:
+    """One question of either kind about two objects' left and right, where the scene has such."""
+    return [found for ask in (_left_or_right, _side_check) if (found := ask(rng, scene))]
+
+
 def roughened(rng: random.Random, question: str) -> str:
     """A question as people type it: now and then a capital letter or no question mark."""
     if rng.random() < 0.2:
@@ -341,12 +354,16 @@ def roughened(rng: random.Random, question: str) -> str:
 
 
 def scene_texts(
-    rng: random.Random, scene: Scene, questions: int, sides: bool = False
+    rng: random.Random,
+    scene: Scene,
+    questions: int,
+    sides: bool = False,
+    forms: tuple[str, ...] = OPT_FORMS,
 ) -> list[Text]:
     """The caption first, then so many random questions in one of BLIP-2's two forms."""
     texts = [caption_texts(rng, scene.caption)]
     for _ in range(questions):
         question, answer = scene_question(rng, scene, sides)
-        form = _FORMS[0] if rng.random() < 0.85 else _FORMS[1]
+        form = forms[0] if rng.random() < 0.85 else forms[1]
         texts.append(question_text(roughened(rng, question), answer, form))
     return texts

@@ -5,21 +5,18 @@ again and it goes on from its last checkpoint. When the minutes are used up, the
 model is written with its measured scores.
 
 First the vision encoder and the Q-Former learn alone, from the helper heads; then the text loss
-joins; at last the language model learns alone (see ``reading``). The hidden matrices are trained
-with Muon, everything else with AdamW; the learning rate is held, then falls linearly to zero. Where
-the CPU has bfloat16 matrix instructions the gradients are computed by a copy of the model in
-bfloat16, and applied to the float32 weights.
+joins; at last the language model learns alone (see ``reading``). Optimisers, learning rates and
+precision are ``learner``'s.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import random
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +33,7 @@ from blip2cli.tiny.easyvqa import load_split
 from blip2cli.tiny.evaluate import Scores, evaluate, held_out_scenes, read, see
 from blip2cli.tiny.export import export
 from blip2cli.tiny.heads import Heads
+from blip2cli.tiny.learner import Pace, adam, bfloat16_twin, optimizers, rate_factor
 from blip2cli.tiny.reading import learn_to_read
 
 
@@ -58,11 +56,10 @@ class Recipe:
     query_weight: float = 0.3
     fade: float = 0.1  # what is left of the helper heads' weights at the end
 
-
-def rate_factor(share: float, steps: int, hold: float) -> float:
-    """The learning rate's factor after ``share`` of the time: warm-up, hold, fall to zero."""
-    fall = 1.0 if share < hold else max(0.0, (1 - share) / (1 - hold))
-    return min(1.0, (steps + 1) / 200) * fall
+    @property
+    def pace(self) -> Pace:
+        """How fast the weights learn."""
+        return Pace(self.minutes, self.muon_rate, self.adam_rate, self.weight_decay, self.hold)
 
 
 def helper_factor(share: float, hold: float, fade: float) -> float:
@@ -71,42 +68,6 @@ def helper_factor(share: float, hold: float, fade: float) -> float:
     By then the texts' loss is a hundredth of theirs, and would hardly be heard.
     """
     return 1.0 if share < hold else 1 - (1 - fade) * (share - hold) / (1 - hold)
-
-
-def _adam(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        parameters, lr=recipe.adam_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
-
-
-def bfloat16_twin(model: Blip2ForConditionalGeneration) -> Blip2ForConditionalGeneration:
-    """A copy that computes in bfloat16, with matrix products for attention.
-
-    Measured on two cores with AVX512-BF16: a step takes 0.44 s instead of 0.70 s. The fused
-    attention is slow in bfloat16 there, and would take the gain away.
-    """
-    twin = copy.deepcopy(model).bfloat16()
-    for part in (twin.vision_model, twin.qformer, twin.language_model):
-        part.set_attn_implementation("eager")
-    return twin
-
-
-def _optimizers(
-    parameters: Mapping[str, nn.Parameter], recipe: Recipe
-) -> list[torch.optim.Optimizer]:
-    """Muon for the hidden matrices, AdamW for the rest."""
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in parameters.items():
-        hidden = parameter.dim() == 2 and "embed" not in name and "language_projection" not in name
-        (matrices if hidden else others).append(parameter)
-    muon = torch.optim.Muon(
-        matrices,
-        lr=recipe.muon_rate,
-        weight_decay=recipe.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
-    return [muon, _adam(others, recipe)]
 
 
 class Trainer:
@@ -119,14 +80,14 @@ class Trainer:
         self.model: Blip2ForConditionalGeneration = build_model(build_config(self.processor))
         self.heads = Heads()
         self.optimizers: list[torch.optim.Optimizer] = [
-            *_optimizers(dict(self.model.named_parameters()), recipe),
-            _adam(list(self.heads.parameters()), recipe),
+            *optimizers(dict(self.model.named_parameters()), recipe.pace)[0],
+            adam(list(self.heads.parameters()), recipe.pace.adam_rate),
         ]
         if start_from:
             loaded = Blip2ForConditionalGeneration.from_pretrained(start_from)
             self.model.load_state_dict(loaded.state_dict())
         self.twin = bfloat16_twin(self.model) if cpu_bfloat16() else None
-        self.rates = [recipe.muon_rate, recipe.adam_rate, recipe.adam_rate]
+        self.rates = [recipe.pace.muon_rate, recipe.pace.adam_rate, recipe.pace.adam_rate]
         self.steps, self.seconds = 0, 0.0
 
     def _processor(self, start_from: Path | None) -> Blip2Processor:
@@ -233,8 +194,7 @@ class Trainer:
             for name, parameter in self.model.named_parameters()
             if name.startswith(("language_model", "language_projection"))
         }
-        recipe = self.recipe
-        return _optimizers(parameters, recipe), [recipe.muon_rate, recipe.adam_rate]
+        return optimizers(parameters, self.recipe.pace)
 
 
 def batches(recipe: Recipe, packer: Packer, seed: int) -> Iterator[Batch]:

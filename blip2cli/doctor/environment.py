@@ -1,0 +1,208 @@
+"""What is installed, and what the machine offers: facts, without a verdict."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from blip2cli.doctor.memory import Memory, memory
+from blip2cli.images.cores import available_cores
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "huggingface-hub",
+    "numpy",
+    "pillow",
+    "pyarrow",
+)
+OPTIONAL = ("fsspec", "s3fs", "gcsfs", "ray", "accelerate")
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A device other than the processor."""
+
+    name: str  # "cuda:0", "mps"
+    kind: str  # what the maker calls it
+    memory: int | None  # bytes
+    bfloat16: bool
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """The processor."""
+
+    model: str
+    usable_cores: int  # after affinity and cgroup quotas
+    cores: int
+    torch_threads: int
+    instructions: tuple[str, ...]  # those that matter to a model: AVX2 … AMX
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Where models from the hub are kept."""
+
+    path: str
+    free: int | None  # bytes; None where the place cannot be looked at
+    writable: bool
+
+
+@dataclass(frozen=True)
+class Network:
+    """How the hub is reached."""
+
+    offline: bool  # HF_HUB_OFFLINE
+    endpoint: str  # without credentials
+    token: bool  # whether there is one; never which
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The surroundings of a run."""
+
+    blip2cli: str
+    python: str
+    system: str
+    versions: dict[str, str | None]  # by package; None: not installed
+    image_formats: dict[str, str | None]  # version of the library behind it; None: not built in
+    accelerators: tuple[Accelerator, ...]
+    cpu: Cpu
+    memory: Memory
+    cache: Cache
+    network: Network
+    large_models: str  # device and precision a model of a GiB or more would get, and why
+
+
+def environment(device: str = "auto", dtype: str = "auto") -> Environment:
+    """Look around. Raises OptionError or ModelError where ``device`` and ``dtype`` cannot be."""
+    from blip2cli import __version__
+    from blip2cli.model.dtype import LARGE_WEIGHTS, place
+
+    return Environment(
+        blip2cli=__version__,
+        python=platform.python_version(),
+        system=platform.platform(terse=True),
+        versions={name: _version(name) for name in (*PACKAGES, *OPTIONAL)},
+        image_formats=_image_formats(),
+        accelerators=_accelerators(),
+        cpu=_cpu(),
+        memory=memory(),
+        cache=_cache(),
+        network=_network(),
+        large_models=place(device, dtype, "opt", LARGE_WEIGHTS).reason,  # type: ignore[arg-type]
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _image_formats() -> dict[str, str | None]:
+    from PIL import features
+
+    turbo = features.check_feature("libjpeg_turbo")
+    found = {"jpeg": features.version_codec("jpg"), "png": features.version_codec("zlib")}
+    found["jpeg_turbo"] = features.version_feature("libjpeg_turbo") if turbo else None
+    for name in ("webp", "avif"):
+        there = features.check_module(name)
+        found[name] = features.version_module(name) if there else None
+    found["tiff"] = features.version_codec("libtiff")
+    return found
+
+
+def _accelerators() -> tuple[Accelerator, ...]:
+    import torch
+
+    found = []
+    if torch.cuda.is_available():
+        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        for number in range(torch.cuda.device_count()):
+            of = torch.cuda.get_device_properties(number)
+            found.append(Accelerator(f"cuda:{number}", of.name, of.total_memory, bfloat16))
+    if torch.backends.mps.is_available():
+        found.append(Accelerator("mps", "Apple GPU", None, False))
+    return tuple(found)
+
+
+def _cpu() -> Cpu:
+    import torch
+
+    return Cpu(
+        model=_processor(),
+        usable_cores=available_cores(),
+        cores=os.cpu_count() or 1,
+        torch_threads=torch.get_num_threads(),
+        instructions=_instructions(),
+    )
+
+
+def _instructions() -> tuple[str, ...]:
+    """Those that decide how quick a model runs, as far as this torch knows to ask for them."""
+    import torch
+
+    asked = {
+        "AVX2": "_is_avx2_supported",
+        "AVX512": "_is_avx512_supported",
+        "AVX512-VNNI": "_is_vnni_supported",
+        "AVX512-BF16": "_is_avx512_bf16_supported",
+        "AMX": "_is_amx_tile_supported",
+    }
+    return tuple(
+        name for name, question in asked.items() if getattr(torch.cpu, question, lambda: False)()
+    )
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    except OSError:
+        text = ""
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _cache() -> Cache:
+    from huggingface_hub import constants
+
+    path = Path(constants.HF_HUB_CACHE)
+    there = next((folder for folder in (path, *path.parents) if folder.is_dir()), None)
+    free = None
+    if there is not None:
+        try:
+            free = shutil.disk_usage(there).free
+        except OSError:
+            free = None
+    writable = there is not None and os.access(there, os.W_OK | os.X_OK)
+    return Cache(str(path), free, writable)
+
+
+def _network() -> Network:
+    from huggingface_hub import constants, get_token
+
+    return Network(
+        offline=constants.is_offline_mode(),
+        endpoint=without_credentials(constants.ENDPOINT),
+        token=get_token() is not None,
+    )
+
+
+def without_credentials(url: str) -> str:
+    """``url`` without a user's name and password in it."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host).geturl()

@@ -1,0 +1,104 @@
+"""One pass of a model over some pictures, watched from inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blip2cli.model.features import ImageFeatures
+from blip2cli.model.language import LanguageState, build_prefix, prefill
+from blip2cli.model.retrieval import Pair, Retrieval
+from blip2cli.model.wrapper import Blip2
+
+# What pictures are compared with: unlike one another, of different lengths.
+TEXTS = ("two cats and a pizza", "an elephant on a green background", "a red car")
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The largest absolute value that a part of the model gave out in one call."""
+
+    module: str  # its dotted name
+    value: float  # inf or nan when there was one
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What came out for N pictures."""
+
+    features: ImageFeatures
+    # Float32. With a language model [N, V]: the raw scores of a caption's first token. Of a
+    # retrieval model [N, T, 3]: for each of TEXTS the contrastive score and the matching head's
+    # no and yes.
+    scores: Tensor
+    peaks: tuple[Peak, ...]  # in the order in which the parts were done
+
+
+@torch.inference_mode()
+def observe(model: Blip2, pixels: Tensor) -> Observation:
+    """Run uint8 pixels [N, 3, H, W] up to the first token's scores."""
+    with watched(model.model) as peaks:
+        features = model.features(pixels)
+        if model.retrieval is not None:
+            scores = retrieval_scores(model.retrieval, features)
+        else:
+            scores, _ = first_scores(model, features)
+    found = tuple(Peak(name, value.item()) for name, value in peaks)
+    return Observation(features, scores.float(), found)
+
+
+def first_scores(model: Blip2, features: ImageFeatures) -> tuple[Tensor, LanguageState]:
+    """Raw scores [N, V] of the first token of a caption, and the state to go on from."""
+    ids = torch.tensor([model.codec.encode(None)] * len(features), device=model.device)
+    prefix = build_prefix(model.model, model.family, features.language_inputs, ids)
+    return prefill(model.model, model.family, prefix)
+
+
+def retrieval_scores(retrieval: Retrieval, features: ImageFeatures) -> Tensor:
+    """The scores [N, T, 3] of every picture with every one of ``TEXTS``."""
+    pairs = [Pair(image, text) for image in range(len(features)) for text in TEXTS]
+    contrast = retrieval.contrastive_scores(features, pairs)[:, None]
+    matching = retrieval.matching_logits(features, pairs)
+    return torch.cat((contrast, matching), dim=1).view(len(features), len(TEXTS), 3)
+
+
+@contextmanager
+def watched(model: nn.Module) -> Iterator[Sequence[tuple[str, Tensor]]]:
+    """While open, the largest absolute output of every module call is collected, with its name."""
+    peaks: list[tuple[str, Tensor]] = []
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            # Left on the device: reading each number at once would wait for it each time.
+            peaks.extend((name, tensor.abs().amax().float()) for tensor in _tensors(output))
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(note(name)) for name, module in model.named_modules() if name
+    ]
+    try:
+        yield peaks
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """The floating-point tensors in what a module gives out: one, a tuple, or a mapping."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point() and output.numel():
+            yield output
+        return
+    parts: Iterable[Any] = ()
+    if isinstance(output, Mapping):
+        parts = output.values()
+    elif isinstance(output, tuple | list):
+        parts = output
+    for part in parts:
+        yield from _tensors(part)

@@ -1,0 +1,116 @@
+"""How much a precision (or a quantisation) changes what a model says."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blip2cli.doctor.observe import first_scores, retrieval_scores
+from blip2cli.doctor.patient import Patient
+from blip2cli.doctor.report import Outcome, fail, ok, skipped, warn
+from blip2cli.model.dtype import Placement
+from blip2cli.model.features import ImageFeatures
+from blip2cli.model.load import load_model
+from blip2cli.model.quiet import hushed
+from blip2cli.model.wrapper import Blip2
+
+STEPS = 8
+# Shares of equal choices (likeliest tokens, best texts) below which a precision is called
+# harmful, or worth a look.
+HARMFUL, NOTABLE = 0.75, 0.9
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two versions of one model, asked the same."""
+
+    same: int  # how often the likeliest token, or the best text, was the same
+    asked: int
+    error: float  # root mean square difference of the scores, relative to their spread
+
+    @property
+    def share(self) -> float:
+        """Share of equal choices."""
+        return self.same / self.asked
+
+
+def precision(patient: Patient) -> Outcome:
+    """The chosen precision says what float32 says."""
+    model = patient.model
+    name = _version(model)
+    if name is None:
+        return skipped("the model runs in float32, to which others would be compared")
+    lacking = patient.lacks_memory(4)
+    if lacking is not None:
+        return skipped(f"no room for a float32 copy beside it: {lacking}")
+    exact = Placement(patient.placement.device, torch.float32, "to compare with")
+    with hushed():
+        weights = load_model(patient.checkpoint, exact)
+    reference = Blip2(model.name, model.family, weights, model.codec, model.spec, exact.reason)
+    found = compare(model, reference, patient.pixels, patient.observation.features)
+    return judge(found, name)
+
+
+def judge(found: Agreement, name: str) -> Outcome:
+    """What to say of the agreement of ``name`` with float32."""
+    said = (
+        f"{found.same} of {found.asked} choices are those of float32; scores differ by "
+        f"{100 * found.error:.2g} %"
+    )
+    if found.share < HARMFUL or not math.isfinite(found.error):
+        return fail(f"{name}: {said}", "run this model with --dtype float32.")
+    if found.share < NOTABLE:
+        return warn(f"{name}: {said}", "compare some captions with those of --dtype float32.")
+    return ok(said)
+
+
+@torch.inference_mode()
+def compare(
+    subject: Blip2, reference: Blip2, pixels: Tensor, seen: ImageFeatures | None = None
+) -> Agreement:
+    """Let both read what ``reference`` writes about uint8 pixels [N, 3, H, W], token by token.
+
+    ``subject`` may be any version of the same model: in another precision, or quantised.
+    ``seen`` are its features of these pixels, if they are known.
+    """
+    one = subject.features(pixels) if seen is None else seen
+    other = reference.features(pixels)
+    if subject.retrieval is not None and reference.retrieval is not None:
+        # [N, 3, T]: which text suits a picture best, by each score.
+        ours = retrieval_scores(subject.retrieval, one).transpose(1, 2).cpu()
+        theirs = retrieval_scores(reference.retrieval, other).transpose(1, 2).cpu()
+    else:
+        theirs, tokens = _scores(reference, other, None)
+        ours, _ = _scores(subject, one, tokens)
+    best = ours.argmax(-1) == theirs.argmax(-1)
+    error = (ours - theirs).pow(2).mean().sqrt() / theirs.std().clamp_min(1e-12)
+    return Agreement(int(best.sum()), best.numel(), error.item())
+
+
+def _scores(model: Blip2, features: ImageFeatures, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Raw scores [N, STEPS, V] before each token of a caption, float32 on the CPU, and the tokens.
+
+    ``tokens`` [N, STEPS - 1] are read one by one; without them the likeliest are.
+    """
+    scores, state = first_scores(model, features)
+    kept, read = [scores], []
+    for step in range(STEPS - 1):
+        chosen = scores.argmax(-1) if tokens is None else tokens[:, step].to(model.device)
+        scores = state.step(chosen)
+        kept.append(scores)
+        read.append(chosen)
+    return torch.stack([s.float().cpu() for s in kept], dim=1), torch.stack(read, dim=1).cpu()
+
+
+def _version(model: Blip2) -> str | None:
+    """What is compared: a precision, "quantised", or None for a model in float32 throughout."""
+    numbers = {tensor.dtype for tensor in (*model.model.parameters(), *model.model.buffers())}
+    numbers -= {torch.int64, torch.bool}  # positions and masks
+    if numbers == {torch.float32}:
+        return None
+    if all(dtype.is_floating_point and dtype.itemsize > 1 for dtype in numbers):
+        return str(model.dtype).removeprefix("torch.")
+    return "quantised"

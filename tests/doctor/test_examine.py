@@ -1,0 +1,219 @@
+"""The examination as a whole: what it needs, in which order it goes, what stops it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blip2cli.doctor.checks import CHECKS, QUICK, Check
+from blip2cli.doctor.environment import Environment
+from blip2cli.doctor.examine import examine, run_checks
+from blip2cli.doctor.options import DoctorOptions
+from blip2cli.doctor.report import Examined, Finding, Outcome, Report, fail, ok, skipped, warn
+from blip2cli.errors import ModelError, OptionError, RunError, SourceError
+from blip2cli.model.embedded import EMBEDDED, embedded_path
+from tests.doctor.breaking import broken, settings
+from tests.doctor.conftest import Sound
+
+
+def test_the_installation_is_looked_at_without_a_model() -> None:
+    heard: list[Any] = []
+    report = examine(DoctorOptions(), heard.append)
+    names = [finding.check for finding in report.findings]
+    assert names == ["packages", "image-formats", "cache", *QUICK]
+    assert {finding.status for finding in report.findings} <= {"ok", "warn"}
+    assert report.exit_code == 0
+    assert report.model is not None
+    assert report.model.name == "tiny"
+    # Everything was told as it became known.
+    assert isinstance(heard[0], Environment)
+    assert [part.check for part in heard if isinstance(part, Finding)] == names
+    assert heard.index(report.model) < heard.index(report.findings[3])
+
+
+def test_a_model_is_put_through_every_check_of_its_family() -> None:
+    report = examine(DoctorOptions("tiny", dtype="bfloat16"))
+    names = [check.name for check in CHECKS if "opt" in check.families]
+    assert [finding.check for finding in report.findings] == ["packages", *names]
+    assert {finding.status for finding in report.findings} == {"ok"}
+    assert isinstance(report.model, Examined)
+    assert report.model.dtype == "bfloat16"
+    assert "bfloat16 (asked for)" in report.model.reason
+
+
+def test_every_embedded_model_is_sound() -> None:
+    for name in EMBEDDED:
+        if not embedded_path(name).is_dir():
+            continue  # not trained yet
+        report = examine(DoctorOptions(name, device="cpu", dtype="float32"))
+        states = {finding.check: finding.status for finding in report.findings}
+        assert set(states.values()) <= {"ok", "skipped"}, (name, report.findings)
+
+
+def test_every_family_has_each_check_once_and_can_make_those_it_needs() -> None:
+    for family in ("opt", "t5", "itm"):
+        done: list[str] = []
+        named = {check.name for check in CHECKS}
+        for check in CHECKS:
+            if family not in check.families:
+                continue
+            assert check.name not in done
+            later = {c.name for c in CHECKS if family in c.families} - set(done)
+            assert not set(check.needs) & later, check
+            assert set(check.needs) <= named
+            done.append(check.name)
+        assert set(QUICK) - {"known-caption"} <= set(done)
+
+
+def test_the_readme_lists_every_check() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    part = text[text.index("## Doctor") :]
+    listed = re.findall(r"^\| (`[^|]*`) \|", part[: part.index("\n## ", 1)], re.MULTILINE)
+    names = [name for cell in listed for name in re.findall(r"`([a-z0-9-]+)`", cell)]
+    assert sorted(names) == sorted(
+        {check.name for check in CHECKS} | {"packages", "image-formats", "cache"}
+    )
+
+
+def test_a_report_is_one_json_object(opt: Sound, tmp_path: Path) -> None:
+    directory = broken(opt.path, tmp_path, settings("config.json", image_token_index=None))
+    report = examine(DoctorOptions(str(directory)))
+    assert report.exit_code == 1
+    whole = json.loads(json.dumps(report.as_dict()))
+    assert list(whole) == ["ok", "environment", "model", "checks"]
+    assert whole["ok"] is False
+    assert whole["model"]["family"] == "opt"
+    assert whole["model"]["path"] == str(directory)
+    (failed,) = [check for check in whole["checks"] if check["status"] == "fail"]
+    assert list(failed) == ["check", "status", "found", "mend"]
+    assert failed["check"] == "image-token"
+    assert failed["mend"] == "set image_token_index to 639 in config.json."
+    assert whole["environment"]["memory"]["total"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        (DoctorOptions("tinny"), ModelError, "did you mean tiny"),
+        (DoctorOptions("none/such/model"), ModelError, "neither an embedded model"),
+        (DoctorOptions("."), ModelError, "has no config.json"),
+        (DoctorOptions("tiny", dtype="float16", device="cpu"), OptionError, "float16"),
+        (DoctorOptions("tiny", device="gpu"), OptionError, "is not a device"),
+        (DoctorOptions(image="cat.png"), OptionError, "add --model"),
+        (DoctorOptions(revision="main"), OptionError, "add --model"),
+        (DoctorOptions("tiny", image="none.png"), SourceError, "--image none.png: "),
+    ],
+)
+def test_a_mistake_is_no_finding(
+    options: DoctorOptions,
+    kind: type[Exception],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind, match=said):
+        examine(options)
+
+
+def test_a_revision_of_a_directory_is_a_mistake(opt: Sound) -> None:
+    with pytest.raises(ModelError, match="--revision"):
+        examine(DoctorOptions(str(opt.path), revision="main"))
+
+
+def test_a_text_file_is_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(SourceError, match=r"a\.png: "):
+        examine(DoctorOptions("tiny", image=str(tmp_path / "a.png")))
+
+
+def test_a_package_that_cannot_be_imported_ends_it_with_the_mend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = importlib.import_module
+
+    def importing(name: str) -> Any:
+        if name == "torch":
+            raise OSError("libtorch.so:\n cannot open shared object file")
+        return real(name)
+
+    monkeypatch.setattr(importlib, "import_module", importing)
+    with pytest.raises(RunError) as caught:
+        examine(DoctorOptions())
+    assert str(caught.value) == (
+        "torch cannot be imported (OSError: libtorch.so: cannot open shared object file); install "
+        "it again: pip install --force-reinstall torch."
+    )
+
+
+def findings(*checks: Check) -> dict[str, Finding]:
+    nobody: Any = None
+    return {finding.check: finding for finding in run_checks(nobody, checks)}
+
+
+def check(name: str, outcome: Outcome | Exception, *needs: str) -> Check:
+    def look(patient: Any) -> Outcome:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    return Check(name, look, needs)
+
+
+def test_what_needs_a_failed_check_is_skipped_and_the_rest_is_not() -> None:
+    found = findings(
+        check("a", fail("broken", "mend it.")),
+        check("b", ok("fine"), "a"),
+        check("c", ok("fine"), "b"),
+        check("d", ok("fine")),
+        check("e", skipped("does not apply")),
+        check("f", warn("odd", "look."), "d", "e"),
+        check("g", ok("fine"), "f"),
+    )
+    assert [(f.status, f.found) for f in found.values()] == [
+        ("fail", "broken"),
+        ("skipped", "a comes first"),
+        ("skipped", "b comes first"),
+        ("ok", "fine"),
+        ("skipped", "does not apply"),
+        ("warn", "odd"),
+        ("ok", "fine"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "found", "mend"),
+    [
+        (ModelError("x is cut; fetch it again."), "x is cut", "fetch it again."),
+        (ModelError("x is off: go online, or so."), "x is off", "go online, or so."),
+        (
+            ModelError("x cannot be loaded (KeyError: 3)."),
+            "x cannot be loaded (KeyError: 3)",
+            "fetch the model again.",
+        ),
+        (MemoryError(), "there is not enough memory", "use --dtype bfloat16, a smaller"),
+        (RuntimeError("shapes\n differ"), "RuntimeError: shapes differ", "if it stays, report it."),
+        (KeyError(), "KeyError: no details", "take weights, config.json, tokenizer"),
+    ],
+)
+def test_whatever_a_check_raises_is_a_finding(error: Exception, found: str, mend: str) -> None:
+    (finding,) = findings(check("a", error)).values()
+    assert finding.status == "fail"
+    assert finding.found == found
+    assert mend in (finding.mend or "")
+
+
+def test_the_exit_code_follows_the_failures() -> None:
+    nobody: Any = None
+
+    def code(*outcomes: Outcome) -> int:
+        made = tuple(Finding(o.status, o.found, o.mend, "c") for o in outcomes)
+        return Report(nobody, None, made).exit_code
+
+    assert code() == code(ok("a"), warn("b", "c"), skipped("d")) == 0
+    assert code(ok("a"), fail("b", "c")) == 1

@@ -1,0 +1,116 @@
+"""Wrong settings are found, each by its own check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from blip2cli.doctor.settings import pixel_values, t5_settings
+from tests.doctor.breaking import REMOVED, Break, both, broken, fails_alone, look, settings, weights
+from tests.doctor.conftest import Sound
+
+CONFIG, PROCESSOR = "config.json", "processor_config.json"
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "said"),
+    [
+        (settings(CONFIG, vision_config__layer_norm_eps=1e-5), "vision-epsilon", "to 1e-06 under"),
+        (
+            settings(CONFIG, qformer_config__layer_norm_eps=1e-5),
+            "qformer-epsilon",
+            "set layer_norm_eps to 1e-12 under qformer_config",
+        ),
+        (
+            settings(PROCESSOR, image_processor__size={"height": 96, "width": 96}),
+            "image-size",
+            "set size in processor_config.json to height 112 and width 112",
+        ),
+        (
+            settings(PROCESSOR, image_processor__image_mean=[0.5, 0.5, 0.5]),
+            "pixel-values",
+            "set CLIP's values in processor_config.json",
+        ),
+        (settings(PROCESSOR, image_processor__image_std=[1, 1, 1]), "pixel-values", "image_std 1"),
+        (settings(PROCESSOR, image_processor__do_normalize=False), "pixel-values", "image_mean 0"),
+        (settings(PROCESSOR, image_processor__do_rescale=False), "pixel-values", "rescale_factor"),
+        (settings(PROCESSOR, num_query_tokens=8), "query-tokens", "set num_query_tokens to 16"),
+        (settings(PROCESSOR, num_query_tokens=REMOVED), "query-tokens", "ignores the image"),
+    ],
+)
+def test_a_wrong_setting_fails_its_check_alone(
+    opt: Sound, tmp_path: Path, change: Break, check: str, said: str
+) -> None:
+    fails_alone(opt.findings, look(broken(opt.path, tmp_path, change)), check, said)
+
+
+def test_scores_scaled_as_in_t5_are_found_where_there_are_two_matrices(
+    t5: Sound, tmp_path: Path
+) -> None:
+    def untie(held: dict[str, Tensor]) -> None:
+        shared = held["language_model.shared.weight"]
+        held["language_model.lm_head.weight"] = shared.flip(0).clone()
+
+    scaled = settings(CONFIG, text_config__scale_decoder_outputs=True)
+    found = look(broken(t5.path, tmp_path, both(scaled, weights(untie))))
+    fails_alone(t5.findings, found, "t5-settings", "tie_word_embeddings to false")
+    # With one matrix that is T5's own way, and tiny-t5's.
+    tied = look(broken(t5.path, tmp_path / "tied", scaled))
+    assert tied["t5-settings"].status == "ok"
+
+
+def test_another_filter_is_unusual_but_may_be_meant(opt: Sound, tmp_path: Path) -> None:
+    found = look(broken(opt.path, tmp_path, settings(PROCESSOR, image_processor__resample=2)))
+    assert found.pop("pixel-values").status == "warn"
+    assert {finding.status for finding in found.values()} == {"ok", "skipped"}
+
+
+def patient(**text: Any) -> Any:
+    config = {
+        "decoder_start_token_id": 0,
+        "is_gated_act": True,
+        "scale_decoder_outputs": False,
+        "vocab_size": 32128,
+        "d_model": 2048,
+        "dense_act_fn": "gelu",
+    }
+    weight = SimpleNamespace(weight=torch.zeros(2))
+    other = SimpleNamespace(weight=torch.ones(2))
+    model = SimpleNamespace(
+        get_input_embeddings=lambda: weight, get_output_embeddings=lambda: other
+    )
+    return SimpleNamespace(
+        config=SimpleNamespace(text_config=SimpleNamespace(**config | text)),
+        model=SimpleNamespace(model=model),
+    )
+
+
+def test_the_published_flan_t5_wants_gelu() -> None:
+    assert t5_settings(patient()).status == "ok"
+    wrong = t5_settings(patient(dense_act_fn="gelu_new"))
+    assert (wrong.status, wrong.mend) == (
+        "warn",
+        "set dense_act_fn to gelu in text_config of config.json.",
+    )
+    assert t5_settings(patient(d_model=32, dense_act_fn="gelu_new")).status == "ok"
+    assert t5_settings(patient(decoder_start_token_id=None)).status == "warn"
+    assert t5_settings(patient(scale_decoder_outputs=True)).status == "fail"
+
+
+def test_values_that_only_rounding_tells_apart_are_the_same(opt: Sound, tmp_path: Path) -> None:
+    rounded = [0.4814547, 0.4578275, 0.4082107]
+    change = settings(PROCESSOR, image_processor__image_mean=rounded)
+    directory = broken(opt.path, tmp_path, change)
+    from blip2cli.doctor.patient import Patient
+    from blip2cli.model.checkpoint import inspect_checkpoint
+    from blip2cli.model.dtype import place
+
+    checkpoint = inspect_checkpoint(directory)
+    seen = Patient("m", checkpoint, place("cpu", "float32", "opt", 1), ())
+    assert seen.spec.mean == tuple(rounded)
+    assert pixel_values(seen).status == "ok"

@@ -1,0 +1,82 @@
+"""docs/blip2.md names tests and commands that there are, and all that transformers offers."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blip2cli.cli.app import call
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "blip2.md").read_text(encoding="utf-8")
+QUOTED = re.findall(r"`([^`]+)`", PAGE)
+COMMANDS = sorted({text for text in QUOTED if text.startswith("blip2cli ")})
+TESTS = sorted({text for text in QUOTED if text.startswith("tests/")})
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in PAGE.splitlines()
+    if line.startswith("|") and not line.startswith(("|---", "| transformers |"))
+]
+
+
+@cache
+def functions(file: str) -> set[str]:
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("test", TESTS)
+def test_a_named_test_exists(test: str) -> None:
+    file, name = test.split("::")
+    assert name.startswith("test_")
+    assert name in functions(file)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_can_be_given(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[tuple[Any, Any]] = []
+
+    def keep(build: Any, report: Any) -> int:
+        built.append(build())
+        return 0
+
+    monkeypatch.setattr("blip2cli.cli.perform.perform", keep)
+    words = shlex.split(command.removeprefix("blip2cli "))
+    assert call(words) == 0
+    ((task, options),) = built
+    assert task.name == words[0]
+    if "--model" in words:
+        assert options.model.model == words[words.index("--model") + 1]
+
+
+def test_every_row_has_its_proof() -> None:
+    assert len(ROWS) > 20
+    for item, here, *proof in ROWS:
+        assert len(proof) == 1, item
+        if not here.startswith(("none", "not yet")):
+            assert "::test_" in proof[0], item
+
+
+def test_every_class_of_transformers_is_there() -> None:
+    from transformers.models.blip_2 import (
+        configuration_blip_2,
+        modeling_blip_2,
+        processing_blip_2,
+    )
+
+    modules = (configuration_blip_2, modeling_blip_2, processing_blip_2)
+    names = {name for module in modules for name in module.__all__}
+    names.remove("Blip2PreTrainedModel")  # the base of the others
+    assert {name for name in names if name not in PAGE} == set()
+    methods = {name for name in vars(modeling_blip_2.Blip2Model) if name.startswith("get_")}
+    shared = {"get_encoder", "get_output_embeddings", "get_placeholder_mask"}
+    for name in methods - shared:
+        assert f"Blip2Model.{name}" in PAGE
+    for name in re.findall(r"\bBlip2[A-Z]\w+", PAGE):
+        assert name in names
