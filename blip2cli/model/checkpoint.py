@@ -101,7 +101,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
             f"{path} has no tokenizer ({', '.join(TOKENIZER_FILES)}); "
             "copy the tokenizer files of the model it was trained from."
         )
-    weights = _weight_files(path)
+    weights = weight_files(path)
     checkpoint = Checkpoint(path, config, _family(path, config, weights), weights)
     checkpoint.image_processor()
     return checkpoint
@@ -155,7 +155,8 @@ def _weight_names(weights: Sequence[Path]) -> Collection[str] | None:
     return header if isinstance(header, dict) else None
 
 
-def _weight_files(path: Path) -> tuple[Path, ...]:
+def weight_files(path: Path) -> tuple[Path, ...]:
+    """The file or the shards that hold the weights. Raises ModelError when any is missing."""
     for single, index in WEIGHT_FILES:
         if (path / single).is_file():
             return (path / single,)
