@@ -120,6 +120,7 @@ def convert_checkpoint(
     if not quiet:
         for note in done.notes:
             print(printable(note), file=sys.stderr)
-        line = f"{done.weights} weights, {done.bytes / 1e9:.2f} GB, into {options.destination}; "
+        size, unit = (done.bytes / 1e9, "GB") if done.bytes >= 1e9 else (done.bytes / 1e6, "MB")
+        line = f"{done.weights} weights, {size:.1f} {unit}, into {options.destination}; "
         print(printable(f"{line}{duration(done.seconds)}."), file=sys.stderr)
     return 0

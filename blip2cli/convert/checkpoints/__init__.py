@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blip2cli.convert.checkpoints.options import CheckpointOptions
-from blip2cli.errors import OptionError, OutputError
+from blip2cli.errors import OptionError, OutputError, SourceError
 
 if TYPE_CHECKING:
     from blip2cli.convert.checkpoints.assemble import Assembled
@@ -52,6 +52,8 @@ def convert_checkpoint(
     _check(options, from_lavis, to_lavis)
     check_destination(options.destination, options.overwrite, folder=not to_lavis)
     done = _to_lavis(options) if to_lavis else _to_transformers(options, from_lavis, progress)
+    if options.check:
+        done.notes += _checked(options, from_lavis, to_lavis)
     done.seconds = time.monotonic() - began
     return done
 
@@ -123,6 +125,23 @@ def _to_lavis(options: CheckpointOptions) -> ConvertedCheckpoint:
     return ConvertedCheckpoint(len(made.weights), size, 0.0, notes)
 
 
+def _is_part(source: str) -> bool:
+    return source.lower().endswith(".bin") and os.path.isfile(
+        os.path.join(os.path.dirname(source), "config.json")
+    )
+
+
+def _checked(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> list[str]:
+    """How the result differs from the source."""
+    from blip2cli.convert.checkpoints import check
+
+    if from_lavis:
+        return check.check_lavis_to_transformers(options.source, options.destination)
+    if to_lavis:
+        return check.check_transformers_to_lavis(options.source, options.destination)
+    return check.check_transformers(options.source, options.destination)
+
+
 def _check(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> None:
     """Raise UserError for what does not go together."""
     out = options.destination
@@ -130,6 +149,13 @@ def _check(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> None
         raise OutputError(
             f"{out!r} would be weights without configuration and tokenizer; name a directory for a "
             "model of transformers, or a .pth file for LAVIS."
+        )
+    name = options.source.lower()
+    if not from_lavis and name.endswith((*LAVIS_SUFFIXES, ".bin", ".safetensors")):
+        raise SourceError(f"There is no file or folder {options.source!r}; check the path.")
+    if from_lavis and (name.endswith(".safetensors") or _is_part(options.source)):
+        raise SourceError(
+            f"{options.source!r} is the weights of a model alone; name the directory it lies in."
         )
     if from_lavis and to_lavis:
         raise OutputError(f"{options.source!r} is a file of LAVIS already; name a directory.")

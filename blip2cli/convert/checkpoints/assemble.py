@@ -23,7 +23,7 @@ from blip2cli.convert.checkpoints.lavis import (
     resized,
 )
 from blip2cli.convert.checkpoints.options import CheckpointOptions
-from blip2cli.convert.checkpoints.types import WIDTH_L, Released, Settings, identify
+from blip2cli.convert.checkpoints.types import VISION_G, WIDTH_L, Released, Settings, identify
 from blip2cli.convert.checkpoints.weights import Weight, Weights
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint import Checkpoint, Family
@@ -172,7 +172,9 @@ def _released(file: LavisFile, weights: Weights) -> Released:
     projection = weights.get("language_projection.weight")
     vision = norm.shape[0] if norm is not None else 0
     width = projection.shape[0] if projection is not None else 0
-    found = identify(file.kind, vision, width, file.image_size)
+    positions = weights.get(POSITIONS)
+    pixels = file.image_size if positions is None else _pixels(positions, VISION_G["patch_size"])
+    found = identify(file.kind, vision, width, pixels)
     if found is None:
         raise ModelError(
             f"{file.path} has the widths of no released BLIP-2 (vision {vision}"
@@ -191,8 +193,12 @@ def _image_size(weights: Weights, file: LavisFile, settings: _Settings) -> int:
     """The side of an image in pixels: by the position embeddings, else as the training said."""
     positions = weights.get(POSITIONS)
     if positions is not None:
-        return round((positions.shape[1] - 1) ** 0.5) * settings.patch
+        return _pixels(positions, settings.patch)
     return file.image_size or settings.image_size
+
+
+def _pixels(positions: Weight, patch: int) -> int:
+    return round((positions.shape[1] - 1) ** 0.5) * patch
 
 
 def _with_vision(

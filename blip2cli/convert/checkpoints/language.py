@@ -48,10 +48,14 @@ class Language:
     def tokenizer(self) -> Any:
         """The tokenizer; for retrieval with ``[DEC]``, as LAVIS adds it. Raises ModelError."""
         from transformers.models.auto.tokenization_auto import AutoTokenizer
+        from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
+        # Taken as it stands, as load_codec does: rebuilt, it may lose what it puts around a text.
+        whole = (self.path / "tokenizer.json").is_file()
+        loader: Any = PreTrainedTokenizerFast if whole else AutoTokenizer
         try:
             with hushed():
-                tokenizer = AutoTokenizer.from_pretrained(str(self.path), local_files_only=True)
+                tokenizer = loader.from_pretrained(str(self.path), local_files_only=True)
         except ImportError as error:
             raise ModelError(
                 f"{self.path} has a SentencePiece tokenizer without tokenizer.json; "

@@ -83,6 +83,7 @@ def _write(file: Path, weights: Weights) -> Iterator[int]:
             if tuple(tensor.shape) != weight.shape or tensor.dtype != weight.dtype:
                 raise AssertionError(f"{name} is {tensor.shape} {tensor.dtype}, not {weight}")
             _write_all(stream, tensor)
+            del tensor  # before the next one is read
             yield weight.nbytes
         os.fsync(stream.fileno())
 

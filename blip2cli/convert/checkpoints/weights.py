@@ -81,7 +81,7 @@ def read_pickle(file: Path) -> Any:
         ) from error
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # a damaged pickle may raise anything
         raise ModelError(f"{file} is damaged or cut short; fetch it again.") from error
 
 
