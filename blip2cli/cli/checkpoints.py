@@ -76,15 +76,6 @@ class CheckpointFlags:
         option("--check", panel=PANEL, help="Compare the result with the source, and print it."),
     ] = False
 
-    def refuse(self) -> None:
-        """Raise ``OptionError`` when an option is given where no checkpoint is converted."""
-        for field in fields(self):
-            if getattr(self, field.name) != field.default:
-                raise OptionError(
-                    f"--{field.name.replace('_', '-')} is for checkpoints, and results are "
-                    "converted here; leave it out."
-                )
-
     def options(self, paths: list[str], overwrite: bool) -> CheckpointOptions:
         """The option object of a conversion."""
         from blip2cli.convert.checkpoints.options import DEFAULT_SHARD_SIZE, CheckpointOptions
@@ -105,6 +96,20 @@ class CheckpointFlags:
             max_shard_size=self.max_shard_size or DEFAULT_SHARD_SIZE,
             check=self.check,
         )
+
+
+def refuse(flags: Any, ours: str, theirs: str, shared: tuple[str, ...] = ()) -> None:
+    """Raise ``OptionError`` when an option is given that is for the other kind of conversion.
+
+    ``flags`` is a dataclass of options for ``theirs`` alone, but for those that are ``shared``.
+    """
+    for field in fields(flags):
+        if field.name not in shared and getattr(flags, field.name) != field.default:
+            name = {"read_as": "from", "write_as": "to"}.get(field.name, field.name)
+            raise OptionError(
+                f"--{name.replace('_', '-')} is for {theirs}, and {ours} converted here; leave it "
+                "out."
+            )
 
 
 def convert_checkpoint(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from blip2cli.cli.checkpoints import CheckpointFlags, convert_checkpoint
+from blip2cli.cli.checkpoints import CheckpointFlags, convert_checkpoint, refuse
 from blip2cli.cli.options import OUTPUT, QUIET_HELP, REPORT, VERBOSE_HELP, option
 from blip2cli.cli.say import complain, unexpected
 from blip2cli.errors import Blip2CliError, OptionError
@@ -203,10 +203,11 @@ def convert(
     try:
         options = flags.options
         if options.read_as is None and _is_model(options.sources[0]):
+            refuse(flags, "a checkpoint is", "results", shared=("paths", "overwrite"))
             asked = checkpoints.options(flags.paths, flags.overwrite)
             with _bar(quiet) as bar:
                 return convert_checkpoint(asked, bar, quiet)
-        checkpoints.refuse()
+        refuse(checkpoints, "results are", "checkpoints")
         return _convert(options, quiet)
     except Blip2CliError as error:
         complain(str(error))

@@ -7,6 +7,7 @@ with the same shapes, or from the model that ``--like`` names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,7 +199,7 @@ def _image_size(weights: Weights, file: LavisFile, settings: _Settings) -> int:
 
 
 def _pixels(positions: Weight, patch: int) -> int:
-    return round((positions.shape[1] - 1) ** 0.5) * patch
+    return math.isqrt(positions.shape[1] - 1) * patch
 
 
 def _with_vision(

@@ -7,6 +7,7 @@ has one for queries, keys and values, whose middle part is then zero.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass, field
@@ -126,7 +127,7 @@ def resized(positions: Weight, grid: int) -> Weight:
 
     As ``interpolate_pos_embed`` of LAVIS's ``eva_vit.py``: the class token's stays.
     """
-    before = round((positions.shape[1] - 1) ** 0.5)
+    before = math.isqrt(positions.shape[1] - 1)
     width = positions.shape[2]
     if before == grid:
         return positions

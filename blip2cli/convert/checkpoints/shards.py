@@ -103,7 +103,8 @@ def _header(weights: Weights) -> bytes:
 
 
 def _write_all(stream: Any, tensor: Tensor) -> None:
-    view = memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    array: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    view = memoryview(array)
     while view:
         view = view[stream.write(view) :]
 

@@ -105,7 +105,10 @@ def tensors_of(value: Any) -> dict[str, Tensor] | None:
 
 
 def _safetensors(file: Path) -> Weights:
-    check_safetensors(file)
+    try:
+        check_safetensors(file)
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
 
     def loader(name: str) -> Callable[[], Tensor]:
         def load() -> Tensor:

@@ -80,6 +80,17 @@ def test_other_precisions_and_shards_caption_alike(
     assert texts == [row["caption"] for row in caption(out, tmp_path / "two.jsonl")]
 
 
+def test_a_retrieval_model_is_compared_by_its_scores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = like("itm", tmp_path / "itm")
+    capsys.readouterr()
+    code, said = run(capsys, source, tmp_path / "half", "--dtype", "bfloat16", "--check")
+    assert code == 0
+    differ = float(said.partition("logits for a picture differ by ")[2].split()[0])
+    assert 0 < differ < 0.2
+
+
 class Touch:
     """A pickle that would run a command when it is read."""
 
@@ -166,6 +177,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["rows.jsonl", "t.pth", "out"], "checkpoints are converted one at a time"),
         (["rows.jsonl", "out.csv", "--check"], "--check is for checkpoints"),
         (["no.pth", "out"], "There is no file or folder 'no.pth'"),
+        (["tiny", "out.parquet"], "'out.parquet' is a name for results"),
+        (["tiny", "out", "--id-column", "x"], "--id-column is for results, and a checkpoint is"),
+        (["tiny", "out", "--to", "jsonl"], "--to is for results"),
         (["t5/model.safetensors", "out"], "name the directory it lies in"),
         (["nobody/nothing", "out"], "the hub is switched off"),
         (["photos/none", "out.csv"], "There is no file or folder 'photos/none'"),
