@@ -61,6 +61,15 @@ class CheckpointFlags:
             show_default=False,
         ),
     ] = None
+    quantize: Annotated[
+        Literal["int8"] | None,
+        option(
+            "--quantize",
+            panel=PANEL,
+            help="Store the weights of linear layers in eight bits, for blip2cli alone.",
+            show_default=False,
+        ),
+    ] = None
     max_shard_size: Annotated[
         str | None,
         option(
@@ -93,6 +102,7 @@ class CheckpointFlags:
             vision_weights=self.vision_weights,
             like=self.like,
             dtype=self.dtype,
+            quantize=self.quantize,
             max_shard_size=self.max_shard_size or DEFAULT_SHARD_SIZE,
             check=self.check,
         )

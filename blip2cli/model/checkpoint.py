@@ -23,6 +23,8 @@ Family = Literal["opt", "t5", "itm"]
 WEIGHT_FILES = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    # Weights in eight bits, which others must not take for plain ones: see ``int8``.
+    ("model.int8.safetensors", "model.int8.safetensors.index.json"),
 )
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "vocab.txt")
 RETRIEVAL_CLASS = "Blip2ForImageTextRetrieval"

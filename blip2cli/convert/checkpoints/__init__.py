@@ -68,7 +68,9 @@ def _to_transformers(
     from blip2cli.convert.checkpoints import huggingface as hf
     from blip2cli.convert.checkpoints.assemble import assemble
     from blip2cli.convert.checkpoints.folder import check_space, new_folder
+    from blip2cli.convert.checkpoints.quantize import rounded
     from blip2cli.convert.checkpoints.shards import cast, parse_size, write_shards
+    from blip2cli.model.int8 import METHOD, STEM
 
     made = assemble(options) if from_lavis else _whole(options)
     weights = made.weights
@@ -81,12 +83,19 @@ def _to_transformers(
             )
         dtype = getattr(torch, options.dtype)
         weights = cast(weights, dtype, options.dtype)
+    config = {name: part for name, part in made.config.items() if name != "quantization_config"}
+    if options.quantize is not None:
+        modules = hf.outline(config, made.kind).named_modules()
+        layers = [name for name, module in modules if isinstance(module, torch.nn.Linear)]
+        weights = rounded(weights, layers)
+        config["quantization_config"] = {"quant_method": METHOD}
     size = sum(weight.nbytes for weight in weights.values())
     check_space(options.destination, size)
     with new_folder(options.destination) as folder:
         made.write_rest(folder)
-        hf.write_config(made.config, folder, dtype)
-        write_shards(weights, folder, parse_size(options.max_shard_size), progress)
+        hf.write_config(config, folder, dtype)
+        stem = "model" if options.quantize is None else STEM
+        write_shards(weights, folder, parse_size(options.max_shard_size), progress, stem)
     return ConvertedCheckpoint(len(weights), size, 0.0, made.notes)
 
 
@@ -176,8 +185,9 @@ def _check(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> None
             raise OptionError(f"{name} is for a .pth file of LAVIS; {options.source!r} is whole.")
     if options.vision_weights is not None and not os.path.isfile(options.vision_weights):
         raise OptionError(f"There is no file {options.vision_weights!r} for --vision-weights.")
-    if to_lavis and options.dtype is not None:
-        raise OptionError("--dtype is for models of transformers; LAVIS casts what it reads.")
+    if to_lavis and (options.dtype or options.quantize):
+        name = "--dtype" if options.dtype else "--quantize"
+        raise OptionError(f"{name} is for models of transformers; LAVIS casts what it reads.")
     read = [path for path in (options.source, *added.values()) if path and os.path.exists(path)]
     if os.path.exists(out) and any(os.path.samefile(path, out) for path in read):
         raise OutputError(f"{out!r} is read for the conversion; choose another name.")

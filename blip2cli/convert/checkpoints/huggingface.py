@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from blip2cli.convert.checkpoints.quantize import exact
 from blip2cli.convert.checkpoints.types import Settings
 from blip2cli.convert.checkpoints.weights import Weights, read_weights
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint import Checkpoint, Family
 from blip2cli.model.hub import SMALL_FILES
+from blip2cli.model.int8 import is_int8
 from blip2cli.model.quiet import hushed
 
 # Of older models; transformers computes the first and never used the second.
@@ -23,6 +25,8 @@ _IGNORED = ("position_ids", "EncDecAttention.relative_attention_bias.weight")
 def read_model(checkpoint: Checkpoint) -> Weights:
     """The weights of a model of transformers, just those that its configuration demands."""
     weights = read_weights(checkpoint.weights)
+    if is_int8(checkpoint.config):
+        weights = exact(weights)
     kept = {name: weight for name, weight in weights.items() if not name.endswith(_IGNORED)}
     return fitted(checkpoint.config, checkpoint.family, kept, str(checkpoint.path))
 
@@ -51,10 +55,16 @@ def fitted(config: Settings, kind: Family, weights: Weights, where: str) -> Weig
 
 
 def demands(config: Settings, kind: Family) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """The name and shape of each weight, and which of them is tied to which.
+    """The name and shape of each weight, and which of them is tied to which. Raises ModelError."""
+    model = outline(config, kind)
+    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    return shapes, dict(model.all_tied_weights_keys)
 
-    The model is built without memory for its weights. Raises ModelError when the configuration
-    is none of BLIP-2.
+
+def outline(config: Settings, kind: Family) -> Any:
+    """transformers' model of a configuration, without memory for its weights.
+
+    Raises ModelError when the configuration is none of BLIP-2.
     """
     from transformers.models.blip_2 import modeling_blip_2 as modeling
     from transformers.models.blip_2.configuration_blip_2 import Blip2Config
@@ -70,8 +80,7 @@ def demands(config: Settings, kind: Family) -> tuple[dict[str, tuple[int, ...]],
         except Exception as error:  # the strict configuration's errors have no common root
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(f"config.json describes no BLIP-2 model ({lines[0]}).") from error
-    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    return shapes, dict(model.all_tied_weights_keys)
+    return model
 
 
 def copy_small_files(source: Path, folder: Path) -> None:

@@ -20,5 +20,6 @@ class CheckpointOptions:
     vision_weights: str | None = None  # eva_vit_g.pth
     like: str | None = None  # a BLIP-2 that gives settings, tokenizer and what else is missing
     dtype: StoredDtype | None = None  # None: as it is stored
+    quantize: Literal["int8"] | None = None  # linear layers in eight bits
     max_shard_size: str = DEFAULT_SHARD_SIZE
     check: bool = False

@@ -48,7 +48,9 @@ def plan(weights: Mapping[str, Weight], limit: int) -> list[list[str]]:
     return shards
 
 
-def write_shards(weights: Weights, folder: Path, limit: int, progress: Progress) -> None:
+def write_shards(
+    weights: Weights, folder: Path, limit: int, progress: Progress, stem: str = "model"
+) -> None:
     """Write ``model.safetensors``, or its shards and their index, into ``folder``.
 
     Raises OptionError when a number is too large for the precision that is written.
@@ -59,14 +61,14 @@ def write_shards(weights: Weights, folder: Path, limit: int, progress: Progress)
     done = 0
     for number, names in enumerate(shards, 1):
         several = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
-        file = f"model{several}.safetensors"
+        file = f"{stem}{several}.safetensors"
         index |= dict.fromkeys(names, file)
         for written in _write(folder / file, {name: weights[name] for name in names}):
             done += written
             progress(done, total)
     if len(shards) > 1:
         content = {"metadata": {"total_size": total}, "weight_map": index}
-        (folder / "model.safetensors.index.json").write_text(
+        (folder / f"{stem}.safetensors.index.json").write_text(
             json.dumps(content, indent=2) + "\n", encoding="utf-8"
         )
 
