@@ -55,7 +55,9 @@ def assemble(options: CheckpointOptions) -> Assembled:
         else _ByShapes(file, weights, options.language_model)
     )
     pixels = _image_size(weights, file, settings)
-    settings.fit(pixels, weights["query_tokens"].shape[1])
+    if "query_tokens" in weights:
+        settings.config["num_query_tokens"] = weights["query_tokens"].shape[1]
+    settings.config["vision_config"] = settings.config["vision_config"] | {"image_size": pixels}
     notes = [f"Read as LAVIS's {settings.name}."]
     if dropped:
         notes.append(f"Left out, as transformers has no place for it: {hf.some(dropped)}.")
@@ -65,6 +67,7 @@ def assemble(options: CheckpointOptions) -> Assembled:
     weights = hf.fitted(
         settings.config, file.kind, weights, f"{options.source} with what was added"
     )
+    settings.config.setdefault("dtype", str(hf.common_dtype(weights)).removeprefix("torch."))
     return Assembled(file.kind, settings.config, weights, settings.write_rest, notes)
 
 
@@ -75,11 +78,6 @@ class _Settings:
     config: Settings
     vision_hint: str
     language_hint: str
-
-    def fit(self, pixels: int, queries: int) -> None:
-        """Set what shapes tell better than a released type."""
-        self.config["num_query_tokens"] = queries
-        self.config["vision_config"] = self.config["vision_config"] | {"image_size": pixels}
 
     @property
     def image_size(self) -> int:
@@ -141,6 +139,9 @@ class _Like(_Settings):
         self.checkpoint = checkpoint
         self.config = dict(checkpoint.config)
         self.config.setdefault("vision_config", {})
+        self.config.setdefault("num_query_tokens", 32)  # transformers' own default
+        if "torch_dtype" in self.config:
+            self.config.setdefault("dtype", self.config["torch_dtype"])
         self.name = f"{kind} model, like {checkpoint.path.name}"
         self.vision_hint = "--vision-weights eva_vit_g.pth"
         self.language_hint = "--language-model DIR"
@@ -159,8 +160,11 @@ class _Like(_Settings):
         return {name: w for name, w in self._weights.items() if name.startswith(prefixes)}
 
     def write_rest(self, folder: Path) -> None:
-        """Copy the files of the other model."""
+        """Copy the files of the other model; images get the size that this one sees."""
         hf.copy_small_files(self.checkpoint.path, folder)
+        hf.fit_processor(
+            folder, self.config["vision_config"]["image_size"], self.config["num_query_tokens"]
+        )
 
 
 _KINDS: dict[Family, str] = {

@@ -13,7 +13,7 @@ from blip2cli.convert.checkpoints.quantize import exact
 from blip2cli.convert.checkpoints.types import Settings
 from blip2cli.convert.checkpoints.weights import Weights, read_weights
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint import Checkpoint, Family
+from blip2cli.model.checkpoint import PROCESSOR_FILES, Checkpoint, Family, read_json
 from blip2cli.model.hub import SMALL_FILES
 from blip2cli.model.int8 import is_int8
 from blip2cli.model.quiet import hushed
@@ -48,7 +48,7 @@ def fitted(config: Settings, kind: Family, weights: Weights, where: str) -> Weig
         if weight.shape != demanded[name]:
             raise ModelError(
                 f"{where} has {name} in the shape {list(weight.shape)}, and its configuration "
-                f"demands {list(demanded[name])}; --like names a model with the right one."
+                f"demands {list(demanded[name])}: they belong to different models."
             )
     double = {name for name in tied if name in weights and _same(weights, name, tied[name])}
     return {name: weights[name] for name in demanded if name in weights and name not in double}
@@ -129,6 +129,28 @@ def write_processor(tokenizer: Any, image_size: int, queries: int, folder: Path)
         processor.save_pretrained(folder)
         images.save_pretrained(folder)  # a file of its own is what older releases look for
     return int(processor.tokenizer.convert_tokens_to_ids("<image>"))
+
+
+def fit_processor(folder: Path, image_size: int, queries: int) -> None:
+    """Let copied settings of a processor say this size in pixels and number of query tokens.
+
+    Settings that say the same already are left as they are, to the byte.
+    """
+    size = {"height": image_size, "width": image_size}
+    for name in PROCESSOR_FILES:
+        file = folder / name
+        if not file.is_file():
+            continue
+        settings = read_json(file)
+        before = json.dumps(settings)
+        inner = settings.get("image_processor")
+        images = inner if isinstance(inner, dict) else settings
+        if "size" in images and images["size"] != image_size:
+            images["size"] = size
+        if settings.get("num_query_tokens") is not None:  # null in older models
+            settings["num_query_tokens"] = queries
+        if json.dumps(settings) != before:
+            write_json(file, settings)
 
 
 def write_json(file: Path, value: Settings) -> None:

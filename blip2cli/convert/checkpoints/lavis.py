@@ -119,6 +119,10 @@ def read_vision(path: Path, depth: int) -> Weights:
                 "--vision-weights takes eva_vit_g.pth."
             )
         weights[new] = Weight.of(tensor)
+    if not weights:
+        raise ModelError(
+            f"{path} holds no vision encoder of LAVIS; --vision-weights takes eva_vit_g.pth."
+        )
     return _joined(weights, path)
 
 

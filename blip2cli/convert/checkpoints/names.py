@@ -81,8 +81,8 @@ _DROPPED = (
     "Qformer.cls.{rest}",  # the language modelling head of the first stage of training
     "temp",  # the temperature of the contrastive loss
 )
-# eva_vit_g.pth is a whole image classifier; LAVIS builds 39 blocks and no head.
-_DROPPED_OF_VISION = ("norm.{p}", "fc_norm.{p}", "head.{p}", "mask_token")
+# eva_vit_g.pth is a whole image classifier; LAVIS builds 39 blocks of it, and no head.
+_PARTS_OF_VISION = ("cls_token", "pos_embed", "patch_embed.", "blocks.")
 
 _FIELDS = {"n": r"(?P<n>\d+)", "p": r"(?P<p>weight|bias)", "rest": r"(?P<rest>.+)"}
 
@@ -110,7 +110,6 @@ def _rules(kind: Family, back: bool) -> tuple[_Rule, ...]:
 _FORTH = {kind: _rules(kind, back=False) for kind in _TABLES}
 _BACK = {kind: _rules(kind, back=True) for kind in _TABLES}
 _DROPS = tuple(_pattern(name) for name in _DROPPED)
-_VISION_DROPS = tuple(_pattern(name) for name in _DROPPED_OF_VISION)
 _BLOCK = _pattern("blocks.{n}.{rest}")
 
 
@@ -130,11 +129,11 @@ def is_dropped(name: str) -> bool:
 
 
 def is_dropped_of_vision(name: str, depth: int) -> bool:
-    """Whether BLIP-2 uses this weight of ``eva_vit_g.pth``: no head, no block past its depth."""
+    """Whether BLIP-2 has no use for this weight of ``eva_vit_g.pth``: a head, a block too many."""
     block = _BLOCK.fullmatch(name)
     if block is not None:
         return int(block["n"]) >= depth
-    return any(pattern.fullmatch(name) for pattern in _VISION_DROPS)
+    return not name.startswith(_PARTS_OF_VISION)
 
 
 def _renamed(name: str, rules: tuple[_Rule, ...]) -> str | None:

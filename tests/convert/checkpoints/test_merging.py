@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from blip2cli.convert.checkpoints.language import padded
 from blip2cli.convert.checkpoints.weights import Weight
 from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint import inspect_checkpoint
 from blip2cli.model.quiet import hushed
+from blip2cli.model.wrapper import Blip2
+from blip2cli.options import ModelOptions
 from tests.convert.checkpoints.helpers import convert, like, loaded, tensors
 from tests.convert.checkpoints.lavis import (
     SMALL,
@@ -23,6 +27,7 @@ from tests.convert.checkpoints.lavis import (
     saved_shapes,
     vision_shapes,
 )
+from tests.model.conftest import images
 
 
 def small_state(kind: str = "opt", vision: bool = False) -> State:
@@ -67,7 +72,7 @@ def test_the_vision_encoder_is_resized_as_transformers_does(tmp_path: Path) -> N
     other = like("opt", tmp_path / "like", Size(**vars(SMALL) | {"image": 48}))
     source = save(small_state(), tmp_path / "l.pth")
     vision = random_state(vision_shapes(SMALL, depth=4), seed=7)
-    extra: State = {"head.weight": torch.ones(2, 2), "norm.bias": torch.ones(2)}
+    extra: State = {"head.weight": torch.ones(2, 2), "fc_norm.bias": torch.ones(2)}
     torch.save({k: v.half() for k, v in (vision | extra).items()}, tmp_path / "eva_vit_g.pth")
     convert(source, tmp_path / "out", like=other, vision_weights=tmp_path / "eva_vit_g.pth")
     out = tensors(tmp_path / "out")
@@ -92,6 +97,22 @@ def test_the_size_in_pixels_may_come_from_the_training_run(tmp_path: Path) -> No
     torch.save(random_state(vision_shapes(SMALL)), tmp_path / "eva.pth")
     convert(source, tmp_path / "out", like=other, vision_weights=tmp_path / "eva.pth")
     assert loaded(tmp_path / "out").config.vision_config.image_size == 48
+    # So are the images that the processor makes, which came from the other model.
+    checkpoint = inspect_checkpoint(tmp_path / "out")
+    assert checkpoint.image_processor()["size"] == {"height": 48, "width": 48}
+    model = Blip2.load(ModelOptions(str(tmp_path / "out"), device="cpu", dtype="float32"))
+    assert (model.spec.height, model.spec.width) == (48, 48)
+    assert model.features(images(2, 48)).image_embeds.shape == (2, 37, SMALL.width)
+
+
+def test_the_number_of_queries_is_that_of_the_weights(tmp_path: Path) -> None:
+    state = small_state(vision=True)
+    state["query_tokens"] = torch.randn(1, 5, SMALL.hidden)
+    source = save(state, tmp_path / "l.pth")
+    convert(source, tmp_path / "out", like=like("opt", tmp_path / "like"))
+    assert loaded(tmp_path / "out").config.num_query_tokens == 5
+    processor = json.loads((tmp_path / "out" / "processor_config.json").read_text())
+    assert processor["num_query_tokens"] == 5
 
 
 def test_new_words_are_the_mean_of_the_others_and_never_win() -> None:
@@ -129,6 +150,7 @@ def one_more(name: str, *shape: int) -> State:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (lambda s: {n: v for n, v in s.items() if n != "query_tokens"}, "lacks query_tokens"),
         (missing, "lacks vision_model.post_layernorm.bias"),
         (other_shape, r"language_projection.weight in the shape \[64, 48\]"),
         (without_a_pair, "q_bias without its v_bias"),
@@ -167,6 +189,14 @@ def test_another_vision_encoder_is_refused(name: str, said: str, tmp_path: Path)
     source = save(small_state(), tmp_path / "l.pth")
     other = like("opt", tmp_path / "like")
     with pytest.raises(ModelError, match=said):
+        convert(source, tmp_path / "out", like=other, vision_weights=tmp_path / "eva.pth")
+
+
+def test_a_file_of_something_else_is_no_vision_encoder(tmp_path: Path) -> None:
+    torch.save({"visual.cls_token": torch.ones(2)}, tmp_path / "eva.pth")
+    source = save(small_state(), tmp_path / "l.pth")
+    other = like("opt", tmp_path / "like")
+    with pytest.raises(ModelError, match="holds no vision encoder of LAVIS"):
         convert(source, tmp_path / "out", like=other, vision_weights=tmp_path / "eva.pth")
 
 

@@ -66,6 +66,7 @@ def test_every_weight_has_its_place_and_every_place_its_weight(
         )
     )
     assert made.notes[0] == f"Read as LAVIS's {released.model} {released.type}."
+    assert made.config["dtype"] == "float32"  # the one precision that holds all that is there
     write_config(made.config, tmp_path, None)
     config = Blip2Config.from_pretrained(tmp_path)
     build = Blip2ForImageTextRetrieval if made.kind == "itm" else Blip2ForConditionalGeneration
