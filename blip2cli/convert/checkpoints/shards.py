@@ -126,7 +126,7 @@ def _checked(name: str, weight: Weight, dtype: torch.dtype, asked: str) -> Weigh
     def load() -> Tensor:
         before = weight.load()
         after = before.to(dtype)
-        if not after.isfinite().all() and before.isfinite().all():
+        if not _finite(after) and _finite(before):
             raise OptionError(
                 f"--dtype {asked} cannot hold {name} (up to {before.abs().max().item():.3g}); "
                 "use bfloat16."
@@ -134,3 +134,8 @@ def _checked(name: str, weight: Weight, dtype: torch.dtype, asked: str) -> Weigh
         return after
 
     return Weight(weight.shape, dtype, load)
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite, found without another tensor of the same size."""
+    return not tensor.numel() or all(bool(end.isfinite()) for end in tensor.aminmax())
