@@ -16,7 +16,7 @@ from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
 from tests.convert.checkpoints.full_size import bert_tokenizer, write_json
 from tests.convert.checkpoints.helpers import convert, like, same, tensors
-from tests.convert.checkpoints.lavis import Size, random_state, save, saved_shapes
+from tests.convert.checkpoints.lavis import SMALL, Size, random_state, save, saved_shapes
 from tests.hub_checkpoints import older_opt, published_opt
 from tests.hub_server import Hub, serve
 from tests.model.conftest import images
@@ -94,10 +94,8 @@ def test_language_models_and_models_come_from_the_hub_and_then_from_its_cache(
     bert_tokenizer(bert)
     (bert / "model.safetensors").write_bytes(b"not wanted")
     small = published_opt(tmp_path / "opt")
-    # The released settings with a small image: 12 layers of BERT's width, but all of ViT-g's.
-    size = Size(inner=1, image=28)
-    state = random_state(saved_shapes("itm", size, 0, vision=False))
-    source = save({k: v.half() for k, v in state.items()}, tmp_path / "itm.pth")
+    size = Size(**vars(SMALL) | {"width": 1408})  # the width tells which vision encoder it had
+    source = save(random_state(saved_shapes("itm", size, 0, vision=False)), tmp_path / "itm.pth")
     with serve(Hub({BERT: bert, "someone/blip2-opt": small})) as hub:
         home = tmp_path / "home"
         done = run(home, hub, source, tmp_path / "out", "--language-model", BERT)
