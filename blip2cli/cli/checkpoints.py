@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from blip2cli.cli.expand import environment
 from blip2cli.cli.options import option
 from blip2cli.errors import OptionError
+from blip2cli.options import Dtype
 
 if TYPE_CHECKING:
     from blip2cli.convert.checkpoints.options import CheckpointOptions
@@ -53,14 +56,9 @@ class CheckpointFlags:
         ),
     ] = None
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None,
-        option(
-            "--dtype",
-            panel=PANEL,
-            help="Precision of the weights. \\[default: as it is]",
-            show_default=False,
-        ),
-    ] = None
+        Dtype,
+        option("--dtype", panel=PANEL, help="Precision of the weights; auto leaves it as it is."),
+    ] = "auto"
     quantize: Annotated[
         Literal["int8"] | None,
         option(
@@ -101,7 +99,7 @@ class CheckpointFlags:
             language_model=self.language_model,
             vision_weights=self.vision_weights,
             like=self.like,
-            dtype=self.dtype,
+            dtype=None if self.dtype == "auto" else self.dtype,
             quantize=self.quantize,
             max_shard_size=self.max_shard_size or DEFAULT_SHARD_SIZE,
             check=self.check,
@@ -112,14 +110,15 @@ def refuse(flags: Any, ours: str, theirs: str, shared: tuple[str, ...] = ()) -> 
     """Raise ``OptionError`` when an option is given that is for the other kind of conversion.
 
     ``flags`` is a dataclass of options for ``theirs`` alone, but for those that are ``shared``.
+    What comes from a variable is meant for whichever commands it fits, and only passed over.
     """
     for field in fields(flags):
-        if field.name not in shared and getattr(flags, field.name) != field.default:
-            name = {"read_as": "from", "write_as": "to"}.get(field.name, field.name)
-            raise OptionError(
-                f"--{name.replace('_', '-')} is for {theirs}, and {ours} converted here; leave it "
-                "out."
-            )
+        name = {"read_as": "from", "write_as": "to"}.get(field.name, field.name)
+        flag = f"--{name.replace('_', '-')}"
+        if field.name in shared or environment(flag) in os.environ:
+            continue
+        if getattr(flags, field.name) != field.default:
+            raise OptionError(f"{flag} is for {theirs}, and {ours} converted here; leave it out.")
 
 
 def convert_checkpoint(

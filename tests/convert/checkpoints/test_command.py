@@ -202,6 +202,21 @@ def test_a_mistake_is_one_sentence_and_changes_nothing(
     assert {path: path.stat().st_mtime_ns for path in sorted(desk.rglob("*"))} == before
 
 
+def test_a_variable_for_other_commands_does_not_hinder(
+    desk: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BLIP2CLI_DTYPE", "auto")
+    monkeypatch.setenv("BLIP2CLI_PREFIX", "a photo of ")
+    assert run(capsys, desk / "rows.jsonl", tmp_path / "rows.csv", "--quiet") == (0, "")
+    monkeypatch.setenv("BLIP2CLI_DTYPE", "bfloat16")
+    assert run(capsys, desk / "rows.jsonl", tmp_path / "more.csv", "--quiet") == (0, "")
+    assert run(capsys, "tiny", tmp_path / "tiny", "--quiet") == (0, "")
+    assert tensors(tmp_path / "tiny")["query_tokens"].dtype == torch.bfloat16
+
+
 def test_overwrite_replaces_a_model_wholly(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
