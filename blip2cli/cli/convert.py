@@ -1,14 +1,16 @@
-"""``blip2cli convert``: results into other formats and back."""
+"""``blip2cli convert``: results into other formats and back, checkpoints into other layouts."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from blip2cli.cli.checkpoints import CheckpointFlags, convert_checkpoint, refuse
 from blip2cli.cli.options import OUTPUT, QUIET_HELP, REPORT, VERBOSE_HELP, option
 from blip2cli.cli.say import complain, unexpected
 from blip2cli.errors import Blip2CliError, OptionError
@@ -28,8 +30,8 @@ class ConvertFlags:
         list[str],
         typer.Argument(
             metavar="SRC... DST",
-            help="Files, folders or globs in quotes, whose rows follow one another; last, what "
-            "they become.",
+            help="Files, folders or globs in quotes, whose rows follow one another, or one "
+            "checkpoint; last, what they become.",
             show_default=False,
         ),
     ]
@@ -185,6 +187,7 @@ class ConvertFlags:
 
 def convert(
     flags: ConvertFlags,
+    checkpoints: CheckpointFlags,
     *,
     verbose: Annotated[
         int,
@@ -192,9 +195,19 @@ def convert(
     ] = 0,
     quiet: Annotated[bool, option("--quiet", "-q", panel=REPORT, help=QUIET_HELP)] = False,
 ) -> int:
-    """Convert results into another format: tables, data sets, evaluation files, sidecars."""
+    """Convert results into another format, or a checkpoint into another layout.
+
+    Results: tables, data sets, evaluation files, sidecars, vectors. Checkpoints: LAVIS's .pth into
+    a directory for --model and back, other precisions, other shards.
+    """
     try:
         options = flags.options
+        if options.read_as is None and _is_model(options.sources[0]):
+            refuse(flags, "a checkpoint is", "results", shared=("paths", "overwrite"))
+            asked = checkpoints.options(flags.paths, flags.overwrite)
+            with _bar(quiet) as bar:
+                return convert_checkpoint(asked, bar, quiet)
+        refuse(checkpoints, "results are", "checkpoints")
         return _convert(options, quiet)
     except Blip2CliError as error:
         complain(str(error))
@@ -203,17 +216,31 @@ def convert(
         return unexpected(error, verbose)
 
 
+def _is_model(source: str) -> bool:
+    from blip2cli.convert import FORMATS
+    from blip2cli.convert.paths import is_model
+
+    return is_model(source, FORMATS)
+
+
+@contextmanager
+def _bar(quiet: bool) -> Iterator[_Bar | None]:
+    """A progress bar where a person looks."""
+    bar = _Bar() if sys.stderr.isatty() and not quiet else None
+    try:
+        yield bar
+    finally:
+        if bar is not None:
+            bar.close()
+
+
 def _convert(options: ConvertOptions, quiet: bool) -> int:
     from blip2cli.cli.console import duration
     from blip2cli.cli.table import printable
     from blip2cli.convert import convert as run
 
-    bar = _Bar() if sys.stderr.isatty() and not quiet else None
-    try:
+    with _bar(quiet) as bar:
         done = run(options, bar)
-    finally:
-        if bar is not None:
-            bar.close()
     if not quiet:
         for note in done.notes:
             print(printable(note), file=sys.stderr)
@@ -225,7 +252,7 @@ def _convert(options: ConvertOptions, quiet: bool) -> int:
 
 
 class _Bar:
-    """A progress bar in bytes read, the only measure that is known beforehand for all formats."""
+    """A progress bar in bytes, the only measure that is known beforehand for all formats."""
 
     def __init__(self) -> None:
         self._bar: Any = None

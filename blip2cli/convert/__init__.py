@@ -81,8 +81,8 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
     for text in options.sources:
         if is_checkpoint(text) and options.read_as is None:
             raise SourceError(
-                f"{text!r} is a checkpoint, and checkpoints cannot be converted yet; only results "
-                "can, such as a .jsonl or .parquet file."
+                f"{text!r} is a checkpoint; checkpoints are converted one at a time, and not with "
+                "results."
             )
     paths, several = expanded(options.sources)
     kinds = [read_format(path, options.read_as, FORMATS) for path in paths]

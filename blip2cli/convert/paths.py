@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import OptionError, OutputError, SourceError
+from blip2cli.model.embedded import EMBEDDED
 from blip2cli.sources.opening import is_remote
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
 _CHECKPOINT_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)  # owner/name, on the hub
 _SPELLINGS = {
     ".ndjson": ".jsonl", ".jl": ".jsonl", ".gz": ".jsonl.gz", ".pq": ".parquet",
     ".parq": ".parquet", ".xlsx": ".csv", ".tgz": ".tar", ".npz": ".npy",
@@ -27,6 +30,18 @@ def is_checkpoint(path: str) -> bool:
     if os.path.isdir(path):
         return any(os.path.exists(os.path.join(path, name)) for name in _CHECKPOINT_FILES)
     return path.lower().endswith(_CHECKPOINT_SUFFIXES)
+
+
+def is_model(name: str, formats: Mapping[str, Format]) -> bool:
+    """Whether ``name`` means a checkpoint: a path to one, an embedded model, or a hub id.
+
+    Where a folder is called as the hub id's owner, it is taken for a path.
+    """
+    if name in EMBEDDED or is_checkpoint(name):
+        return True
+    if os.path.exists(name) or _MODEL_NAME.fullmatch(name) is None:
+        return False
+    return by_suffix(name, formats) is None and not os.path.isdir(name.partition("/")[0])
 
 
 def read_format(path: str, given: str | None, formats: Mapping[str, Format]) -> str:

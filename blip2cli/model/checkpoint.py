@@ -25,6 +25,8 @@ Family = Literal["opt", "t5", "itm"]
 WEIGHT_FILES = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    # Weights in eight bits, which others must not take for plain ones: see ``int8``.
+    ("model.int8.safetensors", "model.int8.safetensors.index.json"),
 )
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "vocab.txt")
 RETRIEVAL_CLASS = "Blip2ForImageTextRetrieval"
@@ -103,7 +105,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
             f"{path} has no tokenizer ({', '.join(TOKENIZER_FILES)}); "
             "copy the tokenizer files of the model it was trained from."
         )
-    weights = _weight_files(path)
+    weights = weight_files(path)
     checkpoint = Checkpoint(path, config, _family(path, config, weights), weights)
     checkpoint.image_processor()
     return checkpoint
@@ -158,7 +160,8 @@ def _weight_names(path: Path, weights: Sequence[Path]) -> Collection[str] | None
     return header if isinstance(header, dict) else None
 
 
-def _weight_files(path: Path) -> tuple[Path, ...]:
+def weight_files(path: Path) -> tuple[Path, ...]:
+    """The file or the shards that hold the weights. Raises ModelError when any is missing."""
     for single, index in WEIGHT_FILES:
         if (path / single).is_file():
             return (path / single,)

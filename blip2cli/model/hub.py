@@ -60,6 +60,43 @@ def fetch(repo: str, revision: str | None) -> Checkpoint:
     return inspect_checkpoint(snapshot)
 
 
+def fetch_plain(repo: str, weights: bool) -> Path:
+    """The folder of a repository that need not be BLIP-2, with its weights where they are wanted.
+
+    When the hub cannot be reached, what the cache holds will do. Raises ModelError.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    reason: str | None = "the hub is switched off (HF_HUB_OFFLINE)"
+    if not constants.is_offline_mode():
+        try:
+            return _download_plain(repo, weights)
+        except Exception as error:
+            reason = _unreachable(error)
+            if reason is None:
+                sentence = _sentence(repo, None, error)
+                if sentence is None:
+                    raise
+                raise ModelError(sentence) from error
+    found = try_to_load_from_cache(repo, "config.json")
+    if isinstance(found, str):
+        return Path(found).parent
+    raise ModelError(
+        f"{reason} and {repo} is not in the cache ({constants.HF_HUB_CACHE}): go online, set "
+        "HF_HOME to a cache that holds it, or give the path of a directory with it."
+    )
+
+
+def _download_plain(repo: str, weights: bool) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    info = _patiently(lambda: HfApi().model_info(repo))
+    files = [sibling.rfilename for sibling in info.siblings or []]
+    names = [file for file in SMALL_FILES if file in files]
+    names += wanted_weights(files) if weights else []
+    return _patiently(lambda: Path(snapshot_download(repo, allow_patterns=names)))
+
+
 def wanted_weights(files: list[str]) -> list[str]:
     """Of a repository's files, those that hold the weights: safetensors, else pickles."""
     for single, index in WEIGHT_FILES:

@@ -17,6 +17,7 @@ import torch
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.dtype import Placement
+from blip2cli.model.int8 import is_int8, read_state
 from blip2cli.model.rows import make_rows_stable
 
 if TYPE_CHECKING:
@@ -46,10 +47,9 @@ def load_model(checkpoint: Checkpoint, placement: Placement) -> PreTrainedModel:
     loaded: Any
     try:
         loaded = kind.from_pretrained(
-            str(checkpoint.path),
+            **_origin(checkpoint, placement),
             dtype=placement.dtype,
             attn_implementation=ATTENTION,
-            use_safetensors=checkpoint.safetensors,
             weights_only=True,
             local_files_only=True,
             output_loading_info=True,
@@ -70,6 +70,24 @@ def load_model(checkpoint: Checkpoint, placement: Placement) -> PreTrainedModel:
     if placement.device.type == "cpu":
         make_rows_stable(model)
     return model
+
+
+def _origin(checkpoint: Checkpoint, placement: Placement) -> dict[str, Any]:
+    """Where transformers is to find configuration and weights."""
+    path = str(checkpoint.path)
+    if not is_int8(checkpoint.config):
+        return {
+            "pretrained_model_name_or_path": path,
+            "use_safetensors": checkpoint.safetensors,
+        }
+    from transformers.models.blip_2.configuration_blip_2 import Blip2Config
+
+    config = {k: v for k, v in checkpoint.config.items() if k != "quantization_config"}
+    return {
+        "pretrained_model_name_or_path": None,
+        "config": Blip2Config(**config),
+        "state_dict": read_state(checkpoint.weights, placement.dtype),
+    }
 
 
 _KNOWN_RAISERS = frozenset({"_pickle", "pickle", "safetensors_rust", "huggingface_hub", "zipfile"})

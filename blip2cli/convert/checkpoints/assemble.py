@@ -1,0 +1,241 @@
+"""One whole model of transformers from the files that LAVIS keeps apart.
+
+A checkpoint of LAVIS holds what was trained. The vision encoder may lie in ``eva_vit_g.pth``; the
+language model and the tokenizer always lie elsewhere. Settings come from the released checkpoint
+with the same shapes, or from the model that ``--like`` names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blip2cli.convert.checkpoints import huggingface as hf
+from blip2cli.convert.checkpoints.language import Language, find_language, padded
+from blip2cli.convert.checkpoints.lavis import (
+    LANGUAGE_MODEL,
+    VISION_MODEL,
+    LavisFile,
+    read_lavis,
+    read_vision,
+    resized,
+)
+from blip2cli.convert.checkpoints.options import CheckpointOptions
+from blip2cli.convert.checkpoints.types import VISION_G, WIDTH_L, Released, Settings, identify
+from blip2cli.convert.checkpoints.weights import Weight, Weights
+from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint import Checkpoint, Family
+from blip2cli.model.resolve import resolve
+
+POSITIONS = "vision_model.embeddings.position_embedding"
+_VISION_PARTS = ("vision_model.embeddings.", VISION_MODEL)
+
+
+@dataclass
+class Assembled:
+    """A model ready to be written."""
+
+    kind: Family
+    config: Settings
+    weights: Weights
+    write_rest: Callable[[Path], None]  # the files beside configuration and weights
+    notes: list[str] = field(default_factory=list)
+
+
+def assemble(options: CheckpointOptions) -> Assembled:
+    """Put together the model of a checkpoint of LAVIS. Raises ModelError naming what is missing."""
+    file = read_lavis(Path(options.source).expanduser())
+    weights, dropped = file.renamed()
+    settings = (
+        _Like(resolve(options.like), file.kind)
+        if options.like is not None
+        else _ByShapes(file, weights, options.language_model)
+    )
+    pixels = _image_size(weights, file, settings)
+    if "query_tokens" in weights:
+        settings.config["num_query_tokens"] = weights["query_tokens"].shape[1]
+    settings.config["vision_config"] = settings.config["vision_config"] | {"image_size": pixels}
+    notes = [f"Read as LAVIS's {settings.name}."]
+    if dropped:
+        notes.append(f"Left out, as transformers has no place for it: {hf.some(dropped)}.")
+    weights = _with_vision(weights, options, settings, pixels)
+    if file.kind != "itm":
+        weights = _with_language(weights, options, settings, file.kind)
+    weights = hf.fitted(
+        settings.config, file.kind, weights, f"{options.source} with what was added"
+    )
+    settings.config.setdefault("dtype", str(hf.common_dtype(weights)).removeprefix("torch."))
+    return Assembled(file.kind, settings.config, weights, settings.write_rest, notes)
+
+
+class _Settings:
+    """The settings of the model to be, and what it can lend of itself."""
+
+    name: str
+    config: Settings
+    vision_hint: str
+    language_hint: str
+
+    @property
+    def image_size(self) -> int:
+        """The size in pixels, where nothing else tells it."""
+        return int(self.config["vision_config"].get("image_size", 224))
+
+    @property
+    def patch(self) -> int:
+        """The width of a patch in pixels."""
+        return int(self.config["vision_config"].get("patch_size", 14))
+
+    def lent(self, prefixes: tuple[str, ...]) -> Weights:
+        """The weights of these parts, if the model has any."""
+        return {}
+
+    def write_rest(self, folder: Path) -> None:
+        """Write all but ``config.json`` and the weights."""
+        raise NotImplementedError
+
+
+class _ByShapes(_Settings):
+    """A released type; the tokenizer is that of ``--language-model``."""
+
+    def __init__(self, file: LavisFile, weights: Weights, language_model: str | None) -> None:
+        released = _released(file, weights)
+        self.name = f"{released.model} {released.type}"
+        self.config = released.config(released.image_size, 32)
+        self.vision_hint = f"--vision-weights {released.vision_file}"
+        self.language_hint = f"--language-model {released.language_model}"
+        if released.hub is not None:
+            self.vision_hint += f", or --like {released.hub}"
+            self.language_hint += f", or --like {released.hub}"
+        if language_model is None:
+            what = "tokenizer" if file.kind == "itm" else "language model and no tokenizer"
+            raise ModelError(f"{file.path} holds no {what}; add {self.language_hint}.")
+        self.language: Language = find_language(language_model, file.kind)
+        self.kind = file.kind
+
+    def write_rest(self, folder: Path) -> None:
+        """Write tokenizer, processor and generation settings."""
+        vision = self.config["vision_config"]
+        token = hf.write_processor(
+            self.language.tokenizer(), vision["image_size"], self.config["num_query_tokens"], folder
+        )
+        wanted = self.config["image_token_index"]
+        if token != wanted:
+            raise ModelError(
+                f"the tokenizer in {self.language.path} has {token} tokens, and {self.name} was "
+                f"trained with {wanted}; give the language model that it was trained with."
+            )
+        if self.kind != "itm":
+            hf.write_generation_config(self.config, folder)
+
+
+class _Like(_Settings):
+    """Another model of transformers, which lends what the file does not hold."""
+
+    def __init__(self, checkpoint: Checkpoint, kind: Family) -> None:
+        self.checkpoint = checkpoint
+        self.config = dict(checkpoint.config)
+        self.config.setdefault("vision_config", {})
+        self.config.setdefault("num_query_tokens", 32)  # transformers' own default
+        if "torch_dtype" in self.config:
+            self.config.setdefault("dtype", self.config["torch_dtype"])
+        self.name = f"{kind} model, like {checkpoint.path.name}"
+        self.vision_hint = "--vision-weights eva_vit_g.pth"
+        self.language_hint = "--language-model DIR"
+        found = checkpoint.family
+        if found != kind:
+            raise ModelError(
+                f"--like {checkpoint.path} is a {_KINDS[found]}, and the checkpoint one "
+                f"{_KINDS[kind].partition(' ')[2]}; name a model of the same kind."
+            )
+        self._weights: Weights | None = None
+
+    def lent(self, prefixes: tuple[str, ...]) -> Weights:
+        """The weights of these parts."""
+        if self._weights is None:
+            self._weights = hf.read_model(self.checkpoint)
+        return {name: w for name, w in self._weights.items() if name.startswith(prefixes)}
+
+    def write_rest(self, folder: Path) -> None:
+        """Copy the files of the other model; images get the size that this one sees."""
+        hf.copy_small_files(self.checkpoint.path, folder)
+        hf.fit_processor(
+            folder, self.config["vision_config"]["image_size"], self.config["num_query_tokens"]
+        )
+
+
+_KINDS: dict[Family, str] = {
+    "opt": "model with OPT", "t5": "model with T5", "itm": "model for retrieval",
+}  # fmt: skip
+
+
+def _released(file: LavisFile, weights: Weights) -> Released:
+    norm = weights.get("vision_model.post_layernorm.weight")
+    projection = weights.get("language_projection.weight")
+    vision = norm.shape[0] if norm is not None else 0
+    width = projection.shape[0] if projection is not None else 0
+    positions = weights.get(POSITIONS)
+    pixels = file.image_size if positions is None else _pixels(positions, VISION_G["patch_size"])
+    found = identify(file.kind, vision, width, pixels)
+    if found is None:
+        raise ModelError(
+            f"{file.path} has the widths of no released BLIP-2 (vision {vision}"
+            f"{f', language model {width}' if width else ''}); name a model in transformers' "
+            "layout that has them with --like."
+        )
+    if found.vision_width == WIDTH_L:
+        raise ModelError(
+            f"{file.path} is LAVIS's {found.type} with CLIP's ViT-L, whose layer norm before the "
+            "first block BLIP-2 in transformers has no place for; use a checkpoint with ViT-g."
+        )
+    return found
+
+
+def _image_size(weights: Weights, file: LavisFile, settings: _Settings) -> int:
+    """The side of an image in pixels: by the position embeddings, else as the training said."""
+    positions = weights.get(POSITIONS)
+    if positions is not None:
+        return _pixels(positions, settings.patch)
+    return file.image_size or settings.image_size
+
+
+def _pixels(positions: Weight, patch: int) -> int:
+    return math.isqrt(positions.shape[1] - 1) * patch
+
+
+def _with_vision(
+    weights: Weights, options: CheckpointOptions, settings: _Settings, pixels: int
+) -> Weights:
+    if any(name.startswith(VISION_MODEL) for name in weights):
+        return weights
+    if options.vision_weights is not None:
+        depth = int(settings.config["vision_config"].get("num_hidden_layers", 39))
+        added = read_vision(Path(options.vision_weights).expanduser(), depth)
+    else:
+        added = settings.lent(_VISION_PARTS)
+    if not added:
+        raise ModelError(f"{options.source} holds no vision encoder; add {settings.vision_hint}.")
+    positions: Weight | None = added.get(POSITIONS)
+    if positions is not None:
+        added = added | {POSITIONS: resized(positions, pixels // settings.patch)}
+    return weights | added
+
+
+def _with_language(
+    weights: Weights, options: CheckpointOptions, settings: _Settings, kind: Family
+) -> Weights:
+    if not any(name.startswith(LANGUAGE_MODEL) for name in weights):
+        language: Any = getattr(settings, "language", None)
+        if options.language_model is not None and language is None:
+            language = find_language(options.language_model, kind)
+        added = language.weights() if language is not None else settings.lent((LANGUAGE_MODEL,))
+        if not added:
+            raise ModelError(
+                f"{options.source} holds no language model; add {settings.language_hint}."
+            )
+        weights = weights | added
+    rows = settings.config["text_config"].get("vocab_size", 50272)
+    return padded(weights, kind, int(rows))

@@ -1,0 +1,111 @@
+"""``--check``: how far the result of a conversion is from its source, in weights and in logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from blip2cli.convert.checkpoints.huggingface import read_model
+from blip2cli.convert.checkpoints.lavis import lavis_weights, read_lavis
+from blip2cli.convert.checkpoints.weights import Weights
+from blip2cli.model.language import build_prefix, prefill
+from blip2cli.model.quiet import hushed
+from blip2cli.model.resolve import resolve
+from blip2cli.model.retrieval import Pair
+from blip2cli.model.wrapper import Blip2
+from blip2cli.options import ModelOptions
+
+_TEXT = "two cats on a couch"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How two sets of weights of the same names differ."""
+
+    count: int
+    equal: int  # bit for bit, precision included
+    largest: float  # the largest difference of two numbers
+
+    def __str__(self) -> str:
+        """A sentence."""
+        if self.equal == self.count:
+            return f"Check: all {self.count} weights are the same, bit for bit."
+        return (
+            f"Check: {self.equal} of {self.count} weights are the same, bit for bit; the largest "
+            f"difference of two numbers is {self.largest:.3g}."
+        )
+
+
+def check_lavis_to_transformers(source: str, destination: str) -> list[str]:
+    """Write the result's weights in LAVIS's names again, and compare them with the source's."""
+    made = resolve(destination)
+    positions = (made.config.get("qformer_config") or {}).get("max_position_embeddings", 512)
+    file = read_lavis(Path(source).expanduser())
+    back = lavis_weights(read_model(made), made.family, positions).weights
+    held = {name: weight for name, weight in file.weights.items() if name in back}
+    return [str(compare(held, back))]
+
+
+def check_transformers_to_lavis(source: str, destination: str) -> list[str]:
+    """Read the result in transformers' names again, and compare it with the source."""
+    weights, _ = read_lavis(Path(destination)).renamed()
+    return [str(compare(weights, read_model(resolve(source))))]
+
+
+def check_transformers(source: str, destination: str) -> list[str]:
+    """Compare the weights, and the logits that both give for one picture, in float32."""
+    made = read_model(resolve(destination))
+    said = [str(compare(made, read_model(resolve(source))))]
+    before, after = logits(source), logits(destination)
+    same = "the same" if before.argmax() == after.argmax() else "ANOTHER"
+    said.append(
+        f"Check: the logits for a picture differ by {_distance(before, after):.3g} at most, of up "
+        f"to {before.abs().max().item():.3g}; {same} one is the best."
+    )
+    return said
+
+
+def compare(weights: Weights, others: Weights) -> Compared:
+    """Compare each of ``weights`` with that of the same name among ``others``."""
+    equal, largest = 0, 0.0
+    for name, weight in weights.items():
+        one, two = weight.load(), others[name].load()
+        if one.dtype == two.dtype and torch.equal(one, two):
+            equal += 1
+        else:
+            largest = max(largest, _distance(one, two))
+    return Compared(len(weights), equal, largest)
+
+
+@torch.inference_mode()
+def logits(model: str) -> Tensor:
+    """What a model says about a fixed picture, computed in float32.
+
+    Scores of the first token, [V]; of a retrieval model, whether a text fits, [2].
+    """
+    loaded = Blip2.load(ModelOptions(model=model, dtype="float32"))
+    features = loaded.features(picture(loaded.spec.height, loaded.spec.width))
+    with hushed():
+        if loaded.retrieval is not None:
+            found = loaded.retrieval.matching_logits(features, [Pair(0, _TEXT)])
+            return found[0].float().cpu()
+        asked = torch.tensor([loaded.codec.encode(None)], device=loaded.device)
+        prefix = build_prefix(loaded.model, loaded.family, features.language_inputs, asked)
+        scores, _ = prefill(loaded.model, loaded.family, prefix)
+    return scores[0].float().cpu()
+
+
+def picture(height: int, width: int) -> Tensor:
+    """A picture with slopes of colour and a bright square; uint8 [1, 3, H, W]."""
+    down = torch.linspace(0, 255, height)[:, None].expand(height, width)
+    across = torch.linspace(0, 255, width)[None].expand(height, width)
+    made = torch.stack((down, across, 255 - across)).to(torch.uint8)
+    made[:, height // 4 : height // 2, width // 4 : width // 2] = 240
+    return made[None]
+
+
+def _distance(one: Tensor, two: Tensor) -> float:
+    return (one.double() - two.double()).abs().max().item() if one.numel() else 0.0

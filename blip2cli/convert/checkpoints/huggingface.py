@@ -1,0 +1,173 @@
+"""transformers' side: what a configuration demands, and the files beside the weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blip2cli.convert.checkpoints.quantize import exact
+from blip2cli.convert.checkpoints.types import Settings
+from blip2cli.convert.checkpoints.weights import Weights, read_weights
+from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint import PROCESSOR_FILES, Checkpoint, Family, read_json
+from blip2cli.model.hub import SMALL_FILES
+from blip2cli.model.int8 import is_int8
+from blip2cli.model.quiet import hushed
+
+# Of older models; transformers computes the first and never used the second.
+_IGNORED = ("position_ids", "EncDecAttention.relative_attention_bias.weight")
+
+
+def read_model(checkpoint: Checkpoint) -> Weights:
+    """The weights of a model of transformers, just those that its configuration demands."""
+    weights = read_weights(checkpoint.weights)
+    if is_int8(checkpoint.config):
+        weights = exact(weights)
+    kept = {name: weight for name, weight in weights.items() if not name.endswith(_IGNORED)}
+    return fitted(checkpoint.config, checkpoint.family, kept, str(checkpoint.path))
+
+
+def fitted(config: Settings, kind: Family, weights: Weights, where: str) -> Weights:
+    """The weights in the model's own order, when they are exactly what ``config`` demands.
+
+    A weight that is tied to another, and the same, is left out, as ``save_pretrained`` does.
+    Raises ModelError naming what is missing, left over or of another shape.
+    """
+    demanded, tied = demands(config, kind)
+    unknown = [name for name in weights if name not in demanded]
+    missing = [name for name in demanded if name not in weights and name not in tied]
+    if unknown or missing:
+        said = [f"lacks {some(missing)}"] if missing else []
+        said += [f"holds {some(unknown)} too many"] if unknown else []
+        raise ModelError(f"{where} does not fit its configuration: it {' and '.join(said)}.")
+    for name, weight in weights.items():
+        if weight.shape != demanded[name]:
+            raise ModelError(
+                f"{where} has {name} in the shape {list(weight.shape)}, and its configuration "
+                f"demands {list(demanded[name])}: they belong to different models."
+            )
+    double = {name for name in tied if name in weights and _same(weights, name, tied[name])}
+    return {name: weights[name] for name in demanded if name in weights and name not in double}
+
+
+def demands(config: Settings, kind: Family) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """The name and shape of each weight, and which of them is tied to which. Raises ModelError."""
+    model = outline(config, kind)
+    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    return shapes, dict(model.all_tied_weights_keys)
+
+
+def outline(config: Settings, kind: Family) -> Any:
+    """transformers' model of a configuration, without memory for its weights.
+
+    Raises ModelError when the configuration is none of BLIP-2.
+    """
+    from transformers.models.blip_2 import modeling_blip_2 as modeling
+    from transformers.models.blip_2.configuration_blip_2 import Blip2Config
+
+    build: Any = (
+        modeling.Blip2ForImageTextRetrieval
+        if kind == "itm"
+        else modeling.Blip2ForConditionalGeneration
+    )
+    with hushed(), torch.device("meta"):
+        try:
+            model = build(Blip2Config(**config))
+        except Exception as error:  # the strict configuration's errors have no common root
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(f"config.json describes no BLIP-2 model ({lines[0]}).") from error
+    return model
+
+
+def copy_small_files(source: Path, folder: Path) -> None:
+    """Copy all that is not weights: configuration, tokenizer, processor, generation settings."""
+    for name in SMALL_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def write_config(config: Settings, folder: Path, dtype: torch.dtype | None) -> None:
+    """Write ``config.json``; with ``dtype`` it says that precision, whatever it said before."""
+    if dtype is not None:
+        config = {key: value for key, value in config.items() if key != "torch_dtype"}
+        config["dtype"] = str(dtype).removeprefix("torch.")
+        for part in ("vision_config", "qformer_config", "text_config"):
+            inner = config.get(part) or {}
+            config[part] = {k: v for k, v in inner.items() if k not in ("dtype", "torch_dtype")}
+    write_json(folder / "config.json", config)
+
+
+def common_dtype(weights: Weights) -> torch.dtype:
+    """The precision that all weights share, else float32, which holds them all."""
+    kinds = {weight.dtype for weight in weights.values() if weight.dtype.is_floating_point}
+    return kinds.pop() if len(kinds) == 1 else torch.float32
+
+
+def write_generation_config(config: Settings, folder: Path) -> None:
+    """Write the tokens that begin and end a text, as the published models have them."""
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    text = config["text_config"]
+    tokens = {name: text[name] for name in names if name in text}
+    write_json(folder / "generation_config.json", {"_from_model_config": True, **tokens})
+
+
+def write_processor(tokenizer: Any, image_size: int, queries: int, folder: Path) -> int:
+    """Write tokenizer and processor, BLIP's image steps at ``image_size`` pixels in it.
+
+    Returns the id of the token ``<image>``, which the processor adds.
+    """
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+    from transformers.models.blip_2.processing_blip_2 import Blip2Processor
+
+    with hushed():
+        images = BlipImageProcessorPil(size={"height": image_size, "width": image_size})
+        processor = Blip2Processor(images, tokenizer, num_query_tokens=queries)
+        processor.save_pretrained(folder)
+        images.save_pretrained(folder)  # a file of its own is what older releases look for
+    return int(processor.tokenizer.convert_tokens_to_ids("<image>"))
+
+
+def fit_processor(folder: Path, image_size: int, queries: int) -> None:
+    """Let copied settings of a processor say this size in pixels and number of query tokens.
+
+    Settings that say the same already are left as they are, to the byte.
+    """
+    size = {"height": image_size, "width": image_size}
+    for name in PROCESSOR_FILES:
+        file = folder / name
+        if not file.is_file():
+            continue
+        settings = read_json(file)
+        before = json.dumps(settings)
+        inner = settings.get("image_processor")
+        images = inner if isinstance(inner, dict) else settings
+        if "size" in images and images["size"] != image_size:
+            images["size"] = size
+        if settings.get("num_query_tokens") is not None:  # null in older models
+            settings["num_query_tokens"] = queries
+        if json.dumps(settings) != before:
+            write_json(file, settings)
+
+
+def write_json(file: Path, value: Settings) -> None:
+    """Write a JSON object as transformers does."""
+    file.write_text(
+        json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def _same(weights: Weights, name: str, other: str) -> bool:
+    one, two = weights[name], weights.get(other)
+    if two is None or (one.shape, one.dtype) != (two.shape, two.dtype):
+        return False
+    return torch.equal(one.load(), two.load())
+
+
+def some(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -1,0 +1,113 @@
+"""Language models and tokenizers that LAVIS's files do not hold: ``--language-model``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blip2cli.convert.checkpoints.lavis import LANGUAGE_MODEL
+from blip2cli.convert.checkpoints.weights import Weight, Weights, read_weights
+from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint import TOKENIZER_FILES, Family, read_json, weight_files
+from blip2cli.model.hub import fetch_plain
+from blip2cli.model.quiet import hub_hushed, hushed
+from blip2cli.model.resolve import HUB_ID
+
+_MODEL_TYPE: dict[Family, str] = {"opt": "opt", "t5": "t5", "itm": "bert"}
+_WORDS: dict[Family, tuple[str, ...]] = {
+    "opt": ("model.decoder.embed_tokens.weight", "lm_head.weight"),
+    "t5": ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight",
+           "lm_head.weight"),
+    "itm": (),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Language:
+    """A directory with a tokenizer and, but for retrieval, a language model."""
+
+    path: Path
+    kind: Family
+
+    def weights(self) -> Weights:
+        """The language model's weights in BLIP-2's names. Raises ModelError."""
+        weights: Weights = {}
+        for name, weight in read_weights(weight_files(self.path)).items():
+            if self.kind == "opt" and name.startswith("decoder."):
+                name = f"model.{name}"
+            if self.kind == "t5":
+                # LAVIS casts Flan-T5 to bfloat16 whatever it was stored in.
+                weight = weight.to(torch.bfloat16)
+            weights[LANGUAGE_MODEL + name] = weight
+        return weights
+
+    def tokenizer(self) -> Any:
+        """The tokenizer; for retrieval with ``[DEC]``, as LAVIS adds it. Raises ModelError."""
+        from transformers.models.auto.tokenization_auto import AutoTokenizer
+        from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
+
+        # Taken as it stands, as load_codec does: rebuilt, it may lose what it puts around a text.
+        whole = (self.path / "tokenizer.json").is_file()
+        loader: Any = PreTrainedTokenizerFast if whole else AutoTokenizer
+        try:
+            with hushed():
+                tokenizer = loader.from_pretrained(str(self.path), local_files_only=True)
+        except ImportError as error:
+            raise ModelError(
+                f"{self.path} has a SentencePiece tokenizer without tokenizer.json; "
+                "pip install sentencepiece protobuf to read it."
+            ) from error
+        except Exception as error:  # the tokenizers library raises bare Exception
+            raise ModelError(
+                f"the tokenizer in {self.path} cannot be read; fetch its files again."
+            ) from error
+        if self.kind == "itm":
+            tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+        return tokenizer
+
+
+def find_language(name: str, kind: Family) -> Language:
+    """The language model called ``name``: a directory or a hub id. Raises ModelError."""
+    path = Path(name).expanduser()
+    wanted = _MODEL_TYPE[kind]
+    if not path.is_dir():
+        if HUB_ID.fullmatch(name) is None and "/" in name:
+            raise ModelError(f"--language-model {name} is neither a directory nor a hub id.")
+        with hub_hushed():
+            path = fetch_plain(name, weights=kind != "itm")
+    if not (path / "config.json").is_file():
+        raise ModelError(f"--language-model {name} holds no model: it has no config.json.")
+    found = read_json(path / "config.json").get("model_type")
+    if found != wanted:
+        raise ModelError(
+            f"--language-model {name} is of the type {found}, and this checkpoint wants {wanted}."
+        )
+    if not any((path / file).is_file() for file in TOKENIZER_FILES):
+        raise ModelError(f"--language-model {name} has no tokenizer; fetch its files as well.")
+    return Language(path, kind)
+
+
+def padded(weights: Weights, kind: Family, rows: int) -> Weights:
+    """The weights with so many rows of words; a new row is the mean of the others.
+
+    No text ever holds the words of new rows, but the model gives them a score: that of the mean
+    is the mean score, so it never wins, while that of zeros may.
+    """
+    names = {LANGUAGE_MODEL + name for name in _WORDS[kind]}
+    return {
+        name: _taller(weight, rows) if name in names and weight.shape[0] < rows else weight
+        for name, weight in weights.items()
+    }
+
+
+def _taller(weight: Weight, rows: int) -> Weight:
+    def load() -> Tensor:
+        old = weight.load()
+        mean = old.float().mean(dim=0).to(old.dtype)
+        return torch.cat((old, mean.expand(rows - old.shape[0], -1)))
+
+    return Weight((rows, *weight.shape[1:]), weight.dtype, load)

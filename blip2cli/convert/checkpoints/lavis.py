@@ -1,0 +1,247 @@
+"""Reading and writing LAVIS's own files: one ``.pth`` with ``{"model": state dict}``.
+
+LAVIS saves what was trained (``runner_base.py``): never the language model, and the vision encoder
+only where it was tuned. Its vision encoder has a bias for queries and one for values; transformers
+has one for queries, keys and values, whose middle part is then zero.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blip2cli.convert.checkpoints.names import (
+    is_dropped,
+    is_dropped_of_vision,
+    to_lavis,
+    to_transformers,
+)
+from blip2cli.convert.checkpoints.weights import Weight, Weights, read_pickle, tensors_of
+from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint import Family
+
+POSITION_IDS = "Qformer.bert.embeddings.position_ids"
+LANGUAGE_MODEL = "language_model."
+VISION_MODEL = "vision_model.encoder."  # ln_vision, beside it, was trained in every checkpoint
+_QKV_BIAS = re.compile(r"(vision_model\.encoder\.layers\.\d+\.self_attn\.)qkv\.bias")
+_Q_BIAS = re.compile(r"(vision_model\.encoder\.layers\.\d+\.self_attn\.)q_bias")
+_VIT_L = ("conv1.weight", "ln_pre.weight", "positional_embedding")
+_NO_VIT_L = (
+    "it has CLIP's ViT-L, with a layer norm before the first block that BLIP-2 in transformers "
+    "has no place for; use a checkpoint with ViT-g."
+)
+
+
+@dataclass
+class LavisFile:
+    """What a ``.pth`` holds, in LAVIS's names."""
+
+    path: Path
+    kind: Family
+    weights: Weights
+    image_size: int | None  # in pixels, as the training run's configuration says
+
+    def renamed(self) -> tuple[Weights, list[str]]:
+        """The weights in transformers' names, and the names of those it has no place for.
+
+        Raises ModelError naming a weight that is in neither list.
+        """
+        weights: Weights = {}
+        dropped: list[str] = []
+        for name, weight in self.weights.items():
+            new = to_transformers(name, self.kind)
+            if new is not None:
+                weights[new] = weight
+            elif name == POSITION_IDS:  # 0, 1, 2, …: nothing is lost
+                continue
+            elif is_dropped(name):
+                dropped.append(name)
+            else:
+                raise ModelError(self._unknown(name))
+        return _joined(weights, self.path), dropped
+
+    def _unknown(self, name: str) -> str:
+        if name.startswith(tuple(f"visual_encoder.{part}" for part in _VIT_L)):
+            return f"{self.path} cannot be converted: {_NO_VIT_L}"
+        if name.startswith("Qformer.bert.") and to_transformers(name, "itm") is not None:
+            return (
+                f"{self.path} has a Q-Former that reads text ({name}), as InstructBLIP has; only "
+                "BLIP-2 is converted."
+            )
+        return (
+            f"{self.path} holds {name}, which is no weight of LAVIS's BLIP-2; nothing is left out "
+            "silently, so remove it from the file if it does not matter."
+        )
+
+
+def read_lavis(path: Path) -> LavisFile:
+    """Read a checkpoint of LAVIS. Raises ModelError saying what the file is instead."""
+    found = read_pickle(path)
+    inner = found.get("model") if isinstance(found, dict) else None
+    tensors = tensors_of(inner) or tensors_of(found)
+    if tensors is None:
+        raise ModelError(f'{path} holds no weights of LAVIS ({{"model": state dict}}).')
+    return LavisFile(
+        path,
+        _kind(path, tensors),
+        {name: Weight.of(tensor) for name, tensor in tensors.items()},
+        _image_size(found),
+    )
+
+
+def read_vision(path: Path, depth: int) -> Weights:
+    """The vision encoder of ``eva_vit_g.pth``, in transformers' names; ``depth`` blocks of it.
+
+    Raises ModelError naming a weight that is unknown.
+    """
+    found = read_pickle(path)
+    inner = found.get("model") if isinstance(found, dict) else None
+    tensors = tensors_of(found) or tensors_of(inner)
+    if tensors is None:
+        raise ModelError(f"{path} holds no weights; --vision-weights takes eva_vit_g.pth.")
+    weights: Weights = {}
+    for name, tensor in tensors.items():
+        if name in _VIT_L:
+            raise ModelError(f"{path} cannot be used: {_NO_VIT_L}")
+        new = to_transformers(f"visual_encoder.{name}", "opt")
+        if is_dropped_of_vision(name, depth):
+            continue
+        if new is None:
+            raise ModelError(
+                f"{path} holds {name}, which is no weight of LAVIS's vision encoder; "
+                "--vision-weights takes eva_vit_g.pth."
+            )
+        weights[new] = Weight.of(tensor)
+    if not weights:
+        raise ModelError(
+            f"{path} holds no vision encoder of LAVIS; --vision-weights takes eva_vit_g.pth."
+        )
+    return _joined(weights, path)
+
+
+def resized(positions: Weight, grid: int) -> Weight:
+    """Position embeddings [1, 1 + G², D] for another grid of patches, bicubic, in float32.
+
+    As ``interpolate_pos_embed`` of LAVIS's ``eva_vit.py``: the class token's stays.
+    """
+    before = math.isqrt(positions.shape[1] - 1)
+    width = positions.shape[2]
+    if before == grid:
+        return positions
+
+    def load() -> Tensor:
+        old = positions.load().float()
+        patches = old[:, 1:].reshape(1, before, before, width).permute(0, 3, 1, 2)
+        patches = torch.nn.functional.interpolate(
+            patches, size=(grid, grid), mode="bicubic", align_corners=False
+        )
+        return torch.cat((old[:, :1], patches.permute(0, 2, 3, 1).flatten(1, 2)), dim=1)
+
+    return Weight((1, 1 + grid * grid, width), torch.float32, load)
+
+
+@dataclass
+class Lavis:
+    """A state dict in LAVIS's names, made of a model of transformers."""
+
+    weights: Weights = field(default_factory=dict)
+    language_model: bool = False  # one was left out
+    keys_biased: int = 0  # layers whose keys have a bias, which LAVIS has no place for
+
+
+def lavis_weights(weights: Weights, kind: Family, positions: int) -> Lavis:
+    """The weights in LAVIS's names, without the language model, as LAVIS saves them.
+
+    ``positions`` is the length of the Q-Former's list of position ids, which LAVIS saves.
+    """
+    made = Lavis()
+    made.weights[POSITION_IDS] = Weight.of(torch.arange(positions)[None])
+    for name, weight in weights.items():
+        if name.startswith(LANGUAGE_MODEL):
+            made.language_model = True
+            continue
+        bias = _QKV_BIAS.fullmatch(name)
+        for part, one in _split(bias[1], weight).items() if bias else ((name, weight),):
+            new = to_lavis(part, kind)
+            if new is None:
+                raise ModelError(f"LAVIS has no place for the weight {part}.")
+            made.weights[new] = one
+        if bias:
+            third = weight.shape[0] // 3
+            made.keys_biased += bool(weight.load()[third : 2 * third].any())
+    return made
+
+
+def write_lavis(weights: Weights, path: Path) -> None:
+    """Write ``{"model": state dict}``; the weights are mapped from their files, not copied."""
+    with path.open("wb") as stream:
+        torch.save({"model": {name: weight.load() for name, weight in weights.items()}}, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _joined(weights: Weights, path: Path) -> Weights:
+    """The same with ``q_bias`` and ``v_bias`` made one ``qkv.bias``."""
+    joined: Weights = {}
+    for name, weight in weights.items():
+        layer = _Q_BIAS.fullmatch(name)
+        if layer is None:
+            if not name.endswith(".v_bias"):
+                joined[name] = weight
+            continue
+        values = weights.get(f"{layer[1]}v_bias")
+        if values is None:
+            raise ModelError(f"{path} has {name} without its v_bias; fetch the file again.")
+        joined[f"{layer[1]}qkv.bias"] = _together(weight, values)
+    return joined
+
+
+def _together(queries: Weight, values: Weight) -> Weight:
+    def load() -> Tensor:
+        q, v = queries.load(), values.load()
+        return torch.cat((q, torch.zeros_like(v), v))
+
+    return Weight((3 * queries.shape[0],), queries.dtype, load)
+
+
+def _split(layer: str, bias: Weight) -> Weights:
+    width = bias.shape[0] // 3
+
+    def part(start: int) -> Weight:
+        return Weight((width,), bias.dtype, lambda: bias.load()[start : start + width].clone())
+
+    return {f"{layer}q_bias": part(0), f"{layer}v_bias": part(2 * width)}
+
+
+def _kind(path: Path, tensors: dict[str, Tensor]) -> Family:
+    if "opt_proj.weight" in tensors:
+        return "opt"
+    if "t5_proj.weight" in tensors:
+        return "t5"
+    if "itm_head.weight" in tensors:
+        return "itm"
+    if "blocks.0.attn.qkv.weight" in tensors or any(name in tensors for name in _VIT_L):
+        raise ModelError(
+            f"{path} is a vision encoder alone; give the checkpoint that was trained on it, and "
+            "this file with --vision-weights."
+        )
+    if "llm_proj.weight" in tensors:
+        raise ModelError(f"{path} holds an InstructBLIP with Vicuna; only BLIP-2 is converted.")
+    raise ModelError(
+        f"{path} holds no BLIP-2 of LAVIS: it has neither opt_proj, t5_proj nor itm_head."
+    )
+
+
+def _image_size(found: Any) -> int | None:
+    """``model.image_size`` of the training run's configuration, which LAVIS's runner saves."""
+    for name in ("config", "model"):
+        found = found.get(name) if isinstance(found, dict) else None
+    size = found.get("image_size") if isinstance(found, dict) else None
+    return size if isinstance(size, int) else None

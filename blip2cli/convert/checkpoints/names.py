@@ -1,0 +1,144 @@
+"""The names of weights in LAVIS and in transformers, as one table that is read both ways.
+
+Sources: LAVIS's ``eva_vit.py``, ``Qformer.py`` and ``blip2_*.py``, transformers'
+``modeling_blip_2.py``. The one thing that is not a renaming, the bias of query, key and value, is
+in ``lavis.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from blip2cli.model.checkpoint import Family
+
+# In a name, {n} is the number of a layer, {p} is weight or bias, and {rest} is anything.
+_VISION = (
+    ("cls_token", "embeddings.class_embedding"),
+    ("pos_embed", "embeddings.position_embedding"),
+    ("patch_embed.proj.{p}", "embeddings.patch_embedding.{p}"),
+    ("blocks.{n}.norm1.{p}", "encoder.layers.{n}.layer_norm1.{p}"),
+    ("blocks.{n}.norm2.{p}", "encoder.layers.{n}.layer_norm2.{p}"),
+    ("blocks.{n}.attn.qkv.weight", "encoder.layers.{n}.self_attn.qkv.weight"),
+    ("blocks.{n}.attn.q_bias", "encoder.layers.{n}.self_attn.q_bias"),
+    ("blocks.{n}.attn.v_bias", "encoder.layers.{n}.self_attn.v_bias"),
+    ("blocks.{n}.attn.proj.{p}", "encoder.layers.{n}.self_attn.projection.{p}"),
+    ("blocks.{n}.mlp.fc1.{p}", "encoder.layers.{n}.mlp.fc1.{p}"),
+    ("blocks.{n}.mlp.fc2.{p}", "encoder.layers.{n}.mlp.fc2.{p}"),
+)
+_ATTENTION = tuple(
+    pair
+    for block in ("attention", "crossattention")
+    for pair in (
+        (f"{block}.self.query.{{p}}", f"{block}.attention.query.{{p}}"),
+        (f"{block}.self.key.{{p}}", f"{block}.attention.key.{{p}}"),
+        (f"{block}.self.value.{{p}}", f"{block}.attention.value.{{p}}"),
+        (f"{block}.output.dense.{{p}}", f"{block}.output.dense.{{p}}"),
+        (f"{block}.output.LayerNorm.{{p}}", f"{block}.output.LayerNorm.{{p}}"),
+    )
+)
+_QUERY_BRANCH = ("intermediate_query.dense.{p}", "output_query.dense.{p}",
+                 "output_query.LayerNorm.{p}")  # fmt: skip
+_TEXT_BRANCH = ("intermediate.dense.{p}", "output.dense.{p}", "output.LayerNorm.{p}")
+_QFORMER = (
+    ("query_tokens", "query_tokens"),
+    ("Qformer.bert.embeddings.LayerNorm.{p}", "qformer.layernorm.{p}"),
+    *(
+        (f"Qformer.bert.encoder.layer.{{n}}.{lavis}", f"qformer.encoder.layer.{{n}}.{ours}")
+        for lavis, ours in (*_ATTENTION, *((name, name) for name in _QUERY_BRANCH))
+    ),
+    ("ln_vision.{p}", "vision_model.post_layernorm.{p}"),
+)
+_RETRIEVAL = (
+    *(
+        (f"Qformer.bert.encoder.layer.{{n}}.{name}", f"qformer.encoder.layer.{{n}}.{name}")
+        for name in _TEXT_BRANCH
+    ),
+    ("Qformer.bert.embeddings.word_embeddings.weight", "embeddings.word_embeddings.weight"),
+    ("Qformer.bert.embeddings.position_embeddings.weight", "embeddings.position_embeddings.weight"),
+    ("vision_proj.{p}", "vision_projection.{p}"),
+    ("text_proj.{p}", "text_projection.{p}"),
+    ("itm_head.{p}", "itm_head.{p}"),
+)
+_TABLES: dict[Family, tuple[tuple[str, str], ...]] = {
+    kind: (
+        *((f"visual_encoder.{lavis}", f"vision_model.{ours}") for lavis, ours in _VISION),
+        *_QFORMER,
+        *(
+            _RETRIEVAL
+            if kind == "itm"
+            else (
+                (f"{kind}_proj.{{p}}", "language_projection.{p}"),
+                (f"{kind}_model.{{rest}}", "language_model.{rest}"),
+            )
+        ),
+    )
+    for kind in ("opt", "t5", "itm")
+}
+
+# What LAVIS may save and transformers has no place for.
+_DROPPED = (
+    "Qformer.cls.{rest}",  # the language modelling head of the first stage of training
+    "temp",  # the temperature of the contrastive loss
+)
+# eva_vit_g.pth is a whole image classifier; LAVIS builds 39 blocks of it, and no head.
+_PARTS_OF_VISION = ("cls_token", "pos_embed", "patch_embed.", "blocks.")
+
+_FIELDS = {"n": r"(?P<n>\d+)", "p": r"(?P<p>weight|bias)", "rest": r"(?P<rest>.+)"}
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", name)
+    return re.compile(
+        "".join(_FIELDS[part] if odd % 2 else re.escape(part) for odd, part in enumerate(parts))
+    )
+
+
+@dataclass(frozen=True)
+class _Rule:
+    read: re.Pattern[str]
+    write: str
+
+
+def _rules(kind: Family, back: bool) -> tuple[_Rule, ...]:
+    return tuple(
+        _Rule(_pattern(ours), lavis) if back else _Rule(_pattern(lavis), ours)
+        for lavis, ours in _TABLES[kind]
+    )
+
+
+_FORTH = {kind: _rules(kind, back=False) for kind in _TABLES}
+_BACK = {kind: _rules(kind, back=True) for kind in _TABLES}
+_DROPS = tuple(_pattern(name) for name in _DROPPED)
+_BLOCK = _pattern("blocks.{n}.{rest}")
+
+
+def to_transformers(name: str, kind: Family) -> str | None:
+    """The name in transformers of a weight of LAVIS; None for an unknown one."""
+    return _renamed(name, _FORTH[kind])
+
+
+def to_lavis(name: str, kind: Family) -> str | None:
+    """The name in LAVIS of a weight of transformers; None for an unknown one."""
+    return _renamed(name, _BACK[kind])
+
+
+def is_dropped(name: str) -> bool:
+    """Whether transformers has no place for this weight of LAVIS, and need not have one."""
+    return any(pattern.fullmatch(name) for pattern in _DROPS)
+
+
+def is_dropped_of_vision(name: str, depth: int) -> bool:
+    """Whether BLIP-2 has no use for this weight of ``eva_vit_g.pth``: a head, a block too many."""
+    block = _BLOCK.fullmatch(name)
+    if block is not None:
+        return int(block["n"]) >= depth
+    return not name.startswith(_PARTS_OF_VISION)
+
+
+def _renamed(name: str, rules: tuple[_Rule, ...]) -> str | None:
+    for rule in rules:
+        found = rule.read.fullmatch(name)
+        if found is not None:
+            return rule.write.format(**found.groupdict())
+    return None

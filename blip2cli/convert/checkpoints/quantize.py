@@ -1,0 +1,63 @@
+"""``--quantize int8``: linear layers in eight bits, as ``blip2cli.model.int8`` defines them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from blip2cli.convert.checkpoints.weights import Weight, Weights
+from blip2cli.errors import ModelError
+from blip2cli.model.int8 import NUMBERS, SCALES, dequantize, quantize
+
+# Where nearly all weights are. The Q-Former and the projections are small and feel rounding most;
+# words are looked up, and score all words, in full precision.
+PARTS = ("vision_model.encoder.", "language_model.")
+HEAD = "language_model.lm_head"
+
+
+def rounded(weights: Weights, layers: Iterable[str]) -> Weights:
+    """The weights with those of the linear ``layers`` in ``PARTS`` in eight bits."""
+    chosen = {f"{name}.weight" for name in layers if name.startswith(PARTS) and name != HEAD}
+    made: Weights = {}
+    for name, weight in weights.items():
+        if name in chosen:
+            made |= _pair(name, weight)
+        else:
+            made[name] = weight
+    return made
+
+
+def exact(weights: Weights) -> Weights:
+    """The same in float32 where they are in eight bits. Raises ModelError."""
+    made: Weights = {}
+    for name, weight in weights.items():
+        layer, _, last = name.rpartition(".")
+        if last == NUMBERS:
+            scales = weights.get(f"{layer}.{SCALES}")
+            if scales is None:
+                raise ModelError(f"{name} has no {SCALES} beside it; fetch the model again.")
+            made[f"{layer}.weight"] = _joined(weight, scales)
+        elif last != SCALES:
+            made[name] = weight
+    return made
+
+
+def _pair(name: str, weight: Weight) -> Weights:
+    layer = name.removesuffix("weight")
+
+    def part(number: int) -> Tensor:
+        return quantize(weight.load())[number]
+
+    return {
+        f"{layer}{NUMBERS}": Weight(weight.shape, torch.int8, lambda: part(0)),
+        f"{layer}{SCALES}": Weight((weight.shape[0], 1), torch.float32, lambda: part(1)),
+    }
+
+
+def _joined(numbers: Weight, scales: Weight) -> Weight:
+    def load() -> Tensor:
+        return dequantize(numbers.load(), scales.load(), torch.float32)
+
+    return Weight(numbers.shape, torch.float32, load)

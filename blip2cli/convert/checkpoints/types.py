@@ -1,0 +1,148 @@
+"""The eleven checkpoints that LAVIS released, and the settings that their files do not hold.
+
+Sources: LAVIS's ``configs/models/blip2/*.yaml``, the configurations of ``facebook/opt-*``,
+``google/flan-t5-*`` and ``bert-base-uncased`` that its code loads, and those of the
+``Salesforce/blip2-*`` repositories. ``eva_vit_g.pth`` and ``clip_vit_L.pth`` lie beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from blip2cli.model.checkpoint import Family
+
+Settings = dict[str, Any]
+
+VISION_G: Settings = {
+    "model_type": "blip_2_vision_model", "hidden_size": 1408, "intermediate_size": 6144,
+    "num_hidden_layers": 39, "num_attention_heads": 16, "patch_size": 14, "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6, "qkv_bias": True, "attention_dropout": 0.0,
+}  # fmt: skip
+WIDTH_L = 1024  # of CLIP's ViT-L
+QFORMER: Settings = {
+    "model_type": "blip_2_qformer", "vocab_size": 30522, "hidden_size": 768,
+    "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+    "hidden_act": "gelu", "layer_norm_eps": 1e-12, "max_position_embeddings": 512,
+    "cross_attention_frequency": 2, "encoder_hidden_size": 1408,
+}  # fmt: skip
+# BERT's vocabulary and [DEC]; texts go through the Q-Former.
+QFORMER_TEXT: Settings = {"vocab_size": 30523, "use_qformer_text_input": True}
+
+
+def _opt(width: int, language_model: str) -> Settings:
+    return {
+        "model_type": "opt", "_name_or_path": language_model, "hidden_size": width,
+        "word_embed_proj_dim": width, "ffn_dim": 4 * width, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "max_position_embeddings": 2048, "vocab_size": 50304,
+        "activation_function": "relu", "do_layer_norm_before": True, "prefix": "</s>",
+        "bos_token_id": 2, "pad_token_id": 1,
+        "eos_token_id": 50118,  # a line break: where LAVIS ends a text
+    }  # fmt: skip
+
+
+def _flan_t5(width: int, inner: int, heads: int, language_model: str) -> Settings:
+    return {
+        "model_type": "t5", "_name_or_path": language_model, "d_model": width, "d_ff": inner,
+        "d_kv": 64, "num_layers": 24, "num_decoder_layers": 24, "num_heads": heads,
+        "vocab_size": 32128, "relative_attention_num_buckets": 32,
+        "relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6,
+        "feed_forward_proj": "gated-gelu", "is_gated_act": True,
+        "dense_act_fn": "gelu",  # Flan-T5 says gelu_new; LAVIS trained the Q-Former with gelu
+        "is_encoder_decoder": True, "tie_word_embeddings": False, "bos_token_id": 1,
+        "eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Released:
+    """One released checkpoint."""
+
+    model: str  # LAVIS's two names for it
+    type: str
+    file: str
+    kind: Family
+    image_size: int
+    language_model: str  # the hub's name of what its file does not hold; for "itm" a tokenizer
+    text: Settings  # text_config
+    image_token: int
+    hub: str | None  # the same model in transformers
+    vision_width: int = 1408
+    holds_vision: bool = False  # LAVIS saves only what was trained
+
+    @property
+    def vision_file(self) -> str:
+        """The file beside it with the vision encoder."""
+        return "clip_vit_L.pth" if self.vision_width == WIDTH_L else "eva_vit_g.pth"
+
+    @property
+    def width(self) -> int:
+        """The language model's width; 0 without one."""
+        return int(self.text.get("hidden_size") or self.text.get("d_model") or 0)
+
+    def config(self, image_size: int, queries: int) -> Settings:
+        """What ``config.json`` says, for this size in pixels and number of query tokens."""
+        retrieval = self.kind == "itm"
+        name = "Blip2ForImageTextRetrieval" if retrieval else "Blip2ForConditionalGeneration"
+        return {
+            "architectures": [name],
+            "model_type": "blip-2",
+            "image_text_hidden_size": 256,
+            "image_token_index": self.image_token,
+            "num_query_tokens": queries,
+            "initializer_factor": 1.0,
+            "initializer_range": 0.02,
+            "use_decoder_only_language_model": self.kind != "t5",
+            "vision_config": VISION_G | {"image_size": image_size},
+            "qformer_config": QFORMER | (QFORMER_TEXT if retrieval else {}),
+            "text_config": dict(self.text),
+        }
+
+
+_OPT_27 = ("facebook/opt-2.7b", _opt(2560, "facebook/opt-2.7b"), 50265)
+_OPT_67 = ("facebook/opt-6.7b", _opt(4096, "facebook/opt-6.7b"), 50265)
+_T5_XL = ("google/flan-t5-xl", _flan_t5(2048, 5120, 32, "google/flan-t5-xl"), 32100)
+_T5_XXL = ("google/flan-t5-xxl", _flan_t5(4096, 10240, 64, "google/flan-t5-xxl"), 32100)
+_BERT = ("google-bert/bert-base-uncased", {"model_type": "opt"}, 30523)
+
+RELEASED: tuple[Released, ...] = (
+    Released("blip2_opt", "pretrain_opt2.7b", "blip2_pretrained_opt2.7b.pth", "opt", 224,
+             *_OPT_27, "Salesforce/blip2-opt-2.7b"),
+    Released("blip2_opt", "pretrain_opt6.7b", "blip2_pretrained_opt6.7b.pth", "opt", 224,
+             *_OPT_67, "Salesforce/blip2-opt-6.7b"),
+    Released("blip2_opt", "caption_coco_opt2.7b", "blip2_caption_opt2.7b.pth", "opt", 364,
+             *_OPT_27, "Salesforce/blip2-opt-2.7b-coco", holds_vision=True),
+    Released("blip2_opt", "caption_coco_opt6.7b", "blip2_caption_opt6.7b.pth", "opt", 364,
+             *_OPT_67, "Salesforce/blip2-opt-6.7b-coco", holds_vision=True),
+    Released("blip2_t5", "pretrain_flant5xl", "blip2_pretrained_flant5xl.pth", "t5", 224,
+             *_T5_XL, "Salesforce/blip2-flan-t5-xl"),
+    Released("blip2_t5", "pretrain_flant5xxl", "blip2_pretrained_flant5xxl.pth", "t5", 224,
+             *_T5_XXL, "Salesforce/blip2-flan-t5-xxl"),
+    Released("blip2_t5", "caption_coco_flant5xl", "blip2_caption_flant5xl.pth", "t5", 364,
+             *_T5_XL, "Salesforce/blip2-flan-t5-xl-coco", holds_vision=True),
+    Released("blip2_t5", "pretrain_flant5xl_vitL", "blip2_pretrained_flant5xl_vitL.pth", "t5", 224,
+             *_T5_XL, None, vision_width=WIDTH_L),
+    Released("blip2", "pretrain", "blip2_pretrained.pth", "itm", 224,
+             *_BERT, "Salesforce/blip2-itm-vit-g"),
+    Released("blip2", "coco", "blip2_finetune_coco.pth", "itm", 364,
+             *_BERT, "Salesforce/blip2-itm-vit-g-coco", holds_vision=True),
+    Released("blip2", "pretrain_vitL", "blip2_pretrained_vitL.pth", "itm", 224,
+             *_BERT, None, vision_width=WIDTH_L),
+)  # fmt: skip
+
+
+def identify(
+    kind: Family, vision_width: int, width: int, image_size: int | None
+) -> Released | None:
+    """The released checkpoint of these widths; the nearest one where the size is another.
+
+    ``width`` is the language model's (0 for retrieval). Fine-tuned models have the shapes, and so
+    the settings, of what they were tuned from.
+    """
+    alike = [
+        one
+        for one in RELEASED
+        if (one.kind, one.vision_width, one.width) == (kind, vision_width, width)
+    ]
+    exact = [one for one in alike if one.image_size == image_size]
+    return next(iter(exact or alike), None)

@@ -1,0 +1,66 @@
+"""Weights stored in eight bits: what ``blip2cli convert --quantize int8`` writes, and reading it.
+
+A linear layer's weight is stored as whole numbers of -127 to 127 and one float32 scale for each
+output (symmetric, by the largest magnitude of the row). Only weights are rounded: the model
+computes in the precision that is asked for, with the weights that the whole numbers stand for. The
+files are half the size of bfloat16; memory is that of the precision computed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from blip2cli.errors import ModelError
+
+METHOD = "blip2cli-int8"  # quantization_config.quant_method in config.json
+# transformers only warns of weights it does not know and goes on with random ones, but it fails
+# where it finds no file, so the files have a name of their own.
+STEM = "model.int8"
+NUMBERS, SCALES = "weight_int8", "weight_scale"  # in place of a layer's "weight"
+
+
+def is_int8(config: dict[str, Any]) -> bool:
+    """Whether ``config.json`` is of a model with weights in eight bits."""
+    return (config.get("quantization_config") or {}).get("quant_method") == METHOD
+
+
+def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round a weight [O, I] to int8 [O, I] and float32 scales [O, 1]."""
+    exact = weight.float()
+    scales = exact.abs().amax(dim=1, keepdim=True) / 127
+    # A row of zeros has no scale to divide by; any will do.
+    numbers = exact / scales.where(scales > 0, torch.ones_like(scales))
+    return numbers.round_().to(torch.int8), scales
+
+
+def dequantize(numbers: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weight [O, I] that ``numbers`` and ``scales`` stand for."""
+    return numbers.float().mul_(scales).to(dtype)
+
+
+def read_state(files: Sequence[Path], dtype: torch.dtype) -> dict[str, Tensor]:
+    """All weights of a model, those in eight bits made ``dtype``. Raises ModelError."""
+    state: dict[str, Tensor] = {}
+    numbers: dict[str, Tensor] = {}
+    scales: dict[str, Tensor] = {}
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - it is no dictionary
+                layer, _, last = name.rpartition(".")
+                into = {NUMBERS: numbers, SCALES: scales}.get(last)
+                if into is None:
+                    state[name] = opened.get_tensor(name)
+                else:
+                    into[f"{layer}.weight"] = opened.get_tensor(name)
+    if numbers.keys() != scales.keys():
+        odd = min(numbers.keys() ^ scales.keys())
+        raise ModelError(f"{files[0].parent} has the numbers or the scales of {odd} alone.")
+    for name in list(numbers):
+        state[name] = dequantize(numbers.pop(name), scales.pop(name), dtype)
+    return state

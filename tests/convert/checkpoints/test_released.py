@@ -1,0 +1,182 @@
+"""All eleven released checkpoints, at full size: every name and shape, and the settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.models.blip_2.configuration_blip_2 import Blip2Config
+from transformers.models.blip_2.modeling_blip_2 import (
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
+)
+
+from blip2cli.convert.checkpoints import CheckpointOptions
+from blip2cli.convert.checkpoints.assemble import assemble
+from blip2cli.convert.checkpoints.huggingface import write_config
+from blip2cli.convert.checkpoints.lavis import POSITION_IDS, lavis_weights
+from blip2cli.convert.checkpoints.types import RELEASED, Released
+from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint import inspect_checkpoint
+from blip2cli.model.quiet import hushed
+from blip2cli.model.text import load_codec
+from tests.convert.checkpoints.full_size import language_folder, released_file, vision_file
+from tests.convert.checkpoints.helpers import convert
+from tests.convert.checkpoints.lavis import Size, saved_shapes
+
+WITH_G = [one for one in RELEASED if one.vision_file == "eva_vit_g.pth"]
+WITH_L = [one for one in RELEASED if one.vision_file == "clip_vit_L.pth"]
+KEPT_BY_TRANSFORMERS = ("temp", "Qformer.cls.")
+
+
+def name(released: Released) -> str:
+    return f"{released.model}-{released.type}"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The language models and the vision encoder, all sparse."""
+    folder = tmp_path_factory.mktemp("files")
+    vision_file(folder)
+    for one in {released.language_model for released in RELEASED}:
+        language_folder(one, folder / one.partition("/")[2])
+    return folder
+
+
+def test_there_are_eleven() -> None:
+    assert len(RELEASED) == 11
+    assert len({one.file for one in RELEASED}) == 11
+    assert (len(WITH_G), len(WITH_L)) == (9, 2)
+
+
+@pytest.mark.parametrize("released", WITH_G, ids=name)
+def test_every_weight_has_its_place_and_every_place_its_weight(
+    released: Released, files: Path, tmp_path: Path
+) -> None:
+    source = released_file(released, tmp_path)
+    assert source.stat().st_blocks * 512 < 1 << 24  # sparse indeed
+    made = assemble(
+        CheckpointOptions(
+            str(source),
+            "",
+            language_model=str(files / released.language_model.partition("/")[2]),
+            vision_weights=None if released.holds_vision else str(files / "eva_vit_g.pth"),
+        )
+    )
+    assert made.notes[0] == f"Read as LAVIS's {released.model} {released.type}."
+    assert made.config["dtype"] == "float32"  # the one precision that holds all that is there
+    write_config(made.config, tmp_path, None)
+    config = Blip2Config.from_pretrained(tmp_path)
+    build = Blip2ForImageTextRetrieval if made.kind == "itm" else Blip2ForConditionalGeneration
+    with torch.device("meta"), hushed():
+        model = build(config)
+    demanded = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    got = {name: weight.shape for name, weight in made.weights.items()}
+    tied = demanded.keys() - got.keys()
+    assert tied <= {
+        "language_model.lm_head.weight",
+        "language_model.encoder.embed_tokens.weight",
+        "language_model.decoder.embed_tokens.weight",
+    }
+    assert ("language_model.lm_head.weight" in got) == (made.kind == "t5")
+    assert got == {name: shape for name, shape in demanded.items() if name not in tied}
+
+    size = Size(image=released.image_size)
+    saved = saved_shapes(released.kind, size, released.width, vision=True)
+    back = lavis_weights(made.weights, made.kind, 512).weights
+    assert {name: weight.shape for name, weight in back.items()} == {
+        name: shape for name, shape in saved.items() if not name.startswith(KEPT_BY_TRANSFORMERS)
+    }
+    assert POSITION_IDS in back
+
+
+@pytest.mark.parametrize("released", WITH_L, ids=name)
+def test_the_two_with_another_vision_encoder_are_refused(
+    released: Released, files: Path, tmp_path: Path
+) -> None:
+    source = released_file(released, tmp_path)
+    with pytest.raises(ModelError, match="layer norm before the first block"):
+        convert(source, tmp_path / "out", language_model=str(files / "flan-t5-xl"))
+    assert not (tmp_path / "out").exists()
+
+
+SETTINGS = {
+    "opt": {"image_token_index": 50265, "vocab_size": 50304, "eos_token_id": 50118},
+    "t5": {"image_token_index": 32100, "vocab_size": 32128, "dense_act_fn": "gelu"},
+    "itm": {"image_token_index": 30523, "image_text_hidden_size": 256},
+}
+
+
+@pytest.mark.parametrize("released", WITH_G, ids=name)
+def test_settings_are_those_of_the_published_models(released: Released, tmp_path: Path) -> None:
+    write_config(released.config(released.image_size, 32), tmp_path, None)
+    config = Blip2Config.from_pretrained(tmp_path)
+    for key, value in SETTINGS[released.kind].items():
+        part = config if hasattr(config, key) and key != "vocab_size" else config.text_config
+        assert getattr(part, key) == value, key
+    assert config.num_query_tokens == 32
+    assert config.vision_config.image_size == (364 if released.holds_vision else 224)
+    assert config.vision_config.layer_norm_eps == 1e-6
+    assert config.qformer_config.vocab_size == (30523 if released.kind == "itm" else 30522)
+    assert config.qformer_config.use_qformer_text_input == (released.kind == "itm")
+    if released.kind == "t5":
+        assert config.text_config.is_gated_act
+        assert not config.text_config.scale_decoder_outputs
+
+
+@pytest.mark.parametrize("released", [WITH_G[0], WITH_G[4], WITH_G[7]], ids=name)
+def test_tokenizer_and_processor_come_from_the_language_model(
+    released: Released, files: Path, tmp_path: Path
+) -> None:
+    source = released_file(released, tmp_path)
+    options = CheckpointOptions(
+        str(source),
+        "",
+        language_model=str(files / released.language_model.partition("/")[2]),
+        vision_weights=str(files / "eva_vit_g.pth"),
+    )
+    made = assemble(options)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    made.write_rest(folder)
+    write_config(made.config, folder, None)
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    checkpoint = inspect_checkpoint(folder)
+    assert checkpoint.family == released.kind
+    assert checkpoint.image_processor()["size"] == {"height": 224, "width": 224}
+    assert json.loads((folder / "processor_config.json").read_text())["num_query_tokens"] == 32
+    codec = load_codec(checkpoint, Blip2Config.from_pretrained(folder).text_config)
+    token = {"opt": 50265, "t5": 32100, "itm": 30523}[released.kind]
+    assert codec.tokenizer.convert_tokens_to_ids("<image>") == token
+    ids = codec.encode("madeup5" if released.kind != "itm" else "cats")
+    if released.kind == "opt":
+        assert ids[0] == 2  # </s> begins every prompt
+    elif released.kind == "t5":
+        assert ids == (5, 1)
+    else:
+        assert ids == (101, 2000, 102)
+        assert codec.tokenizer.convert_tokens_to_ids("[DEC]") == 30522
+
+
+def test_another_tokenizer_than_the_model_was_trained_with_is_refused(
+    files: Path, tmp_path: Path
+) -> None:
+    language = tmp_path / "opt"
+    language.mkdir()
+    for file in (files / "opt-2.7b").iterdir():
+        (language / file.name).symlink_to(file)
+    vocabulary = json.loads((language / "vocab.json").read_text())
+    (language / "vocab.json").unlink()
+    vocabulary = {word: number for word, number in vocabulary.items() if number < 50200}
+    (language / "vocab.json").write_text(json.dumps(vocabulary))
+    source = released_file(WITH_G[0], tmp_path)
+    with pytest.raises(ModelError, match="give the language model that it was trained with"):
+        convert(
+            source,
+            tmp_path / "out",
+            language_model=language,
+            vision_weights=files / "eva_vit_g.pth",
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, "opt"]
