@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 TINY_NOTE = (
-    "Note: tiny is a demonstration that knows drawn objects only; for photographs use "
-    "--model Salesforce/blip2-opt-2.7b."
+    "Note: {} is a demonstration that knows drawn objects only; for photographs use --model {}."
 )
-EMBEDDED = ("tiny", "tiny-t5", "tiny-itm")
+# The embedded models, and the real one of the same kind.
+EMBEDDED = {
+    "tiny": "Salesforce/blip2-opt-2.7b",
+    "tiny-t5": "Salesforce/blip2-flan-t5-xl",
+    "tiny-itm": "Salesforce/blip2-itm-vit-g",
+}
 _PLAIN_INTERVAL = 60.0  # seconds between lines where no terminal shows a bar
 _DONE = {"caption": "captioned", "ask": "answered", "embed": "embedded"}
 
@@ -123,7 +127,7 @@ class Console:
     def _started(self, event: Started) -> None:
         self._total, self._unit = event.total, event.unit
         if event.model in EMBEDDED:
-            self.say(TINY_NOTE)
+            self.say(TINY_NOTE.format(event.model, EMBEDDED[event.model]))
         elif self.bar_wanted:
             self.say(f"Loading {event.model} …")
 

@@ -179,7 +179,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise ModelError(f"{index} does not say which file holds which weight; fetch it again.")
-    if index.parent.parent == embedded_root():
+    if index.parent.resolve().parent == embedded_root().resolve():
         # The embedded models share files: these names lead to one beside their directory.
         return tuple(Path(os.path.normpath(index.parent / name)) for name in _distinct(names))
     # A shard's name comes from a downloaded file: it may not lead out of the directory.

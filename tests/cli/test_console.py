@@ -7,6 +7,7 @@ import re
 import pytest
 
 from blip2cli.cli.console import (
+    EMBEDDED,
     Console,
     duration,
     progress_line,
@@ -145,6 +146,13 @@ def test_away_from_a_terminal_there_is_no_bar() -> None:
     assert "--model Salesforce/blip2-opt-2.7b" in said[0]
     assert said[1].startswith("10 images answered")
     assert len(talk(model="other").splitlines()) == 1
+
+
+@pytest.mark.parametrize("model", EMBEDDED)
+def test_every_embedded_model_says_what_it_is_and_names_a_real_one(model: str) -> None:
+    said = talk(model=model).splitlines()[0]
+    assert said.startswith(f"Note: {model} is a demonstration")
+    assert "--model Salesforce/" in said
 
 
 def test_verbose_adds_the_device_and_the_failures() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint import inspect_checkpoint
+from blip2cli.model.embedded import EMBEDDED, embedded_path, embedded_root
 
 
 @pytest.fixture
@@ -80,6 +81,21 @@ def test_an_index_cannot_lead_out_of_the_directory(copy: Path, tmp_path: Path) -
     (copy / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match=r"outside\.safetensors"):
         inspect_checkpoint(copy)
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_embedded_models_share_files_by_their_index(name: str) -> None:
+    checkpoint = inspect_checkpoint(embedded_path(name))
+    assert checkpoint.weights
+    assert all(file.is_file() for file in checkpoint.weights)
+    vision = embedded_path("tiny") / "vision.safetensors"
+    assert vision in checkpoint.weights
+    assert all(file.parent in (vision.parent, checkpoint.path) for file in checkpoint.weights)
+
+
+def test_embedded_models_are_known_by_any_path_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(embedded_root())
+    assert len(inspect_checkpoint(Path("tiny-t5")).weights) == 3
 
 
 @pytest.mark.parametrize("index", ["{}", '{"weight_map": {}}', '{"weight_map": 3}'])

@@ -117,7 +117,7 @@ def test_what_is_exported_is_what_was_measured(tmp_path: Path, batch: Batch) -> 
     export(trainer.model, trainer.processor, tmp_path / "out")
     loaded = Blip2ForConditionalGeneration.from_pretrained(tmp_path / "out")
     assert loaded.dtype == torch.float32  # although half the bytes are stored
-    assert (tmp_path / "out" / "model.safetensors").stat().st_size < 8e6
+    assert sum(path.stat().st_size for path in (tmp_path / "out").iterdir()) < 8e6
     weights = loaded.state_dict()
     for name, weight in trainer.model.state_dict().items():
         assert torch.equal(weight, weights[name]), name

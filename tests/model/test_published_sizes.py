@@ -1,0 +1,165 @@
+"""The published models in full size, on torch's meta device: shapes without memory.
+
+The configurations are those of the repositories on the Hugging Face hub, as far as they differ
+from transformers' defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval
+
+from blip2cli.images.preprocess import PixelSpec, normalize
+from blip2cli.model.features import compute_features
+from blip2cli.model.language import build_prefix, prefill
+from blip2cli.model.quiet import hushed
+
+OPT_2_7B = {
+    "model_type": "opt",
+    "hidden_size": 2560,
+    "word_embed_proj_dim": 2560,
+    "ffn_dim": 10240,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 50304,
+    "eos_token_id": 50118,
+}
+OPT_6_7B = OPT_2_7B | {"hidden_size": 4096, "word_embed_proj_dim": 4096, "ffn_dim": 16384}
+FLAN_T5_XL = {
+    "model_type": "t5",
+    "vocab_size": 32128,
+    "d_model": 2048,
+    "d_kv": 64,
+    "d_ff": 5120,
+    "num_layers": 24,
+    "num_decoder_layers": 24,
+    "num_heads": 32,
+    "feed_forward_proj": "gated-gelu",
+    "dense_act_fn": "gelu",
+    "is_gated_act": True,
+    "tie_word_embeddings": False,
+    "decoder_start_token_id": 0,
+    "bos_token_id": 1,
+}
+FLAN_T5_XXL = FLAN_T5_XL | {"d_model": 4096, "d_ff": 10240, "num_heads": 64}
+
+
+@dataclass(frozen=True)
+class Published:
+    """One repository: its language model, image size, and what it must come to."""
+
+    text: dict[str, Any]
+    image_size: int
+    image_token: int
+    billions: float  # parameters, as the hub counts them
+    width: int  # of what the language model reads
+
+
+MODELS = {
+    "blip2-opt-2.7b": Published(OPT_2_7B, 224, 50265, 3.74, 2560),
+    "blip2-opt-2.7b-coco": Published(OPT_2_7B, 364, 50265, 3.75, 2560),
+    "blip2-opt-6.7b": Published(OPT_6_7B, 224, 50265, 7.75, 4096),
+    "blip2-opt-6.7b-coco": Published(OPT_6_7B, 364, 50265, 7.75, 4096),
+    "blip2-flan-t5-xl": Published(FLAN_T5_XL, 224, 32100, 3.94, 2048),
+    "blip2-flan-t5-xl-coco": Published(FLAN_T5_XL, 364, 32100, 3.94, 2048),
+    "blip2-flan-t5-xxl": Published(FLAN_T5_XXL, 224, 32100, 12.23, 4096),
+}
+
+
+def config_of(published: Published) -> Blip2Config:
+    return Blip2Config(
+        text_config=dict(published.text),
+        vision_config={"image_size": published.image_size},
+        num_query_tokens=32,
+        image_token_index=published.image_token,
+    )
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest) -> tuple[Published, Blip2ForConditionalGeneration]:
+    published = MODELS[request.param]
+    with torch.device("meta"), hushed():
+        built = Blip2ForConditionalGeneration(config_of(published))
+    return published, built.eval()
+
+
+@torch.inference_mode()
+def test_every_published_model_is_run_from_pixels_to_scores(
+    model: tuple[Published, Blip2ForConditionalGeneration],
+) -> None:
+    published, built = model
+    family = "t5" if published.text["model_type"] == "t5" else "opt"
+    patches = (published.image_size // 14) ** 2
+    assert patches + 1 == {224: 257, 364: 677}[published.image_size]
+    positions = built.vision_model.embeddings.position_embedding
+    assert positions.shape == (1, patches + 1, 1408)
+    spec = PixelSpec.from_processor_config(
+        {
+            "size": {"height": published.image_size, "width": published.image_size},
+            "image_mean": [0.48145466, 0.4578275, 0.40821073],
+            "image_std": [0.26862954, 0.26130258, 0.27577711],
+            "resample": 3,
+        }
+    )
+    assert (spec.width, spec.height) == (published.image_size, published.image_size)
+    pixels = torch.zeros(2, 3, spec.height, spec.width, dtype=torch.uint8)
+    values = normalize(pixels, spec, torch.float32).to("meta")
+    features = compute_features(built, values)
+    assert features.image_embeds.shape == (2, patches + 1, 1408)
+    assert features.language_inputs.shape == (2, 32, published.width)
+    prompts = torch.zeros(2, 7, dtype=torch.long, device="meta")
+    prefix = build_prefix(built, family, features.language_inputs, prompts)
+    assert prefix.embeds.shape == (2, 39, published.width)
+    scores, state = prefill(built, family, prefix)
+    assert scores.shape == (2, published.text["vocab_size"])
+    following = state.step(torch.zeros(2, dtype=torch.long, device="meta"))
+    assert following.shape == scores.shape
+
+
+def test_it_is_as_large_as_the_published_one(
+    model: tuple[Published, Blip2ForConditionalGeneration],
+) -> None:
+    published, built = model
+    count = sum(parameter.numel() for parameter in built.parameters()) / 1e9
+    if published.text["model_type"] == "t5":
+        # transformers ties a fresh T5's output layer; the published weights have one of their own.
+        count += published.text["vocab_size"] * published.text["d_model"] / 1e9
+    assert count == pytest.approx(published.billions, rel=0.005)
+
+
+def test_flan_t5_keeps_the_activation_that_its_configuration_names() -> None:
+    # A gated T5 gets the approximate GELU from transformers; LAVIS trained with the exact one.
+    text = config_of(MODELS["blip2-flan-t5-xl"]).text_config
+    assert (text.dense_act_fn, text.is_gated_act) == ("gelu", True)
+    assert not text.scale_decoder_outputs
+
+
+@pytest.mark.parametrize("image_size", [224, 364], ids=["itm-vit-g", "itm-vit-g-coco"])
+def test_retrieval_models_have_the_published_shape(image_size: int) -> None:
+    config = Blip2Config(
+        vision_config={"image_size": image_size},
+        qformer_config={"use_qformer_text_input": True, "vocab_size": 30523},
+        num_query_tokens=32,
+        image_text_hidden_size=256,
+        image_token_index=30523,
+    )
+    with torch.device("meta"), hushed():
+        built = Blip2ForImageTextRetrieval(config).eval()
+    built.set_attn_implementation("eager")  # the other looks into its masks, and meta has no values
+    patches = (image_size // 14) ** 2
+    assert built.vision_model.embeddings.position_embedding.shape == (1, patches + 1, 1408)
+    count = sum(parameter.numel() for parameter in built.parameters()) / 1e9
+    assert count == pytest.approx(1.17, rel=0.01)
+    ids = torch.zeros(2, 32 + 9, dtype=torch.long, device="meta")
+    pixels = torch.zeros(2, 3, image_size, image_size, device="meta")
+    with torch.inference_mode():
+        found = built(pixels, ids, torch.ones_like(ids), use_image_text_matching_head=True)
+        assert found.logits_per_image.shape == (2, 2)
+        found = built(pixels, ids, torch.ones_like(ids))
+        assert found.logits_per_image.shape == (2, 2)
+        assert found.image_embeds.shape == (2, 32, 256)
+        assert found.text_embeds.shape == (2, 256)
