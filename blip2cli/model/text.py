@@ -52,25 +52,22 @@ class TextCodec:
         return text.strip()
 
 
-def encode_choice(codec: TextCodec, family: Family, gap: str, choice: str) -> tuple[int, ...]:
-    """``choice`` as the model would write it: without special tokens around it.
+def encode_choice(codec: TextCodec, gap: str, choice: str) -> tuple[int, ...]:
+    """``choice`` as the model would write it, behind ``gap``; without special tokens around it."""
+    return tuple(codec.tokenizer(gap + choice, add_special_tokens=False)["input_ids"])
 
-    OPT goes on in the line of the prompt, so the white space before a word belongs to the word's
-    token: ``gap`` is put in front. T5 writes a text of its own, and its tokenizer knows how one
-    begins.
+
+def split_gap(family: Family, prompt: str) -> tuple[str, str]:
+    """What is read before an answer, and the blanks that the answer itself begins with.
+
+    OPT goes on in the line of the prompt, and the blank before a word belongs to the word's token;
+    a prompt that kept it would leave the answer a first token the model never learnt. After a line
+    break there is none. T5 writes a text of its own, which its tokenizer knows how to begin.
     """
-    text = choice if family == "t5" else gap + choice
-    return tuple(codec.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def split_gap(prompt: str) -> tuple[str, str]:
-    """A prompt without white space at its end, and what stands between it and an answer.
-
-    That is the white space it had, or one blank: a prompt that ends in a blank would leave the
-    answer's first token without the blank it was learnt with.
-    """
-    bare = prompt.rstrip()
-    return bare, prompt[len(bare) :] or " "
+    if family == "t5":
+        return prompt, ""
+    bare = prompt.rstrip(" ")
+    return bare, prompt[len(bare) :] or ("" if bare.endswith(("\n", "\t")) else " ")
 
 
 def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:

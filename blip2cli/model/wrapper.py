@@ -216,7 +216,7 @@ class Blip2:
         coded: dict[tuple[str, tuple[str, ...]], tuple[tuple[int, ...], ...]] = {}
         asked = []
         for prompt, listed in zip(prompts, choices, strict=True):
-            text, gap = split_gap(prompt.text or "")
+            text, gap = split_gap(self.family, prompt.text or "")
             ids = self.codec.encode(text)
             key = (gap, tuple(listed))
             if key not in coded:
@@ -228,9 +228,16 @@ class Blip2:
         with hushed():
             return score(self.model, self.family, features.language_inputs, asked, self._end)
 
-    def encode_choices(self, choices: Sequence[str], gap: str = " ") -> tuple[tuple[int, ...], ...]:
-        """Token ids of each choice; raises OptionError when two have the same, or one has none."""
-        ids = tuple(encode_choice(self.codec, self.family, gap, choice) for choice in choices)
+    def encode_choices(
+        self, choices: Sequence[str], gap: str | None = None
+    ) -> tuple[tuple[int, ...], ...]:
+        """Token ids of each choice behind ``gap`` (by default what stands before an answer).
+
+        Raises OptionError when two have the same ids, or one has none.
+        """
+        if gap is None:
+            _, gap = split_gap(self.family, ":")
+        ids = tuple(encode_choice(self.codec, gap, choice) for choice in choices)
         seen: dict[tuple[int, ...], str] = {}
         for choice, tokens in zip(choices, ids, strict=True):
             if not tokens:

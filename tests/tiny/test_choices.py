@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
 from blip2cli.images.loader import LoadedBatch, load_batches
-from blip2cli.images.preprocess import normalize
-from blip2cli.model.embedded import embedded_path
+from blip2cli.model.embedded import EMBEDDED, embedded_path
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.quiet import hushed
 from blip2cli.model.wrapper import Blip2
@@ -18,6 +16,8 @@ from blip2cli.options import LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sources import open_sources
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.questions import from_texts
+from tests.model.conftest import Pair
+from tests.model.test_scoring import by_hand
 
 SAMPLES = Path(__file__).parents[2] / "sample_images"
 CHOICES = ("one", "two", "three", "two cats", "two cats and a pizza", "a cake, a ball and a guitar")
@@ -30,34 +30,32 @@ def tiny() -> Blip2:
 
 @pytest.fixture(scope="module")
 def batch(tiny: Blip2) -> LoadedBatch:
+    return load(tiny)
+
+
+def load(model: Blip2) -> LoadedBatch:
     refs = open_sources(SourceOptions((str(SAMPLES),)))
-    with load_batches(refs, tiny.spec, LoaderOptions(batch_size=16, workers=0)) as batches:
+    with load_batches(refs, model.spec, LoaderOptions(batch_size=16, workers=0)) as batches:
         return next(batches)
 
 
-def test_likelihoods_are_those_of_transformers(tiny: Blip2, batch: LoadedBatch) -> None:
+@pytest.mark.parametrize("name", ["tiny", "tiny-t5"])
+def test_likelihoods_are_those_of_transformers(name: str) -> None:
+    if name not in EMBEDDED:
+        pytest.skip(f"the model {name} is not in this installation")
+    ours = Blip2.load(ModelOptions(name, device="cpu", dtype="float32"))
     with hushed():
-        theirs = Blip2ForConditionalGeneration.from_pretrained(embedded_path("tiny")).eval()
-    features = tiny.features(batch.pixels)
+        theirs = Blip2ForConditionalGeneration.from_pretrained(embedded_path(name)).eval()
+    batch = load(ours)
+    pair = Pair(ours, theirs, batch.pixels, ours.features(batch.pixels))
     text = "Question: what is in the picture? Answer:"
     images = (0, 1, 8)
-    found = tiny.score(features, [Prompt(i, text, "") for i in images], [CHOICES] * 3)
-    filler = [theirs.config.image_token_index] * theirs.config.num_query_tokens
-    prompt = list(tiny.codec.encode(text))
+    found = ours.score(pair.features, [Prompt(i, text, "") for i in images], [CHOICES] * 3)
     for image, likelihoods in zip(images, found, strict=True):
-        values = normalize(batch.pixels[image : image + 1], tiny.spec, torch.float32)
         for choice, likelihood in zip(CHOICES, likelihoods, strict=True):
-            whole = [*tiny.codec.encode(f"{text} {choice}"), theirs.config.text_config.eos_token_id]
-            answer = whole[len(prompt) :]
-            ids = torch.tensor([filler + whole])
-            with torch.inference_mode():
-                out = theirs(
-                    pixel_values=values, input_ids=ids, attention_mask=torch.ones_like(ids)
-                )
-            logits = out.logits[0, len(filler) + len(prompt) - 1 : -1]
-            said = logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None])
-            assert likelihood.tokens == len(answer)
-            assert likelihood.total == pytest.approx(said.sum().item(), abs=1e-4), choice
+            total, tokens = by_hand(pair, image, text, choice)
+            assert likelihood.tokens == tokens
+            assert likelihood.total == pytest.approx(total, abs=1e-4), choice
 
 
 def test_what_is_true_is_chosen(tiny: Blip2, batch: LoadedBatch) -> None:
