@@ -37,14 +37,19 @@ def found_by(folder: Path) -> tuple[Found, Found]:
     rows = subprocess.run(
         [sys.executable, "-c", ask, query], cwd=folder, capture_output=True, text=True, check=True
     ).stdout
-    by_numpy = {}
-    for line in lines:
-        text, names = line.split(" [")
-        by_numpy[text] = re.findall(r"'(.*?)'", names)
     by_duckdb: Found = {}
     for text, name in json.loads(rows):
         by_duckdb.setdefault(text, []).append(name)
-    return by_numpy, by_duckdb
+    return parsed(lines), by_duckdb
+
+
+def parsed(lines: list[str]) -> Found:
+    """What the NumPy example printed."""
+    found = {}
+    for line in lines:
+        text, names = line.split(" [")
+        found[text] = re.findall(r"'(.*?)'", names)
+    return found
 
 
 def embed(folder: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
@@ -92,8 +97,8 @@ def contrastive(checkpoint: Path) -> Found:
 @pytest.mark.skipif(not is_embedded("tiny-itm"), reason="tiny-itm is not in this installation")
 def test_tiny_itm_finds_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embed(tmp_path, monkeypatch, "tiny-itm")
-    for found in found_by(tmp_path):
-        assert {text: names[0] for text, names in found.items()} == {
-            "three cows on a brown background": "farm/cows.jpg",
-            "two boats": "harbor.webp",
-        }
+    by_numpy, by_duckdb = found_by(tmp_path)
+    assert by_numpy == by_duckdb
+    (shown,) = re.findall(r"<!-- found -->\n```\n(.*?)```", SECTION, re.DOTALL)
+    assert by_numpy == parsed(shown.splitlines())
+    assert [names[0] for names in by_numpy.values()] == ["farm/cows.jpg", "harbor.webp"]
