@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from blip2cli.model.features import ImageFeatures
-from blip2cli.model.language import LanguageState, build_prefix, prefill
 from blip2cli.model.retrieval import Pair, Retrieval
 from blip2cli.model.wrapper import Blip2
 
@@ -47,16 +46,9 @@ def observe(model: Blip2, pixels: Tensor) -> Observation:
         if model.retrieval is not None:
             scores = retrieval_scores(model.retrieval, features)
         else:
-            scores, _ = first_scores(model, features)
+            scores = model.scores(features)[:, 0]
     found = tuple(Peak(name, value.item()) for name, value in peaks)
     return Observation(features, scores.float(), found)
-
-
-def first_scores(model: Blip2, features: ImageFeatures) -> tuple[Tensor, LanguageState]:
-    """Raw scores [N, V] of the first token of a caption, and the state to go on from."""
-    ids = torch.tensor([model.codec.encode(None)] * len(features), device=model.device)
-    prefix = build_prefix(model.model, model.family, features.language_inputs, ids)
-    return prefill(model.model, model.family, prefix)
 
 
 def retrieval_scores(retrieval: Retrieval, features: ImageFeatures) -> Tensor:

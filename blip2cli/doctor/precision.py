@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blip2cli.doctor.observe import first_scores, retrieval_scores
+from blip2cli.doctor.observe import retrieval_scores
 from blip2cli.doctor.patient import Patient
 from blip2cli.doctor.report import Outcome, fail, ok, skipped, warn
 from blip2cli.model.dtype import Placement
@@ -93,16 +93,14 @@ def compare(
 def _scores(model: Blip2, features: ImageFeatures, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
     """Raw scores [N, STEPS, V] before each token of a caption, float32 on the CPU, and the tokens.
 
-    ``tokens`` [N, STEPS - 1] are read one by one; without them the likeliest are.
+    ``tokens`` [N, STEPS - 1] are taken as written; without them the likeliest are.
     """
-    scores, state = first_scores(model, features)
-    kept, read = [scores], []
-    for step in range(STEPS - 1):
-        chosen = scores.argmax(-1) if tokens is None else tokens[:, step].to(model.device)
-        scores = state.step(chosen)
-        kept.append(scores)
-        read.append(chosen)
-    return torch.stack([s.float().cpu() for s in kept], dim=1), torch.stack(read, dim=1).cpu()
+    if tokens is None:
+        tokens = torch.zeros((len(features), 0), dtype=torch.long)
+        for _ in range(STEPS - 1):
+            best = model.scores(features, None, tokens)[:, -1].argmax(-1, keepdim=True)
+            tokens = torch.cat((tokens, best.cpu()), dim=1)
+    return model.scores(features, None, tokens).float().cpu(), tokens
 
 
 def _version(model: Blip2) -> str | None:

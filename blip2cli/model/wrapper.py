@@ -208,6 +208,26 @@ class Blip2:
         with hushed():
             return score(self._reader(features), asked, self._end)
 
+    @torch.inference_mode()
+    def scores(
+        self, features: ImageFeatures, text: str | None = None, tokens: Tensor | None = None
+    ) -> Tensor:
+        """The language model's raw scores [B, T + 1, V] for each image.
+
+        They are those of the token after the prompt ``text``, and after each of ``tokens``
+        [B, T], which are taken as written. Raises OptionError for a retrieval model.
+        """
+        check_writes(self.name, self.family)
+        rows = torch.arange(len(features))
+        if tokens is None:
+            tokens = torch.zeros((len(features), 0), dtype=torch.long)
+        prompt = self.codec.encode(text)
+        pairs = [(image, prompt) for image in rows.tolist()]
+        with hushed():
+            return self._reader(features).follow(
+                pairs, rows.to(self.device), tokens.to(self.device)
+            )
+
     def encode_choices(
         self, choices: Sequence[str], gap: str | None = None
     ) -> tuple[tuple[int, ...], ...]:

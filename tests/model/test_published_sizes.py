@@ -15,8 +15,10 @@ from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2ForIma
 
 from blip2cli.images.preprocess import PixelSpec, normalize
 from blip2cli.model.features import compute_features
-from blip2cli.model.language import build_prefix, prefill
+from blip2cli.model.opt import OptReader
 from blip2cli.model.quiet import hushed
+from blip2cli.model.slots import Reader, Request
+from blip2cli.model.t5 import T5Reader
 
 OPT_2_7B = {
     "model_type": "opt",
@@ -111,13 +113,21 @@ def test_every_published_model_is_run_from_pixels_to_scores(
     features = compute_features(built, values)
     assert features.image_embeds.shape == (2, patches + 1, 1408)
     assert features.language_inputs.shape == (2, 32, published.width)
-    prompts = torch.zeros(2, 7, dtype=torch.long, device="meta")
-    prefix = build_prefix(built, family, features.language_inputs, prompts)
-    assert prefix.embeds.shape == (2, 39, published.width)
-    scores, state = prefill(built, family, prefix)
-    assert scores.shape == (2, published.text["vocab_size"])
-    following = state.step(torch.zeros(2, dtype=torch.long, device="meta"))
-    assert following.shape == scores.shape
+    language, vocabulary = built.language_model, published.text["vocab_size"]
+    reader: Reader = (
+        T5Reader(language, features.language_inputs)
+        if family == "t5"
+        else OptReader(language, features.language_inputs, published.image_token)
+    )
+    requests = [Request(image, (2, *range(10, 16)), limit=10, room=10) for image in range(2)]
+    slots = reader.open(reader.shape(requests[0]), 8)
+    following = slots.fill([0, 1], requests)
+    scores = slots.step(torch.tensor([*following, *[0] * 6]))
+    assert scores.shape == (8, vocabulary)
+    pairs = [(request.image, request.prompt) for request in requests]
+    which = torch.zeros(3, dtype=torch.long, device="meta")
+    tokens = torch.zeros(3, 4, dtype=torch.long, device="meta")
+    assert reader.follow(pairs, which, tokens).shape == (3, 5, vocabulary)
 
 
 def test_it_is_as_large_as_the_published_one(

@@ -11,7 +11,6 @@ from torch import Tensor
 from blip2cli.convert.checkpoints.huggingface import read_model
 from blip2cli.convert.checkpoints.lavis import lavis_weights, read_lavis
 from blip2cli.convert.checkpoints.weights import Weights
-from blip2cli.model.language import build_prefix, prefill
 from blip2cli.model.quiet import hushed
 from blip2cli.model.resolve import resolve
 from blip2cli.model.retrieval import Pair
@@ -92,10 +91,7 @@ def logits(model: str) -> Tensor:
         if loaded.retrieval is not None:
             found = loaded.retrieval.matching_logits(features, [Pair(0, _TEXT)])
             return found[0].float().cpu()
-        asked = torch.tensor([loaded.codec.encode(None)], device=loaded.device)
-        prefix = build_prefix(loaded.model, loaded.family, features.language_inputs, asked)
-        scores, _ = prefill(loaded.model, loaded.family, prefix)
-    return scores[0].float().cpu()
+    return loaded.scores(features)[0, 0].float().cpu()
 
 
 def picture(height: int, width: int) -> Tensor:
