@@ -62,10 +62,12 @@ def split_gap(family: Family, prompt: str) -> tuple[str, str]:
 
     OPT goes on in the line of the prompt, and the blank before a word belongs to the word's token;
     a prompt that kept it would leave the answer a first token the model never learnt. After a line
-    break there is none. T5 writes a text of its own, which its tokenizer knows how to begin.
+    break there is none. T5 writes a text of its own, for which the prompt's end is of no matter:
+    its SentencePiece tokenizer begins every text with a blank, one that is there already included,
+    and a byte-level one needs it written.
     """
     if family == "t5":
-        return prompt, ""
+        return prompt, " "
     bare = prompt.rstrip(" ")
     return bare, prompt[len(bare) :] or ("" if bare.endswith(("\n", "\t")) else " ")
 

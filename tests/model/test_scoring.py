@@ -43,7 +43,7 @@ def by_hand(pair: Pair, image: int, text: str, choice: str) -> tuple[float, int]
             out = theirs(pixel_values=pixels, input_ids=ids, attention_mask=torch.ones_like(ids))
         logits = out.logits[0, len(filler) + len(prompt) - 1 : -1]
     else:
-        answer = tokenizer(choice)["input_ids"]
+        answer = tokenizer(f" {choice}")["input_ids"]
         assert answer[-1] == end
         filler = [theirs.config.image_token_index] * theirs.config.num_query_tokens
         ids = torch.tensor([filler + list(tokenizer(text)["input_ids"])])
@@ -95,7 +95,7 @@ def test_a_choice_begins_as_the_model_would_begin_it(opt: Pair, t5: Pair) -> Non
     assert split_gap("opt", "Answer:") == ("Answer:", " ")
     assert split_gap("opt", "Answer:  ") == ("Answer:", "  ")
     assert split_gap("opt", "Answer:\n") == ("Answer:\n", "")
-    assert split_gap("t5", "Answer: ") == ("Answer: ", "")
+    assert split_gap("t5", "Answer: ") == ("Answer: ", " ")
     for text in ("Answer:", "Answer: ", "Answer:\n"):
         bare, gap = split_gap("opt", text)
         for choice in CHOICES:

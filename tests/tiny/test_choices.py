@@ -9,10 +9,10 @@ from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGenera
 
 from blip2cli.images.loader import LoadedBatch, load_batches
 from blip2cli.model.embedded import EMBEDDED, embedded_path
-from blip2cli.model.prompts import Prompt
+from blip2cli.model.prompts import Prompt, question_prompt
 from blip2cli.model.quiet import hushed
 from blip2cli.model.wrapper import Blip2
-from blip2cli.options import LoaderOptions, ModelOptions, SourceOptions
+from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sources import open_sources
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.questions import from_texts
@@ -56,6 +56,23 @@ def test_likelihoods_are_those_of_transformers(name: str) -> None:
             total, tokens = by_hand(pair, image, text, choice)
             assert likelihood.tokens == tokens
             assert likelihood.total == pytest.approx(total, abs=1e-4), choice
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-t5"])
+def test_what_a_model_writes_has_the_likelihood_it_was_written_with(name: str) -> None:
+    if name not in EMBEDDED:
+        pytest.skip(f"the model {name} is not in this installation")
+    model = Blip2.load(ModelOptions(name, device="cpu", dtype="float32"))
+    batch = load(model)
+    features = model.features(batch.pixels)
+    text = question_prompt("auto", "how many cats are there?", model.family)
+    prompts = [Prompt(image, text, "") for image in range(len(batch.pixels))]
+    written = [texts[0] for texts in model.generate(features, prompts, DecodeOptions())]
+    assert "two" in {one.text for one in written}
+    found = model.score(features, prompts, [(one.text, "a horse on") for one in written])
+    for one, (likelihood, _) in zip(written, found, strict=True):
+        assert likelihood.tokens == len(one.tokens)
+        assert likelihood.mean == pytest.approx(one.logprob, abs=1e-4)
 
 
 def test_what_is_true_is_chosen(tiny: Blip2, batch: LoadedBatch) -> None:
