@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import ImageError, OptionError
-from blip2cli.options import DEFAULT_MODEL, DecodeOptions, Dtype, ModelOptions
+from blip2cli.options import DEFAULT_MODEL, DecodeOptions, Dtype, ModelOptions, Norm
 from blip2cli.sources.base import ImageRef
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, EmbedTextsTask, Task
+from blip2cli.tasks.choices import given
 from blip2cli.tasks.questions import from_texts
 from blip2cli.tasks.texts import from_lines
 from blip2cli.tasks.vectors import VectorOptions
@@ -67,7 +68,8 @@ class Blip2:
     def caption(
         self, images: Picture | Sequence[Picture], prompt: str | None = None, **decoding: Any
     ) -> list[dict[str, Any]]:
-        """Caption each image: ``file_name``, ``width``, ``height``, ``caption``, ``logprob``.
+        """Caption each image: ``file_name``, ``width``, ``height``, ``caption``, ``logprob``,
+        ``flag``.
 
         With ``num_return`` above 1 also ``candidates``. Raises ImageError, naming the image,
         when one cannot be used.
@@ -77,17 +79,24 @@ class Blip2:
     def ask(
         self,
         images: Picture | Sequence[Picture],
-        questions: str | Sequence[str],
+        questions: str | Sequence[str] = (),
         template: str = "auto",
+        *,
+        choices: Sequence[str] = (),
+        norm: Norm = "sum",
+        match: bool = False,
         **decoding: Any,
     ) -> list[dict[str, Any]]:
         """Put every question to every image; rows by image, then question.
 
-        Each row holds ``question``, ``question_id``, ``answer`` and ``logprob`` beside the
-        image's name and size. Raises ImageError, naming the image, when one cannot be used.
+        Each row holds ``question``, ``question_id``, ``answer``, ``logprob`` and ``flag`` beside
+        the image's name and size. With ``choices`` the answer is one of them, and
+        ``probabilities`` a list of ``{choice, probability}``; ``norm`` and ``match`` as for
+        ``blip2cli ask``. Raises ImageError, naming the image, when one cannot be used.
         """
         texts = [questions] if isinstance(questions, str) else list(questions)
-        task = AskTask(from_texts(texts), template=template, decode=_decoding(decoding))
+        among = given(choices) if choices else ()
+        task = AskTask(from_texts(texts), template, _decoding(decoding), among, norm, match)
         return self._rows(task, images)
 
     def embed(

@@ -89,6 +89,8 @@ class Summary:
     write_share: float
     exit_code: int
     unit: str = "image"  # what is counted: images, or texts without images
+    flagged: int = 0  # rows whose text says nothing or the same again, or did at first
+    retried: int = 0  # rows among them whose text is good since it was decoded again
 
     def as_dict(self) -> dict[str, object]:
         """Plain JSON values, figures rounded to what their measurement is worth."""

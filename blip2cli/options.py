@@ -12,6 +12,7 @@ DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 ErrorsMode = Literal["file", "inline"]
+Norm = Literal["sum", "mean"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class DecodeOptions:
     length_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     seed: int = 0
+    retry_degenerate: bool = False  # texts that are flagged are decoded once more, without repeats
 
     @property
     def sampling(self) -> bool:

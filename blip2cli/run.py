@@ -179,7 +179,7 @@ class _Job:
             rows, batch = within.rows(model, batch)
         with self.tally.timing("write"):
             out.write(rows, batch)
-        self.tally.rows += len(rows)
+        self.tally.count(rows)
         for item in batch.items:
             if item.error is None:
                 self.tally.done += 1
@@ -208,6 +208,8 @@ class _Job:
             skipped=self.plan.skipped,
             already=self.plan.already,
             rows=tally.rows,
+            flagged=tally.flagged,
+            retried=tally.retried,
             seconds=seconds,
             load_seconds=tally.load,
             images_per_second=tally.done / working,

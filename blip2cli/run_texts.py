@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from blip2cli.tasks.embed_texts import EmbedTextsTask
 
 UNIT = "text"
+# Texts taken together are so many times a batch of images: those of one length run at once, and
+# among more there are more of one length.
+_TIMES = 8
 
 
 def check_texts(task: EmbedTextsTask, options: RunOptions) -> None:
@@ -85,7 +88,7 @@ def run_texts(
                     stream = stdout or sys.stdout.buffer
                     sink = open_sink(options.output, task.columns, settings, stream, None, ())
             with _closing(sink):
-                for texts in _batches(task.texts.lines, options.loader.batch_size):
+                for texts in _batches(task.texts.lines, _TIMES * options.loader.batch_size):
                     if interrupts.signum is not None:
                         break
                     with interrupts.shielded():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,6 +19,8 @@ class Tally:
     done: int = 0  # images with rows
     failed: int = 0
     rows: int = 0
+    flagged: int = 0  # rows whose text is degenerate, or was at first
+    retried: int = 0  # those of them whose second text is good
     stages: dict[Stage, float] = field(
         default_factory=lambda: {"read": 0.0, "model": 0.0, "write": 0.0}
     )
@@ -35,6 +37,14 @@ class Tally:
     def share(self, stage: Stage) -> float:
         """The part of the working time that ``stage`` took, 0 to 1."""
         return self.stages[stage] / self.working if self.working else 0.0
+
+    def count(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Count the rows of a batch."""
+        self.rows += len(rows)
+        for row in rows:
+            if flag := row.get("flag"):
+                self.flagged += 1
+                self.retried += flag == "retried"
 
     @property
     def seen(self) -> int:

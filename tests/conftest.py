@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
+from blip2cli.model.embedded import EMBEDDED, embedded_path
 from tests.s3_server import S3, serve_s3
 
 if TYPE_CHECKING:
     from blip2cli.model.wrapper import Blip2
     from tests.torture.zygote import Zygote
+
+
+def is_embedded(name: str) -> bool:
+    """Whether the model ``name`` ships with this installation, weights and all."""
+    return name in EMBEDDED and (embedded_path(name) / "config.json").is_file()
+
 
 COMMAND = Path(sys.executable).with_name("blip2cli")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -42,7 +42,7 @@ def pictures(tmp_path: Path) -> list[str]:
 def test_captions(model: blip2cli.Blip2, pictures: list[str]) -> None:
     rows = model.caption(pictures, max_new_tokens=5)
     assert [row["file_name"] for row in rows] == pictures
-    assert list(rows[0]) == ["file_name", "width", "height", "caption", "logprob"]
+    assert list(rows[0]) == ["file_name", "width", "height", "caption", "logprob", "flag"]
     assert (rows[0]["width"], rows[0]["height"]) == (40, 30)
     assert model.caption(pictures[2], max_new_tokens=5) == rows[2:]
     assert model.caption(Path(pictures[2]), max_new_tokens=5) == rows[2:]
@@ -141,3 +141,15 @@ def test_the_package_imports_nothing_heavy() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert run.stdout == "set()\nmodule 'blip2cli' has no attribute 'nothing'\n"
+
+
+def test_answers_may_be_chosen(model: blip2cli.Blip2, pictures: list[str]) -> None:
+    rows = model.ask(pictures, "what?", choices=["a cat", "two", "a"], norm="mean")
+    assert {row["answer"] for row in rows} <= {"a cat", "two", "a"}
+    for row in rows:
+        assert [one["choice"] for one in row["probabilities"]] == ["a cat", "two", "a"]
+        assert sum(one["probability"] for one in row["probabilities"]) == pytest.approx(1, abs=1e-6)
+    with pytest.raises(OptionError, match="twice"):
+        model.ask(pictures, "what?", choices=["a", "a"])
+    with pytest.raises(OptionError, match="retrieval model"):
+        model.ask(pictures, choices=["a", "b"])

@@ -20,9 +20,8 @@ import pytest
 import typer.main
 
 from blip2cli.cli.app import app
-from blip2cli.model.embedded import EMBEDDED
 from tests.cli.terminal import on_terminal
-from tests.conftest import environment
+from tests.conftest import environment, is_embedded
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -86,7 +85,7 @@ def test_an_example_gives_what_the_readme_shows(number: int, tmp_path: Path) -> 
     text = README.read_text(encoding="utf-8")
     match = list(BLOCK.finditer(text))[number]
     terminal, needed, block = bool(match[1]), match[2], match[3]
-    if needed and needed not in EMBEDDED:
+    if needed and not is_embedded(needed):
         pytest.skip(f"the model {needed} is not in this installation")
     got = [(command, output(command, tmp_path, terminal)) for command, _ in steps(block)]
     if UPDATE:

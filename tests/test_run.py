@@ -187,7 +187,7 @@ def test_names_on_stdin_are_read_once(images: Path, monkeypatch: pytest.MonkeyPa
         (CAPTION, {"output": OutputOptions("/no/such/place/out.jsonl")}, OutputError),
         (CAPTION, {"output": OutputOptions(summary="/no/such/place/s.json")}, OutputError),
         (CAPTION, {"output": OutputOptions(summary="/")}, OutputError),
-        (EmbedTask("projection"), {}, OptionError),
+        (EmbedTask("projection"), {"model": ModelOptions("tiny")}, OptionError),
     ],
 )
 def test_mistakes_are_found_before_the_model_is_loaded(

@@ -33,16 +33,17 @@ from blip2cli.tasks.texts import from_file, from_lines
 from blip2cli.tasks.vectors import VectorOptions
 
 TEXTS = ("two cats", "a red car", "a tree and a house", "a dog", "three birds")
+MANY = (*TEXTS, *(f"{text} and a {word}" for text in TEXTS for word in ("cat", "cow", "hat")))
 TASK = EmbedTextsTask(from_lines(TEXTS))
 
 
 @pytest.fixture
 def options(checkpoint: Path, tmp_path: Path) -> RunOptions:
-    """Everything in float32 on the CPU, two texts a batch, into a JSONL file."""
+    """Everything in float32 on the CPU, into a JSONL file."""
     return RunOptions(
         SourceOptions(()),
         ModelOptions(str(checkpoint), device="cpu", dtype="float32"),
-        LoaderOptions(batch_size=2),
+        LoaderOptions(batch_size=1),
         OutputOptions(str(tmp_path / "texts.jsonl")),
     )
 
@@ -96,10 +97,11 @@ def test_rows_are_text_and_embedding(
 
 def test_rows_do_not_depend_on_the_batch(options: RunOptions, model: Blip2, tmp_path: Path) -> None:
     files = []
-    for size in (1, 3, 16):
+    task = EmbedTextsTask(from_lines(MANY))
+    for size in (1, 2, 16):
         out = tmp_path / f"{size}.jsonl"
         chosen = replace(into(options, out), loader=LoaderOptions(batch_size=size))
-        run_texts(TASK, chosen, lambda chosen: model)
+        run_texts(task, chosen, lambda chosen: model)
         files.append(out.read_bytes())
     assert files[0] == files[1] == files[2]
 
@@ -155,20 +157,21 @@ def test_an_interrupted_run_keeps_what_was_finished(
     suffix: str, options: RunOptions, model: Blip2, tmp_path: Path
 ) -> None:
     def interrupt(event: Event) -> None:
-        if isinstance(event, Progress) and event.done == 2:
+        if isinstance(event, Progress) and event.done == 8:
             os.kill(os.getpid(), signal.SIGINT)
 
     out = tmp_path / f"cut{suffix}"
-    summary = run_texts(TASK, into(options, out), lambda chosen: model, interrupt)
-    assert (summary.done, summary.exit_code) == (2, 130)
+    task = EmbedTextsTask(from_lines(MANY))
+    summary = run_texts(task, into(options, out), lambda chosen: model, interrupt)
+    assert (summary.done, summary.exit_code) == (8, 130)
     if suffix == ".jsonl":
-        assert len(out.read_text().splitlines()) == 2
+        assert len(out.read_text().splitlines()) == 8
     else:
         assert not out.exists()
-        assert pq.read_table(tmp_path / ".cut.parquet.part-000000").num_rows == 2
-    run_texts(TASK, into(options, out, overwrite=True), lambda chosen: model)
+        assert pq.read_table(tmp_path / ".cut.parquet.part-000000").num_rows == 8
+    run_texts(task, into(options, out, overwrite=True), lambda chosen: model)
     if suffix == ".parquet":
-        assert pq.read_table(out).num_rows == 5
+        assert pq.read_table(out).column("text").to_pylist() == list(MANY)
         assert list(tmp_path.glob(".cut.parquet.part-*")) == []
 
 

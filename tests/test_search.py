@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from blip2cli.cli.app import call
-from blip2cli.model.embedded import EMBEDDED
+from tests.conftest import is_embedded
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def contrastive(checkpoint: Path) -> Found:
     return found
 
 
-@pytest.mark.skipif("tiny-itm" not in EMBEDDED, reason="tiny-itm is not in this installation")
+@pytest.mark.skipif(not is_embedded("tiny-itm"), reason="tiny-itm is not in this installation")
 def test_tiny_itm_finds_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embed(tmp_path, monkeypatch, "tiny-itm")
     for found in found_by(tmp_path):

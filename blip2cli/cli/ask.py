@@ -17,6 +17,7 @@ from blip2cli.cli.options import (
 from blip2cli.cli.presets import AskPreset
 from blip2cli.cli.resuming import ResumeFlags
 from blip2cli.errors import OptionError
+from blip2cli.options import Norm
 
 EXAMPLES = (
     "Example:  blip2cli ask photos/ -q 'is there a dog?' -q 'what season is it?' -o out.parquet"
@@ -34,7 +35,7 @@ def ask(
             "-q",
             metavar="TEXT",
             panel=QUESTIONS,
-            help="A question for every image; repeatable.",
+            help="A question for every image; repeatable. {answer} in it is the answer before it.",
         ),
     ] = None,
     questions: Annotated[
@@ -44,7 +45,7 @@ def ask(
             metavar="FILE",
             panel=QUESTIONS,
             help="A .txt with one question a line, or a .jsonl, .csv or .tsv table with "
-            "file_name, question and, if wanted, question_id.",
+            "file_name, question and, if wanted, question_id and choices.",
             show_default=False,
         ),
     ] = None,
@@ -54,9 +55,46 @@ def ask(
             "--template",
             metavar="TEXT",
             panel=QUESTIONS,
-            help="What the model reads: auto, or a text that holds {question}.",
+            help="What the model reads: auto, or a text that holds {question} (a retrieval model: "
+            "{choice}).",
         ),
     ] = "auto",
+    choices: Annotated[
+        str | None,
+        option(
+            "--choices",
+            metavar="A,B,…",
+            panel=QUESTIONS,
+            help="The answers there are, separated by commas; rows get the probability of each.",
+            show_default=False,
+        ),
+    ] = None,
+    choices_file: Annotated[
+        str | None,
+        option(
+            "--choices-file",
+            metavar="FILE",
+            panel=QUESTIONS,
+            help="The answers there are, one a line; they may hold commas.",
+            show_default=False,
+        ),
+    ] = None,
+    choice_norm: Annotated[
+        Norm,
+        option(
+            "--choice-norm",
+            panel=QUESTIONS,
+            help="Choices compare by the log-probability of the whole text, or of a token.",
+        ),
+    ] = "sum",
+    match: Annotated[
+        bool,
+        option(
+            "--match",
+            panel=QUESTIONS,
+            help="A retrieval model compares with its matching head: slower, more exact.",
+        ),
+    ] = False,
     preset: AskPreset = None,
     output: OutputFlags,
     resume: ResumeFlags,
@@ -70,13 +108,20 @@ def ask(
 
     def build() -> Built:
         from blip2cli.tasks import AskTask
+        from blip2cli.tasks import choices as answers
         from blip2cli.tasks.questions import from_file, from_texts
 
         if question and questions is not None:
             raise OptionError("-q and --questions exclude each other; put all questions in one.")
+        if choices is not None and choices_file is not None:
+            raise OptionError(
+                "--choices and --choices-file exclude each other; put all choices in one."
+            )
         asked = from_file(questions) if questions is not None else from_texts(question or [])
-        return AskTask(asked, template, decode.options()), run_options(
-            source, model, output, resume
-        )
+        among = answers.from_text(choices) if choices is not None else ()
+        if choices_file is not None:
+            among = answers.from_file(choices_file)
+        task = AskTask(asked, template, decode.options(), among, choice_norm, match)
+        return task, run_options(source, model, output, resume)
 
     return perform(build, report)

@@ -214,6 +214,8 @@ def summary_lines(
     if s.done or s.failed:
         line += f" (read {s.read_share:.0%}, model {s.model_share:.0%}, write {s.write_share:.0%})"
     lines = [line + "."]
+    if s.flagged:
+        lines.append(flagged_line(s))
     if s.failed and errors_file is not None:
         lines.append(f"Images that failed are listed in {errors_file}")
     if s.exit_code > 128:
@@ -223,6 +225,15 @@ def summary_lines(
     if (s.exit_code > 128 or s.exit_code == EXIT_MORE_TO_DO) and again is not None:
         lines.append(f"Go on with: {again}")
     return lines
+
+
+def flagged_line(summary: Summary) -> str:
+    """What is said of rows whose ``flag`` is set."""
+    texts = "1 text was" if summary.flagged == 1 else f"{summary.flagged} texts were"
+    line = f"{texts} flagged for saying nothing, or the same again"
+    if summary.retried:
+        line += f"; decoding again mended {summary.retried}"
+    return f"{line} (see the column flag)."
 
 
 def duration(seconds: float) -> str:

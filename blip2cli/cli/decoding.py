@@ -92,6 +92,14 @@ class DecodeFlags:
             help="Seed of drawn texts; with the image's name it fixes them.",
         ),
     ] = _DECODE.seed
+    retry_degenerate: Annotated[
+        bool,
+        option(
+            "--retry-degenerate",
+            panel=DECODING,
+            help="Decode texts again that repeat themselves or the question, or are empty.",
+        ),
+    ] = False
 
     def options(self, num_return: int = 1) -> DecodeOptions:
         return DecodeOptions(
@@ -106,4 +114,5 @@ class DecodeFlags:
             length_penalty=self.length_penalty,
             no_repeat_ngram_size=self.no_repeat_ngram_size,
             seed=self.seed,
+            retry_degenerate=self.retry_degenerate,
         )

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-_SHOWN = 4  # numbers of a vector that are shown
+_SHOWN = 4  # numbers of a vector, or choices, that are shown
 _LEAST_NAME = 24  # characters for file names, if there is room
-_HIDDEN = ("kind", "question_id")  # the same in every row, or of no use to a reader
+# The same in every row, of no use to a reader, or shown with the text it is about.
+_HIDDEN = ("kind", "question_id", "flag")
 
 
 class TableSink:
@@ -44,7 +45,7 @@ class TableSink:
 
         if not rows:
             return
-        cells = [[_cell(name, row.get(name)) for name in self._columns] for row in rows]
+        cells = [[_cell(name, row) for name in self._columns] for row in rows]
         first = self._widths is None
         if self._widths is None:
             self._widths = _widths(self._columns, cells, self._console.width)
@@ -73,12 +74,20 @@ class TableSink:
         """Nothing is left open."""
 
 
-def _cell(name: str, value: object) -> Text:
+def _cell(name: str, row: Mapping[str, object]) -> Text:
     """The text of one cell. Text, not markup: names and captions may hold brackets."""
     from rich.text import Text
 
+    value = row.get(name)
     if value is None:
         return Text("")
+    if name in ("caption", "answer") and row.get("flag"):
+        return Text.assemble(printable(str(value)), (f" ({row['flag']})", "yellow"))
+    if name == "probabilities" and isinstance(value, list):
+        best = sorted(value, key=lambda c: -c["probability"])[:_SHOWN]
+        more = "\n…" if len(value) > _SHOWN else ""
+        lines = (f"{printable(c['choice'])} {c['probability']:.3f}" for c in best)
+        return Text("\n".join(lines) + more)
     if name == "candidates" and isinstance(value, list):
         return Text("\n".join(f"{c['text']} ({c['logprob']:.2f})" for c in value))
     if name == "embedding":

@@ -15,7 +15,7 @@ from blip2cli.sinks.parquet import arrow_schema
 
 _OWN = (
     *(Column(name, "string") for name in ("caption", "question", "question_id", "answer")),
-    *(Column(name, "string") for name in ("kind", "error")),
+    *(Column(name, "string") for name in ("kind", "error", "flag")),
     Column("logprob", "float"), Column("candidates", "texts"), Column("probabilities", "choices"),
 )  # fmt: skip
 KNOWN: dict[str, pa.DataType] = {

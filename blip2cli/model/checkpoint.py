@@ -110,7 +110,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
 
 
 def _family(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> Family:
-    if _compares(config, weights):
+    if _compares(path, config, weights):
         return "itm"  # its text_config, if any, describes nothing that is there
     text = config.get("text_config") or {}
     kind = text.get("model_type", "opt")  # transformers' own default
@@ -123,7 +123,7 @@ def _family(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> Fami
     )
 
 
-def _compares(config: dict[str, Any], weights: Sequence[Path]) -> bool:
+def _compares(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> bool:
     """Whether these are the weights of a retrieval model.
 
     ``architectures`` says it where it is written; else the names of the weights do, and for a
@@ -134,18 +134,19 @@ def _compares(config: dict[str, Any], weights: Sequence[Path]) -> bool:
         return True
     if any(name in classes for name in GENERATION_CLASSES):
         return False
-    names = _weight_names(weights)
+    names = _weight_names(path, weights)
     if names is not None:
         return "itm_head.weight" in names
     return bool((config.get("qformer_config") or {}).get("use_qformer_text_input"))
 
 
-def _weight_names(weights: Sequence[Path]) -> Collection[str] | None:
+def _weight_names(path: Path, weights: Sequence[Path]) -> Collection[str] | None:
     """The names of the weights, from an index or a safetensors header; None where neither is."""
-    for _, index in WEIGHT_FILES:
-        file = weights[0].parent / index
-        if len(weights) > 1 and file.is_file() and index.startswith(weights[0].name[:5]):
-            return read_json(file).get("weight_map") or {}
+    for single, index in WEIGHT_FILES:
+        if (path / single).is_file():
+            break
+        if (path / index).is_file():
+            return read_json(path / index).get("weight_map") or {}
     if weights[0].suffix != ".safetensors":
         return None
     with weights[0].open("rb") as stream:

@@ -4,10 +4,15 @@ OPT reads [image features][prompt] itself and continues it. T5's encoder reads t
 decoder starts from its start token. Either way ``prefill`` gives the scores of the first new
 token and a state that ``step`` carries on. States hold keys and values per row; rows may be
 repeated (several draws of one prompt) or dropped (finished ones).
+
+Where many short continuations of one prompt are read instead of written, ``Images`` reads each
+picture once for all its prompts as far as the model allows, ``fork`` copies a state for several
+continuations, and ``extend`` reads them.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +33,12 @@ class LanguageState(Protocol):
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token a row, [R]; return the next token's raw scores, [R, V]."""
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        """Append T tokens a row, [R, T]; return the raw scores after each, [R, T, V]."""
+
+    def fork(self, rows: Tensor) -> LanguageState:
+        """A state of its own for these rows (they may repeat); this one stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +116,18 @@ class _OptState:
         self.cache.batch_select_indices(rows)
 
     def step(self, tokens: Tensor) -> Tensor:
+        return self.extend(tokens[:, None])[:, -1]
+
+    def extend(self, tokens: Tensor, keep: int = 0) -> Tensor:
+        """``keep``: scores of so many last positions only; 0: of all."""
         output = self.language(
-            input_ids=tokens[:, None], past_key_values=self.cache, use_cache=True
+            input_ids=tokens, past_key_values=self.cache, use_cache=True, logits_to_keep=keep
         )
-        scores: Tensor = output.logits[:, -1]
+        scores: Tensor = output.logits
         return scores
+
+    def fork(self, rows: Tensor) -> _OptState:
+        return _OptState(self.language, _forked(self.cache, rows))
 
 
 def _prefill_t5(language: Any, prefix: Prefix) -> tuple[Tensor, LanguageState]:
@@ -134,13 +152,76 @@ class _T5State:
         self.encoded = self.encoded[rows]
 
     def step(self, tokens: Tensor) -> Tensor:
+        return self.extend(tokens[:, None])[:, -1]
+
+    def extend(self, tokens: Tensor) -> Tensor:
         from transformers.modeling_outputs import BaseModelOutput
 
         output = self.language(
             encoder_outputs=BaseModelOutput(last_hidden_state=self.encoded),
-            decoder_input_ids=tokens[:, None],
+            decoder_input_ids=tokens,
             past_key_values=self.cache,
             use_cache=True,
         )
-        scores: Tensor = output.logits[:, -1]
+        scores: Tensor = output.logits
         return scores
+
+    def fork(self, rows: Tensor) -> _T5State:
+        from transformers.cache_utils import EncoderDecoderCache
+
+        both = (self.cache.self_attention_cache, self.cache.cross_attention_cache)
+        cache = EncoderDecoderCache(*(_forked(part, rows) for part in both))
+        return _T5State(self.language, cache, self.encoded[rows])
+
+
+def _forked(cache: Any, rows: Tensor) -> Any:
+    """A cache of these rows that shares nothing with ``cache``."""
+    other = copy.copy(cache)
+    other.layers = [copy.copy(layer) for layer in cache.layers]
+    other.batch_select_indices(rows)
+    return other
+
+
+class Images(Protocol):
+    """Images about which prompts are asked."""
+
+    def read(self, rows: Tensor, prompts: Tensor) -> tuple[Tensor, LanguageState]:
+        """Read prompt ids [R, T], each after the image that ``rows`` [R] names.
+
+        Returns the scores of the first token after it, [R, V], and the state.
+        """
+
+
+def read_images(model: Blip2ForConditionalGeneration, family: Family, images: Tensor) -> Images:
+    """Make image features [B, Q, D] ready for any number of prompts.
+
+    OPT attends backwards only, so the keys and values of an image are computed once for all its
+    prompts. T5's encoder lets the image see the prompt: nothing but the features can be shared.
+    """
+    if family == "t5":
+        return _T5Images(model, images)
+    from transformers.cache_utils import DynamicCache
+
+    language: Any = model.language_model
+    cache = DynamicCache(config=language.config)
+    embeds = images.to(language.get_input_embeddings().weight.dtype)
+    language.model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+    return _OptImages(_OptState(language, cache))
+
+
+@dataclass(frozen=True)
+class _OptImages:
+    state: _OptState
+
+    def read(self, rows: Tensor, prompts: Tensor) -> tuple[Tensor, LanguageState]:
+        state = self.state.fork(rows)
+        return state.extend(prompts, keep=1)[:, -1], state
+
+
+@dataclass(frozen=True)
+class _T5Images:
+    model: Any
+    images: Tensor  # [B, Q, D]
+
+    def read(self, rows: Tensor, prompts: Tensor) -> tuple[Tensor, LanguageState]:
+        return prefill(self.model, "t5", build_prefix(self.model, "t5", self.images[rows], prompts))

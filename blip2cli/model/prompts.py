@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from blip2cli.errors import OptionError
@@ -23,15 +24,27 @@ class Prompt:
     name: str  # the image's name (and question id): sampling draws from a seed of it
 
 
-def question_prompt(template: str, question: str, family: Family) -> str:
+def question_prompt(template: str, question: str, family: Family, history: str = "") -> str:
     """The prompt for ``question``.
 
     ``template`` is ``auto`` (the paper's for this language model) or any text that holds
-    ``{question}``. Raises OptionError when it holds none.
+    ``{question}``. ``history``, what was said before, takes the place of ``{history}`` in it, or
+    goes in front. Raises OptionError when it holds none.
     """
     if template == "auto":
         template = TEMPLATES[family]
     if "{question}" not in template:
         raise OptionError("--template must hold {question}, or be auto.")
-    # Not str.format: a template may hold other braces.
-    return template.replace("{question}", question)
+    if "{history}" not in template:
+        return " ".join(filter(None, (history, fill_in(template, question=question))))
+    # Without a history its place leaves no blank at the beginning.
+    return fill_in(template, question=question, history=history).lstrip()
+
+
+def fill_in(template: str, **values: str) -> str:
+    """``template`` with ``{name}`` replaced by each named value.
+
+    Not str.format: a template may hold other braces. In one pass: a value may hold a mark.
+    """
+    marks = "|".join(map(re.escape, values))
+    return re.sub(rf"\{{({marks})\}}", lambda mark: values[mark[1]], template)

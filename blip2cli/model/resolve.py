@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from pathlib import Path
 
 from blip2cli.errors import ModelError
@@ -60,7 +61,9 @@ def resolve(name: str, revision: str | None = None) -> Checkpoint:
 def family_at_hand(options: ModelOptions) -> Family | None:
     """The family of a model that is on this machine; None when only loading will tell.
 
-    Reads config.json and no more, and never asks the hub.
+    Reads config.json and no more, and never asks the hub. Its cache is looked at only once
+    ``resolve`` has found the model there: the library takes too long to import for a mistake in
+    the options to be answered at once.
     """
     name = options.model
     try:
@@ -70,6 +73,8 @@ def family_at_hand(options: ModelOptions) -> Family | None:
         if path.is_dir():
             return inspect_checkpoint(path).family
         if path.is_file() or HUB_ID.fullmatch(name) is None:
+            return None
+        if "huggingface_hub" not in sys.modules:
             return None
         return cached(name, options.revision).family
     except (ModelError, OSError):

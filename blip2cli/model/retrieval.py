@@ -27,6 +27,7 @@ Item = TypeVar("Item")
 
 # Pairs that go through the Q-Former together: each holds its image's patches once more.
 _AT_ONCE = 32
+_REMEMBERED = 1 << 16  # texts whose vectors are kept: 64 MB of them at 256 numbers each
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Retrieval:
     def __init__(self, model: Blip2ForImageTextRetrieval, codec: TextCodec) -> None:
         self.model = model
         self.codec = codec
+        # Vectors of texts that were compared before: the same ones come again with every batch.
+        self._projected: dict[str, Tensor] = {}
 
     def contrastive_scores(self, features: ImageFeatures, pairs: Sequence[Pair]) -> Tensor:
         """How alike each pair's image and text are: [M], cosines from -1 to 1.
@@ -58,7 +61,7 @@ class Retrieval:
         names = list(dict.fromkeys(pair.text for pair in pairs))  # each text is read once
         if not names:
             return torch.zeros(0, device=features.image_embeds.device)
-        texts = self.project_texts(names)
+        texts = self._recalled(names)
         images = self.project_images(features)
         places = {name: number for number, name in enumerate(names)}
         scores = [
@@ -117,6 +120,16 @@ class Retrieval:
         what the contrastive score looks at.
         """
         return torch.stack([rows[0] for rows in self.project_tokens(texts)])
+
+    def _recalled(self, texts: Sequence[str]) -> Tensor:
+        """``project_texts``, of each text once."""
+        new = [text for text in texts if text not in self._projected]
+        if new:
+            if len(self._projected) + len(new) > _REMEMBERED:
+                self._projected.clear()
+                new = list(texts)
+            self._projected.update(zip(new, self.project_texts(new), strict=True))
+        return torch.stack([self._projected[text] for text in texts])
 
     def project_tokens(self, texts: Sequence[str]) -> list[Tensor]:
         """Every token of each text in the shared space: [T, P] a text, each row of length 1.

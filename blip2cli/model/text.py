@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint import Checkpoint, read_json
+from blip2cli.model.checkpoint import Checkpoint, Family, read_json
 
 
 def equally_long(texts: Sequence[Sequence[int]], at_once: int | None = None) -> Iterator[list[int]]:
@@ -50,6 +50,27 @@ class TextCodec:
         """Generated ids as text, without special tokens and outer white space."""
         text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
         return text.strip()
+
+
+def encode_choice(codec: TextCodec, family: Family, gap: str, choice: str) -> tuple[int, ...]:
+    """``choice`` as the model would write it: without special tokens around it.
+
+    OPT goes on in the line of the prompt, so the white space before a word belongs to the word's
+    token: ``gap`` is put in front. T5 writes a text of its own, and its tokenizer knows how one
+    begins.
+    """
+    text = choice if family == "t5" else gap + choice
+    return tuple(codec.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def split_gap(prompt: str) -> tuple[str, str]:
+    """A prompt without white space at its end, and what stands between it and an answer.
+
+    That is the white space it had, or one blank: a prompt that ends in a blank would leave the
+    answer's first token without the blank it was learnt with.
+    """
+    bare = prompt.rstrip()
+    return bare, prompt[len(bare) :] or " "
 
 
 def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:

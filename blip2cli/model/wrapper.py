@@ -24,7 +24,8 @@ from blip2cli.model.prompts import Prompt
 from blip2cli.model.quiet import hushed
 from blip2cli.model.resolve import resolve
 from blip2cli.model.retrieval import Retrieval
-from blip2cli.model.text import TextCodec, equally_long, load_codec
+from blip2cli.model.scoring import Asked, Likelihood, score
+from blip2cli.model.text import TextCodec, encode_choice, equally_long, load_codec, split_gap
 from blip2cli.options import DecodeOptions, ModelOptions
 
 TEXTS_AT_ONCE = 32  # texts that go through the language model together
@@ -113,7 +114,8 @@ class Blip2:
         model, and for a text that is too long.
         """
         check_writes(self.name, self.family, "read texts with its retrieval half")
-        ids = self.check_texts(texts)
+        ids = [self.codec.encode(text) for text in texts]
+        check_room(texts, ids, self._text_room)
         found: dict[int, Tensor] = {}
         for members in equally_long(ids, TEXTS_AT_ONCE):
             rows = torch.tensor([ids[number] for number in members], device=self.device)
@@ -128,17 +130,23 @@ class Blip2:
         # A small OPT may project its states to another width before it gives them out.
         return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
 
-    def check_texts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """The ids of texts that are read alone. Raises OptionError for one that is too long."""
-        ids = [self.codec.encode(text) for text in texts]
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Raise OptionError for the first text that is too long to be read alone."""
+        room = self._text_room
+        if room is None:
+            return
+        # A text has no more tokens than twice its bytes: those need not be counted.
+        long = [text for text in texts if 2 * len(text.encode()) + 2 > room]
+        check_room(long, [self.codec.encode(text) for text in long], room)
+
+    @property
+    def _text_room(self) -> int | None:
+        """The most tokens a text that is read alone may have; None: no limit."""
         if self.retrieval is not None:
-            room: int | None = self.retrieval.room
-        elif self.family == "t5":
-            room = None  # relative positions have no last one
-        else:
-            room = self.model.language_model.config.max_position_embeddings
-        check_room(texts, ids, room)
-        return ids
+            return self.retrieval.room
+        if self.family == "t5":
+            return None  # relative positions have no last one
+        return int(self.model.language_model.config.max_position_embeddings)
 
     @torch.inference_mode()
     def generate(
@@ -156,7 +164,7 @@ class Blip2:
         groups: dict[int, list[int]] = defaultdict(list)  # prompts of equal length run together
         for number, prompt in enumerate(ids):
             groups[len(prompt)].append(number)
-            self._check_room(prompts[number], len(prompt), options)
+            self._check_room(prompts[number], len(prompt), options.max_new_tokens)
         results: list[list[Generated]] = [[] for _ in prompts]
         with hushed():
             for members in groups.values():
@@ -191,15 +199,70 @@ class Blip2:
                 texts.sort(key=lambda text: -text.logprob)
         return found
 
-    def _check_room(self, prompt: Prompt, length: int, options: DecodeOptions) -> None:
+    @torch.inference_mode()
+    def score(
+        self,
+        features: ImageFeatures,
+        prompts: Sequence[Prompt],
+        choices: Sequence[Sequence[str]],
+    ) -> list[list[Likelihood]]:
+        """How likely each of ``choices[i]`` is as the answer to ``prompts[i]``, in order.
+
+        The image side is not run again: prompts name rows of ``features``. Raises OptionError
+        when the model's tokenizer cannot tell choices apart, a prompt is too long, or the model
+        is a retrieval model.
+        """
+        check_writes(self.name, self.family)
+        coded: dict[tuple[str, tuple[str, ...]], tuple[tuple[int, ...], ...]] = {}
+        asked = []
+        for prompt, listed in zip(prompts, choices, strict=True):
+            text, gap = split_gap(prompt.text or "")
+            ids = self.codec.encode(text)
+            key = (gap, tuple(listed))
+            if key not in coded:
+                coded[key] = self.encode_choices(listed, gap)
+            asked.append(Asked(prompt.image, ids, coded[key]))
+            self._check_room(prompt, len(ids), max(map(len, coded[key])))
+        if not asked:
+            return []
+        with hushed():
+            return score(self.model, self.family, features.language_inputs, asked, self._end)
+
+    def encode_choices(self, choices: Sequence[str], gap: str = " ") -> tuple[tuple[int, ...], ...]:
+        """Token ids of each choice; raises OptionError when two have the same, or one has none."""
+        ids = tuple(encode_choice(self.codec, self.family, gap, choice) for choice in choices)
+        seen: dict[tuple[int, ...], str] = {}
+        for choice, tokens in zip(choices, ids, strict=True):
+            if not tokens:
+                raise OptionError(f"the model has no token for the choice {choice!r}.")
+            if tokens in seen:
+                raise OptionError(
+                    f"the model's tokenizer cannot tell the choices {seen[tokens]!r} and "
+                    f"{choice!r} apart; leave one of them out."
+                )
+            seen[tokens] = choice
+        return ids
+
+    def fits(self, text: str, new_tokens: int) -> bool:
+        """Whether a prompt and so many tokens after it are within the model's positions."""
+        return self._room is None or len(self.codec.encode(text)) + new_tokens <= self._room
+
+    @property
+    def _room(self) -> int | None:
+        """Positions the language model has beside the image; None: relative ones have no last."""
+        if self.family != "opt":
+            return None
+        positions: int = self.model.language_model.config.max_position_embeddings
+        queries: int = self.model.config.num_query_tokens
+        return positions - queries
+
+    def _check_room(self, prompt: Prompt, length: int, new_tokens: int) -> None:
         """Refuse what would run past the language model's last position."""
-        if self.family == "t5":
-            return  # relative positions have no last one
-        room = self.model.language_model.config.max_position_embeddings
-        used = self.model.config.num_query_tokens + length
-        if used + options.max_new_tokens > room:
-            raise OptionError(
-                f"the prompt for {prompt.name} is {length} tokens long; with the image and "
-                f"{options.max_new_tokens} new tokens that is more than the {room} the model has "
-                "room for: shorten it or lower --max-new-tokens."
-            )
+        if self._room is None or length + new_tokens <= self._room:
+            return
+        positions = self.model.language_model.config.max_position_embeddings
+        raise OptionError(
+            f"the prompt for {prompt.name} is {length} tokens long; with the image and "
+            f"{new_tokens} new tokens that is more than the {positions} the model has room for: "
+            "shorten it or lower --max-new-tokens."
+        )

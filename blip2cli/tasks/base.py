@@ -85,6 +85,7 @@ def decode_settings(options: DecodeOptions) -> dict[str, object]:
     runs that differ only in it have the same settings.
     """
     settings = asdict(options)
+    settings["retry_degenerate"] = options.retry_degenerate or None
     if not options.sampling:
         del settings["seed"]
     return settings

@@ -10,6 +10,7 @@ from blip2cli.model.resolve import family_at_hand
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, decode_settings, good, head, logprob
+from blip2cli.tasks.writing import write
 
 if TYPE_CHECKING:
     from blip2cli.images.loader import Loaded, LoadedBatch
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CaptionTask:
-    """One row per image: ``caption`` and ``logprob``, and ``candidates`` when several are asked.
+    """One row per image: ``caption``, ``logprob`` and ``flag``, and ``candidates`` when several
+    are asked. The flag says what is wrong with the caption (see ``degenerate``).
 
     ``prompt`` is a text the caption goes on from (such as "a photo of"); the row holds only what
     the model added.
@@ -35,7 +37,11 @@ class CaptionTask:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        columns = (Column("caption", "string"), Column("logprob", "float"))
+        columns = (
+            Column("caption", "string"),
+            Column("logprob", "float"),
+            Column("flag", "string"),
+        )
         return columns + ((Column("candidates", "texts"),) if self.decode.num_return > 1 else ())
 
     @property
@@ -58,8 +64,14 @@ class CaptionTask:
         features = model.features(batch.pixels)
         prompts = [Prompt(i, self.prompt, item.file_name) for i, item in enumerate(items)]
         rows = []
-        for item, texts in zip(items, model.generate(features, prompts, self.decode), strict=True):
-            row = head(item) | {"caption": texts[0].text, "logprob": logprob(texts[0])}
+        found = write(model, features, prompts, [self.prompt] * len(prompts), self.decode)
+        for item, said in zip(items, found, strict=True):
+            texts = said.texts
+            row = head(item) | {
+                "caption": texts[0].text,
+                "logprob": logprob(texts[0]),
+                "flag": said.flag,
+            }
             if self.decode.num_return > 1:
                 row["candidates"] = [{"text": t.text, "logprob": logprob(t)} for t in texts]
             rows.append(row)

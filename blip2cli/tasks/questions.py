@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from blip2cli.errors import OptionError
+from blip2cli.tasks.choices import from_cell
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".tsv")
 _SHOWN_NAMES = 5  # names listed in a refusal; the rest are only counted
@@ -22,6 +23,7 @@ class Question:
 
     text: str
     question_id: str
+    choices: tuple[str, ...] = ()  # the answers there are; empty: any, or those of all questions
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def _csv_records(path: str, text: str, suffix: str) -> Iterator[tuple[int, Mappi
             if needed not in columns:
                 raise OptionError(
                     f"--questions {path}, line 1: there is no column {needed!r}; the first line "
-                    "names the columns file_name, question and, if wanted, question_id."
+                    "names the columns file_name, question and, if wanted, question_id and choices."
                 )
         before = reader.line_num
         for record in reader:
@@ -180,7 +182,8 @@ def _by_image(
                 "give each of its questions an id of its own."
             )
         seen.add((name, question_id))
-        found.setdefault(name, []).append(Question(question, question_id))
+        choices = from_cell(record.get("choices"), f"--questions {path}, line {number}:")
+        found.setdefault(name, []).append(Question(question, question_id, choices))
     if not found:
         raise OptionError(f"--questions {path} holds no question.")
     return {name: tuple(questions) for name, questions in found.items()}

@@ -44,6 +44,19 @@ SUMMARY = Summary(
 )
 
 
+def test_flagged_texts_are_counted() -> None:
+    flagged = dataclasses.replace(SUMMARY, flagged=3, failed=0)
+    assert summary_lines(flagged)[1] == (
+        "3 texts were flagged for saying nothing, or the same again (see the column flag)."
+    )
+    mended = dataclasses.replace(SUMMARY, flagged=1, retried=1, failed=0)
+    assert summary_lines(mended)[1] == (
+        "1 text was flagged for saying nothing, or the same again; decoding again mended 1 "
+        "(see the column flag)."
+    )
+    assert len(summary_lines(dataclasses.replace(SUMMARY, failed=0))) == 1
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
@@ -62,6 +75,7 @@ def test_a_plain_line_says_how_far_how_quick_and_how_long() -> None:
     line = progress_line(Progress(done=48, failed=2, total=200), seconds=25)
     assert line == "50 of 200 images, 2 failed, 2.00 images/s, 1 min 15 s left"
     assert progress_line(Progress(5, 0, None), 10) == "5 images, 0.50 images/s"
+    assert progress_line(Progress(5, 0, 9), 10, "text").startswith("5 of 9 texts, 0.50 texts/s")
 
 
 def test_the_summary_holds_every_figure() -> None:
@@ -79,6 +93,13 @@ def test_the_summary_holds_every_figure() -> None:
     assert (
         ", 1 skipped, 7 done before; " in summary_lines(dataclasses.replace(SUMMARY, already=7))[0]
     )
+
+
+def test_the_summary_of_texts_counts_texts() -> None:
+    texts = dataclasses.replace(
+        SUMMARY, task="embed", done=1, rows=1, failed=0, skipped=0, unit="text"
+    )
+    assert summary_lines(texts)[0].startswith("1 text embedded; 1 min 30 s, 5.00 texts/s (")
 
 
 def test_a_run_that_stopped_early_says_how_to_go_on() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -14,6 +15,9 @@ from blip2cli.cli.expand import expand
 from blip2cli.cli.resuming import most_errors, seconds
 from blip2cli.errors import OptionError
 from blip2cli.options import DecodeOptions, ModelOptions, OutputOptions, SourceOptions
+from blip2cli.tasks import EmbedTask, EmbedTextsTask
+from blip2cli.tasks.texts import Texts
+from blip2cli.tasks.vectors import VectorOptions
 
 Caught = list[Any]
 
@@ -69,6 +73,7 @@ VALUES = {
     "--top-k": ("5", "decode.top_k", 5),
     "--repetition-penalty": ("1.5", "decode.repetition_penalty", 1.5),
     "--no-repeat-ngram-size": ("3", "decode.no_repeat_ngram_size", 3),
+    "--retry-degenerate": (None, "decode.retry_degenerate", True),
     "--seed": ("11", "decode.seed", 11),
     "--prompt": ("a photo of", "task.prompt", "a photo of"),
     "--dry-run": (None, "report.dry_run", True),
@@ -159,6 +164,42 @@ def test_repeatable_options_take_lines_of_their_variables(
     assert options.source.exclude == ("a b*", "c")
     assert options.source.keep == ("id", "price in €")
     assert [question.text for question in task.questions.common] == ["is it red?", "what is it?"]
+
+
+def test_choices_come_from_the_command_line_or_a_file(
+    built: Caught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "c.txt"
+    file.write_text("red, or so\nblue\n")
+    assert call(["ask", "x", "-q", "a?", "--choices", "yes, no", "--choice-norm", "mean"]) == 0
+    assert call(["ask", "x", "--choices-file", str(file), "--match"]) == 0
+    monkeypatch.setenv("BLIP2CLI_CHOICES", "1,2")
+    assert call(["ask", "x", "-q", "a?"]) == 0
+    tasks = [task for task, _, _ in built]
+    assert [task.choices for task in tasks] == [("yes", "no"), ("red, or so", "blue"), ("1", "2")]
+    assert [(task.norm, task.match) for task in tasks[:2]] == [("mean", False), ("sum", True)]
+
+
+def test_options_of_vectors(built: Caught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "t.txt"
+    file.write_text("a cat\na dog\n")
+    assert call(["embed", "x"]) == 0
+    assert call(["embed", "x", "--kind", "multimodal", "--pool", "none", "--text", "a, b"]) == 0
+    assert call(["embed", "--texts", str(file), "--kind", "qformer", "--normalize"]) == 0
+    monkeypatch.setenv("BLIP2CLI_TEXT", "a cat\na dog, asleep")
+    monkeypatch.setenv("BLIP2CLI_NORMALIZE", "1")
+    monkeypatch.setenv("BLIP2CLI_EMBEDDING_DTYPE", "float16")
+    assert call(["embed"]) == 0
+    tasks = [task for task, _, _ in built]
+    assert tasks == [
+        EmbedTask("image"),
+        EmbedTask("multimodal", "none", texts=Texts(("a, b",))),
+        EmbedTextsTask(
+            Texts(("a cat", "a dog"), str(file)), "qformer", vectors=VectorOptions(normalize=True)
+        ),
+        EmbedTextsTask(Texts(("a cat", "a dog, asleep")), vectors=VectorOptions(True, "float16")),
+    ]
+    assert [options.source.sources for _, options, _ in built] == [("x",), ("x",), (), ()]
 
 
 def test_q_is_a_question_in_ask_and_quiet_elsewhere(built: Caught) -> None:

@@ -31,7 +31,7 @@ def test_captions_go_to_stdout_and_everything_else_to_stderr(
     assert done.returncode == 0
     got = rows(done.stdout)
     assert [row["file_name"] for row in got] == NAMES
-    assert list(got[0]) == ["file_name", "width", "height", "caption", "logprob"]
+    assert list(got[0]) == ["file_name", "width", "height", "caption", "logprob", "flag"]
     # One line in all: nothing of what the libraries like to say comes through.
     (line,) = done.stderr.splitlines()
     assert line.startswith("5 images captioned; ")
@@ -71,6 +71,7 @@ def test_answers_go_to_parquet(
         "question_id",
         "answer",
         "logprob",
+        "flag",
     ]
     assert table["file_name"].to_pylist() == [name for name in NAMES for _ in range(2)]
     assert table["question"].to_pylist() == ["what is it?", "how many?"] * 5

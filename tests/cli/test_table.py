@@ -67,6 +67,37 @@ def test_vectors_are_cut_and_candidates_listed() -> None:
     assert lines[2].strip() == "two (-1.00)"
 
 
+def test_probabilities_are_listed_the_likeliest_first_and_cut() -> None:
+    listed = [{"choice": f"c{n}", "probability": n / 15} for n in range(6)]
+    row = caption("a.png", "c5", probabilities=listed)
+    lines = [line.split() for line in table(["caption", "probabilities"], [row])[1:]]
+    assert [line[-2:] for line in lines[:4]] == [
+        ["c5", "0.333"],
+        ["c4", "0.267"],
+        ["c3", "0.200"],
+        ["c2", "0.133"],
+    ]
+    assert lines[4] == ["…"]
+
+
+def test_a_flag_stands_behind_its_text() -> None:
+    rows = [caption("a.png", "no no no no", flag="repetition"), caption("b.png", "a cat", flag="")]
+    lines = table(["caption", "logprob", "flag"], rows)
+    assert lines[0].split() == ["file_name", "caption", "logprob"]
+    assert "no no no no (repetition)" in lines[1]
+    assert lines[2].split() == ["b.png", "a", "cat", "-0.250"]
+
+
+def test_rows_of_texts_begin_with_the_text() -> None:
+    stream = io.StringIO()
+    sink = TableSink(["text", "embedding", "kind"], stream, contextlib.nullcontext, "text")
+    sink.write([{"text": "two cats", "embedding": [0.5] * 9, "kind": "projection"}])
+    header, line = (line.rstrip() for line in stream.getvalue().splitlines())
+    assert header.split() == ["text", "embedding"]
+    assert line.startswith("two cats")
+    assert line.endswith("[0.500, 0.500, 0.500, 0.500, …] × 9")
+
+
 def test_an_error_has_a_column_of_its_own() -> None:
     lines = table(["caption", "logprob", "error"], [caption("a.png", None, error="truncated: x")])
     assert lines[0].split()[-1] == "error"

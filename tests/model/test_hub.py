@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli.model.hub import wanted_weights
+from tests.checkpoints import tiny_random_itm
 from tests.hub_checkpoints import older_opt, published_opt
 from tests.hub_server import COMMIT, Hub, serve
 
@@ -134,7 +135,7 @@ def test_connection_cut_again_and_again_is_one_sentence(hub: Hub, tmp_path: Path
     assert "is only partly in the cache" in offline
     # The same command goes on with what arrived.
     hub.cut_always.clear()
-    before = hub.downloads()
+    before = set(hub.downloads())
     assert run(hub, tmp_path, REPO).returncode == 0
     assert set(hub.downloads() - before) == {shard}
 
@@ -181,6 +182,27 @@ def test_other_models_are_told_before_their_weights_are_fetched(hub: Hub, tmp_pa
     hub.repos["someone/llama"] = other
     assert "is a llama, not a BLIP-2 model" in sentence(run(hub, tmp_path, "someone/llama"))
     assert hub.downloads()["model.safetensors"] == 0
+
+
+def test_a_retrieval_model_is_refused_a_caption_before_torch_is_imported(tmp_path: Path) -> None:
+    directory = tiny_random_itm(tmp_path / "itm")
+    (directory / "vocab.txt").write_text("[PAD]\n")
+    program = (
+        "import sys\n"
+        "from blip2cli.errors import OptionError\n"
+        "from blip2cli.options import ModelOptions\n"
+        "from blip2cli.run import load_model\n"
+        "from blip2cli.tasks import CaptionTask\n"
+        "try:\n"
+        "    load_model(ModelOptions(sys.argv[1]), CaptionTask())\n"
+        "except OptionError as error:\n"
+        "    assert 'torch' not in sys.modules\n"
+        "    sys.exit(str(error))\n"
+    )
+    with serve(Hub({REPO: directory})) as hub:
+        said = sentence(run(hub, tmp_path / "home", REPO, program=program))
+        assert said.startswith(f"{REPO} is a retrieval model: it compares images with texts")
+        assert "vocab.txt" in hub.downloads()
 
 
 def test_pickles_are_fetched_only_where_there_is_nothing_else(tmp_path: Path) -> None:

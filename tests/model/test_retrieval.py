@@ -112,13 +112,15 @@ def test_scores_equal_Blip2ForImageTextRetrieval(sides: Sides) -> None:  # noqa:
     assert matching.std() > 0.01
 
 
-@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize(
+    ("sides", "threads"), [("image token", 1), ("image token", 2)], indirect=True
+)
 def test_scores_and_vectors_depend_on_neither_images_nor_texts_beside_them(
     sides: Sides, threads: int
 ) -> None:
     chance = random.Random(threads)
     # Two threads that share a busy core with others wait for one another: there, fewer pairs.
-    every, sizes = (EVERY, (2, 3, 5, 8, 13, 25)) if threads == 1 else (EVERY[::3], (3, 8))
+    every, sizes = (EVERY, (2, 3, 5, 8, 13, 25)) if threads == 1 else (EVERY[::7], (3,))
     whole = sides.ours.features(sides.pixels)
     retrieval = sides.retrieval
 
@@ -142,6 +144,23 @@ def test_scores_and_vectors_depend_on_neither_images_nor_texts_beside_them(
         ):
             for one, other in zip(got, want, strict=True):
                 assert torch.equal(one, other), size
+
+
+def test_a_text_is_read_once_for_all_batches(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    retrieval = Retrieval(sides.ours.model, sides.ours.codec)
+    read: list[str] = []
+    real = retrieval.project_texts
+    monkeypatch.setattr(retrieval, "project_texts", lambda texts: read.extend(texts) or real(texts))
+    features = sides.ours.features(sides.pixels)
+    first = retrieval.contrastive_scores(features, EVERY)
+    assert sorted(read) == sorted(TEXTS)
+    assert torch.equal(retrieval.contrastive_scores(features, EVERY), first)
+    assert len(read) == len(TEXTS)
+    # What is remembered has a bound.
+    monkeypatch.setattr("blip2cli.model.retrieval._REMEMBERED", len(TEXTS) + 1)
+    retrieval.contrastive_scores(features, [Pair(0, "a dog"), Pair(0, "a cow"), EVERY[0]])
+    assert read[len(TEXTS) :] == ["a dog", "a cow", TEXTS[0]]
+    assert torch.equal(retrieval.contrastive_scores(features, EVERY), first)
 
 
 def test_a_text_too_long_for_the_model_is_refused(sides: Sides) -> None:

@@ -17,7 +17,7 @@ from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 from blip2cli.errors import OptionError
 from blip2cli.images.loader import LoadedBatch, load_batches
 from blip2cli.images.preprocess import normalize
-from blip2cli.model.embedded import EMBEDDED, embedded_path
+from blip2cli.model.embedded import embedded_path
 from blip2cli.model.quiet import hushed
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import LoaderOptions, ModelOptions, SourceOptions
@@ -26,9 +26,10 @@ from blip2cli.tasks import EmbedTask, EmbedTextsTask
 from blip2cli.tasks.texts import from_lines
 from blip2cli.tasks.vectors import VectorOptions
 from tests.checkpoints import tiny_random_itm, tiny_random_opt, tiny_random_t5
+from tests.conftest import is_embedded
 
 TEXTS = ("two cats and a pizza on a blue background", "a tree", "a car", "how many birds?")
-WRITERS = ["opt", "t5", "tiny"]
+WRITERS = ["opt", "t5", "tiny", "tiny-t5"]
 RETRIEVERS = ["itm", "tiny-itm"]
 
 
@@ -87,7 +88,7 @@ def side(
 ) -> Side:
     name: str = request.param
     if name not in sides:
-        if name in EMBEDDED:
+        if is_embedded(name):
             directory = embedded_path(name)
         elif name.startswith("tiny"):
             pytest.skip(f"{name} is not in this installation")

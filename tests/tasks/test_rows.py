@@ -78,7 +78,11 @@ def test_a_caption_is_the_best_text_and_its_logprob(model: Blip2, batch: LoadedB
 
 def test_candidates_are_a_column_only_when_several_are_asked() -> None:
     one = CaptionTask().columns
-    assert one == (Column("caption", "string"), Column("logprob", "float"))
+    assert one == (
+        Column("caption", "string"),
+        Column("logprob", "float"),
+        Column("flag", "string"),
+    )
     several = CaptionTask(decode=DecodeOptions(num_beams=2, num_return=2)).columns
     assert several == (*one, Column("candidates", "texts"))
 

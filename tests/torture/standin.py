@@ -52,6 +52,7 @@ def _load(ref: Any) -> _Loaded:
 
 class _Model:
     name = "tiny"
+    family = "opt"
     dtype = "torch.float32"
     device = "cpu"
     reason = "nothing is computed"

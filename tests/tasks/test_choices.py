@@ -1,0 +1,145 @@
+"""Choices: how they are written down, what is refused, and what their probabilities sum to."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given as examples
+from hypothesis import strategies as st
+
+from blip2cli.errors import OptionError
+from blip2cli.options import DecodeOptions
+from blip2cli.tasks import AskTask
+from blip2cli.tasks.choices import from_cell, from_file, from_text, given, probabilities
+from blip2cli.tasks.questions import Question, Questions, from_texts
+from blip2cli.tasks.questions import from_file as questions_from_file
+
+ASKED = from_texts(["is it red?"])
+
+
+def test_commas_separate_choices_on_the_command_line() -> None:
+    assert from_text(" yes, no ,a red one") == ("yes", "no", "a red one")
+
+
+def test_a_file_holds_one_choice_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "c.txt"
+    path.write_bytes("\ufeffred, or so\r\n\r\n  blue\n".encode())
+    assert from_file(str(path)) == ("red, or so", "blue")
+
+
+@pytest.mark.parametrize(
+    ("cell", "choices"),
+    [
+        (["yes", "no"], ("yes", "no")),
+        ([1, 2, 3.5], ("1", "2", "3.5")),
+        ("yes | no", ("yes", "no")),
+        ('["a|b", "c"]', ("a|b", "c")),
+        ("", ()),
+        (None, ()),
+    ],
+)
+def test_a_cell_is_a_list_json_or_text_with_bars(cell: object, choices: tuple[str, ...]) -> None:
+    assert from_cell(cell, "x:") == choices
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: from_text("yes"), "--choices 'yes' leaves nothing to choose"),
+        (lambda: from_text("yes,,no"), "holds an empty choice"),
+        (lambda: from_text("yes,no, yes"), "holds 'yes' twice"),
+        (lambda: given([]), "leaves nothing to choose"),
+        (lambda: from_cell("a|a", "q.csv, line 2:"), "q.csv, line 2: choices holds 'a' twice"),
+        (lambda: from_cell(["a"], "x:"), "leaves nothing to choose"),
+        (lambda: from_cell("[1, 2", "x:"), "no JSON list"),
+        (lambda: from_cell({"a": 1}, "x:"), "neither a list nor a text"),
+        (lambda: from_cell(["a", True], "x:"), "holds true"),
+        (lambda: from_file("none.txt"), "there is no such file"),
+    ],
+)
+def test_choices_that_are_none_are_refused(make: object, said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        make()  # type: ignore[operator]
+    assert said in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+def test_a_file_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.txt"
+    path.write_bytes(b"caf\xe9\ntea\n")
+    with pytest.raises(OptionError, match="is not UTF-8"):
+        from_file(str(path))
+
+
+def test_questions_of_a_table_have_choices_of_their_own(tmp_path: Path) -> None:
+    table = tmp_path / "q.csv"
+    table.write_text("file_name,question,choices\na.png,red?,yes|no\na.png,what?,\n")
+    lines = tmp_path / "q.jsonl"
+    rows = [
+        {"file_name": "a.png", "question": "red?", "choices": ["yes", "no"]},
+        {"file_name": "a.png", "question": "what?"},
+    ]
+    lines.write_text("\n".join(map(json.dumps, rows)))
+    expected = (Question("red?", "1", ("yes", "no")), Question("what?", "2"))
+    for path in (table, lines):
+        assert questions_from_file(str(path)).of("a.png") == expected
+    table.write_text("file_name,question,choices\na.png,red?,yes\n")
+    with pytest.raises(OptionError, match=r"q\.csv, line 2: choices leaves nothing to choose"):
+        questions_from_file(str(table))
+
+
+@examples(st.lists(st.floats(-1e4, 0), min_size=2, max_size=300))
+def test_probabilities_are_those_of_a_softmax_and_sum_to_one(scores: list[float]) -> None:
+    found = probabilities(scores)
+    assert math.fsum(found) == pytest.approx(1, abs=1e-7)
+    assert sum(found) == pytest.approx(1, abs=1e-6)
+    most = max(scores)
+    total = math.fsum(math.exp(score - most) for score in scores)
+    for score, share in zip(scores, found, strict=True):
+        assert share == pytest.approx(math.exp(score - most) / total, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        (DecodeOptions(num_beams=3), "--num-beams"),
+        (DecodeOptions(temperature=0.5), "--temperature"),
+        (DecodeOptions(top_k=3), "--top-k"),
+        (DecodeOptions(max_new_tokens=5), "--max-new-tokens"),
+        (DecodeOptions(seed=1), "--seed"),
+        (DecodeOptions(retry_degenerate=True), "--retry-degenerate"),
+    ],
+)
+def test_options_of_writing_do_not_go_with_choices(options: DecodeOptions, flag: str) -> None:
+    with pytest.raises(OptionError, match=rf"^{flag} is about texts that are written"):
+        AskTask(ASKED, decode=options, choices=("yes", "no"))
+    # A question without choices among the others is written, so they have a meaning there.
+    mixed = Questions((Question("a?", "1", ("yes", "no")), Question("b?", "2")))
+    assert AskTask(mixed, decode=options).decode == options
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: AskTask(ASKED, norm="mean"), "--choice-norm is about answers to choose from"),
+        (lambda: AskTask(ASKED, match=True), "--match is about answers to choose from"),
+        (lambda: AskTask(ASKED, "{choice}"), "does not hold {question}"),
+        (lambda: AskTask(ASKED, norm="most", choices=("a", "b")), "--choice-norm is sum or mean"),
+        (lambda: AskTask(from_texts([])), "Nothing is asked"),
+    ],
+)
+def test_what_needs_choices_is_refused_without(make: object, said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        make()  # type: ignore[operator]
+    assert said in str(caught.value)
+
+
+def test_choices_are_part_of_the_settings() -> None:
+    task = AskTask(ASKED, choices=("yes", "no"))
+    assert json.loads(json.dumps(task.settings)) == task.settings
+    assert task.settings["choices"] == ["yes", "no"]
+    assert task.settings["choice_norm"] == "sum"
+    assert AskTask(ASKED).settings["choices"] is None

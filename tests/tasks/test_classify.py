@@ -1,0 +1,151 @@
+"""A retrieval model chooses the text that fits an image: zero-shot classification."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers.models.blip_2.modeling_blip_2 import Blip2ForImageTextRetrieval
+
+from blip2cli.errors import OptionError
+from blip2cli.images.loader import LoadedBatch
+from blip2cli.images.preprocess import normalize
+from blip2cli.model.quiet import hushed
+from blip2cli.model.wrapper import Blip2
+from blip2cli.options import (
+    LoaderOptions,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+    SourceOptions,
+)
+from blip2cli.run import run
+from blip2cli.tasks import AskTask
+from blip2cli.tasks.questions import Questions, from_texts
+from tests.checkpoints import QUERIES, tiny_random_itm
+from tests.tasks.test_closed import load
+
+CHOICES = ("two cats", "a tree", "a photo of a house and four birds")
+NOTHING = Questions()
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_random_itm(tmp_path_factory.mktemp("itm") / "model")
+
+
+@pytest.fixture(scope="module")
+def itm(directory: Path) -> Blip2:
+    return Blip2.load(ModelOptions(str(directory), device="cpu", dtype="float32"))
+
+
+@pytest.fixture
+def batch(mixed: Path, itm: Blip2) -> LoadedBatch:
+    return load(mixed, itm)
+
+
+@torch.inference_mode()
+def by_hand(directory: Path, itm: Blip2, pixels: torch.Tensor, texts: list[str]) -> Any:
+    """transformers' contrastive and matching logits of one image with each text alone."""
+    with hushed():
+        theirs = Blip2ForImageTextRetrieval.from_pretrained(directory).eval()
+    values = normalize(pixels[None], itm.spec, torch.float32)
+    contrast, matching = [], []
+    for text in texts:
+        ids = [theirs.config.image_token_index] * QUERIES + list(itm.codec.encode(text))
+        inputs = {
+            "pixel_values": values,
+            "input_ids": torch.tensor([ids]),
+            "attention_mask": torch.ones(1, len(ids), dtype=torch.long),
+        }
+        contrast.append(theirs(**inputs).logits_per_image[0, 0].item())
+        match = theirs(**inputs, use_image_text_matching_head=True).logits_per_image[0]
+        matching.append(match.tolist())
+    return contrast, matching
+
+
+def shares(row: Any) -> list[float]:
+    return [one["probability"] for one in row["probabilities"]]
+
+
+@pytest.mark.parametrize(
+    ("questions", "template", "texts"),
+    [
+        (NOTHING, "auto", list(CHOICES)),
+        (NOTHING, "a photo of {choice}", [f"a photo of {choice}" for choice in CHOICES]),
+        (from_texts(["what is it?"]), "auto", [f"what is it? {choice}" for choice in CHOICES]),
+        (
+            from_texts(["what is it?"]),
+            "{choice}: {question}",
+            [f"{choice}: what is it?" for choice in CHOICES],
+        ),
+    ],
+)
+def test_shares_follow_the_scores_of_transformers(
+    questions: Questions,
+    template: str,
+    texts: list[str],
+    directory: Path,
+    itm: Blip2,
+    batch: LoadedBatch,
+) -> None:
+    rows = AskTask(questions, template, choices=CHOICES).fit(itm).rows(itm, batch)
+    matched = AskTask(questions, template, choices=CHOICES, match=True).rows(itm, batch)
+    for number in (0, 3):
+        contrast, matching = by_hand(directory, itm, batch.pixels[number], texts)
+        expected = torch.tensor(contrast).div(0.07).softmax(0).tolist()
+        assert shares(rows[number]) == pytest.approx(expected, abs=1e-4)
+        best = expected.index(max(expected))
+        assert rows[number]["answer"] == CHOICES[best]
+        assert rows[number]["logprob"] == pytest.approx(math.log(expected[best]), abs=1e-3)
+        odds = torch.tensor([yes - no for no, yes in matching])
+        assert shares(matched[number]) == pytest.approx(odds.softmax(0).tolist(), abs=1e-4)
+        best = int(odds.argmax())
+        assert matched[number]["answer"] == CHOICES[best]
+        said = torch.tensor(matching[best]).log_softmax(0)[1].item()
+        assert matched[number]["logprob"] == pytest.approx(said, abs=1e-4)
+    question = questions.common[0].text if questions.common else ""
+    assert {row["question"] for row in rows} == {question}
+    assert len({str(shares(row)) for row in rows}) == 5
+
+
+def test_rows_are_the_same_at_any_batch(mixed: Path, tmp_path: Path, itm: Blip2) -> None:
+    for match in (False, True):
+        task = AskTask(NOTHING, choices=CHOICES, match=match)
+        texts = []
+        for size in (1, 3, 16):
+            out = tmp_path / f"{match}{size}.jsonl"
+            options = RunOptions(
+                SourceOptions((str(mixed),)),
+                loader=LoaderOptions(batch_size=size, workers=0),
+                output=OutputOptions(str(out), errors="inline"),
+            )
+            run(task, options, lambda _: itm)
+            texts.append(out.read_text())
+        assert texts[0] == texts[1] == texts[2]
+        rows = [json.loads(line) for line in texts[0].splitlines()]
+        assert [row["question_id"] for row in rows] == ["1"] * 6
+        assert all(sum(shares(row)) == pytest.approx(1, abs=1e-6) for row in rows if row["answer"])
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (AskTask(from_texts(["what?"])), "choose from with --choices"),
+        (AskTask(NOTHING, choices=CHOICES, norm="mean"), "--choice-norm is about the tokens"),
+        (AskTask(from_texts(["a?"]), "{question}", choices=CHOICES), "does not hold {choice}"),
+        (AskTask(from_texts(["a?"]), "{choice}", choices=CHOICES), "does not hold {question}"),
+        (AskTask(NOTHING, "{question} {choice}", choices=CHOICES), "give one with -q"),
+    ],
+)
+def test_what_a_retrieval_model_cannot_do_is_said_before_and_after_loading(
+    task: AskTask, said: str, directory: Path, itm: Blip2
+) -> None:
+    for attempt in (lambda: task.check(ModelOptions(str(directory))), lambda: task.fit(itm)):
+        with pytest.raises(OptionError) as caught:
+            attempt()
+        assert said in str(caught.value)

@@ -1,0 +1,177 @@
+"""Questions with choices through the whole pipeline: rows, files, failures, going on."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from blip2cli.errors import OptionError, OutputError
+from blip2cli.images.loader import LoadedBatch, load_batches
+from blip2cli.model.prompts import Prompt
+from blip2cli.model.wrapper import Blip2
+from blip2cli.options import (
+    DecodeOptions,
+    LoaderOptions,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+    SourceOptions,
+)
+from blip2cli.run import run
+from blip2cli.sources import open_sources
+from blip2cli.tasks import AskTask
+from blip2cli.tasks.memory import WithinMemory
+from blip2cli.tasks.questions import Question, Questions, from_texts
+from tests.tasks.test_memory import Hungry
+
+CHOICES = ("a", "a cat", "a cat and a pizza", "two", "three cats")
+CLOSED = AskTask(from_texts(["what is it?", "how many cats?"]), choices=CHOICES)
+
+
+def load(folder: Path, model: Blip2) -> LoadedBatch:
+    refs = open_sources(SourceOptions((str(folder),)))
+    (batch,) = load_batches(refs, model.spec, LoaderOptions(batch_size=16, workers=0))
+    return batch
+
+
+@pytest.fixture
+def batch(mixed: Path, model: Blip2) -> LoadedBatch:
+    """Five good images and, second, a failure."""
+    return load(mixed, model)
+
+
+@pytest.mark.parametrize("norm", ["sum", "mean"])
+def test_the_answer_is_the_likeliest_choice(norm: Any, model: Blip2, batch: LoadedBatch) -> None:
+    task = AskTask(from_texts(["what is it?"]), choices=CHOICES, norm=norm)
+    features = model.features(batch.pixels)
+    text = "Question: what is it? Answer:"
+    found = model.score(features, [Prompt(i, text, "") for i in range(5)], [CHOICES] * 5)
+    for row, likelihoods in zip(task.rows(model, batch), found, strict=True):
+        scores = [one.total if norm == "sum" else one.mean for one in likelihoods]
+        best = scores.index(max(scores))
+        assert row["answer"] == CHOICES[best]
+        assert row["logprob"] == round(likelihoods[best].mean, 6)
+        assert row["flag"] == ""
+        listed: Any = row["probabilities"]
+        assert [one["choice"] for one in listed] == list(CHOICES)
+        total = sum(math.exp(score) for score in scores)
+        for one, score in zip(listed, scores, strict=True):
+            assert one["probability"] == pytest.approx(math.exp(score) / total, rel=1e-5)
+        assert sum(one["probability"] for one in listed) == pytest.approx(1, abs=1e-6)
+
+
+def test_sum_and_mean_judge_differently(model: Blip2, batch: LoadedBatch) -> None:
+    lists = [
+        AskTask(from_texts(["what?"]), choices=CHOICES, norm=norm).rows(model, batch)
+        for norm in ("sum", "mean")
+    ]
+    assert [row["probabilities"] for row in lists[0]] != [row["probabilities"] for row in lists[1]]
+
+
+def options(folder: Path, out: Path, batch: int, **output: Any) -> RunOptions:
+    return RunOptions(
+        SourceOptions((str(folder),)),
+        loader=LoaderOptions(batch_size=batch, workers=0),
+        output=OutputOptions(str(out), **output),
+    )
+
+
+def test_rows_are_the_same_at_any_batch_and_in_both_formats(
+    mixed: Path, tmp_path: Path, model: Blip2
+) -> None:
+    lines = {}
+    for size in (1, 2, 16):
+        out = tmp_path / f"{size}.jsonl"
+        run(CLOSED, options(mixed, out, size, errors="inline"), lambda _: model)
+        lines[size] = out.read_text()
+    assert lines[1] == lines[2] == lines[16]
+    rows = [json.loads(line) for line in lines[1].splitlines()]
+    assert [row["question_id"] for row in rows] == ["1", "2"] * 6
+    failed = [row for row in rows if row["error"] is not None]
+    assert [(row["file_name"], row["question"]) for row in failed] == [
+        ("b-broken.jpg", "what is it?"),
+        ("b-broken.jpg", "how many cats?"),
+    ]
+    assert {failed[0][key] for key in ("answer", "logprob", "flag")} == {None}
+    assert failed[0]["probabilities"] is None
+    out = tmp_path / "rows.parquet"
+    run(CLOSED, options(mixed, out, 3, errors="inline"), lambda _: model)
+    table = pq.read_table(out)
+    choice = pa.struct([("choice", pa.string()), ("probability", pa.float64())])
+    assert table.schema.field("probabilities").type == pa.list_(pa.field("element", choice))
+    assert table.to_pylist() == rows
+
+
+def test_other_choices_are_other_settings(mixed: Path, tmp_path: Path, model: Blip2) -> None:
+    out = tmp_path / "rows.jsonl"
+    run(CLOSED, options(mixed, out, 2), lambda _: model)
+    whole = out.read_bytes()
+    other = AskTask(CLOSED.questions, choices=CHOICES[:3])
+    with pytest.raises(OutputError, match=r"with --choices 'a', 'a cat', .*, not 'a', 'a cat'"):
+        run(other, options(mixed, out, 2, resume=True), lambda _: model)
+    mean = AskTask(CLOSED.questions, choices=CHOICES, norm="mean")
+    with pytest.raises(OutputError, match=r"with --choice-norm sum, not mean"):
+        run(mean, options(mixed, out, 2, resume=True), lambda _: model)
+    run(CLOSED, options(mixed, out, 2, resume=True), lambda _: model)
+    assert out.read_bytes() == whole
+
+
+def test_open_and_closed_questions_may_be_mixed(model: Blip2, batch: LoadedBatch) -> None:
+    short = DecodeOptions(max_new_tokens=4)
+    mixed = Questions(
+        (Question("what?", "1"), Question("red?", "2", ("yes", "no")), Question("why?", "3"))
+    )
+    rows = AskTask(mixed, decode=short).rows(model, batch)
+    assert [row["probabilities"] is None for row in rows] == [True, False, True] * 5
+    alone = AskTask(from_texts(["what?"]), decode=short).rows(model, batch)
+    assert [row["answer"] for row in rows[::3]] == [row["answer"] for row in alone]
+    assert {row["answer"] for row in rows[1::3]} <= {"yes", "no"}
+
+
+def test_a_batch_that_is_too_large_is_halved(model: Blip2, batch: LoadedBatch) -> None:
+    within = WithinMemory(CLOSED)
+    rows, _ = within.rows(Hungry(model, 2), batch)  # type: ignore[arg-type]
+    assert within.size == 2
+    assert rows == CLOSED.rows(model, batch)
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (AskTask(from_texts([]), choices=("a", "b")), "give one with -q"),
+        (
+            AskTask(from_texts(["a?"]), "{question} {choice}", choices=("a", "b")),
+            "is for retrieval",
+        ),
+        (AskTask(from_texts(["a?"]), choices=("a", "b"), match=True), "matching head"),
+    ],
+)
+def test_what_a_writing_model_cannot_do_is_said_before_and_after_loading(
+    task: AskTask, said: str, checkpoint: Path, model: Blip2
+) -> None:
+    for attempt in (lambda: task.check(ModelOptions(str(checkpoint))), lambda: task.fit(model)):
+        with pytest.raises(OptionError) as caught:
+            attempt()
+        assert said in str(caught.value)
+
+
+def test_choices_without_a_token_are_refused_before_the_first_row(model: Blip2) -> None:
+    class Deaf:
+        def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+            return {"input_ids": [] if "nothing" in text else [5]}
+
+    import copy
+    import dataclasses
+
+    deaf = copy.copy(model)
+    deaf.codec = dataclasses.replace(model.codec, tokenizer=Deaf())
+    with pytest.raises(OptionError, match="no token for the choice 'nothing'"):
+        AskTask(from_texts(["a?"]), choices=("nothing", "x")).fit(deaf)
+    with pytest.raises(OptionError, match="cannot tell the choices 'x' and 'y' apart"):
+        AskTask(from_texts(["a?"]), choices=("x", "y")).fit(deaf)
