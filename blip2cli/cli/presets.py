@@ -37,22 +37,15 @@ def apply_preset(context: typer.Context, name: str | None) -> str | None:
     return name
 
 
-def _preset(told: str) -> Any:
-    return option(
-        "--preset",
-        panel=DECODING,
-        help=f"Decode as the BLIP-2 paper does: {told}. Options beside it win.",
-        callback=apply_preset,
-        is_eager=True,
-        show_default=False,
-    )
-
-
-CaptionPreset = Annotated[
-    Literal["paper-caption"] | None,
-    _preset('beam 5, prompt "a photo of", 8 to 30 new tokens'),
-]
-AskPreset = Annotated[
-    Literal["paper-vqa"] | None,
-    _preset("the family's template, beam 5, length penalty -1, at most 10 new tokens"),
-]
+_PRESET: Any = option(
+    "--preset",
+    panel=DECODING,
+    help="Decode as the BLIP-2 paper does: captions with beam 5, the prompt 'a photo of' and 8 to "
+    "30 new tokens; answers with the family's template, beam 5, length penalty -1 and at most 10 "
+    "new tokens. Options beside it win.",
+    callback=apply_preset,
+    is_eager=True,
+    show_default=False,
+)
+CaptionPreset = Annotated[Literal["paper-caption"] | None, _PRESET]
+AskPreset = Annotated[Literal["paper-vqa"] | None, _PRESET]
