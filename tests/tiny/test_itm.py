@@ -128,7 +128,7 @@ def test_both_losses_fall(
         parts.append((contrast.item(), matching.item()))
         return contrast + matching
 
-    for _ in range(6):
+    for _ in range(14):
         learner.step(loss)
     assert parts[-1][0] < 0.8 * parts[0][0]
     assert parts[-1][1] < 0.95 * parts[0][1]
