@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from blip2cli.cli.expand import environment
-from blip2cli.cli.options import option
+from blip2cli.cli.options import DTYPE_HELP, option
 from blip2cli.errors import OptionError
 from blip2cli.options import Dtype
 
@@ -57,7 +57,7 @@ class CheckpointFlags:
     ] = None
     dtype: Annotated[
         Dtype,
-        option("--dtype", panel=PANEL, help="Precision of the weights; auto leaves it as it is."),
+        option("--dtype", panel=PANEL, help=DTYPE_HELP),
     ] = "auto"
     quantize: Annotated[
         Literal["int8"] | None,

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-from blip2cli.cli.options import MODEL, REPORT, VERBOSE_HELP, option
+from blip2cli.cli.options import DTYPE_HELP, MODEL, REPORT, VERBOSE_HELP, option
 from blip2cli.cli.say import coloured, complain, unexpected
 from blip2cli.errors import Blip2CliError
 from blip2cli.options import Dtype
@@ -53,7 +53,7 @@ def doctor(
     ] = "auto",
     dtype: Annotated[
         Dtype,
-        option("--dtype", panel=MODEL, help="Precision; auto takes bfloat16 where it is quick."),
+        option("--dtype", panel=MODEL, help=DTYPE_HELP),
     ] = "auto",
     image: Annotated[
         str | None,

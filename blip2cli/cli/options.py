@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from blip2cli.cli.resuming import ResumeFlags
 
 MODEL, DECODING, SOURCE, OUTPUT, REPORT = "Model", "Decoding", "Source", "Output", "Reporting"
+DTYPE_HELP = (
+    "Precision; auto takes bfloat16 where it is quick, and in conversions the one the weights have."
+)
 
 
 def option(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's word
@@ -178,7 +181,7 @@ class ModelFlags:
     ] = "auto"
     dtype: Annotated[
         Dtype,
-        option("--dtype", panel=MODEL, help="Precision; auto takes bfloat16 where it is quick."),
+        option("--dtype", panel=MODEL, help=DTYPE_HELP),
     ] = "auto"
     batch_size: Annotated[
         int, option("--batch-size", metavar="N", min=1, panel=MODEL, help="Images a batch.")

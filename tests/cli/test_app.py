@@ -115,7 +115,7 @@ def test_help_is_nearly_as_quick_as_importing_typer_and_rich(tmp_path: Path) -> 
         (["frobnicate"], "no command 'frobnicate'; choose caption, ask, embed, convert or doctor."),
         (["."], "to caption it: blip2cli caption ."),
         (["--vresion"], "no option --vresion; did you mean --version?"),
-        (["caption", ".", "--promt", "a"], "no option --promt; did you mean --prompt?"),
+        (["caption", ".", "--promt", "a"], "no option --promt; did you mean --prompt"),
         (["ask", ".", "--qestions", "a"], "did you mean --questions or --question?"),
         (["embed", ".", "--zzz"], "no option --zzz; blip2cli embed --help lists them."),
         (["caption", ".", "-z"], "There is no option -z"),
@@ -174,7 +174,7 @@ def test_a_mistake_is_one_sentence_that_names_the_mend(
     ("arguments", "said"),
     [
         (["captoin", "x"], "did you mean caption?"),
-        (["caption", ".", "--promt", "a"], "did you mean --prompt?"),
+        (["caption", ".", "--promt", "a"], "did you mean --prompt"),
         (["caption", "."], "."),
         (["caption", ".", "-o", "out.xyz"], "unknown suffix"),
     ],
