@@ -20,7 +20,8 @@ starts another program (EPS would).
 ``unsupported_format`` an image of a kind that is not read here: SVG, PDF, HEIC, JPEG XL, …
 ``truncated``        the file ends early
 ``corrupt``          the content is damaged in another way, or contradicts itself
-``too_many_pixels``  more than ``MAX_PIXELS`` pixels (a decompression bomb, or a giant scan)
+``too_many_pixels``  more than ``MAX_PIXELS`` pixels, or ``MAX_SIDE`` in one direction (a
+                     decompression bomb, or a giant scan)
 ``absurd_metadata``  text or profile blocks that unpack to more than any reader accepts
 ``out_of_memory``    decoding needs more memory than there is
 ==================== ============================================================================
@@ -42,6 +43,9 @@ from blip2cli.images.sniff import claimed_format, ends_early, without_png_metada
 
 # Twice Pillow's warning level, the level at which Pillow itself refuses: 0.5 GB as RGB.
 MAX_PIXELS = 178_956_970
+# Pillow gathers a line of raw pixels in pieces of 64 KiB, copying what it has each time: a file of
+# 264 bytes, an animated WebP of 16,776,972 by 9 pixels, keeps it busy for three minutes.
+MAX_SIDE = 1 << 20
 
 # Names as Pillow knows them. JPEG includes MPO, PNG includes APNG, PPM the whole Netpbm family.
 # fmt: off
@@ -119,6 +123,11 @@ def _open(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise _too_many_pixels(f"It has {image.width} by {image.height} pixels")
+    if max(image.size) > MAX_SIDE:
+        raise ImageError(
+            "too_many_pixels",
+            f"It has {image.width} by {image.height} pixels; one side may have {MAX_SIDE}.",
+        )
     return image
 
 

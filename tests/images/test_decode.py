@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import warnings
 import zlib
 
@@ -207,6 +208,18 @@ def test_huge_metadata_that_cannot_be_left_out() -> None:
     directory = struct.pack("<HHH", 0, 1, 1)
     entry = struct.pack("<BBBBHHII", 31, 17, 0, 0, 1, 24, len(inner), 22)
     assert failure(directory + entry + inner).error_type == "absurd_metadata"
+
+
+def test_a_side_of_absurd_length_is_refused_at_once() -> None:
+    frames = [Image.new("RGB", (12, 9), colour) for colour in ("red", "blue")]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:])
+    data = bytearray(buffer.getvalue())
+    assert decode(bytes(data)).width == 12
+    data[24:27] = (16_776_972 - 1).to_bytes(3, "little")  # the width of the canvas
+    began = time.process_time()
+    assert failure(bytes(data)).error_type == "too_many_pixels"
+    assert time.process_time() - began < 5  # it took minutes
 
 
 def bomb(width: int, height: int) -> bytes:
