@@ -14,7 +14,7 @@ from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
 from tests.checkpoints import QUERIES
 from tests.hub_checkpoints import IMAGE_TOKEN, NEWLINE, older_opt, prompt_ids, published_opt
-from tests.hub_checkpoints import reference as load_reference
+from tests.hub_files import reference as load_reference
 from tests.model.conftest import images
 
 NEW = 6
