@@ -36,11 +36,12 @@ def image_token(patient: Patient) -> Outcome:
     known: int | None = patient.tokenizer.get_vocab().get(IMAGE)
     made = len(patient.tokenizer) if known is None else known  # the processor adds it last
     if index is None and known is None:
+        room = f"resize the embedding to a multiple of 64 above {made}, " if made >= rows else ""
         return warn(
             f"there is no {IMAGE} token, as usual before transformers 4.47; blip2cli does without, "
             "newer transformers do not",
-            f"add {IMAGE} to the tokenizer, resize the embedding to a multiple of 64 above "
-            f"{made}, and set image_token_index to {made} in config.json.",
+            f"add {IMAGE} to the tokenizer, {room}and set image_token_index to {made} in "
+            "config.json.",
         )
     mend = f"set image_token_index to {made} in config.json."
     if index is None:

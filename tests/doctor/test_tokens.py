@@ -24,6 +24,7 @@ from tests.doctor.breaking import (
 )
 from tests.doctor.conftest import Sound
 from tests.hub_checkpoints import older_opt, published_opt
+from tests.hub_t5 import older_t5, published_t5
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 TOKENIZER, TOKENIZER_SETTINGS = "tokenizer.json", "tokenizer_config.json"
@@ -127,9 +128,33 @@ def test_checkpoints_from_before_the_image_token_pass_with_warnings(tmp_path: Pa
     found = look(older_opt(tmp_path / "older", pickled=True))
     warned = [name for name, finding in found.items() if finding.status == "warn"]
     assert warned == ["query-tokens", "image-token", "padding-side"]
-    assert "set image_token_index to 50265" in (found["image-token"].mend or "")
+    # OPT's 50272 rows have room for it.
+    assert found["image-token"].mend == (
+        "add <image> to the tokenizer, and set image_token_index to 50265 in config.json."
+    )
     assert found["transformers"].status == "ok"
     assert found["unused-weights"].status == "ok"
+    assert not [name for name, finding in found.items() if finding.status == "fail"]
+
+
+def test_flan_t5_as_published_passes_without_a_warning(tmp_path: Path) -> None:
+    found = look(published_t5(tmp_path / "published"))
+    assert found["image-token"].found == "<image> is 32100"
+    assert found["embedding-rows"].found == "32128 rows for 32101 tokens"
+    assert found["t5-settings"].found == "gelu, decoder starts from 0"
+    assert {finding.status for finding in found.values()} <= {"ok", "skipped"}
+
+
+@pytest.mark.parametrize("pickled", [False, True], ids=["safetensors", "bin"])
+def test_flan_t5_from_before_the_image_token_passes_with_warnings(
+    tmp_path: Path, pickled: bool
+) -> None:
+    found = look(older_t5(tmp_path / "older", pickled=pickled))
+    warned = [name for name, finding in found.items() if finding.status == "warn"]
+    assert warned == ["query-tokens", "image-token"]
+    assert "image_token_index to 32100" in (found["image-token"].mend or "")
+    assert "resize" not in (found["image-token"].mend or "")
+    assert found["transformers"].status == "ok"
     assert not [name for name, finding in found.items() if finding.status == "fail"]
 
 
