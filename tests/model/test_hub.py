@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from blip2cli.model.hub import wanted_weights
 from tests.checkpoints import tiny_random_itm
 from tests.hub_checkpoints import older_opt, published_opt
 from tests.hub_server import COMMIT, Hub, serve
+from tests.hub_t5 import older_t5
 
 REPO = "someone/blip2-opt"
 PROGRAM = """
@@ -205,8 +206,11 @@ def test_a_retrieval_model_is_refused_a_caption_before_torch_is_imported(tmp_pat
         assert "vocab.txt" in hub.downloads()
 
 
-def test_pickles_are_fetched_only_where_there_is_nothing_else(tmp_path: Path) -> None:
-    older = older_opt(tmp_path / "older", pickled=True)
+@pytest.mark.parametrize("make", [older_opt, older_t5], ids=["opt", "t5"])
+def test_pickles_are_fetched_only_where_there_is_nothing_else(
+    tmp_path: Path, make: Callable[..., Path]
+) -> None:
+    older = make(tmp_path / "older", pickled=True)
     with serve(Hub({REPO: older})) as hub:
         result = run(hub, tmp_path / "home", REPO)
         assert result.returncode == 0, result.stderr

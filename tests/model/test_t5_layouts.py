@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,6 +35,8 @@ QUESTION = "Question: how many cats are there? Short answer:"
 TEXTS = (None, "a photo of", QUESTION, f"Question: what is it? Answer: a car. {QUESTION}")
 GREEDY = DecodeOptions(max_new_tokens=8)
 BEAMS = DecodeOptions(max_new_tokens=8, num_beams=5)
+RULES: dict[str, Any] = {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "min_new_tokens": 3}
+RULED = DecodeOptions(max_new_tokens=8, num_beams=3, length_penalty=-1.0, **RULES)
 AGES: dict[str, Callable[[Path], Path]] = {
     "published": published_t5,
     "older": older_t5,
@@ -53,14 +56,15 @@ class Layout:
 
     def expected(self, image: int, text: str | None, options: DecodeOptions) -> list[int]:
         """What transformers writes about one image alone."""
-        settings = {"max_new_tokens": options.max_new_tokens, "num_beams": options.num_beams}
+        usual = asdict(DecodeOptions())
+        settings = {k: v for k, v in asdict(options).items() if v != usual[k]}
         generate = self._published if self.theirs.config.image_token_index else self._older
         with hushed():
             (ids,) = generate(image, text, **settings).tolist()
         assert ids[0] == 0  # the decoder's start
         return list(ids[1:])
 
-    def _published(self, image: int, text: str | None, **settings: int) -> Tensor:
+    def _published(self, image: int, text: str | None, **settings: Any) -> Tensor:
         """By the documentation's calls."""
         processor = Blip2Processor.from_pretrained(self.directory)
         picture = Image.fromarray(self.pixels[image].permute(1, 2, 0).numpy())
@@ -70,7 +74,7 @@ class Layout:
             assert inputs["input_ids"].tolist() == [ids]
         return self.theirs.generate(**inputs, **settings)
 
-    def _older(self, image: int, text: str | None, **settings: int) -> Tensor:
+    def _older(self, image: int, text: str | None, **settings: Any) -> Tensor:
         """From embeddings: its own call needs an image token."""
         ids = torch.tensor([[T5_END] if text is None else t5_prompt_ids(text)])
         read = self.features.language_inputs[image : image + 1]
@@ -119,29 +123,19 @@ def test_prompts_and_texts_are_read_as_t5_reads_them(layout: Layout) -> None:
     assert codec.decode([0, *ids]).split() == ["two", "cats"]
 
 
-@pytest.mark.parametrize("options", [GREEDY, BEAMS], ids=["greedy", "beams"])
+@pytest.mark.parametrize("options", [GREEDY, BEAMS, RULED], ids=["greedy", "beams", "ruled"])
 def test_unequal_prompts_together_are_those_of_transformers_alone(
     layout: Layout, options: DecodeOptions
 ) -> None:
-    asked = [(image, text) for image in range(4) for text in (TEXTS[image], TEXTS[image - 1])]
+    asked = [(image, text) for image in range(4) for text in TEXTS]
     prompts = [Prompt(image, text, f"{image}") for image, text in asked]
-    assert len({len(layout.ours.codec.encode(text)) for _, text in asked}) == len(TEXTS)
+    assert len({len(layout.ours.codec.encode(text)) for text in TEXTS}) == len(TEXTS)
     together = layout.ours.generate(layout.features, prompts, options)
     for (image, text), (written,) in zip(asked, together, strict=True):
         assert list(written.tokens) == layout.expected(image, text, options), (image, text)
         assert written == alone(layout, image, text, options)
-    lengths = {len(written.tokens) for (written,) in together}
-    assert len(lengths) > 2
-    assert len({written.tokens for (written,) in together}) > 4
-
-
-def test_captions_and_answers_are_those_of_transformers(layout: Layout) -> None:
-    for text in (None, QUESTION):
-        prompts = [Prompt(image, text, f"{image}") for image in range(4)]
-        written = layout.ours.generate(layout.features, prompts, GREEDY)
-        expected = [layout.expected(image, text, GREEDY) for image in range(4)]
-        assert [list(texts[0].tokens) for texts in written] == expected
-        assert len(set(map(tuple, expected))) > 2
+    assert len({len(written.tokens) for (written,) in together}) > 2
+    assert len({written.tokens for (written,) in together}) > 8
 
 
 def alone(layout: Layout, image: int, text: str | None, options: DecodeOptions) -> Generated:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,18 +20,27 @@ from tests.convert.checkpoints.helpers import convert, like, same, tensors
 from tests.convert.checkpoints.lavis import SMALL, Size, random_state, save, saved_shapes
 from tests.hub_checkpoints import older_opt, published_opt
 from tests.hub_server import Hub, serve
+from tests.hub_t5 import older_t5, published_t5
 from tests.model.conftest import images
 
+Make = Callable[..., Path]
 BERT = "google-bert/bert-base-uncased"
 
 
+@pytest.mark.parametrize(
+    ("published", "older"),
+    [(published_opt, older_opt), (published_t5, older_t5)],
+    ids=["opt", "t5"],
+)
 @pytest.mark.parametrize("age", ["published", "older", "pickled"])
-def test_a_hub_layout_of_any_age_can_be_converted(age: str, tmp_path: Path) -> None:
+def test_a_hub_layout_of_any_age_can_be_converted(
+    age: str, published: Make, older: Make, tmp_path: Path
+) -> None:
     source = tmp_path / "source"
     if age == "published":
-        published_opt(source)
+        published(source)
     else:
-        older_opt(source, pickled=age == "pickled")
+        older(source, pickled=age == "pickled")
     convert(source, tmp_path / "out", max_shard_size="1MB")
     assert len(tensors(tmp_path / "out")) > 50
     if age == "published":
