@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from blip2cli.errors import ModelError
@@ -87,12 +88,12 @@ def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
     loader: Any = PreTrainedTokenizerFast if whole else AutoTokenizer
     try:
         tokenizer = loader.from_pretrained(str(path), local_files_only=True)
-    except ImportError as error:
-        raise ModelError(
-            f"{path} has a SentencePiece tokenizer without tokenizer.json; "
-            "pip install sentencepiece protobuf to read it."
-        ) from error
     except Exception as error:  # the tokenizers library raises bare Exception
+        if not whole and (path / "spiece.model").is_file() and not _reads_sentencepiece():
+            raise ModelError(
+                f"{path} has a SentencePiece tokenizer without tokenizer.json; "
+                "pip install sentencepiece protobuf to read it."
+            ) from error
         raise ModelError(
             f"the tokenizer in {path} cannot be read ({_first_line(error)}); fetch its files again."
         ) from error
@@ -104,6 +105,14 @@ def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
         return TextCodec(tokenizer, start, _forced_bos(checkpoint, tokenizer.bos_token_id))
     start = _first(text_config.bos_token_id, tokenizer.eos_token_id)
     return TextCodec(tokenizer, start, None)
+
+
+def _reads_sentencepiece() -> bool:
+    """Whether what transformers reads such a model with is there.
+
+    Where it is not, transformers takes the file for one of tiktoken's and asks for that instead.
+    """
+    return all(find_spec(name) is not None for name in ("sentencepiece", "google"))
 
 
 def _forced_bos(checkpoint: Checkpoint, bos: int | None) -> int | None:

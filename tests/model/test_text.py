@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
+import pytest
+
+from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint import inspect_checkpoint
 from blip2cli.model.quiet import hushed
 from blip2cli.model.text import TextCodec, load_codec
 from tests.hub_checkpoints import older_opt, prompt_ids, published_opt
+from tests.hub_t5 import older_t5
 from tests.model.conftest import Pair
 
 
@@ -53,6 +58,18 @@ def test_begin_token_is_there_in_every_published_form(tmp_path: Path) -> None:
     }
     (plain / "tokenizer.json").write_text(json.dumps(tokenizer))
     assert codec(plain).encode(text) == tuple(prompt_ids(text))
+
+
+def test_a_sentencepiece_model_alone_says_what_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = older_t5(tmp_path / "older")
+    (directory / "tokenizer.json").unlink()
+    # Its first piece, <pad>, in SentencePiece's own format.
+    (directory / "spiece.model").write_bytes(b"\n\x0c\n\x05<pad>\x15\0\0\0\0")
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)  # as where it is not installed
+    with pytest.raises(ModelError, match=r"tokenizer\.json; pip install sentencepiece protobuf"):
+        codec(directory)
 
 
 def test_decoding_drops_special_tokens_and_outer_space(opt: Pair) -> None:
