@@ -21,6 +21,7 @@ from blip2cli.doctor.observe import Observation, observe
 from blip2cli.images.preprocess import PixelSpec, to_uint8
 from blip2cli.model.checkpoint import Checkpoint, read_json
 from blip2cli.model.dtype import LARGE_WEIGHTS, Placement
+from blip2cli.model.int8 import is_int8
 from blip2cli.model.load import load_model
 from blip2cli.model.quiet import hushed
 from blip2cli.model.text import TextCodec, load_codec
@@ -140,9 +141,10 @@ class Patient:
         """transformers' own model of the same weights, to hold ours against.
 
         Loaded as its documentation says, where that is cheap. Of a large model there is room for
-        one copy only: then it is the same object, whose ``generate`` and ``forward`` are theirs.
+        one copy only, and one stored in eight bits transformers cannot read: then it is the same
+        object, whose ``generate`` and ``forward`` are theirs.
         """
-        if self.checkpoint.weight_bytes >= LARGE_WEIGHTS:
+        if self.checkpoint.weight_bytes >= LARGE_WEIGHTS or is_int8(self.checkpoint.config):
             return self.model.model
         with hushed():
             model = type(self.model.model).from_pretrained(

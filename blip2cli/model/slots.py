@@ -194,7 +194,7 @@ class _Loop:
         generators = [self.requests[self._number(slot)].generator for slot in running]
         drawing = [generator for generator in generators if generator is not None]
         chosen = draw(scores, drawing) if drawing else scores.argmax(dim=-1)
-        said = raw.gather(1, chosen[:, None])[:, 0] - raw.logsumexp(dim=-1)
+        said = raw.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
         return chosen.tolist(), said.tolist()
 
     def _take(self, running: Sequence[int], chosen: list[int], said: list[float]) -> None:

@@ -136,7 +136,7 @@ def test_connection_cut_again_and_again_is_one_sentence(hub: Hub, tmp_path: Path
     assert "is only partly in the cache" in offline
     # The same command goes on with what arrived.
     hub.cut_always.clear()
-    before = set(hub.downloads())
+    before = hub.downloads()
     assert run(hub, tmp_path, REPO).returncode == 0
     assert set(hub.downloads() - before) == {shard}
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from blip2cli.convert.checkpoints.check import logits
+from blip2cli.doctor.examine import examine
+from blip2cli.doctor.options import DoctorOptions
 from blip2cli.errors import ModelError
 from blip2cli.model.embedded import embedded_path
 from blip2cli.model.int8 import dequantize, quantize
@@ -89,6 +91,10 @@ def test_tiny_says_the_same_in_eight_bits(int8: Path) -> None:
     assert same >= 0.95 * SCENES, f"{same} of {SCENES} captions"
     weights = [sum(w.nbytes for w in tensors(d).values()) for d in (embedded_path("tiny"), int8)]
     assert weights[1] < 0.8 * weights[0]
+
+
+def test_the_doctor_finds_nothing_in_it(int8: Path) -> None:
+    assert examine(DoctorOptions(str(int8))).failures == ()
 
 
 def test_the_way_to_lavis_is_open(int8: Path, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from blip2cli.doctor.examine import examine
+from blip2cli.doctor.options import DoctorOptions
 from blip2cli.model.embedded import embedded_path
 from blip2cli.tiny.build import zero_key_bias
 from tests.convert.checkpoints.helpers import convert, like, loaded, same, state_of, tensors
@@ -67,6 +69,7 @@ def test_tiny_to_lavis_to_transformers(tmp_path: Path) -> None:
     assert not any(name.startswith("opt_model") for name in state)
     assert state["visual_encoder.blocks.5.attn.q_bias"].shape == (128,)
     assert torch.equal(state["Qformer.bert.embeddings.position_ids"], torch.arange(256)[None])
+    assert examine(DoctorOptions(str(tmp_path / "back"))).failures == ()
 
 
 def test_a_bias_of_the_keys_is_left_out_and_changes_nothing(tmp_path: Path) -> None:
