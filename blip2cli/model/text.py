@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import ModelError
@@ -74,29 +75,8 @@ def split_gap(family: Family, prompt: str) -> tuple[str, str]:
 
 
 def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
-    """Load the tokenizer from the checkpoint's directory.
-
-    ``tokenizer.json`` is taken as it stands: transformers would rebuild a GPT2Tokenizer or
-    T5Tokenizer around its vocabulary and lose, for some published BLIP-2 files, what the file
-    puts around a prompt. Raises ModelError when the files cannot be read.
-    """
-    from transformers.models.auto.tokenization_auto import AutoTokenizer
-    from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
-
-    path = checkpoint.path
-    whole = (path / "tokenizer.json").is_file()
-    loader: Any = PreTrainedTokenizerFast if whole else AutoTokenizer
-    try:
-        tokenizer = loader.from_pretrained(str(path), local_files_only=True)
-    except Exception as error:  # the tokenizers library raises bare Exception
-        if not whole and (path / "spiece.model").is_file() and not _reads_sentencepiece():
-            raise ModelError(
-                f"{path} has a SentencePiece tokenizer without tokenizer.json; "
-                "pip install sentencepiece protobuf to read it."
-            ) from error
-        raise ModelError(
-            f"the tokenizer in {path} cannot be read ({_first_line(error)}); fetch its files again."
-        ) from error
+    """Load the tokenizer from the checkpoint's directory. Raises ModelError."""
+    tokenizer = read_tokenizer(checkpoint.path)
     if checkpoint.family == "itm":
         # BERT's way: [CLS] text [SEP], also around no text at all.
         return TextCodec(tokenizer, int(tokenizer("")["input_ids"][0]), None)
@@ -107,12 +87,39 @@ def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
     return TextCodec(tokenizer, start, None)
 
 
+def read_tokenizer(path: Path) -> Any:
+    """The tokenizer in a directory.
+
+    ``tokenizer.json`` is taken as it stands: transformers would rebuild a GPT2Tokenizer or
+    T5Tokenizer around its vocabulary and lose, for some published BLIP-2 files, what the file
+    puts around a prompt. Raises ModelError when the files cannot be read.
+    """
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+    from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
+
+    whole = (path / "tokenizer.json").is_file()
+    loader: Any = PreTrainedTokenizerFast if whole else AutoTokenizer
+    try:
+        return loader.from_pretrained(str(path), local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exception
+        if not whole and (path / "spiece.model").is_file() and not _reads_sentencepiece():
+            raise ModelError(
+                f"{path} has a SentencePiece tokenizer without tokenizer.json; "
+                "pip install sentencepiece protobuf to read it."
+            ) from error
+        raise ModelError(
+            f"the tokenizer in {path} cannot be read ({_first_line(error)}); fetch its files again."
+        ) from error
+
+
 def _reads_sentencepiece() -> bool:
     """Whether what transformers reads such a model with is there.
 
     Where it is not, transformers takes the file for one of tiktoken's and asks for that instead.
     """
-    return all(find_spec(name) is not None for name in ("sentencepiece", "google"))
+    from transformers.utils.import_utils import is_protobuf_available
+
+    return find_spec("sentencepiece") is not None and bool(is_protobuf_available())
 
 
 def _forced_bos(checkpoint: Checkpoint, bos: int | None) -> int | None:

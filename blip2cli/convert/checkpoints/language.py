@@ -16,6 +16,7 @@ from blip2cli.model.checkpoint import TOKENIZER_FILES, Family, read_json, weight
 from blip2cli.model.hub import fetch_plain
 from blip2cli.model.quiet import hub_hushed, hushed
 from blip2cli.model.resolve import HUB_ID
+from blip2cli.model.text import read_tokenizer
 
 _MODEL_TYPE: dict[Family, str] = {"opt": "opt", "t5": "t5", "itm": "bert"}
 _WORDS: dict[Family, tuple[str, ...]] = {
@@ -47,24 +48,8 @@ class Language:
 
     def tokenizer(self) -> Any:
         """The tokenizer; for retrieval with ``[DEC]``, as LAVIS adds it. Raises ModelError."""
-        from transformers.models.auto.tokenization_auto import AutoTokenizer
-        from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
-
-        # Taken as it stands, as load_codec does: rebuilt, it may lose what it puts around a text.
-        whole = (self.path / "tokenizer.json").is_file()
-        loader: Any = PreTrainedTokenizerFast if whole else AutoTokenizer
-        try:
-            with hushed():
-                tokenizer = loader.from_pretrained(str(self.path), local_files_only=True)
-        except ImportError as error:
-            raise ModelError(
-                f"{self.path} has a SentencePiece tokenizer without tokenizer.json; "
-                "pip install sentencepiece protobuf to read it."
-            ) from error
-        except Exception as error:  # the tokenizers library raises bare Exception
-            raise ModelError(
-                f"the tokenizer in {self.path} cannot be read; fetch its files again."
-            ) from error
+        with hushed():
+            tokenizer = read_tokenizer(self.path)
         if self.kind == "itm":
             tokenizer.add_special_tokens({"bos_token": "[DEC]"})
         return tokenizer
