@@ -40,6 +40,11 @@ class OptReader:
         self.head = language.lm_head
         self._prefix: Layers | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.images.device
+
     def shape(self, request: Request) -> Shape:
         """The last id of the prompt is read by the first step."""
         prompt = round_up(len(request.prompt) - 1, PROMPT_STEP)

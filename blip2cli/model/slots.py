@@ -67,6 +67,10 @@ class Slots(Protocol):
 class Reader(Protocol):
     """A language model that knows the images of one batch."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+
     def shape(self, request: Request) -> Shape:
         """Depends on nothing but the request."""
 

@@ -32,6 +32,11 @@ class T5Reader:
             start = language.config.pad_token_id or 0  # T5 starts from its padding
         self.start = int(start)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.images.device
+
     def shape(self, request: Request) -> Shape:
         """Rounded up, so that texts of almost one length share slots."""
         read = self.images.shape[1] + len(request.prompt)

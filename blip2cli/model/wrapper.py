@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,22 +12,19 @@ from torch import Tensor
 
 from blip2cli.errors import OptionError
 from blip2cli.images.preprocess import PixelSpec, normalize
-from blip2cli.model.beam import search
 from blip2cli.model.checkpoint import Family
-from blip2cli.model.decode import Written, generator_of, score_rules
 from blip2cli.model.dtype import place
 from blip2cli.model.features import ImageFeatures, compute_features
+from blip2cli.model.generation import new_reader, write_texts
 from blip2cli.model.language import read_texts
 from blip2cli.model.limits import check_decoding, check_room, check_writes
 from blip2cli.model.load import end_tokens, load_model
-from blip2cli.model.opt import OptReader
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.quiet import hushed
 from blip2cli.model.resolve import resolve
 from blip2cli.model.retrieval import Retrieval
 from blip2cli.model.scoring import Asked, Likelihood, score
-from blip2cli.model.slots import Reader, Request, Rules, write
-from blip2cli.model.t5 import T5Reader
+from blip2cli.model.slots import Reader
 from blip2cli.model.text import TextCodec, encode_choice, equally_long, load_codec, split_gap
 from blip2cli.options import DecodeOptions, ModelOptions
 
@@ -169,7 +165,7 @@ class Blip2:
         for prompt, asked in zip(prompts, ids, strict=True):
             self._check_room(prompt, len(asked), options.max_new_tokens)
         with hushed():
-            written = self._write(features, prompts, ids, options)
+            written = write_texts(self._reader(features), prompts, ids, options, self._end)
         found = [
             [Generated(self.codec.decode(w.tokens), tuple(w.tokens), w.logprob) for w in texts]
             for texts in written
@@ -263,54 +259,11 @@ class Blip2:
         queries: int = self.model.config.num_query_tokens
         return positions - queries
 
-    def _write(
-        self,
-        features: ImageFeatures,
-        prompts: Sequence[Prompt],
-        ids: Sequence[tuple[int, ...]],
-        options: DecodeOptions,
-    ) -> list[list[Written]]:
-        """``options.num_return`` texts for each prompt; draws in the order of their seeds."""
-        reader, rules = self._reader(features), self._rules(options)
-        most = options.max_new_tokens
-        requests = [
-            Request(prompt.image, asked, min(most, prompt.max_new_tokens or most), most)
-            for prompt, asked in zip(prompts, ids, strict=True)
-        ]
-        if options.num_beams > 1:
-            return search(reader, requests, self._end, rules, options)
-        if options.sampling:
-            requests = [
-                replace(request, generator=generator_of(options.seed, prompt.name, n))
-                for request, prompt in zip(requests, prompts, strict=True)
-                for n in range(options.num_return)
-            ]
-        texts = iter(write(reader, requests, self._end, rules))
-        return [[next(texts) for _ in range(options.num_return)] for _ in prompts]
-
-    def _rules(self, options: DecodeOptions) -> Rules | None:
-        """None where the raw scores decide."""
-
-        @functools.cache
-        def rules(before: int) -> Any:
-            return score_rules(options, self._end, before, self.device)
-
-        return rules if rules(0) else None
-
     def _reader(self, features: ImageFeatures) -> Reader:
         """The language model with these images, and with what it has read of them already."""
         if features not in self._readers:
-            self._readers[features] = self._new_reader(features)
+            self._readers[features] = new_reader(self.model, self.family, features)
         return self._readers[features]
-
-    def _new_reader(self, features: ImageFeatures) -> Reader:
-        language = self.model.language_model
-        if self.family == "t5":
-            return T5Reader(language, features.language_inputs)
-        placeholder = self.model.config.image_token_index
-        if placeholder is None:  # an id outside the vocabulary, which no rule touches
-            placeholder = language.config.vocab_size
-        return OptReader(language, features.language_inputs, placeholder)
 
     def _check_room(self, prompt: Prompt, length: int, new_tokens: int) -> None:
         """Refuse what would run past the language model's last position."""

@@ -8,6 +8,7 @@ with the same shapes, or from the model that ``--like`` names.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,7 @@ def assemble(options: CheckpointOptions) -> Assembled:
     return Assembled(file.kind, settings.config, weights, settings.write_rest, notes)
 
 
-class _Settings:
+class _Settings(ABC):
     """The settings of the model to be, and what it can lend of itself."""
 
     name: str
@@ -93,9 +94,9 @@ class _Settings:
         """The weights of these parts, if the model has any."""
         return {}
 
+    @abstractmethod
     def write_rest(self, folder: Path) -> None:
         """Write all but ``config.json`` and the weights."""
-        raise NotImplementedError
 
 
 class _ByShapes(_Settings):

@@ -1,0 +1,70 @@
+"""From prompts about images to texts: greedy, drawn, or searched with beams."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from blip2cli.model.beam import search
+from blip2cli.model.checkpoint import Family
+from blip2cli.model.decode import Written, generator_of, score_rules
+from blip2cli.model.features import ImageFeatures
+from blip2cli.model.opt import OptReader
+from blip2cli.model.prompts import Prompt
+from blip2cli.model.slots import Reader, Request, Rules, write
+from blip2cli.model.t5 import T5Reader
+from blip2cli.options import DecodeOptions
+
+
+def new_reader(model: Any, family: Family, features: ImageFeatures) -> Reader:
+    """The language model of a ``Blip2ForConditionalGeneration``, with these images before it."""
+    language = model.language_model
+    if family == "t5":
+        return T5Reader(language, features.language_inputs)
+    placeholder = model.config.image_token_index
+    if placeholder is None:  # an id outside the vocabulary, which no rule touches
+        placeholder = language.config.vocab_size
+    return OptReader(language, features.language_inputs, placeholder)
+
+
+def write_texts(
+    reader: Reader,
+    prompts: Sequence[Prompt],
+    ids: Sequence[tuple[int, ...]],
+    options: DecodeOptions,
+    end: Sequence[int],
+) -> list[list[Written]]:
+    """``options.num_return`` texts for each prompt with its ids; draws in their seeds' order.
+
+    ``end`` are the tokens that end a text.
+    """
+    rules = _rules(options, end, reader.device)
+    most = options.max_new_tokens
+    requests = [
+        Request(prompt.image, asked, min(most, prompt.max_new_tokens or most), most)
+        for prompt, asked in zip(prompts, ids, strict=True)
+    ]
+    if options.num_beams > 1:
+        return search(reader, requests, end, rules, options)
+    if options.sampling:
+        requests = [
+            replace(request, generator=generator_of(options.seed, prompt.name, n))
+            for request, prompt in zip(requests, prompts, strict=True)
+            for n in range(options.num_return)
+        ]
+    texts = iter(write(reader, requests, end, rules))
+    return [[next(texts) for _ in range(options.num_return)] for _ in prompts]
+
+
+def _rules(options: DecodeOptions, end: Sequence[int], device: torch.device) -> Rules | None:
+    """None where the raw scores decide."""
+
+    @functools.cache
+    def rules(before: int) -> Any:
+        return score_rules(options, end, before, device)
+
+    return rules if rules(0) else None
