@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from blip2cli.cli.app import app, call
+from blip2cli.cli.app import application, call
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "blip2.md").read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ def test_a_command_can_be_given(command: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("blip2cli.cli.perform.perform", keep)
     words = shlex.split(command.removeprefix("blip2cli "))
     if words[0] == "convert":  # it looks at its files at once; what can be held is its options
-        group: Any = typer.main.get_command(app)
+        group: Any = typer.main.get_command(application())
         assert group.commands["convert"].make_context("convert", words[1:]).params["paths"]
         return
     assert call(words) == 0

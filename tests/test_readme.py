@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from blip2cli.cli.app import app
+from blip2cli.cli.app import application
 from tests.cli.terminal import on_terminal
 from tests.conftest import environment, is_embedded
 
@@ -99,7 +99,7 @@ def test_an_example_gives_what_the_readme_shows(number: int, tmp_path: Path) -> 
 
 def test_every_command_and_option_is_in_the_readme() -> None:
     text = README.read_text(encoding="utf-8")
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(application())
     commands = group.commands  # type: ignore[attr-defined]
     missing = [name for name in commands if f"blip2cli {name} " not in text]
     for command in (group, *commands.values()):
@@ -110,7 +110,7 @@ def test_every_command_and_option_is_in_the_readme() -> None:
 
 
 def test_no_option_of_the_readme_is_unknown() -> None:
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(application())
     known = {"--help"}
     for command in (group, *group.commands.values()):  # type: ignore[attr-defined]
         known.update(name for parameter in command.params for name in parameter.opts)

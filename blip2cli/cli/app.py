@@ -3,33 +3,54 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Annotated, NoReturn
 
 import typer
 import typer.main
 
 from blip2cli import __version__
-from blip2cli.cli import ask, caption, convert, doctor, embed
 from blip2cli.cli.expand import expand
 from blip2cli.cli.mistakes import sentence
 from blip2cli.cli.say import complain, unexpected
 
-app = typer.Typer(
-    name="blip2cli",
-    pretty_exceptions_enable=False,
-    invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Example:  blip2cli caption sample_images --model tiny",
-)
-app.command(epilog=caption.EXAMPLES)(expand(caption.caption))
-app.command(epilog=ask.EXAMPLES)(expand(ask.ask))
-app.command(epilog=embed.EXAMPLES)(expand(embed.embed))
-app.command(epilog=convert.EXAMPLES)(expand(convert.convert))
-app.command(epilog=doctor.EXAMPLES)(expand(doctor.doctor))
+# Name, and what the list of commands says. A command's own module is imported only when it is the
+# one that is asked for: the others would cost as much as all the rest of ``--help``.
+COMMANDS = {
+    "caption": "Write a caption for every image, with its mean token log-probability.",
+    "ask": "Answer questions about every image: one row an image and question.",
+    "embed": "Write an embedding of every image, or of every text.",
+    "convert": "Convert results into another format, or a checkpoint into another layout.",
+    "doctor": "Show what is installed and which device is used, and check a model for silent "
+    "failures.",
+}
+
+
+def application(names: Container[str] = COMMANDS) -> typer.Typer:
+    """The application with the commands of ``names`` in full; of the others the name alone."""
+    app = typer.Typer(
+        name="blip2cli",
+        pretty_exceptions_enable=False,
+        invoke_without_command=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="Example:  blip2cli caption sample_images --model tiny",
+    )
+    for name, said in COMMANDS.items():
+        if name in names:
+            module = importlib.import_module(f"blip2cli.cli.{name}")
+            app.command(name, epilog=module.EXAMPLES)(expand(getattr(module, name)))
+        else:
+            app.command(name, help=said)(_nothing)
+    app.callback()(root)
+    return app
+
+
+def _nothing() -> None:
+    """Stands for a command that is only listed."""
 
 
 def _version(wanted: bool) -> None:
@@ -38,7 +59,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     context: typer.Context,
     version: Annotated[
@@ -55,6 +75,8 @@ def root(
 def call(arguments: Sequence[str]) -> int:
     """Parse ``arguments``, do what they say and return the exit code."""
     try:
+        completing = "_BLIP2CLI_COMPLETE" in os.environ  # set by the shell, Typer looks at it
+        app = application(COMMANDS if completing else arguments[:1])
         # Not app(): that would put Typer's own hook in place of ours for unexpected errors.
         command = typer.main.get_command(app)
         code = command.main(list(arguments), prog_name="blip2cli", standalone_mode=False)

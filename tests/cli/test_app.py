@@ -8,15 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
 
 from blip2cli import __version__
-from blip2cli.cli.app import app, call
+from blip2cli.cli.app import COMMANDS, application, call
 from tests.conftest import COMMAND, Run, environment
 
-COMMANDS = ("caption", "ask", "embed")
+LABELLING = ("caption", "ask", "embed")
 
 
 def sentence(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
@@ -34,12 +35,12 @@ def test_help_names_the_commands(blip2cli: Run) -> None:
     done = blip2cli("--help")
     assert done.returncode == 0
     assert done.stderr == ""
-    for command in COMMANDS:
+    for command in LABELLING:
         assert f" {command} " in done.stdout
     assert "blip2cli caption sample_images --model tiny" in done.stdout
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", LABELLING)
 def test_help_of_a_command_shows_panels_variables_and_an_example(
     command: str, blip2cli: Run
 ) -> None:
@@ -49,7 +50,7 @@ def test_help_of_a_command_shows_panels_variables_and_an_example(
         assert f"─ {panel} ─" in done.stdout
     assert "Example:" in done.stdout
     assert f"blip2cli {command} photos/" in done.stdout
-    for parameter in typer.main.get_command(app).commands[command].params:  # type: ignore[attr-defined]
+    for parameter in typer.main.get_command(application()).commands[command].params:  # type: ignore[attr-defined]
         for name in parameter.opts:
             if name.startswith("--") and name != "--help":
                 assert name in done.stdout
@@ -87,6 +88,22 @@ def test_nothing_heavy_is_imported_for_help_or_a_mistake(arguments: list[str]) -
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_the_list_of_commands_says_what_they_say_themselves() -> None:
+    whole: Any = typer.main.get_command(application())
+    listed: Any = typer.main.get_command(application(()))
+    assert list(listed.commands) == list(whole.commands) == list(COMMANDS)
+    for name, said in COMMANDS.items():
+        assert " ".join(whole.commands[name].help.split("\n\n")[0].split()) == said
+        assert listed.commands[name].help == said
+
+
+def test_completion_knows_the_options_of_every_command(blip2cli: Run) -> None:
+    asked = {"_BLIP2CLI_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "blip2cli ask --choi"}
+    said = blip2cli(env=asked).stdout
+    assert "--choices" in said
+    assert "--choices-file" in said
 
 
 def test_help_is_nearly_as_quick_as_importing_typer_and_rich(tmp_path: Path) -> None:

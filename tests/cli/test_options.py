@@ -219,7 +219,7 @@ def test_a_time_limit_without_workers_is_refused(capsys: pytest.CaptureFixture[s
 
 def test_the_same_flag_means_the_same_everywhere() -> None:
     seen: dict[str, tuple[str, Any]] = {}
-    group = typer.main.get_command(application.app)
+    group = typer.main.get_command(application.application())
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         for parameter in command.params:
             for flag in parameter.opts:
