@@ -70,6 +70,21 @@ class Checkpoint:
         )
 
 
+def check_image_size(checkpoint: Checkpoint, height: int, width: int) -> None:
+    """Raise ModelError when the processor makes pictures of another size than the encoder reads.
+
+    transformers would run them and give other texts, without a word.
+    """
+    wanted = (checkpoint.config.get("vision_config") or {}).get("image_size", 224)  # its default
+    sides = (wanted, wanted) if isinstance(wanted, int) else tuple(wanted)
+    if sides != (height, width):
+        raise ModelError(
+            f"{checkpoint.path} has an image processor for {height}x{width} pixels, but its "
+            f"vision encoder reads {sides[0]}x{sides[1]}: set size in "
+            "preprocessor_config.json to image_size in config.json."
+        )
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """Read a JSON object. Raises ModelError naming the file when it cannot be read as one."""
     try:

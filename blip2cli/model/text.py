@@ -79,7 +79,14 @@ def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
     tokenizer = read_tokenizer(checkpoint.path)
     if checkpoint.family == "itm":
         # BERT's way: [CLS] text [SEP], also around no text at all.
-        return TextCodec(tokenizer, int(tokenizer("")["input_ids"][0]), None)
+        around = tokenizer("")["input_ids"]
+        if not around:
+            raise ModelError(
+                f"the tokenizer in {checkpoint.path} puts nothing around a text, where a retrieval "
+                "model needs [CLS] and [SEP]; copy the tokenizer files of the model it was "
+                "trained from."
+            )
+        return TextCodec(tokenizer, int(around[0]), None)
     if checkpoint.family == "opt":
         start = _first(text_config.bos_token_id, tokenizer.bos_token_id)
         return TextCodec(tokenizer, start, _forced_bos(checkpoint, tokenizer.bos_token_id))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from blip2cli.errors import OptionError
 from blip2cli.images.preprocess import PixelSpec, normalize
-from blip2cli.model.checkpoint import Family
+from blip2cli.model.checkpoint import Family, check_image_size
 from blip2cli.model.dtype import place
 from blip2cli.model.features import ImageFeatures, compute_features
 from blip2cli.model.generation import new_reader, write_texts
@@ -78,6 +78,7 @@ class Blip2:
         checkpoint = resolve(options.model, options.revision)
         with hushed():
             spec = PixelSpec.from_processor_config(checkpoint.image_processor())
+            check_image_size(checkpoint, spec.height, spec.width)
             placement = place(
                 options.device, options.dtype, checkpoint.family, checkpoint.weight_bytes
             )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -48,6 +49,18 @@ def test_missing_weights_are_an_error_not_random(copy: Path) -> None:
     del weights["qformer.layernorm.bias"]
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"lacks 2 of .*language_projection\.weight, qformer"):
+        load(copy)
+
+
+def test_pictures_of_another_size_are_refused(copy: Path) -> None:
+    # transformers takes the first of the positions, and says other things about the picture.
+    (file,) = (copy / name for name in os.listdir(copy) if "processor_config" in name)
+    settings = json.loads(file.read_text())
+    inner = settings.get("image_processor", settings)
+    assert inner["size"] == {"height": 32, "width": 32}
+    inner["size"] = {"height": 24, "width": 24}
+    file.write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match="for 24x24 pixels, but its vision encoder reads 32x32"):
         load(copy)
 
 
