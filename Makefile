@@ -23,8 +23,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install ## caption the images in sample_images/ with the embedded model
 	$(BIN)/blip2cli caption sample_images --model tiny
 
+# One thread for each of the two workers: four threads on two cores wait for one another.
 test: install ## run the test suite
-	$(BIN)/python -m pytest --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 SEED ?= 1
 torture: install ## kill runs and fail system calls, thousands of times (an hour; or SEED=2)
