@@ -28,10 +28,10 @@ test: install ## run the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 SEED ?= 1
-torture: install ## kill runs and fail system calls, thousands of times (an hour; or SEED=2)
+torture: install ## kill runs and fail system calls, thousands of times (an hour or two; or SEED=2)
 	$(BIN)/python -m tests.torture.kills --seed $(SEED)
 	$(BIN)/python -m tests.torture.faults
-	test ! -f tests/torture/corpora.py || $(BIN)/python -m tests.torture.corpora --full
+	$(BIN)/python -m tests.torture.corpora --full
 
 lint: install ## check style, formatting and types
 	$(BIN)/ruff check .
