@@ -24,8 +24,9 @@ demo: install ## caption the images in sample_images/ with the embedded model
 	$(BIN)/blip2cli caption sample_images --model tiny
 
 # One thread for each of the two workers: four threads on two cores wait for one another.
+test: export OMP_NUM_THREADS = 1
 test: install ## run the test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2
 
 SEED ?= 1
 torture: install ## kill runs and fail system calls, thousands of times (an hour or two; or SEED=2)
