@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from blip2cli.cli.app import call
-from tests.conftest import is_embedded
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -94,7 +93,6 @@ def contrastive(checkpoint: Path) -> Found:
     return found
 
 
-@pytest.mark.skipif(not is_embedded("tiny-itm"), reason="tiny-itm is not in this installation")
 def test_tiny_itm_finds_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embed(tmp_path, monkeypatch, "tiny-itm")
     by_numpy, by_duckdb = found_by(tmp_path)
