@@ -28,7 +28,9 @@ from blip2cli.model.nets.opt import Opt
 _WIDE = ("query_tokens", "qformer.")
 
 
-def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False) -> Writer | Matcher:
+def load_model(
+    checkpoint: Checkpoint, placement: Placement, plain: bool = False
+) -> Writer | Matcher:
     """Load the weights onto the device.
 
     Returns a ``Matcher`` for the family ``itm``, a ``Writer`` for all others. With ``plain`` every

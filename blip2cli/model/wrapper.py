@@ -267,6 +267,6 @@ class Blip2:
             return
         raise OptionError(
             f"the prompt for {prompt.name} is {length} tokens long; with the image and "
-            f"{new_tokens} new tokens that is more than the {self._positions} the model has room for: "
-            "shorten it or lower --max-new-tokens."
+            f"{new_tokens} new tokens that is more than the {self._positions} the model has room "
+            "for: shorten it or lower --max-new-tokens."
         )
