@@ -86,7 +86,7 @@ def _fill(checkpoint: Checkpoint, model: Writer | Matcher, placement: Placement)
     }
     odd = []
     for name, weight in _stored(checkpoint, placement.dtype):
-        where = _ALIASES.get(name, name)
+        where = ALIASES.get(name, name)
         if where not in places:
             continue
         module, own = places[where]
@@ -140,7 +140,7 @@ def _stored(checkpoint: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, T
 
 
 # T5's stacks may bring the embedding under their own names, of which there is one.
-_ALIASES = {
+ALIASES = {
     f"language_model.{part}.embed_tokens.weight": "language_model.shared.weight"
     for part in ("encoder", "decoder")
 }
