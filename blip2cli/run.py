@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,12 +18,11 @@ from blip2cli import __version__, events
 from blip2cli.errors import ModelError
 from blip2cli.events import Failed, Finished, Listener, ModelReady, Progress, Started, Summary
 from blip2cli.limits import EXIT_FAILED_IMAGES, EXIT_MORE_TO_DO, ErrorLimit
-from blip2cli.options import ModelOptions, RunOptions, SourceOptions
+from blip2cli.options import ModelOptions, RunOptions
 from blip2cli.output import Output, SinkOpener, write_summary
-from blip2cli.plan import Plan, check_options, prepare
+from blip2cli.plan import Plan, Total, check_options, prepare
 from blip2cli.signals import Interrupted, Interrupts
 from blip2cli.sinks import OutputLock, to_stdout
-from blip2cli.sources import open_sources
 from blip2cli.tally import Tally
 from blip2cli.tasks.memory import WithinMemory
 
@@ -106,6 +104,7 @@ def run(
         if plan.resumed is not None:
             on_event(_resumed(plan, options))
         job = _Job(task, options, plan, on_event, began)
+        job.tally.listed = job.elapsed
         with Interrupts() as job.interrupts, contextlib.suppress(Interrupted):
             # Interrupted: nothing was in flight, and what is finished has been committed.
             if plan.first:
@@ -115,7 +114,7 @@ def run(
                         out = Output.open(
                             job.task, model, options, sink_opener, stdout, stderr, plan.resumed
                         )
-                    total = _Total(plan, options.source if count and task.only is None else None)
+                    total = Total(plan, options.source if count and task.only is None else None)
                     with out:
                         job.work(model, batches, out, total)
             else:
@@ -150,6 +149,11 @@ class _Job:
     tally: Tally = field(default_factory=Tally)
     more: bool = True  # there is more to do than was done
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.began
+
     def load(
         self, model_loader: ModelLoader | None, reading: contextlib.ExitStack
     ) -> tuple[Blip2, BatchStream]:
@@ -165,13 +169,19 @@ class _Job:
             # Paths on stdin come when they come, and who gives them may wait for the rows.
             ahead = "-" not in self.options.source.sources
             batches = reading.enter_context(self._batches(spec, ahead))
+            begun = self.elapsed
             from blip2cli.model.wrapper import Blip2
 
+            self.tally.imported = self.elapsed - begun
             model = Blip2.load(self.options.model)
             if model.spec != spec:
                 name = self.options.model.model
                 raise ModelError(f"The files of {name} changed while it was loaded; run it again.")
-        self.tally.load = time.perf_counter() - self.began
+        if self.options.loader.batch_size is None:
+            from blip2cli.model.batch import auto_size
+
+            batches.cut_to(auto_size(model))
+        self.tally.load = self.elapsed
         with self.interrupts.shielded():
             self.task = self.task.fit(model)
             dtype = str(model.dtype).removeprefix("torch.")
@@ -184,7 +194,7 @@ class _Job:
 
         return load_batches(self.plan.refs, spec, self.options.loader, ahead)
 
-    def work(self, model: Blip2, batches: BatchStream, out: Output, total: _Total) -> None:
+    def work(self, model: Blip2, batches: BatchStream, out: Output, total: Total) -> None:
         """Take batches until the source ends, the time is up or a signal asks to stop.
 
         Raises ``RunError`` when too many images fail.
@@ -203,7 +213,7 @@ class _Job:
                 self.more = False
                 return
             # At least one batch is done, so that a job that is run again and again gets on.
-            if self.tally.seen and time.perf_counter() - self.began >= allowed:
+            if self.tally.seen and self.elapsed >= allowed:
                 return
             total.begin()
             with self.interrupts.shielded():
@@ -216,6 +226,7 @@ class _Job:
             rows, batch = within.rows(model, batch)
         with self.tally.timing("write"):
             out.write(rows, batch)
+        self.tally.first = self.tally.first or self.elapsed
         self.tally.count(rows)
         for item in batch.items:
             if item.error is None:
@@ -234,7 +245,7 @@ class _Job:
     def summary(self) -> Summary:
         """How the run went, as of now."""
         tally = self.tally
-        seconds = time.perf_counter() - self.began
+        seconds = self.elapsed
         working = max(seconds - tally.load, 1e-9)
         return Summary(
             task=self.task.name,
@@ -254,6 +265,9 @@ class _Job:
             model_share=tally.share("model"),
             write_share=tally.share("write"),
             exit_code=self._exit_code(),
+            list_seconds=tally.listed,
+            import_seconds=tally.imported,
+            first_seconds=tally.first,
         )
 
     def _exit_code(self) -> int:
@@ -262,27 +276,6 @@ class _Job:
         if self.more:
             return EXIT_MORE_TO_DO
         return EXIT_FAILED_IMAGES if self.tally.failed or self.plan.failed_before else 0
-
-
-class _Total:
-    """How many images there are, counted by a thread of its own where ``source`` is given.
-
-    Listing is quick beside the model, but not so quick that a run should wait for it.
-    """
-
-    def __init__(self, plan: Plan, source: SourceOptions | None) -> None:
-        self.known = plan.total
-        self._already = plan.already
-        self._source = source if plan.total is None else None
-
-    def begin(self) -> None:
-        """Start counting, once; called when the first batch is there, not to compete with it."""
-        source, self._source = self._source, None
-        if source is not None and "-" not in source.sources:
-            threading.Thread(target=self._count, args=(source,), daemon=True).start()
-
-    def _count(self, source: SourceOptions) -> None:
-        self.known = max(0, sum(1 for _ in open_sources(source)) - self._already)
 
 
 def _resumed(plan: Plan, options: RunOptions) -> events.Resumed:

@@ -127,7 +127,7 @@ def test_without_room_for_a_copy_the_comparison_is_skipped(
     opt: Sound, pictures: tuple[Picture, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from blip2cli.doctor import patient as room
-    from blip2cli.doctor.memory import Memory
+    from blip2cli.images.memory import Memory
 
     monkeypatch.setattr(room, "memory", lambda: Memory(1 << 30, 1 << 20, None))
     seen: Patient = patient(opt.path, torch.bfloat16, pictures)
