@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2cli.images.memory import memory
 from blip2cli.doctor.observe import Observation, observe
+from blip2cli.images.memory import memory
 from blip2cli.images.preprocess import PixelSpec, to_uint8
 from blip2cli.model.checkpoint import Checkpoint, read_json
 from blip2cli.model.dtype import LARGE_WEIGHTS, Placement
