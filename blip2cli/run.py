@@ -8,6 +8,7 @@ answered at once, and a run that finds nothing left to do never loads it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
 from blip2cli import __version__, events
 from blip2cli.errors import ModelError
 from blip2cli.events import Failed, Finished, Listener, ModelReady, Progress, Started, Summary
+from blip2cli.lanes import Lanes
 from blip2cli.limits import EXIT_FAILED_IMAGES, EXIT_MORE_TO_DO, ErrorLimit
 from blip2cli.options import ModelOptions, RunOptions
 from blip2cli.output import Output, SinkOpener, write_summary
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     from blip2cli.images.loader import BatchStream, LoadedBatch
     from blip2cli.images.preprocess import PixelSpec
     from blip2cli.model.wrapper import Blip2
-    from blip2cli.tasks.base import Task
+    from blip2cli.tasks.base import Row, Task
+
+    Done = tuple[list[Row], LoadedBatch]
 
 
 class Checks(Protocol):
@@ -203,27 +207,41 @@ class _Job:
         errors = ErrorLimit(limits.max_errors)
         allowed = math.inf if limits.max_duration is None else limits.max_duration
         within = WithinMemory(self.task, self.on_event)
-        while self.interrupts.signum is None:
-            with self.tally.timing("read"):
-                batch = next(batches, None)
-            if batch is None:
-                errors.check(self.tally, at_end=True)
+        with Lanes(functools.partial(within.rows, model), self._lanes(model)) as lanes:
+            while self.interrupts.signum is None:
+                try:
+                    with self.tally.timing("read"):
+                        batch = next(batches, None)
+                except Interrupted:
+                    break  # what is under way is finished
+                self.more = batch is not None
+                # At least one batch is done, so that a job that is run again and again gets on.
+                begun = self.tally.seen or lanes.pending
+                if batch is None or (begun and self.elapsed >= allowed):
+                    break
+                total.begin()
                 with self.interrupts.shielded():
-                    out.close()
-                self.more = False
-                return
-            # At least one batch is done, so that a job that is run again and again gets on.
-            if self.tally.seen and self.elapsed >= allowed:
-                return
-            total.begin()
+                    lanes.put(batch)
+                    while lanes.full:
+                        self._do(lanes, out, total)
+                errors.check(self.tally)
             with self.interrupts.shielded():
-                self._do(within, model, batch, out)
-                self.on_event(Progress(self.tally.done, self.tally.failed, total.known))
-            errors.check(self.tally)
+                while lanes.pending:
+                    self._do(lanes, out, total)
+        errors.check(self.tally, at_end=not self.more)
+        if not self.more:
+            with self.interrupts.shielded():
+                out.close()
 
-    def _do(self, within: WithinMemory, model: Blip2, batch: LoadedBatch, out: Output) -> None:
+    def _lanes(self, model: Blip2) -> int:
+        from blip2cli.model.batch import lanes_of
+
+        # Who gives paths on stdin may wait for the rows of one before giving the next.
+        return 1 if "-" in self.options.source.sources else lanes_of(model)
+
+    def _do(self, lanes: Lanes[LoadedBatch, Done], out: Output, total: Total) -> None:
         with self.tally.timing("model"):
-            rows, batch = within.rows(model, batch)
+            rows, batch = lanes.take()
         with self.tally.timing("write"):
             out.write(rows, batch)
         self.tally.first = self.tally.first or self.elapsed
@@ -234,6 +252,7 @@ class _Job:
             else:
                 self.tally.failed += 1
                 self.on_event(Failed(item.file_name, item.error.error_type, str(item.error)))
+        self.on_event(Progress(self.tally.done, self.tally.failed, total.known))
 
     def complete(self) -> None:
         """Nothing is left to do: bring what an earlier run left into its final form."""

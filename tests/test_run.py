@@ -77,6 +77,43 @@ def test_rows_are_the_same_whatever_the_batch_size(
     ]
 
 
+def test_rows_and_events_are_the_same_in_any_number_of_lanes(
+    mixed: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    for count in (1, 2, 3):
+        monkeypatch.setattr("blip2cli.model.batch.lanes_of", lambda model, count=count: count)
+        told: list[Event] = []
+        out = tmp_path / f"{count}.jsonl"
+        summary = run(CAPTION, options(mixed, out, 1), loader, told.append)
+        assert (summary.done, summary.failed, summary.exit_code) == (5, 1, 3)
+        failures = out.with_suffix(".errors.jsonl").read_bytes()
+        events = [event for event in told if isinstance(event, Progress | Failed)]
+        seen.append((out.read_bytes(), failures, [str(event) for event in events]))
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_a_signal_lets_every_lane_finish(
+    images: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blip2cli.model.batch.lanes_of", lambda model: 2)
+    out = tmp_path / "out.jsonl"
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.done == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    summary = run(CAPTION, options(images, out, 1), loader, stop)
+    assert summary.exit_code == 143
+    # The first image's row brought the signal, when the second was under way.
+    assert [row["file_name"] for row in read(out)] == ["a.png", "b.jpg"]
+    output = replace(options(images, out, 1).output, resume=True)
+    run(CAPTION, replace(options(images, out, 1), output=output), loader)
+    whole = tmp_path / "whole.jsonl"
+    run(CAPTION, options(images, whole, 1), loader)
+    assert out.read_bytes() == whole.read_bytes()
+
+
 def test_a_run_tells_what_happens(mixed: Path, tmp_path: Path, loader: Loader) -> None:
     events: list[Event] = []
     summary_file = tmp_path / "summary.json"

@@ -1,4 +1,4 @@
-"""How many images go through a model together, when nobody says.
+"""How many images go through a model together, when nobody says, and in how many threads.
 
 A row is the same in every batch, so the size is a matter of speed and memory alone. On a CPU the
 speed decides. Small models gain from large batches, because a step of theirs costs calls rather
@@ -24,6 +24,8 @@ from blip2cli.model.slots import SLOTS
 if TYPE_CHECKING:
     from blip2cli.model.wrapper import Blip2
 
+# Below this many bytes of weights a CPU runs a batch in each of several threads (see ``lanes``).
+LANES_BELOW = 64 << 20
 STEP = 8  # sizes are multiples of it, as the rows of matrix products are
 # Weights in memory, in bytes, and the size up to there. The embedded models have 7 MB, OPT-2.7B in
 # bfloat16 7.5 GB.
@@ -55,6 +57,17 @@ def auto_size(model: Blip2) -> int:
         held = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
         return cuda_size(need, free + held)
     return cpu_size(need, memory().available)
+
+
+def lanes_of(model: Blip2) -> int:
+    """How many batches are best run at once, each in a thread of its own."""
+    import torch
+
+    config = model.model.config
+    need = needs(config, model.writes, model.dtype.itemsize)
+    if model.device.type != "cpu" or need.weights >= LANES_BELOW:
+        return 1
+    return torch.get_num_threads()
 
 
 def cpu_size(need: Need, available: int | None) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -40,10 +41,9 @@ def score_rules(
     """
     if not _any_rule(options, end):
         return None
-    with hushed():
-        from transformers.generation import logits_process as rules
+    rules = _transformers_rules()
 
-    chosen = rules.LogitsProcessorList()
+    chosen: LogitsProcessorList = rules.LogitsProcessorList()
     if options.repetition_penalty != 1.0:
         chosen.append(rules.RepetitionPenaltyLogitsProcessor(float(options.repetition_penalty)))
     if options.no_repeat_ngram_size > 0:
@@ -63,6 +63,13 @@ def score_rules(
     if options.top_p is not None and options.top_p < 1.0:
         chosen.append(rules.TopPLogitsWarper(options.top_p))
     return chosen
+
+
+@lru_cache(maxsize=1)
+def _transformers_rules() -> Any:
+    with hushed():
+        from transformers.generation import logits_process
+    return logits_process
 
 
 def _any_rule(options: DecodeOptions, end: Sequence[int]) -> bool:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_alone = threading.RLock()
 _chatter = False
 _downloads: bool | None = None
 
@@ -47,7 +49,8 @@ def hushed() -> Iterator[None]:
     if _chatter:
         yield
         return
-    with warnings.catch_warnings():
+    # One thread at a time: what a second one found would be what the first had set.
+    with _alone, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Imported before the levels are set: their first import sets a level of its own.
         importlib.import_module("huggingface_hub.utils.logging")

@@ -120,13 +120,18 @@ class Retrieval:
 
     def _recalled(self, texts: Sequence[str]) -> Tensor:
         """``project_texts``, of each text once."""
-        new = [text for text in texts if text not in self._projected]
+        kept = self._projected
+        known = {text: kept[text] for text in texts if text in kept}
+        new = [text for text in texts if text not in known]
         if new:
-            if len(self._projected) + len(new) > _REMEMBERED:
-                self._projected.clear()
-                new = list(texts)
-            self._projected.update(zip(new, self.project_texts(new), strict=True))
-        return torch.stack([self._projected[text] for text in texts])
+            fresh = dict(zip(new, self.project_texts(new), strict=True))
+            known |= fresh
+            # When full, another takes its place: emptied under other threads it would fail them.
+            if len(kept) + len(fresh) > _REMEMBERED:
+                self._projected = fresh
+            else:
+                kept.update(fresh)
+        return torch.stack([known[text] for text in texts])
 
     def project_tokens(self, texts: Sequence[str]) -> list[Tensor]:
         """Every token of each text in the shared space: [T, P] a text, each row of length 1.
