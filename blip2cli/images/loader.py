@@ -76,10 +76,11 @@ def load_batches(
     """Return the batches as an iterator.
 
     ``options.workers`` None leaves the choice to the loader: no workers for a small job, for a
-    long one that waits for images as many as there are cores to spare. 0 decodes in this process. A given number is
-    started with the first batch asked for; their fork server starts now, so that it is ready
-    when, for example, a model has been loaded. With ``options.image_timeout`` (seconds for one
-    image) every image is decoded in a worker: only another process can be ended in the middle.
+    long one that waits for images as many as there are cores to spare. 0 decodes in this process.
+    A given number is started with the first batch asked for; their fork server starts now, so that
+    it is ready when, for example, a model has been loaded. With ``options.image_timeout`` (seconds
+    for one image) every image is decoded in a worker: only another process can be ended in the
+    middle.
 
     ``ahead`` allows a thread of this process to take references and decode them before they are
     asked for, from now on; it makes no use of it where images are decoded in workers from the
