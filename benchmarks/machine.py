@@ -38,10 +38,8 @@ class Machine:
 
     def __str__(self) -> str:
         products = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in self.flops.items())
-        return (
-            f"{self.name}, {self.cores} cores; matrix products in GFLOP/s: {products}; "
-            f"memory {self.bandwidth / 1e9:.1f} GB/s"
-        )
+        products = products and f"matrix products in GFLOP/s: {products}; "
+        return f"{self.name}, {self.cores} cores; {products}memory {self.bandwidth / 1e9:.1f} GB/s"
 
     def better(self, other: Machine) -> Machine:
         """The best of two measurements: a limit is what was reached at any time."""

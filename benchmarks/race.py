@@ -22,6 +22,8 @@ from models import build
 from races import RACES, Race
 from results import Found, Line, median_ratio, record
 from rounds import Ran, RefusedError, run
+from shell import Shell
+from startup import Startup
 from work import Work
 
 HERE = Path(__file__).resolve().parent
@@ -29,13 +31,14 @@ MODELS = HERE.parent / "build" / "benchmarks"
 
 
 def race(name: str, plan: Race, models: Path) -> Found:
-    """Run one race. Raises DifferentError when two peers differ, RefusedError when one can't run."""
+    """Run one race. Raises DifferentError when peers differ, RefusedError when one can't run."""
     path = build(plan.model, models)
     work = plan.work(models)
     dtype = plan.peers[-1][1]
-    before = measure((dtype,))
+    rated = () if plan.kind == "pixels" else (dtype,)
+    before = measure(rated)
     ran = run(plan, path, work)
-    machine = before.better(measure((dtype,)))
+    machine = before.better(measure(rated))
     notes = compare(plan.kind, path, work, ran)
     notes += [
         f"{peer} at batch size {', '.join(its.tried)} images/s when tried once"
@@ -82,24 +85,48 @@ def _parts(plan: Race, path: Path, work: Work, ours: Ran) -> list[arithmetic.Par
     return parts + arithmetic.text_parts(config, dtype, plan.images, plan.ours, texts)
 
 
+def start_up(name: str, plan: Startup) -> Found:
+    """Measure the start-up, which has no peers and no limit."""
+    found = Found(name, "start-up", plan.runs, [], measure(()))
+    found.notes = plan.lines()
+    return found
+
+
+ALL: dict[str, Race | Shell | Startup] = {
+    "startup": Startup(),
+    "shell-1000": Shell(1000),
+    "shell-10000": Shell(10_000, rounds=2, every=10),
+    **RACES,
+}
+
+
+def perform(name: str, options: argparse.Namespace) -> Found:
+    """Run what has the name. Raises as ``race`` does."""
+    plan = ALL[name].fewer(options.images, options.rounds)
+    if isinstance(plan, Startup):
+        return start_up(name, plan)
+    if isinstance(plan, Shell):
+        return plan.race(name, options.models)
+    return race(name, plan, options.models)
+
+
 def main() -> int:
     """Run and print; 1 when a race did not come to its end."""
-    names = {**RACES}
     parser = argparse.ArgumentParser(description="Race against what people run today.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}")
     parser.add_argument("--models", type=Path, default=MODELS, help="where random models are kept")
     parser.add_argument("--images", type=int, help="at most so many; nothing is recorded")
     parser.add_argument("--rounds", type=int, help="so many; nothing is recorded")
     options = parser.parse_args()
-    unknown = set(options.names) - set(names)
+    unknown = set(options.names) - set(ALL)
     if unknown:
-        parser.error(f"there is no race {', '.join(sorted(unknown))}; choose of {', '.join(names)}")
+        parser.error(f"there is no race {', '.join(sorted(unknown))}; choose of {', '.join(ALL)}")
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     failed = False
-    for name in options.names or names:
+    for name in options.names or ALL:
         try:
-            found = race(name, RACES[name].fewer(options.images, options.rounds), options.models)
+            found = perform(name, options)
         except (DifferentError, RefusedError) as error:
             print(f"{name}: {error} No time is printed.", file=sys.stderr, flush=True)
             failed = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import statistics
 import subprocess
@@ -54,7 +54,7 @@ class Found:
         """Plain values, with when and from what they came."""
         return {
             "workload": self.workload,
-            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "commit": _commit(),
             "versions": {name: version(name) for name in PACKAGES},
             "machine": self.machine.as_json(),
@@ -96,20 +96,23 @@ def record(found: Found, folder: Path) -> None:
     (folder / "RESULTS.md").write_text(page(kept), encoding="utf-8")
 
 
+PREFACE = (
+    "Written by `make bench`; `README.md` says what is compared. Ratios say how many times as fast "
+    "blip2cli is, the median over rounds run in turns. The limit is the least time that the matrix "
+    "products and the reading of weights need at the rates measured in the same run."
+)
 COLUMNS = ("docs", "batched", "cached", "forward")
 
 
 def page(kept: dict[str, Any]) -> str:
     """``RESULTS.md``."""
+    columns = " | ".join(f"against `{column}`" for column in COLUMNS)
     lines = [
         "# Results of the races",
         "",
-        "Written by `make bench`; `README.md` says what is compared. Ratios say how many times as "
-        "fast blip2cli is, the median over rounds run in turns. The limit is the least time that "
-        "the matrix products and the reading of weights need at the rates measured in the same run.",
+        PREFACE,
         "",
-        f"| race | workload | blip2cli | {' | '.join(f'against `{c}`' for c in COLUMNS)} "
-        "| of the limit |",
+        f"| race | workload | blip2cli | {columns} | of the limit |",
         "|---|---|---|" + "---|" * (len(COLUMNS) + 1),
     ]
     lines += [_row(race, one) for race, one in kept.items() if one["results"]]
@@ -135,13 +138,9 @@ def _row(race: str, one: dict[str, Any]) -> str:
 def _section(race: str, one: dict[str, Any]) -> list[str]:
     machine = Machine(**one["machine"])
     versions = ", ".join(f"{name} {number}" for name, number in one["versions"].items())
-    lines = [
-        f"## {race}",
-        "",
-        f"{one['date']}, commit {one['commit']}, {one['rounds']} round"
-        f"{'' if one['rounds'] == 1 else 's'}; {machine}; {versions}.",
-        "",
-    ]
+    rounds = "1 round" if one["rounds"] == 1 else f"{one['rounds']} rounds"
+    when = f"{one['date']}, commit {one['commit']}, {rounds}; {machine}; {versions}."
+    lines = [f"## {race}", "", when, ""]
     lines += [
         f"- `{line['peer']}` {line['dtype']}, {line['setting']}: "
         f"{line['images_per_second']:.4g} images/s over {line['images']} images"
