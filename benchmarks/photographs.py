@@ -41,4 +41,5 @@ def _cut(image: Image.Image, number: int, size: tuple[int, int]) -> Image.Image:
     left = rng.uniform(0, image.width - width)
     top = rng.uniform(0, image.height - height)
     box = (left, top, left + width, top + height)
-    return grain(image.resize(size, Image.Resampling.LANCZOS, box), rng, 4)
+    enlarged = image.resize(size, Image.Resampling.LANCZOS, box)
+    return grain(enlarged, rng, 4 if scale > 0.5 else 9)
