@@ -61,6 +61,13 @@ class Halved:
 
 
 @dataclass(frozen=True)
+class Slower:
+    """It turned out on the way that the model can't be run in the quickest way."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """A batch is done and its rows are safe."""
 
@@ -107,5 +114,5 @@ class Finished:
     summary: Summary
 
 
-Event = Started | TookOver | Resumed | ModelReady | Failed | Halved | Progress | Finished
+Event = Started | TookOver | Resumed | ModelReady | Failed | Halved | Slower | Progress | Finished
 Listener = Callable[[Event], None]

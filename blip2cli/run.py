@@ -161,6 +161,7 @@ class _Job:
     interrupts: Interrupts = field(default_factory=Interrupts)
     tally: Tally = field(default_factory=Tally)
     more: bool = True  # there is more to do than was done
+    told: bool = False  # that it runs slower than it might
 
     @property
     def elapsed(self) -> float:
@@ -232,6 +233,7 @@ class _Job:
                     lanes.put(batch)
                     while lanes.full:
                         self._do(lanes, out, total)
+                    self._tell(model)
                 errors.check(self.tally)
             with self.interrupts.shielded():
                 while lanes.pending:
@@ -240,6 +242,12 @@ class _Job:
         if not self.more:
             with self.interrupts.shielded():
                 out.close()
+
+    def _tell(self, model: Blip2) -> None:
+        trouble = model.trouble
+        if trouble is not None and not self.told:
+            self.told = True
+            self.on_event(events.Slower(trouble))
 
     def _lanes(self, model: Blip2) -> int:
         from blip2cli.model.batch import lanes_of

@@ -15,6 +15,7 @@ from blip2cli.events import (
     ModelReady,
     Progress,
     Resumed,
+    Slower,
     Started,
     Summary,
     TookOver,
@@ -84,6 +85,9 @@ class Console:
             case Halved():
                 count = _count(event.batch_size)
                 self.say(f"Out of memory: going on with batches of {count}.")
+            case Slower():
+                if self.verbosity:
+                    self.say(f"Slower than it might be: {event.reason}.")
             case Progress():
                 self._progress(event)
             case Finished():

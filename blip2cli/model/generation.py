@@ -13,9 +13,10 @@ from blip2cli.model.beam import search
 from blip2cli.model.checkpoint import Family
 from blip2cli.model.decode import Written, generator_of, score_rules
 from blip2cli.model.features import ImageFeatures
+from blip2cli.model.late import LateLoop, reads_late
 from blip2cli.model.opt import OptReader
 from blip2cli.model.prompts import Prompt
-from blip2cli.model.slots import Reader, Request, Rules, write
+from blip2cli.model.slots import Loop, Reader, Request, Rules, write
 from blip2cli.model.t5 import T5Reader
 from blip2cli.options import DecodeOptions
 
@@ -56,7 +57,8 @@ def write_texts(
             for request, prompt in zip(requests, prompts, strict=True)
             for n in range(options.num_return)
         ]
-    texts = iter(write(reader, requests, end, rules))
+    late = reads_late(reader.device, plain=rules is None and not options.sampling)
+    texts = iter(write(reader, requests, end, rules, LateLoop if late else Loop))
     return [[next(texts) for _ in range(options.num_return)] for _ in prompts]
 
 

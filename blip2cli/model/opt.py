@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blip2cli.model.attention import fused, fuses
+from blip2cli.model.room import Room
 from blip2cli.model.slots import Request, Shape, round_up
 
 # Lengths are rounded up to multiples of these, so that texts of almost one length share slots. It
@@ -156,8 +158,29 @@ class OptSlots:
         prefix = reader.prefix
         self.keys = [_room(key, slots, shape.capacity) for key, _ in prefix]
         self.values = [_room(value, slots, shape.capacity) for _, value in prefix]
-        self.used = torch.zeros(slots, dtype=torch.long, device=reader.images.device)
+        self._used = [torch.zeros(slots, dtype=torch.long, device=reader.images.device)]
+        self.room = Room(self.keys, self.values, self._used)
         self.written = shape.capacity  # no slot was written to before this position
+
+    @property
+    def used(self) -> Tensor:
+        """How many positions of each slot hold something, [S]."""
+        return self._used[0]
+
+    def narrow(self, count: int) -> None:
+        """Use the first ``count`` slots."""
+        self.room.narrow(count)
+
+    def reopen(self, reader: OptReader, count: int) -> None:
+        """Be as new, with ``count`` slots, for another batch's images."""
+        self.reader = reader
+        self.written = self.shape.capacity
+        self.room.clear()
+        self.room.narrow(count)
+
+    def close(self) -> None:
+        """Forget the images; only ``reopen`` may follow."""
+        del self.reader
 
     def fill(self, slots: Sequence[int], requests: Sequence[Request]) -> list[int]:
         """Read the images, and all of the prompts but the last ids, which are returned."""
@@ -202,21 +225,19 @@ class OptSlots:
             values[slots, :, used] = value[:, :, 0]
             hidden = finish(layer, hidden, attend(query, keys, values, seen[:, None, None]))
         # A slot without a text goes on as well; it must not run out of its room.
-        self.used = (used + 1).clamp(max=self.shape.capacity - 1)
+        used.add_(1).clamp_(max=self.shape.capacity - 1)
         return self.reader.scores(hidden[:, 0])
 
     def move(self, into: Sequence[int], origin: Sequence[int]) -> None:
         """Copy what was written since filling from slots to others, all at once."""
-        since = slice(self.written, int(self.used[into].max()))
+        places = torch.tensor((into, origin), device=self.used.device)
+        since = slice(self.written, int(self.used[places[0]].max()))
         for kept in (*self.keys, *self.values):
-            kept[into, :, since] = kept[origin, :, since]
+            kept[places[0], :, since] = kept[places[1], :, since]
 
-    def keep(self, slots: Tensor) -> None:
+    def keep(self, slots: Sequence[int]) -> None:
         """Keep only these slots, in this order."""
-        slots = slots.to(self.used.device)
-        self.keys = [key[slots] for key in self.keys]
-        self.values = [value[slots] for value in self.values]
-        self.used = self.used[slots]
+        self.room.keep(slots)
 
 
 def project(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -235,7 +256,10 @@ def project(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
-    """Attention by plain matrix products over the positions that are ``seen`` (broadcast)."""
+    """Attention over the positions that are ``seen`` (broadcast), by plain matrix products where
+    no fused kernel is quicker."""
+    if fuses(query):
+        return fused(query, key, value, seen)
     scores = (query @ key.transpose(-1, -2)).masked_fill(~seen, -torch.inf)
     shares = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     return (shares @ value).transpose(1, 2).flatten(2)

@@ -46,7 +46,7 @@ class Shape:
 
 
 class Slots(Protocol):
-    """Keys and values of S texts under way."""
+    """Keys and values of S texts under way, in tensors that are made once (see ``room``)."""
 
     def fill(self, slots: Sequence[int], requests: Sequence[Request]) -> list[int]:
         """Read what stands before each text into a slot; returns the token to step with."""
@@ -60,8 +60,8 @@ class Slots(Protocol):
         What was read before it must be the same in both.
         """
 
-    def keep(self, slots: Tensor) -> None:
-        """Keep only these slots, an index tensor, in this order."""
+    def keep(self, slots: Sequence[int]) -> None:
+        """Keep only these slots, in this order."""
 
 
 class Reader(Protocol):
@@ -101,17 +101,18 @@ def write(
     requests: Sequence[Request],
     end: Sequence[int],
     rules: Rules | None,
+    kind: type[Loop] | None = None,
 ) -> list[Written]:
     """Write all texts; the result is in the order of the requests.
 
-    ``rules`` None: the raw scores decide.
+    ``rules`` None: the raw scores decide. ``kind`` is the loop that does it.
     """
     texts = [Written() for _ in requests]
     shapes: dict[Shape, list[int]] = defaultdict(list)
     for number, request in enumerate(requests):
         shapes[reader.shape(request)].append(number)
     for shape, members in shapes.items():
-        _Loop(reader, shape, requests, members, texts, frozenset(end), rules).run()
+        (kind or Loop)(reader, shape, requests, members, texts, frozenset(end), rules).run()
     return texts
 
 
@@ -132,7 +133,7 @@ def ruled(
     return scores
 
 
-class _Loop:
+class Loop:
     """The texts of one shape."""
 
     def __init__(
@@ -173,8 +174,14 @@ class _Loop:
         taken = [self.waiting.popleft() for _ in free[: len(self.waiting)]]
         places = free[: len(taken)]
         following = self.slots.fill(places, [self.requests[n] for n in taken])
-        for place, number, token in zip(places, taken, following, strict=True):
-            self.owner[place], self.tokens[place] = number, token
+        for place, number in zip(places, taken, strict=True):
+            self.owner[place] = number
+        self._put(places, following)
+
+    def _put(self, places: Sequence[int], tokens: Sequence[int]) -> None:
+        """These are the next tokens of some slots."""
+        for place, token in zip(places, tokens, strict=True):
+            self.tokens[place] = token
 
     def _shrink(self) -> None:
         """Let empty slots go when nobody waits for them and half of all are empty."""
@@ -182,9 +189,17 @@ class _Loop:
         count = round_up(len(running), ROWS)
         if self.waiting or not running or 2 * count > len(self.owner):
             return
-        idle = [s for s, owner in enumerate(self.owner) if owner is None]
-        kept = running + idle[: count - len(running)]
-        self.slots.keep(torch.tensor(kept))
+        # Who is among those that stay is not moved.
+        kept = list(range(count))
+        free = iter([s for s in kept if self.owner[s] is None])
+        for slot in running:
+            if slot >= count:
+                kept[next(free)] = slot
+        self._keep(kept)
+
+    def _keep(self, kept: Sequence[int]) -> None:
+        """Go on with these slots alone, in this order."""
+        self.slots.keep(kept)
         self.owner = [self.owner[s] for s in kept]
         self.tokens = [self.tokens[s] for s in kept]
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.nets.t5 import attend
+from blip2cli.model.room import Room
 from blip2cli.model.slots import Request, Shape, round_up
 
 CAPACITY_STEP = 16
@@ -115,10 +116,39 @@ class T5Slots:
 
         self.keys, self.values = room(shape.capacity), room(shape.capacity)
         self.read_keys, self.read_values = room(shape.read), room(shape.read)
-        self.read = torch.ones(slots, dtype=torch.long, device=device)
-        self.used = torch.zeros(slots, dtype=torch.long, device=device)
+        # Encoder states of each slot, and what is written of its text.
+        self._read = [torch.ones(slots, dtype=torch.long, device=device)]
+        self._used = [torch.zeros(slots, dtype=torch.long, device=device)]
+        self.room = Room(
+            self.keys, self.values, self.read_keys, self.read_values, self._used, self._read
+        )
         # [heads, position, position seen]
         self.bias = self.decoder.bias(shape.capacity)
+
+    @property
+    def used(self) -> Tensor:
+        """How many positions of each slot's text are written, [S]."""
+        return self._used[0]
+
+    @property
+    def read(self) -> Tensor:
+        """How many encoder states each slot looks at, [S]."""
+        return self._read[0]
+
+    def narrow(self, count: int) -> None:
+        """Use the first ``count`` slots."""
+        self.room.narrow(count)
+
+    def reopen(self, reader: T5Reader, count: int) -> None:
+        """Be as new, with ``count`` slots, for another batch's images."""
+        self.reader = reader
+        self.room.clear()
+        self.room.narrow(count)
+        self.read.fill_(1)
+
+    def close(self) -> None:
+        """Forget the images; only ``reopen`` may follow."""
+        del self.reader
 
     def fill(self, slots: Sequence[int], requests: Sequence[Request]) -> list[int]:
         """Encode images and prompts, each pair once; texts begin with the start token."""
@@ -133,8 +163,10 @@ class T5Slots:
             lengths[len(state)].append(number)
         for length, members in lengths.items():
             joined = torch.stack([states[number] for number in members])
-            into = [slot for number in members for slot in places[number]]
-            origin = [i for i, number in enumerate(members) for _ in places[number]]
+            device = joined.device
+            into = torch.tensor([s for n in members for s in places[n]], device=device)
+            repeated = [i for i, number in enumerate(members) for _ in places[number]]
+            origin = torch.tensor(repeated, device=device)
             for number, block in enumerate(self.decoder.block):
                 key, value = block.layer[1].EncDecAttention.apart(joined, "k", "v")
                 self.read_keys[number][into, :, :length] = key[origin]
@@ -166,18 +198,16 @@ class T5Slots:
             read = self.read_keys[number], self.read_values[number]
             hidden = forward(attention.o(attend(query, *read, there), hidden))
         # A slot without a text goes on as well; it must not run out of its room.
-        self.used = (used + 1).clamp(max=self.shape.capacity - 1)
+        used.add_(1).clamp_(max=self.shape.capacity - 1)
         return self.reader.scores(self.decoder.final_layer_norm(hidden[:, 0]))
 
     def move(self, into: Sequence[int], origin: Sequence[int]) -> None:
         """Copy what was written since filling from slots to others, all at once."""
-        since = slice(int(self.used[into].max()))
+        places = torch.tensor((into, origin), device=self.used.device)
+        since = slice(int(self.used[places[0]].max()))
         for kept in (*self.keys, *self.values):
-            kept[into, :, since] = kept[origin, :, since]
+            kept[places[0], :, since] = kept[places[1], :, since]
 
-    def keep(self, slots: Tensor) -> None:
+    def keep(self, slots: Sequence[int]) -> None:
         """Keep only these slots, in this order."""
-        slots = slots.to(self.used.device)
-        for kept in (self.keys, self.values, self.read_keys, self.read_values):
-            kept[:] = [each[slots] for each in kept]
-        self.read, self.used = self.read[slots], self.used[slots]
+        self.room.keep(slots)

@@ -16,6 +16,7 @@ from blip2cli.model.config import OptConfig
 from blip2cli.model.dtype import place
 from blip2cli.model.features import ImageFeatures, compute_features
 from blip2cli.model.generation import new_reader, write_texts
+from blip2cli.model.graphs import CudaRecord, GraphReader, Graphs
 from blip2cli.model.language import read_texts
 from blip2cli.model.limits import check_decoding, check_room, check_writes
 from blip2cli.model.load import end_tokens, load_model
@@ -26,6 +27,7 @@ from blip2cli.model.retrieval import Retrieval
 from blip2cli.model.scoring import Asked, Likelihood, score
 from blip2cli.model.slots import Reader
 from blip2cli.model.text import TextCodec, encode_choice, equally_long, load_codec, split_gap
+from blip2cli.model.transfer import Upload
 from blip2cli.options import DecodeOptions, ModelOptions
 
 TEXTS_AT_ONCE = 32  # texts that go through the language model together
@@ -66,6 +68,9 @@ class Blip2:
         self.retrieval = Retrieval(model, codec) if isinstance(model, Matcher) else None
         self._end = end_tokens(model.config.text_config) if self.writes else ()
         self._readers: WeakKeyDictionary[ImageFeatures, Reader] = WeakKeyDictionary()
+        self._upload = Upload(self.device)
+        cuda = self.device.type == "cuda"
+        self._graphs = Graphs(CudaRecord(self.device)) if self.writes and cuda else None
 
     @classmethod
     def load(cls, options: ModelOptions) -> Blip2:
@@ -100,7 +105,7 @@ class Blip2:
 
     def features(self, pixels_uint8: Tensor) -> ImageFeatures:
         """Run the vision side once on uint8 pixels [B, 3, H, W] of ``spec``'s size."""
-        pixels = normalize(pixels_uint8.to(self.device), self.spec, self.dtype)
+        pixels = normalize(self._upload(pixels_uint8), self.spec, self.dtype)
         return compute_features(self.model, pixels)
 
     @torch.inference_mode()
@@ -258,8 +263,21 @@ class Blip2:
     def _reader(self, features: ImageFeatures) -> Reader:
         """The language model with these images, and with what it has read of them already."""
         if features not in self._readers:
-            self._readers[features] = new_reader(self.model, self.family, features)
+            reader = new_reader(self.model, self.family, features)
+            graphs = self._graphs
+            self._readers[features] = reader if graphs is None else GraphReader(reader, graphs)
         return self._readers[features]
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it runs slower than it might, where that turned out on the way."""
+        failure = None if self._graphs is None else self._graphs.failure
+        return failure and f"decode steps run without CUDA graphs ({failure})"
+
+    def free(self) -> None:
+        """Give up what is kept between batches, because memory is short."""
+        if self._graphs is not None:
+            self._graphs.clear()
 
     def _check_room(self, prompt: Prompt, length: int, new_tokens: int) -> None:
         """Refuse what would run past the language model's last position."""

@@ -138,6 +138,7 @@ def _free(model: Blip2) -> None:
 
     gc.collect()
     if model.device.type == "cuda":
+        model.free()
         torch.cuda.empty_cache()
     elif model.device.type == "mps":
         torch.mps.empty_cache()

@@ -60,6 +60,7 @@ class _Model:
     dtype = "torch.float32"
     device = "cpu"
     reason = "nothing is computed"
+    trouble = None
 
     def __init__(self, spec: object) -> None:
         self.spec = spec

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blip2cli.model.attention import fused, fuses
 from blip2cli.model.config import T5Config
 from blip2cli.model.linear import Joins, Linear
 from blip2cli.model.nets.layers import Embedding
@@ -214,7 +215,10 @@ class Norm(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-    """T5's attention, which does not scale, by plain matrix products: [N, T, heads × size]."""
+    """T5's attention, which does not scale, [N, T, heads × size]; by plain matrix products where
+    no fused kernel is quicker."""
+    if fuses(query):
+        return fused(query, key, value, bias)
     scores = query @ key.transpose(-1, -2)
     if bias is not None:
         scores = scores + bias

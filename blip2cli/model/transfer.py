@@ -1,0 +1,74 @@
+"""What goes between the host and a CUDA device, without either waiting for the other.
+
+A copy runs beside other work only from or to memory that is pinned, and on a stream other than the
+one that computes. On a CPU nothing is copied at all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Upload:
+    """Batches of pixels onto the device, through one pinned buffer that is kept.
+
+    ``cuda`` is ``torch.cuda``.
+    """
+
+    def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:
+        self.device = device
+        self._cuda = cuda
+        self._buffer: Tensor | None = None
+        self._copied: Any = None  # the event after which the buffer may be written to again
+        self._stream: Any = None
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """``pixels`` of any shape on the device; the stream that computes waits for them."""
+        if self.device.type != "cuda":
+            return pixels.to(self.device)
+        cuda = self._cuda
+        if self._stream is None:
+            self._stream = cuda.Stream(self.device)
+        if self._copied is not None:
+            self._copied.synchronize()
+        host = self._room(pixels).copy_(pixels)
+        with cuda.stream(self._stream):
+            there = torch.empty_like(host, device=self.device)
+            there.copy_(host, non_blocking=True)
+            self._copied = self._stream.record_event()
+        computing = cuda.current_stream(self.device)
+        computing.wait_event(self._copied)
+        # It was allocated for the other stream, which must not have it back before this one is
+        # done with it.
+        there.record_stream(computing)
+        return there
+
+    def _room(self, pixels: Tensor) -> Tensor:
+        """A part of the buffer with the shape of ``pixels``; it grows when it has to."""
+        held = self._buffer
+        if held is None or held.dtype != pixels.dtype or held.numel() < pixels.numel():
+            held = self._buffer = self._pinned(pixels.numel(), pixels.dtype)
+        return held[: pixels.numel()].view(pixels.shape)
+
+    def _pinned(self, size: int, dtype: torch.dtype) -> Tensor:
+        return torch.empty(size, dtype=dtype, pin_memory=True)
+
+
+class Readback:
+    """Tensors on their way to the host. Making it does not wait; ``values`` does."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        # From a CUDA device such a copy goes into pinned memory, and is under way on return.
+        self._held = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+        self._there: torch.cuda.Event | None = None
+        if tensors[0].device.type == "cuda":
+            self._there = torch.cuda.current_stream(tensors[0].device).record_event()
+
+    def values(self) -> list[Any]:
+        """Each as nested lists of numbers."""
+        if self._there is not None:
+            self._there.synchronize()
+        return [tensor.tolist() for tensor in self._held]

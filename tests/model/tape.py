@@ -1,0 +1,56 @@
+"""What a CUDA graph does, on a CPU: operations are noted with the very tensors they read and wrote,
+and done again on those, whatever the program has come to hold since."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Tape(TorchDispatchMode):
+    """Notes operations while it is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError("the host asks for a number while a graph is recorded")
+        made = func(*args, **(kwargs or {}))
+        self.noted.append((func, args, kwargs or {}, made))
+        return made
+
+    def play(self) -> None:
+        """Do it again; results go where they went at first."""
+        for func, args, kwargs, made in self.noted:
+            again = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(made), tree_leaves(again), strict=True):
+                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+class TapeRecord:
+    """Takes the place of ``CudaRecord``; counts replays by the order of recording."""
+
+    def __init__(self) -> None:
+        self.played: list[int] = []
+
+    def __call__(self, work: Callable[[], object]) -> Callable[[], object]:
+        number = len(self.played)
+        self.played.append(0)
+        work()
+        tape = Tape()
+        with tape:
+            work()
+
+        def replay() -> None:
+            self.played[number] += 1
+            tape.play()
+
+        return replay
