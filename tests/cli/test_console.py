@@ -21,6 +21,7 @@ from blip2cli.events import (
     ModelReady,
     Progress,
     Resumed,
+    Slower,
     Started,
     Summary,
 )
@@ -165,6 +166,15 @@ def test_smaller_batches_are_announced() -> None:
         "Out of memory: going on with batches of 8 images.\n"
         "Out of memory: going on with batches of 1 image.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "said"), [(0, ""), (1, "Slower than it might be: no graphs.\n")]
+)
+def test_what_makes_a_run_slower_is_told_to_those_who_ask(verbosity: int, said: str) -> None:
+    stream = io.StringIO()
+    Console(stream, quiet=False, verbosity=verbosity, failures=False)(Slower("no graphs"))
+    assert stream.getvalue() == said
 
 
 def test_quiet_says_nothing() -> None:
