@@ -161,7 +161,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGB", layer.size, (255, 255, 255))
         white.paste(layer, mask=layer.getchannel("A"))
         return white
-    return image.convert("RGB")
+    # Pillow's conversion to the mode that is there already is a copy, slow for large pictures.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _wide_grey(values: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ import torch
 from torch.utils.data import Dataset
 
 from blip2cli.errors import ImageError
+from blip2cli.images.blocks import keep_blocks
 from blip2cli.images.decode import decode
 from blip2cli.images.limits import check_loading
 from blip2cli.images.preprocess import PixelSpec, to_array
@@ -94,6 +95,7 @@ class BatchStream(Iterator[LoadedBatch]):
     """The iterator of :func:`load_batches`."""
 
     def __init__(self, refs: Iterable[ImageRef], spec: PixelSpec, options: LoaderOptions) -> None:
+        keep_blocks()
         self._images = _Images(spec, options.image_timeout)
         self._batches = _Batches(iter(refs), options.batch_size)
         self._retry: deque[list[ImageRef]] = deque()  # were pending when a worker died

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from blip2cli.errors import ModelError
+from blip2cli.images.resize import to_planes
 
 # The defaults of BLIP's processor in transformers: mean and std of OpenAI's CLIP, bicubic.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -126,9 +127,7 @@ def to_uint8(image: Image.Image, spec: PixelSpec) -> torch.Tensor:
 
 def to_array(image: Image.Image, spec: PixelSpec) -> np.ndarray:
     """The same as a numpy array, which loader workers send through a pipe."""
-    # Also called when the size fits already: the reference does, and Pillow then copies.
-    resized = image.resize((spec.width, spec.height), resample=Image.Resampling(spec.resample))
-    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+    return to_planes(image, spec.width, spec.height, Image.Resampling(spec.resample))
 
 
 def normalize(

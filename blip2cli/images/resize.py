@@ -1,0 +1,225 @@
+"""Pillow's resize, bit for bit, in about half its time, as the planes a model takes.
+
+Pillow resizes 8-bit pictures in two passes of integer arithmetic (``src/libImaging/Resample.c``):
+an output pixel is the sum of some input pixels times coefficients of 22 fractional bits, rounded
+and cut to 0…255; one pass goes along the rows, the other along the columns, each pixel by itself.
+Here a pass is two calls of ``torch.embedding_bag``, the weighted sums of whole rows of a matrix,
+for which torch has vectorised kernels:
+
+* Along the axis to be shortened, a picture is a table with a row for every position; an output row
+  is the weighted sum of a few neighbouring rows of the table. The picture is cut into strips that
+  stay in the processor's cache, and turned where the rows are the other way round.
+* float32 holds integers up to 2**24, and sums of 8-bit values times 22-bit coefficients need more.
+  So coefficients are split in two halves, each of which is summed without any rounding, whatever
+  the order, the machine and its instructions; see :func:`_coefficients`.
+* The coefficients are asked of Pillow itself, by resizing pictures that hold single points: its
+  32-bit greyscale resize has the same coefficients, and rounds them in the same way.
+
+Which pass comes first is visible in the result, and differs between releases of Pillow: see
+``_RULES``. Where none of the rules known here fits the Pillow that is there, where torch is not
+loaded, in threads, and for filters, modes and sizes that gain nothing, Pillow does the work.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
+
+# How far a filter reaches at scale 1, in pixels to either side.
+_REACH = {
+    Image.Resampling.BOX: 0.5,
+    Image.Resampling.BILINEAR: 1.0,
+    Image.Resampling.HAMMING: 1.0,
+    Image.Resampling.BICUBIC: 2.0,
+    Image.Resampling.LANCZOS: 3.0,
+}
+_BITS = 22  # of Pillow's coefficients after the point: PRECISION_BITS
+_LONGEST = 16384  # a side; the pictures that Pillow is asked with grow with its square
+_EXACT = 1 << 24  # integers up to here are exact in float32
+_WORTH = 50_000  # pixels before and after together; below, Pillow is as quick
+_STRIP = 1 << 16  # pixels of a strip, 1 MiB as float32
+_FEWEST, _MOST = 32, 96  # rows or columns of a strip
+
+# From the sizes before and after: does the pass along the columns come first?
+_Rule = Callable[[int, int, int, int], bool]
+_RULES: tuple[_Rule, ...] = (
+    # Pillow 13: where the height shrinks by more than twice as many pixels as the width.
+    lambda width, height, out_width, out_height: height - out_height
+    > max(0, 2 * (width - out_width)),
+    # Pillow 12: never.
+    lambda width, height, out_width, out_height: False,
+)
+
+
+def to_planes(
+    image: Image.Image, width: int, height: int, resample: Image.Resampling
+) -> np.ndarray:
+    """Resize an RGB picture; returns uint8 [3, height, width], contiguous.
+
+    The values are those of ``image.resize((width, height), resample)``.
+    """
+    torch = _torch()
+    if torch is not None and _gains(image, width, height, resample):
+        rule = _rule(torch)
+        planes = rule and _resize(torch, image, width, height, resample, rule)
+        if planes is not None:
+            return planes
+    # Also called when the size fits already: the reference does, and Pillow then copies.
+    return _planes(np.asarray(image.resize((width, height), resample=resample)))
+
+
+def _planes(pixels: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(pixels[:, :, :3].transpose(2, 0, 1))
+
+
+def _torch() -> Any:
+    """The module torch where it is of use.
+
+    None where it is not loaded, or is just being imported; and in threads beside the main one:
+    there the many short steps would wait, each in turn, for whoever holds the interpreter, while
+    Pillow lets go of it once for the whole work.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    module = sys.modules.get("torch")
+    initializing = getattr(getattr(module, "__spec__", None), "_initializing", False)
+    return None if initializing else module
+
+
+def _gains(image: Image.Image, width: int, height: int, resample: Image.Resampling) -> bool:
+    """Whether the picture is one for :func:`_resize`; measured."""
+    return (
+        image.mode == "RGB"
+        and resample in _REACH
+        and max(image.size) <= _LONGEST
+        and image.width * image.height + width * height >= _WORTH
+        and image.width != width  # Pillow then leaves a pass out
+        and image.height != height
+    )
+
+
+@lru_cache(maxsize=1)
+def _rule(torch: Any) -> _Rule | None:
+    """The rule that this Pillow follows, found by resizing small pictures with and without it."""
+    noise = np.random.default_rng(0).integers(0, 256, (65, 65, 3), np.uint8)
+    small, bicubic = 16, Image.Resampling.BICUBIC
+    pictures = [Image.fromarray(noise[:h, :w]) for h, w in ((64, 40), (65, 40), (65, 9), (9, 65))]
+    wanted = [_planes(np.asarray(p.resize((small, small), bicubic))) for p in pictures]
+    for rule in _RULES:
+        found = (_resize(torch, p, small, small, bicubic, rule) for p in pictures)
+        if all(np.array_equal(*pair) for pair in zip(wanted, found, strict=True)):
+            return rule
+    return None
+
+
+@dataclass(frozen=True)
+class _Coefficients:
+    """One axis of a resize: for every output row the input rows to be summed, and their weights.
+
+    A coefficient times 2**22 is the integer ``high * 2**bits + low``.
+    """
+
+    rows: torch.Tensor  # int32: the input rows of output row 0, then those of 1, …
+    starts: torch.Tensor  # int32 [outputs + 1], where each begins
+    high: torch.Tensor  # float32, times 2**(bits - 22)
+    low: torch.Tensor  # float32, times 2**-bits
+    step: float  # 2**(bits - 22)
+
+
+def _resize(
+    torch: Any,
+    image: Image.Image,
+    width: int,
+    height: int,
+    resample: Image.Resampling,
+    columns_first: _Rule,
+) -> np.ndarray | None:
+    across = _coefficients(torch, image.width, width, resample)
+    down = _coefficients(torch, image.height, height, resample)
+    if across is None or down is None:
+        return None
+    # In the first pass a table's rows are columns of the picture (or rows, if those are summed),
+    # a few rows (or columns) long. Four bytes a pixel, the last without meaning: as Pillow has it.
+    upright = columns_first(*image.size, width, height)
+    first, second = (down, across) if upright else (across, down)
+    length, others = image.size[::-1] if upright else image.size
+    outputs = len(first.starts) - 1
+    strip = min(others, max(_FEWEST, min(_MOST, _STRIP // length)))
+    table = np.empty((length, strip), np.int32)
+    between = np.empty((others, outputs), np.int32)
+    loaded = torch.from_numpy(table.view(np.uint8))
+    values = torch.empty((length, 4 * strip), dtype=torch.float32)
+    for start in range(0, others, strip):
+        size = min(strip, others - start)
+        if upright:
+            table[:, :size] = _pixels(image, (start, 0, start + size, length))
+        else:
+            table[:, :size] = _pixels(image, (0, start, length, start + size)).T
+        sums = _sums(torch, values.copy_(loaded), first).view(np.int32)
+        between[start : start + size] = sums.T[:size]
+    values = torch.from_numpy(between.view(np.uint8)).to(torch.float32)
+    result = _sums(torch, values, second).reshape(-1, outputs, 4)
+    return _planes(result.transpose(1, 0, 2) if upright else result)
+
+
+def _pixels(image: Image.Image, box: tuple[int, int, int, int]) -> np.ndarray:
+    """A part of an RGB picture, int32 [height, width], as it lies in memory."""
+    part = image.crop(box)
+    return np.frombuffer(part.tobytes("raw", "RGBX"), np.int32).reshape(part.height, part.width)
+
+
+def _sums(torch: Any, table: torch.Tensor, by: _Coefficients) -> np.ndarray:
+    """One pass: float32 [rows, n] with integers from 0 to 255 → uint8 [output rows, n]."""
+    high, low = (
+        torch.embedding_bag(table, by.rows, by.starts, False, 0, False, weights, True)[0]
+        for weights in (by.high, by.low)
+    )
+    # (high * 2**bits + low + 2**21) >> 22, from numbers that float32 holds exactly throughout.
+    high.add_(low.floor_(), alpha=by.step).add_(0.5).clamp_(0, 255)
+    return np.asarray(high.numpy().astype(np.uint8))
+
+
+@lru_cache(maxsize=128)
+def _coefficients(
+    torch: Any, size: int, outputs: int, resample: Image.Resampling
+) -> _Coefficients | None:
+    """Pillow's coefficients for one axis; None when they cannot be summed in float32."""
+    scale = size / outputs
+    reach = _REACH[resample] * max(scale, 1.0)
+    taps = min(size, 2 * math.ceil(reach) + 2)  # input positions that an output may depend on
+    starts = np.floor((np.arange(outputs) + 0.5) * scale - reach).astype(np.int64)
+    positions = np.clip(starts, 0, size - taps)[:, None] + np.arange(taps)
+    # Row r has a point at every position p with p % taps == r. An output sees one of them.
+    points = np.zeros((taps, size), np.int32)
+    points[np.arange(size) % taps, np.arange(size)] = 1 << _BITS
+    answer = np.asarray(Image.fromarray(points).resize((outputs, taps), resample))
+    whole = answer[positions % taps, np.arange(outputs)[:, None]]
+    for bits in (10, 9, 8, 7):
+        half = 1 << (bits - 1)
+        low = ((whole + half) & (2 * half - 1)) - half
+        high = (whole - low) >> bits
+        if max(np.abs(part).sum(1).max() for part in (low, high)) * 255 < _EXACT:
+            break
+    else:
+        return None
+    used = whole != 0
+    ends = np.concatenate([[0], used.sum(1).cumsum()])
+    step = 2.0 ** (bits - _BITS)
+    return _Coefficients(
+        rows=torch.from_numpy(positions[used].astype(np.int32)),
+        starts=torch.from_numpy(ends.astype(np.int32)),
+        high=torch.from_numpy((high[used] * step).astype(np.float32)),
+        low=torch.from_numpy((low[used] * 2.0**-bits).astype(np.float32)),
+        step=step,
+    )
