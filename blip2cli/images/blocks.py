@@ -8,6 +8,7 @@ that size. Kept blocks are used again.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from PIL import Image
 
@@ -18,4 +19,5 @@ _KEPT = 8
 def keep_blocks() -> None:
     """Let Pillow keep its blocks in this process, unless ``PILLOW_BLOCKS_MAX`` says how many."""
     if "PILLOW_BLOCKS_MAX" not in os.environ:
-        Image.core.set_blocks_max(_KEPT)
+        core: Any = vars(Image)["core"]  # as in Pillow's documentation; not in its type stubs
+        core.set_blocks_max(_KEPT)

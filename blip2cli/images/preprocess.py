@@ -1,6 +1,6 @@
 """Picture → pixel values, equal to transformers' ``BlipImageProcessorPil``.
 
-The work is split in two: the resize (Pillow, per image, in loader workers) ends in uint8, and
+The work is split in two: the resize (per image, in loader workers) ends in uint8, and
 rescale plus normalise run once a batch on the model's device. A batch is thus handed over in a
 quarter of the bytes.
 """

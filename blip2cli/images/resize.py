@@ -3,21 +3,21 @@
 Pillow resizes 8-bit pictures in two passes of integer arithmetic (``src/libImaging/Resample.c``):
 an output pixel is the sum of some input pixels times coefficients of 22 fractional bits, rounded
 and cut to 0…255; one pass goes along the rows, the other along the columns, each pixel by itself.
-Here a pass is two calls of ``torch.embedding_bag``, the weighted sums of whole rows of a matrix,
-for which torch has vectorised kernels:
+Here a pass is two calls of a kernel that torch has for embeddings stored in 8 bits, and that is
+vectorised on x86 (FBGEMM): it makes weighted sums of rows of a table.
 
-* Along the axis to be shortened, a picture is a table with a row for every position; an output row
-  is the weighted sum of a few neighbouring rows of the table. The picture is cut into strips that
-  stay in the processor's cache, and turned where the rows are the other way round.
-* float32 holds integers up to 2**24, and sums of 8-bit values times 22-bit coefficients need more.
-  So coefficients are split in two halves, each of which is summed without any rounding, whatever
-  the order, the machine and its instructions; see :func:`_coefficients`.
+* Along the axis to be resized, a picture is a table with a row for every position; an output row is
+  the weighted sum of a few neighbouring rows. The picture is cut into strips that stay in the
+  processor's cache, and turned where its rows are not the table's.
+* The sums are float32, which holds integers up to 2**24; 8-bit values times 22-bit coefficients
+  need more. So coefficients are split in two, and each half is summed without any rounding,
+  whatever the order and the instructions; see :func:`_coefficients`.
 * The coefficients are asked of Pillow itself, by resizing pictures that hold single points: its
   32-bit greyscale resize has the same coefficients, and rounds them in the same way.
 
-Which pass comes first is visible in the result, and differs between releases of Pillow: see
-``_RULES``. Where none of the rules known here fits the Pillow that is there, where torch is not
-loaded, in threads, and for filters, modes and sizes that gain nothing, Pillow does the work.
+Which pass comes first shows in the result, and differs between releases of Pillow: ``_RULES``.
+Where torch, Pillow or the machine are not as expected here, in threads, and for filters, modes and
+sizes that gain nothing, Pillow does the work.
 """
 
 from __future__ import annotations
@@ -48,15 +48,17 @@ _BITS = 22  # of Pillow's coefficients after the point: PRECISION_BITS
 _LONGEST = 16384  # a side; the pictures that Pillow is asked with grow with its square
 _EXACT = 1 << 24  # integers up to here are exact in float32
 _WORTH = 50_000  # pixels before and after together; below, Pillow is as quick
-_STRIP = 1 << 16  # pixels of a strip, 1 MiB as float32
-_FEWEST, _MOST = 32, 96  # rows or columns of a strip
+_STRIP = 1 << 17  # pixels of a strip, half a MiB
+_FEWEST, _MOST = 48, 160  # rows or columns of a strip
+_ONE = 0x3F800000  # 1.0 as float32
 
 # From the sizes before and after: does the pass along the columns come first?
 _Rule = Callable[[int, int, int, int], bool]
 _RULES: tuple[_Rule, ...] = (
     # Pillow 13: where the height shrinks by more than twice as many pixels as the width.
-    lambda width, height, out_width, out_height: height - out_height
-    > max(0, 2 * (width - out_width)),
+    lambda width, height, out_width, out_height: (
+        height - out_height > max(0, 2 * (width - out_width))
+    ),
     # Pillow 12: never.
     lambda width, height, out_width, out_height: False,
 )
@@ -111,14 +113,22 @@ def _gains(image: Image.Image, width: int, height: int, resample: Image.Resampli
 
 @lru_cache(maxsize=1)
 def _rule(torch: Any) -> _Rule | None:
-    """The rule that this Pillow follows, found by resizing small pictures with and without it."""
+    """The rule that this Pillow follows, found by resizing small pictures with and without it.
+
+    None where none fits, or where this torch or this machine lacks the kernel.
+    """
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        return None  # not vectorised, and not measured
     noise = np.random.default_rng(0).integers(0, 256, (65, 65, 3), np.uint8)
     small, bicubic = 16, Image.Resampling.BICUBIC
     pictures = [Image.fromarray(noise[:h, :w]) for h, w in ((64, 40), (65, 40), (65, 9), (9, 65))]
     wanted = [_planes(np.asarray(p.resize((small, small), bicubic))) for p in pictures]
     for rule in _RULES:
-        found = (_resize(torch, p, small, small, bicubic, rule) for p in pictures)
-        if all(np.array_equal(*pair) for pair in zip(wanted, found, strict=True)):
+        try:
+            found = [_resize(torch, p, small, small, bicubic, rule) for p in pictures]
+        except (AttributeError, RuntimeError, TypeError):  # another kernel than the one known here
+            return None
+        if all(f is not None and np.array_equal(w, f) for w, f in zip(wanted, found, strict=True)):
             return rule
     return None
 
@@ -155,22 +165,37 @@ def _resize(
     first, second = (down, across) if upright else (across, down)
     length, others = image.size[::-1] if upright else image.size
     outputs = len(first.starts) - 1
-    strip = min(others, max(_FEWEST, min(_MOST, _STRIP // length)))
-    table = np.empty((length, strip), np.int32)
-    between = np.empty((others, outputs), np.int32)
-    loaded = torch.from_numpy(table.view(np.uint8))
-    values = torch.empty((length, 4 * strip), dtype=torch.float32)
+    most = max(_FEWEST, min(_MOST, _STRIP // length))
+    strip = 4 * math.ceil(others / math.ceil(others / most) / 4)  # all of about one size
+    table = _table("first", length, strip)
+    between = _table("second", others, outputs)
     for start in range(0, others, strip):
         size = min(strip, others - start)
         if upright:
             table[:, :size] = _pixels(image, (start, 0, start + size, length))
         else:
             table[:, :size] = _pixels(image, (0, start, length, start + size)).T
-        sums = _sums(torch, values.copy_(loaded), first).view(np.int32)
-        between[start : start + size] = sums.T[:size]
-    values = torch.from_numpy(between.view(np.uint8)).to(torch.float32)
-    result = _sums(torch, values, second).reshape(-1, outputs, 4)
+        sums = _sums(torch, table, first).view(np.int32)
+        between[start : start + size, :outputs] = sums.T[:size]
+    result = _sums(torch, between, second).reshape(-1, outputs, 4)
     return _planes(result.transpose(1, 0, 2) if upright else result)
+
+
+_kept: dict[str, np.ndarray] = {}
+
+
+def _table(name: str, rows: int, pixels: int) -> np.ndarray:
+    """An int32 [rows, pixels + 2] for :func:`_sums`, to be filled with pixels.
+
+    It lies in the same memory at every call, which the system thus need not clear anew.
+    """
+    size = rows * (pixels + 2)
+    kept = _kept.get(name)
+    if kept is None or kept.size < size:
+        kept = _kept[name] = np.empty(size, np.int32)
+    table = kept[:size].reshape(rows, pixels + 2)
+    table[:, pixels:] = _ONE, 0  # each row's scale and bias: float32, and read as such
+    return table
 
 
 def _pixels(image: Image.Image, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -179,15 +204,17 @@ def _pixels(image: Image.Image, box: tuple[int, int, int, int]) -> np.ndarray:
     return np.frombuffer(part.tobytes("raw", "RGBX"), np.int32).reshape(part.height, part.width)
 
 
-def _sums(torch: Any, table: torch.Tensor, by: _Coefficients) -> np.ndarray:
-    """One pass: float32 [rows, n] with integers from 0 to 255 → uint8 [output rows, n]."""
+def _sums(torch: Any, table: np.ndarray, by: _Coefficients) -> np.ndarray:
+    """One pass over a table of n pixels in each row → uint8 [output rows, 4 * n]."""
+    rows = torch.from_numpy(table.view(np.uint8))
+    add = torch.ops.quantized.embedding_bag_byte_rowwise_offsets
     high, low = (
-        torch.embedding_bag(table, by.rows, by.starts, False, 0, False, weights, True)[0]
+        add(rows, by.rows, by.starts, False, 0, False, weights, None, True)
         for weights in (by.high, by.low)
     )
     # (high * 2**bits + low + 2**21) >> 22, from numbers that float32 holds exactly throughout.
     high.add_(low.floor_(), alpha=by.step).add_(0.5).clamp_(0, 255)
-    return np.asarray(high.numpy().astype(np.uint8))
+    return np.asarray(high.numpy().astype(np.uint8))  # torch's own conversion is slow
 
 
 @lru_cache(maxsize=128)
