@@ -208,6 +208,15 @@ class ModelFlags:
             show_default=False,
         ),
     ] = None
+    fast_decode: Annotated[
+        bool,
+        option(
+            "--fast-decode",
+            panel=MODEL,
+            help="Decode JPEGs no larger than the model needs: quicker for large photographs, and "
+            "pixels differ a little.",
+        ),
+    ] = False
 
     @property
     def options(self) -> ModelOptions:
@@ -215,7 +224,7 @@ class ModelFlags:
 
     @property
     def loader(self) -> LoaderOptions:
-        options = LoaderOptions(self.batch_size, self.workers, self.image_timeout)
+        options = LoaderOptions(self.batch_size, self.workers, self.image_timeout, self.fast_decode)
         check_loading(options)
         return options
 

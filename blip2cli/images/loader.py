@@ -96,7 +96,7 @@ class BatchStream(Iterator[LoadedBatch]):
 
     def __init__(self, refs: Iterable[ImageRef], spec: PixelSpec, options: LoaderOptions) -> None:
         keep_blocks()
-        self._images = _Images(spec, options.image_timeout)
+        self._images = _Images(spec, options.image_timeout, options.fast_decode)
         self._batches = _Batches(iter(refs), options.batch_size)
         self._retry: deque[list[ImageRef]] = deque()  # were pending when a worker died
         self._loader: RunningLoader | None = None
@@ -234,28 +234,29 @@ class _Images(Dataset[Any]):
     """Loads whole batches; what a ``DataLoader`` calls an index is a reference here.
 
     With a ``timeout`` (seconds for one image) it belongs in a worker: exceeding it ends the
-    process.
+    process. ``fast`` decodes JPEGs no larger than the pictures of ``spec`` need.
     """
 
-    def __init__(self, spec: PixelSpec, timeout: float | None = None) -> None:
+    def __init__(self, spec: PixelSpec, timeout: float | None = None, fast: bool = False) -> None:
         self.spec = spec
         self.timeout = timeout
+        self.fast = fast
 
     def __getitems__(self, refs: list[ImageRef]) -> _Parcel:
         items: list[Loaded] = []
         arrays: list[np.ndarray] = []
         for ref in refs:
             with time_limit(self.timeout):
-                item, array = _load(ref, self.spec)
+                item, array = _load(ref, self.spec, self.fast)
             items.append(item)
             if array is not None:
                 arrays.append(array)
         return tuple(items), np.stack(arrays) if arrays else _empty(self.spec)
 
 
-def _load(ref: ImageRef, spec: PixelSpec) -> tuple[Loaded, np.ndarray | None]:
+def _load(ref: ImageRef, spec: PixelSpec, fast: bool) -> tuple[Loaded, np.ndarray | None]:
     try:
-        picture = decode(ref.read())
+        picture = decode(ref.read(), (spec.width, spec.height) if fast else None)
         array = to_array(picture.image, spec)
     except ImageError as error:
         failure = ImageError(error.error_type, str(error))  # without its chain of causes
