@@ -39,7 +39,11 @@ _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 class Blip2:
     """A loaded model. Build it with ``Blip2.load``."""
 
-    def __init__(self, model: Model, batch_size: int = 16) -> None:
+    def __init__(self, model: Model, batch_size: int | None = None) -> None:
+        if batch_size is None:
+            from blip2cli.model.batch import auto_size
+
+            batch_size = auto_size(model)
         if batch_size < 1:
             raise OptionError(f"batch_size takes a positive number, not {batch_size}.")
         self.model = model
@@ -53,12 +57,12 @@ class Blip2:
         revision: str | None = None,
         device: str = "auto",
         dtype: Dtype = "auto",
-        batch_size: int = 16,
+        batch_size: int | None = None,
     ) -> Blip2:
         """Load ``model``: a hub id, a local directory, or an embedded name such as ``tiny``.
 
-        Raises ModelError when it cannot be found or loaded, OptionError when the options do
-        not fit it.
+        ``batch_size`` images go through it together; None: by the model and the memory. Raises
+        ModelError when it cannot be found or loaded, OptionError when the options do not fit it.
         """
         from blip2cli.model.wrapper import Blip2 as Model
 

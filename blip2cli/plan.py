@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
 
 from blip2cli.errors import OptionError
-from blip2cli.options import RunOptions
+from blip2cli.options import RunOptions, SourceOptions
 from blip2cli.output import check_kept, check_summary, run_settings
 from blip2cli.sinks import Resumed, check_output, check_settings, read_output
 from blip2cli.sources import ImageRef, open_sources
@@ -92,6 +93,27 @@ def prepare(task: Task, options: RunOptions, stdin: BinaryIO | None = None) -> P
         )
     total = len(first) if len(first) < _PEEKED else None
     return Plan(first, chain(first, selected), total, resumed, selected)
+
+
+class Total:
+    """How many images there are, counted by a thread of its own where ``source`` is given.
+
+    Listing is quick beside the model, but not so quick that a run should wait for it.
+    """
+
+    def __init__(self, plan: Plan, source: SourceOptions | None) -> None:
+        self.known = plan.total
+        self._already = plan.already
+        self._source = source if plan.total is None else None
+
+    def begin(self) -> None:
+        """Start counting, once; called when the first batch is there, not to compete with it."""
+        source, self._source = self._source, None
+        if source is not None and "-" not in source.sources:
+            threading.Thread(target=self._count, args=(source,), daemon=True).start()
+
+    def _count(self, source: SourceOptions) -> None:
+        self.known = max(0, sum(1 for _ in open_sources(source)) - self._already)
 
 
 class _Selected:

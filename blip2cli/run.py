@@ -8,28 +8,27 @@ answered at once, and a run that finds nothing left to do never loads it.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
 
 from blip2cli import __version__, events
+from blip2cli.errors import ModelError
 from blip2cli.events import Failed, Finished, Listener, ModelReady, Progress, Started, Summary
 from blip2cli.limits import EXIT_FAILED_IMAGES, EXIT_MORE_TO_DO, ErrorLimit
-from blip2cli.options import ModelOptions, RunOptions, SourceOptions
+from blip2cli.options import ModelOptions, RunOptions
 from blip2cli.output import Output, SinkOpener, write_summary
-from blip2cli.plan import Plan, check_options, prepare
+from blip2cli.plan import Plan, Total, check_options, prepare
 from blip2cli.signals import Interrupted, Interrupts
 from blip2cli.sinks import OutputLock, to_stdout
-from blip2cli.sources import open_sources
 from blip2cli.tally import Tally
 from blip2cli.tasks.memory import WithinMemory
 
 if TYPE_CHECKING:
-    from blip2cli.images.loader import LoadedBatch
+    from blip2cli.images.loader import BatchStream, LoadedBatch
+    from blip2cli.images.preprocess import PixelSpec
     from blip2cli.model.wrapper import Blip2
     from blip2cli.tasks.base import Task
 
@@ -49,14 +48,29 @@ def load_model(options: ModelOptions, task: Checks | None = None) -> Blip2:
 
     Raises ``OptionError`` before that when the model, once found, cannot do ``task``.
     """
-    from blip2cli.model.resolve import resolve
-
-    resolve(options.model, options.revision)  # a wrong name is answered before torch is imported
-    if task is not None:
-        task.check(options)
+    find_model(options, task)  # a wrong name is answered before torch is imported
     from blip2cli.model.wrapper import Blip2
 
     return Blip2.load(options)
+
+
+def find_model(options: ModelOptions, task: Checks | None = None) -> PixelSpec:
+    """Find the model, and how it wants its images, without torch; fetches it from the hub.
+
+    Raises ``ModelError`` when it cannot be found or its files contradict one another, and
+    ``OptionError`` when it cannot do ``task``.
+    """
+    from blip2cli.model.checkpoint import check_image_size
+    from blip2cli.model.resolve import resolve
+
+    checkpoint = resolve(options.model, options.revision)
+    if task is not None:
+        task.check(options)
+    from blip2cli.images.preprocess import PixelSpec  # numpy and Pillow, not for a mistake
+
+    spec = PixelSpec.from_processor_config(checkpoint.image_processor())
+    check_image_size(checkpoint, spec.height, spec.width)
+    return spec
 
 
 def run(
@@ -90,17 +104,19 @@ def run(
         if plan.resumed is not None:
             on_event(_resumed(plan, options))
         job = _Job(task, options, plan, on_event, began)
+        job.tally.listed = job.elapsed
         with Interrupts() as job.interrupts, contextlib.suppress(Interrupted):
             # Interrupted: nothing was in flight, and what is finished has been committed.
             if plan.first:
-                model = job.load(model_loader or functools.partial(load_model, task=task))
-                with job.interrupts.shielded():
-                    out = Output.open(
-                        job.task, model, options, sink_opener, stdout, stderr, plan.resumed
-                    )
-                total = _Total(plan, options.source if count and task.only is None else None)
-                with out:
-                    job.work(model, out, total)
+                with contextlib.ExitStack() as reading:
+                    model, batches = job.load(model_loader, reading)
+                    with job.interrupts.shielded():
+                        out = Output.open(
+                            job.task, model, options, sink_opener, stdout, stderr, plan.resumed
+                        )
+                    total = Total(plan, options.source if count and task.only is None else None)
+                    with out:
+                        job.work(model, batches, out, total)
             else:
                 job.complete()
     summary = job.summary()
@@ -133,52 +149,84 @@ class _Job:
     tally: Tally = field(default_factory=Tally)
     more: bool = True  # there is more to do than was done
 
-    def load(self, model_loader: ModelLoader) -> Blip2:
-        """Load the model and fit the task to it."""
-        model = model_loader(self.options.model)
-        self.tally.load = time.perf_counter() - self.began
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.began
+
+    def load(
+        self, model_loader: ModelLoader | None, reading: contextlib.ExitStack
+    ) -> tuple[Blip2, BatchStream]:
+        """Load the model, and begin to read images as early as that goes; fit the task.
+
+        Leaving ``reading`` ends the reading of images.
+        """
+        if model_loader is not None:
+            model = model_loader(self.options.model)
+            batches = reading.enter_context(self._batches(model.spec))
+        else:
+            spec = find_model(self.options.model, self.task)
+            # Paths on stdin come when they come, and who gives them may wait for the rows.
+            ahead = "-" not in self.options.source.sources
+            batches = reading.enter_context(self._batches(spec, ahead))
+            begun = self.elapsed
+            from blip2cli.model.wrapper import Blip2
+
+            self.tally.imported = self.elapsed - begun
+            model = Blip2.load(self.options.model)
+            if model.spec != spec:
+                name = self.options.model.model
+                raise ModelError(f"The files of {name} changed while it was loaded; run it again.")
+        if self.options.loader.batch_size is None:
+            from blip2cli.model.batch import auto_size
+
+            batches.cut_to(auto_size(model))
+        self.tally.load = self.elapsed
         with self.interrupts.shielded():
             self.task = self.task.fit(model)
             dtype = str(model.dtype).removeprefix("torch.")
             device = str(model.device)
             self.on_event(ModelReady(model.name, device, dtype, model.reason, self.tally.load))
-        return model
+        return model, batches
 
-    def work(self, model: Blip2, out: Output, total: _Total) -> None:
+    def _batches(self, spec: PixelSpec, ahead: bool = False) -> BatchStream:
+        from blip2cli.images.loader import load_batches
+
+        return load_batches(self.plan.refs, spec, self.options.loader, ahead)
+
+    def work(self, model: Blip2, batches: BatchStream, out: Output, total: Total) -> None:
         """Take batches until the source ends, the time is up or a signal asks to stop.
 
         Raises ``RunError`` when too many images fail.
         """
-        from blip2cli.images.loader import load_batches
-
         limits = self.options.limits
         errors = ErrorLimit(limits.max_errors)
         allowed = math.inf if limits.max_duration is None else limits.max_duration
         within = WithinMemory(self.task, self.on_event)
-        with load_batches(self.plan.refs, model.spec, self.options.loader) as batches:
-            while self.interrupts.signum is None:
-                with self.tally.timing("read"):
-                    batch = next(batches, None)
-                if batch is None:
-                    errors.check(self.tally, at_end=True)
-                    with self.interrupts.shielded():
-                        out.close()
-                    self.more = False
-                    return
-                # At least one batch is done, so that a job that is run again and again gets on.
-                if self.tally.seen and time.perf_counter() - self.began >= allowed:
-                    return
-                total.begin()
+        while self.interrupts.signum is None:
+            with self.tally.timing("read"):
+                batch = next(batches, None)
+            if batch is None:
+                errors.check(self.tally, at_end=True)
                 with self.interrupts.shielded():
-                    self._do(within, model, batch, out)
-                    self.on_event(Progress(self.tally.done, self.tally.failed, total.known))
-                errors.check(self.tally)
+                    out.close()
+                self.more = False
+                return
+            # At least one batch is done, so that a job that is run again and again gets on.
+            if self.tally.seen and self.elapsed >= allowed:
+                return
+            total.begin()
+            with self.interrupts.shielded():
+                self._do(within, model, batch, out)
+                self.on_event(Progress(self.tally.done, self.tally.failed, total.known))
+            errors.check(self.tally)
 
     def _do(self, within: WithinMemory, model: Blip2, batch: LoadedBatch, out: Output) -> None:
         with self.tally.timing("model"):
             rows, batch = within.rows(model, batch)
         with self.tally.timing("write"):
             out.write(rows, batch)
+        self.tally.first = self.tally.first or self.elapsed
         self.tally.count(rows)
         for item in batch.items:
             if item.error is None:
@@ -197,7 +245,7 @@ class _Job:
     def summary(self) -> Summary:
         """How the run went, as of now."""
         tally = self.tally
-        seconds = time.perf_counter() - self.began
+        seconds = self.elapsed
         working = max(seconds - tally.load, 1e-9)
         return Summary(
             task=self.task.name,
@@ -217,6 +265,9 @@ class _Job:
             model_share=tally.share("model"),
             write_share=tally.share("write"),
             exit_code=self._exit_code(),
+            list_seconds=tally.listed,
+            import_seconds=tally.imported,
+            first_seconds=tally.first,
         )
 
     def _exit_code(self) -> int:
@@ -225,27 +276,6 @@ class _Job:
         if self.more:
             return EXIT_MORE_TO_DO
         return EXIT_FAILED_IMAGES if self.tally.failed or self.plan.failed_before else 0
-
-
-class _Total:
-    """How many images there are, counted by a thread of its own where ``source`` is given.
-
-    Listing is quick beside the model, but not so quick that a run should wait for it.
-    """
-
-    def __init__(self, plan: Plan, source: SourceOptions | None) -> None:
-        self.known = plan.total
-        self._already = plan.already
-        self._source = source if plan.total is None else None
-
-    def begin(self) -> None:
-        """Start counting, once; called when the first batch is there, not to compete with it."""
-        source, self._source = self._source, None
-        if source is not None and "-" not in source.sources:
-            threading.Thread(target=self._count, args=(source,), daemon=True).start()
-
-    def _count(self, source: SourceOptions) -> None:
-        self.known = max(0, sum(1 for _ in open_sources(source)) - self._already)
 
 
 def _resumed(plan: Plan, options: RunOptions) -> events.Resumed:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from blip2cli.tasks.embed_texts import EmbedTextsTask
 
 UNIT = "text"
+USUAL_SIZE = 16  # of a batch of images, where no size is given
 # Texts taken together are so many times a batch of images: those of one length run at once, and
 # among more there are more of one length.
 _TIMES = 8
@@ -88,7 +89,9 @@ def run_texts(
                     stream = stdout or sys.stdout.buffer
                     sink = open_sink(options.output, task.columns, settings, stream, None, ())
             with _closing(sink):
-                for texts in _batches(task.texts.lines, _TIMES * options.loader.batch_size):
+                for texts in _batches(
+                    task.texts.lines, _TIMES * (options.loader.batch_size or USUAL_SIZE)
+                ):
                     if interrupts.signum is not None:
                         break
                     with interrupts.shielded():

@@ -15,7 +15,10 @@ Stage = Literal["read", "model", "write"]
 class Tally:
     """What was done so far; seconds are wall-clock."""
 
-    load: float = 0.0  # imports and weights
+    listed: float = 0.0  # from the start until the first images were listed
+    imported: float = 0.0  # importing torch and what runs the model
+    load: float = 0.0  # from the start until the model was ready: imports and weights
+    first: float = 0.0  # from the start until the first rows were written; 0: none yet
     done: int = 0  # images with rows
     failed: int = 0
     rows: int = 0

@@ -90,6 +90,8 @@ class Console:
                 self.close()
                 for line in summary_lines(event.summary, self._errors_file, self._again):
                     self.say(line)
+                if self.verbosity and event.summary.first_seconds:
+                    self.say(phases_line(event.summary))
 
     def say(self, line: str) -> None:
         """Print a line above the bar, unless quiet."""
@@ -226,6 +228,17 @@ def summary_lines(
     if (s.exit_code > 128 or s.exit_code == EXIT_MORE_TO_DO) and again is not None:
         lines.append(f"Go on with: {again}")
     return lines
+
+
+def phases_line(summary: Summary) -> str:
+    """Where the seconds went that a small job mostly consists of."""
+    s = summary
+    loading = s.load_seconds - s.import_seconds - s.list_seconds
+    return (
+        f"Start: {s.list_seconds:.2f} s listing, {s.import_seconds:.2f} s importing, "
+        f"{loading:.2f} s loading; first rows after {s.first_seconds:.2f} s, "
+        f"all after {s.seconds:.2f} s."
+    )
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ build the option objects of ``blip2cli.options``.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from blip2cli.cli.resuming import ResumeFlags
 
 MODEL, DECODING, SOURCE, OUTPUT, REPORT = "Model", "Decoding", "Source", "Output", "Reporting"
+AUTO = "auto"
 DTYPE_HELP = (
     "Precision; auto takes bfloat16 where it is quick, and in conversions the one the weights have."
 )
@@ -157,6 +159,12 @@ class OptionalSourceFlags(SourceFlags):
     ] = None  # type: ignore[assignment] # Typer's word for an argument that may be left out
 
 
+def _batch_size(text: str) -> str:
+    if text == AUTO or re.fullmatch(r"0*[1-9][0-9]*", text, re.ASCII):
+        return text
+    raise typer.BadParameter(f"give auto or a positive number, not {text!r}.")
+
+
 @dataclass(frozen=True)
 class ModelFlags:
     """Which model, where, and how images reach it."""
@@ -184,8 +192,15 @@ class ModelFlags:
         option("--dtype", panel=MODEL, help=DTYPE_HELP),
     ] = "auto"
     batch_size: Annotated[
-        int, option("--batch-size", metavar="N", min=1, panel=MODEL, help="Images a batch.")
-    ] = 16
+        str,
+        option(
+            "--batch-size",
+            metavar="N",
+            panel=MODEL,
+            help="Images a batch; auto: by the model and the memory.",
+            parser=_batch_size,
+        ),
+    ] = AUTO
     workers: Annotated[
         int | None,
         option(
@@ -224,7 +239,8 @@ class ModelFlags:
 
     @property
     def loader(self) -> LoaderOptions:
-        options = LoaderOptions(self.batch_size, self.workers, self.image_timeout, self.fast_decode)
+        size = None if self.batch_size == AUTO else int(self.batch_size)
+        options = LoaderOptions(size, self.workers, self.image_timeout, self.fast_decode)
         check_loading(options)
         return options
 

@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from blip2cli.doctor.memory import Memory, memory
 from blip2cli.images.cores import available_cores
+from blip2cli.images.memory import Memory, memory
 
 PACKAGES = (
     "torch",

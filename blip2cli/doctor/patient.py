@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2cli.doctor.memory import memory
 from blip2cli.doctor.observe import Observation, observe
+from blip2cli.images.memory import memory
 from blip2cli.images.preprocess import PixelSpec, to_uint8
 from blip2cli.model.checkpoint import Checkpoint, read_json
 from blip2cli.model.dtype import LARGE_WEIGHTS, Placement
@@ -91,8 +91,7 @@ class Patient:
     @cached_property
     def codec(self) -> TextCodec:
         """The tokenizer as blip2cli uses it."""
-        with hushed():
-            return load_codec(self.checkpoint, self.config.text_config)
+        return load_codec(self.checkpoint, self.config.text_config)
 
     @cached_property
     def processor_queries(self) -> int | None:
@@ -118,15 +117,15 @@ class Patient:
 
     @cached_property
     def model(self) -> Blip2:
-        """The model, loaded as every command loads it, but for one thing.
+        """The model, loaded as every command loads it, but for two things.
 
-        Pictures are made as large as the vision encoder wants them, whatever the processor says:
-        a wrong size is found by its own check, and must not hide what the others find.
+        Its weights are left as they are, to be looked at and to be shared. Pictures are made as
+        large as the vision encoder wants them, whatever the processor says: a wrong size is found
+        by its own check, and must not hide what the others find.
         """
         height, width = self.image_size
         spec = replace(self.spec, height=height, width=width)
-        with hushed():
-            loaded = load_model(self.checkpoint, self.placement)
+        loaded = load_model(self.checkpoint, self.placement, plain=True)
         return Blip2(
             self.name, self.checkpoint.family, loaded, self.codec, spec, self.placement.reason
         )
@@ -141,19 +140,30 @@ class Patient:
         """transformers' own model of the same weights, to hold ours against.
 
         Loaded as its documentation says, where that is cheap. Of a large model there is room for
-        one copy only, and one stored in eight bits transformers cannot read: then it is the same
-        object, whose ``generate`` and ``forward`` are theirs.
+        one copy only, and one stored in eight bits transformers cannot read: then it is made of our
+        weights.
         """
-        if self.checkpoint.weight_bytes >= LARGE_WEIGHTS or is_int8(self.checkpoint.config):
-            return self.model.model
+        from transformers.models.blip_2 import modeling_blip_2 as blip_2
+
+        kind: Any = blip_2.Blip2ForConditionalGeneration
+        if self.checkpoint.family == "itm":
+            kind = blip_2.Blip2ForImageTextRetrieval
         with hushed():
-            model = type(self.model.model).from_pretrained(
-                str(self.path),
-                dtype=self.placement.dtype,
-                use_safetensors=self.checkpoint.safetensors,
-                weights_only=True,
-                local_files_only=True,
-            )
+            if self.checkpoint.weight_bytes >= LARGE_WEIGHTS or is_int8(self.checkpoint.config):
+                model = kind.from_pretrained(
+                    None,
+                    config=self.config,
+                    state_dict=self.model.model.state_dict(),
+                    dtype=self.placement.dtype,
+                )
+            else:
+                model = kind.from_pretrained(
+                    str(self.path),
+                    dtype=self.placement.dtype,
+                    use_safetensors=self.checkpoint.safetensors,
+                    weights_only=True,
+                    local_files_only=True,
+                )
         return model.to(self.placement.device).eval()
 
     def their_pixels(self) -> Tensor:

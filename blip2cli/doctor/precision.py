@@ -14,7 +14,6 @@ from blip2cli.doctor.report import Outcome, fail, ok, skipped, warn
 from blip2cli.model.dtype import Placement
 from blip2cli.model.features import ImageFeatures
 from blip2cli.model.load import load_model
-from blip2cli.model.quiet import hushed
 from blip2cli.model.wrapper import Blip2
 
 STEPS = 8
@@ -47,8 +46,7 @@ def precision(patient: Patient) -> Outcome:
     if lacking is not None:
         return skipped(f"no room for a float32 copy beside it: {lacking}")
     exact = Placement(patient.placement.device, torch.float32, "to compare with")
-    with hushed():
-        weights = load_model(patient.checkpoint, exact)
+    weights = load_model(patient.checkpoint, exact, plain=True)
     reference = Blip2(model.name, model.family, weights, model.codec, model.spec, exact.reason)
     found = compare(model, reference, patient.pixels, patient.observation.features)
     return judge(found, name)

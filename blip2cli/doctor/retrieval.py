@@ -87,7 +87,7 @@ def query_tokens(patient: Patient) -> Outcome:
 
 def prompt_tokens(patient: Patient) -> Outcome:
     """A text stands between class token and separator; its score is read from the class token."""
-    ids, tokenizer = patient.codec.encode(PROBE), patient.codec.tokenizer
+    ids, tokenizer = patient.codec.encode(PROBE), patient.tokenizer
     wanted = (tokenizer.cls_token_id, tokenizer.sep_token_id)
     if (ids[0], ids[-1]) == wanted:
         return ok(f"texts stand between tokens {wanted[0]} and {wanted[1]}")

@@ -33,6 +33,7 @@ import contextlib
 import io
 import warnings
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -76,6 +77,10 @@ class DecodedImage:
     height: int
 
 
+# What Pillow warns about it then reads well. numpy's warnings are laid to whoever called it.
+_WARNERS = r"(PIL|blip2cli\.images\.decode)(\.|$)"
+
+
 def decode(data: bytes, at_least: tuple[int, int] | None = None) -> DecodedImage:
     """Decode the content of one image file. Raises ImageError, see the table above.
 
@@ -83,20 +88,48 @@ def decode(data: bytes, at_least: tuple[int, int] | None = None) -> DecodedImage
     scales 1, 1/2, 1/4 and 1/8 that makes it no smaller than that (libjpeg's, which leaves out the
     finer terms of the cosine transform): quicker, and not what decoding it whole and then
     resizing gives.
+
+    For the main thread: it changes, and puts back, the filters of warnings; for TIFF files also
+    where this process's file descriptor 2 leads.
     """
-    if not data:
-        raise ImageError("empty", "The file is empty.")
     tiff = claimed_format(data)[0] == "TIFF"
     with warnings.catch_warnings(), hushed() if tiff else contextlib.nullcontext():
-        warnings.simplefilter("ignore")  # Pillow warns about much that it then reads well
-        try:
-            return _decode(data, at_least)
-        except ImageError:
-            raise
-        except MemoryError:
-            raise ImageError("out_of_memory", "There is not enough memory to decode it.") from None
-        except Exception as error:  # plugins raise anything from IndexError to SyntaxError
-            raise _explain(error, data) from error
+        warnings.simplefilter("ignore")
+        return decode_unheard(data, at_least)
+
+
+def decode_unheard(data: bytes, at_least: tuple[int, int] | None = None) -> DecodedImage:
+    """The same in any thread, where nothing is done about what Pillow and libtiff say."""
+    if not data:
+        raise ImageError("empty", "The file is empty.")
+    try:
+        return _decode(data, at_least)
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError("out_of_memory", "There is not enough memory to decode it.") from None
+    except Exception as error:  # plugins raise anything from IndexError to SyntaxError
+        raise _explain(error, data) from error
+
+
+class WarningsIgnored:
+    """Until ``end``, warnings of decoding are ignored in every thread.
+
+    ``warnings.catch_warnings`` keeps the whole list of filters and puts it back, which is wrong
+    as soon as two threads do it; this adds one filter, and takes away that one.
+    """
+
+    def __init__(self) -> None:
+        before = list(warnings.filters)
+        warnings.filterwarnings("ignore", module=_WARNERS)
+        self._added = [entry for entry in warnings.filters if entry not in before]
+
+    def end(self) -> None:
+        """Take the filter away. Harmless when called again."""
+        for entry in self._added:
+            with contextlib.suppress(ValueError):  # whoever put a list back may have dropped it
+                cast("list[object]", warnings.filters).remove(entry)
+        self._added = []
 
 
 def _decode(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:

@@ -8,7 +8,7 @@ from blip2cli.options import LoaderOptions
 
 def check_loading(options: LoaderOptions) -> None:
     """Raise OptionError for numbers that make no sense, alone or together."""
-    if options.batch_size < 1:
+    if options.batch_size is not None and options.batch_size < 1:
         raise OptionError(f"--batch-size takes a positive number, not {options.batch_size}.")
     if options.workers is not None and options.workers < 0:
         raise OptionError(f"--workers takes 0 or a positive number, not {options.workers}.")

@@ -6,6 +6,10 @@ Workers read, decode and resize; they hand over one uint8 array a batch, through
 own way, shared memory, is limited to 64 MiB in a default container and ends in a bus error there;
 a copy through a pipe costs about a millisecond.)
 
+Before there are workers, images are decoded in this process: in turn with whoever asks for batches,
+or by a thread ahead of it (``ahead``), which begins while torch is still being imported. So nothing
+here imports torch before the first batch.
+
 Whatever goes wrong with one image is that image's failure. ``error_type`` names that arise here:
 ``decode_error`` (an unexpected exception), ``decoder_crashed`` (the image took down the process
 that decoded it, twice) and ``timeout`` (it took longer than it may, twice).
@@ -23,43 +27,36 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from blip2cli.errors import ImageError
+from blip2cli.images.ahead import Ahead
 from blip2cli.images.blocks import keep_blocks
-from blip2cli.images.decode import decode
 from blip2cli.images.limits import check_loading
-from blip2cli.images.preprocess import PixelSpec, to_array
+from blip2cli.images.preprocess import PixelSpec
+from blip2cli.images.reading import Images, Loaded, Parcel
 from blip2cli.images.workers import (
     DeadWorkerError,
     RunningLoader,
     choose_workers,
-    time_limit,
     worker_context,
 )
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
 
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["BatchStream", "Loaded", "LoadedBatch", "load_batches"]
+
+FIRST_SIZE = 16  # images in a batch where nothing is said
 PREFETCH = 2  # batches that wait ready per worker
 # Left to itself, the loader decodes in this process until that has taken so many seconds: a small
 # job is done before workers would have started, and start-up would compete with it for the cores.
 PATIENCE = 1.0
 WARM_UP = 2.0  # seconds the fork server is then given to import torch while work goes on here
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What is known of one image after decoding; without ``error`` it is in the batch's pixels."""
-
-    file_name: str
-    width: int | None  # pixels, after orientation; None when the image failed
-    height: int | None
-    error: ImageError | None = None
-    kept: tuple[object, ...] = ()  # the reference's own
 
 
 @dataclass
@@ -70,11 +67,9 @@ class LoadedBatch:
     pixels: torch.Tensor  # uint8 [number of good items, 3, H, W], in the order of the items
 
 
-# What travels from a worker to the main process.
-_Parcel = tuple[tuple[Loaded, ...], np.ndarray]
-
-
-def load_batches(refs: Iterable[ImageRef], spec: PixelSpec, options: LoaderOptions) -> BatchStream:
+def load_batches(
+    refs: Iterable[ImageRef], spec: PixelSpec, options: LoaderOptions, ahead: bool = False
+) -> BatchStream:
     """Return the batches as an iterator.
 
     ``options.workers`` None leaves the choice to the loader: no workers for a small job, for a
@@ -83,21 +78,29 @@ def load_batches(refs: Iterable[ImageRef], spec: PixelSpec, options: LoaderOptio
     when, for example, a model has been loaded. With ``options.image_timeout`` (seconds for one
     image) every image is decoded in a worker: only another process can be ended in the middle.
 
+    ``ahead`` allows a thread of this process to take references and decode them before they are
+    asked for, from now on; it makes no use of it where images are decoded in workers from the
+    first. Without a ``batch_size`` in the options there are ``FIRST_SIZE`` images in a batch until
+    ``cut_to`` is told another number.
+
     ``close()``, leaving it as a context manager or dropping the iterator ends all workers. Errors
     of ``refs`` itself are raised after the batches that came before them. Raises OptionError for
     numbers that make no sense, RunError when workers cannot be started.
     """
     check_loading(options)
-    return BatchStream(refs, spec, options)
+    return BatchStream(refs, spec, options, ahead)
 
 
 class BatchStream(Iterator[LoadedBatch]):
     """The iterator of :func:`load_batches`."""
 
-    def __init__(self, refs: Iterable[ImageRef], spec: PixelSpec, options: LoaderOptions) -> None:
+    def __init__(
+        self, refs: Iterable[ImageRef], spec: PixelSpec, options: LoaderOptions, ahead: bool
+    ) -> None:
         keep_blocks()
-        self._images = _Images(spec, options.image_timeout, options.fast_decode)
-        self._batches = _Batches(iter(refs), options.batch_size)
+        self._images = Images(spec, options.image_timeout, options.fast_decode)
+        self._batches = _Batches(iter(refs), options.batch_size or FIRST_SIZE)
+        self._ahead: Ahead | None = None
         self._retry: deque[list[ImageRef]] = deque()  # were pending when a worker died
         self._loader: RunningLoader | None = None
         self._closed = False
@@ -109,6 +112,17 @@ class BatchStream(Iterator[LoadedBatch]):
         if options.workers or options.image_timeout is not None:
             worker_context()
             self._start_at = 0.0
+        elif ahead:
+            self._ahead = Ahead(self._batches.refs, self._images)
+
+    @property
+    def spec(self) -> PixelSpec:
+        """What the images are made to fit."""
+        return self._images.spec
+
+    def cut_to(self, size: int) -> None:
+        """Put ``size`` images into a batch from now on, as far as none is under way."""
+        self._batches.size = size
 
     def __next__(self) -> LoadedBatch:
         if self._closed:
@@ -124,11 +138,16 @@ class BatchStream(Iterator[LoadedBatch]):
         except BaseException:
             self.close()
             raise
+        import torch
+
         return LoadedBatch(items, torch.from_numpy(pixels))
 
     def close(self) -> None:
-        """End all workers. Harmless when called again."""
+        """End all workers and the thread. Harmless when called again."""
         self._closed = True
+        ahead, self._ahead = getattr(self, "_ahead", None), None
+        if ahead is not None:
+            ahead.stop()
         self._stop()
 
     def __enter__(self) -> BatchStream:
@@ -140,7 +159,9 @@ class BatchStream(Iterator[LoadedBatch]):
     def __del__(self) -> None:
         self.close()
 
-    def _next_parcel(self) -> _Parcel:
+    def _next_parcel(self) -> Parcel:
+        if self._ahead is not None:
+            return self._from_thread(self._ahead)
         if self._loader is None and self._workers_due():
             self._loader = RunningLoader(self._images, self._batches, self._workers, PREFETCH)
         if self._loader is None:
@@ -162,6 +183,20 @@ class BatchStream(Iterator[LoadedBatch]):
         self._batches.pending.popleft()
         return parcel
 
+    def _from_thread(self, ahead: Ahead) -> Parcel:
+        began = time.monotonic()
+        pictures = ahead.take(self._batches.size)
+        self._spent += time.monotonic() - began
+        if pictures:
+            if self._workers_due():
+                ahead.end()
+            return self._images.packed(pictures)
+        self._ahead = None
+        ahead.end()
+        if ahead.error is not None:
+            self._batches.end(ahead.error)
+        return self._next_parcel()
+
     def _workers_due(self) -> bool:
         now = time.monotonic()
         if self._workers and self._start_at is None and self._spent >= PATIENCE:
@@ -169,10 +204,10 @@ class BatchStream(Iterator[LoadedBatch]):
             self._start_at = now + WARM_UP
         return self._start_at is not None and now >= self._start_at
 
-    def _cautiously(self) -> _Parcel:
+    def _cautiously(self) -> Parcel:
         """Load the next batch of ``_retry`` image by image, so that a death names its image."""
         refs = self._retry.popleft()
-        parcels: list[_Parcel] = []
+        parcels: list[Parcel] = []
         while len(parcels) < len(refs):
             one_by_one = ([ref] for ref in refs[len(parcels) :])
             self._loader = RunningLoader(self._images, one_by_one, 1, 1)
@@ -181,7 +216,7 @@ class BatchStream(Iterator[LoadedBatch]):
             except DeadWorkerError as death:
                 ref = refs[len(parcels)]
                 failed = Loaded(ref.file_name, None, None, self._cause(death), ref.kept)
-                parcels.append(((failed,), _empty(self._images.spec)))
+                parcels.append(((failed,), self._images.empty()))
             finally:
                 self._stop()
         items = tuple(item for parcel in parcels for item in parcel[0])
@@ -207,67 +242,28 @@ class _Batches(Iterator[list[ImageRef]]):
     """
 
     def __init__(self, refs: Iterator[ImageRef], size: int) -> None:
-        self._refs = refs
-        self._size = size
+        self.refs = refs
+        self.size = size
         self.pending: deque[list[ImageRef]] = deque()  # asked for, not yet returned as pixels
         # What ended the references early. Raised by the stream when the batches before it are
         # out: the data loader, which asks for batches ahead, would lose what it has in hand.
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._ended = False
+
+    def end(self, error: BaseException) -> None:
+        """Give no further batch, because of ``error``."""
+        self.error = error
+        self._ended = True
 
     def __next__(self) -> list[ImageRef]:
         batch: list[ImageRef] = []
         if not self._ended:
             try:
-                batch.extend(islice(self._refs, self._size))  # keeps what came before an error
+                batch.extend(islice(self.refs, self.size))  # keeps what came before an error
             except Exception as error:  # noqa: BLE001 - raised again, later
-                self.error = error
-                self._ended = True
+                self.end(error)
         if not batch:
             self._ended = True
             raise StopIteration
         self.pending.append(batch)
         return batch
-
-
-class _Images(Dataset[Any]):
-    """Loads whole batches; what a ``DataLoader`` calls an index is a reference here.
-
-    With a ``timeout`` (seconds for one image) it belongs in a worker: exceeding it ends the
-    process. ``fast`` decodes JPEGs no larger than the pictures of ``spec`` need.
-    """
-
-    def __init__(self, spec: PixelSpec, timeout: float | None = None, fast: bool = False) -> None:
-        self.spec = spec
-        self.timeout = timeout
-        self.fast = fast
-
-    def __getitems__(self, refs: list[ImageRef]) -> _Parcel:
-        items: list[Loaded] = []
-        arrays: list[np.ndarray] = []
-        for ref in refs:
-            with time_limit(self.timeout):
-                item, array = _load(ref, self.spec, self.fast)
-            items.append(item)
-            if array is not None:
-                arrays.append(array)
-        return tuple(items), np.stack(arrays) if arrays else _empty(self.spec)
-
-
-def _load(ref: ImageRef, spec: PixelSpec, fast: bool) -> tuple[Loaded, np.ndarray | None]:
-    try:
-        picture = decode(ref.read(), (spec.width, spec.height) if fast else None)
-        array = to_array(picture.image, spec)
-    except ImageError as error:
-        failure = ImageError(error.error_type, str(error))  # without its chain of causes
-    except MemoryError:
-        failure = ImageError("out_of_memory", "There is not enough memory to load it.")
-    except Exception as error:  # noqa: BLE001 - one image must never end the run
-        failure = ImageError("decode_error", f"Unexpected {type(error).__name__}: {error}")
-    else:
-        return Loaded(ref.file_name, picture.width, picture.height, kept=ref.kept), array
-    return Loaded(ref.file_name, None, None, failure, ref.kept), None
-
-
-def _empty(spec: PixelSpec) -> np.ndarray:
-    return np.empty((0, 3, spec.height, spec.width), np.uint8)

@@ -2,7 +2,7 @@
 
 The work is split in two: the resize (per image, in loader workers) ends in uint8, and
 rescale plus normalise run once a batch on the model's device. A batch is thus handed over in a
-quarter of the bytes.
+quarter of the bytes. Torch is imported by what needs it: images are decoded before it is there.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from blip2cli.errors import ModelError
 from blip2cli.images.resize import to_planes
+
+if TYPE_CHECKING:
+    import torch
 
 # The defaults of BLIP's processor in transformers: mean and std of OpenAI's CLIP, bicubic.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -122,6 +124,8 @@ def _colour(key: str, value: Any) -> tuple[float, float, float]:
 
 def to_uint8(image: Image.Image, spec: PixelSpec) -> torch.Tensor:
     """Resize an RGB picture; returns uint8 [3, spec.height, spec.width], contiguous, on the CPU."""
+    import torch
+
     return torch.from_numpy(to_array(image, spec))
 
 
@@ -131,13 +135,15 @@ def to_array(image: Image.Image, spec: PixelSpec) -> np.ndarray:
 
 
 def normalize(
-    pixels_uint8: torch.Tensor, spec: PixelSpec, dtype: torch.dtype = torch.float32
+    pixels_uint8: torch.Tensor, spec: PixelSpec, dtype: torch.dtype | None = None
 ) -> torch.Tensor:
     """Rescale and normalise a batch where it lies.
 
-    Takes uint8 [B, 3, H, W] on any device, returns ``dtype`` [B, 3, H, W] on the same device. The
-    arithmetic is in float32 and in the reference's order, whatever ``dtype`` is.
+    Takes uint8 [B, 3, H, W] on any device, returns ``dtype`` (None: float32) [B, 3, H, W] on the
+    same device. The arithmetic is in float32 and in the reference's order, whatever ``dtype`` is.
     """
+    import torch
+
     mean, std = _mean_and_std(spec, pixels_uint8.device)
     values = pixels_uint8.to(torch.float32, copy=True)
     # The reference multiplies in float64 and rounds to float32. For 1/255, dividing in float32
@@ -147,12 +153,13 @@ def normalize(
         values.div_(divisor)
     else:
         values.mul_(spec.rescale_factor)
-    return values.sub_(mean).div_(std).to(dtype)
+    return values.sub_(mean).div_(std).to(dtype or torch.float32)
 
 
 @lru_cache(maxsize=8)
 def _mean_and_std(spec: PixelSpec, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """[3, 1, 1] tensors, kept so that a batch costs no copy to the device."""
+    import torch
 
     def column(values: tuple[float, float, float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)

@@ -4,8 +4,9 @@ Pillow imports its readers at the first image. Left to the workers, that would s
 image of each, and count against the time that image may take.
 """
 
+import torch.utils.data  # noqa: F401 - imported to be there
 from PIL import Image
 
-import blip2cli.images.loader  # noqa: F401 - imported to be there
+import blip2cli.images.reading  # noqa: F401 - the same
 
 Image.init()

@@ -27,14 +27,14 @@ import warnings
 from collections.abc import Iterator
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import BaseContext
-from typing import Any, cast
-
-import torch
-from torch.utils.data import DataLoader, Dataset
+from typing import TYPE_CHECKING, Any, cast
 
 from blip2cli.errors import RunError
 from blip2cli.images.blocks import keep_blocks
 from blip2cli.images.cores import available_cores
+
+if TYPE_CHECKING:
+    from blip2cli.images.reading import Images
 
 PRELOAD = ["blip2cli.images.warm"]
 _LONGEST = 1e8  # seconds a kernel timer is sure to take, three years
@@ -184,15 +184,17 @@ class DeadWorkerError(Exception):
 class RunningLoader(Iterator[Any]):
     """A torch data loader at work: its iterator, and the watch over its workers."""
 
-    def __init__(
-        self, images: Dataset[Any], batches: Iterator[Any], workers: int, prefetch: int
-    ) -> None:
+    def __init__(self, images: Images, batches: Iterator[Any], workers: int, prefetch: int) -> None:
+        # Not before: listing, and decoding in this process, must not wait for torch.
+        import torch
+        from torch.utils.data import DataLoader
+
         try:
             with warnings.catch_warnings(), hidden_main():
                 # More workers than cores is the user's choice; torch would remark on it.
                 warnings.filterwarnings("ignore", message="This DataLoader will create")
                 loader: DataLoader[Any] = DataLoader(
-                    images,
+                    cast("Any", images),  # any object with __getitems__ does
                     batch_sampler=cast("Any", batches),  # any iterable does, typed as a sampler
                     num_workers=workers,
                     prefetch_factor=prefetch,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from blip2cli.model import slots
 from blip2cli.model.decode import Written
-from blip2cli.model.rows import ROWS
+from blip2cli.model.linear import ROWS
 from blip2cli.model.slots import Reader, Request, Rules, Shape, round_up, ruled
 from blip2cli.options import DecodeOptions
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from blip2cli.model.quiet import hushed
 from blip2cli.options import DecodeOptions
 
 if TYPE_CHECKING:
@@ -31,12 +32,16 @@ class Written:
 
 def score_rules(
     options: DecodeOptions, end: Sequence[int], prompt_length: int, device: torch.device
-) -> LogitsProcessorList:
+) -> LogitsProcessorList | None:
     """transformers' own rules on the next token's scores, in transformers' order.
 
-    ``prompt_length`` is the length of the history before the first new token.
+    ``prompt_length`` is the length of the history before the first new token. None where there are
+    none: importing transformers takes longer than a small job.
     """
-    from transformers.generation import logits_process as rules
+    if not _any_rule(options, end):
+        return None
+    with hushed():
+        from transformers.generation import logits_process as rules
 
     chosen = rules.LogitsProcessorList()
     if options.repetition_penalty != 1.0:
@@ -58,6 +63,17 @@ def score_rules(
     if options.top_p is not None and options.top_p < 1.0:
         chosen.append(rules.TopPLogitsWarper(options.top_p))
     return chosen
+
+
+def _any_rule(options: DecodeOptions, end: Sequence[int]) -> bool:
+    return (
+        options.repetition_penalty != 1.0
+        or options.no_repeat_ngram_size > 0
+        or (options.min_new_tokens > 0 and bool(end))
+        or options.temperature not in (None, 1.0)
+        or options.top_k is not None
+        or (options.top_p is not None and options.top_p < 1.0)
+    )
 
 
 def draw(scores: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

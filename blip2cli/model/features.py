@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from transformers.models.blip_2.modeling_blip_2 import (
-        Blip2ForConditionalGeneration,
-        Blip2ForImageTextRetrieval,
-    )
+from blip2cli.model.nets.blip2 import Matcher, Writer
 
 
 @dataclass(frozen=True, eq=False)  # one batch is itself and no other: readers are kept by it
@@ -32,20 +27,18 @@ class ImageFeatures:
 
 
 @torch.inference_mode()
-def compute_features(
-    model: Blip2ForConditionalGeneration | Blip2ForImageTextRetrieval, pixel_values: Tensor
-) -> ImageFeatures:
+def compute_features(model: Writer | Matcher, pixel_values: Tensor) -> ImageFeatures:
     """Run the vision side on normalised pixels [B, 3, H, W]."""
-    vision = model.vision_model(pixel_values=pixel_values)
-    embeds = vision.last_hidden_state
-    queries = model.query_tokens.expand(embeds.shape[0], -1, -1)
-    # No mask: every patch is seen. transformers passes a mask of ones, which is the same.
-    output = model.qformer(query_embeds=queries, encoder_hidden_states=embeds).last_hidden_state
+    embeds, pooled = model.vision_model(pixel_values)
+    # No mask: every patch is seen. transformers passes a mask of ones, which is the same. The
+    # queries are the same for every image until they look at it.
+    output = model.qformer(model.query_tokens, embeds)
     output = output.to(embeds.dtype)  # the Q-Former may be kept in float32
-    project = getattr(model, "language_projection", None)
     return ImageFeatures(
         image_embeds=embeds,
-        pooled=vision.pooler_output,
+        pooled=pooled,
         query_output=output,
-        language_inputs=output[..., :0] if project is None else project(output),
+        language_inputs=(
+            model.language_projection(output) if isinstance(model, Writer) else output[..., :0]
+        ),
     )

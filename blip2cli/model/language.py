@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from blip2cli.model.checkpoint import Family
-
-if TYPE_CHECKING:
-    from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
+from blip2cli.model.opt import finish, project
 
 
-def read_texts(model: Blip2ForConditionalGeneration, family: Family, ids: Tensor) -> Tensor:
+def read_texts(model: Any, family: Family, ids: Tensor) -> Tensor:
     """The last hidden state of texts alone, [N, T] to [N, T, Dl]; T5: its encoder's.
 
     ``get_text_features`` of transformers' ``Blip2Model``.
     """
-    language: Any = model.language_model
-    reader = language.get_encoder() if family == "t5" else language.base_model
-    # Of few positions (3 to 11, measured with torch 2.13), plain matrix products give a row other
-    # bits in other company; what decoding takes them for, a single query, does not come up here.
-    before = reader.config._attn_implementation
-    reader.config._attn_implementation = "sdpa"
-    try:
-        states: Tensor = reader(input_ids=ids, use_cache=False).last_hidden_state
-    finally:
-        reader.config._attn_implementation = before
+    language = model.language_model
+    if family == "t5":
+        read: Tensor = language.encoder(language.shared(ids))
+        return read
+    decoder = language.model.decoder
+    hidden = decoder.place(decoder.embed_tokens(ids), torch.arange(ids.shape[1], device=ids.device))
+    for layer in decoder.layers:
+        # Plain matrix products of few positions would give a row other bits in other company.
+        attended = scaled_dot_product_attention(*project(layer, hidden), is_causal=True, scale=1.0)
+        hidden = finish(layer, hidden, attended.transpose(1, 2).flatten(2))
+    states: Tensor = decoder.leave(hidden)
     return states

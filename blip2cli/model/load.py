@@ -1,96 +1,162 @@
 """From a checkpoint directory to a model that is ready to run.
 
-transformers' own classes do the reading: weights go straight from the file into place, in the
-wanted precision, without a second copy in memory; pickles are read with ``weights_only=True``;
-no code from a checkpoint is ever run. What transformers would only warn about (weights that are
-missing and so left random) is an error here.
+Weights go straight from the file into place, in the wanted precision, without a second copy of the
+model in memory; pickles are read with ``weights_only=True``; no code from a checkpoint is ever run.
+Weights that are missing are an error: transformers warns and goes on with random ones.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint import Checkpoint
+from blip2cli.model.config import TextConfig, read_config
 from blip2cli.model.dtype import Placement
 from blip2cli.model.int8 import is_int8, read_state
-from blip2cli.model.rows import make_rows_stable
+from blip2cli.model.linear import ACTIVATIONS, Linear, join, pack
+from blip2cli.model.nets.blip2 import Matcher, Writer
+from blip2cli.model.nets.opt import Opt
 
-if TYPE_CHECKING:
-    from transformers.modeling_utils import PreTrainedModel
-    from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
-
-# The language model's attention is plain matrix products: one-query sdpa gives a row other bits
-# in other company, and is slower on a CPU. With several queries it is sdpa that keeps its bits.
-ATTENTION = {"vision_config": "sdpa", "qformer_config": "sdpa", "text_config": "eager"}
+# In float16 transformers keeps these in float32 (_keep_in_fp32_modules in modeling_blip_2.py).
+_WIDE = ("query_tokens", "qformer.")
 
 
-def load_model(checkpoint: Checkpoint, placement: Placement) -> PreTrainedModel:
-    """Load the weights onto the device, in evaluation mode.
+def load_model(
+    checkpoint: Checkpoint, placement: Placement, plain: bool = False
+) -> Writer | Matcher:
+    """Load the weights onto the device.
 
-    Returns a ``Blip2ForImageTextRetrieval`` for the family ``itm``, a
-    ``Blip2ForConditionalGeneration`` for all others. Raises ModelError naming the file or the
-    weights when they are damaged, missing or of another shape than the configuration says.
+    Returns a ``Matcher`` for the family ``itm``, a ``Writer`` for all others. With ``plain`` every
+    weight stays what and where it is in the file, for others to look at; else layers are joined and
+    packed where that is quicker. Raises ModelError naming the file or the weights when they are
+    damaged, missing or of another shape than the configuration says.
     """
-    from transformers.models.blip_2 import modeling_blip_2 as blip_2
-
     if checkpoint.safetensors:
         for file in checkpoint.weights:
             check_safetensors(file)
-    kind: Any = blip_2.Blip2ForConditionalGeneration
-    if checkpoint.family == "itm":
-        kind = blip_2.Blip2ForImageTextRetrieval
-    loaded: Any
+    config = read_config(checkpoint.config)
     try:
-        loaded = kind.from_pretrained(
-            **_origin(checkpoint, placement),
-            dtype=placement.dtype,
-            attn_implementation=ATTENTION,
-            weights_only=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with torch.device("meta"):
+            model = Matcher(config) if checkpoint.family == "itm" else Writer(config)
+        _check_activations(checkpoint, model)
+        _fill(checkpoint, model, placement)
+    except (ModelError, MemoryError, torch.OutOfMemoryError):
+        raise
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError) as error:
         raise ModelError(_explain(checkpoint, error)) from error
     except Exception as error:
-        # Unpickling errors and the strict configuration's errors have no common root.
+        # Unpickling errors have no common root.
         if type(error).__module__.partition(".")[0] not in _KNOWN_RAISERS:
             raise
         raise ModelError(_explain(checkpoint, error)) from error
-    model: PreTrainedModel
-    model, info = loaded
-    _refuse_incomplete(checkpoint, info)
-    model.to(placement.device)  # type: ignore[arg-type]
     model.eval()
     model.requires_grad_(False)
-    if placement.device.type == "cpu":
-        make_rows_stable(model)
+    if not plain and placement.device.type == "cpu":
+        join(model)
+        pack(model)
     return model
 
 
-def _origin(checkpoint: Checkpoint, placement: Placement) -> dict[str, Any]:
-    """Where transformers is to find configuration and weights."""
-    path = str(checkpoint.path)
-    if not is_int8(checkpoint.config):
-        return {
-            "pretrained_model_name_or_path": path,
-            "use_safetensors": checkpoint.safetensors,
-        }
-    from transformers.models.blip_2.configuration_blip_2 import Blip2Config
+_KNOWN_RAISERS = frozenset({"_pickle", "pickle", "safetensors_rust", "zipfile"})
 
-    config = {k: v for k, v in checkpoint.config.items() if k != "quantization_config"}
-    return {
-        "pretrained_model_name_or_path": None,
-        "config": Blip2Config(**config),
-        "state_dict": read_state(checkpoint.weights, placement.dtype),
+
+def _check_activations(checkpoint: Checkpoint, model: nn.Module) -> None:
+    for layer in model.modules():
+        if isinstance(layer, Linear) and layer.activation and layer.activation not in ACTIVATIONS:
+            raise ModelError(
+                f"{checkpoint.path} uses the activation {layer.activation}, which BLIP-2 models do "
+                f"not have; config.json must name one of {', '.join(ACTIVATIONS)}."
+            )
+
+
+def _fill(checkpoint: Checkpoint, model: Writer | Matcher, placement: Placement) -> None:
+    """Put every weight in the files into its place. Raises ModelError."""
+    places = {
+        f"{path}.{name}" if path else name: (module, name)
+        for path, module in model.named_modules()
+        for name, weight in module._parameters.items()
+        if weight is not None
     }
+    odd = []
+    for name, weight in _stored(checkpoint, placement.dtype):
+        where = ALIASES.get(name, name)
+        if where not in places:
+            continue
+        module, own = places[where]
+        wanted = module._parameters[own]
+        assert wanted is not None
+        if wanted.shape != weight.shape:
+            odd.append(name)
+            continue
+        half = placement.dtype is torch.float16
+        dtype = torch.float32 if half and name.startswith(_WIDE) else placement.dtype
+        # A copy: what is mapped from a file changes, or ends the process, when the file does.
+        held = weight.to(placement.device, dtype, copy=True)
+        module._parameters[own] = nn.Parameter(held, requires_grad=False)
+    if odd:
+        raise ModelError(
+            f"{checkpoint.path} has {len(odd)} weights of another shape than its "
+            f"config.json says ({_some(sorted(odd))}); take config.json and weights from one model."
+        )
+    if isinstance(model, Writer):
+        _tie(model)
+    missing = sorted(name for name, (module, own) in places.items() if _lacks(module, own))
+    if missing:
+        raise ModelError(
+            f"{checkpoint.path} lacks {len(missing)} of the model's weights "
+            f"({_some(missing)}); they would be random, so fetch or save the model again."
+        )
 
 
-_KNOWN_RAISERS = frozenset({"_pickle", "pickle", "safetensors_rust", "huggingface_hub", "zipfile"})
+def _lacks(module: nn.Module, name: str) -> bool:
+    weight = module._parameters[name]
+    return weight is not None and weight.is_meta
+
+
+def _stored(checkpoint: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Every weight in the files with its name."""
+    if is_int8(checkpoint.config):
+        yield from read_state(checkpoint.weights, dtype).items()
+        return
+    for file in checkpoint.weights:
+        if checkpoint.safetensors:
+            from safetensors import safe_open
+
+            with safe_open(file, "pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 - it is no dictionary
+                    yield name, opened.get_tensor(name)
+            continue
+        held = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        for name, weight in held.items():
+            if isinstance(weight, Tensor):
+                yield name, weight
+
+
+# T5's stacks may bring the embedding under their own names, of which there is one.
+ALIASES = {
+    f"language_model.{part}.embed_tokens.weight": "language_model.shared.weight"
+    for part in ("encoder", "decoder")
+}
+
+
+def _tie(model: Writer) -> None:
+    """One matrix reads and writes where the files hold one, or two that are the same."""
+    language = model.language_model
+    words = language.model.decoder.embed_tokens if isinstance(language, Opt) else language.shared
+    head = language.lm_head
+    if head.weight.is_meta:
+        head.weight = words.weight
+    elif words.weight.is_meta:
+        words.weight = head.weight
+    elif torch.equal(head.weight, words.weight):
+        head.weight = words.weight
 
 
 def check_safetensors(file: Path) -> None:
@@ -116,21 +182,6 @@ def check_safetensors(file: Path) -> None:
         raise ModelError(damaged)
 
 
-def _refuse_incomplete(checkpoint: Checkpoint, info: Any) -> None:
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{checkpoint.path} lacks {len(missing)} of the model's weights "
-            f"({_some(missing)}); they would be random, so fetch or save the model again."
-        )
-    mismatched = sorted(key[0] for key in info["mismatched_keys"])
-    if mismatched:
-        raise ModelError(
-            f"{checkpoint.path} has {len(mismatched)} weights of another shape than its "
-            f"config.json says ({_some(mismatched)}); take config.json and weights from one model."
-        )
-
-
 def _explain(checkpoint: Checkpoint, error: Exception) -> str:
     lines = str(error).strip().splitlines()
     said = lines[0] if lines else type(error).__name__
@@ -153,11 +204,9 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= 3 else f"{shown}, …"
 
 
-def end_tokens(model: Blip2ForConditionalGeneration) -> tuple[int, ...]:
+def end_tokens(config: TextConfig) -> tuple[int, ...]:
     """The token ids that end a text, as transformers' ``generate`` takes them."""
-    end = model.language_model.generation_config.eos_token_id
+    end = config.eos_token_id
     if end is None:
         return ()
-    if isinstance(end, torch.Tensor):
-        end = end.tolist()
     return tuple(end) if isinstance(end, list) else (int(end),)

@@ -1,8 +1,8 @@
 """OPT as BLIP-2 reads with it: [image features][prompt], then one token a step.
 
 The arithmetic is that of transformers' ``OPTForCausalLM`` with eager attention
-(``modeling_opt.py``), module by module; the schedule is our own. The keys and values of an image
-are computed once and serve all its prompts.
+(``modeling_opt.py``); the weights are in ``nets/opt.py``, the schedule is here. The keys and values
+of an image are computed once and serve all its prompts.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class OptReader:
         """Keys and values of the images, computed when they are first needed."""
         if self._prefix is None:
             positions = torch.arange(self.images.shape[1], device=self.images.device)
-            hidden = self.place(self.images, positions)
+            hidden = self.decoder.place(self.images, positions)
             kept: Layers = []
             self.run(hidden, positions <= positions[:, None], kept=kept)
             self._prefix = kept
@@ -79,7 +79,7 @@ class OptReader:
         seen = torch.cat((own.new_ones(len(own), queries) > 0, own <= own[:, None]), dim=1)
         before = ((key[images], value[images]) for key, value in self.prefix)
         kept: Layers = []
-        hidden = self.place(self.decoder.embed_tokens(ids), queries + own)
+        hidden = self.decoder.place(self.decoder.embed_tokens(ids), queries + own)
         self.run(hidden, seen, before, kept)
         return kept
 
@@ -109,7 +109,7 @@ class OptReader:
         place = torch.arange(ids.shape[1], device=device)
         there = place.new_ones(len(place), queries + read) > 0
         seen = torch.cat((there, place <= place[:, None]), dim=1)
-        hidden = self.place(self.decoder.embed_tokens(ids), queries + read + place)
+        hidden = self.decoder.place(self.decoder.embed_tokens(ids), queries + read + place)
         hidden = self.run(hidden, seen, before)
         first = asked - 1 - read
         return self.scores(hidden[:, first : first + 1 + tokens.shape[1]])
@@ -141,22 +141,9 @@ class OptReader:
             hidden = finish(layer, hidden, attend(query, key, value, seen))
         return hidden
 
-    def place(self, embeds: Tensor, positions: Tensor) -> Tensor:
-        """Add position embeddings; positions that only fill up may lie past the last one."""
-        table = self.decoder.embed_positions
-        last = table.num_embeddings - 1 - table.offset
-        if self.decoder.project_in is not None:
-            embeds = self.decoder.project_in(embeds)
-        placed: Tensor = embeds + table(None, position_ids=positions.clamp(max=last))
-        return placed
-
     def scores(self, hidden: Tensor) -> Tensor:
         """Hidden states [S, D] of the last layer to raw scores [S, V]."""
-        if self.decoder.final_layer_norm is not None:
-            hidden = self.decoder.final_layer_norm(hidden)
-        if self.decoder.project_out is not None:
-            hidden = self.decoder.project_out(hidden)
-        scores: Tensor = self.head(hidden)
+        scores: Tensor = self.head(self.decoder.leave(hidden))
         return scores
 
 
@@ -208,7 +195,7 @@ class OptSlots:
         used = self.used
         slots = torch.arange(len(used), device=used.device)
         seen = torch.arange(self.shape.capacity, device=used.device) <= used[:, None]
-        hidden = self.reader.place(decoder.embed_tokens(tokens.to(used.device)), used)[:, None]
+        hidden = decoder.place(decoder.embed_tokens(tokens.to(used.device)), used)[:, None]
         for layer, keys, values in zip(decoder.layers, self.keys, self.values, strict=True):
             query, key, value = project(layer, hidden)
             keys[slots, :, used] = key[:, :, 0]
@@ -241,11 +228,10 @@ def project(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     attention = layer.self_attn
     if layer.do_layer_norm_before:
         hidden = layer.self_attn_layer_norm(hidden)
-    apart = (*hidden.shape[:2], attention.num_heads, attention.head_dim)
-    query = (attention.q_proj(hidden) * attention.scaling).view(apart).transpose(1, 2)
-    key = attention.k_proj(hidden).view(apart).transpose(1, 2)
-    value = attention.v_proj(hidden).view(apart).transpose(1, 2)
-    return query.contiguous(), key.contiguous(), value.contiguous()
+    made = attention.project(hidden, "q_proj", "k_proj", "v_proj")
+    apart = (attention.num_heads, attention.head_dim)
+    query, key, value = (each.unflatten(2, apart).transpose(1, 2).contiguous() for each in made)
+    return query.mul_(attention.scaling), key, value
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
@@ -257,11 +243,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
 
 def finish(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
     """The rest of a layer, after its attention."""
-    hidden = hidden + layer.self_attn.out_proj(attended)
+    hidden = layer.self_attn.out_proj(attended, hidden)
     if not layer.do_layer_norm_before:
         hidden = layer.self_attn_layer_norm(hidden)
     inner = layer.final_layer_norm(hidden) if layer.do_layer_norm_before else hidden
-    hidden = hidden + layer.fc2(layer.activation_fn(layer.fc1(inner)))
+    hidden = layer.fc2(layer.fc1(inner), hidden)
     return hidden if layer.do_layer_norm_before else layer.final_layer_norm(hidden)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,10 +18,8 @@ from torch.nn.functional import normalize
 
 from blip2cli.model.features import ImageFeatures
 from blip2cli.model.limits import check_room
+from blip2cli.model.nets.blip2 import Matcher
 from blip2cli.model.text import TextCodec, equally_long
-
-if TYPE_CHECKING:
-    from transformers.models.blip_2.modeling_blip_2 import Blip2ForImageTextRetrieval
 
 Item = TypeVar("Item")
 
@@ -45,7 +43,7 @@ class Retrieval:
     are on the model's device, scores and projections in float32.
     """
 
-    def __init__(self, model: Blip2ForImageTextRetrieval, codec: TextCodec) -> None:
+    def __init__(self, model: Matcher, codec: TextCodec) -> None:
         self.model = model
         self.codec = codec
         # Vectors of texts that were compared before: the same ones come again with every batch.
@@ -80,9 +78,8 @@ class Retrieval:
         """
 
         def score(rows: Tensor, ids: Tensor) -> Tensor:
-            states = _joint_states(self.model, features.image_embeds[rows], ids)
-            head = self.model.itm_head
-            logits: Tensor = head(states.to(head.weight.dtype)).float()
+            states = self.model.joint(features.image_embeds[rows], ids)
+            logits: Tensor = self.model.itm_head(states.to(self.model.dtype)).float()
             return logits.mean(dim=1)
 
         return self._paired(features, pairs, score, (2,))
@@ -99,7 +96,7 @@ class Retrieval:
         """
 
         def states(rows: Tensor, ids: Tensor) -> Tensor:
-            return _joint_states(self.model, features.image_embeds[rows], ids).float()
+            return self.model.joint(features.image_embeds[rows], ids).float()
 
         _, queries, width = self.model.query_tokens.shape
         return self._paired(features, pairs, states, (queries, width))
@@ -111,7 +108,7 @@ class Retrieval:
         """
         head = self.model.vision_projection
         with torch.inference_mode():
-            return normalize(head(features.query_output.to(head.weight.dtype)), dim=-1).float()
+            return normalize(head(features.query_output.to(self.model.dtype)), dim=-1).float()
 
     def project_texts(self, texts: Sequence[str]) -> Tensor:
         """Texts in the space shared with images: [N, P], each of length 1.
@@ -139,8 +136,8 @@ class Retrieval:
         head = self.model.text_projection
 
         def project(ids: Tensor) -> Tensor:
-            states = _text_states(self.model, ids)
-            return normalize(head(states.to(head.weight.dtype)), dim=-1).float()
+            states = self.model.alone(ids)
+            return normalize(head(states.to(self.model.dtype)), dim=-1).float()
 
         return self._read(texts, project)
 
@@ -149,7 +146,7 @@ class Retrieval:
 
         ``last_hidden_state`` of ``Blip2TextModelWithProjection``.
         """
-        return self._read(texts, lambda ids: _text_states(self.model, ids).float())
+        return self._read(texts, lambda ids: self.model.alone(ids).float())
 
     @torch.inference_mode()
     def _read(self, texts: Sequence[str], run: Callable[[Tensor], Tensor]) -> list[Tensor]:
@@ -195,25 +192,6 @@ def _contrast(images: Tensor, texts: Tensor) -> Tensor:
     Multiplied and summed row by row: a matrix product would give other bits in other company.
     """
     return (images * texts[:, None]).sum(dim=-1).amax(dim=1)
-
-
-def _text_states(model: Blip2ForImageTextRetrieval, ids: Tensor) -> Tensor:
-    """The Q-Former's last hidden state of texts alone, [N, T] to [N, T, Dq]."""
-    states: Tensor = model.qformer(
-        query_embeds=model.embeddings(input_ids=ids), query_length=0
-    ).last_hidden_state
-    return states
-
-
-def _joint_states(model: Blip2ForImageTextRetrieval, images: Tensor, ids: Tensor) -> Tensor:
-    """The query positions of images [M, P+1, Dv] and texts [M, T] read together: [M, Q, Dq]."""
-    queries = model.query_tokens.expand(len(ids), -1, -1)
-    states: Tensor = model.qformer(
-        query_embeds=model.embeddings(input_ids=ids, query_embeds=queries),
-        query_length=queries.shape[1],
-        encoder_hidden_states=images,
-    ).last_hidden_state
-    return states[:, : queries.shape[1]]
 
 
 def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

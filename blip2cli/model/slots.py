@@ -5,7 +5,7 @@ once. Each step appends one token to every slot; a text that ends leaves at once
 waiting one is read into its place, so a batch never waits for its longest text.
 
 A row's bits never depend on its neighbours: a slot attends over a length that its own text alone
-decides (see ``Reader.shape``), linear layers always get a multiple of eight rows (see ``rows``),
+decides (see ``Reader.shape``), linear layers always get a multiple of eight rows (see ``linear``),
 attention is plain matrix products, and each sampled row draws from a generator of its own.
 """
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.decode import Written, draw
-from blip2cli.model.rows import ROWS
+from blip2cli.model.linear import ROWS
 
 SLOTS = 64  # texts under way at most
 REFILL = 8  # slots are filled together, an eighth of all, if so many texts wait

@@ -1,9 +1,9 @@
 """T5 as BLIP-2 reads with it: the encoder reads [image features][prompt], the decoder writes.
 
 The arithmetic is that of transformers' ``T5ForConditionalGeneration`` with eager attention
-(``modeling_t5.py``), module by module; the schedule is our own. The encoder sees in both
-directions, so nothing but the image's features can be shared by the prompts of an image; prompts
-are never padded, because that would move T5's relative positions.
+(``modeling_t5.py``); the weights are in ``nets/t5.py``, the schedule is here. The encoder sees in
+both directions, so nothing but the image's features can be shared by the prompts of an image;
+prompts are never padded, because that would move T5's relative positions.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blip2cli.model.nets.t5 import attend
 from blip2cli.model.slots import Request, Shape, round_up
 
 CAPACITY_STEP = 16
@@ -27,7 +28,7 @@ class T5Reader:
     def __init__(self, language: Any, images: Tensor) -> None:
         self.language = language
         self.images = images
-        start = language.generation_config.decoder_start_token_id
+        start = language.config.decoder_start_token_id
         if start is None:
             start = language.config.pad_token_id or 0  # T5 starts from its padding
         self.start = int(start)
@@ -59,9 +60,9 @@ class T5Reader:
         for members in lengths.values():
             rows = [pairs[number][0] for number in members]
             ids = torch.tensor([pairs[n][1] for n in members], device=self.images.device)
-            embedded = self.language.get_input_embeddings()(ids)
+            embedded = self.language.shared(ids)
             embeds = torch.cat((self.images[rows].to(embedded.dtype), embedded), dim=1)
-            states = self.language.encoder(inputs_embeds=embeds).last_hidden_state
+            states = self.language.encoder(embeds)
             for number, state in zip(members, states, strict=True):
                 found[number] = state
         return found
@@ -83,16 +84,15 @@ class T5Reader:
         ids = torch.nn.functional.pad(ids, (0, -ids.shape[1] % LENGTH_STEP))
         alone = len(ids) == 1
         written = self.language.decoder(
-            input_ids=ids.repeat(2, 1) if alone else ids,
-            encoder_hidden_states=states.repeat(2, 1, 1) if alone else states,
-            use_cache=False,
-        ).last_hidden_state
+            self.language.shared(ids.repeat(2, 1) if alone else ids),
+            states.repeat(2, 1, 1) if alone else states,
+        )
         return self.scores(written[: len(ids), : 1 + tokens.shape[1]])
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Hidden states of the last layer to raw scores over the vocabulary."""
-        if self.language.config.scale_decoder_outputs:
-            hidden = hidden * (self.language.model_dim**-0.5)
+        if self.language.config.scales_output:
+            hidden = hidden * (self.language.config.d_model**-0.5)
         scores: Tensor = self.language.lm_head(hidden)
         return scores
 
@@ -107,11 +107,10 @@ class T5Slots:
         language = reader.language
         self.decoder = language.decoder
         config, device = language.config, reader.images.device
-        attention = self.decoder.block[0].layer[0].SelfAttention
+        kind = language.shared.weight.dtype
 
         def room(positions: int) -> list[Tensor]:
             size = (slots, config.num_heads, positions, config.d_kv)
-            kind = attention.k.weight.dtype
             return [torch.zeros(size, dtype=kind, device=device) for _ in self.decoder.block]
 
         self.keys, self.values = room(shape.capacity), room(shape.capacity)
@@ -119,7 +118,7 @@ class T5Slots:
         self.read = torch.ones(slots, dtype=torch.long, device=device)
         self.used = torch.zeros(slots, dtype=torch.long, device=device)
         # [heads, position, position seen]
-        self.bias = attention.compute_bias(shape.capacity, shape.capacity, device=device)[0]
+        self.bias = self.decoder.bias(shape.capacity)
 
     def fill(self, slots: Sequence[int], requests: Sequence[Request]) -> list[int]:
         """Encode images and prompts, each pair once; texts begin with the start token."""
@@ -137,12 +136,9 @@ class T5Slots:
             into = [slot for number in members for slot in places[number]]
             origin = [i for i, number in enumerate(members) for _ in places[number]]
             for number, block in enumerate(self.decoder.block):
-                attention = block.layer[1].EncDecAttention
-                for projection, kept in (
-                    (attention.k, self.read_keys),
-                    (attention.v, self.read_values),
-                ):
-                    kept[number][into, :, :length] = _heads(projection(joined), attention)[origin]
+                key, value = block.layer[1].EncDecAttention.apart(joined, "k", "v")
+                self.read_keys[number][into, :, :length] = key[origin]
+                self.read_values[number][into, :, :length] = value[origin]
             self.read[into] = length
             self.used[into] = 0
         return [self.reader.start] * len(slots)
@@ -151,25 +147,24 @@ class T5Slots:
         """Append one token a slot, [S]; return the next token's raw scores, [S, V]."""
         used = self.used
         slots = torch.arange(len(used), device=used.device)
-        seen = torch.arange(self.shape.capacity, device=used.device) <= used[:, None]
-        seen = seen[:, None, None]
-        there = torch.arange(self.shape.read, device=used.device) < self.read[:, None]
-        there = there[:, None, None]
+        unseen = torch.arange(self.shape.capacity, device=used.device) > used[:, None]
+        missing = torch.arange(self.shape.read, device=used.device) >= self.read[:, None]
         bias = self.bias[:, used].transpose(0, 1)[:, :, None]  # [S, heads, 1, capacity]
-        hidden: Tensor = self.decoder.embed_tokens(tokens.to(used.device))[:, None]
+        bias = bias.masked_fill(unseen[:, None, None], -torch.inf)
+        there = bias.new_zeros(missing.shape).masked_fill_(missing, -torch.inf)[:, None, None]
+        hidden: Tensor = self.reader.language.shared(tokens.to(used.device))[:, None]
         for number, block in enumerate(self.decoder.block):
             own, crossing, forward = block.layer
-            normed = own.layer_norm(hidden)
             attention = own.SelfAttention
+            query, key, value = attention.apart(own.layer_norm(hidden), "q", "k", "v")
             keys, values = self.keys[number], self.values[number]
-            keys[slots, :, used] = _heads(attention.k(normed), attention)[:, :, 0]
-            values[slots, :, used] = _heads(attention.v(normed), attention)[:, :, 0]
-            query = _heads(attention.q(normed), attention)
-            hidden = hidden + attention.o(_attend(query, keys, values, seen, bias))
+            keys[slots, :, used] = key[:, :, 0]
+            values[slots, :, used] = value[:, :, 0]
+            hidden = attention.o(attend(query, keys, values, bias), hidden)
             attention = crossing.EncDecAttention
-            query = _heads(attention.q(crossing.layer_norm(hidden)), attention)
-            attended = _attend(query, self.read_keys[number], self.read_values[number], there)
-            hidden = forward(hidden + attention.o(attended))
+            (query,) = attention.apart(crossing.layer_norm(hidden), "q")
+            read = self.read_keys[number], self.read_values[number]
+            hidden = forward(attention.o(attend(query, *read, there), hidden))
         # A slot without a text goes on as well; it must not run out of its room.
         self.used = (used + 1).clamp(max=self.shape.capacity - 1)
         return self.reader.scores(self.decoder.final_layer_norm(hidden[:, 0]))
@@ -186,22 +181,3 @@ class T5Slots:
         for kept in (self.keys, self.values, self.read_keys, self.read_values):
             kept[:] = [each[slots] for each in kept]
         self.read, self.used = self.read[slots], self.used[slots]
-
-
-def _heads(states: Tensor, attention: Any) -> Tensor:
-    """[R, T, heads × size] to [R, heads, T, size]."""
-    size = (attention.n_heads, attention.key_value_proj_dim)
-    apart: Tensor = states.unflatten(2, size).transpose(1, 2)
-    return apart
-
-
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, seen: Tensor, bias: Tensor | None = None
-) -> Tensor:
-    """T5's attention, which does not scale, by plain matrix products."""
-    scores = query @ key.transpose(-1, -2)
-    if bias is not None:
-        scores = scores + bias
-    shares = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
-    attended: Tensor = (shares @ value).transpose(1, 2).flatten(2)
-    return attended

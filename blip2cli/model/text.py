@@ -11,6 +11,8 @@ from typing import Any
 
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint import Checkpoint, Family, read_json
+from blip2cli.model.quiet import hushed
+from blip2cli.model.tokenizer import read_plain
 
 
 def equally_long(texts: Sequence[Sequence[int]], at_once: int | None = None) -> Iterator[list[int]]:
@@ -31,7 +33,7 @@ def equally_long(texts: Sequence[Sequence[int]], at_once: int | None = None) -> 
 class TextCodec:
     """A checkpoint's tokenizer, with what BLIP-2 expects around a prompt."""
 
-    tokenizer: Any  # a transformers tokenizer
+    tokenizer: Any  # a ``PlainTokenizer``, or one of transformers
     start: int  # the token that stands alone where there is no prompt
     bos: int | None  # put in front of every prompt when the tokenizer forgets it
 
@@ -76,7 +78,7 @@ def split_gap(family: Family, prompt: str) -> tuple[str, str]:
 
 def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
     """Load the tokenizer from the checkpoint's directory. Raises ModelError."""
-    tokenizer = read_tokenizer(checkpoint.path)
+    tokenizer = read_tokenizer(checkpoint.path, plain=True)
     if checkpoint.family == "itm":
         # BERT's way: [CLS] text [SEP], also around no text at all.
         around = tokenizer("")["input_ids"]
@@ -94,20 +96,20 @@ def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
     return TextCodec(tokenizer, start, None)
 
 
-def read_tokenizer(path: Path) -> Any:
-    """The tokenizer in a directory.
+def read_tokenizer(path: Path, plain: bool = False) -> Any:
+    """The tokenizer in a directory: one of transformers, or, with ``plain``, one that only reads
+    and writes, where that comes to the same.
 
     ``tokenizer.json`` is taken as it stands: transformers would rebuild a GPT2Tokenizer or
     T5Tokenizer around its vocabulary and lose, for some published BLIP-2 files, what the file
     puts around a prompt. Raises ModelError when the files cannot be read.
     """
-    from transformers.models.auto.tokenization_auto import AutoTokenizer
-    from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
-
     whole = (path / "tokenizer.json").is_file()
-    loader: Any = PreTrainedTokenizerFast if whole else AutoTokenizer
     try:
-        return loader.from_pretrained(str(path), local_files_only=True)
+        found = read_plain(path) if plain else None
+        return _read_with_transformers(path, whole) if found is None else found
+    except ModelError:
+        raise
     except Exception as error:  # the tokenizers library raises bare Exception
         if not whole and (path / "spiece.model").is_file() and not _reads_sentencepiece():
             raise ModelError(
@@ -117,6 +119,15 @@ def read_tokenizer(path: Path) -> Any:
         raise ModelError(
             f"the tokenizer in {path} cannot be read ({_first_line(error)}); fetch its files again."
         ) from error
+
+
+def _read_with_transformers(path: Path, whole: bool) -> Any:
+    with hushed():
+        from transformers.models.auto.tokenization_auto import AutoTokenizer
+        from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
+
+        loader: Any = PreTrainedTokenizerFast if whole else AutoTokenizer
+        return loader.from_pretrained(str(path), local_files_only=True)
 
 
 def _reads_sentencepiece() -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,14 +12,15 @@ from torch import Tensor
 from blip2cli.errors import OptionError
 from blip2cli.images.preprocess import PixelSpec, normalize
 from blip2cli.model.checkpoint import Family, check_image_size
+from blip2cli.model.config import OptConfig
 from blip2cli.model.dtype import place
 from blip2cli.model.features import ImageFeatures, compute_features
 from blip2cli.model.generation import new_reader, write_texts
 from blip2cli.model.language import read_texts
 from blip2cli.model.limits import check_decoding, check_room, check_writes
 from blip2cli.model.load import end_tokens, load_model
+from blip2cli.model.nets.blip2 import Matcher, Writer
 from blip2cli.model.prompts import Prompt
-from blip2cli.model.quiet import hushed
 from blip2cli.model.resolve import resolve
 from blip2cli.model.retrieval import Retrieval
 from blip2cli.model.scoring import Asked, Likelihood, score
@@ -52,7 +52,7 @@ class Blip2:
         self,
         name: str,
         family: Family,
-        model: Any,
+        model: Writer | Matcher,
         codec: TextCodec,
         spec: PixelSpec,
         reason: str,
@@ -61,11 +61,10 @@ class Blip2:
         self.family: Family = family
         self.spec = spec
         self.reason = reason  # why this device and precision
-        # A Blip2ForImageTextRetrieval in the family itm, else a Blip2ForConditionalGeneration.
         self.model = model
         self.codec = codec
-        self.retrieval = Retrieval(model, codec) if family == "itm" else None
-        self._end = end_tokens(model) if self.writes else ()
+        self.retrieval = Retrieval(model, codec) if isinstance(model, Matcher) else None
+        self._end = end_tokens(model.config.text_config) if self.writes else ()
         self._readers: WeakKeyDictionary[ImageFeatures, Reader] = WeakKeyDictionary()
 
     @classmethod
@@ -76,14 +75,11 @@ class Blip2:
         device or precision do not fit it.
         """
         checkpoint = resolve(options.model, options.revision)
-        with hushed():
-            spec = PixelSpec.from_processor_config(checkpoint.image_processor())
-            check_image_size(checkpoint, spec.height, spec.width)
-            placement = place(
-                options.device, options.dtype, checkpoint.family, checkpoint.weight_bytes
-            )
-            model = load_model(checkpoint, placement)
-            codec = load_codec(checkpoint, model.config.text_config)
+        spec = PixelSpec.from_processor_config(checkpoint.image_processor())
+        check_image_size(checkpoint, spec.height, spec.width)
+        placement = place(options.device, options.dtype, checkpoint.family, checkpoint.weight_bytes)
+        model = load_model(checkpoint, placement)
+        codec = load_codec(checkpoint, model.config.text_config)
         return cls(options.model, checkpoint.family, model, codec, spec, placement.reason)
 
     @property
@@ -100,8 +96,7 @@ class Blip2:
     @property
     def dtype(self) -> torch.dtype:
         """The precision of its weights."""
-        dtype: torch.dtype = self.model.vision_model.post_layernorm.weight.dtype
-        return dtype
+        return self.model.dtype
 
     def features(self, pixels_uint8: Tensor) -> ImageFeatures:
         """Run the vision side once on uint8 pixels [B, 3, H, W] of ``spec``'s size."""
@@ -130,7 +125,7 @@ class Blip2:
         """Dl, the width of the language model's states; of no meaning in a retrieval model."""
         config = self.model.config.text_config
         # A small OPT may project its states to another width before it gives them out.
-        return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
+        return config.embed_width if isinstance(config, OptConfig) else config.hidden_size
 
     def check_texts(self, texts: Sequence[str]) -> None:
         """Raise OptionError for the first text that is too long to be read alone."""
@@ -148,7 +143,7 @@ class Blip2:
             return self.retrieval.room
         if self.family == "t5":
             return None  # relative positions have no last one
-        return int(self.model.language_model.config.max_position_embeddings)
+        return self._positions
 
     @torch.inference_mode()
     def generate(
@@ -165,8 +160,7 @@ class Blip2:
         ids = [self.codec.encode(prompt.text) for prompt in prompts]
         for prompt, asked in zip(prompts, ids, strict=True):
             self._check_room(prompt, len(asked), options.max_new_tokens)
-        with hushed():
-            written = write_texts(self._reader(features), prompts, ids, options, self._end)
+        written = write_texts(self._reader(features), prompts, ids, options, self._end)
         found = [
             [Generated(self.codec.decode(w.tokens), tuple(w.tokens), w.logprob) for w in texts]
             for texts in written
@@ -202,8 +196,7 @@ class Blip2:
             self._check_room(prompt, len(ids), max(map(len, coded[key])))
         if not asked:
             return []
-        with hushed():
-            return score(self._reader(features), asked, self._end)
+        return score(self._reader(features), asked, self._end)
 
     @torch.inference_mode()
     def scores(
@@ -220,10 +213,7 @@ class Blip2:
             tokens = torch.zeros((len(features), 0), dtype=torch.long)
         prompt = self.codec.encode(text)
         pairs = [(image, prompt) for image in rows.tolist()]
-        with hushed():
-            return self._reader(features).follow(
-                pairs, rows.to(self.device), tokens.to(self.device)
-            )
+        return self._reader(features).follow(pairs, rows.to(self.device), tokens.to(self.device))
 
     def encode_choices(
         self, choices: Sequence[str], gap: str | None = None
@@ -256,9 +246,14 @@ class Blip2:
         """Positions the language model has beside the image; None: relative ones have no last."""
         if self.family != "opt":
             return None
-        positions: int = self.model.language_model.config.max_position_embeddings
-        queries: int = self.model.config.num_query_tokens
-        return positions - queries
+        return self._positions - self.model.config.num_query_tokens
+
+    @property
+    def _positions(self) -> int:
+        """OPT's positions."""
+        config = self.model.config.text_config
+        assert isinstance(config, OptConfig)
+        return config.max_position_embeddings
 
     def _reader(self, features: ImageFeatures) -> Reader:
         """The language model with these images, and with what it has read of them already."""
@@ -270,9 +265,8 @@ class Blip2:
         """Refuse what would run past the language model's last position."""
         if self._room is None or length + new_tokens <= self._room:
             return
-        positions = self.model.language_model.config.max_position_embeddings
         raise OptionError(
             f"the prompt for {prompt.name} is {length} tokens long; with the image and "
-            f"{new_tokens} new tokens that is more than the {positions} the model has room for: "
-            "shorten it or lower --max-new-tokens."
+            f"{new_tokens} new tokens that is more than the {self._positions} the model has room "
+            "for: shorten it or lower --max-new-tokens."
         )

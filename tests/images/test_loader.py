@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from blip2cli.errors import ImageError, OptionError, SourceError
-from blip2cli.images import loader
+from blip2cli.images import loader, reading
 from blip2cli.images.decode import decode
 from blip2cli.images.loader import BatchStream, load_batches
 from blip2cli.images.preprocess import PixelSpec, to_uint8
@@ -145,7 +145,7 @@ def test_any_exception_is_that_images_failure(monkeypatch: pytest.MonkeyPatch) -
     def hungry(*_: object) -> np.ndarray:
         raise MemoryError
 
-    monkeypatch.setattr(loader, "to_array", hungry)
+    monkeypatch.setattr(reading, "to_array", hungry)
     (batch,) = load_batches([made(0)], SPEC, options())
     assert batch.items[0].error is not None
     assert batch.items[0].error.error_type == "out_of_memory"

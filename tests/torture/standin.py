@@ -17,6 +17,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from blip2cli.errors import ImageError
+from blip2cli.options import ModelOptions
+from blip2cli.run import find_model
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class _Loaded:
 
 
 @contextmanager
-def _load_batches(refs: Iterable[Any], spec: object, options: Any) -> Iterator[Iterator[Any]]:
+def _load_batches(
+    refs: Iterable[Any], spec: object, options: Any, ahead: bool = False
+) -> Iterator[Iterator[Any]]:
     def batches() -> Iterator[Any]:
         rest = iter(refs)
         while items := [_load(ref) for ref in islice(rest, options.batch_size)]:
@@ -56,11 +60,13 @@ class _Model:
     dtype = "torch.float32"
     device = "cpu"
     reason = "nothing is computed"
-    spec = None
+
+    def __init__(self, spec: object) -> None:
+        self.spec = spec
 
     @classmethod
-    def load(cls, options: object) -> _Model:
-        return cls()
+    def load(cls, options: ModelOptions) -> _Model:
+        return cls(find_model(options))
 
     def features(self, pixels: object) -> None:
         """Nothing is looked at."""

@@ -207,7 +207,8 @@ def _import_everything(real: bool) -> None:
         pid = os.fork()
         if not pid:
             samples = ROOT / "sample_images"
-            arguments = ["caption", samples, "--model", "tiny", "--workers", "0", "--limit", "2"]
+            arguments = ["caption", samples, "--model", "tiny", "--limit", "2"]
+            arguments += ["--workers", "0", "--batch-size", "2"]
             out = Path(folder, "out.parquet")
             code = blip2cli.cli.app.call([*map(str, arguments), "-q", "-o", str(out)])
             found.write_text("\n".join(sys.modules))

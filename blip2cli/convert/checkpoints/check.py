@@ -11,7 +11,6 @@ from torch import Tensor
 from blip2cli.convert.checkpoints.huggingface import read_model
 from blip2cli.convert.checkpoints.lavis import lavis_weights, read_lavis
 from blip2cli.convert.checkpoints.weights import Weights
-from blip2cli.model.quiet import hushed
 from blip2cli.model.resolve import resolve
 from blip2cli.model.retrieval import Pair
 from blip2cli.model.wrapper import Blip2
@@ -87,10 +86,9 @@ def logits(model: str) -> Tensor:
     """
     loaded = Blip2.load(ModelOptions(model=model, dtype="float32"))
     features = loaded.features(picture(loaded.spec.height, loaded.spec.width))
-    with hushed():
-        if loaded.retrieval is not None:
-            found = loaded.retrieval.matching_logits(features, [Pair(0, _TEXT)])
-            return found[0].float().cpu()
+    if loaded.retrieval is not None:
+        found = loaded.retrieval.matching_logits(features, [Pair(0, _TEXT)])
+        return found[0].float().cpu()
     return loaded.scores(features)[0, 0].float().cpu()
 
 

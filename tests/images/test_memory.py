@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blip2cli.doctor.memory import Memory, memory
+from blip2cli.images.memory import Memory, memory
 
 GIB = 1 << 30
 

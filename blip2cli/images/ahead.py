@@ -1,0 +1,115 @@
+"""A thread that reads and decodes the next images while the main one does something else.
+
+Importing torch and loading the weights keep one core busy for seconds, and so does the model
+later. Pillow lets go of the interpreter while it decodes and resizes, so a thread beside them
+costs them little, and nothing has to be started or sent. The thread is ahead by a bounded number
+of images and of bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+from blip2cli.images.decode import WarningsIgnored
+from blip2cli.images.reading import Images, Picture, Unfinished
+from blip2cli.sources.base import ImageRef
+from blip2cli.sources.located import let_go
+
+MOST_IMAGES = 1024
+MOST_BYTES = 64 << 20  # of pixels; 446 images of 224 x 224
+# Seconds a thread may keep the interpreter while another waits. By default 5 ms, which an image
+# would wait for half a dozen times (each read, each step of Pillow's), while torch is imported.
+SWITCH = 5e-4
+
+
+class Ahead:
+    """The images of ``refs``, in order, decoded in a thread that starts at once.
+
+    Until ``end`` has returned, ``refs`` belong to the thread. An exception that they raise ends
+    the images and is kept as ``error``.
+    """
+
+    def __init__(self, refs: Iterator[ImageRef], images: Images) -> None:
+        self.error: BaseException | None = None
+        self._refs = refs
+        self._images = images
+        self._ready: deque[Picture | Unfinished] = deque()
+        self._bytes = 0  # in ``_ready``
+        self._wanted = 0  # images the main thread waits for, however many they are
+        self._stopped = False
+        self._done = False
+        self._changed = threading.Condition()
+        self._ignored = WarningsIgnored()
+        self._interval = sys.getswitchinterval()
+        sys.setswitchinterval(min(SWITCH, self._interval))
+        self._thread = threading.Thread(target=self._work, name="decoding ahead", daemon=True)
+        self._thread.start()
+
+    def take(self, count: int) -> list[Picture]:
+        """The next ``count`` images, waited for; fewer when there are no more."""
+        self._settle()
+        with self._changed:
+            self._wanted = count
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._done or len(self._ready) >= count)
+            self._wanted = 0
+            taken = [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
+            self._bytes -= sum(_size(each) for each in taken)
+            self._changed.notify_all()
+        return [self._images.finish(each) for each in taken]
+
+    def stop(self) -> None:
+        """Take no further image; the one under way is finished in the background."""
+        self._stopped = True
+        self._settle()
+        self._ignored.end()
+        if self._changed.acquire(blocking=False):  # else the thread is awake
+            self._changed.notify_all()
+            self._changed.release()
+
+    def end(self) -> None:
+        """Stop, and wait for the image under way; what is ready can still be taken."""
+        self.stop()
+        self._thread.join()
+
+    def _settle(self) -> None:
+        """The main thread has nothing more to import: share the interpreter as usual."""
+        sys.setswitchinterval(self._interval)
+
+    def _work(self) -> None:
+        try:
+            while not self._stopped:
+                ref = next(self._refs, None)
+                if ref is None:
+                    break
+                self._put(self._images.load_beside(ref))
+        except BaseException as error:  # noqa: BLE001 - raised again, in the main thread
+            self.error = error
+        finally:
+            let_go()
+            with self._changed:
+                self._done = True
+                self._changed.notify_all()
+
+    def _put(self, each: Picture | Unfinished) -> None:
+        with self._changed:
+            self._ready.append(each)
+            self._bytes += _size(each)
+            self._changed.notify_all()
+            while not self._stopped and not self._has_room():
+                self._changed.wait(1.0)  # looks again, should a stop have come unheard
+
+    def _has_room(self) -> bool:
+        if len(self._ready) < self._wanted:
+            return True
+        return len(self._ready) < MOST_IMAGES and self._bytes < MOST_BYTES
+
+
+def _size(each: Picture | Unfinished) -> int:
+    if isinstance(each, Unfinished):
+        return len(each.data)
+    array = each[1]
+    return 0 if array is None else array.nbytes

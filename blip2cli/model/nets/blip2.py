@@ -1,0 +1,73 @@
+"""The whole model: image encoder, Q-Former, and what makes texts of it or compares it with them.
+
+As transformers' ``Blip2ForConditionalGeneration`` and ``Blip2ForImageTextRetrieval``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from blip2cli.model.config import Blip2Config, OptConfig
+from blip2cli.model.linear import Linear
+from blip2cli.model.nets.opt import Opt
+from blip2cli.model.nets.qformer import QFormer, TextEmbeddings
+from blip2cli.model.nets.t5 import T5
+from blip2cli.model.nets.vision import VisionModel
+
+
+class ImageReader(nn.Module):
+    """What every BLIP-2 model has."""
+
+    def __init__(self, config: Blip2Config) -> None:
+        super().__init__()
+        self.config = config
+        width = config.qformer_config.hidden_size
+        self.vision_model = VisionModel(config.vision_config)
+        self.query_tokens = nn.Parameter(torch.empty(1, config.num_query_tokens, width))
+        self.qformer = QFormer(config.qformer_config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights; the Q-Former's may be another."""
+        return self.vision_model.post_layernorm.weight.dtype
+
+
+class Writer(ImageReader):
+    """A model that writes texts."""
+
+    def __init__(self, config: Blip2Config) -> None:
+        super().__init__(config)
+        text = config.text_config
+        self.language_projection = Linear(config.qformer_config.hidden_size, text.hidden_size)
+        self.language_model: Opt | T5 = Opt(text) if isinstance(text, OptConfig) else T5(text)
+
+    @property
+    def words(self) -> nn.Embedding:
+        """The embedding that the language model reads with."""
+        language = self.language_model
+        return language.shared if isinstance(language, T5) else language.model.decoder.embed_tokens
+
+
+class Matcher(ImageReader):
+    """A retrieval model, which compares images with texts."""
+
+    def __init__(self, config: Blip2Config) -> None:
+        super().__init__(config)
+        width, shared = config.qformer_config.hidden_size, config.image_text_hidden_size
+        self.embeddings = TextEmbeddings(config.qformer_config)
+        self.vision_projection = Linear(width, shared)
+        self.text_projection = Linear(width, shared)
+        self.itm_head = Linear(width, 2)
+
+    def joint(self, images: Tensor, ids: Tensor) -> Tensor:
+        """Queries that read images [M, P+1, Dv] and texts [M, T] together: [M, Q, D]."""
+        queries = self.query_tokens.expand(len(ids), -1, -1)
+        count = queries.shape[1]
+        states: Tensor = self.qformer(self.embeddings(ids, queries), images, count)
+        return states[:, :count]
+
+    def alone(self, ids: Tensor) -> Tensor:
+        """Texts alone, [N, T] to [N, T, D]."""
+        states: Tensor = self.qformer(self.embeddings(ids), queries=0)
+        return states

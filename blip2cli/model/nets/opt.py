@@ -1,0 +1,99 @@
+"""OPT's weights, in the places of transformers' ``OPTForCausalLM`` (``modeling_opt.py``).
+
+How they are run is told in ``model/opt.py``.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from blip2cli.model.config import OptConfig
+from blip2cli.model.linear import Joins, Linear
+from blip2cli.model.nets.layers import Embedding, LayerNorm
+
+OFFSET = 2  # positions begin behind two rows that older OPT code kept for padding
+
+
+class Opt(nn.Module):
+    """Decoder and output matrix."""
+
+    def __init__(self, config: OptConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Model(config)
+        self.lm_head = Linear(config.embed_width, config.vocab_size, bias=False)
+
+
+class Model(nn.Module):
+    """Only a step of the names."""
+
+    def __init__(self, config: OptConfig) -> None:
+        super().__init__()
+        self.decoder = Decoder(config)
+
+
+class Decoder(nn.Module):
+    """Embeddings and layers."""
+
+    def __init__(self, config: OptConfig) -> None:
+        super().__init__()
+        width, narrow = config.hidden_size, config.embed_width
+        self.embed_tokens = Embedding(config.vocab_size, narrow)
+        self.embed_positions = Embedding(config.max_position_embeddings + OFFSET, width)
+        self.project_out = None if narrow == width else Linear(width, narrow, bias=False)
+        self.project_in = None if narrow == width else Linear(narrow, width, bias=False)
+        ends_normed = config.do_layer_norm_before and not config._remove_final_layer_norm
+        self.final_layer_norm = _norm(config) if ends_normed else None
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+
+    def place(self, embeds: Tensor, positions: Tensor) -> Tensor:
+        """Word embeddings or image inputs, with those of their positions added.
+
+        Positions that only fill up may lie past the last one.
+        """
+        if self.project_in is not None:
+            embeds = self.project_in(embeds)
+        last = self.embed_positions.num_embeddings - 1
+        placed: Tensor = embeds + self.embed_positions((positions + OFFSET).clamp(max=last))
+        return placed
+
+    def leave(self, hidden: Tensor) -> Tensor:
+        """Hidden states of the last layer as the output matrix reads them."""
+        if self.final_layer_norm is not None:
+            hidden = self.final_layer_norm(hidden)
+        return hidden if self.project_out is None else self.project_out(hidden)
+
+
+class Layer(nn.Module):
+    """One layer; the sizes OPT-350m differs in are where its norms stand."""
+
+    def __init__(self, config: OptConfig) -> None:
+        super().__init__()
+        width, biased = config.hidden_size, config.enable_bias
+        self.do_layer_norm_before = config.do_layer_norm_before
+        self.self_attn = Attention(config)
+        self.self_attn_layer_norm = _norm(config)
+        self.fc1 = Linear(width, config.ffn_dim, biased, config.activation_function)
+        self.fc2 = Linear(config.ffn_dim, width, biased)
+        self.final_layer_norm = _norm(config)
+
+
+class Attention(Joins):
+    """The four linear layers of an attention."""
+
+    JOINED = (("q_proj", "k_proj", "v_proj"),)
+
+    def __init__(self, config: OptConfig) -> None:
+        super().__init__()
+        width, biased = config.hidden_size, config.enable_bias
+        self.num_heads = config.num_attention_heads
+        self.head_dim = width // self.num_heads
+        self.scaling = self.head_dim**-0.5
+        self.k_proj = Linear(width, width, biased)
+        self.v_proj = Linear(width, width, biased)
+        self.q_proj = Linear(width, width, biased)
+        self.out_proj = Linear(width, width, biased)
+
+
+def _norm(config: OptConfig) -> LayerNorm:
+    return LayerNorm(config.hidden_size, elementwise_affine=config.layer_norm_elementwise_affine)

@@ -1,0 +1,179 @@
+"""The querying transformer (arXiv 2301.12597, section 3.1), as transformers' ``Blip2QFormerModel``
+and ``Blip2TextEmbeddings`` in ``modeling_blip_2.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from blip2cli.model.config import QFormerConfig
+from blip2cli.model.linear import Joins, Linear
+from blip2cli.model.nets.layers import Embedding, LayerNorm
+
+
+class QFormer(nn.Module):
+    """Queries look at an image's patches, and at a text beside them."""
+
+    def __init__(self, config: QFormerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layernorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.encoder = Encoder(config)
+
+    def forward(
+        self, embeds: Tensor, images: Tensor | None = None, queries: int | None = None
+    ) -> Tensor:
+        """Embeddings [B, T, D], the first ``queries`` of them query tokens, to states [B, T, D].
+
+        ``queries`` None: all are. ``images`` [B, P+1, Dv] are what the queries look at. Query
+        tokens alone may be [1, Q, D], the same for every image.
+        """
+        dtype = self.layernorm.weight.dtype
+        queries = embeds.shape[1] if queries is None else queries
+        images = None if images is None else images.to(dtype)
+        hidden: Tensor = self.layernorm(embeds.to(dtype))
+        for layer in self.encoder.layer:
+            hidden = layer(hidden, images, queries)
+        return hidden
+
+
+class Encoder(nn.Module):
+    """All layers; every so many look at the image."""
+
+    def __init__(self, config: QFormerConfig) -> None:
+        super().__init__()
+        every = config.cross_attention_frequency
+        self.layer = nn.ModuleList(
+            Layer(config, crossing=number % every == 0)
+            for number in range(config.num_hidden_layers)
+        )
+
+
+class Layer(nn.Module):
+    """Attention among all, queries' attention to the image, and two linear layers for each kind."""
+
+    def __init__(self, config: QFormerConfig, crossing: bool) -> None:
+        super().__init__()
+        self.attention = Block(config, config.hidden_size)
+        self.crossattention = Block(config, config.encoder_hidden_size, True) if crossing else None
+        if config.use_qformer_text_input:
+            self.intermediate = Intermediate(config)
+            self.output = Output(config, config.intermediate_size)
+        self.intermediate_query = Intermediate(config)
+        self.output_query = Output(config, config.intermediate_size)
+
+    def forward(self, hidden: Tensor, images: Tensor | None, queries: int) -> Tensor:
+        """[B, T, D] to the same."""
+        hidden = self.attention(hidden)
+        parts = []
+        if queries:
+            asking = hidden[:, :queries]
+            if self.crossattention is not None:
+                assert images is not None  # queries always look at something
+                asking = self.crossattention(asking, images)
+            parts.append(self.output_query(self.intermediate_query(asking), asking))
+        if hidden.shape[1] > queries:
+            words = hidden[:, queries:]
+            parts.append(self.output(self.intermediate(words), words))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+class Block(nn.Module):
+    """Attention, and what follows it."""
+
+    def __init__(self, config: QFormerConfig, seen: int, crossing: bool = False) -> None:
+        super().__init__()
+        self.attention = (CrossAttention if crossing else SelfAttention)(config, seen)
+        self.output = Output(config, config.hidden_size)
+
+    def forward(self, hidden: Tensor, images: Tensor | None = None) -> Tensor:
+        """[B, T, D] to the same."""
+        if images is not None and len(hidden) == 1:
+            hidden = hidden.expand(len(images), -1, -1)
+        query, key, value = self.attention.project_all(hidden, images)
+        attended = scaled_dot_product_attention(query, key, value)
+        after: Tensor = self.output(attended.transpose(1, 2).flatten(2), hidden)
+        return after
+
+
+class SelfAttention(Joins):
+    """Query, key and value of the same states."""
+
+    JOINED: ClassVar[tuple[tuple[str, ...], ...]] = (("query", "key", "value"),)
+
+    def __init__(self, config: QFormerConfig, seen: int) -> None:
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.query = Linear(config.hidden_size, config.hidden_size)
+        self.key = Linear(seen, config.hidden_size)
+        self.value = Linear(seen, config.hidden_size)
+
+    def project_all(self, hidden: Tensor, images: Tensor | None) -> Sequence[Tensor]:
+        """Query, key and value, [B, heads, positions, head size] each."""
+        return [self.apart(each) for each in self.project(hidden, "query", "key", "value")]
+
+    def apart(self, states: Tensor) -> Tensor:
+        """[B, T, D] to [B, heads, T, head size]."""
+        heads: Tensor = states.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return heads
+
+
+class CrossAttention(SelfAttention):
+    """Keys and values of an image's patches."""
+
+    JOINED = (("key", "value"),)
+
+    def project_all(self, hidden: Tensor, images: Tensor | None) -> Sequence[Tensor]:
+        """Query, key and value, [B, heads, positions, head size] each."""
+        assert images is not None
+        read = self.project(images, "key", "value")
+        return [self.apart(each) for each in (self.query(hidden), *read)]
+
+
+class Intermediate(nn.Module):
+    """The widening layer."""
+
+    def __init__(self, config: QFormerConfig) -> None:
+        super().__init__()
+        self.dense = Linear(
+            config.hidden_size, config.intermediate_size, activation=config.hidden_act
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[B, T, D] to [B, T, inner]."""
+        wide: Tensor = self.dense(hidden)
+        return wide
+
+
+class Output(nn.Module):
+    """Back to the width of the states, added to them, and normed."""
+
+    def __init__(self, config: QFormerConfig, inner: int) -> None:
+        super().__init__()
+        self.dense = Linear(inner, config.hidden_size)
+        self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, states: Tensor, hidden: Tensor) -> Tensor:
+        """[B, T, inner] and [B, T, D] to [B, T, D]."""
+        normed: Tensor = self.LayerNorm(self.dense(states, hidden))
+        return normed
+
+
+class TextEmbeddings(nn.Module):
+    """Words, and where each is."""
+
+    def __init__(self, config: QFormerConfig) -> None:
+        super().__init__()
+        self.word_embeddings = Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = Embedding(config.max_position_embeddings, config.hidden_size)
+
+    def forward(self, ids: Tensor, queries: Tensor | None = None) -> Tensor:
+        """Ids [N, T] to [N, T, D], behind query tokens [N, Q, D] if they are given."""
+        words: Tensor = self.word_embeddings(ids) + self.position_embeddings.weight[: ids.shape[1]]
+        if queries is None:
+            return words
+        return torch.cat((queries.to(words.dtype), words), dim=1)

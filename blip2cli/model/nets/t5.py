@@ -1,0 +1,238 @@
+"""T5's encoder and decoder, as transformers' ``T5ForConditionalGeneration`` (``modeling_t5.py``).
+
+How texts are written with them is told in ``model/t5.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blip2cli.model.config import T5Config
+from blip2cli.model.linear import Joins, Linear
+from blip2cli.model.nets.layers import Embedding
+
+
+class T5(nn.Module):
+    """Embeddings, encoder, decoder and output matrix."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.config = config
+        self.shared = Embedding(config.vocab_size, config.d_model)
+        self.encoder = Stack(config, config.num_layers, decoding=False)
+        self.decoder = Stack(config, config.num_decoder_layers or config.num_layers, decoding=True)
+        self.lm_head = Linear(config.d_model, config.vocab_size, bias=False)
+
+
+class Stack(nn.Module):
+    """All layers of the encoder or of the decoder."""
+
+    def __init__(self, config: T5Config, layers: int, decoding: bool) -> None:
+        super().__init__()
+        self.decoding = decoding
+        self.block: Any = nn.ModuleList(
+            Block(config, decoding, first=number == 0) for number in range(layers)
+        )
+        self.final_layer_norm = Norm(config)
+
+    def bias(self, positions: int) -> Tensor:
+        """What is added to the scores of positions that look at others, [heads, T, T]."""
+        attention: Attention = self.block[0].layer[0].SelfAttention
+        return attention.compute_bias(positions, bidirectional=not self.decoding)
+
+    def forward(self, hidden: Tensor, read: Tensor | None = None) -> Tensor:
+        """Embeddings [N, T, D] to the last layer's states, normed, [N, T, D].
+
+        The decoder looks at ``read`` [N, R, D] and at no later position than its own.
+        """
+        positions = hidden.shape[1]
+        bias = self.bias(positions)
+        if self.decoding:
+            place = torch.arange(positions, device=hidden.device)
+            bias = bias.masked_fill(place > place[:, None], -torch.inf)
+        for block in self.block:
+            hidden = block.layer[0](hidden, bias)
+            if read is not None:
+                hidden = block.layer[1](hidden, read)
+            hidden = block.layer[-1](hidden)
+        normed: Tensor = self.final_layer_norm(hidden)
+        return normed
+
+
+class Block(nn.Module):
+    """A layer's parts in a row: attention, in the decoder attention to what was read, and the
+    feed-forward part."""
+
+    def __init__(self, config: T5Config, decoding: bool, first: bool) -> None:
+        super().__init__()
+        parts: list[nn.Module] = [SelfPart(config, first)]
+        if decoding:
+            parts.append(CrossPart(config))
+        self.layer = nn.ModuleList([*parts, ForwardPart(config)])
+
+
+class SelfPart(nn.Module):
+    """Attention among the states themselves."""
+
+    def __init__(self, config: T5Config, first: bool) -> None:
+        super().__init__()
+        self.SelfAttention = SelfAttention(config, first)
+        self.layer_norm = Norm(config)
+
+    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        """[N, T, D] to the same."""
+        attention = self.SelfAttention
+        query, key, value = attention.apart(self.layer_norm(hidden), "q", "k", "v")
+        after: Tensor = attention.o(attend(query, key, value, bias), hidden)
+        return after
+
+
+class CrossPart(nn.Module):
+    """Attention to what the encoder read."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.EncDecAttention = CrossAttention(config)
+        self.layer_norm = Norm(config)
+
+    def forward(self, hidden: Tensor, read: Tensor) -> Tensor:
+        """[N, T, D] and [N, R, D] to [N, T, D]."""
+        attention = self.EncDecAttention
+        (query,) = attention.apart(self.layer_norm(hidden), "q")
+        key, value = attention.apart(read, "k", "v")
+        after: Tensor = attention.o(attend(query, key, value), hidden)
+        return after
+
+
+class Attention(Joins):
+    """The four linear layers of an attention; the first of a stack knows distances."""
+
+    def __init__(self, config: T5Config, first: bool = False) -> None:
+        super().__init__()
+        inner = config.num_heads * config.d_kv
+        self.n_heads = config.num_heads
+        self.key_value_proj_dim = config.d_kv
+        self.distance = config.relative_attention_max_distance
+        self.q = Linear(config.d_model, inner, bias=False)
+        self.k = Linear(config.d_model, inner, bias=False)
+        self.v = Linear(config.d_model, inner, bias=False)
+        self.o = Linear(inner, config.d_model, bias=False)
+        if first:
+            self.relative_attention_bias = Embedding(
+                config.relative_attention_num_buckets, config.num_heads
+            )
+
+    def apart(self, states: Tensor, *names: str) -> list[Tensor]:
+        """Queries, keys or values of states [N, T, D]: [N, heads, T, head size] each.
+
+        Side by side in memory: see ``project`` in ``model/opt.py``.
+        """
+        size = (self.n_heads, self.key_value_proj_dim)
+        made = self.project(states, *names)
+        return [each.unflatten(2, size).transpose(1, 2).contiguous() for each in made]
+
+    def compute_bias(self, positions: int, bidirectional: bool) -> Tensor:
+        """[heads, position, position looked at]."""
+        place = torch.arange(positions, device=self.relative_attention_bias.weight.device)
+        buckets = self.relative_attention_bias.num_embeddings
+        found = bucket(place - place[:, None], bidirectional, buckets, self.distance)
+        bias: Tensor = self.relative_attention_bias(found).permute(2, 0, 1)
+        return bias
+
+
+class SelfAttention(Attention):
+    """Query, key and value of the same states."""
+
+    JOINED = (("q", "k", "v"),)
+
+
+class CrossAttention(Attention):
+    """Keys and values of what was read."""
+
+    JOINED = (("k", "v"),)
+
+
+class ForwardPart(nn.Module):
+    """The feed-forward part."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.DenseReluDense = (Gated if config.gated else Dense)(config)
+        self.layer_norm = Norm(config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[N, T, D] to the same."""
+        after: Tensor = self.DenseReluDense(self.layer_norm(hidden), hidden)
+        return after
+
+
+class Dense(nn.Module):
+    """Two linear layers (the first T5)."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.wi = Linear(config.d_model, config.d_ff, False, config.activation)
+        self.wo = Linear(config.d_ff, config.d_model, bias=False)
+
+    def forward(self, normed: Tensor, hidden: Tensor) -> Tensor:
+        """Normed states [N, T, D], added to ``hidden``."""
+        after: Tensor = self.wo(self.wi(normed), hidden)
+        return after
+
+
+class Gated(nn.Module):
+    """Two linear layers whose first is multiplied by a third (T5 1.1 and Flan-T5)."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.wi_0 = Linear(config.d_model, config.d_ff, False, config.activation)
+        self.wi_1 = Linear(config.d_model, config.d_ff, bias=False)
+        self.wo = Linear(config.d_ff, config.d_model, bias=False)
+
+    def forward(self, normed: Tensor, hidden: Tensor) -> Tensor:
+        """Normed states [N, T, D], added to ``hidden``."""
+        after: Tensor = self.wo(self.wi_0(normed) * self.wi_1(normed), hidden)
+        return after
+
+
+class Norm(nn.Module):
+    """T5's norm: divided by the root mean square, nothing subtracted (arXiv 1910.07467)."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.d_model))
+        self.epsilon = config.layer_norm_epsilon
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., D] to the same; the mean is taken in float32."""
+        variance = hidden.float().pow(2).mean(-1, keepdim=True)
+        return self.weight * (hidden * torch.rsqrt(variance + self.epsilon)).to(self.weight.dtype)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    """T5's attention, which does not scale, by plain matrix products: [N, T, heads × size]."""
+    scores = query @ key.transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias
+    attended: Tensor = (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
+    return attended
+
+
+def bucket(distance: Tensor, bidirectional: bool, buckets: int, farthest: int) -> Tensor:
+    """The bucket of each distance (arXiv 1910.10683, section 2.1): small ones have one each,
+    larger ones share by their logarithm, all from ``farthest`` on the last."""
+    found = torch.zeros_like(distance)
+    if bidirectional:
+        buckets //= 2
+        found = (distance > 0) * buckets
+        distance = distance.abs()
+    else:
+        distance = (-distance).clamp(min=0)
+    exact = buckets // 2
+    growth = torch.log(distance.float() / exact) / math.log(farthest / exact) * (buckets - exact)
+    far = (exact + growth.clamp(min=0).long()).clamp(max=buckets - 1)
+    return found + torch.where(distance < exact, distance, far)

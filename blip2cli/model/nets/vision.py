@@ -1,0 +1,109 @@
+"""The image encoder (ViT-g of EVA-CLIP in published models), as transformers'
+``Blip2VisionModel`` in ``modeling_blip_2.py``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from blip2cli.model.config import VisionConfig
+from blip2cli.model.linear import Linear
+from blip2cli.model.nets.layers import Conv2d, LayerNorm
+
+
+class VisionModel(nn.Module):
+    """Pixels to patches."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.post_layernorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """From pixels [B, 3, H, W] to all patches [B, P+1, D], class token first, and that token
+        normed once more, [B, D]."""
+        hidden = self.embeddings(pixel_values)
+        for layer in self.encoder.layers:
+            hidden = layer(hidden)
+        states = self.post_layernorm(hidden)
+        return states, self.post_layernorm(states[:, 0])
+
+
+class Embeddings(nn.Module):
+    """Patches, a class token before them, and where each is."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        width, patch, size = config.hidden_size, config.patch_size, config.image_size
+        height, across = (size, size) if isinstance(size, int) else size
+        positions = (height // patch) * (across // patch) + 1
+        self.class_embedding = nn.Parameter(torch.empty(1, 1, width))
+        self.patch_embedding = Conv2d(3, width, patch, patch)
+        self.position_embedding = nn.Parameter(torch.empty(1, positions, width))
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """[B, 3, H, W] to [B, P+1, D]."""
+        patches = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+        first = self.class_embedding.expand(len(patches), -1, -1)
+        return torch.cat((first, patches), dim=1).add_(self.position_embedding)
+
+
+class Encoder(nn.Module):
+    """All layers."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+
+
+class Layer(nn.Module):
+    """Attention, then two linear layers, each normed before and added to what came in."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.layer_norm1 = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = Attention(config)
+        self.layer_norm2 = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = Mlp(config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[B, T, D] to the same."""
+        hidden = self.self_attn(self.layer_norm1(hidden), hidden)
+        after: Tensor = self.mlp(self.layer_norm2(hidden), hidden)
+        return after
+
+
+class Attention(nn.Module):
+    """Every patch looks at every patch."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.qkv = Linear(width, 3 * width, config.qkv_bias)
+        self.projection = Linear(width, width)
+
+    def forward(self, normed: Tensor, hidden: Tensor) -> Tensor:
+        """Normed states [B, T, D] to what is attended to, added to ``hidden``."""
+        apart = self.qkv(normed).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = scaled_dot_product_attention(*apart.unbind())
+        added: Tensor = self.projection(attended.transpose(1, 2).flatten(2), hidden)
+        return added
+
+
+class Mlp(nn.Module):
+    """Two linear layers."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        width, inner = config.hidden_size, config.intermediate_size
+        self.fc1 = Linear(width, inner, activation=config.hidden_act)
+        self.fc2 = Linear(inner, width)
+
+    def forward(self, normed: Tensor, hidden: Tensor) -> Tensor:
+        """Normed states [B, T, D], added to ``hidden``."""
+        added: Tensor = self.fc2(self.fc1(normed), hidden)
+        return added
