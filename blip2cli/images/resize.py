@@ -22,16 +22,19 @@ sizes that gain nothing, Pillow does the work.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+
+from blip2cli.images.export import ScatteredError, pixels
 
 if TYPE_CHECKING:
     import torch
@@ -74,9 +77,10 @@ def to_planes(
     torch = _torch()
     if torch is not None and _gains(image, width, height, resample):
         rule = _rule(torch)
-        planes = rule and _resize(torch, image, width, height, resample, rule)
-        if planes is not None:
-            return planes
+        with contextlib.suppress(ScatteredError):
+            planes = rule and _resize(torch, image, width, height, resample, rule)
+            if planes is not None:
+                return planes
     # Also called when the size fits already: the reference does, and Pillow then copies.
     return _planes(np.asarray(image.resize((width, height), resample=resample)))
 
@@ -128,6 +132,8 @@ def _rule(torch: Any) -> _Rule | None:
             found = [_resize(torch, p, small, small, bicubic, rule) for p in pictures]
         except (AttributeError, RuntimeError, TypeError):  # another kernel than the one known here
             return None
+        except ScatteredError:
+            return None
         if all(f is not None and np.array_equal(w, f) for w, f in zip(wanted, found, strict=True)):
             return rule
     return None
@@ -169,12 +175,9 @@ def _resize(
     strip = 4 * math.ceil(others / math.ceil(others / most) / 4)  # all of about one size
     table = _table("first", length, strip)
     between = _table("second", others, outputs)
-    for start in range(0, others, strip):
-        size = min(strip, others - start)
-        if upright:
-            table[:, :size] = _pixels(image, (start, 0, start + size, length))
-        else:
-            table[:, :size] = _pixels(image, (0, start, length, start + size)).T
+    for start, part in _parts(image, upright, strip):
+        size = part.shape[1]
+        table[:, :size] = part
         sums = _sums(torch, table, first).view(np.int32)
         between[start : start + size, :outputs] = sums.T[:size]
     result = _sums(torch, between, second).reshape(-1, outputs, 4)
@@ -198,10 +201,24 @@ def _table(name: str, rows: int, pixels: int) -> np.ndarray:
     return table
 
 
-def _pixels(image: Image.Image, box: tuple[int, int, int, int]) -> np.ndarray:
-    """A part of an RGB picture, int32 [height, width], as it lies in memory."""
-    part = image.crop(box)
-    return np.frombuffer(part.tobytes("raw", "RGBX"), np.int32).reshape(part.height, part.width)
+def _parts(image: Image.Image, upright: bool, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Strips of a picture and where each begins: ``size`` columns if upright, else rows.
+
+    int32 [height, columns] or [width, rows], four bytes a pixel.
+    """
+    try:
+        whole = pixels(image)
+    except ScatteredError:
+        whole = None
+    for start in range(0, image.width if upright else image.height, size):
+        if whole is None:
+            box = (start, 0, min(start + size, image.width), image.height)
+            if not upright:
+                box = (0, start, image.width, min(start + size, image.height))
+            part = pixels(image.crop(box))
+        else:
+            part = whole[:, start : start + size] if upright else whole[start : start + size]
+        yield start, part if upright else part.T
 
 
 def _sums(torch: Any, table: np.ndarray, by: _Coefficients) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -170,6 +171,20 @@ assert np.array_equal(to_planes(image, 224, 224, Image.Resampling.BICUBIC), want
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("block", ["16k", "64k"])
+def test_pictures_in_small_pieces_are_left_to_pillow(block: str) -> None:
+    code = """
+import numpy as np, torch
+from PIL import Image
+from blip2cli.images.resize import to_planes
+image = Image.effect_noise((300, 260), 80).convert("RGB")
+wanted = np.asarray(image.resize((224, 224), 3)).transpose(2, 0, 1)
+assert np.array_equal(to_planes(image, 224, 224, Image.Resampling.BICUBIC), wanted)
+"""
+    environment = {**os.environ, "PILLOW_BLOCK_SIZE": block}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def rows_first(image: Image.Image, size: tuple[int, int], *args: Any, **options: Any) -> Any:
