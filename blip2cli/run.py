@@ -49,9 +49,18 @@ def load_model(options: ModelOptions, task: Checks | None = None) -> Blip2:
     Raises ``OptionError`` before that when the model, once found, cannot do ``task``.
     """
     find_model(options, task)  # a wrong name is answered before torch is imported
+    return _import_model().load(options)
+
+
+def _import_model() -> type[Blip2]:
+    """Import torch and what runs the model, fit for the cores there are."""
+    from blip2cli.model.threads import after_torch, before_torch
+
+    before_torch()
     from blip2cli.model.wrapper import Blip2
 
-    return Blip2.load(options)
+    after_torch()
+    return Blip2
 
 
 def find_model(options: ModelOptions, task: Checks | None = None) -> PixelSpec:
@@ -170,10 +179,9 @@ class _Job:
             ahead = "-" not in self.options.source.sources
             batches = reading.enter_context(self._batches(spec, ahead))
             begun = self.elapsed
-            from blip2cli.model.wrapper import Blip2
-
+            kind = _import_model()
             self.tally.imported = self.elapsed - begun
-            model = Blip2.load(self.options.model)
+            model = kind.load(self.options.model)
             if model.spec != spec:
                 name = self.options.model.model
                 raise ModelError(f"The files of {name} changed while it was loaded; run it again.")

@@ -98,9 +98,10 @@ def main() -> NoReturn:
         # File names need not be encodable; stderr is as lenient by itself.
         sys.stdout.reconfigure(errors="backslashreplace")
     code = call(sys.argv[1:])
-    if "torch" not in sys.modules:
+    if "torch" not in sys.modules and "PIL" not in sys.modules:
         sys.exit(code)
-    # Everything is written and closed. Taking torch apart would cost up to a second.
+    # Everything is written and closed. Taking torch apart would cost up to a second, and a thread
+    # may hang in an image that nobody waits for any more.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -208,7 +208,8 @@ class ModelFlags:
             metavar="N",
             min=0,
             panel=MODEL,
-            help="Processes that read images; 0 reads in this one. \\[default: by cores]",
+            help="Processes that read images; 0 reads in this one. "
+            "\\[default: by cores, where images are waited for]",
             show_default=False,
         ),
     ] = None
