@@ -69,6 +69,7 @@ class LoaderOptions:
     batch_size: int | None = None  # None: by the model and the memory (``model.batch``)
     workers: int | None = None  # DataLoader workers; None picks from the cores available
     image_timeout: float | None = None  # seconds one image may take to read and decode
+    fast_decode: bool = False  # JPEGs no larger than the model needs: quicker, other pixels
 
 
 @dataclass(frozen=True)

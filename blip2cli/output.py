@@ -158,6 +158,8 @@ def run_settings(
     }
     if model is not None:
         settings["dtype"] = str(model.dtype).removeprefix("torch.")
+    # Unset, as in outputs from before there was such an option.
+    settings["fast_decode"] = options.loader.fast_decode or None
     settings["errors"] = options.output.errors
     settings["keep"] = list(options.source.keep)
     return settings | task.settings

@@ -208,7 +208,8 @@ class ModelFlags:
             metavar="N",
             min=0,
             panel=MODEL,
-            help="Processes that read images; 0 reads in this one. \\[default: by cores]",
+            help="Processes that read images; 0 reads in this one. "
+            "\\[default: by cores, where images are waited for]",
             show_default=False,
         ),
     ] = None
@@ -223,6 +224,15 @@ class ModelFlags:
             show_default=False,
         ),
     ] = None
+    fast_decode: Annotated[
+        bool,
+        option(
+            "--fast-decode",
+            panel=MODEL,
+            help="Decode JPEGs no larger than the model needs: quicker for large photographs, and "
+            "pixels differ a little.",
+        ),
+    ] = False
 
     @property
     def options(self) -> ModelOptions:
@@ -231,7 +241,7 @@ class ModelFlags:
     @property
     def loader(self) -> LoaderOptions:
         size = None if self.batch_size == AUTO else int(self.batch_size)
-        options = LoaderOptions(size, self.workers, self.image_timeout)
+        options = LoaderOptions(size, self.workers, self.image_timeout, self.fast_decode)
         check_loading(options)
         return options
 

@@ -53,6 +53,7 @@ VALUES = {
     "--batch-size": ("4", "loader.batch_size", 4),
     "--workers": ("0", "loader.workers", 0),
     "--image-timeout": ("2.5", "loader.image_timeout", 2.5),
+    "--fast-decode": (None, "loader.fast_decode", True),
     "--limit": ("7", "source.limit", 7),
     "--image-column": ("photo", "source.image_column", "photo"),
     "--absolute-paths": (None, "source.absolute_paths", True),
