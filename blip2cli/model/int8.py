@@ -1,9 +1,9 @@
-"""Weights stored in eight bits: what ``blip2cli convert --quantize int8`` writes, and reading it.
+"""Weights in eight bits: what ``blip2cli convert --quantize int8`` writes, and reading it.
 
-A linear layer's weight is stored as whole numbers of -127 to 127 and one float32 scale for each
-output (symmetric, by the largest magnitude of the row). Only weights are rounded: the model
-computes in the precision that is asked for, with the weights that the whole numbers stand for. The
-files are half the size of bfloat16; memory is that of the precision computed in.
+A linear layer's weight is whole numbers of -127 to 127 and one float32 scale for each output
+(symmetric, by the largest magnitude of the row). Stored so, files are half the size of bfloat16; a
+model that is run with ``--quantize int8`` multiplies the numbers themselves (see ``linear8``), any
+other run computes in its precision with the weights that they stand for.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ METHOD = "blip2cli-int8"  # quantization_config.quant_method in config.json
 # where it finds no file, so the files have a name of their own.
 STEM = "model.int8"
 NUMBERS, SCALES = "weight_int8", "weight_scale"  # in place of a layer's "weight"
+# Where nearly all weights are. The Q-Former and the projections are small and feel rounding most;
+# words are looked up, and score all words, in full precision.
+_PARTS = ("vision_model.encoder.", "language_model.")
+_HEAD = "language_model.lm_head"
+
+
+def in_eight_bits(layer: str) -> bool:
+    """Whether the linear layer of this name is rounded when a model is."""
+    return layer.startswith(_PARTS) and layer != _HEAD
 
 
 def is_int8(config: dict[str, Any]) -> bool:
