@@ -119,8 +119,9 @@ class Patient:
     def model(self) -> Blip2:
         """The model, loaded as every command loads it, but for two things.
 
-        Its weights are left as they are, to be looked at and to be shared. Pictures are made as large as the vision encoder wants them, whatever the processor says:
-        a wrong size is found by its own check, and must not hide what the others find.
+        Its weights are left as they are, to be looked at and to be shared. Pictures are made as
+        large as the vision encoder wants them, whatever the processor says: a wrong size is found
+        by its own check, and must not hide what the others find.
         """
         height, width = self.image_size
         spec = replace(self.spec, height=height, width=width)

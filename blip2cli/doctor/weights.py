@@ -13,7 +13,7 @@ from blip2cli.doctor.patient import Patient
 from blip2cli.doctor.report import Outcome, fail, ok, warn
 from blip2cli.doctor.settings import one_matrix
 from blip2cli.model.checkpoint import Checkpoint
-from blip2cli.model.load import check_safetensors
+from blip2cli.model.load import ALIASES, check_safetensors
 
 # Counters that older transformers saved along and that are no weights.
 _IGNORED = ("position_ids",)
@@ -29,7 +29,7 @@ def load(patient: Patient) -> Outcome:
 
 def unused_weights(patient: Patient) -> Outcome:
     """No weight in the files is left out, as one under a mistaken name would be."""
-    known = set(patient.model.model.state_dict())
+    known = patient.model.model.state_dict().keys() | ALIASES.keys()
     left = sorted(
         name
         for name in stored_names(patient.checkpoint)

@@ -8,7 +8,8 @@ other run computes in its precision with the weights that they stand for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,23 +54,39 @@ def dequantize(numbers: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     return numbers.float().mul_(scales).to(dtype)
 
 
-def read_state(files: Sequence[Path], dtype: torch.dtype) -> dict[str, Tensor]:
-    """All weights of a model, those in eight bits made ``dtype``. Raises ModelError."""
-    state: dict[str, Tensor] = {}
-    numbers: dict[str, Tensor] = {}
-    scales: dict[str, Tensor] = {}
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """A weight in eight bits."""
+
+    numbers: Tensor  # int8 [O, I]
+    scales: Tensor  # float32 [O, 1]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the weight."""
+        return self.numbers.shape
+
+    def exact(self, dtype: torch.dtype) -> Tensor:
+        """The weight that it stands for."""
+        return dequantize(self.numbers, self.scales, dtype)
+
+
+def read_stored(files: Sequence[Path]) -> Iterator[tuple[str, Tensor | Rounded]]:
+    """Every weight of a model stored in eight bits with its name. Raises ModelError."""
+    halves: dict[str, tuple[str, Tensor]] = {}  # numbers or scales whose other half is to come
     for file in files:
         with safe_open(file, "pt") as opened:
             for name in opened.keys():  # noqa: SIM118 - it is no dictionary
                 layer, _, last = name.rpartition(".")
-                into = {NUMBERS: numbers, SCALES: scales}.get(last)
-                if into is None:
-                    state[name] = opened.get_tensor(name)
+                weight = opened.get_tensor(name)
+                if last not in (NUMBERS, SCALES):
+                    yield name, weight
+                elif layer in halves:
+                    first, other = halves.pop(layer)
+                    pair = {first: other, last: weight}
+                    yield f"{layer}.weight", Rounded(pair[NUMBERS], pair[SCALES])
                 else:
-                    into[f"{layer}.weight"] = opened.get_tensor(name)
-    if numbers.keys() != scales.keys():
-        odd = min(numbers.keys() ^ scales.keys())
-        raise ModelError(f"{files[0].parent} has the numbers or the scales of {odd} alone.")
-    for name in list(numbers):
-        state[name] = dequantize(numbers.pop(name), scales.pop(name), dtype)
-    return state
+                    halves[layer] = (last, weight)
+    if halves:
+        odd = min(halves)
+        raise ModelError(f"{files[0].parent} has the numbers or the scales of {odd}.weight alone.")

@@ -18,7 +18,7 @@ as one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -94,20 +94,20 @@ class PackedLinear(Linear):
     def forward(self, input: Tensor, added: Tensor | None = None) -> Tensor:  # noqa: A002 - its name
         """Map [..., in_features] to [..., out_features]; ``added`` is added to the result."""
         rows = input.numel() // self.in_features
-        flat = input.reshape(rows, self.in_features)
-        if rows < ROWS:
-            flat = functional.pad(flat, (0, 0, 0, ROWS - rows))
-        flat = flat.contiguous()
-        if added is not None and not self.activation and rows >= ROWS:
-            beside = added.reshape(rows, self.out_features).contiguous()
-            output = _add(flat, beside, self.packed, self.bias, "add")
-            return output.view(*input.shape[:-1], self.out_features)
+        flat = _filled_up(input.reshape(rows, self.in_features))
         name, kind = _FUSED.get(self.activation, ("none", ""))
-        output = _multiply(flat, self.packed, self.bias, name, [], kind)[:rows]
+        output: Tensor
+        if added is None or self.activation:
+            output = _multiply(flat, self.packed, self.bias, name, [], kind)[:rows]
+        else:
+            beside = _filled_up(added.reshape(rows, self.out_features))
+            output = _add(flat, beside, self.packed, self.bias, "add")[:rows]
         if self.activation and self.activation not in _FUSED:
             output = ACTIVATIONS[self.activation](output)
         output = output.view(*input.shape[:-1], self.out_features)
-        return output if added is None else output + added
+        if added is not None and self.activation:
+            output = output + added
+        return output
 
     @classmethod
     def take(cls, layer: Linear) -> None:
@@ -115,6 +115,12 @@ class PackedLinear(Linear):
         layer.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
         layer.register_parameter("weight", None)
         layer.__class__ = cls
+
+
+def _filled_up(rows: Tensor) -> Tensor:
+    """At least ``ROWS`` rows, side by side."""
+    short = ROWS - len(rows)
+    return functional.pad(rows, (0, 0, 0, short)) if short > 0 else rows.contiguous()
 
 
 _multiply = torch.ops.mkldnn._linear_pointwise.default
@@ -131,13 +137,14 @@ class Joins(nn.Module):
         layer = self._modules.get("_".join(names))
         if layer is None:
             return [self._modules[name](states) for name in names]  # type: ignore[misc]
-        return layer(states).chunk(len(names), dim=-1)
+        made: Tensor = layer(states)
+        return made.chunk(len(names), dim=-1)
 
     def join(self) -> None:
         """Join the layers; they are gone afterwards."""
         for names in self.JOINED:
-            layers = [self._modules.pop(name) for name in names if name in self._modules]
-            if layers:
+            if names[0] in self._modules:
+                layers: list[Any] = [self._modules.pop(name) for name in names]
                 self.add_module("_".join(names), _joined(layers))
 
 
@@ -145,14 +152,14 @@ def _joined(layers: Sequence[Linear]) -> Linear:
     first = layers[0]
     with torch.device("meta"):
         whole = Linear(first.in_features, sum(layer.out_features for layer in layers), False)
-    whole.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]), False)
+    weights: list[Tensor] = [layer.weight for layer in layers]
+    whole.weight = nn.Parameter(torch.cat(weights), False)
     scales = [layer.scales for layer in layers if layer.scales is not None]
-    if scales:
-        whole.scales = torch.cat(scales)
+    whole.scales = torch.cat(scales) if scales else None
     biases = [layer.bias for layer in layers]
     if any(bias is not None for bias in biases):
         zeros = next(bias for bias in biases if bias is not None).new_zeros
-        parts = [
+        parts: list[Tensor] = [
             zeros(layer.out_features) if bias is None else bias
             for layer, bias in zip(layers, biases, strict=True)
         ]

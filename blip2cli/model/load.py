@@ -19,8 +19,9 @@ from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.config import TextConfig, read_config
 from blip2cli.model.dtype import Placement
-from blip2cli.model.int8 import is_int8, read_state
+from blip2cli.model.int8 import Rounded, in_eight_bits, is_int8, quantize, read_stored
 from blip2cli.model.linear import ACTIVATIONS, Linear, join, pack
+from blip2cli.model.linear8 import take_all
 from blip2cli.model.nets.blip2 import Matcher, Writer
 from blip2cli.model.nets.opt import Opt
 
@@ -28,7 +29,9 @@ from blip2cli.model.nets.opt import Opt
 _WIDE = ("query_tokens", "qformer.")
 
 
-def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False) -> Writer | Matcher:
+def load_model(
+    checkpoint: Checkpoint, placement: Placement, plain: bool = False
+) -> Writer | Matcher:
     """Load the weights onto the device.
 
     Returns a ``Matcher`` for the family ``itm``, a ``Writer`` for all others. With ``plain`` every
@@ -44,7 +47,7 @@ def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False
         with torch.device("meta"):
             model = Matcher(config) if checkpoint.family == "itm" else Writer(config)
         _check_activations(checkpoint, model)
-        _fill(checkpoint, model, placement)
+        _fill(checkpoint, model, placement, rounding=placement.quantize is not None and not plain)
     except (ModelError, MemoryError, torch.OutOfMemoryError):
         raise
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError) as error:
@@ -58,7 +61,13 @@ def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False
     model.requires_grad_(False)
     if not plain and placement.device.type == "cpu":
         join(model)
+        if placement.quantize is not None:
+            take_all(model)
         pack(model)
+    elif not plain and placement.quantize is not None:
+        from blip2cli.model.bitsandbytes8 import take_all as take_all_on_cuda
+
+        take_all_on_cuda(model, placement.device)
     return model
 
 
@@ -74,8 +83,13 @@ def _check_activations(checkpoint: Checkpoint, model: nn.Module) -> None:
             )
 
 
-def _fill(checkpoint: Checkpoint, model: Writer | Matcher, placement: Placement) -> None:
-    """Put every weight in the files into its place. Raises ModelError."""
+def _fill(
+    checkpoint: Checkpoint, model: Writer | Matcher, placement: Placement, rounding: bool
+) -> None:
+    """Put every weight in the files into its place; ``rounding``: in eight bits, those that are to.
+
+    Raises ModelError.
+    """
     places = {
         f"{path}.{name}" if path else name: (module, name)
         for path, module in model.named_modules()
@@ -83,8 +97,8 @@ def _fill(checkpoint: Checkpoint, model: Writer | Matcher, placement: Placement)
         if weight is not None
     }
     odd = []
-    for name, weight in _stored(checkpoint, placement.dtype):
-        where = _ALIASES.get(name, name)
+    for name, weight in _stored(checkpoint):
+        where = ALIASES.get(name, name)
         if where not in places:
             continue
         module, own = places[where]
@@ -95,6 +109,11 @@ def _fill(checkpoint: Checkpoint, model: Writer | Matcher, placement: Placement)
             continue
         half = placement.dtype is torch.float16
         dtype = torch.float32 if half and name.startswith(_WIDE) else placement.dtype
+        if rounding and _is_rounded(module, where):
+            _round(module, weight, placement)
+            continue
+        if isinstance(weight, Rounded):
+            weight = weight.exact(dtype)
         # A copy: what is mapped from a file changes, or ends the process, when the file does.
         held = weight.to(placement.device, dtype, copy=True)
         module._parameters[own] = nn.Parameter(held, requires_grad=False)
@@ -113,15 +132,34 @@ def _fill(checkpoint: Checkpoint, model: Writer | Matcher, placement: Placement)
         )
 
 
+def _is_rounded(module: nn.Module, name: str) -> bool:
+    layer, _, own = name.rpartition(".")
+    return own == "weight" and isinstance(module, Linear) and in_eight_bits(layer)
+
+
+def _round(layer: Linear, weight: Tensor | Rounded, placement: Placement) -> None:
+    """Give a linear layer its weight in eight bits, so that no other copy is ever held whole."""
+    if placement.device.type != "cpu":  # rounded on its way there, by another library
+        held = weight.exact(torch.float16) if isinstance(weight, Rounded) else weight.half()
+        layer.weight = nn.Parameter(held, requires_grad=False)
+        return
+    if isinstance(weight, Rounded):
+        numbers, scales = weight.numbers.clone(), weight.scales.clone()
+    else:
+        numbers, scales = quantize(weight)
+    layer.weight = nn.Parameter(numbers, requires_grad=False)
+    layer.scales = scales
+
+
 def _lacks(module: nn.Module, name: str) -> bool:
     weight = module._parameters[name]
     return weight is not None and weight.is_meta
 
 
-def _stored(checkpoint: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+def _stored(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor | Rounded]]:
     """Every weight in the files with its name."""
     if is_int8(checkpoint.config):
-        yield from read_state(checkpoint.weights, dtype).items()
+        yield from read_stored(checkpoint.weights)
         return
     for file in checkpoint.weights:
         if checkpoint.safetensors:
@@ -138,7 +176,7 @@ def _stored(checkpoint: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, T
 
 
 # T5's stacks may bring the embedding under their own names, of which there is one.
-_ALIASES = {
+ALIASES = {
     f"language_model.{part}.embed_tokens.weight": "language_model.shared.weight"
     for part in ("encoder", "decoder")
 }

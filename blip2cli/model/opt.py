@@ -1,8 +1,8 @@
 """OPT as BLIP-2 reads with it: [image features][prompt], then one token a step.
 
 The arithmetic is that of transformers' ``OPTForCausalLM`` with eager attention
-(``modeling_opt.py``); the weights are in ``nets/opt.py``, the schedule is here. The keys and values of an image
-are computed once and serve all its prompts.
+(``modeling_opt.py``); the weights are in ``nets/opt.py``, the schedule is here. The keys and values
+of an image are computed once and serve all its prompts.
 """
 
 from __future__ import annotations

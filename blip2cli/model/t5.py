@@ -1,9 +1,9 @@
 """T5 as BLIP-2 reads with it: the encoder reads [image features][prompt], the decoder writes.
 
 The arithmetic is that of transformers' ``T5ForConditionalGeneration`` with eager attention
-(``modeling_t5.py``); the weights are in ``nets/t5.py``, the schedule is here. The encoder sees in both
-directions, so nothing but the image's features can be shared by the prompts of an image; prompts
-are never padded, because that would move T5's relative positions.
+(``modeling_t5.py``); the weights are in ``nets/t5.py``, the schedule is here. The encoder sees in
+both directions, so nothing but the image's features can be shared by the prompts of an image;
+prompts are never padded, because that would move T5's relative positions.
 """
 
 from __future__ import annotations

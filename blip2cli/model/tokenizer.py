@@ -13,7 +13,15 @@ from typing import Any
 
 from blip2cli.model.checkpoint import read_json
 
-_NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_NAMED = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
 # Settings by which transformers changes what tokenizer.json says.
 _CHANGING = (
     "add_bos_token",

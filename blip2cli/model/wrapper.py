@@ -77,7 +77,13 @@ class Blip2:
         checkpoint = resolve(options.model, options.revision)
         spec = PixelSpec.from_processor_config(checkpoint.image_processor())
         check_image_size(checkpoint, spec.height, spec.width)
-        placement = place(options.device, options.dtype, checkpoint.family, checkpoint.weight_bytes)
+        placement = place(
+            options.device,
+            options.dtype,
+            checkpoint.family,
+            checkpoint.weight_bytes,
+            options.quantize,
+        )
         model = load_model(checkpoint, placement)
         codec = load_codec(checkpoint, model.config.text_config)
         return cls(options.model, checkpoint.family, model, codec, spec, placement.reason)
@@ -267,6 +273,6 @@ class Blip2:
             return
         raise OptionError(
             f"the prompt for {prompt.name} is {length} tokens long; with the image and "
-            f"{new_tokens} new tokens that is more than the {self._positions} the model has room for: "
-            "shorten it or lower --max-new-tokens."
+            f"{new_tokens} new tokens that is more than the {self._positions} the model has room "
+            "for: shorten it or lower --max-new-tokens."
         )

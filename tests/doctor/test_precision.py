@@ -9,6 +9,10 @@ import torch
 
 from blip2cli.doctor.patient import Patient, Picture
 from blip2cli.doctor.precision import Agreement, compare, judge, precision
+from blip2cli.model.checkpoint import inspect_checkpoint
+from blip2cli.model.dtype import Placement
+from blip2cli.model.linear import ACTIVATIONS, Linear
+from blip2cli.model.load import load_model
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions
 from tests.doctor.breaking import patient
@@ -17,7 +21,11 @@ from tests.model.conftest import images
 
 
 def load(path: Path) -> Blip2:
-    return Blip2.load(ModelOptions(str(path), device="cpu", dtype="float32"))
+    """With weights that can be reached."""
+    made = Blip2.load(ModelOptions(str(path), device="cpu", dtype="float32"))
+    checkpoint = inspect_checkpoint(path)
+    weights = load_model(checkpoint, Placement(torch.device("cpu"), torch.float32, ""), plain=True)
+    return Blip2(made.name, made.family, weights, made.codec, made.spec, "")
 
 
 def rounded(model: Blip2, bits: int) -> Blip2:
@@ -55,16 +63,18 @@ def test_float32_needs_no_comparison(opt: Sound, pictures: tuple[Picture, ...]) 
 class Int8Linear(torch.nn.Module):
     """A linear layer with 8-bit weights and one scale a row."""
 
-    def __init__(self, linear: torch.nn.Linear) -> None:
+    def __init__(self, linear: Linear) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.activation = ACTIVATIONS.get(linear.activation, torch.nn.Identity())
         scale = linear.weight.abs().amax(dim=1, keepdim=True) / 127
         self.register_buffer("weight", (linear.weight / scale).round().to(torch.int8))
         self.register_buffer("scale", scale)
         self.bias = linear.bias
 
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.linear(values, self.weight * self.scale, self.bias)
+    def forward(self, values: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
+        made = torch.nn.functional.linear(values, self.weight * self.scale, self.bias)
+        made = self.activation(made)
+        return made if added is None else made + added
 
 
 def test_a_quantised_model_is_compared_although_the_rest_is_float32(

@@ -81,9 +81,7 @@ def patient(**text: Any) -> Any:
     }
     weight = SimpleNamespace(weight=torch.zeros(2))
     other = SimpleNamespace(weight=torch.ones(2))
-    model = SimpleNamespace(
-        get_input_embeddings=lambda: weight, get_output_embeddings=lambda: other
-    )
+    model = SimpleNamespace(words=weight, language_model=SimpleNamespace(lm_head=other))
     return SimpleNamespace(
         config=SimpleNamespace(text_config=SimpleNamespace(**config | text)),
         model=SimpleNamespace(model=model),

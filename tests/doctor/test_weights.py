@@ -55,7 +55,7 @@ def misshapen(held: dict[str, Tensor]) -> None:
     ("change", "said"),
     [
         (missing, "vision_model.post_layernorm.weight"),
-        (misshapen, "take both from one model"),
+        (misshapen, "take config.json and weights from one model"),
     ],
 )
 def test_weights_that_do_not_load_are_a_finding(

@@ -12,7 +12,11 @@ from torch import Tensor
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
 from blip2cli.images.preprocess import normalize
+from blip2cli.model.checkpoint import inspect_checkpoint
+from blip2cli.model.dtype import Placement
 from blip2cli.model.features import ImageFeatures
+from blip2cli.model.load import load_model
+from blip2cli.model.nets.blip2 import Writer
 from blip2cli.model.quiet import hushed
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions
@@ -25,6 +29,7 @@ IMAGES = 16
 class Pair:
     """Our wrapper and transformers' own model on one checkpoint, and some images."""
 
+    directory: Path
     ours: Blip2
     theirs: Blip2ForConditionalGeneration
     pixels: Tensor  # uint8 [IMAGES, 3, H, W]
@@ -47,7 +52,15 @@ def pair(directory: Path) -> Pair:
     with hushed():
         theirs = Blip2ForConditionalGeneration.from_pretrained(directory).eval()
     pixels = images()
-    return Pair(ours, theirs, pixels, ours.features(pixels))
+    return Pair(directory, ours, theirs, pixels, ours.features(pixels))
+
+
+def plain(directory: Path, dtype: torch.dtype = torch.float32) -> Writer:
+    """The weights as they are in the file, neither joined nor packed."""
+    placement = Placement(torch.device("cpu"), dtype, "")
+    model = load_model(inspect_checkpoint(directory), placement, plain=True)
+    assert isinstance(model, Writer)
+    return model
 
 
 @pytest.fixture(scope="session")

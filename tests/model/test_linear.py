@@ -4,18 +4,46 @@ import platform
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from blip2cli.model.rows import RowStableLinear, make_rows_stable
+from blip2cli.model.linear import (
+    ACTIVATIONS,
+    Joins,
+    Linear,
+    PackedLinear,
+    can_pack,
+    join,
+    pack,
+)
+
+CPU = torch.device("cpu")
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack(CPU, dtype)]
+SHAPES = [(32, 128), (100, 333), (128, 384), (512, 128), (1408, 640), (2048, 512)]
+
+
+def filled(inside: int, outside: int, activation: str = "", bias: bool = True) -> Linear:
+    torch.manual_seed(inside)
+    layer = Linear(inside, outside, bias, activation).requires_grad_(False)
+    nn.init.normal_(layer.weight, 0, inside**-0.5)
+    if bias:
+        nn.init.normal_(layer.bias)
+    return layer
+
+
+def packed(layer: Linear, dtype: torch.dtype = torch.float32) -> Linear:
+    layer.to(dtype)
+    pack(layer)
+    assert type(layer) is PackedLinear
+    return layer
 
 
 @pytest.mark.parametrize("threads", [1, 2], indirect=True)
-@pytest.mark.parametrize(("inside", "outside"), [(32, 128), (100, 333)])
-def test_a_row_keeps_its_bits_at_every_row_count(threads: int, inside: int, outside: int) -> None:
-    torch.manual_seed(inside)
-    layer = nn.Sequential(nn.Linear(inside, outside))
+@pytest.mark.parametrize(("inside", "outside"), SHAPES[:2])
+def test_a_plain_row_keeps_its_bits_at_every_row_count(
+    threads: int, inside: int, outside: int
+) -> None:
+    layer = filled(inside, outside)
     rows = torch.randn(45, inside)
-    make_rows_stable(layer)
     whole = layer(rows)
     for count in range(1, 45):
         assert torch.equal(layer(rows[:count]), whole[:count]), count
@@ -23,12 +51,31 @@ def test_a_row_keeps_its_bits_at_every_row_count(threads: int, inside: int, outs
 
 
 @pytest.mark.parametrize("threads", [1, 2], indirect=True)
-def test_rows_that_lie_apart_in_memory_keep_them_too(threads: int) -> None:
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("inside", "outside"), SHAPES)
+def test_a_packed_row_keeps_its_bits_at_every_row_count(
+    threads: int, dtype: torch.dtype, inside: int, outside: int
+) -> None:
+    layer = packed(filled(inside, outside, "gelu"), dtype)
+    rows = torch.randn(300, inside).to(dtype)
+    beside = torch.randn(300, outside).to(dtype)
+    adding = packed(filled(inside, outside), dtype)
+    whole, sums = layer(rows), adding(rows, beside)
+    for count in (*range(1, 36), 47, 64, 65, 100, 257, 299):
+        for first in (0, 1, 300 - count):
+            some = slice(first, first + count)
+            assert torch.equal(layer(rows[some]), whole[some]), (count, first)
+            assert torch.equal(adding(rows[some], beside[some]), sums[some]), (count, first)
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("form", ["plain", "packed"])
+def test_rows_that_lie_apart_in_memory_keep_them_too(threads: int, form: str) -> None:
     # The last position of every prefix, as the language model's head gets it.
-    torch.manual_seed(0)
-    layer = nn.Sequential(nn.Linear(128, 320, bias=False)).requires_grad_(False)
+    layer = filled(128, 320, bias=False)
+    if form == "packed":
+        packed(layer)
     states = torch.randn(24, 17, 128)
-    make_rows_stable(layer)
     whole = layer(states[:, -1:])
     for count in (1, 3, 8, 9, 16, 24):
         assert torch.equal(layer(states[:count, -1:]), whole[:count]), count
@@ -36,8 +83,8 @@ def test_rows_that_lie_apart_in_memory_keep_them_too(threads: int) -> None:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="measured with MKL")
-def test_plain_layers_do_not_keep_them() -> None:
-    # What the row filling is for; should a torch release mend this, rows.py can go.
+def test_torchs_own_layers_do_not_keep_them() -> None:
+    # What the row filling is for; should a torch release mend this, it can go.
     torch.manual_seed(0)
     layer = nn.Linear(128, 128)
     rows = torch.randn(64, 128)
@@ -45,14 +92,64 @@ def test_plain_layers_do_not_keep_them() -> None:
     assert any(not torch.equal(layer(rows[:count]), whole[:count]) for count in range(1, 12))
 
 
-def test_shapes_and_values_stay() -> None:
-    torch.manual_seed(0)
-    plain = nn.Linear(16, 8)
-    batch = torch.randn(2, 3, 5, 16)
-    want = plain(batch)
-    make_rows_stable(plain)
-    assert isinstance(plain, RowStableLinear)
-    got = plain(batch)
-    assert got.shape == want.shape
-    torch.testing.assert_close(got, want)
-    assert plain(torch.randn(0, 16)).shape == (0, 8)
+@pytest.mark.parametrize("form", ["plain", "packed"])
+@pytest.mark.parametrize("activation", ["", *ACTIVATIONS])
+def test_values_are_those_of_torch(form: str, activation: str) -> None:
+    layer = filled(16, 24, activation)
+    batch, beside = torch.randn(2, 3, 5, 16), torch.randn(2, 3, 5, 24)
+    want = nn.functional.linear(batch, layer.weight, layer.bias)
+    if activation:
+        want = ACTIVATIONS[activation](want)
+    if form == "packed":
+        packed(layer)
+    torch.testing.assert_close(layer(batch), want, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(layer(batch, beside), want + beside, rtol=1e-5, atol=1e-5)
+    assert layer(batch[:1, :1, :1]).shape == (1, 1, 1, 24)
+    assert layer(torch.randn(0, 16)).shape == (0, 24)
+
+
+def test_activations_are_those_of_transformers() -> None:
+    from transformers.activations import ACT2FN
+
+    values = torch.linspace(-6, 6, 101)
+    for name, function in ACTIVATIONS.items():
+        torch.testing.assert_close(function(values), ACT2FN[name](values), msg=name)
+
+
+class Three(Joins):
+    JOINED = (("one", "two"), ("three",))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = filled(16, 24), filled(16, 24, bias=False)
+        self.three = filled(24, 8)
+
+    def forward(self, states: Tensor) -> Tensor:
+        one, two = self.project(states, "one", "two")
+        (three,) = self.project(one - two, "three")
+        return three
+
+
+def test_joined_layers_give_what_they_gave_apart() -> None:
+    model = nn.Sequential(Three())
+    states = torch.randn(4, 9, 16)
+    want = model(states)
+    assert float(want.std()) > 0.1
+    join(model)
+    assert {name for name, _ in model.named_parameters()} == {
+        "0.one_two.weight",
+        "0.one_two.bias",
+        "0.three.weight",
+        "0.three.bias",
+    }
+    torch.testing.assert_close(model(states), want)
+    pack(model)
+    assert not dict(model.named_parameters()).keys() & {"0.one_two.weight", "0.three.weight"}
+    torch.testing.assert_close(model(states), want)
+
+
+def test_what_onednn_does_not_compute_stays_plain() -> None:
+    layer = filled(16, 8).double()
+    pack(layer)
+    assert type(layer) is Linear
+    assert layer(torch.randn(3, 16).double()).dtype is torch.float64

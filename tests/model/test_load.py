@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from blip2cli.errors import ModelError, OptionError
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions
+from tests.model.conftest import plain
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def load(directory: Path) -> Blip2:
 
 
 def test_loaded_weights_are_the_files_own(opt_directory: Path) -> None:
-    model = load(opt_directory).model
+    model = plain(opt_directory)
     saved = load_file(opt_directory / "model.safetensors")
     loaded = model.state_dict()
     assert saved.keys() <= loaded.keys()
@@ -66,7 +67,7 @@ def test_pictures_of_another_size_are_refused(copy: Path) -> None:
 
 def test_tied_weights_may_be_missing(copy: Path) -> None:
     assert "language_model.lm_head.weight" not in load_file(copy / "model.safetensors")
-    language = load(copy).model.language_model
+    language = plain(copy).language_model
     assert language.lm_head.weight is language.model.decoder.embed_tokens.weight
 
 

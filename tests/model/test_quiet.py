@@ -23,6 +23,9 @@ model = Blip2.load(ModelOptions(model=sys.argv[1], device="cpu"))
 features = model.features(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
 for options in (DecodeOptions(max_new_tokens=2), DecodeOptions(max_new_tokens=2, num_beams=2)):
     model.generate(features, [Prompt(0, None, "x")], options)
+with quiet.hushed():
+    from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
+    Blip2ForConditionalGeneration.from_pretrained(sys.argv[1])
 print([name for name in ("torchvision", "torchaudio") if name in sys.modules])
 """
 

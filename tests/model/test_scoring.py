@@ -15,7 +15,7 @@ from blip2cli.model.prompts import Prompt
 from blip2cli.model.scoring import Likelihood
 from blip2cli.model.text import split_gap
 from blip2cli.options import DecodeOptions
-from tests.model.conftest import IMAGES, Pair
+from tests.model.conftest import IMAGES, Pair, plain
 
 # Of unequal length, one the beginning of another, one of a single token.
 CHOICES = ("a", "a cat", "a cat and a pizza", "two", "two cats", "on a blue background", "a dog")
@@ -65,8 +65,9 @@ def by_hand(pair: Pair, image: int, text: str, choice: str) -> tuple[float, int]
 def doubled(pair: Pair) -> Pair:
     """The same in float64."""
     ours = copy.copy(pair.ours)
-    ours.model = copy.deepcopy(pair.ours.model).double()
-    return Pair(ours, copy.deepcopy(pair.theirs).double(), pair.pixels, ours.features(pair.pixels))
+    ours.model = plain(pair.directory, torch.float64)
+    theirs = copy.deepcopy(pair.theirs).double()
+    return Pair(pair.directory, ours, theirs, pair.pixels, ours.features(pair.pixels))
 
 
 def asked(images: Sequence[int], texts: Sequence[str]) -> list[Prompt]:

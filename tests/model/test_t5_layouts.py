@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 
+from blip2cli.model.config import T5Config
 from blip2cli.model.features import ImageFeatures
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.quiet import hushed
@@ -29,7 +30,7 @@ from tests.hub_t5 import (
     published_t5,
     t5_prompt_ids,
 )
-from tests.model.conftest import images
+from tests.model.conftest import images, plain
 
 QUESTION = "Question: how many cats are there? Short answer:"
 TEXTS = (None, "a photo of", QUESTION, f"Question: what is it? Answer: a car. {QUESTION}")
@@ -101,9 +102,10 @@ def test_what_the_files_say_is_what_acts(layout: Layout) -> None:
     published = "published" in layout.directory.name
     assert config.image_token_index == (T5_IMAGE_TOKEN if published else None)
     assert layout.ours.model.query_tokens.shape[1] == config.num_query_tokens == T5_QUERIES
-    assert config.text_config.dense_act_fn == "gelu"
-    assert not config.text_config.scale_decoder_outputs
-    language = layout.ours.model.language_model
+    assert isinstance(config.text_config, T5Config)
+    assert config.text_config.activation == "gelu"
+    assert not config.text_config.scales_output
+    language = plain(layout.directory).language_model
     assert not torch.equal(language.lm_head.weight, language.shared.weight)
     if layout.directory.name != "first":
         stored: dict[str, Tensor] = {}

@@ -96,6 +96,4 @@ class Attention(Joins):
 
 
 def _norm(config: OptConfig) -> LayerNorm:
-    return LayerNorm(
-        config.hidden_size, elementwise_affine=config.layer_norm_elementwise_affine
-    )
+    return LayerNorm(config.hidden_size, elementwise_affine=config.layer_norm_elementwise_affine)

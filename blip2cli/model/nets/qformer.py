@@ -4,6 +4,7 @@ and ``Blip2TextEmbeddings`` in ``modeling_blip_2.py``."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ class QFormer(nn.Module):
         dtype = self.layernorm.weight.dtype
         queries = embeds.shape[1] if queries is None else queries
         images = None if images is None else images.to(dtype)
-        hidden = self.layernorm(embeds.to(dtype))
+        hidden: Tensor = self.layernorm(embeds.to(dtype))
         for layer in self.encoder.layer:
             hidden = layer(hidden, images, queries)
         return hidden
@@ -47,7 +48,8 @@ class Encoder(nn.Module):
         super().__init__()
         every = config.cross_attention_frequency
         self.layer = nn.ModuleList(
-            Layer(config, crossing=number % every == 0) for number in range(config.num_hidden_layers)
+            Layer(config, crossing=number % every == 0)
+            for number in range(config.num_hidden_layers)
         )
 
 
@@ -101,7 +103,7 @@ class Block(nn.Module):
 class SelfAttention(Joins):
     """Query, key and value of the same states."""
 
-    JOINED = (("query", "key", "value"),)
+    JOINED: ClassVar[tuple[tuple[str, ...], ...]] = (("query", "key", "value"),)
 
     def __init__(self, config: QFormerConfig, seen: int) -> None:
         super().__init__()
@@ -116,7 +118,8 @@ class SelfAttention(Joins):
 
     def apart(self, states: Tensor) -> Tensor:
         """[B, T, D] to [B, heads, T, head size]."""
-        return states.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = states.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return heads
 
 
 class CrossAttention(SelfAttention):
@@ -170,7 +173,7 @@ class TextEmbeddings(nn.Module):
 
     def forward(self, ids: Tensor, queries: Tensor | None = None) -> Tensor:
         """Ids [N, T] to [N, T, D], behind query tokens [N, Q, D] if they are given."""
-        words = self.word_embeddings(ids) + self.position_embeddings.weight[: ids.shape[1]]
+        words: Tensor = self.word_embeddings(ids) + self.position_embeddings.weight[: ids.shape[1]]
         if queries is None:
             return words
         return torch.cat((queries.to(words.dtype), words), dim=1)

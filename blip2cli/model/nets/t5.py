@@ -6,6 +6,7 @@ How texts are written with them is told in ``model/t5.py``.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class Stack(nn.Module):
     def __init__(self, config: T5Config, layers: int, decoding: bool) -> None:
         super().__init__()
         self.decoding = decoding
-        self.block = nn.ModuleList(
+        self.block: Any = nn.ModuleList(
             Block(config, decoding, first=number == 0) for number in range(layers)
         )
         self.final_layer_norm = Norm(config)

@@ -149,7 +149,7 @@ def test_tokenizer_and_processor_come_from_the_language_model(
     assert json.loads((folder / "processor_config.json").read_text())["num_query_tokens"] == 32
     codec = load_codec(checkpoint, Blip2Config.from_pretrained(folder).text_config)
     token = {"opt": 50265, "t5": 32100, "itm": 30523}[released.kind]
-    assert codec.tokenizer.convert_tokens_to_ids("<image>") == token
+    assert codec.tokenizer.get_vocab()["<image>"] == token
     ids = codec.encode("madeup5" if released.kind != "itm" else "cats")
     if released.kind == "opt":
         assert ids[0] == 2  # </s> begins every prompt
