@@ -34,7 +34,10 @@ DTYPE_HELP = (
     "Precision; auto takes bfloat16 where it is quick, and in conversions the one the weights have."
 )
 
-QUANTIZE_HELP = "Run the large linear layers in eight bits: quicker, less memory, not quite exact."
+QUANTIZE_HELP = (
+    "Linear layers in eight bits: stored so by conversions, elsewhere multiplied so as well, which "
+    "is quicker, takes less memory, and is not quite exact."
+)
 
 
 def option(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's word
