@@ -109,7 +109,7 @@ def _fill(
             continue
         half = placement.dtype is torch.float16
         dtype = torch.float32 if half and name.startswith(_WIDE) else placement.dtype
-        if rounding and _is_rounded(module, where):
+        if rounding and _is_rounded(module, where, placement):
             _round(module, weight, placement)
             continue
         if isinstance(weight, Rounded):
@@ -132,8 +132,10 @@ def _fill(
         )
 
 
-def _is_rounded(module: nn.Module, name: str) -> bool:
+def _is_rounded(module: nn.Module, name: str, placement: Placement) -> bool:
     layer, _, own = name.rpartition(".")
+    if placement.device.type != "cpu" and layer.endswith(".wo"):
+        return False  # there the states are float16, which T5's overflow at this layer
     return own == "weight" and isinstance(module, Linear) and in_eight_bits(layer)
 
 
