@@ -48,26 +48,25 @@ class Int8Linear(Linear):
         step = _even(len(states), _AT_ONCE // max(self.in_features, self.out_features))
         for start in range(0, len(states), step):
             part = slice(start, start + step)
-            made = self._multiply(states[part], None if beside is None else beside[part])
-            if step >= len(states):
-                output = made
-            else:
-                output[part] = made
+            self._multiply(states[part], output[part])
+            if beside is not None:
+                output[part].add_(beside[part])
         return output.view(*input.shape[:-1], self.out_features)
 
-    def _multiply(self, states: Tensor, beside: Tensor | None) -> Tensor:
+    def _multiply(self, states: Tensor, output: Tensor) -> None:
+        """States [N, I] into ``output`` [N, O]."""
         numbers, scales = round_rows(states, self.zero)
         products = _product(
             numbers, self.zero, self.packed, self.factors, self.offsets, states.dtype
         )
         # The row's scale cannot be given to the product, so the bias and the activation come after.
+        made = products if self.activation else output
         if self.bias is None:
-            products.mul_(scales)
+            torch.mul(products, scales, out=made)
         else:
-            torch.addcmul(self.bias, products, scales, out=products)
+            torch.addcmul(self.bias, products, scales, out=made)
         if self.activation:
-            products = ACTIVATIONS[self.activation](products)
-        return products if beside is None else products.add_(beside)
+            output.copy_(ACTIVATIONS[self.activation](products))
 
     @classmethod
     def take(cls, layer: Linear, zero: int = _ZERO) -> None:
@@ -93,7 +92,9 @@ def round_rows(states: Tensor, zero: int) -> tuple[Tensor, Tensor]:
         scales = torch.maximum(scales, least)
     scales = scales.clamp_(min=_SMALLEST_SCALE).to(states.dtype)
     # Rounded to what is stored: the division is by the scale that the product is multiplied by.
-    numbers = (exact * scales.float().reciprocal()).round_()
+    factors = scales.float().reciprocal()
+    numbers = exact * factors if exact is states else exact.mul_(factors)
+    numbers.round_()
     if zero != _ZERO:
         numbers.add_(zero - _ZERO)
     # torch turns float32 into int8 seven times as fast as into uint8; they differ in one bit.
