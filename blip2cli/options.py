@@ -11,6 +11,7 @@ from typing import Literal
 DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantize = Literal["int8"]
 ErrorsMode = Literal["file", "inline"]
 Norm = Literal["sum", "mean"]
 
@@ -37,6 +38,7 @@ class ModelOptions:
     revision: str | None = None  # branch, tag or commit of a hub model
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
     dtype: Dtype = "auto"
+    quantize: Quantize | None = None  # linear layers multiply numbers of eight bits
 
 
 @dataclass(frozen=True)

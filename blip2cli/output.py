@@ -155,6 +155,7 @@ def run_settings(
         "version": __version__,
         "model": options.model.model,
         "revision": options.model.revision,
+        "quantize": options.model.quantize,
     }
     if model is not None:
         settings["dtype"] = str(model.dtype).removeprefix("torch.")

@@ -22,6 +22,7 @@ from blip2cli.options import (
     LoaderOptions,
     ModelOptions,
     OutputOptions,
+    Quantize,
     RunOptions,
     SourceOptions,
 )
@@ -33,6 +34,11 @@ MODEL, DECODING, SOURCE, OUTPUT, REPORT = "Model", "Decoding", "Source", "Output
 AUTO = "auto"
 DTYPE_HELP = (
     "Precision; auto takes bfloat16 where it is quick, and in conversions the one the weights have."
+)
+
+QUANTIZE_HELP = (
+    "Linear layers in eight bits: stored so by conversions, elsewhere multiplied so as well, which "
+    "is quicker, takes less memory, and is not quite exact."
 )
 
 
@@ -191,6 +197,10 @@ class ModelFlags:
         Dtype,
         option("--dtype", panel=MODEL, help=DTYPE_HELP),
     ] = "auto"
+    quantize: Annotated[
+        Quantize | None,
+        option("--quantize", panel=MODEL, help=QUANTIZE_HELP, show_default=False),
+    ] = None
     batch_size: Annotated[
         str,
         option(
@@ -236,7 +246,9 @@ class ModelFlags:
 
     @property
     def options(self) -> ModelOptions:
-        return ModelOptions(self.model, self.revision, self.device, self.dtype)
+        return ModelOptions(
+            self.model, self.revision, self.device, self.dtype, quantize=self.quantize
+        )
 
     @property
     def loader(self) -> LoaderOptions:
