@@ -48,5 +48,6 @@ tiny: install ## train the embedded models again from nothing (five hours)
 	$(BIN)/python -m blip2cli.tiny.t5
 	$(BIN)/python -m blip2cli.tiny.itm
 
-bench: install ## measure the start-up beside bare imports
-	$(BIN)/python benchmarks/startup.py
+RACES ?=
+bench: install ## race against what people run today (about an hour; or RACES="caption-tiny startup")
+	$(BIN)/python benchmarks/race.py $(RACES)

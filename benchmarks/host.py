@@ -1,44 +1,57 @@
-"""The process in which one peer lives: ``python benchmarks/host.py PEER MODEL DTYPE BATCH``.
+"""The process in which one peer lives: ``python benchmarks/host.py KIND PEER MODEL DTYPE``.
 
-Reads one ``Work`` a line (JSON) and answers with its seconds and its token ids. Several of these
-processes stand ready side by side and run in turns, so that all see the same state of the machine.
+Reads one ``Work`` and one ``Setting`` a line (JSON) and answers with its seconds and what came of
+it. Several of these processes stand ready side by side and run in turns, so that all see the same
+state of the machine; each loads its weights once, whatever settings are tried.
+
+Preprocessing is told apart from the rest by its clock: processor seconds on one thread, so that
+it is images a second and core.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from work import Setting, Work
 
 
 @dataclass
 class Host:
     """The other end: starts the process and talks to it."""
 
+    kind: str
     peer: str
     model: Path
     dtype: str
-    batch_size: int
 
     def __post_init__(self) -> None:
-        arguments = (self.peer, str(self.model), self.dtype, str(self.batch_size))
+        arguments = (self.kind, self.peer, str(self.model), self.dtype)
+        one = {"OMP_NUM_THREADS": "1"} if self.kind == "pixels" else {}
         self._process = subprocess.Popen(
             [sys.executable, __file__, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env=os.environ | one,
             text=True,
         )
         self._answer()
 
-    def run(self, work: dict[str, Any]) -> dict[str, Any]:
-        """Do a ``Work``; returns ``seconds`` and ``tokens``. Raises RuntimeError when it died."""
+    def run(self, work: Work, setting: Setting) -> dict[str, Any]:
+        """Do a ``Work``; returns ``seconds``, ``answers`` and ``peak_mib``.
+
+        Raises RuntimeError when the process died.
+        """
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(work) + "\n")
+        request = {"work": work.as_json(), "setting": asdict(setting)}
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return self._answer()
 
@@ -57,19 +70,20 @@ class Host:
 
 def main() -> None:
     """Load the peer, then do what comes."""
-    from peers import PEERS
-    from work import Work
+    from peers import load
 
-    peer, model, dtype, batch_size = sys.argv[1:]
-    racer = PEERS[peer](model, dtype, int(batch_size))
+    kind, peer, model, dtype = sys.argv[1:]
+    clock = time.process_time if kind == "pixels" else time.perf_counter
+    racer = load(kind, peer, model, dtype)
     say({"ready": True})
     for line in sys.stdin:
-        work = Work.from_json(json.loads(line))
-        began = time.perf_counter()
-        tokens = racer.run(work)
-        seconds = time.perf_counter() - began
+        request = json.loads(line)
+        work, setting = Work.from_json(request["work"]), Setting(**request["setting"])
+        began = clock()
+        answers = racer.run(work, setting)
+        seconds = clock() - began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        say({"seconds": seconds, "tokens": tokens, "peak_mib": peak})
+        say({"seconds": seconds, "answers": racer.plain(answers), "peak_mib": peak})
 
 
 def say(value: dict[str, Any]) -> None:

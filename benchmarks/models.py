@@ -140,6 +140,11 @@ def _random(
         near = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
         return values.normal_(near, 0.02, generator=generator)
     fan_in = values[0].numel()
+    if name.endswith("Attention.q.weight"):
+        # T5 does not scale its scores: its queries are born small instead, as in transformers'
+        # T5PreTrainedModel._init_weights. Else every attention is a hard choice that the last bit
+        # decides.
+        fan_in *= _T5["d_kv"]
     spread = 1.0 if "embed" in name or "query" in name or "shared" in name else fan_in**-0.5
     return values.normal_(0, spread, generator=generator)
 

@@ -30,15 +30,22 @@ LENGTHS = {7: 3, 8: 11, 9: 16, 10: 19, 11: 16, 12: 12, 13: 8, 14: 5, 15: 4, 16: 
 
 @dataclass(frozen=True)
 class Work:
-    """One race. Token ids come back as [image][prompt][token]."""
+    """One race's work, or a part of it.
 
-    name: str
+    What a peer answers is, by kind: caption, ask and beam token ids [image][prompt][token];
+    choices log-probabilities [image][choice]; embed vectors [image][number]; pixels a digest of
+    the processed pixels [image].
+    """
+
+    kind: str
     files: tuple[str, ...]
-    prompts: tuple[str | None, ...]  # asked of every image; None: a caption without a prompt
+    prompts: tuple[str | None, ...] = (None,)  # asked of every image; None: a caption without one
     lengths: tuple[tuple[int, ...], ...] | None = None  # [image][prompt] tokens; None: by the model
     max_new_tokens: int = 20
     num_beams: int = 1
     choices: tuple[str, ...] = ()
+    # [image][text] ids that ``forward`` scores in place of the choices, where there are some
+    given: tuple[tuple[tuple[int, ...], ...], ...] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for another process."""
@@ -47,16 +54,20 @@ class Work:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Work:
         """What ``as_json`` gave."""
-        lengths = values["lengths"]
-        return cls(
-            **values
-            | {
-                "files": tuple(values["files"]),
-                "prompts": tuple(values["prompts"]),
-                "choices": tuple(values["choices"]),
-                "lengths": lengths and tuple(tuple(row) for row in lengths),
-            }
-        )
+        return cls(**{name: _frozen(value) for name, value in values.items()})
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, all the way down."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a careful user tries out."""
+
+    batch_size: int = 1
+    workers: int = 0  # of the DataLoader; 0: the images are read in the process that computes
 
 
 def draw_lengths(images: int, prompts: int, seed: int = 0) -> tuple[tuple[int, ...], ...]:
@@ -69,15 +80,22 @@ def draw_lengths(images: int, prompts: int, seed: int = 0) -> tuple[tuple[int, .
 def draw_images(folder: Path, count: int, size: tuple[int, int] = (320, 240)) -> list[str]:
     """JPEGs of soft random colours, as slow to decode as photographs of their size are."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number in range(count):
-        path = folder / f"{number:06d}.jpg"
+    paths = [folder / f"{number:06d}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
         if not path.exists():
-            rng = np.random.default_rng(number)
-            small = rng.integers(0, 256, (size[1] // 16, size[0] // 16, 3), np.uint8)
-            large = Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
-            noise = rng.integers(-12, 13, (size[1], size[0], 1))
-            pixels = np.clip(np.asarray(large).astype(np.int16) + noise, 0, 255)
-            Image.fromarray(pixels.astype(np.uint8)).save(path, quality=90)
-        paths.append(str(path))
-    return paths
+            _draw(number, size).save(path, quality=90)
+    return [str(path) for path in paths]
+
+
+def _draw(number: int, size: tuple[int, int]) -> Image.Image:
+    rng = np.random.default_rng(number)
+    small = rng.integers(0, 256, (size[1] // 16, size[0] // 16, 3), np.uint8)
+    large = Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+    return grain(large, rng)
+
+
+def grain(image: Image.Image, rng: np.random.Generator, strength: int = 12) -> Image.Image:
+    """The picture with a camera's noise: what makes a JPEG as slow to decode as a photograph."""
+    noise = rng.integers(-strength, strength + 1, (image.height, image.width, 1), np.int16)
+    pixels = np.clip(np.asarray(image).astype(np.int16) + noise, 0, 255)
+    return Image.fromarray(pixels.astype(np.uint8))

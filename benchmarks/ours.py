@@ -1,0 +1,136 @@
+"""This package in the race: its loader and its model wrapper, as its commands use them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import torch
+from torch import Tensor
+from work import Setting, Work
+
+from blip2cli.images.loader import LoadedBatch, load_batches
+from blip2cli.images.preprocess import PixelSpec, normalize
+from blip2cli.model.prompts import Prompt
+from blip2cli.model.resolve import resolve
+from blip2cli.model.wrapper import Blip2
+from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions
+from blip2cli.sources.base import ImageRef
+
+
+def model_options(path: str, dtype: str) -> ModelOptions:
+    """The options of a precision of the race; ``int8`` computes its rest in bfloat16."""
+    if dtype == "int8":
+        quantized: dict[str, Any] = {"dtype": "bfloat16", "quantize": "int8"}
+        return ModelOptions(path, **quantized)
+    return ModelOptions(path, dtype=dtype)  # type: ignore[arg-type]
+
+
+def batches(work: Work, setting: Setting, spec: PixelSpec) -> Iterator[LoadedBatch]:
+    """The work's images; the loader itself chooses where it decodes them."""
+    refs = [ImageRef(file, file) for file in work.files]
+    with closing(load_batches(refs, spec, LoaderOptions(setting.batch_size))) as stream:
+        yield from stream
+
+
+class _Ours:
+    def __init__(self, path: str, dtype: str) -> None:
+        self.model = Blip2.load(model_options(path, dtype))
+
+    def plain(self, answers: Any) -> Any:
+        """Answers as JSON has them."""
+        return answers
+
+
+class Write(_Ours):
+    """Captions and answers."""
+
+    def run(self, work: Work, setting: Setting) -> list[list[list[int]]]:
+        """Do the work."""
+        options = DecodeOptions(max_new_tokens=work.max_new_tokens, num_beams=work.num_beams)
+        found: list[list[list[int]]] = []
+        for batch in batches(work, setting, self.model.spec):
+            features = self.model.features(batch.pixels)
+            count, base = len(batch.items), len(found)
+            prompts = [
+                Prompt(
+                    image,
+                    text,
+                    batch.items[image].file_name,
+                    work.lengths[base + image][which] if work.lengths else None,
+                )
+                for image in range(count)
+                for which, text in enumerate(work.prompts)
+            ]
+            texts = self.model.generate(features, prompts, options)
+            tokens = [list(best[0].tokens) for best in texts]
+            each = len(work.prompts)
+            found += [tokens[i : i + each] for i in range(0, len(tokens), each)]
+        return found
+
+
+class Choose(_Ours):
+    """Closed questions."""
+
+    def run(self, work: Work, setting: Setting) -> list[list[float]]:
+        """Do the work."""
+        found: list[list[float]] = []
+        for batch in batches(work, setting, self.model.spec):
+            features = self.model.features(batch.pixels)
+            prompts = [
+                Prompt(i, work.prompts[0], item.file_name) for i, item in enumerate(batch.items)
+            ]
+            scores = self.model.score(features, prompts, [work.choices] * len(prompts))
+            found += [[choice.total for choice in image] for image in scores]
+        return found
+
+
+class Embed(_Ours):
+    """The mean of the Q-Former's outputs, ``blip2cli embed --kind qformer``."""
+
+    def run(self, work: Work, setting: Setting) -> list[Tensor]:
+        """Do the work."""
+        return [
+            self.model.features(batch.pixels).query_output.float().mean(dim=1)
+            for batch in batches(work, setting, self.model.spec)
+        ]
+
+    def plain(self, answers: list[Tensor]) -> list[list[float]]:
+        """Answers as JSON has them."""
+        return torch.cat(answers).tolist()
+
+
+class Pixels:
+    """Files to normalised pixels, in one process."""
+
+    def __init__(self, path: str, dtype: str) -> None:
+        self.spec = PixelSpec.from_processor_config(resolve(path).image_processor())
+        self.dtype = getattr(torch, dtype)
+
+    def run(self, work: Work, setting: Setting) -> list[Tensor]:
+        """Do the work."""
+        refs = [ImageRef(file, file) for file in work.files]
+        options = LoaderOptions(setting.batch_size, workers=0)
+        with load_batches(refs, self.spec, options) as stream:
+            return [normalize(batch.pixels, self.spec, self.dtype) for batch in stream]
+
+    def plain(self, answers: list[Tensor]) -> list[str]:
+        """A digest of each image's pixels."""
+        return [digest(image) for batch in answers for image in batch]
+
+
+def digest(pixels: Tensor) -> str:
+    """Of the numbers [3, H, W], bit for bit."""
+    return hashlib.blake2b(pixels.contiguous().numpy().tobytes(), digest_size=12).hexdigest()
+
+
+KINDS = {
+    "caption": Write,
+    "ask": Write,
+    "beam": Write,
+    "choices": Choose,
+    "embed": Embed,
+    "pixels": Pixels,
+}
