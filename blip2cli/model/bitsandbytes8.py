@@ -49,9 +49,7 @@ def _take(layer: Linear, theirs: Any, device: torch.device) -> None:
         has_fp16_weights=False,
         threshold=_THRESHOLD,
     )
-    inner.weight = theirs.Int8Params(
-        layer.weight.data, requires_grad=False, has_fp16_weights=False
-    )
+    inner.weight = theirs.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
     if layer.bias is not None:
         inner.bias = layer.bias
     layer.register_parameter("weight", None)

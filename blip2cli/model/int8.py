@@ -29,6 +29,8 @@ NUMBERS, SCALES = "weight_int8", "weight_scale"  # in place of a layer's "weight
 _PARTS = ("vision_model.encoder.", "language_model.")
 _HEAD = "language_model.lm_head"
 
+_AT_ONCE = 1 << 18  # numbers
+
 
 def in_eight_bits(layer: str) -> bool:
     """Whether the linear layer of this name is rounded when a model is."""
@@ -42,11 +44,19 @@ def is_int8(config: dict[str, Any]) -> bool:
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Round a weight [O, I] to int8 [O, I] and float32 scales [O, 1]."""
-    exact = weight.float()
-    scales = exact.abs().amax(dim=1, keepdim=True) / 127
-    # A row of zeros has no scale to divide by; any will do.
-    numbers = exact / scales.where(scales > 0, torch.ones_like(scales))
-    return numbers.round_().to(torch.int8), scales
+    numbers = torch.empty(weight.shape, dtype=torch.int8)
+    scales = torch.empty(len(weight), 1)
+    # A few rows at a time, which stay in the processor's cache.
+    step = max(1, _AT_ONCE // weight.shape[1])
+    for start in range(0, len(weight), step):
+        part = slice(start, start + step)
+        exact = weight[part].to(torch.float32, copy=True)
+        largest = torch.maximum(exact.amax(dim=1, keepdim=True), -exact.amin(dim=1, keepdim=True))
+        torch.div(largest, 127, out=scales[part])
+        # A row of zeros has no scale to divide by; any will do.
+        exact.div_(scales[part].where(largest > 0, torch.ones_like(largest)))
+        numbers[part] = exact.round_()
+    return numbers, scales
 
 
 def dequantize(numbers: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
