@@ -153,7 +153,7 @@ def _random(
         # largest score then stands out from thousands of others.
         lengths = torch.rand((shape[0], 1), generator=generator).clamp_(min=1e-3) ** -0.25
         return values.normal_(0, fan_in**-0.5 / 3, generator=generator).mul_(lengths)
-    spread = 1.0 if "embed" in name or "query" in name or "shared" in name else fan_in**-0.5
+    spread = 1.0 if "embed" in name or "query_tokens" in name else fan_in**-0.5
     values.normal_(0, spread, generator=generator)
     if name.endswith(OUTWARD):
         # What an activation gives is positive on the average; without this that would be the same
