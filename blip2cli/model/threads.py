@@ -15,7 +15,7 @@ import sys
 
 from blip2cli.images.cores import available_cores
 
-# Turns of an empty loop before a thread sleeps, as many as libgomp itself takes as soon as there are
+# Turns of an empty loop before a thread sleeps: what libgomp itself takes as soon as there are
 # more threads than cores. Its usual number is 300,000.
 SPIN = "1000"
 
