@@ -137,7 +137,7 @@ def forbidden(*_: object) -> None:
         (made(20000, 4), (224, 224), BICUBIC),
         (made(300, 300).convert("RGBA"), (224, 224), BICUBIC),
     ],
-    ids=str,
+    ids=["nearest", "as wide", "as high", "as large", "small", "long", "RGBA"],
 )
 def test_other_pictures_are_left_to_pillow(
     image: Image.Image, size: tuple[int, int], resample: Filter, monkeypatch: pytest.MonkeyPatch
