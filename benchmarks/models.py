@@ -21,6 +21,8 @@ from blip2cli.model.embedded import embedded_path
 from blip2cli.tiny.build import build_tokenizer
 
 NAMES = ("tiny", "mid-opt", "mid-t5", "full")
+HEADS = ("decoder.embed_tokens.weight", "shared.weight")  # of OPT and T5; their heads are the same
+OUTWARD = ("fc2.weight", "output.dense.weight", "output_query.dense.weight")
 SHARD = 2 << 30  # bytes
 _WIDE = {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8}
 _OPT = {
@@ -134,7 +136,7 @@ def _write(config: Blip2Config, path: Path, dtype: torch.dtype) -> None:
 def _random(
     name: str, shape: torch.Size, dtype: torch.dtype, generator: torch.Generator
 ) -> torch.Tensor:
-    """Weights that keep a text's choice of words apart: unlike images give unlike texts."""
+    """Weights under which unlike images give unlike texts, and few choices of a word are close."""
     values = torch.empty(shape, dtype=dtype)
     if len(shape) < 2:
         near = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
@@ -145,8 +147,19 @@ def _random(
         # T5PreTrainedModel._init_weights. Else every attention is a hard choice that the last bit
         # decides.
         fan_in *= _T5["d_kv"]
-    spread = 1.0 if "embed" in name or "query" in name or "shared" in name else fan_in**-0.5
-    return values.normal_(0, spread, generator=generator)
+    if name.endswith(HEADS):
+        # Small, so that what the layers add outweighs the word that was read: a head that has the
+        # same weights would say that word again. And of unlike lengths, as in trained models: the
+        # largest score then stands out from thousands of others.
+        lengths = torch.rand((shape[0], 1), generator=generator).clamp_(min=1e-3) ** -0.25
+        return values.normal_(0, fan_in**-0.5 / 3, generator=generator).mul_(lengths)
+    spread = 1.0 if "embed" in name or "query_tokens" in name else fan_in**-0.5
+    values.normal_(0, spread, generator=generator)
+    if name.endswith(OUTWARD):
+        # What an activation gives is positive on the average; without this that would be the same
+        # for all inputs, and layer by layer all images would become one.
+        values -= values.mean(dim=1, keepdim=True)
+    return values
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,11 +13,15 @@ from work import Setting, Work
 
 from blip2cli.images.loader import LoadedBatch, load_batches
 from blip2cli.images.preprocess import PixelSpec, normalize
+from blip2cli.lanes import Lanes
+from blip2cli.model.batch import lanes_of
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.resolve import resolve
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions
 from blip2cli.sources.base import ImageRef
+
+Part = TypeVar("Part")
 
 
 def model_options(path: str, dtype: str) -> ModelOptions:
@@ -43,6 +47,21 @@ class _Ours:
         """Answers as JSON has them."""
         return answers
 
+    def in_lanes(
+        self, do: Callable[[LoadedBatch, int], Part], work: Work, setting: Setting
+    ) -> Iterator[Part]:
+        """``do`` with every batch and the number of images before it, as many at once as a run
+        has under way."""
+        before = 0
+        with Lanes(lambda numbered: do(*numbered), lanes_of(self.model)) as lanes:
+            for batch in batches(work, setting, self.model.spec):
+                lanes.put((batch, before))
+                before += len(batch.items)
+                while lanes.full:
+                    yield lanes.take()
+            while lanes.pending:
+                yield lanes.take()
+
 
 class Write(_Ours):
     """Captions and answers."""
@@ -50,10 +69,10 @@ class Write(_Ours):
     def run(self, work: Work, setting: Setting) -> list[list[list[int]]]:
         """Do the work."""
         options = DecodeOptions(max_new_tokens=work.max_new_tokens, num_beams=work.num_beams)
-        found: list[list[list[int]]] = []
-        for batch in batches(work, setting, self.model.spec):
+
+        def write(batch: LoadedBatch, base: int) -> list[list[list[int]]]:
             features = self.model.features(batch.pixels)
-            count, base = len(batch.items), len(found)
+            count = len(batch.items)
             prompts = [
                 Prompt(
                     image,
@@ -67,8 +86,9 @@ class Write(_Ours):
             texts = self.model.generate(features, prompts, options)
             tokens = [list(best[0].tokens) for best in texts]
             each = len(work.prompts)
-            found += [tokens[i : i + each] for i in range(0, len(tokens), each)]
-        return found
+            return [tokens[i : i + each] for i in range(0, len(tokens), each)]
+
+        return [each for part in self.in_lanes(write, work, setting) for each in part]
 
 
 class Choose(_Ours):
@@ -76,15 +96,16 @@ class Choose(_Ours):
 
     def run(self, work: Work, setting: Setting) -> list[list[float]]:
         """Do the work."""
-        found: list[list[float]] = []
-        for batch in batches(work, setting, self.model.spec):
+
+        def choose(batch: LoadedBatch, base: int) -> list[list[float]]:
             features = self.model.features(batch.pixels)
             prompts = [
                 Prompt(i, work.prompts[0], item.file_name) for i, item in enumerate(batch.items)
             ]
             scores = self.model.score(features, prompts, [work.choices] * len(prompts))
-            found += [[choice.total for choice in image] for image in scores]
-        return found
+            return [[choice.total for choice in image] for image in scores]
+
+        return [each for part in self.in_lanes(choose, work, setting) for each in part]
 
 
 class Embed(_Ours):
@@ -92,10 +113,11 @@ class Embed(_Ours):
 
     def run(self, work: Work, setting: Setting) -> list[Tensor]:
         """Do the work."""
-        return [
-            self.model.features(batch.pixels).query_output.float().mean(dim=1)
-            for batch in batches(work, setting, self.model.spec)
-        ]
+
+        def embed(batch: LoadedBatch, base: int) -> Tensor:
+            return self.model.features(batch.pixels).query_output.float().mean(dim=1)
+
+        return list(self.in_lanes(embed, work, setting))
 
     def plain(self, answers: list[Tensor]) -> list[list[float]]:
         """Answers as JSON has them."""

@@ -21,7 +21,7 @@ from machine import measure
 from models import build
 from races import RACES, Race
 from results import Found, Line, median_ratio, record
-from rounds import Ran, RefusedError, run
+from rounds import Ran, RefusedError, check, run
 from shell import Shell
 from startup import Startup
 from work import Work
@@ -32,6 +32,7 @@ MODELS = HERE.parent / "build" / "benchmarks"
 
 def race(name: str, plan: Race, models: Path) -> Found:
     """Run one race. Raises DifferentError when peers differ, RefusedError when one can't run."""
+    check(plan)
     path = build(plan.model, models)
     work = plan.work(models)
     dtype = plan.peers[-1][1]

@@ -12,6 +12,8 @@ from host import Host
 from races import Race
 from work import Setting, Work
 
+from blip2cli.options import ModelOptions
+
 # Bytes a full model takes, with what computing needs beside it.
 ROOM = {"float32": 17e9, "bfloat16": 10e9, "int8": 12e9}
 
@@ -42,10 +44,15 @@ class Ran:
         self.seconds.append(answer["seconds"])
 
 
+def check(plan: Race) -> None:
+    """Raise RefusedError when the race asks for what this version does not have."""
+    names = {field.name for field in fields(ModelOptions)}
+    if "quantize" not in names and any(dtype == "int8" for _, dtype in plan.peers):
+        raise RefusedError("this version of blip2cli has no ModelOptions(quantize=…).")
+
+
 def run(plan: Race, path: Path, work: Work) -> dict[str, Ran]:
-    """All peers' rounds. Raises RefusedError when one cannot run here."""
-    if any(dtype == "int8" for _, dtype in plan.peers):
-        _check_int8()
+    """All peers' rounds. Raises RefusedError when one does not fit into memory."""
     shares = {peer: plan.share if peer == "docs" else 1 for peer, _ in plan.peers}
     found = {peer: Ran(dtype, range(0, plan.images, shares[peer])) for peer, dtype in plan.peers}
     works = {peer: part(work, share) for peer, share in shares.items()}
@@ -126,13 +133,6 @@ def _settle(host: Host, plan: Race, work: Work, ran: Ran) -> None:
 def _did(setting: Setting, seconds: float, work: Work) -> str:
     workers = f" with {setting.workers} worker" if setting.workers else ""
     return f"{setting.batch_size}{workers}: {len(work.files) / seconds:.3g}"
-
-
-def _check_int8() -> None:
-    from blip2cli.options import ModelOptions
-
-    if "quantize" not in {field.name for field in fields(ModelOptions)}:
-        raise RefusedError("this version of blip2cli has no ModelOptions(quantize=…).")
 
 
 def _check_memory(dtype: str) -> None:

@@ -63,16 +63,22 @@ class _Hook(MetaPathFinder):
 
 
 def _watch_decoding(module: ModuleType) -> None:
-    decode, seen = module.decode, []
+    """Every way to decode that the module has."""
+    seen: list[str] = []
 
-    def watched(*arguments: Any, **options: Any) -> Any:
-        found = decode(*arguments, **options)
-        if not seen:
-            seen.append(True)
-            mark("first image decoded")
-        return found
+    def watch(decode: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any, **options: Any) -> Any:
+            found = decode(*arguments, **options)
+            if not seen:
+                seen.append(decode.__name__)
+                mark("first image decoded")
+            return found
 
-    module.decode = watched  # type: ignore[attr-defined]
+        return watched
+
+    for name, value in list(vars(module).items()):
+        if name.startswith("decode") and callable(value):
+            setattr(module, name, watch(value))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import ImageError, OptionError
-from blip2cli.options import DEFAULT_MODEL, DecodeOptions, Dtype, ModelOptions, Norm
+from blip2cli.options import DEFAULT_MODEL, DecodeOptions, Dtype, ModelOptions, Norm, Quantize
 from blip2cli.sources.base import ImageRef
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, EmbedTextsTask, Task
 from blip2cli.tasks.choices import given
@@ -57,6 +57,7 @@ class Blip2:
         revision: str | None = None,
         device: str = "auto",
         dtype: Dtype = "auto",
+        quantize: Quantize | None = None,
         batch_size: int | None = None,
     ) -> Blip2:
         """Load ``model``: a hub id, a local directory, or an embedded name such as ``tiny``.
@@ -66,7 +67,9 @@ class Blip2:
         """
         from blip2cli.model.wrapper import Blip2 as Model
 
-        options = ModelOptions(model=model, revision=revision, device=device, dtype=dtype)
+        options = ModelOptions(
+            model=model, revision=revision, device=device, dtype=dtype, quantize=quantize
+        )
         return cls(Model.load(options), batch_size)
 
     def caption(

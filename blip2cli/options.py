@@ -11,6 +11,7 @@ from typing import Literal
 DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantize = Literal["int8"]
 ErrorsMode = Literal["file", "inline"]
 Norm = Literal["sum", "mean"]
 
@@ -37,6 +38,7 @@ class ModelOptions:
     revision: str | None = None  # branch, tag or commit of a hub model
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
     dtype: Dtype = "auto"
+    quantize: Quantize | None = None  # linear layers multiply numbers of eight bits
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class LoaderOptions:
     batch_size: int | None = None  # None: by the model and the memory (``model.batch``)
     workers: int | None = None  # DataLoader workers; None picks from the cores available
     image_timeout: float | None = None  # seconds one image may take to read and decode
+    fast_decode: bool = False  # JPEGs no larger than the model needs: quicker, other pixels
 
 
 @dataclass(frozen=True)

@@ -155,9 +155,12 @@ def run_settings(
         "version": __version__,
         "model": options.model.model,
         "revision": options.model.revision,
+        "quantize": options.model.quantize,
     }
     if model is not None:
         settings["dtype"] = str(model.dtype).removeprefix("torch.")
+    # Unset, as in outputs from before there was such an option.
+    settings["fast_decode"] = options.loader.fast_decode or None
     settings["errors"] = options.output.errors
     settings["keep"] = list(options.source.keep)
     return settings | task.settings

@@ -164,3 +164,5 @@ def _about_images(options: RunOptions) -> Iterator[str]:
         yield "errors"
     if options.loader.image_timeout is not None:
         yield "image_timeout"
+    if options.loader.fast_decode:
+        yield "fast_decode"

@@ -130,6 +130,7 @@ def test_failures_listed_for_images_before_go_when_texts_take_their_place(
         ({"output": OutputOptions("t.jsonl", resume=True)}, "--resume goes on with images"),
         ({"output": OutputOptions("t.jsonl", errors="inline")}, "--errors is about images"),
         ({"loader": LoaderOptions(image_timeout=1.0)}, "--image-timeout is about images"),
+        ({"loader": LoaderOptions(fast_decode=True)}, "--fast-decode is about images"),
         ({"output": OutputOptions("t.txt")}, "unknown suffix"),
         ({"output": OutputOptions("t.jsonl", summary="no/s.json")}, "--summary"),
     ],

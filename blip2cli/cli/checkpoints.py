@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.cli.expand import environment
-from blip2cli.cli.options import DTYPE_HELP, option
+from blip2cli.cli.options import DTYPE_HELP, QUANTIZE_HELP, option
 from blip2cli.errors import OptionError
-from blip2cli.options import Dtype
+from blip2cli.options import Dtype, Quantize
 
 if TYPE_CHECKING:
     from blip2cli.convert.checkpoints.options import CheckpointOptions
@@ -60,13 +60,8 @@ class CheckpointFlags:
         option("--dtype", panel=PANEL, help=DTYPE_HELP),
     ] = "auto"
     quantize: Annotated[
-        Literal["int8"] | None,
-        option(
-            "--quantize",
-            panel=PANEL,
-            help="Store the weights of linear layers in eight bits, for blip2cli alone.",
-            show_default=False,
-        ),
+        Quantize | None,
+        option("--quantize", panel=PANEL, help=QUANTIZE_HELP, show_default=False),
     ] = None
     max_shard_size: Annotated[
         str | None,

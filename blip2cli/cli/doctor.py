@@ -8,10 +8,17 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-from blip2cli.cli.options import DTYPE_HELP, MODEL, REPORT, VERBOSE_HELP, option
+from blip2cli.cli.options import (
+    DTYPE_HELP,
+    MODEL,
+    QUANTIZE_HELP,
+    REPORT,
+    VERBOSE_HELP,
+    option,
+)
 from blip2cli.cli.say import coloured, complain, unexpected
 from blip2cli.errors import Blip2CliError
-from blip2cli.options import Dtype
+from blip2cli.options import Dtype, Quantize
 
 if TYPE_CHECKING:
     from blip2cli.doctor.environment import Environment
@@ -55,6 +62,10 @@ def doctor(
         Dtype,
         option("--dtype", panel=MODEL, help=DTYPE_HELP),
     ] = "auto",
+    quantize: Annotated[
+        Quantize | None,
+        option("--quantize", panel=MODEL, help=QUANTIZE_HELP, show_default=False),
+    ] = None,
     image: Annotated[
         str | None,
         option(
@@ -81,7 +92,7 @@ def doctor(
         from blip2cli.model import quiet
 
         quiet.allow_chatter(verbose >= 2)
-        options = DoctorOptions(model, revision, device, dtype, image)
+        options = DoctorOptions(model, revision, device, dtype, image, quantize)
         if as_json:
             report = examine(options)
             print(json.dumps(report.as_dict(), ensure_ascii=False, indent=2), flush=True)

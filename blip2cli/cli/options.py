@@ -22,6 +22,7 @@ from blip2cli.options import (
     LoaderOptions,
     ModelOptions,
     OutputOptions,
+    Quantize,
     RunOptions,
     SourceOptions,
 )
@@ -33,6 +34,11 @@ MODEL, DECODING, SOURCE, OUTPUT, REPORT = "Model", "Decoding", "Source", "Output
 AUTO = "auto"
 DTYPE_HELP = (
     "Precision; auto takes bfloat16 where it is quick, and in conversions the one the weights have."
+)
+
+QUANTIZE_HELP = (
+    "Linear layers in eight bits: stored so by conversions, elsewhere multiplied so as well, which "
+    "is quicker, takes less memory, and is not quite exact."
 )
 
 
@@ -191,6 +197,10 @@ class ModelFlags:
         Dtype,
         option("--dtype", panel=MODEL, help=DTYPE_HELP),
     ] = "auto"
+    quantize: Annotated[
+        Quantize | None,
+        option("--quantize", panel=MODEL, help=QUANTIZE_HELP, show_default=False),
+    ] = None
     batch_size: Annotated[
         str,
         option(
@@ -208,7 +218,8 @@ class ModelFlags:
             metavar="N",
             min=0,
             panel=MODEL,
-            help="Processes that read images; 0 reads in this one. \\[default: by cores]",
+            help="Processes that read images; 0 reads in this one. "
+            "\\[default: by cores, where images are waited for]",
             show_default=False,
         ),
     ] = None
@@ -223,15 +234,26 @@ class ModelFlags:
             show_default=False,
         ),
     ] = None
+    fast_decode: Annotated[
+        bool,
+        option(
+            "--fast-decode",
+            panel=MODEL,
+            help="Decode JPEGs no larger than the model needs: quicker for large photographs, and "
+            "pixels differ a little.",
+        ),
+    ] = False
 
     @property
     def options(self) -> ModelOptions:
-        return ModelOptions(self.model, self.revision, self.device, self.dtype)
+        return ModelOptions(
+            self.model, self.revision, self.device, self.dtype, quantize=self.quantize
+        )
 
     @property
     def loader(self) -> LoaderOptions:
         size = None if self.batch_size == AUTO else int(self.batch_size)
-        options = LoaderOptions(size, self.workers, self.image_timeout)
+        options = LoaderOptions(size, self.workers, self.image_timeout, self.fast_decode)
         check_loading(options)
         return options
 

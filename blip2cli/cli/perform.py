@@ -151,7 +151,13 @@ def _dry_run(task: Task | EmbedTextsTask, options: RunOptions) -> int:
     embedded = " (embedded)" if options.model.model in EMBEDDED else ""
     print(f"model: {options.model.model}{embedded}")
     print(f"output: {options.output.out or 'stdout'}")
-    settings = {"device": options.model.device, "dtype": options.model.dtype} | task.settings
+    settings: dict[str, object] = {
+        "device": options.model.device,
+        "dtype": options.model.dtype,
+    }
+    if options.model.quantize is not None:
+        settings["quantize"] = options.model.quantize
+    settings |= task.settings
     del settings["task"]
     for key, value in settings.items():
         print(f"{key}: {value}")

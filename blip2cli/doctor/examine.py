@@ -79,7 +79,9 @@ def _find(
         if not _is_here(name, options.revision):
             raise
         return None, error
-    placement = place(options.device, options.dtype, found.family, found.weight_bytes)
+    placement = place(
+        options.device, options.dtype, found.family, found.weight_bytes, options.quantize
+    )
     return Patient(name, found, placement, _drawn(), image), None
 
 

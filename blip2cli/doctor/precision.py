@@ -37,19 +37,30 @@ class Agreement:
 
 
 def precision(patient: Patient) -> Outcome:
-    """The chosen precision says what float32 says."""
-    model = patient.model
-    name = _version(model)
+    """The chosen precision, or the chosen quantisation, says what float32 says."""
+    model, placement = patient.model, patient.placement
+    name = placement.quantize or _version(model)
     if name is None:
         return skipped("the model runs in float32, to which others would be compared")
-    lacking = patient.lacks_memory(4)
+    lacking = patient.lacks_memory(4 if placement.quantize is None else 5)
     if lacking is not None:
         return skipped(f"no room for a float32 copy beside it: {lacking}")
-    exact = Placement(patient.placement.device, torch.float32, "to compare with")
-    weights = load_model(patient.checkpoint, exact, plain=True)
-    reference = Blip2(model.name, model.family, weights, model.codec, model.spec, exact.reason)
-    found = compare(model, reference, patient.pixels, patient.observation.features)
-    return judge(found, name)
+    exact = Placement(placement.device, torch.float32, "to compare with")
+    reference = _loaded(patient, exact, plain=True)
+    if placement.quantize is None:
+        return judge(compare(model, reference, patient.pixels, patient.observation.features), name)
+    return judge(compare(_loaded(patient, placement), reference, patient.pixels), name)
+
+
+def _loaded(patient: Patient, placement: Placement, plain: bool = False) -> Blip2:
+    """One more copy of the model."""
+    weights = load_model(patient.checkpoint, placement, plain)
+    like = patient.model
+    return Blip2(like.name, like.family, weights, like.codec, like.spec, placement.reason)
+
+
+def _instead(name: str) -> str:
+    return "without --quantize" if name == "int8" else "with --dtype float32"
 
 
 def judge(found: Agreement, name: str) -> Outcome:
@@ -59,9 +70,9 @@ def judge(found: Agreement, name: str) -> Outcome:
         f"{100 * found.error:.2g} %"
     )
     if found.share < HARMFUL or not math.isfinite(found.error):
-        return fail(f"{name}: {said}", "run this model with --dtype float32.")
+        return fail(f"{name}: {said}", f"run this model {_instead(name)}.")
     if found.share < NOTABLE:
-        return warn(f"{name}: {said}", "compare some captions with those of --dtype float32.")
+        return warn(f"{name}: {said}", f"compare some captions with those made {_instead(name)}.")
     return ok(said)
 
 

@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Iterator
 
 from blip2cli.images.decode import WarningsIgnored
+from blip2cli.images.memory import memory
 from blip2cli.images.reading import Images, Picture, Unfinished
 from blip2cli.sources.base import ImageRef
 from blip2cli.sources.located import let_go
 
 MOST_IMAGES = 1024
 MOST_BYTES = 64 << 20  # of pixels; 446 images of 224 x 224
+SHARE = 16  # and no more than this part of the memory that is free at the start
 # Seconds a thread may keep the interpreter while another waits. By default 5 ms, which an image
 # would wait for half a dozen times (each read, each step of Pillow's), while torch is imported.
 SWITCH = 5e-4
@@ -38,6 +40,8 @@ class Ahead:
         self._images = images
         self._ready: deque[Picture | Unfinished] = deque()
         self._bytes = 0  # in ``_ready``
+        available = memory().available
+        self._most = MOST_BYTES if available is None else min(MOST_BYTES, available // SHARE)
         self._wanted = 0  # images the main thread waits for, however many they are
         self._stopped = False
         self._done = False
@@ -105,7 +109,7 @@ class Ahead:
     def _has_room(self) -> bool:
         if len(self._ready) < self._wanted:
             return True
-        return len(self._ready) < MOST_IMAGES and self._bytes < MOST_BYTES
+        return len(self._ready) < MOST_IMAGES and self._bytes < self._most
 
 
 def _size(each: Picture | Unfinished) -> int:

@@ -65,11 +65,12 @@ _TURN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LYING = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An upright RGB picture; ``width`` and ``height`` are its own, in pixels."""
+    """An upright RGB picture; ``width`` and ``height`` are the file's, in pixels."""
 
     image: Image.Image
     width: int
@@ -80,8 +81,13 @@ class DecodedImage:
 _WARNERS = r"(PIL|blip2cli\.images\.decode)(\.|$)"
 
 
-def decode(data: bytes) -> DecodedImage:
+def decode(data: bytes, at_least: tuple[int, int] | None = None) -> DecodedImage:
     """Decode the content of one image file. Raises ImageError, see the table above.
+
+    With ``at_least``, a width and a height in pixels, a JPEG is decoded at the smallest of the
+    scales 1, 1/2, 1/4 and 1/8 that makes it no smaller than that (libjpeg's, which leaves out the
+    finer terms of the cosine transform): quicker, and not what decoding it whole and then
+    resizing gives.
 
     For the main thread: it changes, and puts back, the filters of warnings; for TIFF files also
     where this process's file descriptor 2 leads.
@@ -89,22 +95,21 @@ def decode(data: bytes) -> DecodedImage:
     tiff = claimed_format(data)[0] == "TIFF"
     with warnings.catch_warnings(), hushed() if tiff else contextlib.nullcontext():
         warnings.simplefilter("ignore")
-        return decode_unheard(data)
+        return decode_unheard(data, at_least)
 
 
-def decode_unheard(data: bytes) -> DecodedImage:
+def decode_unheard(data: bytes, at_least: tuple[int, int] | None = None) -> DecodedImage:
     """The same in any thread, where nothing is done about what Pillow and libtiff say."""
     if not data:
         raise ImageError("empty", "The file is empty.")
     try:
-        rgb = _decode(data)
+        return _decode(data, at_least)
     except ImageError:
         raise
     except MemoryError:
         raise ImageError("out_of_memory", "There is not enough memory to decode it.") from None
     except Exception as error:  # plugins raise anything from IndexError to SyntaxError
         raise _explain(error, data) from error
-    return DecodedImage(rgb, rgb.width, rgb.height)
 
 
 class WarningsIgnored:
@@ -127,15 +132,15 @@ class WarningsIgnored:
         self._added = []
 
 
-def _decode(data: bytes) -> Image.Image:
+def _decode(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:
     try:
-        return _upright(data)
+        return _upright(data, at_least)
     except ValueError as error:
         # Text and profile blocks that Pillow refuses to unpack; the pixels are fine without.
         slim = without_png_metadata(data) if _about_metadata(error) else None
         if slim is None:
             raise
-    return _upright(slim)
+    return _upright(slim, at_least)
 
 
 def _about_metadata(error: Exception) -> bool:
@@ -144,13 +149,22 @@ def _about_metadata(error: Exception) -> bool:
     return isinstance(error, ValueError) and ("MAX_TEXT" in words or "data too large" in words)
 
 
-def _upright(data: bytes) -> Image.Image:
+def _upright(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:
     with _open(data) as image:
+        size = None
+        if at_least is not None and image.format in ("JPEG", "MPO"):
+            size = image.size
+            image.draft(None, at_least[::-1] if _orientation(image) in _LYING else at_least)
         # Loading comes before the orientation: some readers turn the picture themselves.
         image.load()
-        turn = _TURN.get(_orientation(image))
+        orientation = _orientation(image)
         rgb = _to_rgb(image)
-    return rgb if turn is None else rgb.transpose(turn)
+        width, height = size or image.size
+    if orientation in _TURN:
+        rgb = rgb.transpose(_TURN[orientation])
+    if orientation in _LYING:
+        width, height = height, width
+    return DecodedImage(rgb, width, height)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -195,7 +209,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGB", layer.size, (255, 255, 255))
         white.paste(layer, mask=layer.getchannel("A"))
         return white
-    return image.convert("RGB")
+    # Pillow's conversion to the mode that is there already is a copy, slow for large pictures.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _wide_grey(values: np.ndarray) -> np.ndarray:

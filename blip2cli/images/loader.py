@@ -33,6 +33,7 @@ import numpy as np
 
 from blip2cli.errors import ImageError
 from blip2cli.images.ahead import Ahead
+from blip2cli.images.blocks import keep_blocks
 from blip2cli.images.limits import check_loading
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.images.reading import Images, Loaded, Parcel
@@ -101,7 +102,8 @@ class BatchStream(Iterator[LoadedBatch]):
     def __init__(
         self, refs: Iterable[ImageRef], spec: PixelSpec, options: LoaderOptions, ahead: bool
     ) -> None:
-        self._images = Images(spec, options.image_timeout)
+        keep_blocks()
+        self._images = Images(spec, options.image_timeout, options.fast_decode)
         self._batches = _Batches(iter(refs), options.batch_size or FIRST_SIZE)
         self._ahead: Ahead | None = None
         self._retry: deque[list[ImageRef]] = deque()  # were pending when a worker died

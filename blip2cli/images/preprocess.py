@@ -1,6 +1,6 @@
 """Picture → pixel values, equal to transformers' ``BlipImageProcessorPil``.
 
-The work is split in two: the resize (Pillow, per image, in loader workers) ends in uint8, and
+The work is split in two: the resize (per image, in loader workers) ends in uint8, and
 rescale plus normalise run once a batch on the model's device. A batch is thus handed over in a
 quarter of the bytes. Torch is imported by what needs it: images are decoded before it is there.
 """
@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from blip2cli.errors import ModelError
+from blip2cli.images.resize import to_planes
 
 if TYPE_CHECKING:
     import torch
@@ -130,9 +131,7 @@ def to_uint8(image: Image.Image, spec: PixelSpec) -> torch.Tensor:
 
 def to_array(image: Image.Image, spec: PixelSpec) -> np.ndarray:
     """The same as a numpy array, which loader workers send through a pipe."""
-    # Also called when the size fits already: the reference does, and Pillow then copies.
-    resized = image.resize((spec.width, spec.height), resample=Image.Resampling(spec.resample))
-    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+    return to_planes(image, spec.width, spec.height, Image.Resampling(spec.resample))
 
 
 def normalize(

@@ -47,12 +47,13 @@ class Images:
     """Loads whole batches; what a ``DataLoader`` calls an index is a reference here.
 
     With a ``timeout`` (seconds for one image) it belongs in a worker: exceeding it ends the
-    process.
+    process. With ``fast``, JPEGs are decoded no larger than the pictures of ``spec`` need.
     """
 
-    def __init__(self, spec: PixelSpec, timeout: float | None = None) -> None:
+    def __init__(self, spec: PixelSpec, timeout: float | None = None, fast: bool = False) -> None:
         self.spec = spec
         self.timeout = timeout
+        self.at_least = (spec.width, spec.height) if fast else None
 
     def __getitems__(self, refs: list[ImageRef]) -> Parcel:
         pictures = []
@@ -68,7 +69,7 @@ class Images:
     def load(self, ref: ImageRef) -> Picture:
         """Read, decode and resize one image."""
         try:
-            return self._sized(ref, decode(ref.read()))
+            return self._sized(ref, decode(ref.read(), self.at_least))
         except Exception as error:  # noqa: BLE001 - one image must never end the run
             return _failed(ref, error)
 
@@ -82,7 +83,7 @@ class Images:
             # What keeps libtiff quiet would swallow what the main thread says meanwhile.
             if claimed_format(data)[0] == "TIFF":
                 return Unfinished(ref, data)
-            return self._sized(ref, decode_unheard(data))
+            return self._sized(ref, decode_unheard(data, self.at_least))
         except Exception as error:  # noqa: BLE001 - one image must never end the run
             return _failed(ref, error)
 
@@ -91,7 +92,7 @@ class Images:
         if not isinstance(begun, Unfinished):
             return begun
         try:
-            return self._sized(begun.ref, decode(begun.data))
+            return self._sized(begun.ref, decode(begun.data, self.at_least))
         except Exception as error:  # noqa: BLE001 - one image must never end the run
             return _failed(begun.ref, error)
 

@@ -30,6 +30,7 @@ from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, cast
 
 from blip2cli.errors import RunError
+from blip2cli.images.blocks import keep_blocks
 from blip2cli.images.cores import available_cores
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def hidden_main() -> Iterator[None]:
 
 def init_worker(worker_id: int) -> None:
     """Run in each worker before its first image."""
+    keep_blocks()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Whoever started us may have ignored or blocked it, and both are inherited.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -6,12 +6,13 @@ The reason is kept as text beside the choice, for ``-v`` and ``doctor``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 
 from blip2cli.errors import ModelError, OptionError
 from blip2cli.model.checkpoint import Family
-from blip2cli.options import Dtype
+from blip2cli.options import Dtype, Quantize
 
 DTYPES = {
     "float32": torch.float32,
@@ -31,9 +32,16 @@ class Placement:
     device: torch.device
     dtype: torch.dtype
     reason: str
+    quantize: Quantize | None = None  # what linear layers are rounded to
 
 
-def place(device: str, dtype: Dtype, family: Family, weight_bytes: int) -> Placement:
+def place(
+    device: str,
+    dtype: Dtype,
+    family: Family,
+    weight_bytes: int,
+    quantize: Quantize | None = None,
+) -> Placement:
     """Choose device and precision.
 
     ``weight_bytes`` is the size of the weight files. Raises ModelError when the device is not
@@ -42,7 +50,10 @@ def place(device: str, dtype: Dtype, family: Family, weight_bytes: int) -> Place
     where, why_there = _device(device)
     what, why_that = _dtype(dtype, where, family, weight_bytes)
     name = str(what).removeprefix("torch.")
-    return Placement(where, what, f"{where} ({why_there}), {name} ({why_that})")
+    reason = f"{where} ({why_there}), {name} ({why_that})"
+    if quantize is not None:
+        reason += f", linear layers in {quantize} ({_quantized(quantize, where)})"
+    return Placement(where, what, reason, quantize)
 
 
 def _device(asked: str) -> tuple[torch.device, str]:
@@ -105,6 +116,34 @@ def _dtype(
             return torch.float32, "quickest for a model this small"
         return torch.bfloat16, f"a large model on a CPU with {fast}"
     return torch.float32, "exact everywhere"
+
+
+def _quantized(asked: Quantize, device: torch.device) -> str:
+    """How quick products of eight-bit numbers are. Raises OptionError where there are none."""
+    if asked != "int8":
+        raise OptionError(f"--quantize {asked} is not supported; use int8, or leave it out.")
+    if device.type == "cuda":
+        if find_spec("bitsandbytes") is None:
+            raise OptionError(
+                "--quantize int8 on a GPU needs the package bitsandbytes: "
+                "pip install bitsandbytes, or leave --quantize out."
+            )
+        return "by bitsandbytes"
+    if device.type != "cpu":
+        raise OptionError(
+            f"--quantize int8 does not run on {device.type}; use --device cpu, or leave it out."
+        )
+    from blip2cli.model.linear8 import levels
+
+    exact = levels()
+    if not exact:
+        raise OptionError(
+            "--quantize int8 needs a torch with oneDNN, and a processor that it multiplies "
+            "eight-bit numbers on; leave it out."
+        )
+    if exact == 255:
+        return "the CPU has instructions for them"
+    return "slower than on a CPU with VNNI, and states are rounded to seven bits"
 
 
 def cpu_bfloat16() -> str | None:

@@ -1,14 +1,15 @@
-"""Weights stored in eight bits: what ``blip2cli convert --quantize int8`` writes, and reading it.
+"""Weights in eight bits: what ``blip2cli convert --quantize int8`` writes, and reading it.
 
-A linear layer's weight is stored as whole numbers of -127 to 127 and one float32 scale for each
-output (symmetric, by the largest magnitude of the row). Only weights are rounded: the model
-computes in the precision that is asked for, with the weights that the whole numbers stand for. The
-files are half the size of bfloat16; memory is that of the precision computed in.
+A linear layer's weight is whole numbers of -127 to 127 and one float32 scale for each output
+(symmetric, by the largest magnitude of the row). Stored so, files are half the size of bfloat16; a
+model that is run with ``--quantize int8`` multiplies the numbers themselves (see ``linear8``), any
+other run computes in its precision with the weights that they stand for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ METHOD = "blip2cli-int8"  # quantization_config.quant_method in config.json
 # where it finds no file, so the files have a name of their own.
 STEM = "model.int8"
 NUMBERS, SCALES = "weight_int8", "weight_scale"  # in place of a layer's "weight"
+# Where nearly all weights are. The Q-Former and the projections are small and feel rounding most;
+# words are looked up, and score all words, in full precision.
+_PARTS = ("vision_model.encoder.", "language_model.")
+_HEAD = "language_model.lm_head"
+
+_AT_ONCE = 1 << 18  # numbers
+
+
+def in_eight_bits(layer: str) -> bool:
+    """Whether the linear layer of this name is rounded when a model is."""
+    return layer.startswith(_PARTS) and layer != _HEAD
 
 
 def is_int8(config: dict[str, Any]) -> bool:
@@ -32,11 +44,19 @@ def is_int8(config: dict[str, Any]) -> bool:
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Round a weight [O, I] to int8 [O, I] and float32 scales [O, 1]."""
-    exact = weight.float()
-    scales = exact.abs().amax(dim=1, keepdim=True) / 127
-    # A row of zeros has no scale to divide by; any will do.
-    numbers = exact / scales.where(scales > 0, torch.ones_like(scales))
-    return numbers.round_().to(torch.int8), scales
+    numbers = torch.empty(weight.shape, dtype=torch.int8)
+    scales = torch.empty(len(weight), 1)
+    # A few rows at a time, which stay in the processor's cache.
+    step = max(1, _AT_ONCE // weight.shape[1])
+    for start in range(0, len(weight), step):
+        part = slice(start, start + step)
+        exact = weight[part].to(torch.float32, copy=True)
+        largest = torch.maximum(exact.amax(dim=1, keepdim=True), -exact.amin(dim=1, keepdim=True))
+        torch.div(largest, 127, out=scales[part])
+        # A row of zeros has no scale to divide by; any will do.
+        exact.div_(scales[part].where(largest > 0, torch.ones_like(largest)))
+        numbers[part] = exact.round_()
+    return numbers, scales
 
 
 def dequantize(numbers: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
@@ -44,23 +64,39 @@ def dequantize(numbers: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     return numbers.float().mul_(scales).to(dtype)
 
 
-def read_state(files: Sequence[Path], dtype: torch.dtype) -> dict[str, Tensor]:
-    """All weights of a model, those in eight bits made ``dtype``. Raises ModelError."""
-    state: dict[str, Tensor] = {}
-    numbers: dict[str, Tensor] = {}
-    scales: dict[str, Tensor] = {}
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """A weight in eight bits."""
+
+    numbers: Tensor  # int8 [O, I]
+    scales: Tensor  # float32 [O, 1]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the weight."""
+        return self.numbers.shape
+
+    def exact(self, dtype: torch.dtype) -> Tensor:
+        """The weight that it stands for."""
+        return dequantize(self.numbers, self.scales, dtype)
+
+
+def read_stored(files: Sequence[Path]) -> Iterator[tuple[str, Tensor | Rounded]]:
+    """Every weight of a model stored in eight bits with its name. Raises ModelError."""
+    halves: dict[str, tuple[str, Tensor]] = {}  # numbers or scales whose other half is to come
     for file in files:
         with safe_open(file, "pt") as opened:
             for name in opened.keys():  # noqa: SIM118 - it is no dictionary
                 layer, _, last = name.rpartition(".")
-                into = {NUMBERS: numbers, SCALES: scales}.get(last)
-                if into is None:
-                    state[name] = opened.get_tensor(name)
+                weight = opened.get_tensor(name)
+                if last not in (NUMBERS, SCALES):
+                    yield name, weight
+                elif layer in halves:
+                    first, other = halves.pop(layer)
+                    pair = {first: other, last: weight}
+                    yield f"{layer}.weight", Rounded(pair[NUMBERS], pair[SCALES])
                 else:
-                    into[f"{layer}.weight"] = opened.get_tensor(name)
-    if numbers.keys() != scales.keys():
-        odd = min(numbers.keys() ^ scales.keys())
-        raise ModelError(f"{files[0].parent} has the numbers or the scales of {odd} alone.")
-    for name in list(numbers):
-        state[name] = dequantize(numbers.pop(name), scales.pop(name), dtype)
-    return state
+                    halves[layer] = (last, weight)
+    if halves:
+        odd = min(halves)
+        raise ModelError(f"{files[0].parent} has the numbers or the scales of {odd}.weight alone.")

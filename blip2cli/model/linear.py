@@ -64,6 +64,8 @@ class Linear(nn.Linear):
     ) -> None:
         super().__init__(in_features, out_features, bias)
         self.activation = activation
+        # float32 [O, 1] beside a weight of whole numbers, see ``int8``; else None.
+        self.scales: Tensor | None = None
 
     def reset_parameters(self) -> None:
         """Leave the weights as they are: a file's take their place."""
@@ -152,9 +154,11 @@ def _joined(layers: Sequence[Linear]) -> Linear:
         whole = Linear(first.in_features, sum(layer.out_features for layer in layers), False)
     weights: list[Tensor] = [layer.weight for layer in layers]
     whole.weight = nn.Parameter(torch.cat(weights), False)
+    scales = [layer.scales for layer in layers if layer.scales is not None]
+    whole.scales = torch.cat(scales) if scales else None
     biases = [layer.bias for layer in layers]
     if any(bias is not None for bias in biases):
-        zeros = whole.weight.new_zeros
+        zeros = next(bias for bias in biases if bias is not None).new_zeros
         parts: list[Tensor] = [
             zeros(layer.out_features) if bias is None else bias
             for layer, bias in zip(layers, biases, strict=True)

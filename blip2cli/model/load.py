@@ -20,8 +20,9 @@ from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.config import Blip2Config, TextConfig, read_config
 from blip2cli.model.dtype import Placement
-from blip2cli.model.int8 import is_int8, read_state
+from blip2cli.model.int8 import Rounded, in_eight_bits, is_int8, quantize, read_stored
 from blip2cli.model.linear import ACTIVATIONS, Linear, join, pack
+from blip2cli.model.linear8 import take_all
 from blip2cli.model.nets.blip2 import Matcher, Writer
 from blip2cli.model.nets.opt import Opt
 
@@ -70,7 +71,7 @@ def _load(
         with torch.device("meta"):
             model = Matcher(config) if checkpoint.family == "itm" else Writer(config)
         _check_activations(checkpoint, model)
-        _fill(checkpoint, model, placement)
+        _fill(checkpoint, model, placement, rounding=placement.quantize is not None and not plain)
     except (ModelError, MemoryError, torch.OutOfMemoryError):
         raise
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError) as error:
@@ -84,7 +85,13 @@ def _load(
     model.requires_grad_(False)
     if not plain and placement.device.type == "cpu":
         join(model)
+        if placement.quantize is not None:
+            take_all(model)
         pack(model)
+    elif not plain and placement.quantize is not None:
+        from blip2cli.model.bitsandbytes8 import take_all as take_all_on_cuda
+
+        take_all_on_cuda(model, placement.device)
     return model
 
 
@@ -100,8 +107,13 @@ def _check_activations(checkpoint: Checkpoint, model: nn.Module) -> None:
             )
 
 
-def _fill(checkpoint: Checkpoint, model: Writer | Matcher, placement: Placement) -> None:
-    """Put every weight in the files into its place. Raises ModelError."""
+def _fill(
+    checkpoint: Checkpoint, model: Writer | Matcher, placement: Placement, rounding: bool
+) -> None:
+    """Put every weight in the files into its place; ``rounding``: in eight bits, those that are to.
+
+    Raises ModelError.
+    """
     places = {
         f"{path}.{name}" if path else name: (module, name)
         for path, module in model.named_modules()
@@ -109,7 +121,7 @@ def _fill(checkpoint: Checkpoint, model: Writer | Matcher, placement: Placement)
         if weight is not None
     }
     odd = []
-    for name, weight in _stored(checkpoint, placement.dtype):
+    for name, weight in _stored(checkpoint):
         where = ALIASES.get(name, name)
         if where not in places:
             continue
@@ -121,6 +133,11 @@ def _fill(checkpoint: Checkpoint, model: Writer | Matcher, placement: Placement)
             continue
         half = placement.dtype is torch.float16
         dtype = torch.float32 if half and name.startswith(_WIDE) else placement.dtype
+        if rounding and _is_rounded(module, where, placement):
+            _round(module, weight, placement)
+            continue
+        if isinstance(weight, Rounded):
+            weight = weight.exact(dtype)
         # A copy: what is mapped from a file changes, or ends the process, when the file does.
         held = weight.to(placement.device, dtype, copy=True)
         module._parameters[own] = nn.Parameter(held, requires_grad=False)
@@ -139,15 +156,36 @@ def _fill(checkpoint: Checkpoint, model: Writer | Matcher, placement: Placement)
         )
 
 
+def _is_rounded(module: nn.Module, name: str, placement: Placement) -> bool:
+    layer, _, own = name.rpartition(".")
+    if placement.device.type != "cpu" and layer.endswith(".wo"):
+        return False  # there the states are float16, which T5's overflow at this layer
+    return own == "weight" and isinstance(module, Linear) and in_eight_bits(layer)
+
+
+def _round(layer: Linear, weight: Tensor | Rounded, placement: Placement) -> None:
+    """Give a linear layer its weight in eight bits, so that no other copy is ever held whole."""
+    if placement.device.type != "cpu":  # rounded on its way there, by another library
+        held = weight.exact(torch.float16) if isinstance(weight, Rounded) else weight.half()
+        layer.weight = nn.Parameter(held, requires_grad=False)
+        return
+    if isinstance(weight, Rounded):
+        numbers, scales = weight.numbers.clone(), weight.scales.clone()
+    else:
+        numbers, scales = quantize(weight)
+    layer.weight = nn.Parameter(numbers, requires_grad=False)
+    layer.scales = scales
+
+
 def _lacks(module: nn.Module, name: str) -> bool:
     weight = module._parameters[name]
     return weight is not None and weight.is_meta
 
 
-def _stored(checkpoint: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+def _stored(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor | Rounded]]:
     """Every weight in the files with its name."""
     if is_int8(checkpoint.config):
-        yield from read_state(checkpoint.weights, dtype).items()
+        yield from read_stored(checkpoint.weights)
         return
     for file in checkpoint.weights:
         if checkpoint.safetensors:

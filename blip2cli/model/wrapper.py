@@ -82,7 +82,13 @@ class Blip2:
         checkpoint = resolve(options.model, options.revision)
         spec = PixelSpec.from_processor_config(checkpoint.image_processor())
         check_image_size(checkpoint, spec.height, spec.width)
-        placement = place(options.device, options.dtype, checkpoint.family, checkpoint.weight_bytes)
+        placement = place(
+            options.device,
+            options.dtype,
+            checkpoint.family,
+            checkpoint.weight_bytes,
+            options.quantize,
+        )
         model = load_model(checkpoint, placement)
         codec = load_codec(checkpoint, model.config.text_config)
         return cls(options.model, checkpoint.family, model, codec, spec, placement.reason)

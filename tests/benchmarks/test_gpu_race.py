@@ -75,9 +75,10 @@ def test_a_part_of_the_work_keeps_its_lengths() -> None:
 
 
 def test_it_can_be_rehearsed(tmp_path: Path) -> None:
-    words = "--device cpu --model tiny --images 3 --docs-images 2 --rounds 1 --peers docs --workers 0"
+    words = "--device cpu --model tiny --images 3 --docs-images 2 --rounds 1 --peers docs"
+    here = ["--workers", "0", "--models", str(tmp_path), "--out", str(tmp_path)]
     done = subprocess.run(
-        [str(SCRIPT), *words.split(), "--models", str(tmp_path), "--out", str(tmp_path)],
+        [str(SCRIPT), *words.split(), *here],
         env=os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -157,6 +157,26 @@ def test_verbose_adds_the_device_and_the_failures() -> None:
     assert "a.png: truncated: It ends too early." in said
 
 
+def test_verbose_says_where_the_seconds_of_the_start_went() -> None:
+    summary = dataclasses.replace(
+        SUMMARY,
+        seconds=12.0,
+        load_seconds=2.0,
+        list_seconds=0.25,
+        import_seconds=1.5,
+        first_seconds=3.0,
+    )
+    line = (
+        "Start: 0.25 s listing, 1.50 s importing, 0.25 s loading; first rows after 3.00 s, "
+        "all after 12.00 s.\n"
+    )
+    for verbosity, said in ((0, False), (1, True)):
+        stream = io.StringIO()
+        console = Console(stream, quiet=False, verbosity=verbosity, failures=False)
+        console(Finished(summary))
+        assert (line in stream.getvalue()) is said
+
+
 def test_smaller_batches_are_announced() -> None:
     stream = io.StringIO()
     console = Console(stream, quiet=False, verbosity=0, failures=False)

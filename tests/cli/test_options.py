@@ -14,7 +14,13 @@ from blip2cli.cli.app import call
 from blip2cli.cli.expand import expand
 from blip2cli.cli.resuming import most_errors, seconds
 from blip2cli.errors import OptionError
-from blip2cli.options import DecodeOptions, ModelOptions, OutputOptions, SourceOptions
+from blip2cli.options import (
+    DecodeOptions,
+    LoaderOptions,
+    ModelOptions,
+    OutputOptions,
+    SourceOptions,
+)
 from blip2cli.tasks import EmbedTask, EmbedTextsTask
 from blip2cli.tasks.texts import Texts
 from blip2cli.tasks.vectors import VectorOptions
@@ -45,14 +51,22 @@ def test_defaults_are_the_defaults_of_the_option_objects(built: Caught) -> None:
     assert (report.dry_run, report.verbose, report.quiet) == (False, 0, False)
 
 
+@pytest.mark.parametrize("arguments", [[], ["--batch-size", "auto"]])
+def test_the_batch_size_is_left_open(arguments: list[str], built: Caught) -> None:
+    assert call(["caption", "x", *arguments]) == 0
+    assert built[0][1].loader == LoaderOptions(batch_size=None)
+
+
 VALUES = {
     "--revision": ("v1", "model.revision", "v1"),
     "--model": ("m", "model.model", "m"),
     "--device": ("cuda:1", "model.device", "cuda:1"),
     "--dtype": ("bfloat16", "model.dtype", "bfloat16"),
+    "--quantize": ("int8", "model.quantize", "int8"),
     "--batch-size": ("4", "loader.batch_size", 4),
     "--workers": ("0", "loader.workers", 0),
     "--image-timeout": ("2.5", "loader.image_timeout", 2.5),
+    "--fast-decode": (None, "loader.fast_decode", True),
     "--limit": ("7", "source.limit", 7),
     "--image-column": ("photo", "source.image_column", "photo"),
     "--absolute-paths": (None, "source.absolute_paths", True),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,20 @@ def test_float32_needs_no_comparison(opt: Sound, pictures: tuple[Picture, ...]) 
     said = precision(patient(opt.path, torch.float32, pictures))
     assert said.status == "skipped"
     assert "float32" in said.found
+
+
+def test_a_run_in_eight_bits_is_compared_with_float32(
+    opt: Sound, pictures: tuple[Picture, ...]
+) -> None:
+    seen = patient(opt.path, torch.float32, pictures)
+    seen.placement = replace(seen.placement, quantize="int8")
+    said = precision(seen)
+    assert said.status == "ok"
+    # Of random weights, whose likeliest words are close to one another.
+    assert re.match(
+        r"1[56] of 16 choices are those of float32; scores differ by 1\.\d %", said.found
+    )
+    assert judge(Agreement(1, 20, 1.0), "int8").mend == "run this model without --quantize."
 
 
 class Int8Linear(torch.nn.Module):

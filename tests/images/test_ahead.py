@@ -23,6 +23,7 @@ from blip2cli.images import ahead, loader
 from blip2cli.images.ahead import Ahead
 from blip2cli.images.decode import decode
 from blip2cli.images.loader import load_batches
+from blip2cli.images.memory import Memory
 from blip2cli.images.preprocess import PixelSpec, to_array
 from blip2cli.images.reading import Images
 from blip2cli.sources.base import ImageRef
@@ -116,6 +117,16 @@ def test_it_stops_at_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
             time.sleep(0.05)
             assert len(taken) == more
             next(batches)
+
+
+def test_little_memory_lowers_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    available = ahead.SHARE * 3 * IMAGE_BYTES
+    monkeypatch.setattr(ahead, "memory", lambda: Memory(None, available, None))
+    taken: list[int] = []
+    with load_batches(counted(taken), SPEC, options(2), ahead=True):
+        assert until(lambda: len(taken) == 3)
+        time.sleep(0.05)
+        assert len(taken) == 3
 
 
 def test_a_batch_larger_than_what_may_wait_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -286,7 +286,7 @@ def test_damage_in_the_middle_is_corrupt() -> None:
 
 
 def test_the_error_travels_with_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hungry(data: bytes) -> Image.Image:
+    def hungry(*_: object) -> Image.Image:
         raise MemoryError
 
     monkeypatch.setattr(module, "_decode", hungry)

@@ -47,7 +47,7 @@ def test_likelihoods_are_those_of_transformers(name: str) -> None:
     with hushed():
         theirs = Blip2ForConditionalGeneration.from_pretrained(embedded_path(name)).eval()
     batch = load(ours)
-    pair = Pair(ours, theirs, batch.pixels, ours.features(batch.pixels))
+    pair = Pair(embedded_path(name), ours, theirs, batch.pixels, ours.features(batch.pixels))
     text = "Question: what is in the picture? Answer:"
     images = (0, 1, 8)
     found = ours.score(pair.features, [Prompt(i, text, "") for i in images], [CHOICES] * 3)

@@ -101,4 +101,5 @@ def test_right_is_what_greedy_decoding_writes_and_nothing_else(
         [Text("", text), Text("", text.replace(" a ", " two ")), Text("", texts[i - 1])]
         for i, text in enumerate(texts)
     ]
-    assert exactly_right(ours.model, packer, pixels, asked) == [[True, False, False]] * 12
+    theirs = Blip2ForConditionalGeneration.from_pretrained(WEIGHTS).eval()
+    assert exactly_right(theirs, packer, pixels, asked) == [[True, False, False]] * 12

@@ -9,17 +9,12 @@ from torch import Tensor
 
 from blip2cli.convert.checkpoints.weights import Weight, Weights
 from blip2cli.errors import ModelError
-from blip2cli.model.int8 import NUMBERS, SCALES, dequantize, quantize
-
-# Where nearly all weights are. The Q-Former and the projections are small and feel rounding most;
-# words are looked up, and score all words, in full precision.
-PARTS = ("vision_model.encoder.", "language_model.")
-HEAD = "language_model.lm_head"
+from blip2cli.model.int8 import NUMBERS, SCALES, dequantize, in_eight_bits, quantize
 
 
 def rounded(weights: Weights, layers: Iterable[str]) -> Weights:
-    """The weights with those of the linear ``layers`` in ``PARTS`` in eight bits."""
-    chosen = {f"{name}.weight" for name in layers if name.startswith(PARTS) and name != HEAD}
+    """The weights with those of the linear ``layers`` in eight bits that are to be rounded."""
+    chosen = {f"{name}.weight" for name in layers if in_eight_bits(name)}
     made: Weights = {}
     for name, weight in weights.items():
         if name in chosen:

@@ -1,0 +1,184 @@
+"""Models run with --quantize int8: what they hold, what they say, and who may run them so."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from blip2cli.errors import ModelError, OptionError
+from blip2cli.model.checkpoint import inspect_checkpoint
+from blip2cli.model.dtype import Placement, place
+from blip2cli.model.int8 import in_eight_bits
+from blip2cli.model.linear import Linear, PackedLinear
+from blip2cli.model.linear8 import Int8Linear, levels
+from blip2cli.model.load import load_model
+from blip2cli.model.prompts import Prompt
+from blip2cli.model.wrapper import Blip2, Generated
+from blip2cli.options import DecodeOptions, ModelOptions, Quantize
+from blip2cli.tiny.evaluate import held_out_scenes
+from tests.checkpoints import tiny_random_itm
+from tests.convert.checkpoints.helpers import convert
+from tests.model.conftest import images
+
+pytestmark = pytest.mark.skipif(levels() == 0, reason="this torch has no such products here")
+CPU = torch.device("cpu")
+SCENES = 96
+
+
+def load(model: str | Path, quantize: Quantize | None = "int8", dtype: str = "float32") -> Blip2:
+    return Blip2.load(
+        ModelOptions(str(model), device="cpu", dtype=dtype, quantize=quantize)  # type: ignore[arg-type]
+    )
+
+
+def read(model: Blip2, pixels: torch.Tensor) -> list[Generated]:
+    features = model.features(pixels)
+    prompts = [Prompt(number, None, str(number)) for number in range(len(pixels))]
+    return [text for (text,) in model.generate(features, prompts, DecodeOptions(max_new_tokens=20))]
+
+
+@pytest.fixture(scope="module")
+def itm_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_random_itm(tmp_path_factory.mktemp("int8") / "itm")
+
+
+@pytest.fixture(params=["opt", "t5", "itm"])
+def directory(
+    request: pytest.FixtureRequest, opt_directory: Path, t5_directory: Path, itm_directory: Path
+) -> Path:
+    found: Path = {"opt": opt_directory, "t5": t5_directory, "itm": itm_directory}[request.param]
+    return found
+
+
+def test_exactly_the_layers_that_are_meant_are_in_eight_bits(directory: Path) -> None:
+    model = load(directory).model
+    whole = load_model(inspect_checkpoint(directory), Placement(CPU, torch.float32, ""), plain=True)
+    wanted = {
+        name: module.weight.numel()
+        for name, module in whole.named_modules()
+        if isinstance(module, Linear) and in_eight_bits(name)
+    }
+    assert len(wanted) > 5
+    layers = [module for module in model.modules() if isinstance(module, Int8Linear)]
+    assert sum(layer.in_features * layer.out_features for layer in layers) == sum(wanted.values())
+    for layer in layers:
+        # The numbers are there once, in one byte each, and no weight of another precision.
+        assert layer.weight is None
+        assert layer.scales is None
+        assert layer.packed.dtype is torch.int8
+        assert layer.packed.nbytes == layer.in_features * layer.out_features
+    rest = [module for module in model.qformer.modules() if isinstance(module, Linear)]
+    assert rest
+    assert all(type(module) is PackedLinear for module in rest)
+
+
+def test_stored_and_rounded_numbers_give_the_same(directory: Path, tmp_path: Path) -> None:
+    # A checkpoint stored in eight bits brings the numbers that a plain one is rounded to.
+    small = tmp_path / "int8"
+    convert(directory, small, quantize="int8", max_shard_size="20KB")  # numbers apart from scales
+    pixels = images(4)
+    one, other = load(directory), load(small)
+    assert torch.equal(one.features(pixels).query_output, other.features(pixels).query_output)
+    exact = load(directory, None).features(pixels).query_output
+    assert not torch.equal(one.features(pixels).query_output, exact)
+    if one.writes:
+        assert read(one, pixels) == read(other, pixels)
+
+
+@pytest.mark.parametrize("threads", [1], indirect=True)
+@pytest.mark.parametrize(("family", "dtype"), [("opt", "float32"), ("t5", "bfloat16")])
+def test_texts_do_not_depend_on_the_batch(
+    request: pytest.FixtureRequest, family: str, dtype: str, threads: int
+) -> None:
+    model = load(request.getfixturevalue(f"{family}_directory"), dtype=dtype)
+    pixels = images(8)
+    whole = read(model, pixels)
+    assert len({text.tokens for text in whole}) > 4
+    for size in (1, 3):
+        found = [text for part in pixels.split(size) for text in read(model, part)]
+        assert found == whole, size
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("tiny", "float32"), ("tiny-t5", "bfloat16")])
+def test_embedded_models_say_the_same(name: str, dtype: str) -> None:
+    scenes = held_out_scenes(SCENES, seed=78)
+    pixels = torch.from_numpy(np.stack([picture for picture, _ in scenes]))
+    pixels = pixels.permute(0, 3, 1, 2).contiguous()
+    exact, rounded = read(load(name, None), pixels), read(load(name, dtype=dtype), pixels)
+    assert len({text.text for text in exact}) > SCENES // 2
+    same = sum(one.text == two.text for one, two in zip(exact, rounded, strict=True))
+    assert same >= 0.96 * SCENES, f"{same} of {SCENES} captions"
+    assert [one.logprob for one in exact] != [two.logprob for two in rounded]
+
+
+def test_the_reason_names_it() -> None:
+    placement = place("cpu", "float32", "opt", 1, "int8")
+    assert placement.quantize == "int8"
+    assert ", linear layers in int8 (" in placement.reason
+    assert "int8" not in place("cpu", "float32", "opt", 1).reason
+
+
+def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OptionError, match="--quantize int4 is not supported; use int8"):
+        place("cpu", "float32", "opt", 1, "int4")  # type: ignore[arg-type]
+    monkeypatch.setattr("blip2cli.model.linear8.levels", lambda: 0)
+    with pytest.raises(OptionError, match="needs a torch with oneDNN"):
+        place("cpu", "float32", "opt", 1, "int8")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(OptionError, match="does not run on mps; use --device cpu"):
+        place("mps", "float32", "opt", 1, "int8")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("blip2cli.model.dtype.find_spec", lambda name: None)
+    with pytest.raises(OptionError, match="pip install bitsandbytes"):
+        place("cuda", "bfloat16", "opt", 1, "int8")
+
+
+def test_numbers_without_scales_are_refused(opt_directory: Path, tmp_path: Path) -> None:
+    small = tmp_path / "int8"
+    convert(opt_directory, small, quantize="int8")
+    file = small / "model.int8.safetensors"
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(file)
+    del weights[next(name for name in weights if name.endswith("fc1.weight_scale"))]
+    save_file(weights, file)
+    with pytest.raises(ModelError, match=r"the numbers or the scales of .*fc1\.weight alone"):
+        load(small)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
+)
+def test_bitsandbytes_layers_take_the_places_of_ours() -> None:
+    from blip2cli.model.bitsandbytes8 import BitsAndBytesLinear, take_all
+
+    torch.manual_seed(0)
+    layer = Linear(64, 128, True, "gelu").requires_grad_(False)
+    nn.init.normal_(layer.weight, 0, 0.1)
+    nn.init.normal_(layer.bias)
+    model, rows, beside = nn.Sequential(layer), torch.randn(10, 64), torch.randn(10, 128)
+    wanted = layer(rows, beside)
+    layer.weight = nn.Parameter(layer.weight.half(), requires_grad=False)
+    take_all(model, CPU)
+    assert type(layer) is BitsAndBytesLinear
+    assert layer.inner.weight.dtype is torch.int8  # type: ignore[union-attr]
+    torch.testing.assert_close(layer(rows, beside), wanted, rtol=0.05, atol=0.05)
+
+
+def test_the_run_remembers_it(tmp_path: Path) -> None:
+    # Rows differ, so an output is not gone on with under another setting.
+    from blip2cli.options import RunOptions, SourceOptions
+    from blip2cli.output import run_settings
+    from blip2cli.tasks import CaptionTask
+
+    options = RunOptions(SourceOptions(("x",)), ModelOptions("tiny", quantize="int8"))
+    settings = run_settings(CaptionTask(), options)
+    assert settings["quantize"] == "int8"
+    assert json.dumps(settings)
