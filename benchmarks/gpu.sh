@@ -28,7 +28,11 @@ sees_gpu() {
 }
 
 has_package() {
-    "$1" -c 'import pyarrow, rich, safetensors, tokenizers, torch, transformers, typer' 2>/dev/null
+    "$1" - <<'END'
+import importlib.util, sys
+names = "pyarrow", "rich", "safetensors", "tokenizers", "torch", "transformers", "typer"
+sys.exit(any(importlib.util.find_spec(name) is None for name in names))
+END
 }
 
 if [[ $rehearsal == no ]] && ! sees_gpu "$python"; then

@@ -57,9 +57,10 @@ class Ran:
         return self.images / median(self.seconds)
 
 
-def limits(device: str, dtype: str, seconds: float = 0.5) -> Machine:
+def limits(device: str, dtype: str) -> Machine:
     """The best matrix product and the reading of memory, measured on the device."""
     on_cuda = device != "cpu"
+    seconds = 0.5 if on_cuda else 0.1
 
     def best(work: Callable[[], Any]) -> float:
         """Seconds of one, the quickest of as many fives as fit."""
