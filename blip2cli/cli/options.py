@@ -36,6 +36,10 @@ DTYPE_HELP = (
     "Precision; auto takes bfloat16 where it is quick, and in conversions the one the weights have."
 )
 
+COMPILE_HELP = (
+    "Compile the image side first, in seconds to minutes: for small models and tens of thousands of "
+    "images."
+)
 QUANTIZE_HELP = (
     "Linear layers in eight bits: stored so by conversions, elsewhere multiplied so as well, which "
     "is quicker, takes less memory, and is not quite exact."
@@ -201,6 +205,9 @@ class ModelFlags:
         Quantize | None,
         option("--quantize", panel=MODEL, help=QUANTIZE_HELP, show_default=False),
     ] = None
+    compile: Annotated[
+        bool, option("--compile/--no-compile", panel=MODEL, help=COMPILE_HELP)
+    ] = False
     batch_size: Annotated[
         str,
         option(
@@ -247,7 +254,12 @@ class ModelFlags:
     @property
     def options(self) -> ModelOptions:
         return ModelOptions(
-            self.model, self.revision, self.device, self.dtype, quantize=self.quantize
+            self.model,
+            self.revision,
+            self.device,
+            self.dtype,
+            quantize=self.quantize,
+            compile=self.compile,
         )
 
     @property
