@@ -205,9 +205,9 @@ class ModelFlags:
         Quantize | None,
         option("--quantize", panel=MODEL, help=QUANTIZE_HELP, show_default=False),
     ] = None
-    compile: Annotated[
-        bool, option("--compile/--no-compile", panel=MODEL, help=COMPILE_HELP)
-    ] = False
+    compile: Annotated[bool, option("--compile/--no-compile", panel=MODEL, help=COMPILE_HELP)] = (
+        False
+    )
     batch_size: Annotated[
         str,
         option(

@@ -72,11 +72,11 @@ class CompiledFeatures:
     def __call__(self, pixel_values: Tensor) -> ImageFeatures:
         """Run the vision side on normalised pixels [B, 3, H, W]."""
         count = len(pixel_values)
-        short = -count % self._chunk
-        if short or not count:
-            pixel_values = functional.pad(pixel_values, (0, 0) * 3 + (0, short or self._chunk))
+        short = -count % self._chunk if count else self._chunk
+        if short:
+            pixel_values = functional.pad(pixel_values, (0, 0) * 3 + (0, short))
         made = [self._pass(chunk) for chunk in pixel_values.split(self._chunk)]
-        if len(made) == 1 and not short:
+        if count == self._chunk:
             return ImageFeatures(*made[0])
         # Copied, so that what a chunk was filled up with is let go.
         return ImageFeatures(*(torch.cat(parts)[:count] for parts in zip(*made, strict=True)))
