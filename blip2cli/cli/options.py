@@ -37,8 +37,7 @@ DTYPE_HELP = (
 )
 
 COMPILE_HELP = (
-    "Compile the image side first, in seconds to minutes: for small models and tens of thousands of "
-    "images."
+    "Compile the image side first, which takes seconds to minutes; pays for many images, if at all."
 )
 QUANTIZE_HELP = (
     "Linear layers in eight bits: stored so by conversions, elsewhere multiplied so as well, which "

@@ -37,7 +37,7 @@ def test_captions_are_the_same_and_the_code_is_kept(blip2cli: Run, tmp_path: Pat
         assert texts(done.stdout) == texts(plain.stdout)
         assert re.search(r"image side compiled in \d+\.\d s", done.stderr)
         folder = tmp_path / "cache" / "blip2cli" / "compiled"
-        kept.append({path for path in folder.rglob("*.so")})
+        kept.append(set(folder.rglob("*.so")))
     assert len(kept[0]) > 3
     assert kept[0] == kept[1]  # the second start made no code
 

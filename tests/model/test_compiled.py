@@ -17,19 +17,20 @@ from torch import Tensor
 
 from blip2cli.errors import OptionError
 from blip2cli.lanes import Lanes
-from blip2cli.model.compiled import CACHE, CHUNKS, check_tools, keep_code
+from blip2cli.model.compiled import CACHE, SMALL_CHUNK, check_tools, chunk_size, keep_code
 from blip2cli.model.features import ImageFeatures
 from blip2cli.model.linear8 import levels
 from blip2cli.model.retrieval import Pair as RetrievalPair
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions, Quantize
 from tests.conftest import environment
-from tests.model.conftest import IMAGES, Pair
+from tests.model.conftest import Pair
 from tests.model.conftest import images as pictures
 
 CPU = torch.device("cpu")
 COMPILER = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
 compiles = pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"there is no {COMPILER}")
+MANY = 2 * SMALL_CHUNK + 7  # images
 FIELDS = [field.name for field in dataclasses.fields(ImageFeatures)]
 
 
@@ -83,30 +84,32 @@ def test_features_equal_transformers_and_those_of_the_layers_alone(ours: Blip2, 
 @compiles
 @pytest.mark.parametrize("threads", [1, 2], indirect=True)
 def test_rows_keep_their_bits_in_every_batch_and_nothing_is_compiled_again(
-    ours: Blip2, opt: Pair, threads: int
+    ours: Blip2, threads: int
 ) -> None:
     chance = random.Random(threads)
     before = compilations()
     assert before
     with torch._dynamo.config.patch(error_on_recompile=True):
-        whole = ours.features(opt.pixels)
-        for size in (*range(1, IMAGES + 1), 1):
-            members = chance.sample(range(IMAGES), size)
-            assert_same(ours.features(opt.pixels[members]), members, whole)
-        assert len(ours.features(opt.pixels[:0])) == 0
+        pixels = pictures(MANY)
+        whole = ours.features(pixels)
+        for size in (*range(1, 18), 31, 32, 33, 50, 64, 65, MANY, 1):
+            members = chance.sample(range(MANY), size)
+            assert_same(ours.features(pixels[members]), members, whole)
+        assert len(ours.features(pixels[:0])) == 0
     assert compilations() == before
 
 
 @compiles
-def test_threads_may_call_it_at_once(ours: Blip2, opt: Pair) -> None:
-    whole = ours.features(opt.pixels)
+def test_threads_may_call_it_at_once(ours: Blip2) -> None:
+    pixels = pictures(MANY)
+    whole = ours.features(pixels)
     chance = random.Random(3)
-    batches = [chance.sample(range(IMAGES), chance.randint(1, IMAGES)) for _ in range(60)]
+    batches = [chance.sample(range(MANY), chance.randint(1, MANY)) for _ in range(60)]
     found = []
     before = compilations()
 
     def work(members: list[int]) -> ImageFeatures:
-        return ours.features(opt.pixels[members])
+        return ours.features(pixels[members])
 
     with torch._dynamo.config.patch(error_on_recompile=True), Lanes(work, 3) as lanes:
         for members in batches:
@@ -165,9 +168,12 @@ def test_layers_in_eight_bits_are_compiled_around(opt: Pair, code: Path) -> None
     assert_same(model.features(opt.pixels[members]), members, got)
 
 
-def test_the_size_of_a_chunk_is_the_same_whatever_the_batch() -> None:
-    # Else a row's bits would follow --batch-size. Eight: what a product's rows are filled up to.
-    assert CHUNKS == {"cpu": 8, "cuda": 16}
+def test_large_models_have_small_chunks(opt: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = opt.ours.model
+    assert chunk_size(model, CPU) == SMALL_CHUNK
+    assert chunk_size(model, torch.device("cuda")) == 16
+    monkeypatch.setattr("blip2cli.model.compiled.LANES_BELOW", 1)
+    assert chunk_size(model, CPU) == 8
 
 
 def test_code_is_kept_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,8 +223,10 @@ def test_a_compiler_that_fails_is_quoted(opt_directory: Path, images: Path, tmp_
     )
     broken.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-m", "blip2cli", "caption", str(images), "--compile"]
-        + ["--workers", "0", "--model", str(opt_directory)],
+        [
+            *(sys.executable, "-m", "blip2cli", "caption", images, "--compile"),
+            *("--workers", "0", "--model", opt_directory),
+        ],
         cwd=tmp_path,
         env=environment(tmp_path, CXX=str(broken), XDG_CACHE_HOME=str(tmp_path / "cache")),
         capture_output=True,
