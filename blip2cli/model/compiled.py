@@ -41,11 +41,12 @@ from blip2cli.model.batch import LANES_BELOW, needs
 from blip2cli.model.features import ImageFeatures, image_side
 from blip2cli.model.linear import Linear
 from blip2cli.model.nets import qformer, vision
+from blip2cli.model.nets.blip2 import Writer
 from blip2cli.model.quiet import compiler_hushed
 
 if TYPE_CHECKING:
     from blip2cli.images.preprocess import PixelSpec
-    from blip2cli.model.nets.blip2 import Matcher, Writer
+    from blip2cli.model.nets.blip2 import Matcher
 
 # Images a chunk; a filled one costs as much as a full one. Small models spend much of a chunk in
 # Python, in which threads wait for one another: measured with ``tiny`` in two lanes, 0.92 of the
@@ -93,7 +94,7 @@ class CompiledFeatures:
 
 def chunk_size(model: Writer | Matcher, device: torch.device) -> int:
     """Images a chunk: by the model and where it runs, and nothing else."""
-    need = needs(model.config, hasattr(model, "language_model"), model.dtype.itemsize)
+    need = needs(model.config, isinstance(model, Writer), model.dtype.itemsize)
     if device.type == "cpu" and need.weights < LANES_BELOW:
         return SMALL_CHUNK
     return CHUNKS[device.type]
@@ -146,7 +147,7 @@ def _compiled(model: Writer | Matcher) -> Callable[[Tensor], tuple[Tensor, ...]]
     """The image side of ``model``, to be compiled at its first call."""
     _mark(model.vision_model)
     _mark(model.qformer)
-    if hasattr(model, "language_projection"):
+    if isinstance(model, Writer):
         _mark(model.language_projection)
 
     def run(pixel_values: Tensor) -> tuple[Tensor, ...]:
@@ -179,7 +180,7 @@ _REGIONS: tuple[type[nn.Module], ...] = (vision.Layer, qformer.Layer)
 def _mark(part: nn.Module) -> None:
     """Make the layers of ``part`` what the compiler can deal with, in place."""
     for module in part.modules():
-        kind = type(module)
+        kind: type[nn.Module] = type(module)
         if kind in _REGIONS:
             forward = torch.compiler.nested_compile_region(kind.forward)
             module.__class__ = _kind(kind, "Region", forward=forward)
@@ -188,7 +189,8 @@ def _mark(part: nn.Module) -> None:
             _layers[number] = module
             # A tensor, which regions that are otherwise alike may differ in.
             module.register_buffer("number", torch.tensor(number), persistent=False)
-            module.__class__ = _kind(kind, "Whole", forward=_call, kind=kind)
+            whole = _kind(kind, "Whole", forward=_call, kind=kind)
+            module.__class__ = cast(type[Linear], whole)
 
 
 _kinds: dict[tuple[type[nn.Module], str], type[nn.Module]] = {}
