@@ -58,17 +58,24 @@ class Blip2:
         device: str = "auto",
         dtype: Dtype = "auto",
         quantize: Quantize | None = None,
+        compile: bool = False,  # noqa: A002 - the option's name
         batch_size: int | None = None,
     ) -> Blip2:
         """Load ``model``: a hub id, a local directory, or an embedded name such as ``tiny``.
 
-        ``batch_size`` images go through it together; None: by the model and the memory. Raises
+        ``batch_size`` images go through it together; None: by the model and the memory.
+        ``compile``: see ``--compile``. Raises
         ModelError when it cannot be found or loaded, OptionError when the options do not fit it.
         """
         from blip2cli.model.wrapper import Blip2 as Model
 
         options = ModelOptions(
-            model=model, revision=revision, device=device, dtype=dtype, quantize=quantize
+            model=model,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            quantize=quantize,
+            compile=compile,
         )
         return cls(Model.load(options), batch_size)
 

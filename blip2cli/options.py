@@ -39,6 +39,7 @@ class ModelOptions:
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
     dtype: Dtype = "auto"
     quantize: Quantize | None = None  # linear layers multiply numbers of eight bits
+    compile: bool = False  # the image side runs as compiled code (``model.compiled``)
 
 
 @dataclass(frozen=True)

@@ -159,8 +159,9 @@ def run_settings(
     }
     if model is not None:
         settings["dtype"] = str(model.dtype).removeprefix("torch.")
-    # Unset, as in outputs from before there was such an option.
+    # Unset, as in outputs from before there were such options.
     settings["fast_decode"] = options.loader.fast_decode or None
+    settings["compile"] = options.model.compile or None
     settings["errors"] = options.output.errors
     settings["keep"] = list(options.source.keep)
     return settings | task.settings

@@ -166,3 +166,5 @@ def _about_images(options: RunOptions) -> Iterator[str]:
         yield "image_timeout"
     if options.loader.fast_decode:
         yield "fast_decode"
+    if options.model.compile:
+        yield "compile"

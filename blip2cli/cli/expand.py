@@ -14,7 +14,8 @@ PREFIX = "BLIP2CLI_"
 
 def environment(option: str) -> str:
     """The environment variable behind a long option: ``--max-new-tokens`` → ``BLIP2CLI_…``."""
-    return PREFIX + option.removeprefix("--").replace("-", "_").upper()
+    name = option.partition("/")[0]  # "--this/--no-this" is switched on by it
+    return PREFIX + name.removeprefix("--").replace("-", "_").upper()
 
 
 def lines_from_environment(variable: str) -> Callable[[list[str] | None], list[str]]:

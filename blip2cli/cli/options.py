@@ -36,6 +36,9 @@ DTYPE_HELP = (
     "Precision; auto takes bfloat16 where it is quick, and in conversions the one the weights have."
 )
 
+COMPILE_HELP = (
+    "Compile the image side first, which takes seconds to minutes; pays for many images, if at all."
+)
 QUANTIZE_HELP = (
     "Linear layers in eight bits: stored so by conversions, elsewhere multiplied so as well, which "
     "is quicker, takes less memory, and is not quite exact."
@@ -201,6 +204,9 @@ class ModelFlags:
         Quantize | None,
         option("--quantize", panel=MODEL, help=QUANTIZE_HELP, show_default=False),
     ] = None
+    compile: Annotated[bool, option("--compile/--no-compile", panel=MODEL, help=COMPILE_HELP)] = (
+        False
+    )
     batch_size: Annotated[
         str,
         option(
@@ -247,7 +253,12 @@ class ModelFlags:
     @property
     def options(self) -> ModelOptions:
         return ModelOptions(
-            self.model, self.revision, self.device, self.dtype, quantize=self.quantize
+            self.model,
+            self.revision,
+            self.device,
+            self.dtype,
+            quantize=self.quantize,
+            compile=self.compile,
         )
 
     @property

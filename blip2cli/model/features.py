@@ -29,16 +29,17 @@ class ImageFeatures:
 @torch.inference_mode()
 def compute_features(model: Writer | Matcher, pixel_values: Tensor) -> ImageFeatures:
     """Run the vision side on normalised pixels [B, 3, H, W]."""
+    return ImageFeatures(*image_side(model, pixel_values))
+
+
+def image_side(
+    model: Writer | Matcher, pixel_values: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The fields of ``ImageFeatures`` for normalised pixels [B, 3, H, W], without its class."""
     embeds, pooled = model.vision_model(pixel_values)
     # No mask: every patch is seen. transformers passes a mask of ones, which is the same. The
     # queries are the same for every image until they look at it.
     output = model.qformer(model.query_tokens, embeds)
     output = output.to(embeds.dtype)  # the Q-Former may be kept in float32
-    return ImageFeatures(
-        image_embeds=embeds,
-        pooled=pooled,
-        query_output=output,
-        language_inputs=(
-            model.language_projection(output) if isinstance(model, Writer) else output[..., :0]
-        ),
-    )
+    read = model.language_projection(output) if isinstance(model, Writer) else output[..., :0]
+    return embeds, pooled, output, read

@@ -97,3 +97,14 @@ def hub_hushed() -> Iterator[None]:
             logger.setLevel(level)
             if switched:
                 enable_progress_bars()
+
+
+@contextmanager
+def compiler_hushed() -> Iterator[None]:
+    """While open, Python warnings, such as those of torch's compiler, keep quiet."""
+    if _chatter:
+        yield
+        return
+    with _alone, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

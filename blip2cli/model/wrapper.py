@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -58,6 +59,7 @@ class Blip2:
         codec: TextCodec,
         spec: PixelSpec,
         reason: str,
+        compute: Callable[[Tensor], ImageFeatures] | None = None,
     ) -> None:
         self.name = name
         self.family: Family = family
@@ -65,6 +67,8 @@ class Blip2:
         self.reason = reason  # why this device and precision
         self.model = model
         self.codec = codec
+        # The image side on normalised pixels; None: as it stands.
+        self._compute = compute or functools.partial(compute_features, model)
         self.retrieval = Retrieval(model, codec) if isinstance(model, Matcher) else None
         self._end = end_tokens(model.config.text_config) if self.writes else ()
         self._readers: WeakKeyDictionary[ImageFeatures, Reader] = WeakKeyDictionary()
@@ -77,7 +81,7 @@ class Blip2:
         """Find, fetch and load a model.
 
         Raises ModelError when it cannot be found, fetched or loaded, and OptionError when
-        device or precision do not fit it.
+        device or precision do not fit it, or it cannot be compiled.
         """
         checkpoint = resolve(options.model, options.revision)
         spec = PixelSpec.from_processor_config(checkpoint.image_processor())
@@ -89,9 +93,17 @@ class Blip2:
             checkpoint.weight_bytes,
             options.quantize,
         )
+        if options.compile:
+            from blip2cli.model import compiled  # seconds, and of no use to others
+
+            compiled.check_tools(placement.device)
         model = load_model(checkpoint, placement)
         codec = load_codec(checkpoint, model.config.text_config)
-        return cls(options.model, checkpoint.family, model, codec, spec, placement.reason)
+        compute, reason = None, placement.reason
+        if options.compile:
+            compute = compiled.CompiledFeatures(options.model, model, spec)
+            reason += f", image side compiled in {compute.seconds:.1f} s"
+        return cls(options.model, checkpoint.family, model, codec, spec, reason, compute)
 
     @property
     def writes(self) -> bool:
@@ -112,7 +124,7 @@ class Blip2:
     def features(self, pixels_uint8: Tensor) -> ImageFeatures:
         """Run the vision side once on uint8 pixels [B, 3, H, W] of ``spec``'s size."""
         pixels = normalize(self._upload(pixels_uint8), self.spec, self.dtype)
-        return compute_features(self.model, pixels)
+        return self._compute(pixels)
 
     @torch.inference_mode()
     def text_states(self, texts: Sequence[str]) -> list[Tensor]:

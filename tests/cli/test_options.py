@@ -63,6 +63,7 @@ VALUES = {
     "--device": ("cuda:1", "model.device", "cuda:1"),
     "--dtype": ("bfloat16", "model.dtype", "bfloat16"),
     "--quantize": ("int8", "model.quantize", "int8"),
+    "--compile": (None, "model.compile", True),
     "--batch-size": ("4", "loader.batch_size", 4),
     "--workers": ("0", "loader.workers", 0),
     "--image-timeout": ("2.5", "loader.image_timeout", 2.5),
