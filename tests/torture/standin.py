@@ -88,4 +88,6 @@ def install() -> None:
     loader.__dict__.update(load_batches=_load_batches, Loaded=_Loaded)
     wrapper = ModuleType("blip2cli.model.wrapper")
     wrapper.__dict__.update(Blip2=_Model)
-    sys.modules.update({loader.__name__: loader, wrapper.__name__: wrapper})
+    batch = ModuleType("blip2cli.model.batch")
+    batch.__dict__.update(lanes_of=lambda model: 1, auto_size=lambda model: 16)
+    sys.modules.update({module.__name__: module for module in (loader, wrapper, batch)})
