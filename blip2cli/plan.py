@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
 
+from blip2cli import __version__, events
 from blip2cli.errors import OptionError
 from blip2cli.options import RunOptions, SourceOptions
 from blip2cli.output import check_kept, check_summary, run_settings
@@ -157,3 +158,16 @@ class _Selected:
             return True
         errors = self._resumed.errors
         return errors is not None and not self._retry and file_name in errors.failed
+
+
+def resumed(plan: Plan, retry_errors: bool) -> events.Resumed:
+    """What an earlier run left, as an event."""
+    assert plan.resumed is not None
+    version = (plan.resumed.rows.settings or {}).get("version")
+    errors = plan.resumed.errors
+    return events.Resumed(
+        images=len(plan.resumed.rows.done),
+        failed=plan.failed_before,
+        retried=len(errors.failed) if errors is not None and retry_errors else 0,
+        version=str(version) if version != __version__ else None,
+    )

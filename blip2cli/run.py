@@ -12,17 +12,17 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
 
-from blip2cli import __version__, events
+from blip2cli import events
 from blip2cli.errors import ModelError
 from blip2cli.events import Failed, Finished, Listener, ModelReady, Progress, Started, Summary
 from blip2cli.lanes import Lanes
 from blip2cli.limits import EXIT_FAILED_IMAGES, EXIT_MORE_TO_DO, ErrorLimit
 from blip2cli.options import ModelOptions, RunOptions
 from blip2cli.output import Output, SinkOpener, write_summary
-from blip2cli.plan import Plan, Total, check_options, prepare
+from blip2cli.plan import Plan, Total, check_options, prepare, resumed
 from blip2cli.signals import Interrupted, Interrupts
 from blip2cli.sinks import OutputLock, to_stdout
 from blip2cli.tally import Tally
@@ -115,7 +115,7 @@ def run(
         plan = prepare(task, options, stdin)
         on_event(Started(task.name, options.model.model, plan.total))
         if plan.resumed is not None:
-            on_event(_resumed(plan, options))
+            on_event(resumed(plan, options.output.retry_errors))
         job = _Job(task, options, plan, on_event, began)
         job.tally.listed = job.elapsed
         with Interrupts() as job.interrupts, contextlib.suppress(Interrupted):
@@ -205,7 +205,11 @@ class _Job:
     def _batches(self, spec: PixelSpec, ahead: bool = False) -> BatchStream:
         from blip2cli.images.loader import load_batches
 
-        return load_batches(self.plan.refs, spec, self.options.loader, ahead)
+        options = self.options.loader
+        if options.workers is None and self.plan.resumed is not None:
+            # What ended the run before may have been an image that crashes the decoder.
+            options, ahead = replace(options, workers=1), False
+        return load_batches(self.plan.refs, spec, options, ahead)
 
     def work(self, model: Blip2, batches: BatchStream, out: Output, total: Total) -> None:
         """Take batches until the source ends, the time is up or a signal asks to stop.
@@ -311,16 +315,3 @@ class _Job:
         if self.more:
             return EXIT_MORE_TO_DO
         return EXIT_FAILED_IMAGES if self.tally.failed or self.plan.failed_before else 0
-
-
-def _resumed(plan: Plan, options: RunOptions) -> events.Resumed:
-    assert plan.resumed is not None
-    version = (plan.resumed.rows.settings or {}).get("version")
-    errors = plan.resumed.errors
-    retried = len(errors.failed) if errors is not None and options.output.retry_errors else 0
-    return events.Resumed(
-        images=len(plan.resumed.rows.done),
-        failed=plan.failed_before,
-        retried=retried,
-        version=str(version) if version != __version__ else None,
-    )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.conftest import COMMAND, environment
 
@@ -171,3 +172,58 @@ def test_paths_on_stdin_are_not_read_ahead(images: Path, checkpoint: Path, tmp_p
         )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[:2] == ["reading", "[]"]
+
+
+# Imported by every Python process, workers too: the picture of this size ends whoever decodes it.
+CRASHING = """
+import os, signal
+from PIL import Image
+opened = Image.open
+
+def crash(*arguments, **options):
+    image = opened(*arguments, **options)
+    if image.size == (31, 17):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return image
+
+Image.open = crash
+"""
+
+
+def test_what_crashed_the_decoder_costs_one_image_when_the_run_is_resumed(
+    images: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (31, 17), "red").save(images / "c-crash.png")
+    (tmp_path / "sitecustomize.py").write_text(CRASHING)
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    out = tmp_path / "out.jsonl"
+    command = [
+        COMMAND,
+        "embed",
+        images,
+        "--model",
+        checkpoint,
+        "-q",
+        "--batch-size",
+        "1",
+        "-o",
+        out,
+    ]
+
+    def done(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*map(str, command), *more],
+            env=environment(tmp_path / "hf") | {"PYTHONPATH": os.pathsep.join(paths)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    assert done().returncode == -signal.SIGSEGV
+    second = done("--resume")
+    assert (second.returncode, second.stderr) == (3, "")
+    names = [json.loads(line)["file_name"] for line in out.read_text().splitlines()]
+    assert names == ["a.png", "b.jpg", "c.webp", "d.png", "e/f.bmp"]
+    (failure,) = map(json.loads, (tmp_path / "out.errors.jsonl").read_text().splitlines())
+    assert (failure["file_name"], failure["error_type"]) == ("c-crash.png", "decoder_crashed")
