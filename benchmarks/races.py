@@ -108,7 +108,7 @@ RACES: dict[str, Race] = {
     "preprocess-640": Race("tiny", "pixels", 64, _all("docs", "ours"), rounds=5, size=(640, 480)),
     "preprocess-12mp": Race("tiny", "pixels", 8, _all("docs", "ours"), rounds=5, size=(4000, 3000)),
     "caption-full": Race(
-        "full", "caption", 16, _MIXED, (8, 16), ours=8, rounds=1, share=8, alone=True
+        "full", "caption", 16, _MIXED, (8, 16), ours=16, rounds=1, share=8, alone=True
     ),
     "ask-full": Race(
         "full",
@@ -127,7 +127,7 @@ RACES: dict[str, Race] = {
         16,
         (("batched", "bfloat16"), ("ours", "int8")),
         (8, 16),
-        ours=8,
+        ours=16,
         rounds=1,
         alone=True,
     ),
