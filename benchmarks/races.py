@@ -95,10 +95,10 @@ _MIXED = (*_FULL, ("ours", "bfloat16"))
 
 RACES: dict[str, Race] = {
     "caption-tiny": Race("tiny", "caption", 256, _WRITE, workers=(0, 1)),
-    "caption-mid-opt": Race("mid-opt", "caption", 256, _WRITE, share=16),
-    "caption-mid-t5": Race("mid-t5", "caption", 256, _WRITE, share=16),
-    "ask-mid-opt": Race("mid-opt", "ask", 32, _ASK, batches=(8, 16, 32), ours=32, share=8),
-    "ask-mid-t5": Race("mid-t5", "ask", 32, _ASK, batches=(8, 16, 32), ours=32, share=8),
+    "caption-mid-opt": Race("mid-opt", "caption", 256, _WRITE, (16, 32), rounds=1, share=16),
+    "caption-mid-t5": Race("mid-t5", "caption", 256, _WRITE, (16, 32), rounds=1, share=16),
+    "ask-mid-opt": Race("mid-opt", "ask", 32, _ASK, (16, 32), ours=32, rounds=2, share=8),
+    "ask-mid-t5": Race("mid-t5", "ask", 32, _ASK, (16, 32), ours=32, rounds=2, share=8),
     "choices-mid-opt": Race("mid-opt", "choices", 64, _all("forward", "ours")),
     "choices-mid-t5": Race("mid-t5", "choices", 64, _all("forward", "ours")),
     "beam-mid-opt": Race("mid-opt", "beam", 32, _all("batched", "ours"), (4, 8, 16), ours=32),
