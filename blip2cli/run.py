@@ -111,12 +111,14 @@ def run(
     began = time.perf_counter()
     check_options(task, options)
     own = sink_opener is not None or to_stdout(options.output)
-    with contextlib.nullcontext() if own else locked(options, on_event):
+    with contextlib.nullcontext(False) if own else locked(options, on_event) as taken_over:
         plan = prepare(task, options, stdin)
         on_event(Started(task.name, options.model.model, plan.total))
         if plan.resumed is not None:
             on_event(resumed(plan, options.output.retry_errors))
-        job = _Job(task, options, plan, on_event, began)
+        # What ended the run before may have been an image that crashes the decoder.
+        wary = taken_over or plan.resumed is not None
+        job = _Job(task, options, plan, on_event, began, wary)
         job.tally.listed = job.elapsed
         with Interrupts() as job.interrupts, contextlib.suppress(Interrupted):
             # Interrupted: nothing was in flight, and what is finished has been committed.
@@ -140,13 +142,13 @@ def run(
 
 
 @contextlib.contextmanager
-def locked(options: RunOptions, on_event: Listener) -> Iterator[None]:
-    """Hold the lock of the output."""
+def locked(options: RunOptions, on_event: Listener) -> Iterator[bool]:
+    """Hold the lock of the output; whether it was taken over from a run that was killed."""
     with OutputLock(options.output.out or "") as lock:
         if lock.taken_from is not None:
             on_event(events.TookOver(lock.taken_from))
         lock.sweep()
-        yield
+        yield lock.taken_from is not None
 
 
 @dataclass
@@ -158,6 +160,7 @@ class _Job:
     plan: Plan
     on_event: Listener
     began: float  # on the clock of ``time.perf_counter``
+    wary: bool  # images are decoded in another process
     interrupts: Interrupts = field(default_factory=Interrupts)
     tally: Tally = field(default_factory=Tally)
     more: bool = True  # there is more to do than was done
@@ -206,8 +209,7 @@ class _Job:
         from blip2cli.images.loader import load_batches
 
         options = self.options.loader
-        if options.workers is None and self.plan.resumed is not None:
-            # What ended the run before may have been an image that crashes the decoder.
+        if options.workers is None and self.wary:
             options, ahead = replace(options, workers=1), False
         return load_batches(self.plan.refs, spec, options, ahead)
 

@@ -14,6 +14,7 @@ from blip2cli.model import scoring
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.scoring import Likelihood
 from blip2cli.model.text import split_gap
+from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair, plain
 
@@ -64,8 +65,9 @@ def by_hand(pair: Pair, image: int, text: str, choice: str) -> tuple[float, int]
 
 def doubled(pair: Pair) -> Pair:
     """The same in float64."""
-    ours = copy.copy(pair.ours)
-    ours.model = plain(pair.directory, torch.float64)
+    one = pair.ours
+    weights = plain(pair.directory, torch.float64)
+    ours = Blip2(one.name, one.family, weights, one.codec, one.spec, "")
     theirs = copy.deepcopy(pair.theirs).double()
     return Pair(pair.directory, ours, theirs, pair.pixels, ours.features(pair.pixels))
 
