@@ -35,10 +35,11 @@ Run = Callable[[Work, Setting], Tokens]
 
 def reference(path: str, device: str, dtype: str, kind: str) -> Run:
     """A peer that is made of transformers' classes."""
-    from reference import Batched, Docs, Lengths, _Files
-    from torch.utils.data import DataLoader
+    from reference import Batched, Docs, Lengths
 
     class OnDevice(Batched):
+        pinned = device != "cpu"
+
         def __init__(self) -> None:
             super().__init__(path, dtype)
             self.model.to(device)
@@ -50,20 +51,8 @@ def reference(path: str, device: str, dtype: str, kind: str) -> Run:
             return {name: tensor.to(device) for name, tensor in found.items()}
 
         def batches(self, work: Work, setting: Setting) -> Iterator[tuple[list[int], Tensor]]:
-            loader = DataLoader(
-                _Files(work.files),
-                setting.batch_size,
-                collate_fn=self._pixels,
-                num_workers=setting.workers,
-                pin_memory=device != "cpu" and setting.workers > 0,
-            )
-            number = 0
-            for pixels in loader:
-                yield (
-                    list(range(number, number + len(pixels))),
-                    pixels.to(device, non_blocking=True),
-                )
-                number += len(pixels)
+            for numbers, pixels in super().batches(work, setting):
+                yield numbers, pixels.to(device, non_blocking=True)
 
         def options(self, work: Work, lengths: Sequence[int] | None) -> dict[str, Any]:
             chosen = super().options(work, lengths)

@@ -31,6 +31,8 @@ class Lengths(StoppingCriteria):
 class Processed:
     """Files to a model's inputs, with transformers' processor."""
 
+    pinned = False  # worker processes put pixels where a GPU fetches them quickly
+
     def __init__(self, path: str, dtype: str) -> None:
         self.processor = Blip2Processor.from_pretrained(path)
         self.dtype = getattr(torch, dtype)
@@ -49,6 +51,7 @@ class Processed:
             setting.batch_size,
             collate_fn=self._pixels,
             num_workers=setting.workers,
+            pin_memory=self.pinned and setting.workers > 0,
         )
         number = 0
         for pixels in loader:

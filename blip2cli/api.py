@@ -64,8 +64,8 @@ class Blip2:
         """Load ``model``: a hub id, a local directory, or an embedded name such as ``tiny``.
 
         ``batch_size`` images go through it together; None: by the model and the memory.
-        ``compile``: see ``--compile``. Raises
-        ModelError when it cannot be found or loaded, OptionError when the options do not fit it.
+        ``compile``: see ``--compile``. Raises ModelError when it cannot be found or loaded,
+        OptionError when the options do not fit it.
         """
         from blip2cli.model.wrapper import Blip2 as Model
 

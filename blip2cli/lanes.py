@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 Batch = TypeVar("Batch")
@@ -39,12 +38,7 @@ class Lanes(Generic[Batch, Result]):
             self._pool = ThreadPoolExecutor(self._count, "lane", torch.set_num_threads, (1,))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self._pool is not None:
             import torch
 

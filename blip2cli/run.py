@@ -48,7 +48,7 @@ ModelLoader = Callable[[ModelOptions], "Blip2"]
 
 
 def load_model(options: ModelOptions, task: Checks | None = None) -> Blip2:
-    """The usual ``model_loader``: import torch and transformers, then read the weights.
+    """Import torch, then read the weights.
 
     Raises ``OptionError`` before that when the model, once found, cannot do ``task``.
     """

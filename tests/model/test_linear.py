@@ -15,19 +15,11 @@ from blip2cli.model.linear import (
     join,
     pack,
 )
+from tests.model.layers import filled
 
 CPU = torch.device("cpu")
 DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack(CPU, dtype)]
 SHAPES = [(32, 128), (100, 333), (128, 384), (512, 128), (1408, 640), (2048, 512)]
-
-
-def filled(inside: int, outside: int, activation: str = "", bias: bool = True) -> Linear:
-    torch.manual_seed(inside)
-    layer = Linear(inside, outside, bias, activation).requires_grad_(False)
-    nn.init.normal_(layer.weight, 0, inside**-0.5)
-    if bias:
-        nn.init.normal_(layer.bias)
-    return layer
 
 
 def packed(layer: Linear, dtype: torch.dtype = torch.float32) -> Linear:

@@ -14,19 +14,11 @@ from blip2cli.model import linear8
 from blip2cli.model.int8 import dequantize, quantize
 from blip2cli.model.linear import ACTIVATIONS, Linear
 from blip2cli.model.linear8 import Int8Linear, levels, round_rows, take_all
+from tests.model.layers import filled
 
 pytestmark = pytest.mark.skipif(levels() == 0, reason="this torch has no such products here")
 DTYPES = [torch.float32, torch.bfloat16]
 SHAPES = [(32, 128), (100, 333), (1408, 640)]
-
-
-def filled(inside: int, outside: int, activation: str = "", bias: bool = True) -> Linear:
-    torch.manual_seed(inside)
-    layer = Linear(inside, outside, bias, activation).requires_grad_(False)
-    nn.init.normal_(layer.weight, 0, inside**-0.5)
-    if bias:
-        nn.init.normal_(layer.bias)
-    return layer
 
 
 def taken(layer: Linear, dtype: torch.dtype = torch.float32, zero: int = 128) -> Linear:
