@@ -95,8 +95,9 @@ _MIXED = (*_FULL, ("ours", "bfloat16"))
 
 RACES: dict[str, Race] = {
     "caption-tiny": Race("tiny", "caption", 256, _WRITE, workers=(0, 1)),
-    "caption-mid-opt": Race("mid-opt", "caption", 256, _WRITE, (16, 32), rounds=1, share=16),
-    "caption-mid-t5": Race("mid-t5", "caption", 256, _WRITE, (16, 32), rounds=1, share=16),
+    "caption-mid-opt": Race("mid-opt", "caption", 256, _MIXED, (8, 16, 32), rounds=2, share=16),
+    "caption-mid-t5": Race("mid-t5", "caption", 256, _MIXED, (8, 16, 32), rounds=2, share=16),
+    "caption-mid-opt-fp32": Race("mid-opt", "caption", 256, _WRITE, (16, 32), rounds=1, share=16),
     "ask-mid-opt": Race("mid-opt", "ask", 32, _ASK, (16, 32), ours=32, rounds=2, share=8),
     "ask-mid-t5": Race("mid-t5", "ask", 32, _ASK, (16, 32), ours=32, rounds=2, share=8),
     "choices-mid-opt": Race("mid-opt", "choices", 64, _all("forward", "ours")),

@@ -85,7 +85,7 @@ class Environment:
 def environment(device: str = "auto", dtype: str = "auto") -> Environment:
     """Look around. Raises OptionError or ModelError where ``device`` and ``dtype`` cannot be."""
     from blip2cli import __version__
-    from blip2cli.model.dtype import LARGE_WEIGHTS, place
+    from blip2cli.model.dtype import place
 
     return Environment(
         blip2cli=__version__,
@@ -98,7 +98,7 @@ def environment(device: str = "auto", dtype: str = "auto") -> Environment:
         memory=memory(),
         cache=_cache(),
         network=_network(),
-        large_models=place(device, dtype, "opt", LARGE_WEIGHTS).reason,  # type: ignore[arg-type]
+        large_models=place(device, dtype, "opt", 1 << 30).reason,  # type: ignore[arg-type]
     )
 
 

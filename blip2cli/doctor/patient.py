@@ -20,12 +20,14 @@ from blip2cli.doctor.observe import Observation, observe
 from blip2cli.images.memory import memory
 from blip2cli.images.preprocess import PixelSpec, to_uint8
 from blip2cli.model.checkpoint import Checkpoint, read_json
-from blip2cli.model.dtype import LARGE_WEIGHTS, Placement
+from blip2cli.model.dtype import Placement
 from blip2cli.model.int8 import is_int8
 from blip2cli.model.load import load_model
 from blip2cli.model.quiet import hushed
 from blip2cli.model.text import TextCodec, load_codec
 from blip2cli.model.wrapper import Blip2
+
+LARGE_WEIGHTS = 1 << 30  # bytes of weight files from which there is room for one copy only
 
 
 @dataclass(frozen=True)

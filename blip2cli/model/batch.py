@@ -7,7 +7,8 @@ large ones gain little above 16, and a batch of theirs takes long, which is what
 waits for. On CUDA as many images are taken as there is memory for, up to a size beyond which
 nothing is gained.
 
-What an image needs is computed from the configuration, an upper bound without fragmentation. What
+What an image needs is computed from the configuration, an upper bound without fragmentation; a CPU
+takes a batch through the image side in parts, and needs less (see ``parts``). What
 it leaves out (long prompts, many questions or beams an image) is found out by running out of
 memory, see ``tasks.memory``.
 """
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from blip2cli.images.memory import memory
-from blip2cli.model.config import Blip2Config, OptConfig
+from blip2cli.model.config import Blip2Config, OptConfig, patches
 from blip2cli.model.slots import SLOTS
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ LANES_BELOW = 64 << 20
 STEP = 8  # sizes are multiples of it, as the rows of matrix products are
 # Weights in memory, in bytes, and the size up to there. The embedded models have 7 MB, OPT-2.7B in
 # bfloat16 7.5 GB.
-CPU_SIZES = ((64 << 20, 64), (8 << 30, 16))
+CPU_SIZES = ((1 << 30, 64), (8 << 30, 16))
 CPU_LEAST = 8  # for larger models
 CUDA_MOST = 256  # a device that holds more is busy with fewer
 SHARE = 0.8  # of the free memory; the rest is for what is not counted, and for fragments
@@ -95,16 +96,16 @@ def needs(config: Blip2Config, writes: bool, itemsize: int) -> Need:
     vision, qformer = config.vision_config, config.qformer_config
     image_size = vision.image_size
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    patches = (height // vision.patch_size) * (width // vision.patch_size) + 1
+    positions = patches(vision)
     queries = config.num_query_tokens
 
     # As bytes that arrive, as float32 that are normalised, in the model's precision; the same
     # pixels, cut into patches, are what the first layer multiplies.
     pixels = 3 * height * width * (1 + 4 + 2 * itemsize)
-    kept = patches * 2 * vision.hidden_size + queries * 2 * qformer.hidden_size
-    seeing = patches * _layer(vision.hidden_size, vision.intermediate_size)
+    kept = positions * 2 * vision.hidden_size + queries * 2 * qformer.hidden_size
+    seeing = positions * _layer(vision.hidden_size, vision.intermediate_size)
     asking = queries * _layer(qformer.hidden_size, qformer.intermediate_size)
-    asking += patches * 2 * qformer.hidden_size  # keys and values of the image
+    asking += positions * 2 * qformer.hidden_size  # keys and values of the image
     weights = vision.num_hidden_layers * _weights(vision.hidden_size, vision.intermediate_size)
     weights += qformer.num_hidden_layers * _weights(qformer.hidden_size, qformer.intermediate_size)
     weights += qformer.num_hidden_layers * qformer.hidden_size * vision.hidden_size

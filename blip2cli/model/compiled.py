@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from blip2cli.errors import OptionError
-from blip2cli.model.batch import LANES_BELOW, needs
+from blip2cli.model.batch import needs
 from blip2cli.model.features import ImageFeatures, image_side
 from blip2cli.model.linear import Linear
 from blip2cli.model.nets import qformer, vision
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 # speed of what is not compiled at 8, 0.98 at 16 and 1.01 to 1.03 at 32.
 CHUNKS = {"cpu": 8, "cuda": 16}
 SMALL_CHUNK = 32
+SMALL_BELOW = 64 << 20  # bytes of weights
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
@@ -95,7 +96,7 @@ class CompiledFeatures:
 def chunk_size(model: Writer | Matcher, device: torch.device) -> int:
     """Images a chunk: by the model and where it runs, and nothing else."""
     need = needs(model.config, isinstance(model, Writer), model.dtype.itemsize)
-    if device.type == "cpu" and need.weights < LANES_BELOW:
+    if device.type == "cpu" and need.weights < SMALL_BELOW:
         return SMALL_CHUNK
     return CHUNKS[device.type]
 

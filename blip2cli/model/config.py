@@ -54,6 +54,13 @@ class VisionConfig(_Part):
     qkv_bias: bool = True
 
 
+def patches(config: VisionConfig) -> int:
+    """Positions of an image in its encoder, P+1: its patches, and the class token."""
+    size = config.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return int((height // config.patch_size) * (width // config.patch_size)) + 1
+
+
 @dataclass(frozen=True)
 class QFormerConfig(_Part):
     """The querying transformer."""

@@ -24,7 +24,7 @@ DTYPES = {
 
 # Below this many bytes of weights a CPU computes in float32: such a model is quick as it is, and in
 # bfloat16 some of its texts would be others (one caption of 400 of the embedded models').
-LARGE_WEIGHTS = 1 << 30
+SMALL_WEIGHTS = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,12 @@ def _dtype(
         fast = cpu_bfloat16()
         if fast is None:
             return torch.float32, "the CPU has neither AMX nor AVX512-BF16"
-        if weight_bytes < LARGE_WEIGHTS:
+        if weight_bytes < SMALL_WEIGHTS:
             return torch.float32, "quick enough for a model this small"
         gain = bfloat16_gain()
         if gain < 1:
             return torch.float32, f"quicker here, although the CPU has {fast}"
-        return torch.bfloat16, f"a large model on a CPU with {fast}, {gain:.1f} times as quick"
+        return torch.bfloat16, f"{gain:.1f} times as quick on this CPU, which has {fast}"
     return torch.float32, "exact everywhere"
 
 

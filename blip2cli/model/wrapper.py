@@ -22,6 +22,7 @@ from blip2cli.model.language import read_texts
 from blip2cli.model.limits import check_decoding, check_room, check_writes
 from blip2cli.model.load import end_tokens, load_model
 from blip2cli.model.nets.blip2 import Matcher, Writer
+from blip2cli.model.parts import PartedFeatures
 from blip2cli.model.prompts import Prompt
 from blip2cli.model.resolve import resolve
 from blip2cli.model.retrieval import Retrieval
@@ -68,6 +69,8 @@ class Blip2:
         self.model = model
         self.codec = codec
         # The image side on normalised pixels; None: as it stands.
+        if compute is None and self.device.type == "cpu":
+            compute = PartedFeatures(model)
         self._compute = compute or functools.partial(compute_features, model)
         self.retrieval = Retrieval(model, codec) if isinstance(model, Matcher) else None
         self._end = end_tokens(model.config.text_config) if self.writes else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,7 @@ from blip2cli.images.memory import Memory
 from blip2cli.model import batch
 from blip2cli.model.batch import Need, auto_size, cpu_size, cuda_size, needs
 from blip2cli.model.config import Blip2Config, read_config
-from blip2cli.model.features import compute_features
+from blip2cli.model.features import image_side
 from blip2cli.model.nets.blip2 import Writer
 from blip2cli.model.slots import SLOTS
 from blip2cli.model.wrapper import Blip2
@@ -181,12 +182,15 @@ def test_the_vision_side_needs_what_is_computed(image_size: int) -> None:
         nn.init.normal_(parameter, std=0.02)
     need = needs(shape, True, 4)
 
-    def features(count: int) -> Any:
-        return lambda: compute_features(random, torch.rand(count, 3, image_size, image_size))
+    def run(side: Any, count: int) -> Any:
+        with torch.inference_mode():
+            return side(random, torch.rand(count, 3, image_size, image_size))
 
-    features(8)()
-    each = (peak(features(24)) - peak(features(8))) / 16
-    assert 0.5 * need.image < each < need.image
+    def each(side: Any) -> float:
+        return (peak(partial(run, side, 24)) - peak(partial(run, side, 8))) / 16
+
+    run(image_side, 8)
+    assert 0.5 * need.image < each(image_side) < need.image
 
 
 def test_the_python_interface_takes_the_same(model: Blip2) -> None:

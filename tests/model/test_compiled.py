@@ -172,7 +172,7 @@ def test_large_models_have_small_chunks(opt: Pair, monkeypatch: pytest.MonkeyPat
     model = opt.ours.model
     assert chunk_size(model, CPU) == SMALL_CHUNK
     assert chunk_size(model, torch.device("cuda")) == 16
-    monkeypatch.setattr("blip2cli.model.compiled.LANES_BELOW", 1)
+    monkeypatch.setattr("blip2cli.model.compiled.SMALL_BELOW", 1)
     assert chunk_size(model, CPU) == 8
 
 

@@ -7,16 +7,16 @@ import torch
 
 from blip2cli.errors import ModelError, OptionError
 from blip2cli.model import dtype
-from blip2cli.model.dtype import LARGE_WEIGHTS, place
+from blip2cli.model.dtype import SMALL_WEIGHTS, place
 
 
 @pytest.mark.parametrize(
     ("instructions", "size", "want", "reason"),
     [
-        ("AMX", LARGE_WEIGHTS, torch.bfloat16, "AMX"),
-        ("AVX512-BF16", LARGE_WEIGHTS, torch.bfloat16, "AVX512-BF16"),
-        ("AMX", LARGE_WEIGHTS - 1, torch.float32, "small"),
-        (None, LARGE_WEIGHTS, torch.float32, "neither AMX nor AVX512-BF16"),
+        ("AMX", SMALL_WEIGHTS, torch.bfloat16, "AMX"),
+        ("AVX512-BF16", SMALL_WEIGHTS, torch.bfloat16, "AVX512-BF16"),
+        ("AMX", SMALL_WEIGHTS - 1, torch.float32, "small"),
+        (None, SMALL_WEIGHTS, torch.float32, "neither AMX nor AVX512-BF16"),
     ],
 )
 def test_auto_on_a_cpu(
@@ -36,7 +36,7 @@ def test_auto_on_a_cpu(
 def test_instructions_that_do_not_pay_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dtype, "cpu_bfloat16", lambda: "AMX")
     monkeypatch.setattr(dtype, "bfloat16_gain", lambda: 0.9)
-    placement = place("cpu", "auto", "opt", LARGE_WEIGHTS)
+    placement = place("cpu", "auto", "opt", SMALL_WEIGHTS)
     assert placement.dtype is torch.float32
     assert "quicker here, although the CPU has AMX" in placement.reason
 

@@ -65,8 +65,8 @@ def test_features_equal_transformers(opt_directory: Path, dtype: torch.dtype) ->
     errors = [
         (each.float() - right).square().mean() for each in (got.language_inputs, want.pooler_output)
     ]
-    # Packed layers round less often.
-    assert errors[0] < 1.1 * errors[1] < 1e-3
+    # Packed layers round less often; scores of attention are rounded, in ``attend``.
+    assert errors[0] < 1.3 * errors[1] < 1e-3
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

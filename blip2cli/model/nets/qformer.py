@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from blip2cli.model.attention import attend
 from blip2cli.model.config import QFormerConfig
 from blip2cli.model.linear import Joins, Linear
 from blip2cli.model.nets.layers import Embedding, LayerNorm
@@ -95,8 +95,7 @@ class Block(nn.Module):
         if images is not None and len(hidden) == 1:
             hidden = hidden.expand(len(images), -1, -1)
         query, key, value = self.attention.project_all(hidden, images)
-        attended = scaled_dot_product_attention(query, key, value)
-        after: Tensor = self.output(attended.transpose(1, 2).flatten(2), hidden)
+        after: Tensor = self.output(attend(query, key, value), hidden)
         return after
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
-from blip2cli.model.config import VisionConfig
+from blip2cli.model.attention import attend
+from blip2cli.model.config import VisionConfig, patches
 from blip2cli.model.linear import Linear
 from blip2cli.model.nets.layers import Conv2d, LayerNorm
 
@@ -37,18 +37,16 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        width, patch, size = config.hidden_size, config.patch_size, config.image_size
-        height, across = (size, size) if isinstance(size, int) else size
-        positions = (height // patch) * (across // patch) + 1
+        width, patch = config.hidden_size, config.patch_size
         self.class_embedding = nn.Parameter(torch.empty(1, 1, width))
         self.patch_embedding = Conv2d(3, width, patch, patch)
-        self.position_embedding = nn.Parameter(torch.empty(1, positions, width))
+        self.position_embedding = nn.Parameter(torch.empty(1, patches(config), width))
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """[B, 3, H, W] to [B, P+1, D]."""
-        patches = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
-        first = self.class_embedding.expand(len(patches), -1, -1)
-        return torch.cat((first, patches), dim=1).add_(self.position_embedding)
+        seen = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+        first = self.class_embedding.expand(len(seen), -1, -1)
+        return torch.cat((first, seen), dim=1).add_(self.position_embedding)
 
 
 class Encoder(nn.Module):
@@ -89,8 +87,8 @@ class Attention(nn.Module):
     def forward(self, normed: Tensor, hidden: Tensor) -> Tensor:
         """Normed states [B, T, D] to what is attended to, added to ``hidden``."""
         apart = self.qkv(normed).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = scaled_dot_product_attention(*apart.unbind())
-        added: Tensor = self.projection(attended.transpose(1, 2).flatten(2), hidden)
+        query, key, value = apart.unbind()
+        added: Tensor = self.projection(attend(query, key, value), hidden)
         return added
 
 
