@@ -23,7 +23,7 @@ DTYPES = {
 }
 
 # Below this many bytes of weights a CPU computes in float32: such a model is quick as it is, and in
-# bfloat16 some of its texts would be others (one caption of 400 of the embedded models').
+# bfloat16 a text here and there would be another (none to one of 400 of the embedded models').
 SMALL_WEIGHTS = 64 << 20
 
 
