@@ -6,7 +6,7 @@ images by eights and 21.5 s at once; 12 layers of width 512 take 4.7 s for 64 by
 once; the encoder of ``tiny`` 1.50 ms an image by 32 and 1.59 by 64.
 
 **Side by side.** Two threads that compute two parts wait for one another less than two that share
-every product: 64 images and 12 layers of width 512 take 4.4 s in place of 4.7 in bfloat16, and 8.1
+every product: 64 images and 12 layers of width 512 take 4.5 s in place of 4.7 in bfloat16, and 8.4
 in place of 9.2 in float32. The layers of ViT-g are so large that nothing is gained. The language
 model has all threads for itself: its weights are read once a step. (Smaller models run whole
 batches side by side, see ``lanes``.)

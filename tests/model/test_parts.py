@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -20,16 +19,8 @@ SIZES = [1, 2, 3, 8, 9, 17, 24]
 
 
 @pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def side_by_side(monkeypatch: pytest.MonkeyPatch, two_threads: None) -> list[int]:
-    """Parts of four images at most, in two threads; what is returned says how many each had."""
+def side_by_side(monkeypatch: pytest.MonkeyPatch, threads: int) -> list[int]:
+    """Parts of four images at most, in threads; what is returned says how many each had."""
     monkeypatch.setattr(parts, "LANES_BELOW", 0)
     monkeypatch.setattr(parts, "together", lambda config, itemsize: 4)
     return _watch(monkeypatch)
@@ -58,6 +49,7 @@ def _check(got: ImageFeatures, want: ImageFeatures) -> None:
         assert not one.requires_grad
 
 
+@pytest.mark.parametrize("threads", [2], indirect=True)
 @pytest.mark.parametrize("count", SIZES)
 def test_parts_side_by_side_are_the_same_bits(
     either: Pair, count: int, side_by_side: list[int]
@@ -84,6 +76,7 @@ def test_parts_one_after_the_other_are_the_same_bits(
     assert seen == [4, 3, 3]  # a model this small runs whole batches side by side
 
 
+@pytest.mark.parametrize("threads", [2], indirect=True)
 def test_what_a_part_raises_is_raised_when_all_have_ended(
     opt: Pair, side_by_side: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
