@@ -63,15 +63,16 @@ def tiny_random_t5(directory: Path, seed: int = 0, **changes: Any) -> Path:
     """Write a small random BLIP-2 with a Flan-T5-like language model."""
     tokenizer = t5_tokenizer()
     processor = Blip2Processor(image_processor(), tokenizer, num_query_tokens=QUERIES)
+    width = changes.get("width", WIDTH)
     text = {
         "model_type": "t5",
         "vocab_size": -(-len(tokenizer) // 64) * 64,
-        "d_model": 32,
+        "d_model": width,
         "d_kv": 16,
-        "d_ff": 64,
+        "d_ff": 2 * width,
         "num_layers": 2,
         "num_decoder_layers": 2,
-        "num_heads": 2,
+        "num_heads": width // 16,
         "feed_forward_proj": "gated-gelu",
         "tie_word_embeddings": False,
         "decoder_start_token_id": 0,

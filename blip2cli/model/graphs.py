@@ -176,6 +176,10 @@ class GraphReader:
         """See ``Reader``."""
         return self._reader.shape(request)
 
+    def expect(self, requests: Sequence[Request]) -> None:
+        """See ``Reader``."""
+        self._reader.expect(requests)
+
     def open(self, shape: Shape, slots: int) -> Slots:
         """See ``Reader``."""
         return self._graphs.open(self._reader, shape, slots)

@@ -6,6 +6,12 @@ depend on the row count unless that is a multiple of four; with packed ones (one
 bfloat16, eleven shapes) only a single row differs. So rows are brought together, and filled up to
 a multiple of eight.
 
+**Equal calls.** oneDNN's bfloat16 products on AMX choose by the number of rows into how many pieces
+a sum is cut (``matmul_amx_blocking_params_macro_t`` in its ``amx_blocking_heuristics.cpp``, 3.12):
+32, 257 and 514 rows of 6,144 numbers give three results for the same row. There all products of a
+layer have one number of rows, which only the length of its sequences decides: longer batches take
+several calls, shorter ones are filled up.
+
 **Packed weights.** oneDNN multiplies fastest by a weight in its own layout, and then adds the bias,
 the activation and what is to be added to the result in the same pass. Measured on two cores with
 AVX512-BF16: 1.1 to 1.25 times the speed at thousands of rows, 3 times at 16 rows in float32 and 1.5
@@ -17,7 +23,10 @@ as one.
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -25,6 +34,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 ROWS = 8  # row counts are rounded up to a multiple of this
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How many rows each product of a layer has, where all are to have the same number."""
+
+    rows: tuple[tuple[int, int], ...]  # up to a length of sequences, about so many rows
+
+    def sequences(self, length: int) -> int:
+        """How many sequences of ``length`` go into one product."""
+        rows = next(rows for longest, rows in self.rows if length <= longest)
+        return max(1, rows // max(1, length))
+
+
+# Few waste little on a small batch, many are quicker. A decode step has a row for each slot, and
+# weights of 1 GB in all are read from memory for each product: there 32 rows cost what one does.
+# Prompts are read a few at a time, images as many as a batch or a part of it has.
+LARGE = 1 << 30  # bytes of packed weights
+_ANY = sys.maxsize
+_SMALL_CALLS = Calls(((1, 64), (127, 256), (_ANY, 2056)))
+_SMALL_WRITER_CALLS = Calls(((1, 64), (31, 256), (_ANY, 1088)))
+_LARGE_CALLS = Calls(((1, 32), (_ANY, 256)))
 
 
 def _gelu_tanh(states: Tensor) -> Tensor:
@@ -70,6 +101,10 @@ class Linear(nn.Linear):
     def reset_parameters(self) -> None:
         """Leave the weights as they are: a file's take their place."""
 
+    def at_once(self, length: int) -> int:
+        """How many sequences of ``length`` go into one product; 0: any number."""
+        return 0
+
     def forward(self, input: Tensor, added: Tensor | None = None) -> Tensor:  # noqa: A002 - its name
         """Map [..., in_features] to [..., out_features]; ``added`` is added to the result."""
         rows = input.numel() // self.in_features
@@ -90,36 +125,77 @@ class PackedLinear(Linear):
     """The same with the weight in oneDNN's layout, which nothing else can read."""
 
     packed: Tensor
+    calls: Calls | None  # None: of any number of rows
 
     def forward(self, input: Tensor, added: Tensor | None = None) -> Tensor:  # noqa: A002 - its name
         """Map [..., in_features] to [..., out_features]; ``added`` is added to the result."""
-        rows = input.numel() // self.in_features
-        flat = _filled_up(input.reshape(rows, self.in_features))
+        rows = input.reshape(-1, self.in_features)
+        beside = None if added is None else added.reshape(-1, self.out_features)
+        length = input.shape[-2] if input.dim() > 2 else 1
+        size = self.at_once(length) * length
+        if size and len(rows) > size:
+            besides = itertools.repeat(None) if beside is None else beside.split(size)
+            calls = zip(rows.split(size), besides, strict=False)
+            output = torch.cat([self._call(some, each, size) for some, each in calls])
+        else:
+            output = self._call(rows, beside, size or ROWS)
+        return output.view(*input.shape[:-1], self.out_features)
+
+    def at_once(self, length: int) -> int:
+        """How many sequences of ``length`` go into one product; 0: any number."""
+        return 0 if self.calls is None else self.calls.sequences(length)
+
+    def _call(self, rows: Tensor, beside: Tensor | None, least: int) -> Tensor:
+        """One product: [N, in_features] to [N, out_features], filled up to ``least`` rows."""
+        flat = _filled_up(rows, least)
         name, kind = _FUSED.get(self.activation, ("none", ""))
         output: Tensor
-        if added is None or self.activation:
-            output = _multiply(flat, self.packed, self.bias, name, [], kind)[:rows]
+        if beside is None or self.activation:
+            output = _multiply(flat, self.packed, self.bias, name, [], kind)[: len(rows)]
         else:
-            beside = _filled_up(added.reshape(rows, self.out_features))
-            output = _add(flat, beside, self.packed, self.bias, "add")[:rows]
+            beside = _filled_up(beside, least)
+            output = _add(flat, beside, self.packed, self.bias, "add")[: len(rows)]
         if self.activation and self.activation not in _FUSED:
             output = ACTIVATIONS[self.activation](output)
-        output = output.view(*input.shape[:-1], self.out_features)
-        if added is not None and self.activation:
-            output = output + added
-        return output
+        return output + beside if beside is not None and self.activation else output
 
     @classmethod
-    def take(cls, layer: Linear) -> None:
+    def take(cls, layer: Linear, calls: Calls | None = None) -> None:
         """Make a linear layer one of these, in place."""
         layer.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
         layer.register_parameter("weight", None)
         layer.__class__ = cls
+        assert isinstance(layer, cls)
+        layer.calls = calls
 
 
-def _filled_up(rows: Tensor) -> Tensor:
-    """At least ``ROWS`` rows, side by side."""
-    short = ROWS - len(rows)
+def _cuts_sums() -> bool:
+    """Whether the number of rows decides the order of a bfloat16 product's sums here."""
+    return torch.cpu._is_amx_tile_supported()
+
+
+def grouped(states: Tensor, layer: Linear) -> list[Tensor]:
+    """States [B, T, D] in groups of as many sequences as go into one product of ``layer``.
+
+    Layers that are run group by group need not join what their products give.
+    """
+    size = 0 if torch.compiler.is_compiling() else layer.at_once(states.shape[1])
+    return list(states.split(size)) if size else [states]
+
+
+def joined(groups: Sequence[Tensor]) -> Tensor:
+    """What ``grouped`` parted."""
+    return groups[0] if len(groups) == 1 else torch.cat(list(groups))
+
+
+def has_equal_calls(model: nn.Module) -> bool:
+    """Whether the bits of a row depend on how many rows and threads a product of it has."""
+    return any(isinstance(layer, PackedLinear) and layer.calls for layer in model.modules())
+
+
+def _filled_up(rows: Tensor, least: int) -> Tensor:
+    """At least so many rows, side by side."""
+    short = least - len(rows)
     return functional.pad(rows, (0, 0, 0, short)) if short > 0 else rows.contiguous()
 
 
@@ -185,6 +261,16 @@ def join(model: nn.Module) -> None:
 
 def pack(model: nn.Module) -> None:
     """Pack all linear layers of ``model`` that oneDNN can run; they are on a CPU."""
-    for module in model.modules():
-        if type(module) is Linear and can_pack(module.weight.device, module.weight.dtype):
-            PackedLinear.take(module)
+    layers = {
+        name: layer
+        for name, layer in model.named_modules()
+        if type(layer) is Linear and can_pack(layer.weight.device, layer.weight.dtype)
+    }
+    large = sum(layer.weight.nbytes for layer in layers.values()) >= LARGE
+    for name, layer in layers.items():
+        calls = None
+        if layer.weight.dtype is torch.bfloat16 and _cuts_sums():
+            writes = name.startswith("language_model.")
+            small = _SMALL_WRITER_CALLS if writes else _SMALL_CALLS
+            calls = _LARGE_CALLS if large else small
+        PackedLinear.take(layer, calls)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.attention import fused, fuses
+from blip2cli.model.linear import grouped, joined
 from blip2cli.model.room import Room
 from blip2cli.model.slots import Request, Shape, round_up
 
@@ -55,6 +56,9 @@ class OptReader:
     def history(self, request: Request) -> tuple[int, ...]:
         """transformers counts the image placeholders and the prompt."""
         return (self.placeholder,) * self.images.shape[1] + request.prompt
+
+    def expect(self, requests: Sequence[Request]) -> None:
+        """The images are read at once anyway, and prompts are short."""
 
     def open(self, shape: Shape, slots: int) -> OptSlots:
         """Empty slots."""
@@ -131,17 +135,24 @@ class OptReader:
         """
         layers = self.decoder.layers
         nothing = itertools.repeat(None, len(layers))
+        groups = grouped(hidden, layers[0].fc1)
         for number, (layer, earlier) in enumerate(zip(layers, before or nothing, strict=True)):
-            query, key, value = project(layer, hidden)
+            made = [project(layer, group) for group in groups]
             if kept is not None:
-                kept.append((key, value))
+                kept.append((joined([key for _, key, _ in made]), joined([v for _, _, v in made])))
                 if number == len(layers) - 1:
                     break
             if earlier is not None:
-                key = torch.cat((earlier[0], key), dim=2)
-                value = torch.cat((earlier[1], value), dim=2)
-            hidden = finish(layer, hidden, attend(query, key, value, seen))
-        return hidden
+                stood = zip(*(each.split(len(groups[0])) for each in earlier), strict=True)
+                made = [
+                    (query, torch.cat((keys, key), dim=2), torch.cat((values, value), dim=2))
+                    for (query, key, value), (keys, values) in zip(made, stood, strict=True)
+                ]
+            groups = [
+                finish(layer, group, attend(query, key, value, seen))
+                for group, (query, key, value) in zip(groups, made, strict=True)
+            ]
+        return joined(groups)
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Hidden states [S, D] of the last layer to raw scores [S, V]."""

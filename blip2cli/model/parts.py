@@ -23,6 +23,7 @@ from torch import Tensor
 from blip2cli.model.batch import LANES_BELOW, needs
 from blip2cli.model.config import Blip2Config, patches
 from blip2cli.model.features import ImageFeatures, compute_features, image_side
+from blip2cli.model.linear import has_equal_calls
 from blip2cli.model.nets.blip2 import Matcher, Writer
 
 CACHED_BYTES = 8 << 20  # of the widest layer's output
@@ -40,6 +41,8 @@ class PartedFeatures:
         self._most = together(model.config, model.dtype.itemsize)
         weights = needs(model.config, isinstance(model, Writer), model.dtype.itemsize).weights
         self._spreads = LANES_BELOW <= weights < SPREAD_BELOW
+        # Then the number of threads decides about bits as well: every image has one.
+        self._single = self._spreads and has_equal_calls(model)
         self._pool: ThreadPoolExecutor | None = None
         self._threads = 1  # of the pool
 
@@ -49,7 +52,7 @@ class PartedFeatures:
         threads = torch.get_num_threads() if self._spreads else 1
         # As many for each thread, and all about equal.
         parts = -(-count // (self._most * threads)) * threads
-        if count < 2 or parts == 1:
+        if parts == 1 or (count < 2 and not self._single):
             return compute_features(self._model, pixel_values)
         pieces = pixel_values.tensor_split(min(parts, count))
         made = self._spread(pieces, threads) if threads > 1 else [self._run(p) for p in pieces]

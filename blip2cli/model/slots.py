@@ -74,6 +74,9 @@ class Reader(Protocol):
     def shape(self, request: Request) -> Shape:
         """Depends on nothing but the request."""
 
+    def expect(self, requests: Sequence[Request]) -> None:
+        """These will be asked for, in this order: what is quicker read together may be so."""
+
     def open(self, shape: Shape, slots: int) -> Slots:
         """Make so many empty slots."""
 
@@ -112,6 +115,7 @@ def write(
     for number, request in enumerate(requests):
         shapes[reader.shape(request)].append(number)
     for shape, members in shapes.items():
+        reader.expect([requests[number] for number in members])
         (kind or Loop)(reader, shape, requests, members, texts, frozenset(end), rules).run()
     return texts
 

@@ -8,7 +8,7 @@ prompts are never padded, because that would move T5's relative positions.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +21,9 @@ from blip2cli.model.slots import Request, Shape, round_up
 
 CAPACITY_STEP = 16
 LENGTH_STEP = 4
+AHEAD = 64  # images with prompts that are encoded together, before their turn
+
+Pair = tuple[int, tuple[int, ...]]  # an image and the prompt it is read with
 
 
 class T5Reader:
@@ -33,6 +36,8 @@ class T5Reader:
         if start is None:
             start = language.config.pad_token_id or 0  # T5 starts from its padding
         self.start = int(start)
+        self._expected: deque[Pair] = deque()
+        self._ahead: dict[Pair, Tensor] = {}
 
     @property
     def device(self) -> torch.device:
@@ -48,11 +53,27 @@ class T5Reader:
         """transformers counts the decoder's start token alone."""
         return (self.start,)
 
+    def expect(self, requests: Sequence[Request]) -> None:
+        """Slots are filled a few at a time, and prompts of one length are few among those."""
+        self._expected = deque(dict.fromkeys((each.image, each.prompt) for each in requests))
+        self._ahead = {}
+
+    def states(self, pairs: Sequence[Pair]) -> list[Tensor]:
+        """What ``encode`` gives; together with pairs that are expected next."""
+        missing = [pair for pair in pairs if pair not in self._ahead]
+        if missing:
+            kept = {pair: self._ahead[pair] for pair in pairs if pair in self._ahead}
+            while self._expected and len(missing) < max(AHEAD, len(pairs)):
+                missing.append(self._expected.popleft())
+            missing = [pair for pair in dict.fromkeys(missing) if pair not in kept]
+            self._ahead = kept | dict(zip(missing, self.encode(missing), strict=True))
+        return [self._ahead[pair] for pair in pairs]
+
     def open(self, shape: Shape, slots: int) -> T5Slots:
         """Empty slots."""
         return T5Slots(self, shape, slots)
 
-    def encode(self, pairs: Sequence[tuple[int, tuple[int, ...]]]) -> list[Tensor]:
+    def encode(self, pairs: Sequence[Pair]) -> list[Tensor]:
         """Encoder states [Q + T, D] of images with prompts, those of equal length together."""
         lengths: dict[int, list[int]] = defaultdict(list)
         for number, (_, prompt) in enumerate(pairs):
@@ -154,7 +175,7 @@ class T5Slots:
         """Encode images and prompts, each pair once; texts begin with the start token."""
         pairs = [(request.image, request.prompt) for request in requests]
         once = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
-        states = self.reader.encode(list(once))
+        states = self.reader.states(list(once))
         places: dict[int, list[int]] = defaultdict(list)
         for slot, pair in zip(slots, pairs, strict=True):
             places[once[pair]].append(slot)

@@ -19,7 +19,7 @@ from blip2cli.model.load import load_model
 from blip2cli.model.nets.blip2 import Writer
 from blip2cli.model.quiet import hushed
 from blip2cli.model.wrapper import Blip2
-from blip2cli.options import ModelOptions
+from blip2cli.options import Dtype, ModelOptions
 from tests.checkpoints import IMAGE_SIZE, tiny_random_opt, tiny_random_t5
 
 IMAGES = 16
@@ -47,8 +47,8 @@ def images(count: int = IMAGES, size: int = IMAGE_SIZE, seed: int = 5) -> Tensor
     return coarse.repeat_interleave(size // 4, 2).repeat_interleave(size // 4, 3)
 
 
-def pair(directory: Path) -> Pair:
-    ours = Blip2.load(ModelOptions(model=str(directory), device="cpu", dtype="float32"))
+def pair(directory: Path, dtype: Dtype = "float32") -> Pair:
+    ours = Blip2.load(ModelOptions(model=str(directory), device="cpu", dtype=dtype))
     with hushed():
         theirs = Blip2ForConditionalGeneration.from_pretrained(directory).eval()
     pixels = images()
@@ -89,9 +89,23 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return pair(tiny_random_opt(tmp_path_factory.mktemp("checkpoints") / "wide", width=128))
 
 
-@pytest.fixture(params=["opt", "t5", "wide"])
+@pytest.fixture(scope="session")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """OPT in bfloat16, so wide that kernels cut the sums of a product into pieces."""
+    directory = tiny_random_opt(tmp_path_factory.mktemp("checkpoints") / "half", width=640)
+    return pair(directory, "bfloat16")
+
+
+@pytest.fixture(scope="session")
+def half_t5(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The same with T5."""
+    directory = tiny_random_t5(tmp_path_factory.mktemp("checkpoints") / "half-t5", width=640)
+    return pair(directory, "bfloat16")
+
+
+@pytest.fixture(params=["opt", "t5", "wide", "half", "half_t5"])
 def every(request: pytest.FixtureRequest) -> Pair:
-    """Both families, and a wider model."""
+    """Both families, a wider model, and both in bfloat16."""
     value: Pair = request.getfixturevalue(request.param)
     return value
 

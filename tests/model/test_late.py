@@ -40,6 +40,9 @@ class Script:
     def history(self, request: Request) -> tuple[int, ...]:
         return ()
 
+    def expect(self, requests: Sequence[Request]) -> None:
+        assert requests
+
     def open(self, shape: Shape, count: int) -> Played:
         return Played(self, count)
 

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from blip2cli.model import linear
 from blip2cli.model.linear import (
     ACTIVATIONS,
     Joins,
     Linear,
     PackedLinear,
     can_pack,
+    grouped,
+    has_equal_calls,
     join,
+    joined,
     pack,
 )
 from tests.model.layers import filled
@@ -58,6 +63,62 @@ def test_a_packed_row_keeps_its_bits_at_every_row_count(
             some = slice(first, first + count)
             assert torch.equal(layer(rows[some]), whole[some]), (count, first)
             assert torch.equal(adding(rows[some], beside[some]), sums[some]), (count, first)
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("part", ["language_model", "vision_model"])
+@pytest.mark.parametrize("length", [1, 2, 9, 32, 65, 257])
+def test_a_sequence_keeps_its_bits_in_every_company(
+    threads: int, dtype: torch.dtype, part: str, length: int
+) -> None:
+    model = nn.ModuleDict({part: nn.ModuleList([filled(1408, 200, "gelu"), filled(1408, 200)])})
+    model.to(dtype)
+    pack(model)
+    layer, adding = model[part]
+    states = torch.randn(70 if length < 65 else 9, length, 1408).to(dtype)
+    beside = torch.randn(*states.shape[:2], 200).to(dtype)
+    whole, sums = layer(states), adding(states, beside)
+    assert float(whole.std()) > 0.1
+    for count in (1, 2, 3, 7, 8, 9, 31, 64):
+        for first in (0, 1, len(states) - count):
+            some = slice(max(0, first), first + count)
+            assert torch.equal(layer(states[some]), whole[some]), (count, first)
+            assert torch.equal(adding(states[some], beside[some]), sums[some]), (count, first)
+
+
+@pytest.mark.parametrize("length", [1, 2, 9, 32, 65, 257])
+@pytest.mark.parametrize("count", [1, 3, 20, 70])
+def test_all_products_have_one_number_of_rows_where_it_decides(
+    monkeypatch: pytest.MonkeyPatch, length: int, count: int
+) -> None:
+    monkeypatch.setattr(linear, "_cuts_sums", lambda: True)
+    seen: list[int] = []
+    multiply = linear._multiply
+
+    def watched(rows: Tensor, *rest: Any) -> Tensor:
+        seen.append(len(rows))
+        return multiply(rows, *rest)
+
+    monkeypatch.setattr(linear, "_multiply", watched)
+    layer = packed(filled(16, 24, "gelu"), torch.bfloat16)
+    states = torch.randn(count, length, 16).to(torch.bfloat16)
+    got = layer(states)
+    assert set(seen) == {layer.at_once(length) * length}
+    assert sum(seen) >= count * length
+    plain = filled(16, 24, "gelu").bfloat16()
+    torch.testing.assert_close(got, plain(states), rtol=0.02, atol=0.02)
+    groups = grouped(states, layer)
+    assert torch.equal(joined([layer(group) for group in groups]), got)
+    assert len(groups) == len(seen) / 2 == -(-count // layer.at_once(length))
+
+
+def test_any_number_of_rows_will_do_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "_cuts_sums", lambda: True)
+    layer = packed(filled(16, 24))
+    assert layer.at_once(9) == 0
+    assert not has_equal_calls(layer)
+    assert len(grouped(torch.randn(90, 9, 16), layer)) == 1
 
 
 @pytest.mark.parametrize("threads", [1, 2], indirect=True)

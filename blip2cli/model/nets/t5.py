@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from blip2cli.model.attention import fused, fuses
 from blip2cli.model.config import T5Config
-from blip2cli.model.linear import Joins, Linear
+from blip2cli.model.linear import Joins, Linear, grouped, joined
 from blip2cli.model.nets.layers import Embedding
 
 
@@ -55,12 +55,14 @@ class Stack(nn.Module):
         if self.decoding:
             place = torch.arange(positions, device=hidden.device)
             bias = bias.masked_fill(place > place[:, None], -torch.inf)
+        groups = grouped(hidden, self.block[0].layer[0].SelfAttention.o)
+        reads = read.split(len(groups[0])) if read is not None else ()
         for block in self.block:
-            hidden = block.layer[0](hidden, bias)
+            groups = [block.layer[0](group, bias) for group in groups]
             if read is not None:
-                hidden = block.layer[1](hidden, read)
-            hidden = block.layer[-1](hidden)
-        normed: Tensor = self.final_layer_norm(hidden)
+                groups = [block.layer[1](*each) for each in zip(groups, reads, strict=True)]
+            groups = [block.layer[-1](group) for group in groups]
+        normed: Tensor = self.final_layer_norm(joined(groups))
         return normed
 
 

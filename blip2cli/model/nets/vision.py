@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from blip2cli.model.attention import attend
 from blip2cli.model.config import VisionConfig, patches
-from blip2cli.model.linear import Linear
+from blip2cli.model.linear import Linear, grouped, joined
 from blip2cli.model.nets.layers import Conv2d, LayerNorm
 
 
@@ -25,10 +27,7 @@ class VisionModel(nn.Module):
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """From pixels [B, 3, H, W] to all patches [B, P+1, D], class token first, and that token
         normed once more, [B, D]."""
-        hidden = self.embeddings(pixel_values)
-        for layer in self.encoder.layers:
-            hidden = layer(hidden)
-        states = self.post_layernorm(hidden)
+        states = self.post_layernorm(self.encoder(self.embeddings(pixel_values)))
         return states, self.post_layernorm(states[:, 0])
 
 
@@ -55,6 +54,14 @@ class Encoder(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[B, T, D] to the same."""
+        first: Any = self.layers[0]
+        groups = grouped(hidden, first.mlp.fc1)
+        for layer in self.layers:
+            groups = [layer(group) for group in groups]
+        return joined(groups)
 
 
 class Layer(nn.Module):
