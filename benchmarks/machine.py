@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import linear
 
 from blip2cli.images.cores import available_cores
+from blip2cli.model.dtype import cpu_bfloat16
 
 # Rows x inner x columns of products that BLIP-2 2.7b spends its time in: the vision encoder's
 # feed-forward at batch 8, the language model's at the prefill of 16 images; and square ones.
@@ -110,4 +111,6 @@ def _name() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else f"{platform.machine()} ({os.cpu_count()} threads)"
+    name = names[0] if names else f"{platform.machine()} ({os.cpu_count()} threads)"
+    fast = cpu_bfloat16()  # a processor's name in a virtual machine may be that of many
+    return f"{name} with {fast}" if fast else name

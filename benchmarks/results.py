@@ -88,10 +88,10 @@ def median_ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
 
 
 def record(found: Found, folder: Path) -> None:
-    """Add one result to ``results.json`` and write ``RESULTS.md`` anew."""
+    """Add one machine's result to ``results.json`` and write ``RESULTS.md`` anew."""
     path = folder / "results.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    kept[found.race] = found.as_json()
+    kept.setdefault(found.machine.name, {})[found.race] = found.as_json()
     path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "RESULTS.md").write_text(page(kept), encoding="utf-8")
 
@@ -104,20 +104,18 @@ PREFACE = (
 COLUMNS = ("docs", "batched", "cached", "forward")
 
 
-def page(kept: dict[str, Any]) -> str:
-    """``RESULTS.md``."""
+def page(kept: dict[str, dict[str, Any]]) -> str:
+    """``RESULTS.md`` from races by machine."""
     columns = " | ".join(f"against `{column}`" for column in COLUMNS)
-    lines = [
-        "# Results of the races",
-        "",
-        PREFACE,
-        "",
-        f"| race | workload | blip2cli | {columns} | of the limit |",
-        "|---|---|---|" + "---|" * (len(COLUMNS) + 1),
-    ]
-    lines += [_row(race, one) for race, one in kept.items() if one["results"]]
-    for race, one in kept.items():
-        lines += ["", *_section(race, one)]
+    lines = ["# Results of the races", "", PREFACE]
+    for machine, races in kept.items():
+        lines += ["", f"## {machine}", ""]
+        lines += [f"| race | workload | blip2cli | {columns} | of the limit |"]
+        lines += ["|---|---|---|" + "---|" * (len(COLUMNS) + 1)]
+        lines += [_row(race, one) for race, one in races.items() if one["results"]]
+    for machine, races in kept.items():
+        for race, one in races.items():
+            lines += ["", *_section(f"{race}, {machine}", one)]
     return "\n".join(lines) + "\n"
 
 
@@ -135,12 +133,12 @@ def _row(race: str, one: dict[str, Any]) -> str:
     return f"| {race} | {one['workload']} | {rate} | {' | '.join(cells)} |"
 
 
-def _section(race: str, one: dict[str, Any]) -> list[str]:
+def _section(title: str, one: dict[str, Any]) -> list[str]:
     machine = Machine(**one["machine"])
     versions = ", ".join(f"{name} {number}" for name, number in one["versions"].items())
     rounds = "1 round" if one["rounds"] == 1 else f"{one['rounds']} rounds"
     when = f"{one['date']}, commit {one['commit']}, {rounds}; {machine}; {versions}."
-    lines = [f"## {race}", "", when, ""]
+    lines = [f"### {title}", "", when, ""]
     lines += [
         f"- `{line['peer']}` {line['dtype']}, {line['setting']}: "
         f"{line['images_per_second']:.4g} images/s over {line['images']} images"

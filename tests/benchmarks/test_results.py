@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from machine import Machine
@@ -27,12 +28,23 @@ def test_a_race_that_runs_again_replaces_its_own_entry(tmp_path: Path) -> None:
     record(found("one", 3.0), tmp_path)
     record(found("two", 4.0), tmp_path)
     record(found("one", 5.0), tmp_path)
-    kept = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    record(replace(found("one", 9.0), machine=replace(MACHINE, name="Other CPU")), tmp_path)
+    machines = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert machines["Other CPU"]["one"]["results"][0]["ratio"] == 9.0
+    kept = machines["Some CPU"]
     assert [kept[name]["results"][0]["ratio"] for name in ("one", "two")] == [5.0, 4.0]
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert "| one | captions | 8 images/s, bfloat16 | 5.00x (float32) | – | – | – | 50% |" in page
     assert "| two | captions | 8 images/s, bfloat16 | 4.00x (float32) |" in page
     assert "- vision: 1 s" in page
+    assert [line for line in page.splitlines() if line.startswith("#")] == [
+        "# Results of the races",
+        "## Some CPU",
+        "## Other CPU",
+        "### one, Some CPU",
+        "### two, Some CPU",
+        "### one, Other CPU",
+    ]
 
 
 def test_what_has_no_peers_has_a_section_alone(tmp_path: Path) -> None:
