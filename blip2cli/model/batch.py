@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from blip2cli.images.memory import memory
 from blip2cli.model.config import Blip2Config, OptConfig, patches
+from blip2cli.model.nets.blip2 import Writer
 from blip2cli.model.slots import SLOTS
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ def auto_size(model: Blip2) -> int:
         # What torch holds for reuse is free for us, too.
         held = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
         return cuda_size(need, free + held)
-    return cpu_size(need, memory().available)
+    steps = 0
+    if isinstance(model.model, Writer):
+        steps = model.model.language_model.lm_head.at_once(1)
+    return cpu_size(need, memory().available, steps)
 
 
 def lanes_of(model: Blip2) -> int:
@@ -71,9 +75,13 @@ def lanes_of(model: Blip2) -> int:
     return torch.get_num_threads()
 
 
-def cpu_size(need: Need, available: int | None) -> int:
-    """By the size of the model, within the ``available`` bytes; None: unknown."""
+def cpu_size(need: Need, available: int | None, steps: int = 0) -> int:
+    """By the size of the model, within the ``available`` bytes; None: unknown.
+
+    ``steps`` texts are written at the price of one; 0: each has its own.
+    """
     size = next((size for most, size in CPU_SIZES if need.weights < most), CPU_LEAST)
+    size = max(size, steps)
     return size if available is None else min(size, _fitting(need, available))
 
 

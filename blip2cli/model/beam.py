@@ -112,7 +112,7 @@ class _Loop:
         options: DecodeOptions,
     ) -> None:
         self.width = options.num_beams
-        groups = min(len(requests), max(1, slots.SLOTS // self.width))
+        groups = min(len(requests), max(1, slots.most(reader) // self.width))
         self.reader, self.end, self.rules, self.options = reader, end, rules, options
         self.looked_at = max(2, 1 + len(end)) * self.width
         self.searches = [

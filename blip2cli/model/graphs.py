@@ -172,6 +172,11 @@ class GraphReader:
         """See ``Reader``."""
         return self._reader.device
 
+    @property
+    def at_once(self) -> int:
+        """See ``Reader``."""
+        return self._reader.at_once
+
     def shape(self, request: Request) -> Shape:
         """See ``Reader``."""
         return self._reader.shape(request)

@@ -48,14 +48,15 @@ class Calls:
         return max(1, rows // max(1, length))
 
 
-# Few waste little on a small batch, many are quicker. A decode step has a row for each slot, and
-# weights of 1 GB in all are read from memory for each product: there 32 rows cost what one does.
-# Prompts are read a few at a time, images as many as a batch or a part of it has.
+# Few rows waste little on a small batch, many are quicker. A decode step has a row for each slot;
+# those of a large model are up to 32, which take the time that reading its weights takes. Prompts
+# are read a few at a time, images as many as a batch or a part of it has.
 LARGE = 1 << 30  # bytes of packed weights
 _ANY = sys.maxsize
 _SMALL_CALLS = Calls(((1, 64), (127, 256), (_ANY, 2056)))
 _SMALL_WRITER_CALLS = Calls(((1, 64), (31, 256), (_ANY, 1088)))
-_LARGE_CALLS = Calls(((1, 32), (_ANY, 256)))
+_LARGE_CALLS = Calls(((1, 32), (127, 256), (_ANY, 1028)))
+_LARGE_WRITER_CALLS = Calls(((1, 32), (31, 128), (_ANY, 256)))
 
 
 def _gelu_tanh(states: Tensor) -> Tensor:
@@ -267,10 +268,9 @@ def pack(model: nn.Module) -> None:
         if type(layer) is Linear and can_pack(layer.weight.device, layer.weight.dtype)
     }
     large = sum(layer.weight.nbytes for layer in layers.values()) >= LARGE
+    calls = _LARGE_CALLS if large else _SMALL_CALLS
+    writer_calls = _LARGE_WRITER_CALLS if large else _SMALL_WRITER_CALLS
     for name, layer in layers.items():
-        calls = None
-        if layer.weight.dtype is torch.bfloat16 and _cuts_sums():
-            writes = name.startswith("language_model.")
-            small = _SMALL_WRITER_CALLS if writes else _SMALL_CALLS
-            calls = _LARGE_CALLS if large else small
-        PackedLinear.take(layer, calls)
+        cuts = layer.weight.dtype is torch.bfloat16 and _cuts_sums()
+        chosen = writer_calls if name.startswith("language_model.") else calls
+        PackedLinear.take(layer, chosen if cuts else None)

@@ -48,6 +48,12 @@ class OptReader:
         """Where it runs."""
         return self.images.device
 
+    @property
+    def at_once(self) -> int:
+        """How many texts a step takes in one product; 0: any number."""
+        rows: int = self.head.at_once(1)
+        return rows
+
     def shape(self, request: Request) -> Shape:
         """The last id of the prompt is read by the first step."""
         prompt = round_up(len(request.prompt) - 1, PROMPT_STEP)

@@ -71,6 +71,10 @@ class Reader(Protocol):
     def device(self) -> torch.device:
         """Where it runs."""
 
+    @property
+    def at_once(self) -> int:
+        """How many texts a step takes in one product; 0: any number."""
+
     def shape(self, request: Request) -> Shape:
         """Depends on nothing but the request."""
 
@@ -150,7 +154,7 @@ class Loop:
         end: frozenset[int],
         rules: Rules | None,
     ) -> None:
-        count = min(SLOTS, round_up(len(members), ROWS))
+        count = min(most(reader), round_up(len(members), ROWS))
         self.reader = reader
         self.slots = reader.open(shape, count)
         self.owner: list[int | None] = [None] * count  # the text that each slot writes
@@ -235,6 +239,11 @@ class Loop:
         number = self.owner[slot]
         assert number is not None
         return number
+
+
+def most(reader: Reader) -> int:
+    """How many texts are under way at most."""
+    return min(SLOTS, reader.at_once or SLOTS)
 
 
 def round_up(number: int, step: int) -> int:

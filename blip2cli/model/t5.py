@@ -44,6 +44,12 @@ class T5Reader:
         """Where it runs."""
         return self.images.device
 
+    @property
+    def at_once(self) -> int:
+        """How many texts a step takes in one product; 0: any number."""
+        rows: int = self.language.lm_head.at_once(1)
+        return rows
+
     def shape(self, request: Request) -> Shape:
         """Rounded up, so that texts of almost one length share slots."""
         read = self.images.shape[1] + len(request.prompt)

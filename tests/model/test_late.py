@@ -40,6 +40,8 @@ class Script:
     def history(self, request: Request) -> tuple[int, ...]:
         return ()
 
+    at_once = 0
+
     def expect(self, requests: Sequence[Request]) -> None:
         assert requests
 
