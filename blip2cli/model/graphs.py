@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from blip2cli.model.slots import SLOTS, Reader, Request, Shape, Slots
+from blip2cli.model.slots import SLOTS, Pair, Reader, Request, Shape, Slots
 
 SIZES = (SLOTS, 32, 16, 8)  # numbers of slots whose steps are recorded
 KEPT = 4  # shapes of which slots are kept: keys and values of so many texts each
@@ -193,9 +193,7 @@ class GraphReader:
         """See ``Reader``."""
         return self._reader.history(request)
 
-    def follow(
-        self, pairs: Sequence[tuple[int, tuple[int, ...]]], which: Tensor, tokens: Tensor
-    ) -> Tensor:
+    def follow(self, pairs: Sequence[Pair], which: Tensor, tokens: Tensor) -> Tensor:
         """See ``Reader``."""
         return self._reader.follow(pairs, which, tokens)
 

@@ -8,6 +8,7 @@ of an image are computed once and serve all its prompts.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,13 +18,14 @@ from torch import Tensor
 from blip2cli.model.attention import fused, fuses
 from blip2cli.model.linear import grouped, joined
 from blip2cli.model.room import Room
-from blip2cli.model.slots import Request, Shape, round_up
+from blip2cli.model.slots import Pair, Request, Shape, round_up
 
 # Lengths are rounded up to multiples of these, so that texts of almost one length share slots. It
 # also keeps the bits: where a row's scores begin at an odd place in memory, small products (heads
 # of 16, up to 11 positions) are computed in another order than where they begin at an even one.
 PROMPT_STEP = 4
 CAPACITY_STEP = 16
+AHEAD = 1024  # positions of prompts that are read together, before their turn
 
 
 # Keys and values of some rows by layer, each [R, heads, positions, head size].
@@ -42,6 +44,8 @@ class OptReader:
         self.placeholder = placeholder
         self.head = language.lm_head
         self._prefix: Layers | None = None
+        self._expected: deque[Pair] = deque()
+        self._ahead: tuple[dict[Pair, int], Layers] = {}, []  # what is read, and its place
 
     @property
     def device(self) -> torch.device:
@@ -64,7 +68,24 @@ class OptReader:
         return (self.placeholder,) * self.images.shape[1] + request.prompt
 
     def expect(self, requests: Sequence[Request]) -> None:
-        """The images are read at once anyway, and prompts are short."""
+        """Slots are filled a few at a time, and each reading takes all weights from memory."""
+        self._expected = deque(dict.fromkeys((each.image, each.prompt) for each in requests))
+        self._ahead = {}, []
+
+    def prompts(self, pairs: Sequence[Pair], length: int) -> tuple[list[int], Layers]:
+        """Keys and values of prompts as ``read`` gives them, filled up to ``length`` ids, and
+        which of them are those of ``pairs``; read together with pairs that are expected next."""
+        numbers, kept = self._ahead
+        if any(pair not in numbers for pair in pairs):
+            wanted = list(dict.fromkeys(pairs))
+            while self._expected and len(wanted) < AHEAD // length:
+                wanted.append(self._expected.popleft())
+            numbers = {pair: number for number, pair in enumerate(dict.fromkeys(wanted))}
+            filled = [(*prompt[:-1], *(0,) * (length + 1 - len(prompt))) for _, prompt in numbers]
+            images = torch.tensor([image for image, _ in numbers], device=self.device)
+            kept = self.read(images, torch.tensor(filled, device=self.device))
+            self._ahead = numbers, kept
+        return [numbers[pair] for pair in pairs], kept
 
     def open(self, shape: Shape, slots: int) -> OptSlots:
         """Empty slots."""
@@ -95,9 +116,7 @@ class OptReader:
         self.run(hidden, seen, before, kept)
         return kept
 
-    def follow(
-        self, pairs: Sequence[tuple[int, tuple[int, ...]]], which: Tensor, tokens: Tensor
-    ) -> Tensor:
+    def follow(self, pairs: Sequence[Pair], which: Tensor, tokens: Tensor) -> Tensor:
         """Raw scores [N, T + 1, V] after the prompt and after each of tokens [N, T].
 
         ``pairs`` are images with prompts of one length; ``which`` [N] says whose continuation
@@ -215,19 +234,14 @@ class OptSlots:
         return [request.prompt[-1] for request in requests]
 
     def _read(self, places: Tensor, requests: Sequence[Request]) -> None:
-        """Run the prompts, each only once, behind their images' keys and values."""
-        pairs = [(request.image, request.prompt) for request in requests]
-        once = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
-        which = torch.tensor([once[pair] for pair in pairs], device=places.device)
-        rows = torch.tensor([image for image, _ in once], device=places.device)
+        """Put keys and values of the prompts behind those of their images."""
         length, queries = self.shape.read, self.reader.images.shape[1]
-        filled = [(*prompt[:-1], *(0,) * (length + 1 - len(prompt))) for _, prompt in once]
+        which, read = self.reader.prompts([(each.image, each.prompt) for each in requests], length)
+        rows = torch.tensor(which, device=places.device)
         own = slice(queries, queries + length)
-        for number, (key, value) in enumerate(
-            self.reader.read(rows, torch.tensor(filled, device=places.device))
-        ):
-            self.keys[number][places, :, own] = key[which]
-            self.values[number][places, :, own] = value[which]
+        for number, (key, value) in enumerate(read):
+            self.keys[number][places, :, own] = key[rows]
+            self.values[number][places, :, own] = value[rows]
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token a slot, [S]; return the next token's raw scores, [S, V]."""

@@ -25,6 +25,8 @@ from blip2cli.model.linear import ROWS
 SLOTS = 64  # texts under way at most
 REFILL = 8  # slots are filled together, an eighth of all, if so many texts wait
 
+Pair = tuple[int, tuple[int, ...]]  # row of the features, and the ids of the prompt behind it
+
 
 @dataclass(frozen=True)
 class Request:
@@ -87,9 +89,7 @@ class Reader(Protocol):
     def history(self, request: Request) -> tuple[int, ...]:
         """The ids that repetition rules count as written before, as transformers does."""
 
-    def follow(
-        self, pairs: Sequence[tuple[int, tuple[int, ...]]], which: Tensor, tokens: Tensor
-    ) -> Tensor:
+    def follow(self, pairs: Sequence[Pair], which: Tensor, tokens: Tensor) -> Tensor:
         """Raw scores [N, T + 1, V] after a prompt and after each of tokens [N, T].
 
         ``pairs`` are images with prompts of one length, each read once; ``which`` [N] says whose
@@ -121,6 +121,7 @@ def write(
     for shape, members in shapes.items():
         reader.expect([requests[number] for number in members])
         (kind or Loop)(reader, shape, requests, members, texts, frozenset(end), rules).run()
+    reader.expect(())  # lets go of what was read ahead
     return texts
 
 

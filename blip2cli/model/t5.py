@@ -17,13 +17,11 @@ from torch import Tensor
 
 from blip2cli.model.nets.t5 import attend
 from blip2cli.model.room import Room
-from blip2cli.model.slots import Request, Shape, round_up
+from blip2cli.model.slots import Pair, Request, Shape, round_up
 
 CAPACITY_STEP = 16
 LENGTH_STEP = 4
 AHEAD = 64  # images with prompts that are encoded together, before their turn
-
-Pair = tuple[int, tuple[int, ...]]  # an image and the prompt it is read with
 
 
 class T5Reader:
@@ -95,9 +93,7 @@ class T5Reader:
                 found[number] = state
         return found
 
-    def follow(
-        self, pairs: Sequence[tuple[int, tuple[int, ...]]], which: Tensor, tokens: Tensor
-    ) -> Tensor:
+    def follow(self, pairs: Sequence[Pair], which: Tensor, tokens: Tensor) -> Tensor:
         """Raw scores [N, T + 1, V] before the first and after each of tokens [N, T].
 
         ``pairs`` are images with prompts of one length; ``which`` [N] says whose continuation

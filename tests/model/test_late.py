@@ -43,7 +43,7 @@ class Script:
     at_once = 0
 
     def expect(self, requests: Sequence[Request]) -> None:
-        assert requests
+        pass
 
     def open(self, shape: Shape, count: int) -> Played:
         return Played(self, count)
