@@ -8,7 +8,6 @@ of an image are computed once and serve all its prompts.
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from blip2cli.model.attention import fused, fuses
 from blip2cli.model.linear import grouped, joined
 from blip2cli.model.room import Room
-from blip2cli.model.slots import Pair, Request, Shape, round_up
+from blip2cli.model.slots import Pair, Request, Shape, round_up, take_ahead
 
 # Lengths are rounded up to multiples of these, so that texts of almost one length share slots. It
 # also keeps the bits: where a row's scores begin at an odd place in memory, small products (heads
@@ -44,7 +43,7 @@ class OptReader:
         self.placeholder = placeholder
         self.head = language.lm_head
         self._prefix: Layers | None = None
-        self._expected: deque[Pair] = deque()
+        self._expected: dict[Pair, None] = {}
         self._ahead: tuple[dict[Pair, int], Layers] = {}, []  # what is read, and its place
 
     @property
@@ -69,7 +68,7 @@ class OptReader:
 
     def expect(self, requests: Sequence[Request]) -> None:
         """Slots are filled a few at a time, and each reading takes all weights from memory."""
-        self._expected = deque(dict.fromkeys((each.image, each.prompt) for each in requests))
+        self._expected = dict.fromkeys((each.image, each.prompt) for each in requests)
         self._ahead = {}, []
 
     def prompts(self, pairs: Sequence[Pair], length: int) -> tuple[list[int], Layers]:
@@ -77,10 +76,8 @@ class OptReader:
         which of them are those of ``pairs``; read together with pairs that are expected next."""
         numbers, kept = self._ahead
         if any(pair not in numbers for pair in pairs):
-            wanted = list(dict.fromkeys(pairs))
-            while self._expected and len(wanted) < AHEAD // length:
-                wanted.append(self._expected.popleft())
-            numbers = {pair: number for number, pair in enumerate(dict.fromkeys(wanted))}
+            wanted = take_ahead(pairs, self._expected, AHEAD // length)
+            numbers = {pair: number for number, pair in enumerate(wanted)}
             filled = [(*prompt[:-1], *(0,) * (length + 1 - len(prompt))) for _, prompt in numbers]
             images = torch.tensor([image for image, _ in numbers], device=self.device)
             kept = self.read(images, torch.tensor(filled, device=self.device))

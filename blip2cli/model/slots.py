@@ -11,6 +11,7 @@ attention is plain matrix products, and each sampled row draws from a generator 
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -245,6 +246,18 @@ class Loop:
 def most(reader: Reader) -> int:
     """How many texts are under way at most."""
     return min(SLOTS, reader.at_once or SLOTS)
+
+
+def take_ahead(pairs: Sequence[Pair], expected: dict[Pair, None], most: int) -> list[Pair]:
+    """Each of ``pairs`` once, and of those expected next as many as make ``most`` in all, which
+    are expected no longer."""
+    taken = dict.fromkeys(pairs)
+    for pair in taken:
+        expected.pop(pair, None)
+    following = list(itertools.islice(expected, max(0, most - len(taken))))
+    for pair in following:
+        del expected[pair]
+    return [*taken, *following]
 
 
 def round_up(number: int, step: int) -> int:

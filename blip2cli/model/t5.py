@@ -8,7 +8,7 @@ prompts are never padded, because that would move T5's relative positions.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from blip2cli.model.nets.t5 import attend
 from blip2cli.model.room import Room
-from blip2cli.model.slots import Pair, Request, Shape, round_up
+from blip2cli.model.slots import Pair, Request, Shape, round_up, take_ahead
 
 CAPACITY_STEP = 16
 LENGTH_STEP = 4
@@ -34,7 +34,7 @@ class T5Reader:
         if start is None:
             start = language.config.pad_token_id or 0  # T5 starts from its padding
         self.start = int(start)
-        self._expected: deque[Pair] = deque()
+        self._expected: dict[Pair, None] = {}
         self._ahead: dict[Pair, Tensor] = {}
 
     @property
@@ -59,7 +59,7 @@ class T5Reader:
 
     def expect(self, requests: Sequence[Request]) -> None:
         """Slots are filled a few at a time, and prompts of one length are few among those."""
-        self._expected = deque(dict.fromkeys((each.image, each.prompt) for each in requests))
+        self._expected = dict.fromkeys((each.image, each.prompt) for each in requests)
         self._ahead = {}
 
     def states(self, pairs: Sequence[Pair]) -> list[Tensor]:
@@ -67,10 +67,8 @@ class T5Reader:
         missing = [pair for pair in pairs if pair not in self._ahead]
         if missing:
             kept = {pair: self._ahead[pair] for pair in pairs if pair in self._ahead}
-            while self._expected and len(missing) < max(AHEAD, len(pairs)):
-                missing.append(self._expected.popleft())
-            missing = [pair for pair in dict.fromkeys(missing) if pair not in kept]
-            self._ahead = kept | dict(zip(missing, self.encode(missing), strict=True))
+            wanted = take_ahead(missing, self._expected, AHEAD)
+            self._ahead = kept | dict(zip(wanted, self.encode(wanted), strict=True))
         return [self._ahead[pair] for pair in pairs]
 
     def open(self, shape: Shape, slots: int) -> T5Slots:

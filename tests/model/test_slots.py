@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import pytest
 from torch import Tensor
@@ -136,3 +136,35 @@ def test_one_prompt_asked_twice_is_read_once(opt: Pair, monkeypatch: pytest.Monk
     layer.fc1.forward = watch
     assert texts(opt, [Prompt(0, question, "a")]) == twice[:1]
     assert both == rows
+
+
+@pytest.mark.parametrize("most", [1, 8, 11, 1000])
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+def test_prompts_are_read_together_before_their_turn(
+    request: pytest.FixtureRequest, kind: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    either: Pair = request.getfixturevalue(kind)
+    question = "Question: what is left of the dog? Answer:"
+    prompts = [Prompt(i, question, f"{i}") for i in range(IMAGES)]
+    wanted = texts(either, prompts)
+    reader = {"opt": opt.OptReader, "t5": t5.T5Reader}[kind]
+    name = {"opt": "read", "t5": "encode"}[kind]
+    counts: list[int] = []
+    read = getattr(reader, name)
+
+    def watched(self: object, first: Sized, *rest: object) -> object:
+        counts.append(len(first))
+        return read(self, first, *rest)
+
+    monkeypatch.setattr(reader, name, watched)
+    if kind == "opt":
+        asked = either.ours.codec.encode(question)
+        monkeypatch.setattr(opt, "AHEAD", most * slots.round_up(len(asked) - 1, opt.PROMPT_STEP))
+    else:
+        monkeypatch.setattr(t5, "AHEAD", most)
+    monkeypatch.setattr(slots, "SLOTS", 8)
+    assert texts(either, prompts) == wanted
+    assert counts[0] == min(IMAGES, max(8, most))
+    if most != 11 or kind == "t5":
+        assert sum(counts) == IMAGES  # each once
+    assert texts(either, prompts + prompts) == wanted + wanted
