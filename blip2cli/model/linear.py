@@ -10,7 +10,7 @@ a multiple of eight.
 a sum is cut (``matmul_amx_blocking_params_macro_t`` in its ``amx_blocking_heuristics.cpp``, 3.12):
 32, 257 and 514 rows of 6,144 numbers give three results for the same row. There all products of a
 layer have one number of rows, which only the length of its sequences decides: longer batches take
-several calls, shorter ones are filled up.
+several calls, shorter ones are filled up, unless fewer rows get the same bits (see ``agreement``).
 
 **Packed weights.** oneDNN multiplies fastest by a weight in its own layout, and then adds the bias,
 the activation and what is to be added to the result in the same pass. Measured on two cores with
@@ -32,6 +32,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from blip2cli.model.agreement import agree
 
 ROWS = 8  # row counts are rounded up to a multiple of this
 
@@ -139,26 +141,51 @@ class PackedLinear(Linear):
             calls = zip(rows.split(size), besides, strict=False)
             output = torch.cat([self._call(some, each, size) for some, each in calls])
         else:
-            output = self._call(rows, beside, size or ROWS)
+            output = self._call(rows, beside, size)
         return output.view(*input.shape[:-1], self.out_features)
 
     def at_once(self, length: int) -> int:
         """How many sequences of ``length`` go into one product; 0: any number."""
         return 0 if self.calls is None else self.calls.sequences(length)
 
-    def _call(self, rows: Tensor, beside: Tensor | None, least: int) -> Tensor:
-        """One product: [N, in_features] to [N, out_features], filled up to ``least`` rows."""
+    def _call(self, rows: Tensor, beside: Tensor | None, size: int) -> Tensor:
+        """One product: [N, in_features] to [N, out_features], with the bits that a row has among
+        ``size``, where that is not 0."""
+        least = ROWS
+        if size > len(rows):
+            least = max(1, -(-len(rows) // ROWS)) * ROWS
+            if not self._agrees(least, size, beside is not None):
+                least = size
         flat = _filled_up(rows, least)
-        name, kind = _FUSED.get(self.activation, ("none", ""))
-        output: Tensor
-        if beside is None or self.activation:
-            output = _multiply(flat, self.packed, self.bias, name, [], kind)[: len(rows)]
-        else:
+        if beside is not None:
             beside = _filled_up(beside, least)
-            output = _add(flat, beside, self.packed, self.bias, "add")[: len(rows)]
+        return self._product(flat, beside, self.bias)[: len(rows)]
+
+    def _product(self, rows: Tensor, beside: Tensor | None, bias: Tensor | None) -> Tensor:
+        name, kind = _FUSED.get(self.activation, ("none", ""))
+        if beside is not None and not self.activation:
+            return _add(rows, beside, self.packed, bias, "add")  # type: ignore[no-any-return]
+        output: Tensor = _multiply(rows, self.packed, bias, name, [], kind)
         if self.activation and self.activation not in _FUSED:
             output = ACTIVATIONS[self.activation](output)
-        return output + beside if beside is not None and self.activation else output
+        return output if beside is None else output + beside
+
+    def _agrees(self, few: int, many: int, adds: bool) -> bool:
+        """Whether so few rows get the bits that they get among so many."""
+        if few >= many:
+            return few == many
+        adds = adds and not self.activation
+        biased = self.bias is not None
+        sizes = (self.in_features, self.out_features, few, many)
+        key = (*sizes, biased, self.activation, adds, torch.get_num_threads())
+        if key not in _agreements:
+
+            def plain(rows: Tensor) -> Tensor:
+                made: Tensor = _multiply(rows, self.packed, None, "none", [], "")
+                return made
+
+            _agreements[key] = agree(self._product, plain, sizes, biased, adds)
+        return _agreements[key]
 
     @classmethod
     def take(cls, layer: Linear, calls: Calls | None = None) -> None:
@@ -192,6 +219,9 @@ def joined(groups: Sequence[Tensor]) -> Tensor:
 def has_equal_calls(model: nn.Module) -> bool:
     """Whether the bits of a row depend on how many rows and threads a product of it has."""
     return any(isinstance(layer, PackedLinear) and layer.calls for layer in model.modules())
+
+
+_agreements: dict[tuple[object, ...], bool] = {}
 
 
 def _filled_up(rows: Tensor, least: int) -> Tensor:

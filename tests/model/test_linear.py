@@ -93,6 +93,8 @@ def test_all_products_have_one_number_of_rows_where_it_decides(
     monkeypatch: pytest.MonkeyPatch, length: int, count: int
 ) -> None:
     monkeypatch.setattr(linear, "_cuts_sums", lambda: True)
+    monkeypatch.setattr(linear, "agree", lambda *each: False)
+    monkeypatch.setattr(linear, "_agreements", {})
     seen: list[int] = []
     multiply = linear._multiply
 
@@ -111,6 +113,27 @@ def test_all_products_have_one_number_of_rows_where_it_decides(
     groups = grouped(states, layer)
     assert torch.equal(joined([layer(group) for group in groups]), got)
     assert len(groups) == len(seen) / 2 == -(-count // layer.at_once(length))
+
+
+def test_fewer_rows_do_where_they_get_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "_cuts_sums", lambda: True)
+    asked: list[tuple[int, int, int, int]] = []
+
+    def agrees(product: object, plain: object, sizes: tuple[int, int, int, int], *_: bool) -> bool:
+        asked.append(sizes)
+        return sizes[2] == 16
+
+    monkeypatch.setattr(linear, "agree", agrees)
+    monkeypatch.setattr(linear, "_agreements", {})
+    layer = packed(filled(16, 24), torch.bfloat16)
+    seen: list[int] = []
+    multiply = linear._multiply
+    monkeypatch.setattr(linear, "_multiply", lambda x, *_: seen.append(len(x)) or multiply(x, *_))
+    steps = layer.at_once(1)
+    for count in (3, 13, 9, 17, steps, steps + 11):
+        layer(torch.randn(count, 16).to(torch.bfloat16))
+    assert seen == [steps, 16, 16, steps, steps, steps, 16]
+    assert asked == [(16, 24, few, steps) for few in (8, 16, 24)]  # each once
 
 
 def test_any_number_of_rows_will_do_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
