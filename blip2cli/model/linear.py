@@ -3,7 +3,7 @@
 **Rows.** A CPU matrix product splits its rows over threads and kernels by their number. Measured
 with torch 2.13 at 1 to 64 threads and ten shapes: with plain weights (MKL, float32) a row's bits
 depend on the row count unless that is a multiple of four; with packed ones (oneDNN, float32 and
-bfloat16, eleven shapes) only a single row differs. So rows are brought together, and filled up to
+bfloat16 without AMX, eleven shapes) only a single row differs. So rows are brought together, and filled up to
 a multiple of eight.
 
 **Equal calls.** oneDNN's bfloat16 products on AMX choose by the number of rows into how many pieces

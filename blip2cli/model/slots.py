@@ -5,8 +5,8 @@ once. Each step appends one token to every slot; a text that ends leaves at once
 waiting one is read into its place, so a batch never waits for its longest text.
 
 A row's bits never depend on its neighbours: a slot attends over a length that its own text alone
-decides (see ``Reader.shape``), linear layers always get a multiple of eight rows (see ``linear``),
-attention is plain matrix products, and each sampled row draws from a generator of its own.
+decides (see ``Reader.shape``), linear layers see to it that the number of rows does not matter (see
+``linear``), attention is plain matrix products, and each sampled row draws from a generator of its own.
 """
 
 from __future__ import annotations
