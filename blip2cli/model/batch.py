@@ -5,8 +5,8 @@ speed decides. Small models gain from large batches, because a step of theirs co
 than arithmetic (measured with ``tiny``: decoding takes 2.2 ms an image at 16 and 1.05 ms at 64);
 large ones gain little above 16, and a batch of theirs takes long, which is what an interrupted run
 waits for; but where a decode step takes 32 texts at nearly the price of 16 (bfloat16 on AMX, see
-``linear``), a batch has so many. On CUDA as many images are taken as there is memory for, up to a size beyond which
-nothing is gained.
+``linear``), a batch has so many. On CUDA as many images are taken as there is memory for, up to a
+size beyond which nothing is gained.
 
 What an image needs is computed from the configuration, an upper bound without fragmentation; a CPU
 takes a batch through the image side in parts, and needs less (see ``parts``). What

@@ -3,8 +3,8 @@
 **Rows.** A CPU matrix product splits its rows over threads and kernels by their number. Measured
 with torch 2.13 at 1 to 64 threads and ten shapes: with plain weights (MKL, float32) a row's bits
 depend on the row count unless that is a multiple of four; with packed ones (oneDNN, float32 and
-bfloat16 without AMX, eleven shapes) only a single row differs. So rows are brought together, and filled up to
-a multiple of eight.
+bfloat16 without AMX, eleven shapes) only a single row differs. So rows are brought together, and
+filled up to a multiple of eight.
 
 **Equal calls.** oneDNN's bfloat16 products on AMX choose by the number of rows into how many pieces
 a sum is cut (``matmul_amx_blocking_params_macro_t`` in its ``amx_blocking_heuristics.cpp``, 3.12):

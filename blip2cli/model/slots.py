@@ -6,7 +6,8 @@ waiting one is read into its place, so a batch never waits for its longest text.
 
 A row's bits never depend on its neighbours: a slot attends over a length that its own text alone
 decides (see ``Reader.shape``), linear layers see to it that the number of rows does not matter (see
-``linear``), attention is plain matrix products, and each sampled row draws from a generator of its own.
+``linear``), attention is plain matrix products, and each sampled row draws from a generator of its
+own.
 """
 
 from __future__ import annotations
