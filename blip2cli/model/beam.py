@@ -46,9 +46,12 @@ def search(
         shapes[reader.shape(request)].append(number)
     found: list[list[Written]] = [[] for _ in requests]
     for shape, members in shapes.items():
-        loop = _Loop(reader, shape, [requests[n] for n in members], frozenset(end), rules, options)
+        asked = [requests[number] for number in members]
+        reader.expect(asked)
+        loop = _Loop(reader, shape, asked, frozenset(end), rules, options)
         for number, texts in zip(members, loop.run(), strict=True):
             found[number] = texts
+    reader.expect(())  # lets go of what was read ahead
     return found
 
 

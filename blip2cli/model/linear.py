@@ -6,11 +6,7 @@ depend on the row count unless that is a multiple of four; with packed ones (one
 bfloat16 without AMX, eleven shapes) only a single row differs. So rows are brought together, and
 filled up to a multiple of eight.
 
-**Equal calls.** oneDNN's bfloat16 products on AMX choose by the number of rows into how many pieces
-a sum is cut (``matmul_amx_blocking_params_macro_t`` in its ``amx_blocking_heuristics.cpp``, 3.12):
-32, 257 and 514 rows of 6,144 numbers give three results for the same row. There all products of a
-layer have one number of rows, which only the length of its sequences decides: longer batches take
-several calls, shorter ones are filled up, unless fewer rows get the same bits (see ``agreement``).
+**Equal calls.** bfloat16 on AMX: all products of a layer have one number of rows, see ``calls``.
 
 **Packed weights.** oneDNN multiplies fastest by a weight in its own layout, and then adds the bias,
 the activation and what is to be added to the result in the same pass. Measured on two cores with
@@ -24,9 +20,7 @@ as one.
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -34,31 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from blip2cli.model.agreement import agree
+from blip2cli.model.calls import Calls, calls_for
 
 ROWS = 8  # row counts are rounded up to a multiple of this
-
-
-@dataclass(frozen=True)
-class Calls:
-    """How many rows each product of a layer has, where all are to have the same number."""
-
-    rows: tuple[tuple[int, int], ...]  # up to a length of sequences, about so many rows
-
-    def sequences(self, length: int) -> int:
-        """How many sequences of ``length`` go into one product."""
-        rows = next(rows for longest, rows in self.rows if length <= longest)
-        return max(1, rows // max(1, length))
-
-
-# Few rows waste little on a small batch, many are quicker. A decode step has a row for each slot;
-# those of a large model are up to 32, which take the time that reading its weights takes. Prompts
-# are read a few at a time, images as many as a batch or a part of it has.
-LARGE = 1 << 30  # bytes of packed weights
-_ANY = sys.maxsize
-_SMALL_CALLS = Calls(((1, 64), (127, 256), (_ANY, 2056)))
-_SMALL_WRITER_CALLS = Calls(((1, 64), (31, 256), (_ANY, 1088)))
-_LARGE_CALLS = Calls(((1, 32), (127, 256), (_ANY, 1028)))
-_LARGE_WRITER_CALLS = Calls(((1, 32), (31, 128), (_ANY, 256)))
 
 
 def _gelu_tanh(states: Tensor) -> Tensor:
@@ -197,11 +169,6 @@ class PackedLinear(Linear):
         layer.calls = calls
 
 
-def _cuts_sums() -> bool:
-    """Whether the number of rows decides the order of a bfloat16 product's sums here."""
-    return torch.cpu._is_amx_tile_supported()
-
-
 def grouped(states: Tensor, layer: Linear) -> list[Tensor]:
     """States [B, T, D] in groups of as many sequences as go into one product of ``layer``.
 
@@ -211,7 +178,7 @@ def grouped(states: Tensor, layer: Linear) -> list[Tensor]:
     return list(states.split(size)) if size else [states]
 
 
-def joined(groups: Sequence[Tensor]) -> Tensor:
+def gathered(groups: Sequence[Tensor]) -> Tensor:
     """What ``grouped`` parted."""
     return groups[0] if len(groups) == 1 else torch.cat(list(groups))
 
@@ -297,10 +264,6 @@ def pack(model: nn.Module) -> None:
         for name, layer in model.named_modules()
         if type(layer) is Linear and can_pack(layer.weight.device, layer.weight.dtype)
     }
-    large = sum(layer.weight.nbytes for layer in layers.values()) >= LARGE
-    calls = _LARGE_CALLS if large else _SMALL_CALLS
-    writer_calls = _LARGE_WRITER_CALLS if large else _SMALL_WRITER_CALLS
+    total = sum(layer.weight.nbytes for layer in layers.values())
     for name, layer in layers.items():
-        cuts = layer.weight.dtype is torch.bfloat16 and _cuts_sums()
-        chosen = writer_calls if name.startswith("language_model.") else calls
-        PackedLinear.take(layer, chosen if cuts else None)
+        PackedLinear.take(layer, calls_for(layer.weight.dtype, name, total))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.attention import fused, fuses
-from blip2cli.model.linear import grouped, joined
+from blip2cli.model.linear import gathered, grouped
 from blip2cli.model.room import Room
 from blip2cli.model.slots import Pair, Request, Shape, round_up, take_ahead
 
@@ -161,7 +161,9 @@ class OptReader:
         for number, (layer, earlier) in enumerate(zip(layers, before or nothing, strict=True)):
             made = [project(layer, group) for group in groups]
             if kept is not None:
-                kept.append((joined([key for _, key, _ in made]), joined([v for _, _, v in made])))
+                kept.append(
+                    (gathered([key for _, key, _ in made]), gathered([v for _, _, v in made]))
+                )
                 if number == len(layers) - 1:
                     break
             if earlier is not None:
@@ -174,7 +176,7 @@ class OptReader:
                 finish(layer, group, attend(query, key, value, seen))
                 for group, (query, key, value) in zip(groups, made, strict=True)
             ]
-        return joined(groups)
+        return gathered(groups)
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Hidden states [S, D] of the last layer to raw scores [S, V]."""

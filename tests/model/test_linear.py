@@ -14,10 +14,10 @@ from blip2cli.model.linear import (
     Linear,
     PackedLinear,
     can_pack,
+    gathered,
     grouped,
     has_equal_calls,
     join,
-    joined,
     pack,
 )
 from tests.model.layers import filled
@@ -92,7 +92,7 @@ def test_a_sequence_keeps_its_bits_in_every_company(
 def test_all_products_have_one_number_of_rows_where_it_decides(
     monkeypatch: pytest.MonkeyPatch, length: int, count: int
 ) -> None:
-    monkeypatch.setattr(linear, "_cuts_sums", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     monkeypatch.setattr(linear, "agree", lambda *each: False)
     monkeypatch.setattr(linear, "_agreements", {})
     seen: list[int] = []
@@ -111,12 +111,12 @@ def test_all_products_have_one_number_of_rows_where_it_decides(
     plain = filled(16, 24, "gelu").bfloat16()
     torch.testing.assert_close(got, plain(states), rtol=0.02, atol=0.02)
     groups = grouped(states, layer)
-    assert torch.equal(joined([layer(group) for group in groups]), got)
+    assert torch.equal(gathered([layer(group) for group in groups]), got)
     assert len(groups) == len(seen) / 2 == -(-count // layer.at_once(length))
 
 
 def test_fewer_rows_do_where_they_get_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "_cuts_sums", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     asked: list[tuple[int, int, int, int]] = []
 
     def agrees(product: object, plain: object, sizes: tuple[int, int, int, int], *_: bool) -> bool:
@@ -137,7 +137,7 @@ def test_fewer_rows_do_where_they_get_the_same_bits(monkeypatch: pytest.MonkeyPa
 
 
 def test_any_number_of_rows_will_do_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "_cuts_sums", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     layer = packed(filled(16, 24))
     assert layer.at_once(9) == 0
     assert not has_equal_calls(layer)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from blip2cli.model.attention import fused, fuses
 from blip2cli.model.config import T5Config
-from blip2cli.model.linear import Joins, Linear, grouped, joined
+from blip2cli.model.linear import Joins, Linear, gathered, grouped
 from blip2cli.model.nets.layers import Embedding
 
 
@@ -62,7 +62,7 @@ class Stack(nn.Module):
             if read is not None:
                 groups = [block.layer[1](*each) for each in zip(groups, reads, strict=True)]
             groups = [block.layer[-1](group) for group in groups]
-        normed: Tensor = self.final_layer_norm(joined(groups))
+        normed: Tensor = self.final_layer_norm(gathered(groups))
         return normed
 
 

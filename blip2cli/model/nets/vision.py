@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from blip2cli.model.attention import attend
 from blip2cli.model.config import VisionConfig, patches
-from blip2cli.model.linear import Linear, grouped, joined
+from blip2cli.model.linear import Linear, gathered, grouped
 from blip2cli.model.nets.layers import Conv2d, LayerNorm
 
 
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         groups = grouped(hidden, first.mlp.fc1)
         for layer in self.layers:
             groups = [layer(group) for group in groups]
-        return joined(groups)
+        return gathered(groups)
 
 
 class Layer(nn.Module):
