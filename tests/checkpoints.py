@@ -6,6 +6,8 @@ enough for texts to vary from image to image and to end at differing lengths.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -219,16 +221,18 @@ def opt_tokenizer() -> GPT2Tokenizer:
 
 def t5_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer of T5's kind: a unigram model, ``</s>`` ends every prompt."""
-    trained = Tokenizer(models.Unigram())
+    # Not trained: the trainers of these two kinds give other pieces at every run.
+    words = {f"▁{word}" for word in _words(str.split)}
+    pieces = [*sorted({*"▁", *"".join(words)}), *sorted(words)]
+    trained = Tokenizer(
+        models.Unigram(
+            [(piece, 0.0) for piece in ("<pad>", "</s>", "<unk>")]
+            + [(piece, -2.0 if piece in words else -8.0) for piece in pieces],
+            unk_id=2,
+        )
+    )
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
     trained.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=100,
-        special_tokens=["<pad>", "</s>", "<unk>"],
-        unk_token="<unk>",
-        show_progress=False,
-    )
-    trained.train_from_iterator(LINES, trainer)
     trained.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", 1)]
     )
@@ -237,15 +241,22 @@ def t5_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def _words(split: Callable[[str], list[str]]) -> set[str]:
+    return {word for line in LINES for word in split(line)}
+
+
 def bert_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer of BERT's kind, as retrieval models have it: ``[CLS]`` text ``[SEP]``."""
-    trained = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = _words(lambda line: re.findall(r"\w+|[^\w\s]", line.lower()))
+    letters = sorted(set("".join(words)))
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters)]
+    pieces += sorted(words - set(letters))
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    trained = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     trained.normalizer = normalizers.BertNormalizer()
     trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trained.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=100, special_tokens=special, show_progress=False)
-    trained.train_from_iterator(LINES, trainer)
     trained.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
