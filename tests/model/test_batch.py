@@ -84,6 +84,13 @@ def test_large_models_get_small_batches_on_a_cpu(name: str, itemsize: int, size:
     assert cpu_size(need, None) == cpu_size(need, 64 * GIB) == size
 
 
+def test_a_batch_has_as_many_texts_as_a_step_takes_at_one_price() -> None:
+    need = needs(config(PUBLISHED["blip2-opt-2.7b"][0]), True, 2)
+    assert cpu_size(need, None, 32) == cpu_size(need, 64 * GIB, 32) == 32
+    assert cpu_size(need, 20 * (need.image + need.text), 32) == 16
+    assert cpu_size(need, None, 4) == 16
+
+
 def test_small_models_get_large_batches_on_a_cpu(model: Blip2) -> None:
     assert auto_size(model) == 64
 
