@@ -24,6 +24,7 @@ from tests.model.layers import filled
 
 CPU = torch.device("cpu")
 DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack(CPU, dtype)]
+HALF = pytest.mark.skipif(torch.bfloat16 not in DTYPES, reason="oneDNN has no bfloat16 here")
 SHAPES = [(32, 128), (100, 333), (128, 384), (512, 128), (1408, 640), (2048, 512)]
 
 
@@ -87,6 +88,7 @@ def test_a_sequence_keeps_its_bits_in_every_company(
             assert torch.equal(adding(states[some], beside[some]), sums[some]), (count, first)
 
 
+@HALF
 @pytest.mark.parametrize("length", [1, 2, 9, 32, 65, 257])
 @pytest.mark.parametrize("count", [1, 3, 20, 70])
 def test_all_products_have_one_number_of_rows_where_it_decides(
@@ -115,6 +117,7 @@ def test_all_products_have_one_number_of_rows_where_it_decides(
     assert len(groups) == len(seen) / 2 == -(-count // layer.at_once(length))
 
 
+@HALF
 def test_fewer_rows_do_where_they_get_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     asked: list[tuple[int, int, int, int]] = []
