@@ -252,6 +252,7 @@ def bert_tokenizer() -> PreTrainedTokenizerFast:
     letters = sorted(set("".join(words)))
     pieces = [*special, *letters, *(f"##{letter}" for letter in letters)]
     pieces += sorted(words - set(letters))
+    pieces += [f"[unused{number}]" for number in range(100 - len(pieces))]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     trained = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     trained.normalizer = normalizers.BertNormalizer()
