@@ -1,6 +1,6 @@
 """Whether products of two numbers of rows give a row the same bits, found out by trying.
 
-Where the number of rows decides the order of a product's sums (see ``linear``), two numbers often
+Where the number of rows decides the order of a product's sums (see ``calls``), two numbers often
 give one order: it depends on the layer's sizes, the threads, and on nothing in the rows. So the
 layer itself is tried, once for each pair of numbers.
 """
