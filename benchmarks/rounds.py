@@ -104,10 +104,10 @@ def _alone(host: Host, plan: Race, work: Work, ran: Ran) -> None:
 
     Where several settings are tried, each try is the whole work, and the best one is the round.
     """
-    one = first(work, 1)  # the first run warms up, and is not counted
-    lengths = one.lengths and tuple(row[:1] for row in one.lengths)
-    host.run(replace(one, prompts=one.prompts[:1], lengths=lengths), Setting(1))
     settings = [ran.setting] if ran.answers else plan.settings(host.peer)
+    few = first(work, settings[0].batch_size)  # the first run warms up, and is not counted
+    lengths = few.lengths and tuple(row[:1] for row in few.lengths)
+    host.run(replace(few, prompts=few.prompts[:1], lengths=lengths), settings[0])
     tries = [(host.run(work, setting), setting) for setting in settings]
     answer, ran.setting = min(tries, key=lambda tried: tried[0]["seconds"])
     if len(tries) > 1:

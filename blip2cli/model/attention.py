@@ -37,6 +37,22 @@ def fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Ten
     return attended.transpose(1, 2).flatten(2)
 
 
+def attention_scores(query: Tensor, key: Tensor) -> Tensor:
+    """Products of queries [N, heads, T, size] with keys: [N, heads, T, positions].
+
+    Those of a single query are quicker as keys times a column in bfloat16 on AMX, and slower
+    elsewhere: 16 texts, 32 heads of 80, 48 positions took 174 us in place of 312.
+    """
+    if query.shape[2] == 1 and _columns_are_quick(query):
+        return (key @ query.transpose(-1, -2)).transpose(-1, -2)
+    return query @ key.transpose(-1, -2)
+
+
+def _columns_are_quick(query: Tensor) -> bool:
+    on_cpu = query.dtype is torch.bfloat16 and query.device.type == "cpu"
+    return on_cpu and torch.cpu._is_amx_tile_supported()
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention to all positions: [B, heads, T, size] and [B, heads, positions, size] to
     [B, T, heads x size]."""

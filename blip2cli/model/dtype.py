@@ -54,7 +54,7 @@ def place(
     name = str(what).removeprefix("torch.")
     reason = f"{where} ({why_there}), {name} ({why_that})"
     if quantize is not None:
-        reason += f", linear layers in {quantize} ({_quantized(quantize, where)})"
+        reason += f", linear layers in {quantize} ({_quantized(quantize, where, what)})"
     return Placement(where, what, reason, quantize)
 
 
@@ -123,7 +123,7 @@ def _dtype(
     return torch.float32, "exact everywhere"
 
 
-def _quantized(asked: Quantize, device: torch.device) -> str:
+def _quantized(asked: Quantize, device: torch.device, dtype: torch.dtype) -> str:
     """How quick products of eight-bit numbers are. Raises OptionError where there are none."""
     if asked != "int8":
         raise OptionError(f"--quantize {asked} is not supported; use int8, or leave it out.")
@@ -138,7 +138,7 @@ def _quantized(asked: Quantize, device: torch.device) -> str:
         raise OptionError(
             f"--quantize int8 does not run on {device.type}; use --device cpu, or leave it out."
         )
-    from blip2cli.model.linear8 import levels
+    from blip2cli.model.linear8 import levels, pays
 
     exact = levels()
     if not exact:
@@ -146,6 +146,8 @@ def _quantized(asked: Quantize, device: torch.device) -> str:
             "--quantize int8 needs a torch with oneDNN, and a processor that it multiplies "
             "eight-bit numbers on; leave it out."
         )
+    if not pays("vision_model.", dtype):
+        return "but the vision encoder's, quicker as they are on AMX"
     if exact == 255:
         return "the CPU has instructions for them"
     return "slower than on a CPU with VNNI, and states are rounded to seven bits"

@@ -22,7 +22,7 @@ from blip2cli.model.config import Blip2Config, TextConfig, read_config
 from blip2cli.model.dtype import Placement
 from blip2cli.model.int8 import Rounded, in_eight_bits, is_int8, quantize, read_stored
 from blip2cli.model.linear import ACTIVATIONS, Linear, join, pack
-from blip2cli.model.linear8 import take_all
+from blip2cli.model.linear8 import pays, take_all
 from blip2cli.model.nets.blip2 import Matcher, Writer
 from blip2cli.model.nets.opt import Opt
 
@@ -158,7 +158,10 @@ def _fill(
 
 def _is_rounded(module: nn.Module, name: str, placement: Placement) -> bool:
     layer, _, own = name.rpartition(".")
-    if placement.device.type != "cpu" and layer.endswith(".wo"):
+    if placement.device.type == "cpu":
+        if not pays(layer, placement.dtype):
+            return False
+    elif layer.endswith(".wo"):
         return False  # there the states are float16, which T5's overflow at this layer
     return own == "weight" and isinstance(module, Linear) and in_eight_bits(layer)
 

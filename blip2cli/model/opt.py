@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2cli.model.attention import fused, fuses
+from blip2cli.model.attention import attention_scores, fused, fuses
 from blip2cli.model.linear import gathered, grouped
 from blip2cli.model.room import Room
 from blip2cli.model.slots import Pair, Request, Shape, round_up, take_ahead
@@ -290,7 +290,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
     no fused kernel is quicker."""
     if fuses(query):
         return fused(query, key, value, seen)
-    scores = (query @ key.transpose(-1, -2)).masked_fill(~seen, -torch.inf)
+    scores = attention_scores(query, key).masked_fill(~seen, -torch.inf)
     shares = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     return (shares @ value).transpose(1, 2).flatten(2)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from blip2cli.model import attention
-from blip2cli.model.attention import fuses
+from blip2cli.model.attention import attention_scores, fuses
 from blip2cli.model.prompts import Prompt
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
@@ -73,6 +73,35 @@ def test_products_image_by_image_are_attention(
     for row in range(5):
         alone = attention._image_by_image(*(each[row : row + 1] for each in (query, key, value)))
         assert torch.equal(alone[0], got[row])
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("columns", [True, False])
+@pytest.mark.parametrize(("heads", "positions", "size"), [(32, 48, 80), (8, 64, 64), (4, 16, 16)])
+def test_scores_of_single_queries_are_products_in_any_batch(
+    heads: int,
+    positions: int,
+    size: int,
+    columns: bool,
+    threads: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attention, "_columns_are_quick", lambda query: columns)
+    query = torch.randn(64, heads, 1, size).bfloat16()
+    key = torch.randn(64, heads, positions, size).bfloat16()
+    whole = attention_scores(query, key)
+    assert whole.shape == (64, heads, 1, positions)
+    exact = query.double() @ key.double().transpose(-1, -2)
+    assert ((whole.double() - exact).abs() <= 2**-8 * exact.abs() + 1e-4).all()
+    for count in (8, 16, 32, 40):
+        assert torch.equal(attention_scores(query[:count], key[:count]), whole[:count]), count
+
+
+def test_columns_are_for_bfloat16_on_amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    for amx in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        assert attention._columns_are_quick(torch.zeros(1).bfloat16()) is amx
+        assert not attention._columns_are_quick(torch.zeros(1))
 
 
 def test_products_are_taken_where_they_are_quicker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from blip2cli.errors import ModelError, OptionError
 from blip2cli.model.checkpoint import inspect_checkpoint
 from blip2cli.model.dtype import Placement, place
 from blip2cli.model.int8 import in_eight_bits
-from blip2cli.model.linear import Linear, PackedLinear
+from blip2cli.model.linear import Linear, PackedLinear, can_pack
 from blip2cli.model.linear8 import Int8Linear, levels
 from blip2cli.model.load import load_model
 from blip2cli.model.prompts import Prompt
@@ -76,6 +76,26 @@ def test_exactly_the_layers_that_are_meant_are_in_eight_bits(directory: Path) ->
     rest = [module for module in model.qformer.modules() if isinstance(module, Linear)]
     assert rest
     assert all(type(module) is PackedLinear for module in rest)
+
+
+@pytest.mark.skipif(not can_pack(CPU, torch.bfloat16), reason="oneDNN has no bfloat16 here")
+@pytest.mark.parametrize("amx", [True, False])
+def test_bfloat16_on_amx_leaves_the_vision_encoder_as_it_is(
+    opt_directory: Path, amx: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    for dtype in ("bfloat16", "float32"):
+        loaded = load(opt_directory, dtype=dtype)
+        kinds = {
+            name.partition(".")[0]: type(module)
+            for name, module in loaded.model.named_modules()
+            if name.endswith(".fc1")
+        }
+        stays = amx and dtype == "bfloat16"
+        assert kinds["vision_model"] is (PackedLinear if stays else Int8Linear)
+        assert kinds["language_model"] is Int8Linear
+        reason = place("cpu", dtype, "opt", 1, "int8").reason  # type: ignore[arg-type]
+        assert ("but the vision encoder's" in reason) is stays
 
 
 def test_stored_and_rounded_numbers_give_the_same(directory: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blip2cli.model.attention import fused, fuses
+from blip2cli.model.attention import attention_scores, fused, fuses
 from blip2cli.model.config import T5Config
 from blip2cli.model.linear import Joins, Linear, gathered, grouped
 from blip2cli.model.nets.layers import Embedding
@@ -221,7 +221,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
     no fused kernel is quicker."""
     if fuses(query):
         return fused(query, key, value, bias)
-    scores = query @ key.transpose(-1, -2)
+    scores = attention_scores(query, key)
     if bias is not None:
         scores = scores + bias
     attended: Tensor = (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
