@@ -181,9 +181,9 @@ class GraphReader:
         """See ``Reader``."""
         return self._reader.shape(request)
 
-    def expect(self, requests: Sequence[Request]) -> None:
+    def expect(self, pairs: Sequence[Pair]) -> None:
         """See ``Reader``."""
-        self._reader.expect(requests)
+        self._reader.expect(pairs)
 
     def open(self, shape: Shape, slots: int) -> Slots:
         """See ``Reader``."""
@@ -193,9 +193,17 @@ class GraphReader:
         """See ``Reader``."""
         return self._reader.history(request)
 
+    def padded(self, prompt: int, tokens: int) -> int:
+        """See ``Reader``."""
+        return self._reader.padded(prompt, tokens)
+
     def follow(self, pairs: Sequence[Pair], which: Tensor, tokens: Tensor) -> Tensor:
         """See ``Reader``."""
         return self._reader.follow(pairs, which, tokens)
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """See ``Reader``."""
+        return self._reader.scores(hidden)
 
 
 class CudaRecord:

@@ -49,29 +49,28 @@ class Int8Linear(Linear):
         states = input.reshape(-1, self.in_features)
         beside = None if added is None else added.reshape(-1, self.out_features)
         output = states.new_empty(len(states), self.out_features)
-        step = _even(len(states), _AT_ONCE // max(self.in_features, self.out_features))
-        for start in range(0, len(states), step):
-            part = slice(start, start + step)
-            self._multiply(states[part], output[part])
+        for part in _parts(len(states), _AT_ONCE // max(self.in_features, self.out_features)):
+            numbers, scales = round_rows(states[part], self.zero)
+            products = _product(
+                numbers, self.zero, self.packed, self.factors, self.offsets, states.dtype
+            )
+            self._finish(products, scales, output[part])
             if beside is not None:
                 output[part].add_(beside[part])
         return output.view(*input.shape[:-1], self.out_features)
 
-    def _multiply(self, states: Tensor, output: Tensor) -> None:
-        """States [N, I] into ``output`` [N, O]."""
-        numbers, scales = round_rows(states, self.zero)
-        products = _product(
-            numbers, self.zero, self.packed, self.factors, self.offsets, states.dtype
-        )
-        # The row's scale cannot be given to the product, so the bias and the activation come after.
-        made = products if self.activation else output
+    def _finish(self, products: Tensor, scales: Tensor, output: Tensor) -> None:
+        """What the product leaves to do: it takes no scale of a row, so that the bias and the
+        activation come after."""
         bias = self._parameters["bias"]
         if bias is None:
-            torch.mul(products, scales, out=made)
+            torch.mul(products, scales, out=output)
         else:
-            torch.addcmul(bias, products, scales, out=made)
-        if self.activation:
-            output.copy_(ACTIVATIONS[self.activation](products))
+            torch.addcmul(bias, products, scales, out=output)
+        if self.activation == "relu":
+            output.relu_()
+        elif self.activation:
+            output.copy_(ACTIVATIONS[self.activation](output))
 
     @classmethod
     def take(cls, layer: Linear, zero: int = _ZERO) -> None:
@@ -92,9 +91,7 @@ def round_rows(states: Tensor, zero: int) -> tuple[Tensor, Tensor]:
     scales [N, 1] in the states' own precision."""
     numbers = torch.empty(states.shape, dtype=torch.uint8)
     scales = states.new_empty(len(states), 1)
-    step = max(1, _IN_CACHE // states.shape[1])
-    for start in range(0, len(states), step):
-        part = slice(start, start + step)
+    for part in _parts(len(states), _IN_CACHE // states.shape[1]):
         _round(states[part], zero, numbers[part], scales[part])
     return numbers, scales
 
@@ -173,7 +170,8 @@ def take_all(model: nn.Module) -> None:
             Int8Linear.take(module, zeros.get(module, _ZERO))
 
 
-def _even(rows: int, most: int) -> int:
-    """Rows a part, when ``rows`` are split as evenly as parts of about ``most`` allow."""
+def _parts(rows: int, most: int) -> list[slice]:
+    """``rows`` in as few parts of about ``most`` as will do, all about equal."""
     parts = -(-rows // max(most, 1)) or 1
-    return -(-rows // parts) or 1
+    step = -(-rows // parts) or 1
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

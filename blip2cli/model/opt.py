@@ -23,7 +23,7 @@ from blip2cli.model.slots import Pair, Request, Shape, round_up, take_ahead
 # also keeps the bits: where a row's scores begin at an odd place in memory, small products (heads
 # of 16, up to 11 positions) are computed in another order than where they begin at an even one.
 PROMPT_STEP = 4
-CAPACITY_STEP = 16
+CAPACITY_STEP = 8
 AHEAD = 1024  # positions of prompts that are read together, before their turn
 
 
@@ -45,6 +45,7 @@ class OptReader:
         self._prefix: Layers | None = None
         self._expected: dict[Pair, None] = {}
         self._ahead: tuple[dict[Pair, int], Layers] = {}, []  # what is read, and its place
+        self._begun: tuple[list[Pair], Layers] = [], []  # beginnings of the prompts last followed
 
     @property
     def device(self) -> torch.device:
@@ -66,10 +67,11 @@ class OptReader:
         """transformers counts the image placeholders and the prompt."""
         return (self.placeholder,) * self.images.shape[1] + request.prompt
 
-    def expect(self, requests: Sequence[Request]) -> None:
+    def expect(self, pairs: Sequence[Pair]) -> None:
         """Slots are filled a few at a time, and each reading takes all weights from memory."""
-        self._expected = dict.fromkeys((each.image, each.prompt) for each in requests)
+        self._expected = dict.fromkeys(pairs)
         self._ahead = {}, []
+        self._begun = [], []
 
     def prompts(self, pairs: Sequence[Pair], length: int) -> tuple[list[int], Layers]:
         """Keys and values of prompts as ``read`` gives them, filled up to ``length`` ids, and
@@ -113,8 +115,13 @@ class OptReader:
         self.run(hidden, seen, before, kept)
         return kept
 
+    def padded(self, prompt: int, tokens: int) -> int:
+        """What ``follow`` runs of a prompt and its continuation has a step's length."""
+        unread = prompt - (prompt - 1) // PROMPT_STEP * PROMPT_STEP
+        return round_up(unread + tokens, PROMPT_STEP) - unread
+
     def follow(self, pairs: Sequence[Pair], which: Tensor, tokens: Tensor) -> Tensor:
-        """Raw scores [N, T + 1, V] after the prompt and after each of tokens [N, T].
+        """Hidden states [N, T + 1, D] after the prompt and after each of tokens [N, T].
 
         ``pairs`` are images with prompts of one length; ``which`` [N] says whose continuation
         each row is.
@@ -125,13 +132,15 @@ class OptReader:
         asked = prompts.shape[1]
         read = (asked - 1) // PROMPT_STEP * PROMPT_STEP  # the rest is run with what follows
         rows = images[which]
-        before: Layers = [(key[rows], value[rows]) for key, value in self.prefix]
+        # A layer's at a time: those of all rows and layers would be gigabytes.
+        before = ((key[rows], value[rows]) for key, value in self.prefix)
         if read:
-            own = self.read(images, prompts[:, :read])
-            before = [
+            if self._begun[0] != list(pairs):
+                self._begun = list(pairs), self.read(images, prompts[:, :read])
+            before = (
                 (torch.cat((key, k[which]), dim=2), torch.cat((value, v[which]), dim=2))
-                for (key, value), (k, v) in zip(before, own, strict=True)
-            ]
+                for (key, value), (k, v) in zip(before, self._begun[1], strict=True)
+            )
         ids = torch.cat((prompts[which, read:], tokens), dim=1)
         ids = torch.nn.functional.pad(ids, (0, -ids.shape[1] % PROMPT_STEP))
         place = torch.arange(ids.shape[1], device=device)
@@ -140,7 +149,7 @@ class OptReader:
         hidden = self.decoder.place(self.decoder.embed_tokens(ids), queries + read + place)
         hidden = self.run(hidden, seen, before)
         first = asked - 1 - read
-        return self.scores(hidden[:, first : first + 1 + tokens.shape[1]])
+        return hidden[:, first : first + 1 + tokens.shape[1]]
 
     def run(
         self,

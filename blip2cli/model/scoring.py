@@ -7,9 +7,8 @@ and because with it the choices exclude one another: the softmax over their scor
 own distribution, given that the answer is one of them. Ranking by the summed log-probability is
 what BLIP's authors do with a closed list of answers (``rank_answer`` in LAVIS, arXiv 2201.12086).
 
-A prompt is read once for its choices of one length, and its keys and values are shared by them;
-prompts and choices of equal length run together, so nothing is padded and a score does not depend
-on its neighbours.
+A prompt is read once, and its keys and values are shared by its choices. Those that the reader
+fills up to one length run together: a score does not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -21,11 +20,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blip2cli.model.slots import Reader
+from blip2cli.model.slots import Pair, Reader
 
-# What is held at once: rows with keys and values, and tokens with scores of the whole vocabulary.
-_ROWS = 128
-_TOKENS = 512
+# What is held at once: prompts that were read, rows and tokens that follow them, and tokens with
+# scores of the whole vocabulary.
+_PROMPTS = 64
+_ROWS = 256
+_TOKENS = 4096
+_SCORED = 512
 
 
 @dataclass(frozen=True)
@@ -57,49 +59,82 @@ def score(reader: Reader, asked: Sequence[Asked], end: Sequence[int]) -> list[li
     ``end`` are the tokens that end a text, any of them; where there is none, none is counted.
     """
     found: dict[tuple[int, int], Likelihood] = {}  # by prompt and number of the choice
-    for some in _alike(asked):
-        pairs = [(asked[prompt].image, asked[prompt].prompt) for prompt, _ in some]
-        once = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
-        which = torch.tensor([once[pair] for pair in pairs])
-        tokens = torch.tensor([asked[prompt].choices[number] for prompt, number in some])
-        for pair, values in zip(some, _said(reader, list(once), which, tokens, end), strict=True):
-            found[pair] = Likelihood(sum(values), len(values))
+    for prompts in _alike(asked):
+        reader.expect([(asked[prompt].image, asked[prompt].prompt) for prompt in prompts])
+        for longest, some in _together(reader, asked, prompts):
+            pairs = [(asked[prompt].image, asked[prompt].prompt) for prompt, _ in some]
+            once = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+            which = torch.tensor([once[pair] for pair in pairs])
+            choices = [asked[prompt].choices[number] for prompt, number in some]
+            said = _said(reader, list(once), which, choices, longest, end)
+            for pair, values in zip(some, said, strict=True):
+                found[pair] = Likelihood(sum(values), len(values))
+    reader.expect(())  # lets go of what was read ahead
     return [
         [found[number, choice] for choice in range(len(one.choices))]
         for number, one in enumerate(asked)
     ]
 
 
-def _alike(asked: Sequence[Asked]) -> Iterator[list[tuple[int, int]]]:
-    """Prompts with choices, all of one length each, so many at a time as are run together.
+def _alike(asked: Sequence[Asked]) -> Iterator[list[int]]:
+    """Prompts of one length, so many at a time as are kept."""
+    lengths: dict[int, list[int]] = defaultdict(list)
+    for number, one in enumerate(asked):
+        lengths[len(one.prompt)].append(number)
+    for members in lengths.values():
+        for start in range(0, len(members), _PROMPTS):
+            yield members[start : start + _PROMPTS]
 
-    The choices of a prompt stay together, so that it is read once for those of one length.
-    """
-    groups: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-    for prompt, one in enumerate(asked):
-        for number, choice in enumerate(one.choices):
-            groups[len(one.prompt), len(choice)].append((prompt, number))
-    for (_, length), members in groups.items():
-        size = min(_ROWS, max(1, _TOKENS // (length + 1)))
+
+def _together(
+    reader: Reader, asked: Sequence[Asked], prompts: Sequence[int]
+) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """What choices are filled up to, and prompts with choices of such a length, so many at a time
+    as are run together."""
+    groups: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for prompt in prompts:
+        for number, choice in enumerate(asked[prompt].choices):
+            longest = reader.padded(len(asked[prompt].prompt), len(choice))
+            groups[longest].append((prompt, number))
+    for longest, members in groups.items():
+        size = min(_ROWS, max(1, _TOKENS // (longest + 1)))
         for start in range(0, len(members), size):
-            yield members[start : start + size]
+            yield longest, members[start : start + size]
+
+
+def _of_one_length(choices: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
+    """Which choices have equally many tokens, so many at a time as are scored together."""
+    lengths: dict[int, list[int]] = defaultdict(list)
+    for row, choice in enumerate(choices):
+        lengths[len(choice)].append(row)
+    for length, rows in lengths.items():
+        size = max(1, _SCORED // (length + 1))
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
 
 
 def _said(
     reader: Reader,
-    pairs: Sequence[tuple[int, tuple[int, ...]]],
+    pairs: Sequence[Pair],
     which: Tensor,
-    tokens: Tensor,
+    choices: Sequence[tuple[int, ...]],
+    longest: int,
     end: Sequence[int],
 ) -> list[list[float]]:
-    """The log-probability of each of tokens [N, T], and of the end after them."""
-    # The last token's own scores are wanted for the end alone.
-    raw = reader.follow(pairs, which, tokens if end else tokens[:, :-1])
-    logprobs = raw.float().log_softmax(dim=-1)
-    tokens = tokens.to(raw.device)
-    said = logprobs[:, : tokens.shape[1]].gather(2, tokens[..., None])[..., 0]
-    if end:
-        ends = logprobs[:, -1, torch.tensor(list(end), device=raw.device)]
-        said = torch.cat((said, ends.logsumexp(dim=-1, keepdim=True)), dim=1)
-    values: list[list[float]] = said.tolist()
-    return values
+    """The log-probability of each token of each choice, and of the end after it."""
+    filled = [(*choice, *(0,) * (longest - len(choice))) for choice in choices]
+    device = reader.device
+    hidden = reader.follow(pairs, which.to(device), torch.tensor(filled, device=device))
+    values: dict[int, list[float]] = {}  # by row
+    for rows in _of_one_length(choices):
+        length = len(choices[rows[0]])
+        # The last token's own state is wanted for the end alone.
+        raw = reader.scores(hidden[rows, : length + 1 if end else length])
+        tokens = torch.tensor([choices[row] for row in rows], device=device)
+        logprobs = raw.float().log_softmax(dim=-1)
+        said = logprobs[:, :length].gather(2, tokens[..., None])[..., 0]
+        if end:
+            ends = logprobs[:, -1, torch.tensor(list(end), device=device)]
+            said = torch.cat((said, ends.logsumexp(dim=-1, keepdim=True)), dim=1)
+        values.update(zip(rows, said.tolist(), strict=True))
+    return [values[row] for row in range(len(choices))]

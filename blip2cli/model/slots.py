@@ -82,8 +82,9 @@ class Reader(Protocol):
     def shape(self, request: Request) -> Shape:
         """Depends on nothing but the request."""
 
-    def expect(self, requests: Sequence[Request]) -> None:
-        """These will be asked for, in this order: what is quicker read together may be so."""
+    def expect(self, pairs: Sequence[Pair]) -> None:
+        """Images with prompts that will be asked for, in this order: what is quicker read together
+        may be so."""
 
     def open(self, shape: Shape, slots: int) -> Slots:
         """Make so many empty slots."""
@@ -91,12 +92,19 @@ class Reader(Protocol):
     def history(self, request: Request) -> tuple[int, ...]:
         """The ids that repetition rules count as written before, as transformers does."""
 
+    def padded(self, prompt: int, tokens: int) -> int:
+        """How many tokens a continuation of so many is run as, behind a prompt of such a length:
+        the bits of its scores depend on that number."""
+
     def follow(self, pairs: Sequence[Pair], which: Tensor, tokens: Tensor) -> Tensor:
-        """Raw scores [N, T + 1, V] after a prompt and after each of tokens [N, T].
+        """Hidden states [N, T + 1, D] after a prompt and after each of tokens [N, T].
 
         ``pairs`` are images with prompts of one length, each read once; ``which`` [N] says whose
         continuation each row is.
         """
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Hidden states [..., D] to raw scores [..., V] of the token that comes next."""
 
 
 # From the length of the history before the first new token to the rules on the next token's scores,
@@ -121,7 +129,7 @@ def write(
     for number, request in enumerate(requests):
         shapes[reader.shape(request)].append(number)
     for shape, members in shapes.items():
-        reader.expect([requests[number] for number in members])
+        reader.expect([(requests[n].image, requests[n].prompt) for n in members])
         (kind or Loop)(reader, shape, requests, members, texts, frozenset(end), rules).run()
     reader.expect(())  # lets go of what was read ahead
     return texts

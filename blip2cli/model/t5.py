@@ -19,7 +19,8 @@ from blip2cli.model.nets.t5 import attend
 from blip2cli.model.room import Room
 from blip2cli.model.slots import Pair, Request, Shape, round_up, take_ahead
 
-CAPACITY_STEP = 16
+READ_STEP = 16
+ROOM_STEP = 8
 LENGTH_STEP = 4
 AHEAD = 64  # images with prompts that are encoded together, before their turn
 
@@ -51,15 +52,15 @@ class T5Reader:
     def shape(self, request: Request) -> Shape:
         """Rounded up, so that texts of almost one length share slots."""
         read = self.images.shape[1] + len(request.prompt)
-        return Shape(round_up(read, CAPACITY_STEP), round_up(request.room, CAPACITY_STEP))
+        return Shape(round_up(read, READ_STEP), round_up(request.room, ROOM_STEP))
 
     def history(self, request: Request) -> tuple[int, ...]:
         """transformers counts the decoder's start token alone."""
         return (self.start,)
 
-    def expect(self, requests: Sequence[Request]) -> None:
+    def expect(self, pairs: Sequence[Pair]) -> None:
         """Slots are filled a few at a time, and prompts of one length are few among those."""
-        self._expected = dict.fromkeys((each.image, each.prompt) for each in requests)
+        self._expected = dict.fromkeys(pairs)
         self._ahead = {}
 
     def states(self, pairs: Sequence[Pair]) -> list[Tensor]:
@@ -91,13 +92,16 @@ class T5Reader:
                 found[number] = state
         return found
 
+    def padded(self, prompt: int, tokens: int) -> int:
+        """``follow`` puts the start token before them."""
+        return round_up(1 + tokens, LENGTH_STEP) - 1
+
     def follow(self, pairs: Sequence[Pair], which: Tensor, tokens: Tensor) -> Tensor:
-        """Raw scores [N, T + 1, V] before the first and after each of tokens [N, T].
+        """Hidden states [N, T + 1, D] before the first and after each of tokens [N, T].
 
         ``pairs`` are images with prompts of one length; ``which`` [N] says whose continuation
         each row is.
         """
-        states = torch.stack(self.encode(pairs))[which]
         start = tokens.new_full((len(tokens), 1), self.start)
         ids = torch.cat((start, tokens), dim=1)
         # Two measures for equal bits. The keys of a single row lie apart in memory, those of
@@ -107,9 +111,11 @@ class T5Reader:
         alone = len(ids) == 1
         written = self.language.decoder(
             self.language.shared(ids.repeat(2, 1) if alone else ids),
-            states.repeat(2, 1, 1) if alone else states,
+            torch.stack(self.states(pairs)),
+            which.repeat(2) if alone else which,
         )
-        return self.scores(written[: len(ids), : 1 + tokens.shape[1]])
+        states: Tensor = written[: len(ids), : 1 + tokens.shape[1]]
+        return states
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Hidden states of the last layer to raw scores over the vocabulary."""

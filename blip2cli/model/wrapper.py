@@ -239,7 +239,8 @@ class Blip2:
             tokens = torch.zeros((len(features), 0), dtype=torch.long)
         prompt = self.codec.encode(text)
         pairs = [(image, prompt) for image in rows.tolist()]
-        return self._reader(features).follow(pairs, rows.to(self.device), tokens.to(self.device))
+        reader = self._reader(features)
+        return reader.scores(reader.follow(pairs, rows.to(self.device), tokens.to(self.device)))
 
     def encode_choices(
         self, choices: Sequence[str], gap: str | None = None

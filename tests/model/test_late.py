@@ -42,13 +42,19 @@ class Script:
 
     at_once = 0
 
-    def expect(self, requests: Sequence[Request]) -> None:
+    def expect(self, pairs: Sequence[slots.Pair]) -> None:
         pass
+
+    def padded(self, prompt: int, tokens: int) -> int:
+        raise NotImplementedError
 
     def open(self, shape: Shape, count: int) -> Played:
         return Played(self, count)
 
     def follow(self, *arguments: Any) -> Tensor:
+        raise NotImplementedError
+
+    def scores(self, hidden: Tensor) -> Tensor:
         raise NotImplementedError
 
 

@@ -128,7 +128,7 @@ def test_every_published_model_is_run_from_pixels_to_scores(
     pairs = [(request.image, request.prompt) for request in requests]
     which = torch.zeros(3, dtype=torch.long, device="meta")
     tokens = torch.zeros(3, 4, dtype=torch.long, device="meta")
-    assert reader.follow(pairs, which, tokens).shape == (3, 5, vocabulary)
+    assert reader.scores(reader.follow(pairs, which, tokens)).shape == (3, 5, vocabulary)
 
 
 def test_it_is_as_large_as_the_published_one(

@@ -146,8 +146,8 @@ def test_portions_do_not_change_a_score(either: Pair, monkeypatch: pytest.Monkey
     prompts = asked(range(IMAGES), TEXTS[:2])
     lists = [CHOICES[n % 3 :] for n in range(len(prompts))]  # not all the same
     whole = either.ours.score(either.features, prompts, lists)
-    monkeypatch.setattr(scoring, "_ROWS", 3)
-    monkeypatch.setattr(scoring, "_TOKENS", 5)
+    for limit, count in (("_PROMPTS", 5), ("_ROWS", 3), ("_TOKENS", 5), ("_SCORED", 4)):
+        monkeypatch.setattr(scoring, limit, count)
     assert either.ours.score(either.features, prompts, lists) == whole
 
 
@@ -179,6 +179,30 @@ def test_an_image_is_read_once_for_all_its_prompts(opt: Pair) -> None:
         handle.remove()
     assert read.count((IMAGES, opt.ours.model.config.num_query_tokens)) == 1
     assert len(read) > 4
+
+
+def test_a_prompt_is_read_once_for_choices_of_all_lengths(either: Pair) -> None:
+    read: list[tuple[int, ...]] = []
+    language = either.ours.model.language_model
+    opt = either.ours.family == "opt"
+    layer = language.model.decoder.layers[0].fc1 if opt else language.encoder.block[0].layer[-1]
+    handle = layer.register_forward_pre_hook(lambda _, given: read.append(given[0].shape[:2]))
+    prompts = asked([2, 5, 9], TEXTS[:1])
+    tokens = len(either.ours.codec.encode(TEXTS[0]))
+    try:
+        either.ours.score(either.ours.features(either.pixels), prompts, [CHOICES] * 3)
+    finally:
+        handle.remove()
+    queries = either.ours.model.config.num_query_tokens
+    begun = (tokens - 1) // 4 * 4
+    assert begun > 0
+    whole = [(IMAGES, queries), (3, begun)] if opt else [(3, queries + tokens)]
+    assert read[: len(whole)] == whole
+    followed = read[len(whole) :]
+    if opt:  # choices with what is left of the prompt, two lengths of them at least
+        assert len({length for _, length in followed}) == len(followed) > 1
+    else:
+        assert not followed
 
 
 def test_choices_the_tokenizer_cannot_tell_apart_are_refused(t5: Pair) -> None:

@@ -45,10 +45,13 @@ class Stack(nn.Module):
         attention: Attention = self.block[0].layer[0].SelfAttention
         return attention.compute_bias(positions, bidirectional=not self.decoding)
 
-    def forward(self, hidden: Tensor, read: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, read: Tensor | None = None, which: Tensor | None = None
+    ) -> Tensor:
         """Embeddings [N, T, D] to the last layer's states, normed, [N, T, D].
 
-        The decoder looks at ``read`` [N, R, D] and at no later position than its own.
+        The decoder looks at no later position than its own, and each of its rows at one of what
+        was ``read`` [U, R, D], which ``which`` [N] names.
         """
         positions = hidden.shape[1]
         bias = self.bias(positions)
@@ -56,11 +59,14 @@ class Stack(nn.Module):
             place = torch.arange(positions, device=hidden.device)
             bias = bias.masked_fill(place > place[:, None], -torch.inf)
         groups = grouped(hidden, self.block[0].layer[0].SelfAttention.o)
-        reads = read.split(len(groups[0])) if read is not None else ()
         for block in self.block:
             groups = [block.layer[0](group, bias) for group in groups]
             if read is not None:
-                groups = [block.layer[1](*each) for each in zip(groups, reads, strict=True)]
+                seen = (each[which] for each in block.layer[1].look(read))
+                parts = zip(*(each.split(len(groups[0])) for each in seen), strict=True)
+                groups = [
+                    block.layer[1](group, *part) for group, part in zip(groups, parts, strict=True)
+                ]
             groups = [block.layer[-1](group) for group in groups]
         normed: Tensor = self.final_layer_norm(gathered(groups))
         return normed
@@ -102,11 +108,14 @@ class CrossPart(nn.Module):
         self.EncDecAttention = CrossAttention(config)
         self.layer_norm = Norm(config)
 
-    def forward(self, hidden: Tensor, read: Tensor) -> Tensor:
-        """[N, T, D] and [N, R, D] to [N, T, D]."""
+    def look(self, read: Tensor) -> list[Tensor]:
+        """Keys and values of what was read, [U, R, D]: [U, heads, R, head size] each."""
+        return self.EncDecAttention.apart(read, "k", "v")
+
+    def forward(self, hidden: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """[N, T, D] to the same; keys and values are [N, heads, R, head size]."""
         attention = self.EncDecAttention
         (query,) = attention.apart(self.layer_norm(hidden), "q")
-        key, value = attention.apart(read, "k", "v")
         after: Tensor = attention.o(attend(query, key, value), hidden)
         return after
 
