@@ -46,9 +46,9 @@ def agree(
         # One row again and again, less its own rounded result: what is left shows the last bits
         # of its sums.
         states = rows(1).expand(many, -1).contiguous()
-        rest = plain(states).neg_()
-        bias = rest[0].contiguous() if biased else None
-        beside = (torch.zeros_like(rest) if biased else rest) if adds else None
-        return same(states, beside, bias)
+        rest = plain(states[:few])[0].neg()
+        bias = rest if biased else None
+        added = torch.zeros_like(rest) if biased else rest
+        return same(states, added.expand(many, -1).contiguous() if adds else None, bias)
     times = -(-RESULTS // (few * outside))
     return all(same(rows(many), None, None) for _ in range(times))

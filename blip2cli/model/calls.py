@@ -27,6 +27,15 @@ class Calls:
         return max(1, rows // max(1, length))
 
 
+# Beyond half of the rows there is little to be saved, and each trial takes milliseconds.
+_FEWER = (48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+
+
+def fewer_rows(least: int, many: int) -> list[int]:
+    """Numbers of rows to fill ``least`` up to in place of ``many``, if they get the same bits."""
+    return [least, *(few for few in _FEWER if least < few <= many // 2)]
+
+
 # Few rows waste little on a small batch, many are quicker. A decode step has a row for each slot;
 # those of a large model are up to 32, which take the time that reading its weights takes. Prompts
 # are read a few at a time, images as many as a batch or a part of it has.
@@ -36,7 +45,7 @@ _ANY = sys.maxsize
 _TABLE = {
     (False, False): Calls(((1, 64), (127, 256), (_ANY, 2056))),
     (False, True): Calls(((1, 64), (31, 256), (_ANY, 1088))),
-    (True, False): Calls(((1, 32), (127, 256), (_ANY, 1028))),
+    (True, False): Calls(((1, 32), (127, 256), (_ANY, 2056))),
     (True, True): Calls(((1, 32), (31, 128), (_ANY, 256))),
 }
 

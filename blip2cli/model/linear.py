@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from blip2cli.model.agreement import agree
-from blip2cli.model.calls import Calls, calls_for
+from blip2cli.model.calls import Calls, calls_for, fewer_rows
 
 ROWS = 8  # row counts are rounded up to a multiple of this
 
@@ -125,9 +125,9 @@ class PackedLinear(Linear):
         ``size``, where that is not 0."""
         least = ROWS
         if size > len(rows):
-            least = max(1, -(-len(rows) // ROWS)) * ROWS
-            if not self._agrees(least, size, beside is not None):
-                least = size
+            adds = beside is not None
+            fewer = fewer_rows(max(1, -(-len(rows) // ROWS)) * ROWS, size)
+            least = next((few for few in fewer if self._agrees(few, size, adds)), size)
         flat = _filled_up(rows, least)
         if beside is not None:
             beside = _filled_up(beside, least)
