@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blip2cli.model.calls import LARGE, calls_for
+from blip2cli.model.calls import LARGE, calls_for, fewer_rows
 
 NAMES = ("language_model.lm_head", "vision_model.encoder.layers.0.mlp.fc1")
 
@@ -30,3 +30,13 @@ def test_elsewhere_any_number_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls_for(torch.float32, NAMES[0], LARGE) is None
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert calls_for(torch.bfloat16, NAMES[0], LARGE) is None
+
+
+@pytest.mark.parametrize("many", [32, 64, 256, 1088, 2056])
+@pytest.mark.parametrize("least", [8, 16, 264, 512])
+def test_fewer_rows_are_tried_from_the_fewest_on(least: int, many: int) -> None:
+    tried = fewer_rows(least, many)
+    assert tried[0] == least
+    assert tried == sorted(set(tried))
+    assert all(few % 8 == 0 for few in tried)
+    assert all(few <= many // 2 for few in tried[1:])
