@@ -91,6 +91,7 @@ def test_scores_of_single_queries_are_products_in_any_batch(
     key = torch.randn(64, heads, positions, size).bfloat16()
     whole = attention_scores(query, key)
     assert whole.shape == (64, heads, 1, positions)
+    assert (whole.stride(2) == 1) is columns  # a column lies so in memory
     exact = query.double() @ key.double().transpose(-1, -2)
     assert ((whole.double() - exact).abs() <= 2**-8 * exact.abs() + 1e-4).all()
     for count in (8, 16, 32, 40):

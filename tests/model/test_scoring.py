@@ -186,23 +186,27 @@ def test_a_prompt_is_read_once_for_choices_of_all_lengths(either: Pair) -> None:
     language = either.ours.model.language_model
     opt = either.ours.family == "opt"
     layer = language.model.decoder.layers[0].fc1 if opt else language.encoder.block[0].layer[-1]
-    handle = layer.register_forward_pre_hook(lambda _, given: read.append(given[0].shape[:2]))
+    handles = [layer.register_forward_pre_hook(lambda _, given: read.append(given[0].shape[:2]))]
+    if not opt:
+        part = language.decoder.block[0].layer[-1]
+        handles.append(part.register_forward_pre_hook(lambda _, given: read.append(given[0].shape)))
     prompts = asked([2, 5, 9], TEXTS[:1])
     tokens = len(either.ours.codec.encode(TEXTS[0]))
     try:
         either.ours.score(either.ours.features(either.pixels), prompts, [CHOICES] * 3)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     queries = either.ours.model.config.num_query_tokens
     begun = (tokens - 1) // 4 * 4
     assert begun > 0
     whole = [(IMAGES, queries), (3, begun)] if opt else [(3, queries + tokens)]
     assert read[: len(whole)] == whole
-    followed = read[len(whole) :]
-    if opt:  # choices with what is left of the prompt, two lengths of them at least
-        assert len({length for _, length in followed}) == len(followed) > 1
-    else:
-        assert not followed
+    assert not set(whole) & set(read[len(whole) :])
+    # Choices, with OPT behind what is left of the prompt: once for each length they are filled to.
+    lengths = [shape[1] for shape in read[len(whole) :]]
+    assert len(set(lengths)) == len(lengths) > 1
+    assert all(length % 4 == 0 for length in lengths)
 
 
 def test_choices_the_tokenizer_cannot_tell_apart_are_refused(t5: Pair) -> None:
