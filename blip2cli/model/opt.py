@@ -7,8 +7,7 @@ of an image are computed once and serve all its prompts.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,8 +26,9 @@ CAPACITY_STEP = 8
 AHEAD = 1024  # positions of prompts that are read together, before their turn
 
 
-# Keys and values of some rows by layer, each [R, heads, positions, head size].
-Layers = list[tuple[Tensor, Tensor]]
+Kept = tuple[Tensor, Tensor]  # keys and values of some rows, [R, heads, positions, head size]
+Layers = list[Kept]
+Made = tuple[Tensor, Tensor, Tensor]  # of query, keys and values
 
 
 class OptReader:
@@ -109,10 +109,9 @@ class OptReader:
         queries = self.images.shape[1]
         own = torch.arange(ids.shape[1], device=ids.device)
         seen = torch.cat((own.new_ones(len(own), queries) > 0, own <= own[:, None]), dim=1)
-        before = ((key[images], value[images]) for key, value in self.prefix)
         kept: Layers = []
         hidden = self.decoder.place(self.decoder.embed_tokens(ids), queries + own)
-        self.run(hidden, seen, before, kept)
+        self.run(hidden, seen, [(images, self.prefix)], kept)
         return kept
 
     def padded(self, prompt: int, tokens: int) -> int:
@@ -131,16 +130,11 @@ class OptReader:
         prompts = torch.tensor([prompt for _, prompt in pairs], device=device)
         asked = prompts.shape[1]
         read = (asked - 1) // PROMPT_STEP * PROMPT_STEP  # the rest is run with what follows
-        rows = images[which]
-        # A layer's at a time: those of all rows and layers would be gigabytes.
-        before = ((key[rows], value[rows]) for key, value in self.prefix)
+        before = [(images[which], self.prefix)]
         if read:
             if self._begun[0] != list(pairs):
                 self._begun = list(pairs), self.read(images, prompts[:, :read])
-            before = (
-                (torch.cat((key, k[which]), dim=2), torch.cat((value, v[which]), dim=2))
-                for (key, value), (k, v) in zip(before, self._begun[1], strict=True)
-            )
+            before.append((which, self._begun[1]))
         ids = torch.cat((prompts[which, read:], tokens), dim=1)
         ids = torch.nn.functional.pad(ids, (0, -ids.shape[1] % PROMPT_STEP))
         place = torch.arange(ids.shape[1], device=device)
@@ -155,19 +149,19 @@ class OptReader:
         self,
         hidden: Tensor,
         seen: Tensor,
-        before: Iterable[tuple[Tensor, Tensor]] | None = None,
+        before: Sequence[tuple[Tensor, Layers]] = (),
         kept: Layers | None = None,
     ) -> Tensor:
         """Hidden states [R, T, D] through all layers.
 
-        ``before`` are the keys and values of what stands in front. With ``kept`` the keys and
-        values of each layer are put there, and the last layer does not go on: what it makes of
-        them nobody reads.
+        ``before`` is what stands in front, part by part: which rows of what was kept. They are
+        taken a layer at a time: those of all layers would be gigabytes. With ``kept`` the keys
+        and values of each layer are put there, and the last layer does not go on: what it makes
+        of them nobody reads.
         """
         layers = self.decoder.layers
-        nothing = itertools.repeat(None, len(layers))
         groups = grouped(hidden, layers[0].fc1)
-        for number, (layer, earlier) in enumerate(zip(layers, before or nothing, strict=True)):
+        for number, layer in enumerate(layers):
             made = [project(layer, group) for group in groups]
             if kept is not None:
                 kept.append(
@@ -175,12 +169,9 @@ class OptReader:
                 )
                 if number == len(layers) - 1:
                     break
-            if earlier is not None:
-                stood = zip(*(each.split(len(groups[0])) for each in earlier), strict=True)
-                made = [
-                    (query, torch.cat((keys, key), dim=2), torch.cat((values, value), dim=2))
-                    for (query, key, value), (keys, values) in zip(made, stood, strict=True)
-                ]
+            if before:
+                stood = [(rows, all_kept[number]) for rows, all_kept in before]
+                made = _behind(stood, made)
             groups = [
                 finish(layer, group, attend(query, key, value, seen))
                 for group, (query, key, value) in zip(groups, made, strict=True)
@@ -279,7 +270,20 @@ class OptSlots:
         self.room.keep(slots)
 
 
-def project(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _behind(stood: Sequence[tuple[Tensor, Kept]], made: Sequence[Made]) -> list[Made]:
+    """Query, keys and values of groups of rows, the latter behind what stands in front of them."""
+    size = len(made[0][0])
+    keys, values = (
+        zip(*(kept[which][rows].split(size) for rows, kept in stood), strict=True)
+        for which in (0, 1)
+    )
+    return [
+        (query, torch.cat((*early, key), dim=2), torch.cat((*earlier, value), dim=2))
+        for (query, key, value), early, earlier in zip(made, keys, values, strict=True)
+    ]
+
+
+def project(layer: Any, hidden: Tensor) -> Made:
     """Query (scaled), key and value of hidden states [R, T, D]: each [R, heads, T, head size].
 
     Side by side in memory: rows that lie apart are multiplied by other kernels than a single one

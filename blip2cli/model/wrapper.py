@@ -18,6 +18,7 @@ from blip2cli.model.dtype import place
 from blip2cli.model.features import ImageFeatures, compute_features
 from blip2cli.model.generation import new_reader, write_texts
 from blip2cli.model.graphs import CudaRecord, GraphReader, Graphs
+from blip2cli.model.heap import keep_freed
 from blip2cli.model.language import read_texts
 from blip2cli.model.limits import check_decoding, check_room, check_writes
 from blip2cli.model.load import end_tokens, load_model
@@ -101,6 +102,8 @@ class Blip2:
 
             compiled.check_tools(placement.device)
         model = load_model(checkpoint, placement)
+        if placement.device.type == "cpu":
+            keep_freed()  # only now: what loading took goes back
         codec = load_codec(checkpoint, model.config.text_config)
         compute, reason = None, placement.reason
         if options.compile:

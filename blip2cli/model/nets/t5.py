@@ -207,7 +207,7 @@ class Gated(nn.Module):
 
     def forward(self, normed: Tensor, hidden: Tensor) -> Tensor:
         """Normed states [N, T, D], added to ``hidden``."""
-        after: Tensor = self.wo(self.wi_0(normed) * self.wi_1(normed), hidden)
+        after: Tensor = self.wo(self.wi_0(normed).mul_(self.wi_1(normed)), hidden)
         return after
 
 
