@@ -70,9 +70,13 @@ class Host:
 
 def main() -> None:
     """Load the peer, then do what comes."""
+    kind, peer, model, dtype = sys.argv[1:]
+    if peer == "ours":
+        from blip2cli.model.threads import before_torch
+
+        before_torch()  # as the commands do
     from peers import load
 
-    kind, peer, model, dtype = sys.argv[1:]
     clock = time.process_time if kind == "pixels" else time.perf_counter
     racer = load(kind, peer, model, dtype)
     say({"ready": True})

@@ -2,10 +2,18 @@
 
 Two of torch's defaults cost much where cores are shared, with other programs or with the thread
 that decodes images: it takes as many threads as the machine has cores, whatever a container's quota
-leaves, and a thread that is done spins for milliseconds until the others are. Measured on two cores
-at a load of seven, image encoder of ``tiny``, 64 images: with the usual spinning 1.7 to 2.9 s and
-0.8 to 1.6 s of processor time; with none or 2,000 turns of it 0.5 to 0.8 s and 0.26 s; with one
-thread 0.5 to 0.7 s and 0.25 s. What the user set in the environment is left alone.
+leaves, and a thread that is done spins for milliseconds until the others are. But one that sleeps
+at once has to be woken for every operation. Measured on two cores, OPT of width 512 writing 16
+captions in bfloat16, seconds, alone and beside six busy processes:
+
+============ ============ ============ ============ ============ ============
+turns        1,000        5,000        20,000       50,000       300,000
+============ ============ ============ ============ ============ ============
+alone        0.62         0.52         0.44         0.43         0.43
+beside six   2.9          2.8          2.5 to 3.8   4.2 to 8.8   15
+============ ============ ============ ============ ============ ============
+
+What the user set in the environment is left alone.
 """
 
 from __future__ import annotations
@@ -15,9 +23,9 @@ import sys
 
 from blip2cli.images.cores import available_cores
 
-# Turns of an empty loop before a thread sleeps: what libgomp itself takes as soon as there are
-# more threads than cores. Its usual number is 300,000.
-SPIN = "1000"
+# Turns of an empty loop before a thread sleeps. libgomp's usual number is 300,000, and 1,000 where
+# there are more threads than cores.
+SPIN = "20000"
 
 
 def before_torch() -> None:
