@@ -3,7 +3,7 @@
 What is between two layers is some megabytes, made and freed at every product. By default glibc
 gives the end of its heap back to the system whenever it has grown free enough, and the system has
 to clear and map every page again, 4 KiB at a time. Measured on two cores, choices about 64 images
-with OPT of width 512: 100,000 page faults a batch in place of 2,000, and 2 to 3 % of the time.
+with OPT of width 512: 100,000 page faults a batch in place of 2,000, and 2 % of the time.
 
 Pieces above 32 MiB, such as large pictures, are mapped one by one as ever, and go back at once.
 """

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from blip2cli.model import wrapper
+from blip2cli.options import ModelOptions
 from tests.conftest import environment
 
 # Pages that are mapped when eight times four pieces of 24 MB are made, written and freed together,
@@ -64,3 +67,20 @@ def test_what_the_user_says_of_it_is_kept(more: dict[str, str], tmp_path: Path) 
     told, faults = measured(tmp_path, "keep", **more)
     assert told == "False"
     assert faults > 10_000
+
+
+def test_a_model_on_a_cpu_says_so_once_its_weights_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
+    load = wrapper.load_model
+
+    def loading(*given: Any) -> Any:
+        loaded = load(*given)
+        order.append("loaded")
+        return loaded
+
+    monkeypatch.setattr(wrapper, "load_model", loading)
+    monkeypatch.setattr(wrapper, "keep_freed", lambda: order.append("kept"))
+    wrapper.Blip2.load(ModelOptions("tiny", device="cpu"))
+    assert order == ["loaded", "kept"]
