@@ -26,7 +26,7 @@ class Lanes(Generic[Batch, Result]):
     def __init__(self, work: Callable[[Batch], Result], count: int) -> None:
         self._work = work
         self._count = count
-        self._pending: deque[Callable[[], Result]] = deque()
+        self._pending: deque[Batch | Future[Result]] = deque()
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -52,17 +52,26 @@ class Lanes(Generic[Batch, Result]):
 
     @property
     def full(self) -> bool:
-        """Whether a result is to be taken before another batch is put."""
-        return self.pending >= self._count
+        """Whether a result is to be taken before another batch is put.
+
+        One batch more than there are threads waits: who is done with one goes on at once.
+        """
+        return self.pending >= self._count + (self._pool is not None)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next result is there already."""
+        oldest = self._pending[0] if self._pending else None
+        return isinstance(oldest, Future) and oldest.done()
 
     def put(self, batch: Batch) -> None:
         """Begin to work on a batch."""
         if self._pool is None:
-            self._pending.append(lambda: self._work(batch))
-            return
-        future: Future[Result] = self._pool.submit(self._work, batch)
-        self._pending.append(future.result)
+            self._pending.append(batch)
+        else:
+            self._pending.append(self._pool.submit(self._work, batch))
 
     def take(self) -> Result:
         """The result of the oldest batch, waited for."""
-        return self._pending.popleft()()
+        oldest = self._pending.popleft()
+        return oldest.result() if isinstance(oldest, Future) else self._work(oldest)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
 from blip2cli import events
 from blip2cli.errors import ModelError
 from blip2cli.events import Failed, Finished, Listener, ModelReady, Progress, Started, Summary
+from blip2cli.labelling import Labelled, label
 from blip2cli.lanes import Lanes
 from blip2cli.limits import EXIT_FAILED_IMAGES, EXIT_MORE_TO_DO, ErrorLimit
 from blip2cli.options import ModelOptions, RunOptions
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
     from blip2cli.images.loader import BatchStream, LoadedBatch
     from blip2cli.images.preprocess import PixelSpec
     from blip2cli.model.wrapper import Blip2
-    from blip2cli.tasks.base import Row, Task
-
-    Done = tuple[list[Row], LoadedBatch]
+    from blip2cli.tasks.base import Task
 
 
 class Checks(Protocol):
@@ -222,22 +221,26 @@ class _Job:
         errors = ErrorLimit(limits.max_errors)
         allowed = math.inf if limits.max_duration is None else limits.max_duration
         within = WithinMemory(self.task, self.on_event)
-        with Lanes(functools.partial(within.rows, model), self._lanes(model)) as lanes:
+        work = functools.partial(label, within, model)
+        count = self._lanes(model)
+        if count > 1:
+            batches.share_decoding()
+        with Lanes(work, count) as lanes:
             while self.interrupts.signum is None:
                 try:
                     with self.tally.timing("read"):
-                        batch = next(batches, None)
+                        begun = batches.begin()
                 except Interrupted:
                     break  # what is under way is finished
-                self.more = batch is not None
+                self.more = begun is not None
                 # At least one batch is done, so that a job that is run again and again gets on.
-                begun = self.tally.seen or lanes.pending
-                if batch is None or (begun and self.elapsed >= allowed):
+                first = not self.tally.seen and not lanes.pending
+                if begun is None or (self.elapsed >= allowed and not first):
                     break
                 total.begin()
                 with self.interrupts.shielded():
-                    lanes.put(batch)
-                    while lanes.full:
+                    lanes.put(begun)
+                    while lanes.full or lanes.ready:
                         self._do(lanes, out, total)
                     self._tell(model)
                 errors.check(self.tally)
@@ -261,14 +264,17 @@ class _Job:
         # Who gives paths on stdin may wait for the rows of one before giving the next.
         return 1 if "-" in self.options.source.sources else lanes_of(model)
 
-    def _do(self, lanes: Lanes[LoadedBatch, Done], out: Output, total: Total) -> None:
-        with self.tally.timing("model"):
-            rows, batch = lanes.take()
+    def _do(
+        self, lanes: Lanes[Callable[[], LoadedBatch], Labelled], out: Output, total: Total
+    ) -> None:
+        began = time.perf_counter()
+        done = lanes.take()
+        self.tally.waited(time.perf_counter() - began, done.decoding)
         with self.tally.timing("write"):
-            out.write(rows, batch)
+            out.write(done.rows, done.batch)
         self.tally.first = self.tally.first or self.elapsed
-        self.tally.count(rows)
-        for item in batch.items:
+        self.tally.count(done.rows)
+        for item in done.batch.items:
             if item.error is None:
                 self.tally.done += 1
             else:

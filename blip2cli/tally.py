@@ -37,6 +37,11 @@ class Tally:
         finally:
             self.stages[stage] += time.perf_counter() - began
 
+    def waited(self, seconds: float, reading: float) -> None:
+        """Add the time of a batch, of which the part ``reading`` went into decoding its images."""
+        self.stages["read"] += seconds * reading
+        self.stages["model"] += seconds * (1 - reading)
+
     def share(self, stage: Stage) -> float:
         """The part of the working time that ``stage`` took, 0 to 1."""
         return self.stages[stage] / self.working if self.working else 0.0

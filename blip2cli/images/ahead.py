@@ -4,18 +4,23 @@ Importing torch and loading the weights keep one core busy for seconds, and so d
 later. Pillow lets go of the interpreter while it decodes and resizes, so a thread beside them
 costs them little, and nothing has to be started or sent. The thread is ahead by a bounded number
 of images and of bytes.
+
+Where a small model runs in as many threads as there are cores, one more is one too many: each
+takes the cores' caches from the others. There the threads that run the model decode as well, and
+this one only reads (``only_read``).
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 
 from blip2cli.images.decode import WarningsIgnored
 from blip2cli.images.memory import memory
-from blip2cli.images.reading import Images, Picture, Unfinished
+from blip2cli.images.reading import Images, Picture, Undecoded
 from blip2cli.sources.base import ImageRef
 from blip2cli.sources.located import let_go
 
@@ -38,11 +43,14 @@ class Ahead:
         self.error: BaseException | None = None
         self._refs = refs
         self._images = images
-        self._ready: deque[Picture | Unfinished] = deque()
+        self._ready: deque[Picture | Undecoded] = deque()
         self._bytes = 0  # in ``_ready``
         available = memory().available
         self._most = MOST_BYTES if available is None else min(MOST_BYTES, available // SHARE)
         self._wanted = 0  # images the main thread waits for, however many they are
+        self._decodes = True
+        self._decoded = 0
+        self._spent = 0.0  # seconds of the processor for ``_decoded``
         self._stopped = False
         self._done = False
         self._changed = threading.Condition()
@@ -52,8 +60,20 @@ class Ahead:
         self._thread = threading.Thread(target=self._work, name="decoding ahead", daemon=True)
         self._thread.start()
 
-    def take(self, count: int) -> list[Picture]:
-        """The next ``count`` images, waited for; fewer when there are no more."""
+    @property
+    def pace(self) -> float:
+        """Seconds of the processor that loading an image took so far."""
+        return self._spent / max(1, self._decoded)
+
+    def only_read(self) -> None:
+        """Leave the decoding of further images to who takes them."""
+        self._decodes = False
+
+    def take(self, count: int) -> list[Picture | Undecoded]:
+        """The next ``count`` images, waited for; fewer when there are no more.
+
+        Those that are not decoded can be, in any thread.
+        """
         self._settle()
         with self._changed:
             self._wanted = count
@@ -63,7 +83,12 @@ class Ahead:
             taken = [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
             self._bytes -= sum(_size(each) for each in taken)
             self._changed.notify_all()
-        return [self._images.finish(each) for each in taken]
+        return [self._in_main(each) for each in taken]
+
+    def _in_main(self, each: Picture | Undecoded) -> Picture | Undecoded:
+        if isinstance(each, Undecoded) and each.in_main:
+            return self._images.decode_in_main(each)
+        return each
 
     def stop(self) -> None:
         """Take no further image; the one under way is finished in the background."""
@@ -89,7 +114,7 @@ class Ahead:
                 ref = next(self._refs, None)
                 if ref is None:
                     break
-                self._put(self._images.load_beside(ref))
+                self._put(self._load(ref))
         except BaseException as error:  # noqa: BLE001 - raised again, in the main thread
             self.error = error
         finally:
@@ -98,7 +123,16 @@ class Ahead:
                 self._done = True
                 self._changed.notify_all()
 
-    def _put(self, each: Picture | Unfinished) -> None:
+    def _load(self, ref: ImageRef) -> Picture | Undecoded:
+        if not self._decodes:
+            return self._images.read_beside(ref)
+        began = time.thread_time()
+        loaded = self._images.load_beside(ref)
+        self._spent += time.thread_time() - began
+        self._decoded += 1
+        return loaded
+
+    def _put(self, each: Picture | Undecoded) -> None:
         with self._changed:
             self._ready.append(each)
             self._bytes += _size(each)
@@ -112,8 +146,8 @@ class Ahead:
         return len(self._ready) < MOST_IMAGES and self._bytes < self._most
 
 
-def _size(each: Picture | Unfinished) -> int:
-    if isinstance(each, Unfinished):
+def _size(each: Picture | Undecoded) -> int:
+    if isinstance(each, Undecoded):
         return len(each.data)
     array = each[1]
     return 0 if array is None else array.nbytes

@@ -31,9 +31,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 import warnings
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -113,23 +114,41 @@ def decode_unheard(data: bytes, at_least: tuple[int, int] | None = None) -> Deco
 
 
 class WarningsIgnored:
-    """Until ``end``, warnings of decoding are ignored in every thread.
+    """Until ``end``, or until it is dropped, warnings of decoding are ignored in every thread.
 
     ``warnings.catch_warnings`` keeps the whole list of filters and puts it back, which is wrong
-    as soon as two threads do it; this adds one filter, and takes away that one.
+    as soon as two threads do it; this adds one filter, and the last one to end takes it away.
     """
 
+    _lock = threading.RLock()  # a dropped one may end while its thread is in here
+    _count = 0
+    _added: ClassVar[list[object]] = []
+
     def __init__(self) -> None:
-        before = list(warnings.filters)
-        warnings.filterwarnings("ignore", module=_WARNERS)
-        self._added = [entry for entry in warnings.filters if entry not in before]
+        kind = WarningsIgnored
+        self._ended = False
+        with kind._lock:
+            if not kind._count:
+                before = list(warnings.filters)
+                warnings.filterwarnings("ignore", module=_WARNERS)
+                kind._added = [entry for entry in warnings.filters if entry not in before]
+            kind._count += 1
 
     def end(self) -> None:
-        """Take the filter away. Harmless when called again."""
-        for entry in self._added:
-            with contextlib.suppress(ValueError):  # whoever put a list back may have dropped it
-                cast("list[object]", warnings.filters).remove(entry)
-        self._added = []
+        """No longer ignore them. Harmless when called again."""
+        kind = WarningsIgnored
+        with kind._lock:
+            if self._ended:
+                return
+            self._ended = True
+            kind._count -= 1
+            if not kind._count:
+                for entry in kind._added:
+                    with contextlib.suppress(ValueError):  # whoever put a list back dropped it
+                        cast("list[object]", warnings.filters).remove(entry)
+
+    def __del__(self) -> None:
+        self.end()
 
 
 def _decode(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:

@@ -10,6 +10,9 @@ Before there are workers, images are decoded in this process: in turn with whoev
 or by a thread ahead of it (``ahead``), which begins while torch is still being imported. So nothing
 here imports torch before the first batch.
 
+Where the model runs in several threads, each with a batch, these can decode its images as well
+(``share_decoding``, ``begin``).
+
 Whatever goes wrong with one image is that image's failure. ``error_type`` names that arise here:
 ``decode_error`` (an unexpected exception), ``decoder_crashed`` (the image took down the process
 that decoded it, twice) and ``timeout`` (it took longer than it may, twice).
@@ -24,19 +27,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blip2cli.errors import ImageError
 from blip2cli.images.ahead import Ahead
+from blip2cli.images.batches import BegunBatch, LoadedBatch
 from blip2cli.images.blocks import keep_blocks
+from blip2cli.images.decode import WarningsIgnored
 from blip2cli.images.limits import check_loading
 from blip2cli.images.preprocess import PixelSpec
-from blip2cli.images.reading import Images, Loaded, Parcel
+from blip2cli.images.reading import Images, Loaded, Parcel, Picture, Undecoded
 from blip2cli.images.workers import (
     DeadWorkerError,
     RunningLoader,
@@ -45,9 +49,6 @@ from blip2cli.images.workers import (
 )
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["BatchStream", "Loaded", "LoadedBatch", "load_batches"]
 
@@ -60,15 +61,9 @@ PREFETCH = 2  # batches that wait ready per worker
 # main thread needs 3.92 ms of processor time an image with the thread, 3.90 with a worker, 5.04
 # when it decodes itself). Where decoding takes longer than the model, more workers do more.
 PATIENCE = 1.0
+# Threads of the model decode a batch's images if that takes no longer: an interrupted run waits.
+BATCH_SECONDS = 1.0
 WARM_UP = 2.0  # seconds the fork server is then given to import torch while work goes on here
-
-
-@dataclass
-class LoadedBatch:
-    """Images in source order, failures included, and the pixels of the good ones."""
-
-    items: tuple[Loaded, ...]
-    pixels: torch.Tensor  # uint8 [number of good items, 3, H, W], in the order of the items
 
 
 def load_batches(
@@ -131,23 +126,43 @@ class BatchStream(Iterator[LoadedBatch]):
         """Put ``size`` images into a batch from now on, as far as none is under way."""
         self._batches.size = size
 
+    def share_decoding(self) -> None:
+        """From now on leave decoding to who calls what ``begin`` returns.
+
+        Only where a thread of this process decodes, and batches do not take it long.
+        """
+        if self._ahead is not None and self._ahead.pace * self._batches.size <= BATCH_SECONDS:
+            self._ahead.only_read()
+
     def __next__(self) -> LoadedBatch:
-        if self._closed:
+        begun = self.begin()
+        if begun is None:
             raise StopIteration
+        return begun()
+
+    def begin(self) -> Callable[[], LoadedBatch] | None:
+        """The next batch, to be finished by calling it once, in any thread; None at the end.
+
+        Raises what the source raised, as ``__next__`` does.
+        """
+        if self._closed:
+            return None
         try:
-            items, pixels = self._cautiously() if self._retry else self._next_parcel()
+            if self._ahead is not None:
+                pictures = self._from_thread(self._ahead)
+                if pictures:
+                    return BegunBatch(self._images, pictures, WarningsIgnored())
+            parcel = self._cautiously() if self._retry else self._next_parcel()
+            return partial(LoadedBatch.of, parcel)
         except StopIteration:
             self.close()
             error, self._batches.error = self._batches.error, None
             if error is None:
-                raise
+                return None
             raise error from None
         except BaseException:
             self.close()
             raise
-        import torch
-
-        return LoadedBatch(items, torch.from_numpy(pixels))
 
     def close(self) -> None:
         """End all workers and the thread. Harmless when called again."""
@@ -167,8 +182,6 @@ class BatchStream(Iterator[LoadedBatch]):
         self.close()
 
     def _next_parcel(self) -> Parcel:
-        if self._ahead is not None:
-            return self._from_thread(self._ahead)
         if self._loader is None and self._workers_due():
             self._loader = RunningLoader(self._images, self._batches, self._workers, PREFETCH)
         if self._loader is None:
@@ -190,19 +203,20 @@ class BatchStream(Iterator[LoadedBatch]):
         self._batches.pending.popleft()
         return parcel
 
-    def _from_thread(self, ahead: Ahead) -> Parcel:
+    def _from_thread(self, ahead: Ahead) -> list[Picture | Undecoded]:
+        """A batch of images; none when the thread has no more, and is gone."""
         began = time.monotonic()
         pictures = ahead.take(self._batches.size)
         self._spent += time.monotonic() - began
         if pictures:
             if self._workers_due():
                 ahead.end()
-            return self._images.packed(pictures)
+            return pictures
         self._ahead = None
         ahead.end()
         if ahead.error is not None:
             self._batches.end(ahead.error)
-        return self._next_parcel()
+        return []
 
     def _workers_due(self) -> bool:
         now = time.monotonic()

@@ -6,6 +6,7 @@ nobody foresaw.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,11 +37,14 @@ Parcel = tuple[tuple[Loaded, ...], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Unfinished:
-    """An image that was read in a thread beside the main one, but is to be decoded in that."""
+class Undecoded:
+    """An image that was only read."""
 
     ref: ImageRef
     data: bytes
+    # It is to be decoded in the main thread: what keeps libtiff quiet would swallow what that one
+    # says meanwhile.
+    in_main: bool
 
 
 class Images:
@@ -73,24 +77,33 @@ class Images:
         except Exception as error:  # noqa: BLE001 - one image must never end the run
             return _failed(ref, error)
 
-    def load_beside(self, ref: ImageRef) -> Picture | Unfinished:
-        """The same in a thread beside the main one, as far as it goes there.
-
-        The caller sees to it that warnings are ignored meanwhile (``WarningsIgnored``).
-        """
+    def read_beside(self, ref: ImageRef) -> Picture | Undecoded:
+        """Only read one image, in a thread beside the main one."""
         try:
             data = ref.read()
-            # What keeps libtiff quiet would swallow what the main thread says meanwhile.
-            if claimed_format(data)[0] == "TIFF":
-                return Unfinished(ref, data)
-            return self._sized(ref, decode_unheard(data, self.at_least))
+            return Undecoded(ref, data, claimed_format(data)[0] == "TIFF")
         except Exception as error:  # noqa: BLE001 - one image must never end the run
             return _failed(ref, error)
 
-    def finish(self, begun: Picture | Unfinished) -> Picture:
-        """What ``load_beside`` began, finished in the main thread."""
-        if not isinstance(begun, Unfinished):
+    def load_beside(self, ref: ImageRef) -> Picture | Undecoded:
+        """Load one image in a thread beside the main one, as far as it goes there."""
+        begun = self.read_beside(ref)
+        return self.decode_beside(begun) if isinstance(begun, Undecoded) else begun
+
+    def decode_beside(self, begun: Undecoded) -> Picture | Undecoded:
+        """Decode it in a thread beside the main one, if it may be.
+
+        The caller sees to it that warnings are ignored meanwhile (``WarningsIgnored``).
+        """
+        if begun.in_main:
             return begun
+        try:
+            return self._sized(begun.ref, decode_unheard(begun.data, self.at_least))
+        except Exception as error:  # noqa: BLE001 - one image must never end the run
+            return _failed(begun.ref, error)
+
+    def decode_in_main(self, begun: Undecoded) -> Picture:
+        """Decode it in the main thread."""
         try:
             return self._sized(begun.ref, decode(begun.data, self.at_least))
         except Exception as error:  # noqa: BLE001 - one image must never end the run
@@ -100,7 +113,7 @@ class Images:
         array = to_array(picture.image, self.spec)
         return Loaded(ref.file_name, picture.width, picture.height, kept=ref.kept), array
 
-    def packed(self, pictures: list[Picture]) -> Parcel:
+    def packed(self, pictures: Sequence[Picture]) -> Parcel:
         """``pictures`` as a batch."""
         arrays = [array for _, array in pictures if array is not None]
         pixels = np.stack(arrays) if arrays else self.empty()
