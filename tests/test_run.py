@@ -105,8 +105,8 @@ def test_a_signal_lets_every_lane_finish(
 
     summary = run(CAPTION, options(images, out, 1), loader, stop)
     assert summary.exit_code == 143
-    # The first image's row brought the signal, when the second was under way.
-    assert [row["file_name"] for row in read(out)] == ["a.png", "b.jpg"]
+    # The first image's row brought the signal, when each lane had one of the next two.
+    assert [row["file_name"] for row in read(out)] == ["a.png", "b.jpg", "c.webp"]
     output = replace(options(images, out, 1).output, resume=True)
     run(CAPTION, replace(options(images, out, 1), output=output), loader)
     whole = tmp_path / "whole.jsonl"
@@ -248,8 +248,13 @@ def number(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
 
 
 def test_a_signal_ends_the_run_after_the_batch(
-    number: signal.Signals, images: Path, tmp_path: Path, loader: Loader
+    number: signal.Signals,
+    images: Path,
+    tmp_path: Path,
+    loader: Loader,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("blip2cli.model.batch.lanes_of", lambda model: 1)
     out = tmp_path / "out.jsonl"
 
     def interrupt(event: Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from blip2cli.model import parts
 from blip2cli.model.config import read_config
 from blip2cli.model.features import ImageFeatures, compute_features, image_side
 from blip2cli.model.nets.blip2 import Matcher, Writer
-from blip2cli.model.parts import PartedFeatures, together
+from blip2cli.model.parts import PartedFeatures, cache_size, together
 from tests.model.conftest import Pair
 
 SIZES = [1, 2, 3, 8, 9, 17, 24]
@@ -22,7 +23,7 @@ SIZES = [1, 2, 3, 8, 9, 17, 24]
 def side_by_side(monkeypatch: pytest.MonkeyPatch, threads: int) -> list[int]:
     """Parts of four images at most, in threads; what is returned says how many each had."""
     monkeypatch.setattr(parts, "LANES_BELOW", 0)
-    monkeypatch.setattr(parts, "together", lambda config, itemsize: 4)
+    monkeypatch.setattr(parts, "together", lambda config, itemsize, cache: 4)
     return _watch(monkeypatch)
 
 
@@ -67,7 +68,7 @@ def test_parts_side_by_side_are_the_same_bits(
 def test_parts_one_after_the_other_are_the_same_bits(
     either: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "together", lambda config, itemsize: 4)
+    monkeypatch.setattr(parts, "together", lambda config, itemsize, cache: 4)
     model = either.ours.model
     pixels = _pixels(either, 10)
     seen: list[int] = []
@@ -104,7 +105,7 @@ def test_what_a_part_raises_is_raised_when_all_have_ended(
 
 @pytest.mark.parametrize(("itemsize", "most"), [(2, 8), (4, 8)])
 def test_large_encoders_get_the_smallest_parts(itemsize: int, most: int) -> None:
-    assert together(read_config({}), itemsize) == most
+    assert together(read_config({}), itemsize, 2 << 20) == most
 
 
 def test_small_encoders_get_larger_parts(opt: Pair) -> None:
@@ -112,4 +113,14 @@ def test_small_encoders_get_larger_parts(opt: Pair) -> None:
     small = replace(
         config.vision_config, hidden_size=128, intermediate_size=512, image_size=112, patch_size=14
     )
-    assert together(replace(config, vision_config=small), 4) == 63  # two parts of a batch of 64
+    small_config = replace(config, vision_config=small)
+    assert together(small_config, 4, 1 << 20) == 63  # two parts of a batch of 64
+    assert together(small_config, 4, 2 << 20) == 126
+
+
+def test_the_size_of_the_cache_is_what_the_system_says() -> None:
+    told = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+    if not told.exists():
+        pytest.skip("the system does not tell")
+    number, unit = told.read_text().strip()[:-1], told.read_text().strip()[-1]
+    assert cache_size() == int(number) << {"K": 10, "M": 20}[unit]
