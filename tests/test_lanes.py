@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -86,3 +87,36 @@ def test_leaving_waits_for_what_is_under_way_and_begins_nothing_more() -> None:
         time.sleep(0.02)
     assert sorted(begun) == sorted(done)
     assert len(done) < 6
+
+
+def test_one_batch_more_than_there_are_threads_waits_for_the_first_that_is_free() -> None:
+    gates = [threading.Event() for _ in range(3)]
+    begun: list[int] = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        assert gates[number].wait(30)
+        return number
+
+    with Lanes(work, 2) as lanes:
+        for number in range(3):
+            assert not lanes.full
+            lanes.put(number)
+        assert lanes.full
+        gates[1].set()  # the second is done before the first, and nobody takes anything
+        assert until(lambda: begun[2:] == [2])
+        assert not lanes.ready
+        gates[0].set()
+        assert until(lambda: lanes.ready)
+        assert (lanes.take(), lanes.take()) == (0, 1)
+        assert not lanes.ready
+        gates[2].set()
+        assert lanes.take() == 2
+        assert not lanes.ready
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return condition()
