@@ -138,9 +138,9 @@ def test_warnings_are_ignored_until_the_last_batch_is_finished(
 ) -> None:
     """Here every warning is an error, so an image that is warned about would fail."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
-    with load_batches([made(n) for n in range(6)], SPEC, options(2), ahead=True) as batches:
+    with load_batches([made(n) for n in range(4)], SPEC, options(2), ahead=True) as batches:
         begun = all_begun(filled(batches))
-    assert [item.error for each in begun for item in each().items] == [None] * 6
+    assert [item.error for each in begun for item in each().items] == [None] * 4
 
 
 def test_a_batch_that_is_dropped_leaves_no_filter() -> None:
