@@ -12,6 +12,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Self, TypeVar
 
+# Up to so many threads decode their own images, beyond that processes do. One that labels with
+# ``tiny`` and decodes holds the interpreter for about a tenth of its time.
+DECODING = 4
+
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 

@@ -19,7 +19,7 @@ from blip2cli import events
 from blip2cli.errors import ModelError
 from blip2cli.events import Failed, Finished, Listener, ModelReady, Progress, Started, Summary
 from blip2cli.labelling import Labelled, label
-from blip2cli.lanes import Lanes
+from blip2cli.lanes import DECODING, Lanes
 from blip2cli.limits import EXIT_FAILED_IMAGES, EXIT_MORE_TO_DO, ErrorLimit
 from blip2cli.options import ModelOptions, RunOptions
 from blip2cli.output import Output, SinkOpener, write_summary
@@ -223,7 +223,7 @@ class _Job:
         within = WithinMemory(self.task, self.on_event)
         work = functools.partial(label, within, model)
         count = self._lanes(model)
-        if count > 1:
+        if 1 < count <= DECODING:
             batches.share_decoding()
         with Lanes(work, count) as lanes:
             while self.interrupts.signum is None:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from blip2cli.errors import OptionError, OutputError, RunError, SourceError, UserError
 from blip2cli.events import Event, Failed, Finished, ModelReady, Progress, Started
+from blip2cli.images.loader import BatchStream
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
     DecodeOptions,
@@ -91,6 +92,22 @@ def test_rows_and_events_are_the_same_in_any_number_of_lanes(
         events = [event for event in told if isinstance(event, Progress | Failed)]
         seen.append((out.read_bytes(), failures, [str(event) for event in events]))
     assert seen[0] == seen[1] == seen[2]
+
+
+@pytest.mark.parametrize(("lanes", "shared"), [(1, 0), (2, 1), (4, 1), (5, 0)])
+def test_a_few_lanes_decode_their_own_images(
+    lanes: int,
+    shared: int,
+    images: Path,
+    tmp_path: Path,
+    loader: Loader,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[BatchStream] = []
+    monkeypatch.setattr("blip2cli.model.batch.lanes_of", lambda model: lanes)
+    monkeypatch.setattr(BatchStream, "share_decoding", told.append)
+    assert run(CAPTION, options(images, tmp_path / "out.jsonl", 1), loader).done == 5
+    assert len(told) == shared
 
 
 def test_a_signal_lets_every_lane_finish(

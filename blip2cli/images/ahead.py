@@ -12,6 +12,7 @@ this one only reads (``only_read``).
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -25,7 +26,7 @@ from blip2cli.sources.base import ImageRef
 from blip2cli.sources.located import let_go
 
 MOST_IMAGES = 1024
-MOST_BYTES = 64 << 20  # of pixels; 446 images of 224 x 224
+MOST_BYTES = 64 << 20  # of pixels (446 images of 224 x 224) or of files
 SHARE = 16  # and no more than this part of the memory that is free at the start
 # Seconds a thread may keep the interpreter while another waits. By default 5 ms, which an image
 # would wait for half a dozen times (each read, each step of Pillow's), while torch is imported.
@@ -62,8 +63,8 @@ class Ahead:
 
     @property
     def pace(self) -> float:
-        """Seconds of the processor that loading an image took so far."""
-        return self._spent / max(1, self._decoded)
+        """Seconds of the processor that loading an image took so far; infinite at first."""
+        return self._spent / self._decoded if self._decoded else math.inf
 
     def only_read(self) -> None:
         """Leave the decoding of further images to who takes them."""

@@ -104,6 +104,7 @@ class BatchStream(Iterator[LoadedBatch]):
         self._retry: deque[list[ImageRef]] = deque()  # were pending when a worker died
         self._loader: RunningLoader | None = None
         self._closed = False
+        self._shares = False
         self._spent = 0.0  # seconds of decoding in this process, or of waiting for the thread
         self._start_at: float | None = None  # when to start workers, on the monotonic clock
         self._workers = choose_workers() if options.workers is None else options.workers
@@ -129,10 +130,10 @@ class BatchStream(Iterator[LoadedBatch]):
     def share_decoding(self) -> None:
         """From now on leave decoding to who calls what ``begin`` returns.
 
-        Only where a thread of this process decodes, and batches do not take it long.
+        Only where a thread of this process decodes, and as soon as batches are known not to take
+        it long.
         """
-        if self._ahead is not None and self._ahead.pace * self._batches.size <= BATCH_SECONDS:
-            self._ahead.only_read()
+        self._shares = True
 
     def __next__(self) -> LoadedBatch:
         begun = self.begin()
@@ -205,6 +206,8 @@ class BatchStream(Iterator[LoadedBatch]):
 
     def _from_thread(self, ahead: Ahead) -> list[Picture | Undecoded]:
         """A batch of images; none when the thread has no more, and is gone."""
+        if self._shares and ahead.pace * self._batches.size <= BATCH_SECONDS:
+            ahead.only_read()
         began = time.monotonic()
         pictures = ahead.take(self._batches.size)
         self._spent += time.monotonic() - began

@@ -4,8 +4,8 @@
 the caches. Measured on two cores with 1 MB of their own each and 32 MB shared: ViT-g in bfloat16
 takes 20.4 s for 16 images by eights and 21.5 s at once; 12 layers of width 512 take 4.7 s for 64 by
 eights and 5.1 s at once; the encoder of ``tiny`` 1.50 ms an image by 32 and 1.59 by 64. With 2 MB
-each and 480 MB shared, twice as large parts are better: captions with ``tiny`` by 64 are written in
-0.95 of the time that they take by 32.
+each and 480 MB shared, twice as large parts are better for ``tiny`` (captions by 64 take 0.95 of the
+time that they take by 32) and worse for width 512 (in bfloat16 1.1 times the time).
 
 **Side by side.** Two threads that compute two parts wait for one another less than two that share
 every product: 64 images and 12 layers of width 512 take 4.5 s in place of 4.7 in bfloat16, and 8.4
@@ -28,8 +28,8 @@ from blip2cli.model.features import ImageFeatures, compute_features, image_side
 from blip2cli.model.linear import has_equal_calls
 from blip2cli.model.nets.blip2 import Matcher, Writer
 
-CACHES = 8  # the widest layer's output has so many times the size of a core's own cache
-CACHE = 1 << 20  # bytes, where the system does not tell
+CACHED_BYTES = 8 << 20  # of the widest layer's output
+CACHES = 8  # for small models it has so many times the size of a core's own cache
 LEAST = 8  # images a part; fewer do not pay for reading the weights
 SPREAD_BELOW = 1 << 30  # bytes of weights in memory: from there on parts are not run side by side
 
@@ -41,8 +41,9 @@ class PartedFeatures:
 
     def __init__(self, model: Writer | Matcher) -> None:
         self._model = model
-        self._most = together(model.config, model.dtype.itemsize, cache_size())
         weights = needs(model.config, isinstance(model, Writer), model.dtype.itemsize).weights
+        cached = CACHES * cache_size() if weights < LANES_BELOW else CACHED_BYTES
+        self._most = together(model.config, model.dtype.itemsize, cached)
         self._spreads = LANES_BELOW <= weights < SPREAD_BELOW
         # Then the number of threads decides about bits as well: every image has one.
         self._single = self._spreads and has_equal_calls(model)
@@ -84,14 +85,15 @@ class PartedFeatures:
             torch.set_num_threads(threads)
 
 
-def together(config: Blip2Config, itemsize: int, cache: int) -> int:
-    """The most images of a part, for cores with so many bytes of ``cache`` each."""
+def together(config: Blip2Config, itemsize: int, cached: int) -> int:
+    """The most images of a part; so many bytes of the widest layer's output stay in the caches."""
     vision = config.vision_config
     width = max(vision.intermediate_size, 3 * vision.hidden_size)
-    return max(LEAST, CACHES * cache // (patches(vision) * width * itemsize))
+    return max(LEAST, cached // (patches(vision) * width * itemsize))
 
 
 def cache_size() -> int:
-    """Bytes of the second-level cache, which each core has for itself."""
+    """Bytes of the second-level cache, which each core has for itself; where torch does not tell,
+    those of many servers."""
     tell = getattr(torch.cpu, "get_capabilities", dict[str, int])
-    return int(tell().get("l2_cache_size") or CACHE)
+    return int(tell().get("l2_cache_size") or 1 << 20)

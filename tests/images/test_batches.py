@@ -17,9 +17,9 @@ from blip2cli.images.decode import DecodedImage, WarningsIgnored, decode_unheard
 from blip2cli.images.loader import BatchStream, LoadedBatch, load_batches
 from blip2cli.sources.base import ImageRef
 from tests.images.pictures import encoded, gradient
-from tests.images.test_ahead import no_thread_is_left, until
+from tests.images.test_ahead import Gate, no_thread_is_left, until
 from tests.images.test_hush import damaged_tiff
-from tests.images.test_loader import SPEC, Broken, made, options
+from tests.images.test_loader import SPEC, Broken, made, options, picture
 
 __all__ = ["no_thread_is_left"]  # is used by every test
 
@@ -110,6 +110,18 @@ def test_what_takes_long_stays_with_the_thread(
     with load_batches([made(n) for n in range(7)], SPEC, options(3), ahead=True) as batches:
         list(filled(batches))
     assert decoders == ["decoding ahead"] * 7
+
+
+def test_it_is_not_shared_before_it_is_known_how_long_it_takes(decoders: list[str]) -> None:
+    gate = Gate("g", "/g", picture(0))
+    refs: list[ImageRef] = [gate, *(made(n) for n in range(1, 6))]
+    with load_batches(refs, SPEC, options(2), ahead=True) as batches:
+        assert gate.reached.wait(20)
+        batches.share_decoding()
+        threading.Timer(0.1, gate.opened.set).start()
+        assert sum(len(each().pixels) for each in all_begun(batches)) == 6
+    assert decoders[:2] == ["decoding ahead"] * 2
+    assert decoders[-1] == "MainThread"
 
 
 def test_an_error_of_the_source_comes_after_the_images_before_it() -> None:

@@ -23,7 +23,7 @@ SIZES = [1, 2, 3, 8, 9, 17, 24]
 def side_by_side(monkeypatch: pytest.MonkeyPatch, threads: int) -> list[int]:
     """Parts of four images at most, in threads; what is returned says how many each had."""
     monkeypatch.setattr(parts, "LANES_BELOW", 0)
-    monkeypatch.setattr(parts, "together", lambda config, itemsize, cache: 4)
+    monkeypatch.setattr(parts, "together", lambda config, itemsize, cached: 4)
     return _watch(monkeypatch)
 
 
@@ -68,7 +68,7 @@ def test_parts_side_by_side_are_the_same_bits(
 def test_parts_one_after_the_other_are_the_same_bits(
     either: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "together", lambda config, itemsize, cache: 4)
+    monkeypatch.setattr(parts, "together", lambda config, itemsize, cached: 4)
     model = either.ours.model
     pixels = _pixels(either, 10)
     seen: list[int] = []
@@ -105,7 +105,7 @@ def test_what_a_part_raises_is_raised_when_all_have_ended(
 
 @pytest.mark.parametrize(("itemsize", "most"), [(2, 8), (4, 8)])
 def test_large_encoders_get_the_smallest_parts(itemsize: int, most: int) -> None:
-    assert together(read_config({}), itemsize, 2 << 20) == most
+    assert together(read_config({}), itemsize, 8 << 20) == most
 
 
 def test_small_encoders_get_larger_parts(opt: Pair) -> None:
@@ -114,8 +114,8 @@ def test_small_encoders_get_larger_parts(opt: Pair) -> None:
         config.vision_config, hidden_size=128, intermediate_size=512, image_size=112, patch_size=14
     )
     small_config = replace(config, vision_config=small)
-    assert together(small_config, 4, 1 << 20) == 63  # two parts of a batch of 64
-    assert together(small_config, 4, 2 << 20) == 126
+    assert together(small_config, 4, 8 << 20) == 63  # two parts of a batch of 64
+    assert together(small_config, 4, 16 << 20) == 126
 
 
 def test_the_size_of_the_cache_is_what_the_system_says() -> None:
