@@ -105,7 +105,7 @@ def test_a_few_lanes_decode_their_own_images(
 ) -> None:
     told: list[BatchStream] = []
     monkeypatch.setattr("blip2cli.model.batch.lanes_of", lambda model: lanes)
-    monkeypatch.setattr(BatchStream, "share_decoding", told.append)
+    monkeypatch.setattr(BatchStream, "share_decoding", lambda stream: told.append(stream))
     assert run(CAPTION, options(images, tmp_path / "out.jsonl", 1), loader).done == 5
     assert len(told) == shared
 
