@@ -12,8 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Self, TypeVar
 
-# Up to so many threads decode their own images, beyond that processes do. One that labels with
-# ``tiny`` and decodes holds the interpreter for about a tenth of its time.
+# Up to so many threads decode their own images, beyond that processes do: one that labels with
+# ``tiny`` and decodes holds the interpreter for about a fifth of its time.
 DECODING = 4
 
 Batch = TypeVar("Batch")
