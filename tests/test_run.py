@@ -20,6 +20,7 @@ from PIL import Image
 from blip2cli.errors import OptionError, OutputError, RunError, SourceError, UserError
 from blip2cli.events import Event, Failed, Finished, ModelReady, Progress, Started
 from blip2cli.images.loader import BatchStream
+from blip2cli.lanes import Lanes
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
     DecodeOptions,
@@ -114,6 +115,7 @@ def test_a_signal_lets_every_lane_finish(
     images: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blip2cli.model.batch.lanes_of", lambda model: 2)
+    monkeypatch.setattr(Lanes, "ready", False)  # as if both lanes had much to do
     out = tmp_path / "out.jsonl"
 
     def stop(event: Event) -> None:

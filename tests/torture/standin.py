@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -30,17 +31,22 @@ class _Loaded:
     kept: tuple[object, ...] = ()
 
 
+class _Batches:
+    def __init__(self, refs: Iterable[Any], size: int) -> None:
+        self._refs = iter(refs)
+        self._size = size
+
+    def begin(self) -> Callable[[], Any] | None:
+        items = tuple(_load(ref) for ref in islice(self._refs, self._size))
+        pixels = [item for item in items if item.error is None]  # only their number matters
+        return partial(SimpleNamespace, items=items, pixels=pixels) if items else None
+
+
 @contextmanager
 def _load_batches(
     refs: Iterable[Any], spec: object, options: Any, ahead: bool = False
-) -> Iterator[Iterator[Any]]:
-    def batches() -> Iterator[Any]:
-        rest = iter(refs)
-        while items := [_load(ref) for ref in islice(rest, options.batch_size)]:
-            pixels = [item for item in items if item.error is None]  # only their number matters
-            yield SimpleNamespace(items=tuple(items), pixels=pixels)
-
-    yield batches()
+) -> Iterator[_Batches]:
+    yield _Batches(refs, options.batch_size)
 
 
 def _load(ref: Any) -> _Loaded:
