@@ -118,6 +118,19 @@ def test_small_encoders_get_larger_parts(opt: Pair) -> None:
     assert together(small_config, 4, 16 << 20) == 126
 
 
+def test_small_models_go_by_the_cache_and_others_do_not(
+    opt: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(parts, "cache_size", lambda: 3 << 20)
+    monkeypatch.setattr(parts, "together", lambda config, itemsize, cached: told.append(cached))
+    model = opt.ours.model
+    PartedFeatures(model)
+    monkeypatch.setattr(parts, "LANES_BELOW", 0)  # as if it were a large one
+    PartedFeatures(model)
+    assert told == [24 << 20, 8 << 20]
+
+
 def test_the_size_of_the_cache_is_what_the_system_says() -> None:
     told = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
     if not told.exists():
