@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from PIL import Image
 from blip2cli.errors import OptionError, OutputError, RunError, SourceError, UserError
 from blip2cli.events import Event, Failed, Finished, ModelReady, Progress, Started
 from blip2cli.images.loader import BatchStream
+from blip2cli.labelling import Labelled, label
 from blip2cli.lanes import Lanes
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
@@ -131,6 +134,38 @@ def test_a_signal_lets_every_lane_finish(
     whole = tmp_path / "whole.jsonl"
     run(CAPTION, options(images, whole, 1), loader)
     assert out.read_bytes() == whole.read_bytes()
+
+
+def test_rows_that_are_ready_are_written_before_another_batch_is_read(
+    images: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blip2cli.model.batch.lanes_of", lambda model: 2)
+    labelled, begin = threading.Semaphore(0), BatchStream.begin
+    done, asked = 0, []
+
+    def count(*arguments: Any) -> Labelled:
+        rows = label(*arguments)
+        labelled.release()
+        return rows
+
+    def slowly(stream: BatchStream) -> Any:
+        if len(asked) == 2:  # a source that has no third image until both lanes are idle
+            assert labelled.acquire(timeout=60)
+            assert labelled.acquire(timeout=60)
+            time.sleep(0.2)  # what a lane made is there a little after ``label`` returned
+        asked.append(done)
+        return begin(stream)
+
+    def see(event: Event) -> None:
+        nonlocal done
+        if isinstance(event, Progress):
+            done = event.done
+
+    monkeypatch.setattr("blip2cli.run.label", count)
+    monkeypatch.setattr(BatchStream, "begin", slowly)
+    run(CAPTION, options(images, tmp_path / "out.jsonl", 1), loader, see)
+    # With the third image put both rows went out, though one more batch might have waited.
+    assert asked[3] == 2
 
 
 def test_a_run_tells_what_happens(mixed: Path, tmp_path: Path, loader: Loader) -> None:

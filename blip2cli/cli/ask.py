@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from blip2cli.cli.declare import lines, option
 from blip2cli.cli.decoding import DecodeFlags
-from blip2cli.cli.options import (
-    AskReportFlags,
-    ModelFlags,
-    OutputFlags,
-    SourceFlags,
-    lines,
-    option,
-    run_options,
-)
+from blip2cli.cli.options import AskReportFlags, ModelFlags, OutputFlags, run_options
 from blip2cli.cli.presets import AskPreset
 from blip2cli.cli.resuming import ResumeFlags
+from blip2cli.cli.source_flags import SourceFlags
 from blip2cli.errors import OptionError
 from blip2cli.options import Norm
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from blip2cli.cli.declare import DECODING, option
 from blip2cli.cli.decoding import DecodeFlags
-from blip2cli.cli.options import (
-    DECODING,
-    ModelFlags,
-    OutputFlags,
-    ReportFlags,
-    SourceFlags,
-    option,
-    run_options,
-)
+from blip2cli.cli.options import ModelFlags, OutputFlags, ReportFlags, run_options
 from blip2cli.cli.presets import CaptionPreset
 from blip2cli.cli.resuming import ResumeFlags
+from blip2cli.cli.source_flags import SourceFlags
 
 EXAMPLES = "Example:  blip2cli caption photos/ -o captions.jsonl --prompt 'a photo of'"
 

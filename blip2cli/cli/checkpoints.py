@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
+from blip2cli.cli.declare import option
 from blip2cli.cli.expand import environment
-from blip2cli.cli.options import DTYPE_HELP, QUANTIZE_HELP, option
+from blip2cli.cli.options import DTYPE_HELP, QUANTIZE_HELP
 from blip2cli.errors import OptionError
 from blip2cli.options import Dtype, Quantize
 

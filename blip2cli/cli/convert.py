@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from blip2cli.cli.checkpoints import CheckpointFlags, convert_checkpoint, refuse
-from blip2cli.cli.options import OUTPUT, QUIET_HELP, REPORT, VERBOSE_HELP, option
+from blip2cli.cli.declare import OUTPUT, REPORT, option
+from blip2cli.cli.options import QUIET_HELP, VERBOSE_HELP
 from blip2cli.cli.say import complain, unexpected
 from blip2cli.errors import Blip2CliError, OptionError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from blip2cli.cli.options import DECODING, option
+from blip2cli.cli.declare import DECODING, option
 from blip2cli.options import DecodeOptions
 
 _DECODE = DecodeOptions()

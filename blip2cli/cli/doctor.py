@@ -8,14 +8,8 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-from blip2cli.cli.options import (
-    DTYPE_HELP,
-    MODEL,
-    QUANTIZE_HELP,
-    REPORT,
-    VERBOSE_HELP,
-    option,
-)
+from blip2cli.cli.declare import MODEL, REPORT, option
+from blip2cli.cli.options import DTYPE_HELP, QUANTIZE_HELP, VERBOSE_HELP
 from blip2cli.cli.say import coloured, complain, unexpected
 from blip2cli.errors import Blip2CliError
 from blip2cli.options import Dtype, Quantize

@@ -5,16 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from blip2cli.cli.options import (
-    ModelFlags,
-    OptionalSourceFlags,
-    OutputFlags,
-    ReportFlags,
-    lines,
-    option,
-    run_options,
-)
+from blip2cli.cli.declare import lines, option
+from blip2cli.cli.options import ModelFlags, OutputFlags, ReportFlags, run_options
 from blip2cli.cli.resuming import ResumeFlags
+from blip2cli.cli.source_flags import OptionalSourceFlags
 from blip2cli.errors import OptionError
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blip2cli.cli.expand import environment, lines_from_environment
+from blip2cli.cli.declare import MODEL, OUTPUT, REPORT, option
 from blip2cli.errors import OptionError
 from blip2cli.images.limits import check_loading
 from blip2cli.options import (
@@ -24,13 +24,12 @@ from blip2cli.options import (
     OutputOptions,
     Quantize,
     RunOptions,
-    SourceOptions,
 )
 
 if TYPE_CHECKING:
     from blip2cli.cli.resuming import ResumeFlags
+    from blip2cli.cli.source_flags import SourceFlags
 
-MODEL, DECODING, SOURCE, OUTPUT, REPORT = "Model", "Decoding", "Source", "Output", "Reporting"
 AUTO = "auto"
 DTYPE_HELP = (
     "Precision; auto takes bfloat16 where it is quick, and in conversions the one the weights have."
@@ -43,129 +42,6 @@ QUANTIZE_HELP = (
     "Linear layers in eight bits: stored so by conversions, elsewhere multiplied so as well, which "
     "is quicker, takes less memory, and is not quite exact."
 )
-
-
-def option(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's word
-    """A Typer option that also reads ``BLIP2CLI_<NAME>``, shown in its help."""
-    variable = environment(next(name for name in names if name.startswith("--")))
-    return typer.Option(*names, rich_help_panel=panel, help=help, envvar=variable, **more)
-
-
-def lines(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002 - Typer's word
-    """A repeatable Typer option; its variable holds one value a line."""
-    variable = environment(next(name for name in names if name.startswith("--")))
-    return typer.Option(
-        *names,
-        rich_help_panel=panel,
-        help=f"{help} \\[env var: {variable}, one a line]",
-        callback=lines_from_environment(variable),
-        show_default=False,
-        **more,
-    )
-
-
-SOURCE_HELP = (
-    "Folders (read recursively), image files, globs, manifests, Parquet, tar and zip files, each "
-    "also as a URL (s3://, gs://, hf://), or - for paths on stdin."
-)
-
-
-@dataclass(frozen=True)
-class SourceFlags:
-    """What is read."""
-
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE",
-            help=SOURCE_HELP,
-            show_default=False,
-        ),
-    ]
-    include: Annotated[
-        list[str] | None,
-        lines(
-            "--include",
-            metavar="GLOB",
-            panel=SOURCE,
-            help="Only file names that match; repeatable.",
-        ),
-    ] = None
-    exclude: Annotated[
-        list[str] | None,
-        lines(
-            "--exclude",
-            metavar="GLOB",
-            panel=SOURCE,
-            help="No file names that match; wins over --include; repeatable.",
-        ),
-    ] = None
-    limit: Annotated[
-        int | None,
-        option("--limit", metavar="N", min=1, panel=SOURCE, help="At most so many images."),
-    ] = None
-    nul: Annotated[
-        bool,
-        option(
-            "--null", "-0", panel=SOURCE, help="Paths on stdin end with NUL instead of a newline."
-        ),
-    ] = False
-
-    keep: Annotated[
-        list[str] | None,
-        lines(
-            "--keep",
-            metavar="COLUMN",
-            panel=SOURCE,
-            help="Carry this column of the source into the rows; repeatable.",
-        ),
-    ] = None
-    image_column: Annotated[
-        str | None,
-        option(
-            "--image-column",
-            metavar="NAME",
-            panel=SOURCE,
-            help="The column that holds the images, or their paths.",
-            show_default=False,
-        ),
-    ] = None
-    absolute_paths: Annotated[
-        bool,
-        option(
-            "--absolute-paths",
-            panel=SOURCE,
-            help="Manifests may name absolute paths and paths outside their folder.",
-        ),
-    ] = False
-
-    @property
-    def options(self) -> SourceOptions:
-        sources = tuple(self.sources or ())
-        if self.nul and "-" not in sources:
-            raise OptionError(
-                "--null is about paths on stdin; give - as the source, or leave it out."
-            )
-        return SourceOptions(
-            sources=sources,
-            include=tuple(self.include or ()),
-            exclude=tuple(self.exclude or ()),
-            limit=self.limit,
-            nul=self.nul,
-            keep=tuple(self.keep or ()),
-            image_column=self.image_column,
-            absolute_paths=self.absolute_paths,
-        )
-
-
-@dataclass(frozen=True)
-class OptionalSourceFlags(SourceFlags):
-    """The same where there may be nothing to read, because texts are given."""
-
-    sources: Annotated[
-        list[str],
-        typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False),
-    ] = None  # type: ignore[assignment] # Typer's word for an argument that may be left out
 
 
 def _batch_size(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from blip2cli.cli.options import DECODING, option
+from blip2cli.cli.declare import DECODING, option
 
 # BLIP-2 (arXiv 2301.12597), sections 4.1 and 4.2, and the configurations of LAVIS. The prompt of
 # questions is the one of the model's family, so the template stays auto.

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from blip2cli.cli.options import OUTPUT, option
+from blip2cli.cli.declare import OUTPUT, option
 from blip2cli.errors import OptionError
 from blip2cli.options import LimitOptions
 

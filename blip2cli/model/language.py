@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from blip2cli.model.checkpoint import Family
-from blip2cli.model.opt import finish, project
+from blip2cli.model.opt_layer import finish, project
 
 
 def read_texts(model: Any, family: Family, ids: Tensor) -> Tensor:

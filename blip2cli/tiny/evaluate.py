@@ -20,10 +20,12 @@ from torch import Tensor
 from transformers import Blip2ForConditionalGeneration
 
 from blip2cli.tiny.build import QUERIES
-from blip2cli.tiny.data import UNKNOWN, Batch, Packer, draw_example
+from blip2cli.tiny.data import Batch, Packer, draw_example
 from blip2cli.tiny.easyvqa import ShapePicture
+from blip2cli.tiny.labels import UNKNOWN
+from blip2cli.tiny.questions import scene_question, side_questions
 from blip2cli.tiny.scenes import Scene
-from blip2cli.tiny.texts import OPT_FORMS, Text, question_text, scene_question, side_questions
+from blip2cli.tiny.texts import OPT_FORMS, Text, question_text
 
 HELD_OUT_SEED = 90_001  # never used for training
 # For pictures (uint8 [S, S, 3]) and the texts about each: would greedy decoding write them?

@@ -28,10 +28,10 @@ from transformers import (
 from blip2cli.tiny.build import QUERIES, WIDTH, load_processor
 from blip2cli.tiny.card import itm_card
 from blip2cli.tiny.claims import Claim, nearly_right
-from blip2cli.tiny.data import UNKNOWN
 from blip2cli.tiny.evaluate import held_out_scenes
 from blip2cli.tiny.export import export
 from blip2cli.tiny.gallery import Gallery, embed_all, load_gallery
+from blip2cli.tiny.labels import UNKNOWN
 from blip2cli.tiny.learner import Learner, Pace
 from blip2cli.tiny.matching import (
     CaptionMaker,

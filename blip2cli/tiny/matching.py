@@ -19,8 +19,8 @@ from transformers import Blip2ForImageTextRetrieval, PreTrainedTokenizerFast
 
 from blip2cli.tiny.build import QUERIES
 from blip2cli.tiny.claims import CHANGES, Claim
-from blip2cli.tiny.data import UNKNOWN
 from blip2cli.tiny.evaluate import HELD_OUT_SEED
+from blip2cli.tiny.labels import UNKNOWN
 from blip2cli.tiny.scenes import Scene
 
 

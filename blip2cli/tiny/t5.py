@@ -28,11 +28,11 @@ from transformers import (
 
 from blip2cli.tiny.build import QUERIES, WIDTH, load_processor
 from blip2cli.tiny.card import t5_card
-from blip2cli.tiny.data import UNKNOWN
 from blip2cli.tiny.easyvqa import load_split
 from blip2cli.tiny.evaluate import Scores, held_out_scenes, score, score_sides
 from blip2cli.tiny.export import export
 from blip2cli.tiny.gallery import Gallery, load_gallery
+from blip2cli.tiny.labels import UNKNOWN
 from blip2cli.tiny.learner import Learner, Pace
 from blip2cli.tiny.t5_texts import PlaceFinder, Places, Reader, RowMaker, Rows, read
 from blip2cli.tiny.texts import T5_FORMS, Text, scene_texts, side_texts

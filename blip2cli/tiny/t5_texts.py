@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Blip2ForConditionalGeneration, PreTrainedTokenizerFast
 
-from blip2cli.tiny.data import UNKNOWN
 from blip2cli.tiny.gallery import embed_all
 from blip2cli.tiny.kinds import KINDS
+from blip2cli.tiny.labels import UNKNOWN
 from blip2cli.tiny.scenes import Scene
 from blip2cli.tiny.texts import Text
 

@@ -11,7 +11,6 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 from blip2cli.tiny.build import QUERIES, load_processor
 from blip2cli.tiny.claims import CHANGES, Claim
-from blip2cli.tiny.data import UNKNOWN
 from blip2cli.tiny.gallery import Gallery
 from blip2cli.tiny.itm import (
     Lessons,
@@ -22,6 +21,7 @@ from blip2cli.tiny.itm import (
     contrast_loss,
     match_loss,
 )
+from blip2cli.tiny.labels import UNKNOWN
 from blip2cli.tiny.learner import Learner, Pace
 from blip2cli.tiny.matching import (
     CaptionMaker,

@@ -15,9 +15,9 @@ from transformers import (
 )
 
 from blip2cli.tiny.build import QUERIES, load_processor
-from blip2cli.tiny.data import UNKNOWN
 from blip2cli.tiny.export import INDEX, export
 from blip2cli.tiny.gallery import Gallery
+from blip2cli.tiny.labels import UNKNOWN
 from blip2cli.tiny.learner import Learner, Pace
 from blip2cli.tiny.scenes import Placed, Scene
 from blip2cli.tiny.t5 import Lessons, Student, build_config, build_model, build_tokenizer, loss_of
