@@ -165,7 +165,7 @@ def test_rows_that_are_ready_are_written_before_another_batch_is_read(
     monkeypatch.setattr(BatchStream, "begin", slowly)
     run(CAPTION, options(images, tmp_path / "out.jsonl", 1), loader, see)
     # With the third image put both rows went out, though one more batch might have waited.
-    assert asked[3] == 2
+    assert asked[3] >= 2
 
 
 def test_a_run_tells_what_happens(mixed: Path, tmp_path: Path, loader: Loader) -> None:

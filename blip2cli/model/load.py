@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from blip2cli.errors import ModelError
+from blip2cli.model.alone import one_thread
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.config import Blip2Config, TextConfig, read_config
 from blip2cli.model.dtype import Placement
@@ -44,24 +45,13 @@ def load_model(
         for file in checkpoint.weights:
             check_safetensors(file)
     config = read_config(checkpoint.config)
-    with _threads_for(checkpoint):
+    small = checkpoint.weight_bytes < SMALL_WEIGHTS
+    with one_thread() if small else nullcontext():
         return _load(checkpoint, config, placement, plain)
 
 
 # Below so many bytes of weights threads that work together only wait for one another.
 SMALL_WEIGHTS = 64 << 20
-
-
-@contextmanager
-def _threads_for(checkpoint: Checkpoint) -> Iterator[None]:
-    """One thread while a small model is loaded."""
-    threads = torch.get_num_threads()
-    if checkpoint.weight_bytes < SMALL_WEIGHTS:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _load(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from blip2cli.model.alone import alone, needs_one_thread
 from blip2cli.model.features import ImageFeatures
 from blip2cli.model.limits import check_room
 from blip2cli.model.nets.blip2 import Matcher
@@ -46,9 +47,11 @@ class Retrieval:
     def __init__(self, model: Matcher, codec: TextCodec) -> None:
         self.model = model
         self.codec = codec
+        self.computes_alone = needs_one_thread(model)
         # Vectors of texts that were compared before: the same ones come again with every batch.
         self._projected: dict[str, Tensor] = {}
 
+    @alone
     def contrastive_scores(self, features: ImageFeatures, pairs: Sequence[Pair]) -> Tensor:
         """How alike each pair's image and text are: [M], cosines from -1 to 1.
 
@@ -101,6 +104,7 @@ class Retrieval:
         _, queries, width = self.model.query_tokens.shape
         return self._paired(features, pairs, states, (queries, width))
 
+    @alone
     def project_images(self, features: ImageFeatures) -> Tensor:
         """Query outputs in the space shared with texts: [B, Q, P], each of length 1.
 
@@ -153,6 +157,7 @@ class Retrieval:
         """
         return self._read(texts, lambda ids: self.model.alone(ids).float())
 
+    @alone
     @torch.inference_mode()
     def _read(self, texts: Sequence[str], run: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Run texts [N, T] of equal length together; results in the order of ``texts``."""
@@ -161,6 +166,7 @@ class Retrieval:
             found.update(zip(members, run(ids), strict=True))
         return [found[number] for number in range(len(texts))]
 
+    @alone
     @torch.inference_mode()
     def _paired(
         self,

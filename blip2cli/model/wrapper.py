@@ -12,6 +12,7 @@ from torch import Tensor
 
 from blip2cli.errors import OptionError
 from blip2cli.images.preprocess import PixelSpec, normalize
+from blip2cli.model.alone import alone, needs_one_thread
 from blip2cli.model.checkpoint import Family, check_image_size
 from blip2cli.model.config import OptConfig
 from blip2cli.model.dtype import place
@@ -69,6 +70,7 @@ class Blip2:
         self.reason = reason  # why this device and precision
         self.model = model
         self.codec = codec
+        self.computes_alone = needs_one_thread(model)
         # The image side on normalised pixels; None: as it stands.
         if compute is None and self.device.type == "cpu":
             compute = PartedFeatures(model)
@@ -127,11 +129,13 @@ class Blip2:
         """The precision of its weights."""
         return self.model.dtype
 
+    @alone
     def features(self, pixels_uint8: Tensor) -> ImageFeatures:
         """Run the vision side once on uint8 pixels [B, 3, H, W] of ``spec``'s size."""
         pixels = normalize(self._upload(pixels_uint8), self.spec, self.dtype)
         return self._compute(pixels)
 
+    @alone
     @torch.inference_mode()
     def text_states(self, texts: Sequence[str]) -> list[Tensor]:
         """The language model's last hidden state of each text, [T, Dl] float32; T5: its encoder's.
@@ -174,6 +178,7 @@ class Blip2:
             return None  # relative positions have no last one
         return self._positions
 
+    @alone
     @torch.inference_mode()
     def generate(
         self, features: ImageFeatures, prompts: Sequence[Prompt], options: DecodeOptions
@@ -199,6 +204,7 @@ class Blip2:
                 texts.sort(key=lambda text: -text.logprob)
         return found
 
+    @alone
     @torch.inference_mode()
     def score(
         self,
@@ -227,6 +233,7 @@ class Blip2:
             return []
         return score(self._reader(features), asked, self._end)
 
+    @alone
     @torch.inference_mode()
     def scores(
         self, features: ImageFeatures, text: str | None = None, tokens: Tensor | None = None

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
 from blip2cli.tiny.build import WIDTH
-from blip2cli.tiny.data import UNKNOWN, Batch
+from blip2cli.tiny.data import Batch
 from blip2cli.tiny.easyvqa import SHAPE_COLORS, SHAPES
 from blip2cli.tiny.kinds import KINDS
+from blip2cli.tiny.labels import UNKNOWN
 from blip2cli.tiny.scenes import BACKGROUNDS, MAX_OBJECTS
 
 
