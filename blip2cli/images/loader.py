@@ -17,7 +17,7 @@ Whatever goes wrong with one image is that image's failure. ``error_type`` names
 ``decode_error`` (an unexpected exception), ``decoder_crashed`` (the image took down the process
 that decoded it, twice) and ``timeout`` (it took longer than it may, twice).
 
-A time limit for one image is kept by the kernel, inside the worker (see ``workers.time_limit``):
+A time limit for one image is kept by the kernel, inside the worker (see ``time_limit``):
 it begins when the image's own reading begins, so neither a batch of many slow images nor the
 start of a process counts against it. An image that exceeds it ends its worker, as a crash would,
 and is given a second try when the images under way then are loaded again one by one.

@@ -15,7 +15,7 @@ from blip2cli.errors import ImageError
 from blip2cli.images.decode import DecodedImage, decode, decode_unheard
 from blip2cli.images.preprocess import PixelSpec, to_array
 from blip2cli.images.sniff import claimed_format
-from blip2cli.images.workers import time_limit
+from blip2cli.images.time_limit import time_limit
 from blip2cli.sources.base import ImageRef
 
 

@@ -6,10 +6,6 @@ ever in the child. ``spawn`` would import torch anew in every worker, a second o
 where it exists the *fork server* is used: one helper process imports torch once, without threads,
 and every worker is a cheap fork of it. It ends with this process.
 
-Time limits. An image may hang in code that Python cannot interrupt: a read from a stalled network
-file system, a decoder in an endless loop. A watching thread would not help, because such code may
-hold the interpreter; so the limit is a timer of the kernel, whose signal ends the process.
-
 Workers ignore the terminal's interrupt, because the main process decides what is still finished,
 and end by themselves when the main process is gone, however it went.
 """
@@ -37,7 +33,6 @@ if TYPE_CHECKING:
     from blip2cli.images.reading import Images
 
 PRELOAD = ["blip2cli.images.warm"]
-_LONGEST = 1e8  # seconds a kernel timer is sure to take, three years
 MAX_WORKERS = 16  # decode some 4,000 small photographs a second, more than any one device labels
 
 
@@ -108,22 +103,6 @@ def init_worker(worker_id: int) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-@contextlib.contextmanager
-def time_limit(seconds: float | None) -> Iterator[None]:
-    """End this process, a worker, unless the block is left in time. ``None``: no limit.
-
-    It dies of SIGALRM, which tells a :class:`DeathWatch` why.
-    """
-    if seconds is None:
-        yield
-        return
-    signal.setitimer(signal.ITIMER_REAL, min(seconds, _LONGEST))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _end_with(sentinel: int) -> None:

@@ -15,7 +15,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 
-from blip2cli.model.batch import LANES_BELOW, needs
+from blip2cli.model.batch import is_small
 from blip2cli.model.linear import has_equal_calls
 from blip2cli.model.nets.blip2 import Matcher, Writer
 
@@ -37,10 +37,7 @@ Method = Callable[Concatenate[Owner, P], Result]
 
 def needs_one_thread(model: Writer | Matcher) -> bool:
     """Whether ``model`` is small, and its bits depend on the number of threads."""
-    if not has_equal_calls(model):
-        return False
-    need = needs(model.config, isinstance(model, Writer), model.dtype.itemsize)
-    return need.weights < LANES_BELOW
+    return has_equal_calls(model) and is_small(model)
 
 
 @contextmanager

@@ -17,15 +17,14 @@ memory, see ``tasks.memory``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
+
+import torch
 
 from blip2cli.images.memory import memory
 from blip2cli.model.config import Blip2Config, OptConfig, patches
-from blip2cli.model.nets.blip2 import Writer
+from blip2cli.model.nets.blip2 import Matcher, Writer
 from blip2cli.model.slots import SLOTS
-
-if TYPE_CHECKING:
-    from blip2cli.model.wrapper import Blip2
 
 # Below this many bytes of weights a CPU runs a batch in each of several threads (see ``lanes``).
 LANES_BELOW = 64 << 20
@@ -48,13 +47,20 @@ class Need:
     weights: int  # of the weights themselves, about
 
 
-def auto_size(model: Blip2) -> int:
-    """The batch size for a loaded model where it lies."""
-    config, writes = model.model.config, model.writes
-    need = needs(config, writes, model.dtype.itemsize)
-    if model.device.type == "cuda":
-        import torch
+class Placed(Protocol):
+    """A loaded model, and where it lies; ``Blip2`` is one."""
 
+    model: Writer | Matcher
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+
+
+def auto_size(model: Placed) -> int:
+    """The batch size for a loaded model where it lies."""
+    need = needs_of(model.model)
+    if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
         # What torch holds for reuse is free for us, too.
         held = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
@@ -65,15 +71,16 @@ def auto_size(model: Blip2) -> int:
     return cpu_size(need, memory().available, steps)
 
 
-def lanes_of(model: Blip2) -> int:
+def lanes_of(model: Placed) -> int:
     """How many batches are best run at once, each in a thread of its own."""
-    import torch
-
-    config = model.model.config
-    need = needs(config, model.writes, model.dtype.itemsize)
-    if model.device.type != "cpu" or need.weights >= LANES_BELOW:
+    if model.device.type != "cpu" or not is_small(model.model):
         return 1
     return torch.get_num_threads()
+
+
+def is_small(model: Writer | Matcher) -> bool:
+    """Whether its layers are too small to be shared out among cores."""
+    return needs_of(model).weights < LANES_BELOW
 
 
 def cpu_size(need: Need, available: int | None, steps: int = 0) -> int:
@@ -98,6 +105,11 @@ def _fitting(need: Need, free: int) -> int:
     if size > SLOTS:
         size = (room - SLOTS * need.text) // need.image
     return max(1, size if size < STEP else size - size % STEP)
+
+
+def needs_of(model: Writer | Matcher) -> Need:
+    """``needs`` of a model as it is."""
+    return needs(model.config, isinstance(model, Writer), model.dtype.itemsize)
 
 
 def needs(config: Blip2Config, writes: bool, itemsize: int) -> Need:

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from blip2cli.errors import OptionError
-from blip2cli.model.batch import needs
+from blip2cli.model.batch import needs_of
 from blip2cli.model.features import ImageFeatures, image_side
 from blip2cli.model.linear import Linear
 from blip2cli.model.nets import qformer, vision
@@ -95,7 +95,7 @@ class CompiledFeatures:
 
 def chunk_size(model: Writer | Matcher, device: torch.device) -> int:
     """Images a chunk: by the model and where it runs, and nothing else."""
-    need = needs(model.config, isinstance(model, Writer), model.dtype.itemsize)
+    need = needs_of(model)
     if device.type == "cpu" and need.weights < SMALL_BELOW:
         return SMALL_CHUNK
     return CHUNKS[device.type]

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import torch
 from torch import Tensor
 
-from blip2cli.model.batch import LANES_BELOW, needs
+from blip2cli.model.batch import LANES_BELOW, needs_of
 from blip2cli.model.config import Blip2Config, patches
 from blip2cli.model.features import ImageFeatures, compute_features, image_side
 from blip2cli.model.linear import has_equal_calls
@@ -42,7 +42,7 @@ class PartedFeatures:
 
     def __init__(self, model: Writer | Matcher) -> None:
         self._model = model
-        weights = needs(model.config, isinstance(model, Writer), model.dtype.itemsize).weights
+        weights = needs_of(model).weights
         cached = CACHES * cache_size() if weights < LANES_BELOW else CACHED_BYTES
         self._most = together(model.config, model.dtype.itemsize, cached)
         self._spreads = LANES_BELOW <= weights < SPREAD_BELOW

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,9 +21,7 @@ from blip2cli.tiny.data import Packer, mirrored, scene_chunks
 from blip2cli.tiny.easyvqa import load_split
 from blip2cli.tiny.evaluate import read, see
 from blip2cli.tiny.scenes import Scene
-
-if TYPE_CHECKING:
-    from blip2cli.tiny.train import Trainer
+from blip2cli.tiny.trainer import Trainer
 
 SEED = 5_000
 _Example = tuple[NDArray[np.uint8], Scene]

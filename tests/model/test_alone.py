@@ -82,7 +82,7 @@ def test_a_larger_model_has_all_threads(monkeypatch: pytest.MonkeyPatch) -> None
     assert not needs_one_thread(model.model)  # float32
     monkeypatch.setattr("blip2cli.model.alone.has_equal_calls", lambda model: True)
     assert needs_one_thread(model.model)
-    monkeypatch.setattr("blip2cli.model.alone.LANES_BELOW", 1 << 20)
+    monkeypatch.setattr("blip2cli.model.batch.LANES_BELOW", 1 << 20)
     assert not needs_one_thread(model.model)
 
 

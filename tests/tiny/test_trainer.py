@@ -13,7 +13,8 @@ from blip2cli.tiny.data import Batch, Packer, draw_example, sample_shapes
 from blip2cli.tiny.easyvqa import load_split
 from blip2cli.tiny.evaluate import Scores, held_out_scenes
 from blip2cli.tiny.export import export
-from blip2cli.tiny.train import Recipe, Trainer, bfloat16_twin, helper_factor, rate_factor
+from blip2cli.tiny.learner import bfloat16_twin, rate_factor
+from blip2cli.tiny.trainer import Recipe, Trainer, helper_factor
 
 RECIPE = Recipe(minutes=10, seeing_only=0.0)
 
