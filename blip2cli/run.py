@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from blip2cli import events
 from blip2cli.errors import ModelError
@@ -21,11 +21,12 @@ from blip2cli.events import Failed, Finished, Listener, ModelReady, Progress, St
 from blip2cli.labelling import Labelled, label
 from blip2cli.lanes import DECODING, Lanes
 from blip2cli.limits import EXIT_FAILED_IMAGES, EXIT_MORE_TO_DO, ErrorLimit
-from blip2cli.options import ModelOptions, RunOptions
+from blip2cli.options import RunOptions
 from blip2cli.output import Output, SinkOpener, write_summary
 from blip2cli.plan import Plan, Total, check_options, prepare, resumed
 from blip2cli.signals import Interrupted, Interrupts
 from blip2cli.sinks import OutputLock, to_stdout
+from blip2cli.startup import ModelLoader, find_model, import_model
 from blip2cli.tally import Tally
 from blip2cli.tasks.memory import WithinMemory
 
@@ -34,55 +35,6 @@ if TYPE_CHECKING:
     from blip2cli.images.preprocess import PixelSpec
     from blip2cli.model.wrapper import Blip2
     from blip2cli.tasks.base import Task
-
-
-class Checks(Protocol):
-    """A task of images or of texts."""
-
-    def check(self, model: ModelOptions) -> None:
-        """Raise ``OptionError`` when ``model`` cannot do this."""
-
-
-ModelLoader = Callable[[ModelOptions], "Blip2"]
-
-
-def load_model(options: ModelOptions, task: Checks | None = None) -> Blip2:
-    """Import torch, then read the weights.
-
-    Raises ``OptionError`` before that when the model, once found, cannot do ``task``.
-    """
-    find_model(options, task)  # a wrong name is answered before torch is imported
-    return _import_model().load(options)
-
-
-def _import_model() -> type[Blip2]:
-    """Import torch and what runs the model, fit for the cores there are."""
-    from blip2cli.model.threads import after_torch, before_torch
-
-    before_torch()
-    from blip2cli.model.wrapper import Blip2
-
-    after_torch()
-    return Blip2
-
-
-def find_model(options: ModelOptions, task: Checks | None = None) -> PixelSpec:
-    """Find the model, and how it wants its images, without torch; fetches it from the hub.
-
-    Raises ``ModelError`` when it cannot be found or its files contradict one another, and
-    ``OptionError`` when it cannot do ``task``.
-    """
-    from blip2cli.model.checkpoint import check_image_size
-    from blip2cli.model.resolve import resolve
-
-    checkpoint = resolve(options.model, options.revision)
-    if task is not None:
-        task.check(options)
-    from blip2cli.images.preprocess import PixelSpec  # numpy and Pillow, not for a mistake
-
-    spec = PixelSpec.from_processor_config(checkpoint.image_processor())
-    check_image_size(checkpoint, spec.height, spec.width)
-    return spec
 
 
 def run(
@@ -186,7 +138,7 @@ class _Job:
             ahead = "-" not in self.options.source.sources
             batches = reading.enter_context(self._batches(spec, ahead))
             begun = self.elapsed
-            kind = _import_model()
+            kind = import_model()
             self.tally.imported = self.elapsed - begun
             model = kind.load(self.options.model)
             if model.spec != spec:

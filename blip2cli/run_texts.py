@@ -22,7 +22,7 @@ from blip2cli.sinks import Sink, check_output, open_errors, open_sink, to_stdout
 from blip2cli.tally import Tally
 
 if TYPE_CHECKING:
-    from blip2cli.run import ModelLoader
+    from blip2cli.startup import ModelLoader
     from blip2cli.tasks.embed_texts import EmbedTextsTask
 
 UNIT = "text"
@@ -64,7 +64,8 @@ def run_texts(
     Parameters and errors as for ``run``. SIGINT and SIGTERM end the run after the batch in
     flight.
     """
-    from blip2cli.run import load_model, locked
+    from blip2cli.run import locked
+    from blip2cli.startup import load_model
 
     tally = Tally()
     began = time.perf_counter()

@@ -41,7 +41,7 @@ def slow(self):
 ImageRef.read = slow
 
 import blip2cli.run as run
-imported = run._import_model
+imported = run.import_model
 
 def import_model():
     if how["ahead"]:
@@ -55,7 +55,7 @@ def import_model():
     print(json.dumps(torch_there[:1]), flush=True)
     return kind
 
-run._import_model = import_model
+run.import_model = import_model
 from blip2cli.cli.app import main
 main()
 """

@@ -192,7 +192,7 @@ def test_a_retrieval_model_is_refused_a_caption_before_torch_is_imported(tmp_pat
         "import sys\n"
         "from blip2cli.errors import OptionError\n"
         "from blip2cli.options import ModelOptions\n"
-        "from blip2cli.run import load_model\n"
+        "from blip2cli.startup import load_model\n"
         "from blip2cli.tasks import CaptionTask\n"
         "try:\n"
         "    load_model(ModelOptions(sys.argv[1]), CaptionTask())\n"

@@ -19,7 +19,7 @@ from typing import Any
 
 from blip2cli.errors import ImageError
 from blip2cli.options import ModelOptions
-from blip2cli.run import find_model
+from blip2cli.startup import find_model
 
 
 @dataclass(frozen=True)
