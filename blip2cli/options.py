@@ -11,7 +11,7 @@ from typing import Literal
 DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Quantize = Literal["int8"]
+Quantize = Literal["int8", "int4"]  # what linear layers are rounded to
 ErrorsMode = Literal["file", "inline"]
 Norm = Literal["sum", "mean"]
 
@@ -38,7 +38,7 @@ class ModelOptions:
     revision: str | None = None  # branch, tag or commit of a hub model
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
     dtype: Dtype = "auto"
-    quantize: Quantize | None = None  # linear layers multiply numbers of eight bits
+    quantize: Quantize | None = None
     compile: bool = False  # the image side runs as compiled code (``model.compiled``)
 
 

@@ -6,13 +6,13 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from blip2cli.cli.declare import option
 from blip2cli.cli.expand import environment
 from blip2cli.cli.options import DTYPE_HELP, QUANTIZE_HELP
 from blip2cli.errors import OptionError
-from blip2cli.options import Dtype, Quantize
+from blip2cli.options import Dtype
 
 if TYPE_CHECKING:
     from blip2cli.convert.checkpoints.options import CheckpointOptions
@@ -61,7 +61,7 @@ class CheckpointFlags:
         option("--dtype", panel=PANEL, help=DTYPE_HELP),
     ] = "auto"
     quantize: Annotated[
-        Quantize | None,
+        Literal["int8"] | None,
         option("--quantize", panel=PANEL, help=QUANTIZE_HELP, show_default=False),
     ] = None
     max_shard_size: Annotated[

@@ -40,7 +40,7 @@ COMPILE_HELP = (
 )
 QUANTIZE_HELP = (
     "Linear layers in eight bits: stored so by conversions, elsewhere multiplied so as well, which "
-    "is quicker, takes less memory, and is not quite exact."
+    "is quicker on a CPU, takes less memory, and is not quite exact. int4: four bits, on a GPU."
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from blip2cli.model.dtype import Placement
 from blip2cli.model.features import ImageFeatures
 from blip2cli.model.load import load_model
 from blip2cli.model.wrapper import Blip2
+from blip2cli.options import Quantize
 
 STEPS = 8
 # Shares of equal choices (likeliest tokens, best texts) below which a precision is called
@@ -60,7 +62,7 @@ def _loaded(patient: Patient, placement: Placement, plain: bool = False) -> Blip
 
 
 def _instead(name: str) -> str:
-    return "without --quantize" if name == "int8" else "with --dtype float32"
+    return "without --quantize" if name in get_args(Quantize) else "with --dtype float32"
 
 
 def judge(found: Agreement, name: str) -> Outcome:

@@ -42,7 +42,7 @@ from blip2cli.model.features import ImageFeatures, image_side
 from blip2cli.model.linear import Linear
 from blip2cli.model.nets import qformer, vision
 from blip2cli.model.nets.blip2 import Writer
-from blip2cli.model.quiet import compiler_hushed
+from blip2cli.model.quiet import packages_hushed
 
 if TYPE_CHECKING:
     from blip2cli.images.preprocess import PixelSpec
@@ -71,7 +71,7 @@ class CompiledFeatures:
         self._run = _compiled(model)
         shape = (self._chunk, 3, spec.height, spec.width)
         pixels = torch.zeros(shape, dtype=model.dtype, device=device)
-        with _explained(name), compiler_hushed(), _alone(device):
+        with _explained(name), packages_hushed(), _alone(device):
             self._pass(pixels)
         self.seconds = time.perf_counter() - began
 

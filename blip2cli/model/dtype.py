@@ -8,12 +8,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 
 import torch
 
 from blip2cli.errors import ModelError, OptionError
 from blip2cli.model.checkpoint import Family
+from blip2cli.model.quantizers import QUANTIZERS, quantizer_for
 from blip2cli.options import Dtype, Quantize
 
 DTYPES = {
@@ -125,18 +125,26 @@ def _dtype(
 
 def _quantized(asked: Quantize, device: torch.device, dtype: torch.dtype) -> str:
     """How quick products of eight-bit numbers are. Raises OptionError where there are none."""
-    if asked != "int8":
-        raise OptionError(f"--quantize {asked} is not supported; use int8, or leave it out.")
+    if asked not in QUANTIZERS:
+        names = ", ".join(QUANTIZERS)
+        raise OptionError(f"--quantize {asked} is not supported; use one of {names}.")
     if device.type == "cuda":
-        if find_spec("bitsandbytes") is None:
+        quantizer = quantizer_for(asked)
+        if quantizer is None:
+            packages = [each.package for each in QUANTIZERS[asked]]
             raise OptionError(
-                "--quantize int8 on a GPU needs the package bitsandbytes: "
-                "pip install bitsandbytes, or leave --quantize out."
+                f"--quantize {asked} on a GPU needs the package {' or '.join(packages)}: "
+                f"pip install {packages[0]}, or leave --quantize out."
             )
-        return "by bitsandbytes"
+        return f"by {quantizer.package}"
     if device.type != "cpu":
         raise OptionError(
-            f"--quantize int8 does not run on {device.type}; use --device cpu, or leave it out."
+            f"--quantize {asked} does not run on {device.type}; use --device cpu, or leave it out."
+        )
+    if asked != "int8":
+        raise OptionError(
+            f"--quantize {asked} is for GPUs: on a CPU four bits are slower than eight, and less "
+            "exact; use --quantize int8."
         )
     from blip2cli.model.linear8 import levels, pays
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from blip2cli.errors import ModelError
+from blip2cli.model import quantizers
 from blip2cli.model.alone import one_thread
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.config import Blip2Config, TextConfig, read_config
@@ -79,10 +80,15 @@ def _load(
             take_all(model)
         pack(model)
     elif not plain and placement.quantize is not None:
-        from blip2cli.model.bitsandbytes8 import take_all as take_all_on_cuda
-
-        take_all_on_cuda(model, placement.device)
+        quantizers.take_all(model, placement.device, _quantizer(placement))
     return model
+
+
+def _quantizer(placement: Placement) -> quantizers.Quantizer:
+    assert placement.quantize is not None
+    quantizer = quantizers.quantizer_for(placement.quantize)
+    assert quantizer is not None, "``place`` sees to it"
+    return quantizer
 
 
 _KNOWN_RAISERS = frozenset({"_pickle", "pickle", "safetensors_rust", "zipfile"})
@@ -157,9 +163,11 @@ def _is_rounded(module: nn.Module, name: str, placement: Placement) -> bool:
 
 
 def _round(layer: Linear, weight: Tensor | Rounded, placement: Placement) -> None:
-    """Give a linear layer its weight in eight bits, so that no other copy is ever held whole."""
+    """Give a linear layer its weight as it is rounded, or will be on its way to the device, so
+    that no other copy is ever held whole."""
     if placement.device.type != "cpu":  # rounded on its way there, by another library
-        held = weight.exact(torch.float16) if isinstance(weight, Rounded) else weight.half()
+        dtype = _quantizer(placement).wanted or placement.dtype
+        held = weight.exact(dtype) if isinstance(weight, Rounded) else weight.to(dtype, copy=True)
         layer.weight = nn.Parameter(held, requires_grad=False)
         return
     if isinstance(weight, Rounded):

@@ -100,11 +100,19 @@ def hub_hushed() -> Iterator[None]:
 
 
 @contextmanager
-def compiler_hushed() -> Iterator[None]:
-    """While open, Python warnings, such as those of torch's compiler, keep quiet."""
+def packages_hushed(*names: str) -> Iterator[None]:
+    """While open, Python warnings, and the loggers of these packages, keep quiet."""
     if _chatter:
         yield
         return
+    loggers = [logging.getLogger(name) for name in names]
     with _alone, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

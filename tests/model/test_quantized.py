@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from blip2cli.errors import ModelError, OptionError
 from blip2cli.model.checkpoint import inspect_checkpoint
@@ -145,8 +143,10 @@ def test_the_reason_names_it() -> None:
 
 
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OptionError, match="--quantize int4 is not supported; use int8"):
-        place("cpu", "float32", "opt", 1, "int4")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="int2 is not supported; use one of int8, int4"):
+        place("cpu", "float32", "opt", 1, "int2")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"--quantize int4 is for GPUs: .* use --quantize int8"):
+        place("cpu", "float32", "opt", 1, "int4")
     monkeypatch.setattr("blip2cli.model.linear8.levels", lambda: 0)
     with pytest.raises(OptionError, match="needs a torch with oneDNN"):
         place("cpu", "float32", "opt", 1, "int8")
@@ -155,9 +155,11 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         place("mps", "float32", "opt", 1, "int8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr("blip2cli.model.dtype.find_spec", lambda name: None)
-    with pytest.raises(OptionError, match="pip install bitsandbytes"):
+    monkeypatch.setattr("blip2cli.model.quantizers.find_spec", lambda name: None)
+    with pytest.raises(OptionError, match="bitsandbytes or torchao: pip install bitsandbytes"):
         place("cuda", "bfloat16", "opt", 1, "int8")
+    with pytest.raises(OptionError, match="needs the package bitsandbytes: pip install"):
+        place("cuda", "bfloat16", "opt", 1, "int4")
 
 
 def test_numbers_without_scales_are_refused(opt_directory: Path, tmp_path: Path) -> None:
@@ -171,25 +173,6 @@ def test_numbers_without_scales_are_refused(opt_directory: Path, tmp_path: Path)
     save_file(weights, file)
     with pytest.raises(ModelError, match=r"the numbers or the scales of .*fc1\.weight alone"):
         load(small)
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
-)
-def test_bitsandbytes_layers_take_the_places_of_ours() -> None:
-    from blip2cli.model.bitsandbytes8 import BitsAndBytesLinear, take_all
-
-    torch.manual_seed(0)
-    layer = Linear(64, 128, True, "gelu").requires_grad_(False)
-    nn.init.normal_(layer.weight, 0, 0.1)
-    nn.init.normal_(layer.bias)
-    model, rows, beside = nn.Sequential(layer), torch.randn(10, 64), torch.randn(10, 128)
-    wanted = layer(rows, beside)
-    layer.weight = nn.Parameter(layer.weight.half(), requires_grad=False)
-    take_all(model, CPU)
-    assert type(layer) is BitsAndBytesLinear
-    assert layer.inner.weight.dtype is torch.int8  # type: ignore[union-attr]
-    torch.testing.assert_close(layer(rows, beside), wanted, rtol=0.05, atol=0.05)
 
 
 def test_the_run_remembers_it(tmp_path: Path) -> None:
