@@ -1,7 +1,7 @@
 """``--quantize`` on CUDA: layers of bitsandbytes or torchao in the places of ours.
 
 Module by module, as transformers' documentation does it, the heads and what float16 is too narrow
-for left out. A layer computes in the precision of the states that come.
+for left out. A layer gives its results in the precision of the states that come.
 
 ==== ============ =====================================================================
 bits package      scheme
@@ -47,7 +47,8 @@ class Quantizer:
     """One way to round."""
 
     package: str
-    # The layer that has the weight of ours, rounded, and its bias; both are still on the CPU.
+    # The layer that has the weight of ours, still on the CPU, rounded there or on its way, and its
+    # bias, which is on the device already.
     make: Callable[[Linear], nn.Module]
     # How it wants weights before they are rounded; None: in the model's precision.
     wanted: torch.dtype | None = None
