@@ -44,9 +44,9 @@ format: install ## format the code and mend what ruff can mend
 	$(BIN)/ruff format .
 
 tiny: install ## train the embedded models again from nothing (five hours)
-	$(BIN)/python -m blip2cli.tiny.train
-	$(BIN)/python -m blip2cli.tiny.t5
-	$(BIN)/python -m blip2cli.tiny.itm
+	$(BIN)/python -m training.train
+	$(BIN)/python -m training.t5
+	$(BIN)/python -m training.itm
 
 RACES ?=
 bench: install ## race against what people run today (about an hour; or RACES="caption-tiny startup")

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from blip2cli.names import to_json
+from blip2cli.storage.text_encoding import to_json
 
 OURS = "from blip2cli.cli.app import main; main()"
 THEIRS = """

@@ -129,7 +129,7 @@ def ours(path: str, device: str, dtype: str) -> Run:
         RunOptions,
         SourceOptions,
     )
-    from blip2cli.run import run as pipeline
+    from blip2cli.pipeline.run import run as pipeline
     from blip2cli.tasks import CaptionTask
 
     chosen = ModelOptions(path, device=device, dtype=dtype)  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ from gpu_peers import first, missing
 from machine import Machine
 from work import Setting, Work, draw_images, draw_lengths
 
-from blip2cli.images.cores import available_cores
+from blip2cli.system.cores import available_cores
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build" / "benchmarks"

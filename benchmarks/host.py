@@ -72,7 +72,7 @@ def main() -> None:
     """Load the peer, then do what comes."""
     kind, peer, model, dtype = sys.argv[1:]
     if peer == "ours":
-        from blip2cli.model.threads import before_torch
+        from blip2cli.system.openmp import before_torch
 
         before_torch()  # as the commands do
     from peers import load

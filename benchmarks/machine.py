@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-from blip2cli.images.cores import available_cores
-from blip2cli.model.dtype import cpu_bfloat16
+from blip2cli.model.placement.dtype import cpu_bfloat16
+from blip2cli.system.cores import available_cores
 
 # Rows x inner x columns of products that BLIP-2 2.7b spends its time in: the vision encoder's
 # feed-forward at batch 8, the language model's at the prefill of 16 images; and square ones.

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from blip2cli.model.embedded import embedded_path
-from blip2cli.tiny.build import build_tokenizer
+from blip2cli.model.checkpoint.embedded import embedded_path
+from training.build import build_tokenizer
 
 NAMES = ("tiny", "mid-opt", "mid-t5", "full")
 HEADS = ("decoder.embed_tokens.weight", "shared.weight")  # of OPT and T5; their heads are the same

@@ -13,12 +13,12 @@ from work import Setting, Work
 
 from blip2cli.images.loader import LoadedBatch, load_batches
 from blip2cli.images.preprocess import PixelSpec, normalize
-from blip2cli.lanes import Lanes
-from blip2cli.model.batch import lanes_of
-from blip2cli.model.prompts import Prompt
-from blip2cli.model.resolve import resolve
+from blip2cli.model.checkpoint.resolve import resolve
+from blip2cli.model.placement.batch_size import lanes_of
+from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions
+from blip2cli.pipeline.batch_threads import Lanes
 from blip2cli.sources.base import ImageRef
 
 Part = TypeVar("Part")

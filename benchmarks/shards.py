@@ -26,7 +26,7 @@ from blip2cli.convert.checkpoints.huggingface import demands, write_config
 from blip2cli.convert.checkpoints.shards import parse_size, write_shards
 from blip2cli.convert.checkpoints.types import RELEASED
 from blip2cli.convert.checkpoints.weights import Weight
-from blip2cli.model.embedded import embedded_path
+from blip2cli.model.checkpoint.embedded import embedded_path
 
 COMMAND = Path(sys.executable).with_name("blip2cli")
 TILE = 1 << 20  # random numbers; each weight repeats them from a place of its own

@@ -41,7 +41,7 @@ class Blip2:
 
     def __init__(self, model: Model, batch_size: int | None = None) -> None:
         if batch_size is None:
-            from blip2cli.model.batch import auto_size
+            from blip2cli.model.placement.batch_size import auto_size
 
             batch_size = auto_size(model)
         if batch_size < 1:

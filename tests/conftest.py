@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from blip2cli.model.embedded import EMBEDDED, embedded_path
+from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path
 from tests.s3_server import S3, serve_s3
 
 if TYPE_CHECKING:

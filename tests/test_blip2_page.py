@@ -47,7 +47,7 @@ def test_a_command_can_be_given(command: str, monkeypatch: pytest.MonkeyPatch) -
         built.append(build())
         return 0
 
-    monkeypatch.setattr("blip2cli.cli.perform.perform", keep)
+    monkeypatch.setattr("blip2cli.cli.run_command.perform", keep)
     words = shlex.split(command.removeprefix("blip2cli "))
     if words[0] == "convert":  # it looks at its files at once; what can be held is its options
         group: Any = typer.main.get_command(application())

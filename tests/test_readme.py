@@ -20,7 +20,7 @@ import pytest
 import typer.main
 
 from blip2cli.cli.app import application
-from tests.cli.terminal import on_terminal
+from tests.cli.pseudo_terminal import on_terminal
 from tests.conftest import environment, is_embedded
 
 ROOT = Path(__file__).parent.parent

@@ -1,1 +1,1 @@
-"""The command line: parses, builds option objects, calls ``blip2cli.run``, prints."""
+"""The command line: parses, builds option objects, calls ``blip2cli.pipeline.run``, prints."""

@@ -14,9 +14,9 @@ import typer
 import typer.main
 
 from blip2cli import __version__
-from blip2cli.cli.expand import expand
-from blip2cli.cli.mistakes import sentence
-from blip2cli.cli.say import complain, unexpected
+from blip2cli.cli.flags.expand import expand
+from blip2cli.cli.terminal.messages import complain, unexpected
+from blip2cli.cli.terminal.usage_errors import sentence
 
 # Name, and what the list of commands says. A command's own module is imported only when it is the
 # one that is asked for: the others would cost as much as all the rest of ``--help``.

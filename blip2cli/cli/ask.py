@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from blip2cli.cli.declare import lines, option
-from blip2cli.cli.decoding import DecodeFlags
-from blip2cli.cli.options import AskReportFlags, ModelFlags, OutputFlags, run_options
-from blip2cli.cli.presets import AskPreset
-from blip2cli.cli.resuming import ResumeFlags
-from blip2cli.cli.source_flags import SourceFlags
+from blip2cli.cli.flags.declare import lines, option
+from blip2cli.cli.flags.decoding import DecodeFlags
+from blip2cli.cli.flags.options import AskReportFlags, ModelFlags, OutputFlags, run_options
+from blip2cli.cli.flags.presets import AskPreset
+from blip2cli.cli.flags.resuming import ResumeFlags
+from blip2cli.cli.flags.source import SourceFlags
 from blip2cli.errors import OptionError
 from blip2cli.options import Norm
 
@@ -98,7 +98,7 @@ def ask(
 ) -> int:
     """Answer questions about every image: one row an image and question."""
 
-    from blip2cli.cli.perform import Built, perform
+    from blip2cli.cli.run_command import Built, perform
 
     def build() -> Built:
         from blip2cli.tasks import AskTask

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from blip2cli.cli.declare import DECODING, option
-from blip2cli.cli.decoding import DecodeFlags
-from blip2cli.cli.options import ModelFlags, OutputFlags, ReportFlags, run_options
-from blip2cli.cli.presets import CaptionPreset
-from blip2cli.cli.resuming import ResumeFlags
-from blip2cli.cli.source_flags import SourceFlags
+from blip2cli.cli.flags.declare import DECODING, option
+from blip2cli.cli.flags.decoding import DecodeFlags
+from blip2cli.cli.flags.options import ModelFlags, OutputFlags, ReportFlags, run_options
+from blip2cli.cli.flags.presets import CaptionPreset
+from blip2cli.cli.flags.resuming import ResumeFlags
+from blip2cli.cli.flags.source import SourceFlags
 
 EXAMPLES = "Example:  blip2cli caption photos/ -o captions.jsonl --prompt 'a photo of'"
 
@@ -45,7 +45,7 @@ def caption(
 ) -> int:
     """Write a caption for every image, with its mean token log-probability."""
 
-    from blip2cli.cli.perform import Built, perform
+    from blip2cli.cli.run_command import Built, perform
 
     def build() -> Built:
         from blip2cli.tasks import CaptionTask

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from blip2cli.cli.checkpoints import CheckpointFlags, convert_checkpoint, refuse
-from blip2cli.cli.declare import OUTPUT, REPORT, option
-from blip2cli.cli.options import QUIET_HELP, VERBOSE_HELP
-from blip2cli.cli.say import complain, unexpected
+from blip2cli.cli.flags.checkpoints import CheckpointFlags, convert_checkpoint, refuse
+from blip2cli.cli.flags.declare import OUTPUT, REPORT, option
+from blip2cli.cli.flags.options import QUIET_HELP, VERBOSE_HELP
+from blip2cli.cli.terminal.messages import complain, unexpected
 from blip2cli.errors import Blip2CliError, OptionError
 
 EXAMPLES = "Example:  blip2cli convert captions.jsonl captions.parquet"
@@ -236,8 +236,8 @@ def _bar(quiet: bool) -> Iterator[_Bar | None]:
 
 
 def _convert(options: ConvertOptions, quiet: bool) -> int:
-    from blip2cli.cli.console import duration
-    from blip2cli.cli.table import printable
+    from blip2cli.cli.terminal.console import duration
+    from blip2cli.cli.terminal.table import printable
     from blip2cli.convert import convert as run
 
     with _bar(quiet) as bar:

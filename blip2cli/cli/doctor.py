@@ -8,9 +8,9 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-from blip2cli.cli.declare import MODEL, REPORT, option
-from blip2cli.cli.options import DTYPE_HELP, QUANTIZE_HELP, VERBOSE_HELP
-from blip2cli.cli.say import coloured, complain, unexpected
+from blip2cli.cli.flags.declare import MODEL, REPORT, option
+from blip2cli.cli.flags.options import DTYPE_HELP, QUANTIZE_HELP, VERBOSE_HELP
+from blip2cli.cli.terminal.messages import coloured, complain, unexpected
 from blip2cli.errors import Blip2CliError
 from blip2cli.options import Dtype, Quantize
 
@@ -83,7 +83,7 @@ def doctor(
     try:
         from blip2cli.doctor.examine import examine
         from blip2cli.doctor.options import DoctorOptions
-        from blip2cli.model import quiet
+        from blip2cli.system import library_logging as quiet
 
         quiet.allow_chatter(verbose >= 2)
         options = DoctorOptions(model, revision, device, dtype, image, quantize)
@@ -98,7 +98,7 @@ def doctor(
         complain(str(error))
         return error.exit_code
     except BrokenPipeError:
-        from blip2cli.cli.perform import EXIT_BROKEN_PIPE, forget_stdout
+        from blip2cli.cli.run_command import EXIT_BROKEN_PIPE, forget_stdout
 
         forget_stdout()
         return EXIT_BROKEN_PIPE
@@ -153,7 +153,7 @@ class Printer:
             self._line("", f"→ {finding.mend}", " " * _MARK)
 
     def _line(self, name: str, value: str, mark: str = "") -> None:
-        from blip2cli.cli.table import printable  # errors and paths may hold anything
+        from blip2cli.cli.terminal.table import printable  # errors and paths may hold anything
 
         start = f"{name:<{_NAME}} "
         indent = " " * (len(start) + (_MARK if mark else 0))

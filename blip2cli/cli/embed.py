@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from blip2cli.cli.declare import lines, option
-from blip2cli.cli.options import ModelFlags, OutputFlags, ReportFlags, run_options
-from blip2cli.cli.resuming import ResumeFlags
-from blip2cli.cli.source_flags import OptionalSourceFlags
+from blip2cli.cli.flags.declare import lines, option
+from blip2cli.cli.flags.options import ModelFlags, OutputFlags, ReportFlags, run_options
+from blip2cli.cli.flags.resuming import ResumeFlags
+from blip2cli.cli.flags.source import OptionalSourceFlags
 from blip2cli.errors import OptionError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def embed(
 ) -> int:
     """Write an embedding of every image, or of every text."""
 
-    from blip2cli.cli.perform import Built, perform
+    from blip2cli.cli.run_command import Built, perform
 
     def build() -> Built:
         from blip2cli.tasks import EmbedTask, EmbedTextsTask

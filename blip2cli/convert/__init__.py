@@ -20,7 +20,7 @@ from blip2cli.errors import OptionError, OutputError, SourceError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from blip2cli.convert.base import Reader, Writer
+    from blip2cli.convert.formats.base import Reader, Writer
 
 __all__ = ["FORMATS", "ConvertOptions", "Converted", "Format", "convert"]
 
@@ -38,7 +38,7 @@ class Format:
 
     def part(self, name: str) -> Any:
         """``read`` or ``write`` of the module."""
-        return getattr(importlib.import_module(f"blip2cli.convert.{self.module}"), name)
+        return getattr(importlib.import_module(f"blip2cli.convert.formats.{self.module}"), name)
 
 
 FORMATS: dict[str, Format] = {
@@ -111,7 +111,7 @@ def _converted(
     progress: Progress | None,
 ) -> int:
     """The number of rows converted; begins anew where the first rows told the wrong types."""
-    from blip2cli.convert.base import Widened
+    from blip2cli.convert.formats.base import Widened
 
     told: dict[str, pa.Schema] = {}
     while True:

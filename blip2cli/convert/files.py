@@ -8,8 +8,8 @@ import shutil
 from typing import BinaryIO
 
 from blip2cli.errors import OutputError
-from blip2cli.sinks import durable
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.storage import durable
 
 
 class AtomicFile:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from blip2cli.convert.base import Examples, need
+from blip2cli.convert.formats.base import Examples, need
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import OptionError, SourceError
-from blip2cli.names import from_utf8
 from blip2cli.sources.records import csv_records
+from blip2cli.storage.text_encoding import from_utf8
 
 Row = dict[str, Any]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from blip2cli.convert.base import Reader, need
+from blip2cli.convert.formats.base import Reader, need
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import ImageError, OptionError, SourceError
-from blip2cli.names import from_utf8
 from blip2cli.sources.base import ImageRef
 from blip2cli.sources.members import safe_name
+from blip2cli.storage.text_encoding import from_utf8
 
 Row = dict[str, Any]
 
@@ -102,7 +102,7 @@ class Images:
 
 
 def decoded(value: Any) -> Any:
-    """A value with its text turned back (see ``blip2cli.names``)."""
+    """A value with its text turned back (see ``blip2cli.storage.text_encoding``)."""
     if isinstance(value, str):
         return from_utf8(value)
     if isinstance(value, list):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.types as kinds
 
 from blip2cli.convert.kernels import Column, pc
-from blip2cli.names import from_utf8, to_json
+from blip2cli.storage.text_encoding import from_utf8, to_json
 
 # What stands differently in a JSON string; a backslash also begins the escapes of ``names``.
 _SPECIAL = r'["\\\x00-\x1f]'

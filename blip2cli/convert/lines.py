@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from blip2cli.convert.base import reading
+from blip2cli.convert.formats.base import reading
 from blip2cli.errors import SourceError
 
 BLOCK_BYTES = 8 << 20

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
-from blip2cli.convert.base import Examples, Reader, listed
+from blip2cli.convert.formats.base import Examples, Reader, listed
 from blip2cli.convert.stored import common
 from blip2cli.convert.types import Kinds, fitted, union, without_nulls
 from blip2cli.errors import SourceError
-from blip2cli.names import from_utf8
-from blip2cli.nameset import NameSet
 from blip2cli.sources.patterns import has_magic
+from blip2cli.storage.hash_set import NameSet
+from blip2cli.storage.text_encoding import from_utf8
 
 _NUMBER = re.compile(r"\d+")
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import OptionError, OutputError, SourceError
-from blip2cli.model.embedded import EMBEDDED
-from blip2cli.sources.opening import is_remote
+from blip2cli.model.checkpoint.embedded import EMBEDDED
+from blip2cli.storage.opening import is_remote
 
 if TYPE_CHECKING:
     from blip2cli.convert import Format

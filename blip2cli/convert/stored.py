@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from blip2cli.names import to_json
-from blip2cli.sinks import durable
 from blip2cli.sinks.parquet import METADATA_KEY
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.storage import durable
+from blip2cli.storage.text_encoding import to_json
 
 Settings = Mapping[str, object]
 
@@ -30,7 +30,7 @@ def parquet_settings(metadata: Mapping[bytes, bytes] | None) -> Settings | None:
 
 
 def is_ours(metadata: Mapping[bytes, bytes] | None) -> bool:
-    """Whether the file's text is stored as ``blip2cli.names`` says."""
+    """Whether the file's text is stored as ``blip2cli.storage.text_encoding`` says."""
     return METADATA_KEY in (metadata or {})
 
 

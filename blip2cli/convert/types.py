@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.types as kinds
 
 from blip2cli.errors import SourceError
-from blip2cli.names import to_utf8
 from blip2cli.sinks.base import Column, RowSchema
 from blip2cli.sinks.parquet import arrow_schema
+from blip2cli.storage.text_encoding import to_utf8
 
 _OWN = (
     *(Column(name, "string") for name in ("caption", "question", "question_id", "answer")),

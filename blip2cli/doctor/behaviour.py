@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blip2cli.doctor.patient import Patient
+from blip2cli.doctor.model_under_test import Patient
 from blip2cli.doctor.report import Outcome, fail, ok, warn
-from blip2cli.model.features import ImageFeatures
-from blip2cli.model.prompts import Prompt, question_prompt
-from blip2cli.model.quiet import hushed
+from blip2cli.model.tokenizer.prompts import Prompt, question_prompt
+from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.options import DecodeOptions
+from blip2cli.system.library_logging import hushed
 
 # Layer norms square their input in float32: beyond this that overflows, and T5's norm then gives
 # zeros, without an error and without a NaN.

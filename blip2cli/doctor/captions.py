@@ -6,11 +6,11 @@ from pathlib import PurePath
 
 import torch
 
-from blip2cli.doctor.patient import Patient, Picture
+from blip2cli.doctor.model_under_test import Patient, Picture
 from blip2cli.doctor.report import Outcome, fail, ok, skipped, warn
 from blip2cli.images.preprocess import to_uint8
-from blip2cli.model.embedded import EMBEDDED
-from blip2cli.model.prompts import Prompt
+from blip2cli.model.checkpoint.embedded import EMBEDDED
+from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.options import DecodeOptions
 
 # What LAVIS expects of its published models (tests/models/test_blip2.py): five beams, no prompt,

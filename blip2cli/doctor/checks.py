@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from blip2cli.doctor import behaviour, captions, precision, retrieval, settings, tokens, weights
-from blip2cli.doctor.patient import Patient
+from blip2cli.doctor.model_under_test import Patient
 from blip2cli.doctor.report import Outcome
-from blip2cli.model.checkpoint import Family
+from blip2cli.model.checkpoint.directory import Family
 
 
 @dataclass(frozen=True)

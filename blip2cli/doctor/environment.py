@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from blip2cli.images.cores import available_cores
-from blip2cli.images.memory import Memory, memory
+from blip2cli.system.cores import available_cores
+from blip2cli.system.memory import Memory, memory
 
 PACKAGES = (
     "torch",
@@ -85,7 +85,7 @@ class Environment:
 def environment(device: str = "auto", dtype: str = "auto") -> Environment:
     """Look around. Raises OptionError or ModelError where ``device`` and ``dtype`` cannot be."""
     from blip2cli import __version__
-    from blip2cli.model.dtype import place
+    from blip2cli.model.placement.dtype import place
 
     return Environment(
         blip2cli=__version__,

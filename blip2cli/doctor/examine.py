@@ -15,7 +15,7 @@ from blip2cli.errors import ImageError, ModelError, OptionError, RunError, Sourc
 
 if TYPE_CHECKING:
     from blip2cli.doctor.checks import Check
-    from blip2cli.doctor.patient import Patient, Picture
+    from blip2cli.doctor.model_under_test import Patient, Picture
 
 # Told of each part as soon as it is known: a large model takes a while.
 Listener = Callable[[Environment | Examined | Finding], None]
@@ -68,9 +68,9 @@ def _find(
     options: DoctorOptions, image: Picture | None
 ) -> tuple[Patient | None, ModelError | None]:
     """The model on its device, or what keeps a model that is there from being looked at."""
-    from blip2cli.doctor.patient import Patient
-    from blip2cli.model.dtype import place
-    from blip2cli.model.resolve import resolve
+    from blip2cli.doctor.model_under_test import Patient
+    from blip2cli.model.checkpoint.resolve import resolve
+    from blip2cli.model.placement.dtype import place
 
     name = options.model or EMBEDDED_MODEL
     try:
@@ -140,7 +140,7 @@ def run_checks(patient: Patient, checks: Sequence[Check]) -> Iterator[Finding]:
 
 def _look(check: Check, patient: Patient) -> Outcome:
     """Make one check. Whatever goes wrong with a broken model is a finding."""
-    from blip2cli.tasks.memory import is_exhaustion
+    from blip2cli.pipeline.out_of_memory import is_exhaustion
 
     try:
         return check.look(patient)
@@ -176,8 +176,8 @@ def _finding(name: str, outcome: Outcome) -> Finding:
 
 def _is_here(name: str, revision: str | None) -> bool:
     """Whether the model's configuration is on this machine: then it is broken, not unknown."""
-    from blip2cli.model.embedded import EMBEDDED
-    from blip2cli.model.resolve import HUB_ID
+    from blip2cli.model.checkpoint.embedded import EMBEDDED
+    from blip2cli.model.checkpoint.resolve import HUB_ID
 
     if name in EMBEDDED:
         return True
@@ -193,7 +193,7 @@ def _is_here(name: str, revision: str | None) -> bool:
 
 @cache
 def _drawn() -> tuple[Picture, ...]:
-    from blip2cli.doctor.patient import Picture
+    from blip2cli.doctor.model_under_test import Picture
     from blip2cli.tiny.samples import SAMPLES, draw_sample
 
     samples = {sample.file_name: sample for sample in SAMPLES}
@@ -205,7 +205,7 @@ def _drawn() -> tuple[Picture, ...]:
 
 
 def _picture(file: str) -> Picture:
-    from blip2cli.doctor.patient import Picture
+    from blip2cli.doctor.model_under_test import Picture
     from blip2cli.images.decode import decode
     from blip2cli.sources.base import ImageRef
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blip2cli.model.features import ImageFeatures
 from blip2cli.model.retrieval import Pair, Retrieval
+from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2
 
 # What pictures are compared with: unlike one another, of different lengths.

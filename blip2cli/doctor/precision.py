@@ -9,12 +9,12 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from blip2cli.doctor.model_under_test import Patient
 from blip2cli.doctor.observe import retrieval_scores
-from blip2cli.doctor.patient import Patient
 from blip2cli.doctor.report import Outcome, fail, ok, skipped, warn
-from blip2cli.model.dtype import Placement
-from blip2cli.model.features import ImageFeatures
-from blip2cli.model.load import load_model
+from blip2cli.model.loading.load import load_model
+from blip2cli.model.placement.dtype import Placement
+from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import Quantize
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from blip2cli.doctor.behaviour import NEAR, NO_CHANGE, change, percent, same_everywhere, way
+from blip2cli.doctor.model_under_test import Patient
 from blip2cli.doctor.observe import TEXTS
-from blip2cli.doctor.patient import Patient
 from blip2cli.doctor.report import Outcome, fail, ok, skipped
 from blip2cli.doctor.tokens import IMAGE, PROBE, rows_for
 from blip2cli.doctor.weights import stored_shapes
-from blip2cli.model.quiet import hushed
 from blip2cli.model.retrieval import Pair
+from blip2cli.system.library_logging import hushed
 
 
 def text_input(patient: Patient) -> Outcome:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from blip2cli.doctor.patient import Patient
+from blip2cli.doctor.model_under_test import Patient
 from blip2cli.doctor.report import Outcome, fail, ok, warn
 from blip2cli.images.preprocess import CLIP_MEAN, CLIP_STD, PixelSpec
 from blip2cli.model.nets.blip2 import Matcher

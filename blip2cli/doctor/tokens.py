@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from blip2cli.doctor.patient import Patient
+from blip2cli.doctor.model_under_test import Patient
 from blip2cli.doctor.report import Outcome, fail, ok, warn
 
 IMAGE = "<image>"

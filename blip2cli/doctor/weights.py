@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2cli.doctor.patient import Patient
+from blip2cli.doctor.model_under_test import Patient
 from blip2cli.doctor.report import Outcome, fail, ok, warn
 from blip2cli.doctor.settings import one_matrix
-from blip2cli.model.checkpoint import Checkpoint
-from blip2cli.model.load import ALIASES, check_safetensors
+from blip2cli.model.checkpoint.directory import Checkpoint
+from blip2cli.model.loading.load import ALIASES, check_safetensors
 
 # Counters that older transformers saved along and that are no weights.
 _IGNORED = ("position_ids",)

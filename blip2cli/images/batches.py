@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from blip2cli.images.decode import WarningsIgnored
-from blip2cli.images.reading import Images, Loaded, Parcel, Picture, Undecoded
+from blip2cli.images.load_image import Images, Loaded, Parcel, Picture, Undecoded
 
 if TYPE_CHECKING:
     import torch

@@ -40,8 +40,8 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from blip2cli.errors import ImageError
-from blip2cli.images.hush import hushed
 from blip2cli.images.sniff import claimed_format, ends_early, without_png_metadata
+from blip2cli.system.silence_stderr import hushed
 
 # Twice Pillow's warning level, the level at which Pillow itself refuses: 0.5 GB as RGB.
 MAX_PIXELS = 178_956_970

@@ -34,13 +34,13 @@ from itertools import islice
 import numpy as np
 
 from blip2cli.errors import ImageError
-from blip2cli.images.ahead import Ahead
 from blip2cli.images.batches import BegunBatch, LoadedBatch
-from blip2cli.images.blocks import keep_blocks
 from blip2cli.images.decode import WarningsIgnored
 from blip2cli.images.limits import check_loading
+from blip2cli.images.load_image import Images, Loaded, Parcel, Picture, Undecoded
+from blip2cli.images.pillow_blocks import keep_blocks
+from blip2cli.images.prefetch import Ahead
 from blip2cli.images.preprocess import PixelSpec
-from blip2cli.images.reading import Images, Loaded, Parcel, Picture, Undecoded
 from blip2cli.images.workers import (
     DeadWorkerError,
     RunningLoader,

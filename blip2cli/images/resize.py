@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from blip2cli.images.export import ScatteredError, pixels
+from blip2cli.images.pillow_buffer import ScatteredError, pixels
 
 if TYPE_CHECKING:
     import torch

@@ -26,13 +26,13 @@ from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, cast
 
 from blip2cli.errors import RunError
-from blip2cli.images.blocks import keep_blocks
-from blip2cli.images.cores import available_cores
+from blip2cli.images.pillow_blocks import keep_blocks
+from blip2cli.system.cores import available_cores
 
 if TYPE_CHECKING:
-    from blip2cli.images.reading import Images
+    from blip2cli.images.load_image import Images
 
-PRELOAD = ["blip2cli.images.warm"]
+PRELOAD = ["blip2cli.images.worker_preload"]
 MAX_WORKERS = 16  # decode some 4,000 small photographs a second, more than any one device labels
 
 

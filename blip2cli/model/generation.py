@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from blip2cli.model.beam import search
-from blip2cli.model.checkpoint import Family
-from blip2cli.model.decode import Written, generator_of, score_rules
-from blip2cli.model.features import ImageFeatures
-from blip2cli.model.late import LateLoop, reads_late
-from blip2cli.model.opt import OptReader
-from blip2cli.model.prompts import Prompt
-from blip2cli.model.slots import Loop, Reader, Request, Rules, write
-from blip2cli.model.t5 import T5Reader
+from blip2cli.model.checkpoint.directory import Family
+from blip2cli.model.decoding.beam import search
+from blip2cli.model.decoding.pipelined_decode import LateLoop, reads_late
+from blip2cli.model.decoding.sampling import Written, generator_of, score_rules
+from blip2cli.model.decoding.scheduler import Loop, Reader, Request, Rules, write
+from blip2cli.model.families.opt.session import OptReader
+from blip2cli.model.families.t5.session import T5Reader
+from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.options import DecodeOptions
 
 

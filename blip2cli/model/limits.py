@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from blip2cli.errors import OptionError
-from blip2cli.model.checkpoint import Family
+from blip2cli.model.checkpoint.directory import Family
 from blip2cli.options import DEFAULT_MODEL, DecodeOptions
 
 

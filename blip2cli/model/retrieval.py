@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from blip2cli.model.alone import alone, needs_one_thread
-from blip2cli.model.features import ImageFeatures
 from blip2cli.model.limits import check_room
 from blip2cli.model.nets.blip2 import Matcher
-from blip2cli.model.text import TextCodec, equally_long
+from blip2cli.model.placement.single_thread import alone, needs_one_thread
+from blip2cli.model.tokenizer.text import TextCodec, equally_long
+from blip2cli.model.vision.features import ImageFeatures
 
 Item = TypeVar("Item")
 

@@ -12,27 +12,33 @@ from torch import Tensor
 
 from blip2cli.errors import OptionError
 from blip2cli.images.preprocess import PixelSpec, normalize
-from blip2cli.model.alone import alone, needs_one_thread
-from blip2cli.model.checkpoint import Family, check_image_size
-from blip2cli.model.config import OptConfig
-from blip2cli.model.dtype import place
-from blip2cli.model.features import ImageFeatures, compute_features
+from blip2cli.model.checkpoint.config import OptConfig
+from blip2cli.model.checkpoint.directory import Family, check_image_size
+from blip2cli.model.checkpoint.resolve import resolve
+from blip2cli.model.decoding.cuda_graphs import CudaRecord, GraphReader, Graphs
+from blip2cli.model.decoding.scheduler import Reader
+from blip2cli.model.decoding.scoring import Asked, Likelihood, score
+from blip2cli.model.decoding.transfer import Upload
+from blip2cli.model.families.text_states import read_texts
 from blip2cli.model.generation import new_reader, write_texts
-from blip2cli.model.graphs import CudaRecord, GraphReader, Graphs
-from blip2cli.model.heap import keep_freed
-from blip2cli.model.language import read_texts
 from blip2cli.model.limits import check_decoding, check_room, check_writes
-from blip2cli.model.load import end_tokens, load_model
+from blip2cli.model.loading.load import end_tokens, load_model
 from blip2cli.model.nets.blip2 import Matcher, Writer
-from blip2cli.model.parts import PartedFeatures
-from blip2cli.model.prompts import Prompt
-from blip2cli.model.resolve import resolve
+from blip2cli.model.placement.dtype import place
+from blip2cli.model.placement.single_thread import alone, needs_one_thread
 from blip2cli.model.retrieval import Retrieval
-from blip2cli.model.scoring import Asked, Likelihood, score
-from blip2cli.model.slots import Reader
-from blip2cli.model.text import TextCodec, encode_choice, equally_long, load_codec, split_gap
-from blip2cli.model.transfer import Upload
+from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.text import (
+    TextCodec,
+    encode_choice,
+    equally_long,
+    load_codec,
+    split_gap,
+)
+from blip2cli.model.vision.chunked_vision import PartedFeatures
+from blip2cli.model.vision.features import ImageFeatures, compute_features
 from blip2cli.options import DecodeOptions, ModelOptions
+from blip2cli.system.malloc import keep_freed
 
 TEXTS_AT_ONCE = 32  # texts that go through the language model together
 
@@ -100,7 +106,7 @@ class Blip2:
             options.quantize,
         )
         if options.compile:
-            from blip2cli.model import compiled  # seconds, and of no use to others
+            from blip2cli.model.vision import compiled
 
             compiled.check_tools(placement.device)
         model = load_model(checkpoint, placement)

@@ -9,8 +9,8 @@ from typing import BinaryIO, TextIO
 from blip2cli.errors import OutputError
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.base import IDENTITY, Column, RowSchema, Sink, disk_errors
-from blip2cli.sinks.errors import ErrorFile, ErrorLines, ErrorSink, NoErrors
-from blip2cli.sinks.errors_journal import ErrorJournal, read_errors
+from blip2cli.sinks.failure_list import ErrorFile, ErrorLines, ErrorSink, NoErrors
+from blip2cli.sinks.failure_list_journal import ErrorJournal, read_errors
 from blip2cli.sinks.journal import Journal, RowCount, check_settings
 from blip2cli.sinks.jsonl import JsonlSink
 from blip2cli.sinks.lock import OutputLock

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from blip2cli.errors import OutputError
-from blip2cli.nameset import NameSet
+from blip2cli.storage.hash_set import NameSet
 
 # How many rows one image has, by its name.
 RowCount = Callable[[str], int]

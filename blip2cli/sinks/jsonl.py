@@ -27,11 +27,11 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from blip2cli.errors import RunError
-from blip2cli.sinks import durable
 from blip2cli.sinks.base import RowSchema, disk_errors
 from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.text import to_json
+from blip2cli.storage import durable
 
 SYNC_SECONDS = 1.0
 MEMBER_BYTES = 1 << 18

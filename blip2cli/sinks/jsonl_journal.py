@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from blip2cli.errors import OutputError
-from blip2cli.sinks import durable
 from blip2cli.sinks.journal import Journal, RowCount, RowNames
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.storage import durable
 
 _CHUNK = 1 << 20
 _FIRST_KEY = '{"file_name": '

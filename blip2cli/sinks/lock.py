@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Self
 
 from blip2cli.errors import OutputError
-from blip2cli.sinks import durable
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.storage import durable
 
 
 class OutputLock:

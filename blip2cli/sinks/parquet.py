@@ -29,11 +29,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blip2cli.errors import RunError
-from blip2cli.sinks import durable
 from blip2cli.sinks.base import LIST_FIELDS, Column, EmbeddingDtype, RowSchema, disk_errors
 from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.text import to_json, to_utf8
+from blip2cli.storage import durable
 
 METADATA_KEY = b"blip2cli"
 # A part is committed when it holds this much or is this old, whichever comes first.

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from blip2cli.errors import OutputError
 from blip2cli.options import OutputOptions
-from blip2cli.sources.faults import hide_secrets
-from blip2cli.sources.opening import is_remote
+from blip2cli.storage.opening import is_remote
+from blip2cli.storage.remote_errors import hide_secrets
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 

@@ -19,15 +19,15 @@ from typing import BinaryIO
 from blip2cli.errors import OptionError, SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources.base import IMAGE_SUFFIXES, FailedRef, ImageRef, Source
+from blip2cli.sources.carried_columns import KeptColumn, columns_of, fitted
 from blip2cli.sources.containers import open_container
-from blip2cli.sources.files import FileSource
-from blip2cli.sources.folder import FolderSource
-from blip2cli.sources.globs import GlobSource
-from blip2cli.sources.kept import KeptColumn, columns_of, fitted
 from blip2cli.sources.parents import common_parent
 from blip2cli.sources.patterns import Selection
-from blip2cli.sources.remote import claim_remote
-from blip2cli.sources.stdin import StdinSource
+from blip2cli.sources.readers.files import FileSource
+from blip2cli.sources.readers.folder import FolderSource
+from blip2cli.sources.readers.globs import GlobSource
+from blip2cli.sources.readers.remote import claim_remote
+from blip2cli.sources.readers.stdin import StdinSource
 
 __all__ = ["IMAGE_SUFFIXES", "ImageRef", "KeptColumn", "kept_columns", "open_sources"]
 

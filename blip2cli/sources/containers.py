@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from blip2cli.options import SourceOptions
 from blip2cli.sources.base import Source
-from blip2cli.sources.manifest import ManifestSource
-from blip2cli.sources.tables import claim_parquet
-from blip2cli.sources.tar import TarSource
-from blip2cli.sources.zips import ZipSource
+from blip2cli.sources.readers.manifest import ManifestSource
+from blip2cli.sources.readers.parquet import claim_parquet
+from blip2cli.sources.readers.tar import TarSource
+from blip2cli.sources.readers.zips import ZipSource
 
 # Each claims its own suffixes, so the order does not matter.
 CONTAINERS: tuple[Callable[[str, SourceOptions], Source | None], ...] = (

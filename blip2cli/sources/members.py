@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from blip2cli.nameset import NameSet
 from blip2cli.sources.base import IMAGE_SUFFIXES, name_below
+from blip2cli.storage.hash_set import NameSet
 
 
 def safe_name(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from blip2cli.errors import SourceError
 from blip2cli.sources.base import Source
-from blip2cli.sources.opening import is_remote
+from blip2cli.storage.opening import is_remote
 
 
 def common_parent(sources: Sequence[Source]) -> str:

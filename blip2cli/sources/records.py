@@ -16,7 +16,7 @@ from contextlib import closing
 from typing import BinaryIO
 
 from blip2cli.errors import SourceError
-from blip2cli.sources.opening import open_binary
+from blip2cli.storage.opening import open_binary
 
 Record = tuple[int, Mapping[str, object]]
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import OptionError
-from blip2cli.sources.kept import KeptColumn
+from blip2cli.sources.carried_columns import KeptColumn
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from blip2cli.options import DecodeOptions, Norm
 from blip2cli.tasks.base import LOGPROB_DECIMALS, logprob
 from blip2cli.tasks.choices import probabilities
-from blip2cli.tasks.wording import Wanted
+from blip2cli.tasks.prompting import Wanted
 from blip2cli.tasks.writing import write
 
 if TYPE_CHECKING:
-    from blip2cli.model.features import ImageFeatures
+    from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2
 
 # What cosines of images and texts are divided by before the softmax. Training starts from it and

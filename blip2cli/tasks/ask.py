@@ -8,21 +8,21 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from blip2cli.errors import OptionError
+from blip2cli.model.checkpoint.resolve import family_at_hand
 from blip2cli.model.limits import check_decoding
-from blip2cli.model.resolve import family_at_hand
 from blip2cli.options import DecodeOptions, ModelOptions, Norm
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.answers import Answer, chosen, fitting, written
 from blip2cli.tasks.base import Row, blank, decode_settings, good, head
 from blip2cli.tasks.chains import HISTORY, check_chain, stages
 from blip2cli.tasks.choices import NORMS, check_unused
+from blip2cli.tasks.prompting import Wanted, check_compares, check_reads, check_template, word
 from blip2cli.tasks.questions import Question, Questions
-from blip2cli.tasks.wording import Wanted, check_compares, check_reads, check_template, word
 
 if TYPE_CHECKING:
     from blip2cli.images.loader import Loaded, LoadedBatch
-    from blip2cli.model.checkpoint import Family
-    from blip2cli.model.features import ImageFeatures
+    from blip2cli.model.checkpoint.directory import Family
+    from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2
 
 # Prompts decoded together. Many questions make many prompts of one batch of images, and each

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from blip2cli.model.checkpoint.resolve import family_at_hand
 from blip2cli.model.limits import check_decoding, check_writes
-from blip2cli.model.resolve import family_at_hand
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, decode_settings, good, head, logprob
@@ -56,7 +56,7 @@ class CaptionTask:
         return self
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
-        from blip2cli.model.prompts import Prompt
+        from blip2cli.model.tokenizer.prompts import Prompt
 
         items = good(batch)
         if not items:

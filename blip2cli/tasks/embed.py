@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from blip2cli.errors import OptionError
-from blip2cli.model.resolve import family_at_hand
+from blip2cli.model.checkpoint.resolve import family_at_hand
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, good, head
 from blip2cli.tasks.texts import Texts
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from blip2cli.images.loader import Loaded, LoadedBatch
-    from blip2cli.model.features import ImageFeatures
+    from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2
     from blip2cli.options import ModelOptions
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from blip2cli.errors import OptionError
-from blip2cli.model.resolve import family_at_hand
+from blip2cli.model.checkpoint.resolve import family_at_hand
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row
 from blip2cli.tasks.texts import Texts

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from blip2cli.model.checkpoint import Family
+    from blip2cli.model.checkpoint.directory import Family
 
 Kind = Literal["projection", "image", "qformer", "multimodal", "language"]
 Pool = Literal["cls", "mean", "none"]

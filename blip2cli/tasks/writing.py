@@ -10,8 +10,8 @@ from blip2cli.options import DecodeOptions
 from blip2cli.tasks.degenerate import Flag, flag_of
 
 if TYPE_CHECKING:
-    from blip2cli.model.features import ImageFeatures
-    from blip2cli.model.prompts import Prompt
+    from blip2cli.model.tokenizer.prompts import Prompt
+    from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2, Generated
 
 # Runs of tokens that a second and a third try must not repeat: three, the usual size (Paulus et

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.model.compiled import CACHE
+from blip2cli.model.vision.compiled import CACHE
 from blip2cli.options import ModelOptions, RunOptions, SourceOptions
-from blip2cli.output import run_settings
+from blip2cli.pipeline.output import run_settings
 from blip2cli.tasks import CaptionTask
 from tests.conftest import Run, is_embedded
-from tests.model.test_compiled import compiles
+from tests.model.vision.test_compiled import compiles
 
 SAMPLES = Path(__file__).parents[2] / "sample_images"
 

@@ -14,7 +14,7 @@ import pytest
 from blip2cli.cli.app import call
 from blip2cli.cli.doctor import Printer
 from blip2cli.doctor.report import Finding
-from blip2cli.model.embedded import embedded_path
+from blip2cli.model.checkpoint.embedded import embedded_path
 from tests.cli.test_app import sentence
 from tests.conftest import COMMAND, Run, environment
 

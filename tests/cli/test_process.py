@@ -244,7 +244,7 @@ def test_an_unexpected_error_shows_its_traceback_only_when_asked(
 ) -> None:
     """A bug, planted from outside: reading the model's name fails as no one foresaw."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import blip2cli.model.resolve as r\n"
+        "import blip2cli.model.checkpoint.resolve as r\n"
         "def resolve(*a): raise ZeroDivisionError('planted')\n"
         "r.resolve = resolve\n"
     )

@@ -7,7 +7,7 @@ import re
 import signal
 from pathlib import Path
 
-from tests.cli.terminal import on_terminal
+from tests.cli.pseudo_terminal import on_terminal
 from tests.conftest import COMMAND, environment
 
 

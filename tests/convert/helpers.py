@@ -13,7 +13,7 @@ from PIL import Image
 
 from blip2cli.convert import Converted, ConvertOptions
 from blip2cli.convert import convert as run
-from blip2cli.names import to_json
+from blip2cli.storage.text_encoding import to_json
 from tests.conftest import environment
 
 Row = dict[str, Any]

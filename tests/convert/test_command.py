@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli.cli.app import call
-from tests.cli.terminal import on_terminal
+from tests.cli.pseudo_terminal import on_terminal
 from tests.conftest import COMMAND, environment
 from tests.convert.helpers import captions, read_rows, write_rows
 

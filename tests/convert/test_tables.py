@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blip2cli.convert import jsonl as jsonl_format
 from blip2cli.convert import lines
+from blip2cli.convert.formats import jsonl as jsonl_format
 from blip2cli.errors import OutputError, SourceError
-from blip2cli.names import from_utf8, to_json
+from blip2cli.storage.text_encoding import from_utf8, to_json
 from tests.convert.helpers import (
     Row,
     answers,

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from blip2cli.doctor.examine import examine
+from blip2cli.doctor.model_under_test import Patient, Picture
 from blip2cli.doctor.options import DoctorOptions
-from blip2cli.doctor.patient import Patient, Picture
 from blip2cli.doctor.report import Finding
-from blip2cli.model.checkpoint import inspect_checkpoint
-from blip2cli.model.dtype import Placement
+from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.placement.dtype import Placement
 from blip2cli.options import Dtype
 
 Break = Callable[[Path], None]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.doctor.patient import Picture
+from blip2cli.doctor.model_under_test import Picture
 from blip2cli.doctor.report import Finding
 from blip2cli.images.decode import decode
-from blip2cli.model.embedded import embedded_path
+from blip2cli.model.checkpoint.embedded import embedded_path
 from tests.checkpoints import tiny_random_itm, tiny_random_t5
 from tests.conftest import draw_images
 from tests.doctor.breaking import look

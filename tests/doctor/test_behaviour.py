@@ -11,7 +11,7 @@ from torch import Tensor
 from blip2cli.doctor import behaviour
 from blip2cli.doctor.checks import CHECKS
 from blip2cli.doctor.examine import run_checks
-from blip2cli.doctor.patient import Patient, Picture
+from blip2cli.doctor.model_under_test import Patient, Picture
 from tests.doctor.breaking import Break, both, broken, fails_alone, look, patient, weights
 from tests.doctor.conftest import Sound
 

@@ -9,9 +9,9 @@ import torch
 
 from blip2cli.doctor import captions
 from blip2cli.doctor.captions import known_caption, published_caption
-from blip2cli.doctor.patient import Patient, Picture
-from blip2cli.model.checkpoint import inspect_checkpoint
-from blip2cli.model.dtype import Placement
+from blip2cli.doctor.model_under_test import Patient, Picture
+from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.placement.dtype import Placement
 from blip2cli.tiny.samples import SAMPLES, draw_sample
 from tests.doctor.conftest import Sound
 

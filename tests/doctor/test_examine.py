@@ -16,7 +16,7 @@ from blip2cli.doctor.examine import examine, run_checks
 from blip2cli.doctor.options import DoctorOptions
 from blip2cli.doctor.report import Examined, Finding, Outcome, Report, fail, ok, skipped, warn
 from blip2cli.errors import ModelError, OptionError, RunError, SourceError
-from blip2cli.model.embedded import EMBEDDED
+from blip2cli.model.checkpoint.embedded import EMBEDDED
 from tests.doctor.breaking import broken, settings
 from tests.doctor.conftest import Sound
 

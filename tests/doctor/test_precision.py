@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli.doctor.patient import Patient, Picture
+from blip2cli.doctor.model_under_test import Patient, Picture
 from blip2cli.doctor.precision import Agreement, compare, judge, precision
-from blip2cli.model.checkpoint import inspect_checkpoint
-from blip2cli.model.dtype import Placement
-from blip2cli.model.linear import ACTIVATIONS, Linear
-from blip2cli.model.load import load_model
+from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.layers.linear import ACTIVATIONS, Linear
+from blip2cli.model.loading.load import load_model
+from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions
 from tests.doctor.breaking import patient
@@ -145,8 +145,8 @@ def test_shares_have_a_verdict(same: int, error: float, status: str) -> None:
 def test_without_room_for_a_copy_the_comparison_is_skipped(
     opt: Sound, pictures: tuple[Picture, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from blip2cli.doctor import patient as room
-    from blip2cli.images.memory import Memory
+    from blip2cli.doctor import model_under_test as room
+    from blip2cli.system.memory import Memory
 
     monkeypatch.setattr(room, "memory", lambda: Memory(1 << 30, 1 << 20, None))
     seen: Patient = patient(opt.path, torch.bfloat16, pictures)

@@ -11,7 +11,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from blip2cli.doctor import retrieval
-from blip2cli.doctor.patient import Picture
+from blip2cli.doctor.model_under_test import Picture
 from tests.doctor.breaking import Break, both, broken, fails_alone, look, patient, settings, weights
 from tests.doctor.conftest import Sound
 

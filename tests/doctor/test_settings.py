@@ -104,9 +104,9 @@ def test_values_that_only_rounding_tells_apart_are_the_same(opt: Sound, tmp_path
     rounded = [0.4814547, 0.4578275, 0.4082107]
     change = settings(PROCESSOR, image_processor__image_mean=rounded)
     directory = broken(opt.path, tmp_path, change)
-    from blip2cli.doctor.patient import Patient
-    from blip2cli.model.checkpoint import inspect_checkpoint
-    from blip2cli.model.dtype import place
+    from blip2cli.doctor.model_under_test import Patient
+    from blip2cli.model.checkpoint.directory import inspect_checkpoint
+    from blip2cli.model.placement.dtype import place
 
     checkpoint = inspect_checkpoint(directory)
     seen = Patient("m", checkpoint, place("cpu", "float32", "opt", 1), ())

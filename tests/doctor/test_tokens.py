@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blip2cli.doctor.patient import Picture
+from blip2cli.doctor.model_under_test import Picture
 from blip2cli.doctor.tokens import PROBE, prompt_tokens
 from tests.doctor.breaking import (
     REMOVED,

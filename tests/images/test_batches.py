@@ -12,14 +12,16 @@ import torch
 from PIL import Image
 
 from blip2cli.errors import SourceError
-from blip2cli.images import ahead, loader, reading
+from blip2cli.images import load_image as reading
+from blip2cli.images import loader
+from blip2cli.images import prefetch as ahead
 from blip2cli.images.decode import DecodedImage, WarningsIgnored, decode_unheard
 from blip2cli.images.loader import BatchStream, LoadedBatch, load_batches
 from blip2cli.sources.base import ImageRef
 from tests.images.pictures import encoded, gradient
-from tests.images.test_ahead import Gate, no_thread_is_left, until
-from tests.images.test_hush import damaged_tiff
 from tests.images.test_loader import SPEC, Broken, made, options, picture
+from tests.images.test_prefetch import Gate, no_thread_is_left, until
+from tests.system.test_silence_stderr import damaged_tiff
 
 __all__ = ["no_thread_is_left"]  # is used by every test
 

@@ -18,7 +18,7 @@ from blip2cli.images.loader import load_batches
 from blip2cli.images.preprocess import PixelSpec, to_array
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import LoaderOptions, ModelOptions, OutputOptions, RunOptions, SourceOptions
-from blip2cli.run import run
+from blip2cli.pipeline.run import run
 from blip2cli.tasks.base import Task
 from blip2cli.tasks.caption import CaptionTask
 from blip2cli.tasks.embed import EmbedTask

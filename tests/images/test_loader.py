@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from blip2cli.errors import ImageError, OptionError, SourceError
-from blip2cli.images import loader, reading
+from blip2cli.images import load_image as reading
+from blip2cli.images import loader
 from blip2cli.images.decode import decode
 from blip2cli.images.loader import BatchStream, load_batches
 from blip2cli.images.preprocess import PixelSpec, to_uint8

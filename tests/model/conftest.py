@@ -12,15 +12,15 @@ from torch import Tensor
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
 from blip2cli.images.preprocess import normalize
-from blip2cli.model.checkpoint import inspect_checkpoint
-from blip2cli.model.dtype import Placement
-from blip2cli.model.features import ImageFeatures
-from blip2cli.model.linear import can_pack
-from blip2cli.model.load import load_model
+from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.layers.linear import can_pack
+from blip2cli.model.loading.load import load_model
 from blip2cli.model.nets.blip2 import Writer
-from blip2cli.model.quiet import hushed
+from blip2cli.model.placement.dtype import Placement
+from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import Dtype, ModelOptions
+from blip2cli.system.library_logging import hushed
 from tests.checkpoints import IMAGE_SIZE, tiny_random_opt, tiny_random_t5
 
 IMAGES = 16

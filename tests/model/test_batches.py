@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from blip2cli.model.features import ImageFeatures
-from blip2cli.model.prompts import Prompt
+from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Generated
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair

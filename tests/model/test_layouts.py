@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from blip2cli.images.preprocess import normalize
-from blip2cli.model.prompts import Prompt
-from blip2cli.model.quiet import hushed
+from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
+from blip2cli.system.library_logging import hushed
 from tests.checkpoints import QUERIES
 from tests.hub_checkpoints import IMAGE_TOKEN, NEWLINE, older_opt, prompt_ids, published_opt
 from tests.hub_files import reference as load_reference

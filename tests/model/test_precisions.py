@@ -11,18 +11,18 @@ from torch import Tensor
 from transformers.models.blip_2 import modeling_blip_2 as blip_2
 
 from blip2cli.images.preprocess import normalize, to_uint8
-from blip2cli.model.checkpoint import inspect_checkpoint
-from blip2cli.model.dtype import Placement
-from blip2cli.model.embedded import embedded_path
-from blip2cli.model.features import compute_features
-from blip2cli.model.load import load_model
+from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.checkpoint.embedded import embedded_path
+from blip2cli.model.loading.load import load_model
 from blip2cli.model.nets.blip2 import Matcher, Writer
-from blip2cli.model.prompts import Prompt
-from blip2cli.model.quiet import hushed
+from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.retrieval import Pair, Retrieval
-from blip2cli.model.text import load_codec
+from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.text import load_codec
+from blip2cli.model.vision.features import compute_features
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
+from blip2cli.system.library_logging import hushed
 from tests.checkpoints import QUERIES
 from tests.model.conftest import images, plain
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from blip2cli.images.preprocess import PixelSpec, normalize
-from blip2cli.model.config import Blip2Config, T5Config, read_config
-from blip2cli.model.features import compute_features
+from blip2cli.model.checkpoint.config import Blip2Config, T5Config, read_config
+from blip2cli.model.decoding.scheduler import Reader, Request
+from blip2cli.model.families.opt.session import OptReader
+from blip2cli.model.families.t5.session import T5Reader
 from blip2cli.model.nets.blip2 import Matcher, Writer
-from blip2cli.model.opt import OptReader
-from blip2cli.model.slots import Reader, Request
-from blip2cli.model.t5 import T5Reader
+from blip2cli.model.vision.features import compute_features
 
 OPT_2_7B = {
     "model_type": "opt",

@@ -10,19 +10,19 @@ import pytest
 import torch
 
 from blip2cli.errors import ModelError, OptionError
-from blip2cli.model.checkpoint import inspect_checkpoint
-from blip2cli.model.dtype import Placement, place
-from blip2cli.model.int8 import in_eight_bits
-from blip2cli.model.linear import Linear, PackedLinear, can_pack
-from blip2cli.model.linear8 import Int8Linear, levels
-from blip2cli.model.load import load_model
-from blip2cli.model.prompts import Prompt
+from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.layers.linear import Linear, PackedLinear, can_pack
+from blip2cli.model.loading.load import load_model
+from blip2cli.model.placement.dtype import Placement, place
+from blip2cli.model.quantize.int8 import in_eight_bits
+from blip2cli.model.quantize.linear_int8 import Int8Linear, levels
+from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2, Generated
 from blip2cli.options import DecodeOptions, ModelOptions, Quantize
-from blip2cli.tiny.evaluate import held_out_scenes
 from tests.checkpoints import tiny_random_itm
 from tests.convert.checkpoints.helpers import convert
 from tests.model.conftest import images
+from training.evaluate import held_out_scenes
 
 pytestmark = pytest.mark.skipif(levels() == 0, reason="this torch has no such products here")
 CPU = torch.device("cpu")
@@ -147,7 +147,7 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         place("cpu", "float32", "opt", 1, "int2")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=r"--quantize int4 is for GPUs: .* use --quantize int8"):
         place("cpu", "float32", "opt", 1, "int4")
-    monkeypatch.setattr("blip2cli.model.linear8.levels", lambda: 0)
+    monkeypatch.setattr("blip2cli.model.quantize.linear_int8.levels", lambda: 0)
     with pytest.raises(OptionError, match="needs a torch with oneDNN"):
         place("cpu", "float32", "opt", 1, "int8")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
@@ -155,7 +155,7 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         place("mps", "float32", "opt", 1, "int8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr("blip2cli.model.quantizers.find_spec", lambda name: None)
+    monkeypatch.setattr("blip2cli.model.quantize.libraries.find_spec", lambda name: None)
     with pytest.raises(OptionError, match="bitsandbytes or torchao: pip install bitsandbytes"):
         place("cuda", "bfloat16", "opt", 1, "int8")
     with pytest.raises(OptionError, match="needs the package bitsandbytes: pip install"):
@@ -178,7 +178,7 @@ def test_numbers_without_scales_are_refused(opt_directory: Path, tmp_path: Path)
 def test_the_run_remembers_it(tmp_path: Path) -> None:
     # Rows differ, so an output is not gone on with under another setting.
     from blip2cli.options import RunOptions, SourceOptions
-    from blip2cli.output import run_settings
+    from blip2cli.pipeline.output import run_settings
     from blip2cli.tasks import CaptionTask
 
     options = RunOptions(SourceOptions(("x",)), ModelOptions("tiny", quantize="int8"))

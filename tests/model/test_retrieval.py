@@ -19,14 +19,14 @@ from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 
 from blip2cli.errors import OptionError
 from blip2cli.images.preprocess import normalize
-from blip2cli.model.checkpoint import inspect_checkpoint
-from blip2cli.model.features import ImageFeatures
-from blip2cli.model.prompts import Prompt
-from blip2cli.model.quiet import hushed
+from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.retrieval import Pair, Retrieval
+from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions, RunOptions, SourceOptions
-from blip2cli.run import run
+from blip2cli.pipeline.run import run
+from blip2cli.system.library_logging import hushed
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
 from blip2cli.tasks.questions import from_texts
 from blip2cli.tasks.texts import from_lines

@@ -15,10 +15,10 @@ from transformers.models.blip_2.modeling_blip_2 import Blip2ForImageTextRetrieva
 from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 
 from blip2cli.images.preprocess import to_uint8
-from blip2cli.model.quiet import hushed
 from blip2cli.model.retrieval import Pair
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions
+from blip2cli.system.library_logging import hushed
 from tests.checkpoints import IMAGE_SIZE, QUERIES, tiny_random_itm
 
 TEXTS = ("Two cats & a pizza!", "a photo of THREE dogs", "é", "a red car " * 9)

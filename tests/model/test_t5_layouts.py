@@ -15,12 +15,12 @@ from torch import Tensor
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 
-from blip2cli.model.config import T5Config
-from blip2cli.model.features import ImageFeatures
-from blip2cli.model.prompts import Prompt
-from blip2cli.model.quiet import hushed
+from blip2cli.model.checkpoint.config import T5Config
+from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2, Generated
 from blip2cli.options import DecodeOptions, ModelOptions
+from blip2cli.system.library_logging import hushed
 from tests.hub_files import reference
 from tests.hub_t5 import (
     T5_END,

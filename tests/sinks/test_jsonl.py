@@ -14,9 +14,10 @@ import pytest
 
 from blip2cli.errors import RunError
 from blip2cli.options import OutputOptions
-from blip2cli.sinks import durable, jsonl, open_sink
+from blip2cli.sinks import jsonl, open_sink
 from blip2cli.sinks.jsonl_journal import read_jsonl
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.storage import durable
 from tests.sinks.helpers import COLUMNS, SETTINGS, open_out, read, row
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from blip2cli.errors import RunError
-from blip2cli.sinks import Column, durable, parquet
+from blip2cli.sinks import Column, parquet
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.storage import durable
 from tests.sinks.helpers import SETTINGS, listing, open_out, read, row
 
 

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blip2cli.errors import OutputError, RunError
-from blip2cli.sinks import Column, durable
+from blip2cli.sinks import Column
 from blip2cli.sinks.text import from_utf8
+from blip2cli.storage import durable
 from tests.sinks.helpers import FORMATS, listing, open_out, put, read, row
-from tests.sinks.test_text import ANY_TEXT
+from tests.storage.test_text_encoding import ANY_TEXT
 
 every_format = pytest.mark.parametrize("suffix", FORMATS)
 

@@ -11,9 +11,9 @@ import torch
 from blip2cli.errors import OptionError
 from blip2cli.images.loader import LoadedBatch
 from blip2cli.images.preprocess import normalize
-from blip2cli.model.quiet import hushed
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
+from blip2cli.system.library_logging import hushed
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.chains import fill, stages, told
 from blip2cli.tasks.questions import Question, Questions, from_texts

@@ -14,7 +14,6 @@ from transformers.models.blip_2.modeling_blip_2 import Blip2ForImageTextRetrieva
 from blip2cli.errors import OptionError
 from blip2cli.images.loader import LoadedBatch
 from blip2cli.images.preprocess import normalize
-from blip2cli.model.quiet import hushed
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
     LoaderOptions,
@@ -23,7 +22,8 @@ from blip2cli.options import (
     RunOptions,
     SourceOptions,
 )
-from blip2cli.run import run
+from blip2cli.pipeline.run import run
+from blip2cli.system.library_logging import hushed
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.questions import Questions, from_texts
 from tests.checkpoints import QUERIES, tiny_random_itm

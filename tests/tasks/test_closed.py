@@ -13,7 +13,7 @@ import pytest
 
 from blip2cli.errors import OptionError, OutputError
 from blip2cli.images.loader import LoadedBatch, load_batches
-from blip2cli.model.prompts import Prompt
+from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
     DecodeOptions,
@@ -23,12 +23,12 @@ from blip2cli.options import (
     RunOptions,
     SourceOptions,
 )
-from blip2cli.run import run
+from blip2cli.pipeline.out_of_memory import WithinMemory
+from blip2cli.pipeline.run import run
 from blip2cli.sources import open_sources
 from blip2cli.tasks import AskTask
-from blip2cli.tasks.memory import WithinMemory
 from blip2cli.tasks.questions import Question, Questions, from_texts
-from tests.tasks.test_memory import Hungry
+from tests.pipeline.test_out_of_memory import Hungry
 
 CHOICES = ("a", "a cat", "a cat and a pizza", "two", "three cats")
 CLOSED = AskTask(from_texts(["what is it?", "how many cats?"]), choices=CHOICES)

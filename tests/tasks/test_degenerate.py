@@ -9,9 +9,9 @@ import pytest
 
 from blip2cli.tasks.degenerate import echoes, flag_of, is_empty, repeats
 from blip2cli.tiny.kinds import COLORS
-from blip2cli.tiny.questions import scene_question
 from blip2cli.tiny.samples import SAMPLES
 from blip2cli.tiny.scenes import Placed, Scene, random_kinds
+from training.questions import scene_question
 
 LOOPS = [
     # What was reported of BLIP-2, and what tiny writes when it may not end.

@@ -17,11 +17,11 @@ from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 from blip2cli.errors import OptionError
 from blip2cli.images.loader import LoadedBatch, load_batches
 from blip2cli.images.preprocess import normalize
-from blip2cli.model.embedded import embedded_path
-from blip2cli.model.quiet import hushed
+from blip2cli.model.checkpoint.embedded import embedded_path
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sources import open_sources
+from blip2cli.system.library_logging import hushed
 from blip2cli.tasks import EmbedTask, EmbedTextsTask
 from blip2cli.tasks.texts import from_lines
 from blip2cli.tasks.vectors import VectorOptions

@@ -10,7 +10,7 @@ import torch
 
 from blip2cli.errors import OptionError
 from blip2cli.images.loader import LoadedBatch, load_batches
-from blip2cli.model.prompts import Prompt
+from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sinks.base import Column, RowSchema

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from blip2cli.events import Finished, Summary
 from blip2cli.images.loader import LoadedBatch, load_batches
-from blip2cli.model.prompts import Prompt
+from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
     DecodeOptions,
@@ -20,7 +19,8 @@ from blip2cli.options import (
     RunOptions,
     SourceOptions,
 )
-from blip2cli.run import run
+from blip2cli.pipeline.events import Finished, Summary
+from blip2cli.pipeline.run import run
 from blip2cli.sources import open_sources
 from blip2cli.tasks import AskTask, CaptionTask
 from blip2cli.tasks.degenerate import flag_of

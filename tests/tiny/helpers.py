@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from transformers import Blip2ForConditionalGeneration
 
 import blip2cli.tiny
-from blip2cli.tiny.data import draw_example
-from blip2cli.tiny.easyvqa import load_split
-from blip2cli.tiny.gallery import Gallery, embed_all
 from blip2cli.tiny.scenes import Scene
+from training.data import draw_example
+from training.easyvqa import load_split
+from training.gallery import Gallery, embed_all
 
 WEIGHTS = Path(blip2cli.tiny.__file__).parent / "weights"
 

@@ -8,16 +8,16 @@ import pytest
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
 from blip2cli.images.loader import LoadedBatch, load_batches
-from blip2cli.model.embedded import EMBEDDED, embedded_path
-from blip2cli.model.prompts import Prompt, question_prompt
-from blip2cli.model.quiet import hushed
+from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path
+from blip2cli.model.tokenizer.prompts import Prompt, question_prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sources import open_sources
+from blip2cli.system.library_logging import hushed
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.questions import from_texts
 from tests.model.conftest import Pair
-from tests.model.test_scoring import by_hand
+from tests.model.decoding.test_scoring import by_hand
 
 SAMPLES = Path(__file__).parents[2] / "sample_images"
 CHOICES = ("one", "two", "three", "two cats", "two cats and a pizza", "a cake, a ball and a guitar")

@@ -14,14 +14,14 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 
 import blip2cli.tiny
 from blip2cli.images.preprocess import to_uint8
-from blip2cli.model.prompts import Prompt
+from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
-from blip2cli.tiny.data import Packer
-from blip2cli.tiny.evaluate import exactly_right
 from blip2cli.tiny.samples import SAMPLES
 from blip2cli.tiny.scenes import draw_scene, weather
-from blip2cli.tiny.texts import Text
+from training.data import Packer
+from training.evaluate import exactly_right
+from training.texts import Text
 
 WEIGHTS = Path(blip2cli.tiny.__file__).parent / "weights" / "tiny"
 SHIPPED = Path(__file__).parents[2] / "sample_images"

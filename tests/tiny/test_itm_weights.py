@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoProcessor, Blip2ForImageTextRetrieval
 
-from blip2cli.tiny.evaluate import held_out_scenes
-from blip2cli.tiny.gallery import embed_all
 from blip2cli.tiny.kinds import KINDS
-from blip2cli.tiny.matching import CaptionMaker, MatchScores, evaluate
 from tests.tiny.helpers import WEIGHTS, load_tiny
+from training.evaluate import held_out_scenes
+from training.gallery import embed_all
+from training.matching import CaptionMaker, MatchScores, evaluate
 
 FOLDER = WEIGHTS / "tiny-itm"
 

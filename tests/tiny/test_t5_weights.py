@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
-from blip2cli.tiny.easyvqa import load_split
-from blip2cli.tiny.evaluate import Scores, held_out_scenes, score, score_sides
 from blip2cli.tiny.kinds import KINDS
-from blip2cli.tiny.t5_texts import Reader, RowMaker
-from blip2cli.tiny.texts import T5_FORMS
 from tests.tiny.helpers import WEIGHTS, load_tiny
+from training.easyvqa import load_split
+from training.evaluate import Scores, held_out_scenes, score, score_sides
+from training.t5_texts import Reader, RowMaker
+from training.texts import T5_FORMS
 
 FOLDER = WEIGHTS / "tiny-t5"
 

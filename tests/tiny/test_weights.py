@@ -13,12 +13,12 @@ import torch
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
 import blip2cli.tiny
-from blip2cli.tiny.data import Packer
-from blip2cli.tiny.easyvqa import load_split
-from blip2cli.tiny.evaluate import Scores, evaluate, exactly_right, held_out_scenes
 from blip2cli.tiny.kinds import KINDS
-from blip2cli.tiny.questions import _left_or_right, _side_check
-from blip2cli.tiny.texts import question_text
+from training.data import Packer
+from training.easyvqa import load_split
+from training.evaluate import Scores, evaluate, exactly_right, held_out_scenes
+from training.questions import _left_or_right, _side_check
+from training.texts import question_text
 
 WEIGHTS = Path(blip2cli.tiny.__file__).parent / "weights" / "tiny"
 

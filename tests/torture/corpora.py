@@ -31,12 +31,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from blip2cli.images.cores import available_cores
 from blip2cli.images.decode import FORMATS
 from blip2cli.images.loader import load_batches
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
+from blip2cli.system.cores import available_cores
 from tests.torture.mutants import mutants, prefixes
 
 SPEC = PixelSpec(32, 32)

@@ -19,7 +19,7 @@ from typing import Any
 
 from blip2cli.errors import ImageError
 from blip2cli.options import ModelOptions
-from blip2cli.startup import find_model
+from blip2cli.pipeline.model_loader import find_model
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,6 @@ def install() -> None:
     loader.__dict__.update(load_batches=_load_batches, Loaded=_Loaded)
     wrapper = ModuleType("blip2cli.model.wrapper")
     wrapper.__dict__.update(Blip2=_Model)
-    batch = ModuleType("blip2cli.model.batch")
+    batch = ModuleType("blip2cli.model.placement.batch_size")
     batch.__dict__.update(lanes_of=lambda model: 1, auto_size=lambda model: 16)
     sys.modules.update({module.__name__: module for module in (loader, wrapper, batch)})

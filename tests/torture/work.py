@@ -19,14 +19,17 @@ FORMATS = (".jsonl", ".jsonl.gz", ".parquet")
 
 # Set before every run, so that a run of a second has as many commits as one of hours.
 CONSTANTS: dict[str, dict[str, object]] = {
-    ".jsonl": {"blip2cli.sinks.jsonl.SYNC_SECONDS": 0.0, "blip2cli.sinks.errors.SYNC_SECONDS": 0.0},
+    ".jsonl": {
+        "blip2cli.sinks.jsonl.SYNC_SECONDS": 0.0,
+        "blip2cli.sinks.failure_list.SYNC_SECONDS": 0.0,
+    },
     ".jsonl.gz": {
         "blip2cli.sinks.jsonl.SYNC_SECONDS": 0.0,
-        "blip2cli.sinks.errors.SYNC_SECONDS": 0.0,
+        "blip2cli.sinks.failure_list.SYNC_SECONDS": 0.0,
         "blip2cli.sinks.jsonl.MEMBER_BYTES": 600,
     },
     ".parquet": {
-        "blip2cli.sinks.errors.SYNC_SECONDS": 0.0,
+        "blip2cli.sinks.failure_list.SYNC_SECONDS": 0.0,
         "blip2cli.sinks.parquet.PART_SECONDS": 0.0,
         "blip2cli.sinks.parquet.GROUP_ROWS": 8,
     },

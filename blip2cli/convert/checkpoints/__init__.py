@@ -70,7 +70,7 @@ def _to_transformers(
     from blip2cli.convert.checkpoints.folder import check_space, new_folder
     from blip2cli.convert.checkpoints.quantize import rounded
     from blip2cli.convert.checkpoints.shards import cast, parse_size, write_shards
-    from blip2cli.model.int8 import METHOD, STEM
+    from blip2cli.model.quantize.int8 import METHOD, STEM
 
     made = assemble(options) if from_lavis else _whole(options)
     weights = made.weights
@@ -103,7 +103,7 @@ def _whole(options: CheckpointOptions) -> Assembled:
     """A model that is in transformers' layout already."""
     from blip2cli.convert.checkpoints import huggingface as hf
     from blip2cli.convert.checkpoints.assemble import Assembled
-    from blip2cli.model.resolve import resolve
+    from blip2cli.model.checkpoint.resolve import resolve
 
     checkpoint = resolve(options.source)
     return Assembled(

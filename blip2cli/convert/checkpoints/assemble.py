@@ -28,8 +28,8 @@ from blip2cli.convert.checkpoints.options import CheckpointOptions
 from blip2cli.convert.checkpoints.types import VISION_G, WIDTH_L, Released, Settings, identify
 from blip2cli.convert.checkpoints.weights import Weight, Weights
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint import Checkpoint, Family
-from blip2cli.model.resolve import resolve
+from blip2cli.model.checkpoint.directory import Checkpoint, Family
+from blip2cli.model.checkpoint.resolve import resolve
 
 POSITIONS = "vision_model.embeddings.position_embedding"
 _VISION_PARTS = ("vision_model.embeddings.", VISION_MODEL)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from blip2cli.errors import OutputError
 from blip2cli.sinks.base import disk_errors
-from blip2cli.sinks.durable import rename_into_place, sync_folder
 from blip2cli.sinks.lock import OutputLock
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.storage.durable import rename_into_place, sync_folder
 
 _SAFE = "nothing that was there was changed"
 

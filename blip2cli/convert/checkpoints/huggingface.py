@@ -13,10 +13,10 @@ from blip2cli.convert.checkpoints.quantize import exact
 from blip2cli.convert.checkpoints.types import Settings
 from blip2cli.convert.checkpoints.weights import Weights, read_weights
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint import PROCESSOR_FILES, Checkpoint, Family, read_json
-from blip2cli.model.hub import SMALL_FILES
-from blip2cli.model.int8 import is_int8
-from blip2cli.model.quiet import hushed
+from blip2cli.model.checkpoint.directory import PROCESSOR_FILES, Checkpoint, Family, read_json
+from blip2cli.model.checkpoint.hub import SMALL_FILES
+from blip2cli.model.quantize.int8 import is_int8
+from blip2cli.system.library_logging import hushed
 
 # Of older models; transformers computes the first and never used the second.
 _IGNORED = ("position_ids", "EncDecAttention.relative_attention_bias.weight")

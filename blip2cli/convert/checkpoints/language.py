@@ -12,11 +12,11 @@ from torch import Tensor
 from blip2cli.convert.checkpoints.lavis import LANGUAGE_MODEL
 from blip2cli.convert.checkpoints.weights import Weight, Weights, read_weights
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint import TOKENIZER_FILES, Family, read_json, weight_files
-from blip2cli.model.hub import fetch_plain
-from blip2cli.model.quiet import hub_hushed, hushed
-from blip2cli.model.resolve import HUB_ID
-from blip2cli.model.text import read_tokenizer
+from blip2cli.model.checkpoint.directory import TOKENIZER_FILES, Family, read_json, weight_files
+from blip2cli.model.checkpoint.hub import fetch_plain
+from blip2cli.model.checkpoint.resolve import HUB_ID
+from blip2cli.model.tokenizer.text import read_tokenizer
+from blip2cli.system.library_logging import hub_hushed, hushed
 
 _MODEL_TYPE: dict[Family, str] = {"opt": "opt", "t5": "t5", "itm": "bert"}
 _WORDS: dict[Family, tuple[str, ...]] = {

@@ -25,7 +25,7 @@ from blip2cli.convert.checkpoints.names import (
 )
 from blip2cli.convert.checkpoints.weights import Weight, Weights, read_pickle, tensors_of
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint import Family
+from blip2cli.model.checkpoint.directory import Family
 
 POSITION_IDS = "Qformer.bert.embeddings.position_ids"
 LANGUAGE_MODEL = "language_model."

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from blip2cli.model.checkpoint import Family
+from blip2cli.model.checkpoint.directory import Family
 
 # In a name, {n} is the number of a layer, {p} is weight or bias, and {rest} is anything.
 _VISION = (

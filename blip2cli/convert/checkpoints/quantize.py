@@ -1,4 +1,4 @@
-"""``--quantize int8``: linear layers in eight bits, as ``blip2cli.model.int8`` defines them."""
+"""Checkpoints in eight bits, as ``blip2cli.model.quantize.int8`` defines them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from blip2cli.convert.checkpoints.weights import Weight, Weights
 from blip2cli.errors import ModelError
-from blip2cli.model.int8 import NUMBERS, SCALES, dequantize, in_eight_bits, quantize
+from blip2cli.model.quantize.int8 import NUMBERS, SCALES, dequantize, in_eight_bits, quantize
 
 
 def rounded(weights: Weights, layers: Iterable[str]) -> Weights:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from blip2cli.model.checkpoint import Family
+from blip2cli.model.checkpoint.directory import Family
 
 Settings = dict[str, Any]
 

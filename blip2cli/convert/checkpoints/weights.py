@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from blip2cli.errors import ModelError
-from blip2cli.model.load import check_safetensors
+from blip2cli.model.loading.load import check_safetensors
 
 # As safetensors spells them (https://github.com/huggingface/safetensors#format).
 DTYPES = {

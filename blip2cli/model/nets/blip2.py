@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blip2cli.model.config import Blip2Config, OptConfig
-from blip2cli.model.linear import Linear
+from blip2cli.model.checkpoint.config import Blip2Config, OptConfig
+from blip2cli.model.layers.linear import Linear
 from blip2cli.model.nets.opt import Opt
 from blip2cli.model.nets.qformer import QFormer, TextEmbeddings
 from blip2cli.model.nets.t5 import T5

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from blip2cli.model.config import OptConfig
-from blip2cli.model.linear import Joins, Linear
+from blip2cli.model.checkpoint.config import OptConfig
+from blip2cli.model.layers.linear import Joins, Linear
 from blip2cli.model.nets.layers import Embedding, LayerNorm
 
 OFFSET = 2  # positions begin behind two rows that older OPT code kept for padding

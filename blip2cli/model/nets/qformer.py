@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from blip2cli.model.attention import attend
-from blip2cli.model.config import QFormerConfig
-from blip2cli.model.linear import Joins, Linear
+from blip2cli.model.checkpoint.config import QFormerConfig
+from blip2cli.model.layers.attention import attend
+from blip2cli.model.layers.linear import Joins, Linear
 from blip2cli.model.nets.layers import Embedding, LayerNorm
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blip2cli.model.attention import attention_scores, fused, fuses
-from blip2cli.model.config import T5Config
-from blip2cli.model.linear import Joins, Linear, gathered, grouped
+from blip2cli.model.checkpoint.config import T5Config
+from blip2cli.model.layers.attention import attention_scores, fused, fuses
+from blip2cli.model.layers.linear import Joins, Linear, gathered, grouped
 from blip2cli.model.nets.layers import Embedding
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blip2cli.model.attention import attend
-from blip2cli.model.config import VisionConfig, patches
-from blip2cli.model.linear import Linear, gathered, grouped
+from blip2cli.model.checkpoint.config import VisionConfig, patches
+from blip2cli.model.layers.attention import attend
+from blip2cli.model.layers.linear import Linear, gathered, grouped
 from blip2cli.model.nets.layers import Conv2d, LayerNorm
 
 

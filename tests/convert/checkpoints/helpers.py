@@ -15,7 +15,7 @@ from transformers.models.blip_2.modeling_blip_2 import (
 )
 
 from blip2cli.convert.checkpoints import CheckpointOptions, ConvertedCheckpoint, convert_checkpoint
-from blip2cli.model.quiet import hushed
+from blip2cli.system.library_logging import hushed
 from tests.checkpoints import tiny_random_itm, tiny_random_opt, tiny_random_t5
 from tests.convert.checkpoints.lavis import SMALL, Size
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from blip2cli.cli.app import call
-from blip2cli.model.embedded import embedded_path
-from blip2cli.model.quiet import hushed
+from blip2cli.model.checkpoint.embedded import embedded_path
+from blip2cli.system.library_logging import hushed
 from tests.checkpoints import tiny_random_t5
 from tests.conftest import COMMAND, environment
 from tests.convert.checkpoints.helpers import like, state_of, tensors

@@ -13,10 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from blip2cli.convert.checkpoints.language import padded
 from blip2cli.convert.checkpoints.weights import Weight
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint import inspect_checkpoint
-from blip2cli.model.quiet import hushed
+from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions
+from blip2cli.system.library_logging import hushed
 from tests.convert.checkpoints.helpers import convert, like, loaded, tensors
 from tests.convert.checkpoints.lavis import (
     SMALL,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from blip2cli.convert.checkpoints import CheckpointOptions, convert_checkpoint
-from blip2cli.model.quiet import hushed
+from blip2cli.system.library_logging import hushed
 from tests.convert.checkpoints.helpers import like, loaded, texts
 from tests.convert.checkpoints.lavis import (
     SMALL,

@@ -13,13 +13,13 @@ from blip2cli.convert.checkpoints.check import logits
 from blip2cli.doctor.examine import examine
 from blip2cli.doctor.options import DoctorOptions
 from blip2cli.errors import ModelError
-from blip2cli.model.embedded import embedded_path
-from blip2cli.model.int8 import dequantize, quantize
-from blip2cli.model.prompts import Prompt
+from blip2cli.model.checkpoint.embedded import embedded_path
+from blip2cli.model.quantize.int8 import dequantize, quantize
+from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
-from blip2cli.tiny.evaluate import held_out_scenes
 from tests.convert.checkpoints.helpers import convert, like, loaded, state_of, tensors
+from training.evaluate import held_out_scenes
 
 SCENES = 64
 

@@ -19,9 +19,9 @@ from blip2cli.convert.checkpoints.huggingface import write_config
 from blip2cli.convert.checkpoints.lavis import POSITION_IDS, lavis_weights
 from blip2cli.convert.checkpoints.types import RELEASED, Released
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint import inspect_checkpoint
-from blip2cli.model.quiet import hushed
-from blip2cli.model.text import load_codec
+from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.tokenizer.text import load_codec
+from blip2cli.system.library_logging import hushed
 from tests.convert.checkpoints.full_size import language_folder, released_file, vision_file
 from tests.convert.checkpoints.helpers import convert
 from tests.convert.checkpoints.lavis import Size, saved_shapes

@@ -10,10 +10,10 @@ import torch
 
 from blip2cli.doctor.examine import examine
 from blip2cli.doctor.options import DoctorOptions
-from blip2cli.model.embedded import embedded_path
-from blip2cli.tiny.build import zero_key_bias
+from blip2cli.model.checkpoint.embedded import embedded_path
 from tests.convert.checkpoints.helpers import convert, like, loaded, same, state_of, tensors
 from tests.convert.checkpoints.lavis import SMALL, half_vision, random_state, save, saved_shapes
+from training.build import zero_key_bias
 
 KINDS = ["opt", "t5", "itm"]
 LOST = ("temp", "Qformer.cls.")  # transformers has no place for them

@@ -1,0 +1,1 @@
+"""What is printed: console, tables, JSON log, error sentences."""

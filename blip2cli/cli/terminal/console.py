@@ -1,0 +1,259 @@
+"""What a run says on stderr: the progress bar or plain lines, failures, the summary."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from blip2cli.pipeline.events import (
+    Event,
+    Failed,
+    Finished,
+    Halved,
+    ModelReady,
+    Progress,
+    Resumed,
+    Slower,
+    Started,
+    Summary,
+    TookOver,
+)
+from blip2cli.pipeline.stop_conditions import EXIT_FAILED_IMAGES, EXIT_MORE_TO_DO
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+TINY_NOTE = (
+    "Note: {} is a demonstration that knows drawn objects only; for photographs use --model {}."
+)
+# The embedded models, and the real one of the same kind.
+EMBEDDED = {
+    "tiny": "Salesforce/blip2-opt-2.7b",
+    "tiny-t5": "Salesforce/blip2-flan-t5-xl",
+    "tiny-itm": "Salesforce/blip2-itm-vit-g",
+}
+_PLAIN_INTERVAL = 60.0  # seconds between lines where no terminal shows a bar
+_DONE = {"caption": "captioned", "ask": "answered", "embed": "embedded"}
+
+
+class Console:
+    """Listens to a run. Everything goes to ``stream``; nothing but errors when ``quiet``."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        quiet: bool,
+        verbosity: int,
+        failures: bool,
+        errors_file: str | None = None,
+        again: str | None = None,
+    ) -> None:
+        """``failures``: failed images are not listed on ``stream`` by the run itself;
+        ``errors_file``: where they are listed instead; ``again``: the command to go on with.
+        """
+        self.stream = stream
+        self.quiet = quiet
+        self.verbosity = verbosity
+        self.bar_wanted = stream.isatty() and not quiet
+        self._failures = failures
+        self._errors_file = errors_file
+        self._again = again
+        self._bar: tqdm[Any] | None = None
+        self._total: int | None = None
+        self._unit = "image"
+        self._began = 0.0
+        self._said = 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Print ``event``, if it is to be printed."""
+        match event:
+            case Started():
+                self._started(event)
+            case TookOver():
+                self.say(f"Took over the lock of {event.holder}, which ended without releasing it.")
+            case Resumed():
+                for line in resumed_lines(event):
+                    self.say(line)
+            case ModelReady():
+                self._ready(event)
+            case Failed():
+                if self.verbosity and self._failures:
+                    self.say(f"{event.file_name}: {event.error_type}: {event.message}")
+            case Halved():
+                count = _count(event.batch_size)
+                self.say(f"Out of memory: going on with batches of {count}.")
+            case Slower():
+                if self.verbosity:
+                    self.say(f"Slower than it might be: {event.reason}.")
+            case Progress():
+                self._progress(event)
+            case Finished():
+                self.close()
+                for line in summary_lines(event.summary, self._errors_file, self._again):
+                    self.say(line)
+                if self.verbosity and event.summary.first_seconds:
+                    self.say(phases_line(event.summary))
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar, unless quiet."""
+        if not self.quiet:
+            with self.paused():
+                print(line, file=self.stream, flush=True)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the bar off the terminal while something else is printed there."""
+        if self._bar is None:
+            yield
+            return
+        self._bar.clear()
+        try:
+            yield
+        finally:
+            self._bar.refresh()
+
+    def close(self) -> None:
+        """Take the bar away for good."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def write(self, text: str) -> int:
+        """Write as to a stream, past the bar: the failures of a run without ``-o`` come here."""
+        with self.paused():
+            return self.stream.write(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self.stream.flush()
+
+    def _started(self, event: Started) -> None:
+        self._total, self._unit = event.total, event.unit
+        if event.model in EMBEDDED:
+            self.say(TINY_NOTE.format(event.model, EMBEDDED[event.model]))
+        elif self.bar_wanted:
+            self.say(f"Loading {event.model} …")
+
+    def _ready(self, event: ModelReady) -> None:
+        self._began = self._said = time.monotonic()
+        if self.verbosity:
+            self.say(
+                f"{event.name} on {event.device} in {event.dtype}: {event.reason} "
+                f"(loaded in {event.seconds:.1f} s)"
+            )
+        if self.bar_wanted:
+            from tqdm import tqdm
+
+            tqdm.monitor_interval = 0  # its thread would only redraw a bar that stands still
+            self._bar = tqdm(
+                total=self._total,
+                unit=f" {self._unit}s",
+                file=self.stream,
+                leave=False,
+                dynamic_ncols=True,
+                mininterval=0.1,
+            )
+
+    def _progress(self, event: Progress) -> None:
+        if self._bar is not None:
+            self._bar.total = event.total
+            if event.failed:
+                self._bar.set_postfix_str(f"{event.failed} failed", refresh=False)
+            self._bar.update(event.done + event.failed - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._said >= _PLAIN_INTERVAL:
+            self._said = now
+            self.say(progress_line(event, now - self._began, self._unit))
+
+
+def progress_line(event: Progress, seconds: float, unit: str = "image") -> str:
+    """One plain line on how far the run is, ``seconds`` after the model was ready."""
+    seen = event.done + event.failed
+    rate = seen / seconds if seconds > 0 else 0.0
+    line = f"{seen} of {event.total} {unit}s" if event.total is not None else f"{seen} {unit}s"
+    if event.failed:
+        line += f", {event.failed} failed"
+    line += f", {rate:.2f} {unit}s/s"
+    if event.total is not None and rate > 0:
+        line += f", {duration((event.total - seen) / rate)} left"
+    return line
+
+
+def resumed_lines(event: Resumed) -> list[str]:
+    """What is said of an output that a run goes on with."""
+    line = f"Going on: {_count(event.images)} done before"
+    if event.failed:
+        line += f", {event.failed} failed before (--retry-errors tries them again)"
+    if event.retried:
+        line += f", {event.retried} that failed are tried again"
+    lines = [line + "."]
+    if event.version is not None:
+        lines.append(f"Note: the rows so far were written by blip2cli {event.version}.")
+    return lines
+
+
+def summary_lines(
+    summary: Summary, errors_file: str | None = None, again: str | None = None
+) -> list[str]:
+    """The lines that end a run.
+
+    ``errors_file`` is where failed images are listed, if anywhere; ``again`` the command that
+    goes on with the output.
+    """
+    s = summary
+    if s.exit_code in (0, EXIT_FAILED_IMAGES) and s.already and not s.done and not s.failed:
+        return [f"Nothing left to do: {_count(s.already)} done before."]
+    line = f"{_count(s.done, s.unit)} {_DONE.get(s.task, 'done')}"
+    if s.rows != s.done:
+        line += f" in {s.rows} rows"
+    if s.failed:
+        line += f", {s.failed} failed"
+    if s.skipped:
+        line += f", {s.skipped} skipped"
+    if s.already:
+        line += f", {s.already} done before"
+    line += f"; {duration(s.seconds)}, {s.images_per_second:.2f} {s.unit}s/s"
+    if s.done or s.failed:
+        line += f" (read {s.read_share:.0%}, model {s.model_share:.0%}, write {s.write_share:.0%})"
+    if s.flagged:
+        line += f"; {s.flagged} texts flagged" if s.flagged > 1 else "; 1 text flagged"
+        line += f", {s.retried} mended" if s.retried else ""
+    lines = [line + "."]
+    if s.failed and errors_file is not None:
+        lines.append(f"Images that failed are listed in {errors_file}")
+    if s.exit_code > 128:
+        lines.append("Interrupted; the rows that were finished are safe.")
+    elif s.exit_code == EXIT_MORE_TO_DO:
+        lines.append("The time of --max-duration is up; the rows that were finished are safe.")
+    if (s.exit_code > 128 or s.exit_code == EXIT_MORE_TO_DO) and again is not None:
+        lines.append(f"Go on with: {again}")
+    return lines
+
+
+def phases_line(summary: Summary) -> str:
+    """Where the seconds went that a small job mostly consists of."""
+    s = summary
+    loading = s.load_seconds - s.import_seconds - s.list_seconds
+    return (
+        f"Start: {s.list_seconds:.2f} s listing, {s.import_seconds:.2f} s importing, "
+        f"{loading:.2f} s loading; first rows after {s.first_seconds:.2f} s, "
+        f"all after {s.seconds:.2f} s."
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``3.1 s``, ``4 min 10 s``, ``2 h 5 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _count(number: int, unit: str = "image") -> str:
+    return f"1 {unit}" if number == 1 else f"{number} {unit}s"

@@ -1,0 +1,45 @@
+"""What a run says on stderr, as JSON for other programs: an object a line.
+
+Every object has ``time`` (seconds since 1970) and ``event``, the name of an event of
+``blip2cli.pipeline.events`` in lower case with underscores, or ``error`` with ``message`` and
+``exit_code``. Its other keys are the event's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import asdict
+from typing import Any, TextIO
+
+from blip2cli.pipeline.events import Event, Finished
+
+
+class JsonLog:
+    """Listens to a run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Event) -> None:
+        """Print ``event``."""
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
+        values = event.summary.as_dict() if isinstance(event, Finished) else asdict(event)
+        self._say(name, values)
+
+    def error(self, message: str, exit_code: int) -> None:
+        """Print why the run ended."""
+        self._say("error", {"message": message, "exit_code": exit_code})
+
+    def write(self, text: str) -> int:
+        """Lines for people about failed images: the event says it already."""
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self._stream.flush()
+
+    def _say(self, name: str, values: dict[str, Any]) -> None:
+        line = json.dumps({"time": round(time.time(), 3), "event": name} | values)
+        print(line, file=self._stream, flush=True)

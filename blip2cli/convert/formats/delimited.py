@@ -1,0 +1,223 @@
+"""CSV and TSV: UTF-8, a header, every text in quotes.
+
+* Null is an empty cell, the empty text is ``""``.
+* Lists (``candidates``, ``probabilities``, ``embedding``) are JSON text.
+* A text that a spreadsheet would take for a formula, because it begins with ``=``, ``+``, ``-``,
+  ``@``, a tab or a line end, gets an apostrophe before it; so does one that begins with
+  apostrophes before one of these. Reading takes one apostrophe away from such cells, so that
+  files written here come back exactly.
+* Text that is not UTF-8 (bytes of a file name) is stored as ``storage.text_encoding`` says.
+
+CSV has no types: our own columns are read in their types, all others as text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pcsv
+import pyarrow.types as kinds
+
+from blip2cli.convert.files import AtomicFile
+from blip2cli.convert.formats.base import Reader, Told, pieces, reading
+from blip2cli.convert.jsontext import json_text
+from blip2cli.convert.kernels import Column, pc
+from blip2cli.convert.options import ConvertOptions
+from blip2cli.convert.types import EMBEDDING, KNOWN, Kinds, embedding_type, stored
+from blip2cli.errors import OutputError, SourceError
+from blip2cli.sources.records import csv_columns
+
+_FORMULA = r"^('*[=+\-@\t\r\n])"
+_GUARDED = r"^'('*[=+\-@\t\r\n])"
+_BLOCK_BYTES = 8 << 20
+
+
+class CsvReader:
+    """The rows of one file."""
+
+    def __init__(self, path: str, delimiter: str) -> None:
+        """Raises SourceError."""
+        self.path = path
+        self.settings: Mapping[str, object] | None = None
+        self.notes: list[str] = []
+        self._delimiter = delimiter
+        with reading(path):
+            self.size = os.path.getsize(path)
+            self._raw = csv_columns(path, delimiter)
+        self._names = [_unguarded(stored(name)) for name in self._raw]
+        for name in self._names:
+            if self._names.count(name) > 1:
+                raise SourceError(f"{path!r} has two columns called {name!r}; rename one.")
+        Kinds().check(self._names, repr(path))
+        self._done = 0
+        self.schema = pa.schema([(name, KNOWN.get(name, pa.string())) for name in self._names])
+        if EMBEDDING in self._names:
+            self.schema = self._with_size()
+
+    def position(self) -> int:
+        return self._done
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        number = 2
+        for batch in self._texts():
+            columns = []
+            for field, column in zip(self.schema, batch.columns, strict=True):
+                try:
+                    columns.append(_typed(column, field.type))
+                except (pa.ArrowException, ValueError, TypeError, RecursionError) as error:
+                    raise SourceError(
+                        f"{self.path!r}, rows from {number} on: {field.name} is not what a column "
+                        f"of that name holds ({str(error).splitlines()[0]}); mend or rename it."
+                    ) from None
+            number += batch.num_rows
+            yield from pieces(pa.RecordBatch.from_arrays(columns, schema=self.schema))
+
+    def _texts(self) -> Iterator[pa.RecordBatch]:
+        """Batches in which every column is text."""
+        self._done = 0
+        if not self._raw:
+            return
+        with reading(self.path), open(self.path, "rb") as file:
+            reader = pcsv.open_csv(
+                file,
+                read_options=pcsv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
+                parse_options=pcsv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
+                convert_options=pcsv.ConvertOptions(
+                    check_utf8=False,
+                    column_types=dict.fromkeys((stored(name) for name in self._raw), pa.binary()),
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                    null_values=[""],
+                ),
+            )
+            for batch in reader:
+                self._done = min(self.size, file.tell())
+                texts = [_text(column) for column in batch.columns]
+                yield pa.RecordBatch.from_arrays(texts, names=self._names)
+
+    def _with_size(self) -> pa.Schema:
+        """The schema with vectors of the size of the first one."""
+        place = self._names.index(EMBEDDING)
+        kind: pa.DataType = pa.list_(pa.float32())
+        for batch in self._texts():
+            first = pc.drop_null(batch.column(place))
+            if len(first):
+                with reading(self.path):
+                    try:
+                        kind = embedding_type(len(json.loads(first[0].as_py())))
+                    except (ValueError, TypeError):
+                        raise SourceError(
+                            f"{self.path!r}: embedding is not a list of numbers in JSON."
+                        ) from None
+                break
+        return self.schema.set(place, pa.field(EMBEDDING, kind))
+
+
+def _text(raw: Column) -> Column:
+    """Cells as text; bytes that are not UTF-8 escaped, guards taken away."""
+    if kinds.is_null(raw.type):
+        return pa.nulls(len(raw), pa.string())
+    try:
+        text = raw.cast(pa.string())
+    except pa.ArrowException:
+        values = [
+            None if cell is None else stored(cell.decode("utf-8", "surrogateescape"))
+            for cell in raw.to_pylist()
+        ]
+        text = pa.array(values, pa.string())
+    return pc.replace_substring_regex(text, _GUARDED, r"\1")
+
+
+def _typed(text: Column, kind: pa.DataType) -> Column:
+    if kinds.is_string(kind):
+        return text
+    text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    if not kinds.is_nested(kind):
+        return text.cast(kind)
+    values: list[Any] = [None if cell is None else json.loads(cell) for cell in text.to_pylist()]
+    return pa.array(values, kind)
+
+
+class CsvWriter:
+    """Writes one CSV or TSV file."""
+
+    def __init__(self, path: str, schema: pa.Schema, delimiter: str) -> None:
+        """Raises OutputError for columns of bytes, OSError."""
+        self.notes: list[str] = []
+        try:
+            self._cells(pa.RecordBatch.from_pylist([], schema=schema))
+        except TypeError as error:
+            raise OutputError(
+                f"CSV cannot hold these rows ({error}); convert into .parquet instead."
+            ) from None
+        names = [_guarded(name) for name in schema.names]
+        kind = [f.type if _is_plain(f.type) else pa.string() for f in schema]
+        self._schema = pa.schema(list(zip(names, kind, strict=True)))
+        self._out = AtomicFile(path)
+        options = pcsv.WriteOptions(delimiter=delimiter, quoting_style="needed")
+        self._writer = pcsv.CSVWriter(self._out.file, self._schema, write_options=options)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        for piece in pieces(batch, 4 << 20):
+            cells = self._cells(piece)
+            self._writer.write_batch(pa.RecordBatch.from_arrays(cells, schema=self._schema))
+
+    def finish(self) -> None:
+        self._writer.close()
+        self._out.commit()
+
+    def abort(self) -> None:
+        with contextlib.suppress(Exception):  # else it would try to write when it is collected
+            self._writer.close()
+        self._out.abort()
+
+    def _cells(self, batch: pa.RecordBatch) -> list[Column]:
+        return [_cell(column) for column in batch.columns]
+
+
+def _cell(values: Column) -> Column:
+    if kinds.is_string(values.type):
+        return pc.replace_substring_regex(values, _FORMULA, r"'\1")
+    if _is_plain(values.type):
+        return values
+    # The text inside stays as it is stored: a cell is turned back once, as a whole.
+    text = json_text(values, decode=False)
+    text = pc.if_else(values.is_valid(), text, pa.scalar(None, pa.string()))
+    return text if kinds.is_nested(values.type) else pc.utf8_trim(text, '"')
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    return (
+        kinds.is_string(kind)
+        or kinds.is_boolean(kind)
+        or (kinds.is_integer(kind) or kinds.is_floating(kind))
+    )
+
+
+def _guarded(name: str) -> str:
+    return str(pc.replace_substring_regex(pa.scalar(name), _FORMULA, r"'\1").as_py())
+
+
+def _unguarded(name: str) -> str:
+    return str(pc.replace_substring_regex(pa.scalar(name), _GUARDED, r"\1").as_py())
+
+
+def read(path: str, options: ConvertOptions, told: Told) -> CsvReader:
+    """The rows of ``path``. Raises SourceError."""
+    return CsvReader(path, _delimiter(path, options.read_as))
+
+
+def write(options: ConvertOptions, reader: Reader) -> CsvWriter:
+    """A writer for rows like those of ``reader``. Raises OutputError, OSError."""
+    out = options.destination
+    return CsvWriter(out, reader.schema, _delimiter(out, options.write_as))
+
+
+def _delimiter(path: str, kind: str | None) -> str:
+    tabs = kind == "tsv" if kind is not None else path.lower().endswith(".tsv")
+    return "\t" if tabs else ","

@@ -1,0 +1,80 @@
+"""Conversations as LLaVA is trained on, from the rows of ``ask``: one for each image.
+
+``{"id", "image", "conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}, …]}``.
+``<image>`` stands in the first human turn and nowhere else: the trainer puts the image's tokens
+in its place wherever it finds it.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pyarrow as pa
+
+from blip2cli.convert.formats.base import Examples, Reader, need
+from blip2cli.convert.formats.json_array import ArrayFile
+from blip2cli.convert.images import Images, Row, need_names
+from blip2cli.convert.options import ConvertOptions
+from blip2cli.errors import SourceError
+from blip2cli.storage.hash_set import NameSet
+
+_MARK = "<image>"
+
+
+def write(options: ConvertOptions, reader: Reader) -> LlavaWriter:
+    """A writer for rows like those of ``reader``. Raises UserError, OSError."""
+    return LlavaWriter(options, reader)
+
+
+class LlavaWriter:
+    """Writes one JSON file."""
+
+    def __init__(self, options: ConvertOptions, reader: Reader) -> None:
+        need_names(reader, "--to llava")
+        self._answer = options.text_column or "answer"
+        for column in ("question", self._answer):
+            need(reader.schema, column, "--to llava", "It takes the results of blip2cli ask.")
+        self._images = Images()
+        self._seen = NameSet()
+        self._failed = Examples()
+        self.notes: list[str] = []
+        self._out = ArrayFile(options.destination)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        for name, rows in self._images.add(batch):
+            self._add(name, rows)
+
+    def finish(self) -> None:
+        for name, rows in self._images.end():
+            self._add(name, rows)
+        self._out.finish()
+        if self._failed.count:
+            self.notes.append(f"Left out {self._failed.count} without an answer: {self._failed}.")
+
+    def abort(self) -> None:
+        self._out.abort()
+
+    def _add(self, name: str, rows: list[Row]) -> None:
+        if not self._seen.add(name):
+            raise SourceError(
+                f"The rows of {name!r} do not follow one another, so they would become two "
+                "conversations; sort the rows by file_name, or convert the files apart."
+            )
+        turns: list[dict[str, str]] = []
+        for row in rows:
+            question, answer = row["question"], row[self._answer]
+            if question is None or answer is None:
+                self._failed.add(name)
+                continue
+            mark = "" if turns else f"{_MARK}\n"
+            turns += [
+                {"from": "human", "value": mark + _unmarked(question)},
+                {"from": "gpt", "value": _unmarked(answer)},
+            ]
+        if turns:
+            stem = os.path.splitext(name)[0]
+            self._out.add({"id": stem, "image": name, "conversations": turns})
+
+
+def _unmarked(text: str) -> str:
+    return text.replace(_MARK, "image")

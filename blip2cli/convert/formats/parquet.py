@@ -1,0 +1,178 @@
+"""Parquet: streamed batch by batch, written in row groups of a bounded size."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as kinds
+
+from blip2cli.convert.files import AtomicFile
+from blip2cli.convert.formats.base import BATCH_ROWS, Reader, Told, listed, pieces, reading
+from blip2cli.convert.kernels import Column, pc
+from blip2cli.convert.options import ConvertOptions
+from blip2cli.convert.stored import is_ours, parquet_metadata, parquet_settings
+from blip2cli.convert.types import Kinds, fitted, stored, with_dtype
+from blip2cli.errors import OutputError
+
+GROUP_ROWS = 1 << 16
+GROUP_BYTES = 32 << 20
+_BUFFER_BYTES = 1 << 20
+_LIKE_ESCAPE = r"\\(u[dD][89a-fA-F][0-9a-fA-F]{2}|u005[cC])"
+
+
+class ParquetReader:
+    """The rows of one file. Columns of bytes, such as images, are left out."""
+
+    def __init__(self, path: str) -> None:
+        """Raises SourceError."""
+        self.path = path
+        with reading(path):
+            self.size = os.path.getsize(path)
+            with pq.ParquetFile(path) as file:
+                found = file.schema_arrow
+                self._rows = max(1, file.metadata.num_rows)
+        self._ours = is_ours(found.metadata)
+        self.settings: Mapping[str, object] | None = parquet_settings(found.metadata)
+        kept = [field for field in found if not _has_bytes(field.type)]
+        left_out = [field.name for field in found if _has_bytes(field.type)]
+        self.notes = [f"Left out: {listed(left_out)}, which hold bytes."] if left_out else []
+        self.schema = pa.schema([(f.name, _plain(f.type)) for f in kept])
+        Kinds().check(self.schema.names, repr(path))
+        self._done = 0
+
+    def position(self) -> int:
+        return self.size * self._done // self._rows
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        self._done = 0
+        with (
+            reading(self.path),
+            pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file,
+        ):
+            rows = _rows_at_once(file.metadata)
+            for batch in file.iter_batches(batch_size=rows, columns=self.schema.names):
+                batch = fitted(batch, self.schema)
+                self._done += batch.num_rows
+                yield batch if self._ours else _as_ours(batch)
+
+
+def _rows_at_once(about: pq.FileMetaData) -> int:
+    """So many that their bytes stay small, told from the first row groups."""
+    groups = [about.row_group(i) for i in range(min(8, about.num_row_groups))]
+    rows = sum(group.num_rows for group in groups)
+    per_row = sum(group.total_byte_size for group in groups) // max(1, rows) + 1
+    return max(1, min(BATCH_ROWS, GROUP_BYTES // per_row))
+
+
+class ParquetWriter:
+    """Writes one Parquet file."""
+
+    def __init__(self, path: str, schema: pa.Schema, settings: Mapping[str, object] | None) -> None:
+        """Raises OutputError for a column that Parquet cannot hold, OSError."""
+        self.notes: list[str] = []
+        self._schema = with_dtype(schema, settings).with_metadata(
+            {**(schema.metadata or {}), **parquet_metadata(settings)}
+        )
+        self._waiting: list[pa.RecordBatch] = []
+        self._rows = self._bytes = 0
+        # A dictionary is worth its time only where values come again.
+        once = {"caption", "logprob", "embedding"}
+        once |= set() if "question" in schema.names else {"file_name"}
+        again: Any = [f.name for f in schema if f.name not in once and not kinds.is_nested(f.type)]
+        self._out = AtomicFile(path)
+        try:
+            self._writer = pq.ParquetWriter(
+                self._out.file, self._schema, compression="zstd", use_dictionary=again or False
+            )
+        except pa.ArrowException as error:
+            self._out.abort()
+            raise OutputError(f"Parquet cannot hold these rows ({error}).") from None
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        for piece in pieces(batch):
+            self._waiting.append(piece)
+            self._rows += piece.num_rows
+            self._bytes += piece.nbytes
+            if self._rows >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
+                self._flush()
+
+    def finish(self) -> None:
+        self._flush()
+        self._writer.close()
+        self._out.commit()
+
+    def abort(self) -> None:
+        with contextlib.suppress(Exception):  # else it would try to write when it is collected
+            self._writer.close()
+        self._out.abort()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            table = pa.Table.from_batches([b.cast(self._schema) for b in self._waiting])
+            self._writer.write_table(table, row_group_size=self._rows)
+        self._waiting, self._rows, self._bytes = [], 0, 0
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    if kinds.is_nested(kind):
+        return any(_has_bytes(kind.field(i).type) for i in range(kind.num_fields))
+    return (
+        kinds.is_binary(kind)
+        or kinds.is_large_binary(kind)
+        or kinds.is_binary_view(kind)
+        or kinds.is_fixed_size_binary(kind)
+    )
+
+
+def _plain(kind: Any) -> pa.DataType:
+    """The type without differences that are of no use here: one kind of text, one of lists."""
+    same: pa.DataType = kind
+    if kinds.is_large_string(kind) or kinds.is_string_view(kind):
+        return pa.string()
+    value: Any = getattr(kind, "value_type", None)
+    if kinds.is_dictionary(kind):
+        return _plain(value)
+    if kinds.is_fixed_size_list(kind):
+        size: int = kind.list_size
+        return pa.list_(_plain(value), size)
+    if kinds.is_list(kind) or kinds.is_large_list(kind):
+        return pa.list_(_plain(value))
+    if kinds.is_struct(kind):
+        return pa.struct([(field.name, _plain(field.type)) for field in kind])
+    return same
+
+
+def _as_ours(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Text of other tools as ``names`` stores it: what looks like an escape there is none."""
+    columns = [
+        pa.array([stored(value) for value in column.to_pylist()], column.type)
+        if _like_escape(column)
+        else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _like_escape(values: Column) -> bool:
+    if kinds.is_string(values.type):
+        return bool(pc.any(pc.match_substring_regex(values, _LIKE_ESCAPE)).as_py())
+    if kinds.is_struct(values.type):
+        return any(_like_escape(column) for column in values.flatten())
+    if kinds.is_list(values.type) or kinds.is_fixed_size_list(values.type):
+        return _like_escape(values.flatten())
+    return False
+
+
+def read(path: str, options: ConvertOptions, told: Told) -> ParquetReader:
+    """The rows of ``path``. Raises SourceError."""
+    return ParquetReader(path)
+
+
+def write(options: ConvertOptions, reader: Reader) -> ParquetWriter:
+    """A writer for rows like those of ``reader``. Raises OutputError, OSError."""
+    return ParquetWriter(options.destination, reader.schema, reader.settings)

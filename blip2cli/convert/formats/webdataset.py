@@ -1,0 +1,152 @@
+"""WebDataset: tar files in which the files of one sample follow one another.
+
+A sample has its image, a ``.txt`` with the text (the answers, one a line, in results of ask) and a
+``.json`` with the row (or ``{"file_name", …, "answers": [rows]}``). Its key is ``file_name``
+without suffix; the key of a member ends at the first dot of its base name, so dots there become
+``_``. Shards are ``name-000000.tar`` and so on; they appear together at the end.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+
+import pyarrow as pa
+
+from blip2cli.convert.files import AtomicFile
+from blip2cli.convert.formats.base import Examples, Reader
+from blip2cli.convert.images import (
+    Images,
+    Row,
+    image_bytes,
+    image_root,
+    local_name,
+    need_names,
+    text_column,
+)
+from blip2cli.convert.options import ConvertOptions
+from blip2cli.errors import OutputError
+from blip2cli.sources.base import IMAGE_SUFFIXES
+from blip2cli.storage import durable
+from blip2cli.storage.hash_set import NameSet
+from blip2cli.storage.text_encoding import to_json, to_utf8
+
+SHARD_SIZE = 10_000  # samples, as img2dataset has it
+_SHARED = ("file_name", "width", "height")
+
+
+def write(options: ConvertOptions, reader: Reader) -> WebDatasetWriter:
+    """A writer for rows like those of ``reader``. Raises UserError, OSError."""
+    return WebDatasetWriter(options, reader)
+
+
+class WebDatasetWriter:
+    """Writes the shards."""
+
+    def __init__(self, options: ConvertOptions, reader: Reader) -> None:
+        need_names(reader, "WebDataset")
+        self._column = text_column(options, reader.schema, "WebDataset")
+        self._root = image_root(options, "WebDataset")
+        self._several = "question" in reader.schema.names
+        self._size = options.shard_size or SHARD_SIZE
+        self._stem = os.path.splitext(options.destination)[0]
+        self._check(options)
+        self._images = Images()
+        self._keys = NameSet()
+        self._failed = Examples()
+        self._shards: list[AtomicFile] = []
+        self._tar: tarfile.TarFile | None = None
+        self._in_shard = 0
+        self.notes: list[str] = []
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        for name, rows in self._images.add(batch):
+            self._add(name, rows)
+
+    def finish(self) -> None:
+        for name, rows in self._images.end():
+            self._add(name, rows)
+        if not self._shards:
+            self._open()
+        self._close()
+        for shard in self._shards:
+            shard.commit()
+        durable.remove(*sorted(self._old - {os.path.realpath(s.path) for s in self._shards}))
+        if self._failed.count:
+            self.notes.append(
+                f"Left out {self._failed.count} without a text (failed images): {self._failed}."
+            )
+
+    def abort(self) -> None:
+        for shard in self._shards:
+            shard.abort()
+
+    def _check(self, options: ConvertOptions) -> None:
+        folder, name = os.path.split(os.path.realpath(self._stem))
+        if not os.path.isdir(folder):
+            raise OutputError(f"The folder {folder!r} does not exist; create it (mkdir -p) first.")
+        there = [
+            n for n in os.listdir(folder) if n.startswith(f"{name}-") and n.endswith(".tar")
+        ]  # fmt: skip
+        if there and not options.overwrite:
+            raise OutputError(
+                f"{sorted(there)[0]!r} is there already; add --overwrite to replace such shards, "
+                "or choose another name."
+            )
+        self._old = {os.path.join(folder, n) for n in there if n[len(name) + 1 : -4].isdecimal()}
+
+    def _add(self, stored: str, rows: list[Row]) -> None:
+        name = local_name(to_utf8(stored))
+        texts = [row[self._column] for row in rows]
+        if all(text is None for text in texts):
+            self._failed.add(name)
+            return
+        data = image_bytes(self._root, name)
+        if self._tar is None or self._in_shard == self._size:
+            self._open()
+        key, suffix = self._key(name)
+        self._member(key + suffix, data)
+        lines = [" ".join(text.split()) for text in texts if text is not None]
+        self._member(key + ".txt", "\n".join(lines).encode("utf-8", "surrogateescape"))
+        self._member(key + ".json", to_json(self._about(rows)))
+        self._in_shard += 1
+
+    def _about(self, rows: list[Row]) -> Row:
+        if not self._several:
+            return rows[0]
+        shared = {name: rows[0][name] for name in _SHARED if name in rows[0]}
+        rest = [{k: v for k, v in row.items() if k not in _SHARED} for row in rows]
+        return shared | {"answers": rest}
+
+    def _key(self, name: str) -> tuple[str, str]:
+        folder, slash, last = name.rpartition("/")
+        stem, suffix = os.path.splitext(last)
+        if suffix.lower() not in IMAGE_SUFFIXES:
+            stem, suffix = last, ".jpg"  # decoders look at the content
+        key = folder + slash + (stem.replace(".", "_") or "_")
+        number = 0
+        while not self._keys.add(key if not number else f"{key}-{number}"):
+            number += 1
+        return (f"{key}-{number}" if number else key), suffix.lower()
+
+    def _open(self) -> None:
+        self._close()
+        shard = AtomicFile(f"{self._stem}-{len(self._shards):06d}.tar")
+        self._shards.append(shard)
+        self._in_shard = 0
+        self._tar = tarfile.open(  # noqa: SIM115 - closed by _close
+            fileobj=shard.file, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
+        )
+
+    def _close(self) -> None:
+        if self._tar is not None:
+            self._tar.close()
+            self._shards[-1].written()
+            self._tar = None
+
+    def _member(self, name: str, data: bytes) -> None:
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = len(data), 0o644  # no times and owners: equal rows, equal files
+        assert self._tar is not None
+        self._tar.addfile(info, io.BytesIO(data))

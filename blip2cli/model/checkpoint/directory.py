@@ -1,0 +1,209 @@
+"""What a checkpoint directory holds, read without torch or transformers.
+
+The layout is the Hugging Face one: ``config.json`` plus one weight file or an index and its
+shards. Safetensors are preferred; pickled ``.bin`` files are taken only where there is nothing
+else, and are later read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint.embedded import embedded_root
+
+# What a model is made of decides what it can do: with a language model, OPT or (Flan-)T5, it writes
+# texts about images; a retrieval model ("itm") compares images with texts and writes none.
+Family = Literal["opt", "t5", "itm"]
+
+# In order of preference: single file, then its index of shards.
+WEIGHT_FILES = (
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    # Weights in eight bits, which others must not take for plain ones: see ``int8``.
+    ("model.int8.safetensors", "model.int8.safetensors.index.json"),
+)
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "vocab.txt")
+RETRIEVAL_CLASS = "Blip2ForImageTextRetrieval"
+GENERATION_CLASSES = ("Blip2ForConditionalGeneration", "Blip2Model")
+_HEADER_LIMIT = 100 << 20  # bytes; the safetensors library reads no longer headers either
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A local BLIP-2 checkpoint that has been looked over and found whole."""
+
+    path: Path
+    config: dict[str, Any]  # config.json
+    family: Family
+    weights: tuple[Path, ...]  # the file or the shards
+
+    @property
+    def safetensors(self) -> bool:
+        """True when the weights are safetensors rather than pickles."""
+        return self.weights[0].suffix == ".safetensors"
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of all weight files on disk, in bytes."""
+        return sum(file.stat().st_size for file in self.weights)
+
+    def image_processor(self) -> dict[str, Any]:
+        """The image processor's settings, from whichever file holds them."""
+        for name in PROCESSOR_FILES:
+            file = self.path / name
+            if file.is_file():
+                settings = read_json(file)
+                inner = settings.get("image_processor")
+                settings = inner if isinstance(inner, dict) else settings
+                if "image_mean" in settings or "size" in settings:
+                    return settings
+        raise ModelError(
+            f"{self.path} has no image processor settings (preprocessor_config.json); "
+            "copy that file from the model it was trained from."
+        )
+
+
+def check_image_size(checkpoint: Checkpoint, height: int, width: int) -> None:
+    """Raise ModelError when the processor makes pictures of another size than the encoder reads.
+
+    transformers would run them and give other texts, without a word.
+    """
+    wanted = (checkpoint.config.get("vision_config") or {}).get("image_size", 224)  # its default
+    sides = (wanted, wanted) if isinstance(wanted, int) else tuple(wanted)
+    if sides != (height, width):
+        raise ModelError(
+            f"{checkpoint.path} has an image processor for {height}x{width} pixels, but its "
+            f"vision encoder reads {sides[0]}x{sides[1]}: set size in "
+            "preprocessor_config.json to image_size in config.json."
+        )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ModelError naming the file when it cannot be read as one."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ModelError(f"{file} is not valid JSON; fetch that file again.") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{file} does not hold a JSON object; fetch that file again.")
+    return value
+
+
+def inspect_checkpoint(path: Path) -> Checkpoint:
+    """Look over a directory and return what it holds.
+
+    Raises ModelError, saying what is missing, when it is not a whole BLIP-2 checkpoint.
+    """
+    if not (path / "config.json").is_file():
+        raise ModelError(
+            f"{path} is not a model directory: it has no config.json; "
+            "give a directory written by save_pretrained, a hub id, or tiny."
+        )
+    config = read_json(path / "config.json")
+    kind = config.get("model_type")
+    if kind != "blip-2":
+        raise ModelError(
+            f"{path} holds a {kind or 'model of unknown type'}, not a BLIP-2 model "
+            "(config.json must say model_type blip-2)."
+        )
+    if not any((path / name).is_file() for name in TOKENIZER_FILES):
+        raise ModelError(
+            f"{path} has no tokenizer ({', '.join(TOKENIZER_FILES)}); "
+            "copy the tokenizer files of the model it was trained from."
+        )
+    weights = weight_files(path)
+    checkpoint = Checkpoint(path, config, _family(path, config, weights), weights)
+    checkpoint.image_processor()
+    return checkpoint
+
+
+def _family(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> Family:
+    if _compares(path, config, weights):
+        return "itm"  # its text_config, if any, describes nothing that is there
+    text = config.get("text_config") or {}
+    kind = text.get("model_type", "opt")  # transformers' own default
+    if kind == "opt":
+        return "opt"
+    if kind == "t5":
+        return "t5"
+    raise ModelError(
+        f"{path} uses the language model {kind}; blip2cli runs BLIP-2 with OPT or (Flan-)T5."
+    )
+
+
+def _compares(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> bool:
+    """Whether these are the weights of a retrieval model.
+
+    ``architectures`` says it where it is written; else the names of the weights do, and for a
+    pickle, whose names cannot be read safely here, whether the Q-Former reads text.
+    """
+    classes = config.get("architectures") or ()
+    if RETRIEVAL_CLASS in classes:
+        return True
+    if any(name in classes for name in GENERATION_CLASSES):
+        return False
+    names = _weight_names(path, weights)
+    if names is not None:
+        return "itm_head.weight" in names
+    return bool((config.get("qformer_config") or {}).get("use_qformer_text_input"))
+
+
+def _weight_names(path: Path, weights: Sequence[Path]) -> Collection[str] | None:
+    """The names of the weights, from an index or a safetensors header; None where neither is."""
+    for single, index in WEIGHT_FILES:
+        if (path / single).is_file():
+            break
+        if (path / index).is_file():
+            return read_json(path / index).get("weight_map") or {}
+    if weights[0].suffix != ".safetensors":
+        return None
+    with weights[0].open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        try:
+            header = json.loads(stream.read(min(length, _HEADER_LIMIT)))
+        except ValueError:
+            return None  # damaged: loading says so, naming the file
+    return header if isinstance(header, dict) else None
+
+
+def weight_files(path: Path) -> tuple[Path, ...]:
+    """The file or the shards that hold the weights. Raises ModelError when any is missing."""
+    for single, index in WEIGHT_FILES:
+        if (path / single).is_file():
+            return (path / single,)
+        if (path / index).is_file():
+            shards = _shards(path / index)
+            missing = [shard.name for shard in shards if not shard.is_file()]
+            if missing:
+                raise ModelError(
+                    f"{path} is incomplete: {', '.join(missing)} named in {index} "
+                    f"{'is' if len(missing) == 1 else 'are'} missing; fetch the model again."
+                )
+            return shards
+    wanted = ", ".join(name for pair in WEIGHT_FILES for name in pair)
+    raise ModelError(f"{path} has no weights (looked for {wanted}); fetch the model again.")
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ModelError(f"{index} does not say which file holds which weight; fetch it again.")
+    if index.parent.resolve().parent == embedded_root().resolve():
+        # The embedded models share files: these names lead to one beside their directory.
+        return tuple(Path(os.path.normpath(index.parent / name)) for name in _distinct(names))
+    # A shard's name comes from a downloaded file: it may not lead out of the directory.
+    plain = {Path(name).name for name in _distinct(names)}
+    return tuple(index.parent / name for name in sorted(plain))
+
+
+def _distinct(names: dict[str, Any]) -> list[str]:
+    return sorted({str(name) for name in names.values()})

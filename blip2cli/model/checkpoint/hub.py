@@ -1,0 +1,262 @@
+"""Models from the Hugging Face hub: what is needed is fetched once, then read from the cache.
+
+``huggingface_hub`` does the work and honours ``HF_HOME``, ``HF_TOKEN``, ``HF_ENDPOINT`` and
+``HF_HUB_OFFLINE``; downloads cut short go on where they stopped. This file chooses the files and
+turns failures into sentences.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint.directory import (
+    WEIGHT_FILES,
+    Checkpoint,
+    inspect_checkpoint,
+    read_json,
+)
+
+Result = TypeVar("Result")
+
+SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "vocab.txt",
+)
+ATTEMPTS = 3
+PAUSE = 1.0  # seconds before the second attempt; doubled before the third
+
+
+def fetch(repo: str, revision: str | None) -> Checkpoint:
+    """Return the checkpoint of hub repository ``repo``, downloading what the cache lacks.
+
+    When the hub cannot be reached the cache alone will do. Raises ModelError.
+    """
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        return _cached(repo, revision, "the hub is switched off (HF_HUB_OFFLINE)")
+    try:
+        snapshot = _download(repo, revision)
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = _unreachable(error)
+        if reason is not None:
+            return _cached(repo, revision, reason)
+        sentence = _sentence(repo, revision, error)
+        if sentence is None:
+            raise
+        raise ModelError(sentence) from error
+    return inspect_checkpoint(snapshot)
+
+
+def fetch_plain(repo: str, weights: bool) -> Path:
+    """The folder of a repository that need not be BLIP-2, with its weights where they are wanted.
+
+    When the hub cannot be reached, what the cache holds will do. Raises ModelError.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    reason: str | None = "the hub is switched off (HF_HUB_OFFLINE)"
+    if not constants.is_offline_mode():
+        try:
+            return _download_plain(repo, weights)
+        except Exception as error:
+            reason = _unreachable(error)
+            if reason is None:
+                sentence = _sentence(repo, None, error)
+                if sentence is None:
+                    raise
+                raise ModelError(sentence) from error
+    found = try_to_load_from_cache(repo, "config.json")
+    if isinstance(found, str):
+        return Path(found).parent
+    raise ModelError(
+        f"{reason} and {repo} is not in the cache ({constants.HF_HUB_CACHE}): go online, set "
+        "HF_HOME to a cache that holds it, or give the path of a directory with it."
+    )
+
+
+def _download_plain(repo: str, weights: bool) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    info = _patiently(lambda: HfApi().model_info(repo))
+    files = [sibling.rfilename for sibling in info.siblings or []]
+    names = [file for file in SMALL_FILES if file in files]
+    names += wanted_weights(files) if weights else []
+    return _patiently(lambda: Path(snapshot_download(repo, allow_patterns=names)))
+
+
+def wanted_weights(files: list[str]) -> list[str]:
+    """Of a repository's files, those that hold the weights: safetensors, else pickles."""
+    for single, index in WEIGHT_FILES:
+        stem, suffix = single.rsplit(".", 1)
+        if single in files:
+            return [single]
+        if index in files:
+            return [
+                file
+                for file in files
+                if file == index or (file.startswith(f"{stem}-") and file.endswith(f".{suffix}"))
+            ]
+    return []
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    info = _patiently(lambda: HfApi().model_info(repo, revision=revision))
+    files = [sibling.rfilename for sibling in info.siblings or []]
+    if "config.json" not in files:
+        raise ModelError(
+            f"{repo} on the hub holds no transformers model (no config.json); "
+            "look for a BLIP-2 repository such as Salesforce/blip2-opt-2.7b."
+        )
+    weights = wanted_weights(files)
+    small = [file for file in SMALL_FILES if file in files]
+
+    def get(names: list[str]) -> Path:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=names))
+
+    # The small files first: they tell whether the large ones are worth fetching.
+    snapshot = _patiently(lambda: get(small))
+    kind = read_json(snapshot / "config.json").get("model_type")
+    if kind != "blip-2":
+        raise ModelError(
+            f"{repo} on the hub is a {kind or 'model of unknown type'}, not a BLIP-2 model; "
+            "look for one such as Salesforce/blip2-opt-2.7b."
+        )
+    if not weights:
+        raise ModelError(f"{repo} on the hub has neither safetensors nor .bin weights.")
+    return _patiently(lambda: get(small + weights))
+
+
+def _patiently(call: Callable[[], Result]) -> Result:
+    """Call the hub, again after a failure that may pass; what has arrived is not lost."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return call()
+        except Exception as error:
+            if not _may_pass(error):
+                raise
+            time.sleep(PAUSE * 2 ** (attempt - 1))
+    return call()
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether trying again makes sense: broken connections and servers in trouble.
+
+    Cut downloads and refused connections are left out: while it downloads, huggingface_hub has
+    already tried those six times itself.
+    """
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code >= 500 or error.response.status_code == 429
+    if isinstance(error, httpx2.ReadError | httpx2.WriteError | httpx2.CloseError):
+        return True
+    return "Consistency check failed" in str(error)  # fewer bytes than announced
+
+
+def _unreachable(error: Exception) -> str | None:
+    """Why the hub could not be asked at all; None for every other kind of failure."""
+    import httpx2
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    if isinstance(error, OfflineModeIsEnabled):
+        return "the hub is switched off (HF_HUB_OFFLINE)"
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        inner = error.__cause__
+        return _unreachable(inner) if isinstance(inner, Exception) else None
+    if isinstance(error, httpx2.ConnectError | httpx2.TimeoutException | httpx2.ProxyError):
+        return f"the hub ({constants.ENDPOINT}) cannot be reached"
+    if isinstance(error, HfHubHTTPError) and error.response.status_code >= 500:
+        return f"the hub ({constants.ENDPOINT}) answers {error.response.status_code}"
+    return None
+
+
+def cached(repo: str, revision: str | None) -> Checkpoint:
+    """The checkpoint as the cache holds it, without asking the hub. Raises ModelError."""
+    return _cached(repo, revision, "the hub was not asked")
+
+
+def _cached(repo: str, revision: str | None, reason: str) -> Checkpoint:
+    """The checkpoint as the cache holds it, whole; otherwise the sentence for people offline."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, "config.json", revision=revision)
+    state = "is not in the cache"
+    if isinstance(found, str):
+        try:
+            return inspect_checkpoint(Path(found).parent)
+        except ModelError:
+            state = "is only partly in the cache"
+    raise ModelError(
+        f"{reason} and {repo} {state} ({constants.HF_HUB_CACHE}): go online, set HF_HOME to a "
+        "cache that holds it, give --model the path of a directory with the model, or try "
+        "--model tiny, which ships with blip2cli."
+    )
+
+
+def _sentence(repo: str, revision: str | None, error: Exception) -> str | None:
+    """What to tell the user about a failed download; None when this is no such failure."""
+    import httpx2
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{repo}"
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"{repo} is gated: accept its terms at {page} and set HF_TOKEN to a token of that "
+            "account."
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"there is no model {repo} on the hub ({constants.ENDPOINT}), or it is private: "
+            "check the spelling, or set HF_TOKEN to a token that may read it."
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repo} has no revision {revision}; give a branch, tag or commit of it."
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        if status in (401, 403):
+            return f"the hub refuses access to {repo} ({status}): check the token in HF_TOKEN."
+        return f"the hub answered {status} for {repo}; try again later."
+    if isinstance(error, errors.FileMetadataError):
+        return f"{constants.ENDPOINT} does not answer like a hub; check HF_ENDPOINT."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk is full while {repo} is downloaded to {constants.HF_HUB_CACHE}: make room "
+            "or set HF_HOME to a larger disk, then run the same command again; what arrived is "
+            "kept."
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        return (
+            f"{repo} cannot be stored in {constants.HF_HUB_CACHE} ({error.strerror}); set HF_HOME "
+            "to a directory you may write to."
+        )
+    cut = isinstance(error, httpx2.TransportError | errors.XetDownloadError)
+    if cut or "Consistency check failed" in str(error):
+        return (
+            f"the connection to the hub ({constants.ENDPOINT}) was cut while {repo} was "
+            "downloaded; run the same command again, what arrived is kept."
+        )
+    if isinstance(error, ValueError | KeyError):
+        return f"{constants.ENDPOINT} does not answer like a hub; check HF_ENDPOINT."
+    return None

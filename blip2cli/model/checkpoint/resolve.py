@@ -1,0 +1,96 @@
+"""``--model NAME`` to a checkpoint on this machine."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from pathlib import Path
+
+from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint.directory import Checkpoint, Family, inspect_checkpoint
+from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path
+from blip2cli.model.checkpoint.hub import cached, fetch
+from blip2cli.options import ModelOptions
+from blip2cli.system.library_logging import hub_hushed
+
+# owner/name, as the hub spells them; every BLIP-2 repository has an owner.
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
+
+
+def resolve(name: str, revision: str | None = None) -> Checkpoint:
+    """Find the model called ``name``: embedded, a local directory, or a hub repository.
+
+    ``tiny`` is the embedded model even where a directory of that name stands; ``./tiny`` is the
+    directory. A directory wins over a hub id of the same spelling. Raises ModelError, naming
+    the mend, when it is none of these or cannot be used.
+    """
+    if name in EMBEDDED:
+        path = embedded_path(name)
+        if not (path / "config.json").is_file():
+            raise ModelError(
+                f"the embedded model {name} is missing from this installation; "
+                "install blip2cli again, or run make tiny in a checkout."
+            )
+        return inspect_checkpoint(path)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise ModelError(
+                f"--revision {revision} is for models from the hub, and {name} is a directory; "
+                "leave it out."
+            )
+        return inspect_checkpoint(path)
+    if path.is_file():
+        raise ModelError(f"{name} is a file; give the directory that holds the whole model.")
+    if HUB_ID.fullmatch(name) is None:
+        raise ModelError(
+            f"{name} is neither an embedded model ({', '.join(EMBEDDED)}), a directory nor a hub "
+            f"id (owner/name){_suggestion(name)}"
+        )
+    try:
+        with hub_hushed():
+            return fetch(name, revision)
+    except ModelError as error:
+        hint = _suggestion(name)
+        if hint == ".":
+            raise
+        raise ModelError(str(error).removesuffix(".") + hint) from error.__cause__
+
+
+def family_at_hand(options: ModelOptions) -> Family | None:
+    """The family of a model that is on this machine; None when only loading will tell.
+
+    Reads config.json and no more, and never asks the hub. Its cache is looked at only once
+    ``resolve`` has found the model there: the library takes too long to import for a mistake in
+    the options to be answered at once.
+    """
+    name = options.model
+    try:
+        if name in EMBEDDED:
+            return inspect_checkpoint(embedded_path(name)).family
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return inspect_checkpoint(path).family
+        if path.is_file() or HUB_ID.fullmatch(name) is None:
+            return None
+        if "huggingface_hub" not in sys.modules:
+            return None
+        return cached(name, options.revision).family
+    except (ModelError, OSError):
+        return None  # loading it says what is wrong with it
+
+
+def _suggestion(name: str) -> str:
+    """The end of the sentence: what may have been meant, or just a full stop."""
+    path = Path(name).expanduser()
+    known = {key: key for key in EMBEDDED}
+    try:
+        beside = [entry for entry in path.parent.iterdir() if entry.is_dir()]
+    except OSError:
+        beside = []
+    known |= {entry.name: str(entry) for entry in beside if (entry / "config.json").is_file()}
+    close = difflib.get_close_matches(path.name, known, n=1)
+    if not close:
+        return "."
+    return f"; did you mean {known[close[0]]}?"

@@ -1,0 +1,1 @@
+"""Decoding: the scheduler over KV slots, beam search, sampling and scoring."""

@@ -1,0 +1,106 @@
+"""How the next token is chosen from its scores."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from blip2cli.options import DecodeOptions
+from blip2cli.system.library_logging import hushed
+
+if TYPE_CHECKING:
+    from transformers.generation.logits_process import LogitsProcessorList
+
+
+@dataclass
+class Written:
+    """One row's text so far."""
+
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+    @property
+    def logprob(self) -> float:
+        """Mean log-probability of the tokens under the model's raw distribution."""
+        return sum(self.logprobs) / len(self.logprobs)
+
+
+def score_rules(
+    options: DecodeOptions, end: Sequence[int], prompt_length: int, device: torch.device
+) -> LogitsProcessorList | None:
+    """transformers' own rules on the next token's scores, in transformers' order.
+
+    ``prompt_length`` is the length of the history before the first new token. None where there are
+    none: importing transformers takes longer than a small job.
+    """
+    if not _any_rule(options, end):
+        return None
+    rules = _transformers_rules()
+
+    chosen: LogitsProcessorList = rules.LogitsProcessorList()
+    if options.repetition_penalty != 1.0:
+        chosen.append(rules.RepetitionPenaltyLogitsProcessor(float(options.repetition_penalty)))
+    if options.no_repeat_ngram_size > 0:
+        chosen.append(rules.NoRepeatNGramLogitsProcessor(options.no_repeat_ngram_size))
+    if options.min_new_tokens > 0 and end:
+        chosen.append(
+            rules.MinNewTokensLengthLogitsProcessor(
+                prompt_length,
+                options.min_new_tokens,
+                torch.tensor(list(end), device=device),
+            )
+        )
+    if options.temperature is not None and options.temperature != 1.0:
+        chosen.append(rules.TemperatureLogitsWarper(float(options.temperature)))
+    if options.top_k is not None:
+        chosen.append(rules.TopKLogitsWarper(options.top_k))
+    if options.top_p is not None and options.top_p < 1.0:
+        chosen.append(rules.TopPLogitsWarper(options.top_p))
+    return chosen
+
+
+@lru_cache(maxsize=1)
+def _transformers_rules() -> Any:
+    with hushed():
+        from transformers.generation import logits_process
+    return logits_process
+
+
+def _any_rule(options: DecodeOptions, end: Sequence[int]) -> bool:
+    return (
+        options.repetition_penalty != 1.0
+        or options.no_repeat_ngram_size > 0
+        or (options.min_new_tokens > 0 and bool(end))
+        or options.temperature not in (None, 1.0)
+        or options.top_k is not None
+        or (options.top_p is not None and options.top_p < 1.0)
+    )
+
+
+def draw(scores: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Draw one token a row from scores [R, V], row i with generator i; returns [R].
+
+    By inverting the distribution function in float64: one uniform number decides, so the
+    draw is the same on every device that gives the same scores.
+    """
+    total = scores.double().softmax(dim=-1).cumsum(dim=-1)
+    uniform = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators])
+    # Scaled by the last sum, which rounding leaves just off 1: the point is always below it.
+    point = uniform.to(total.device) * total[:, -1:]
+    return torch.searchsorted(total, point, right=True)[:, 0].clamp(max=scores.shape[-1] - 1)
+
+
+def generator_of(seed: int, name: str, number: int) -> torch.Generator:
+    """The generator of one draw, from the run's seed and the row's name alone."""
+    # surrogateescape names (paths that are not UTF-8) have bytes of their own.
+    key = f"{seed}\0{number}\0{name}".encode("utf-8", "surrogateescape")
+    digest = hashlib.blake2b(key, digest_size=8).digest()
+    generator = torch.Generator()
+    generator.manual_seed(int.from_bytes(digest, "little") >> 1)
+    return generator

@@ -1,0 +1,164 @@
+"""Text to token ids and back, as the checkpoint's own tokenizer does it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint.directory import Checkpoint, Family, read_json
+from blip2cli.model.tokenizer.tokenizer import read_plain
+from blip2cli.system.library_logging import hushed
+
+
+def equally_long(texts: Sequence[Sequence[int]], at_once: int | None = None) -> Iterator[list[int]]:
+    """Positions of texts that have one length, at most ``at_once`` together.
+
+    Such texts run together without padding, which would change results.
+    """
+    lengths: dict[int, list[int]] = defaultdict(list)
+    for number, tokens in enumerate(texts):
+        lengths[len(tokens)].append(number)
+    for members in lengths.values():
+        size = at_once or len(members)
+        for start in range(0, len(members), size):
+            yield members[start : start + size]
+
+
+@dataclass(frozen=True)
+class TextCodec:
+    """A checkpoint's tokenizer, with what BLIP-2 expects around a prompt."""
+
+    tokenizer: Any  # a ``PlainTokenizer``, or one of transformers
+    start: int  # the token that stands alone where there is no prompt
+    bos: int | None  # put in front of every prompt when the tokenizer forgets it
+
+    def encode(self, text: str | None) -> tuple[int, ...]:
+        """Prompt ids, special tokens included; never empty.
+
+        OPT: begin token, then text. T5: text, then end token. Retrieval models: text between a
+        class token and a separator.
+        """
+        if text is None:
+            return (self.start,)
+        ids = tuple(self.tokenizer(text)["input_ids"])
+        if self.bos is not None and ids[:1] != (self.bos,):
+            ids = (self.bos, *ids)
+        return ids or (self.start,)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Generated ids as text, without special tokens and outer white space."""
+        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text.strip()
+
+
+def encode_choice(codec: TextCodec, gap: str, choice: str) -> tuple[int, ...]:
+    """``choice`` as the model would write it, behind ``gap``; without special tokens around it."""
+    return tuple(codec.tokenizer(gap + choice, add_special_tokens=False)["input_ids"])
+
+
+def split_gap(family: Family, prompt: str) -> tuple[str, str]:
+    """What is read before an answer, and the blanks that the answer itself begins with.
+
+    OPT goes on in the line of the prompt, and the blank before a word belongs to the word's token;
+    a prompt that kept it would leave the answer a first token the model never learnt. After a line
+    break there is none. T5 writes a text of its own, for which the prompt's end is of no matter:
+    its SentencePiece tokenizer begins every text with a blank, one that is there already included,
+    and a byte-level one needs it written.
+    """
+    if family == "t5":
+        return prompt, " "
+    bare = prompt.rstrip(" ")
+    return bare, prompt[len(bare) :] or ("" if bare.endswith(("\n", "\t")) else " ")
+
+
+def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
+    """Load the tokenizer from the checkpoint's directory. Raises ModelError."""
+    tokenizer = read_tokenizer(checkpoint.path, plain=True)
+    if checkpoint.family == "itm":
+        # BERT's way: [CLS] text [SEP], also around no text at all.
+        around = tokenizer("")["input_ids"]
+        if not around:
+            raise ModelError(
+                f"the tokenizer in {checkpoint.path} puts nothing around a text, where a retrieval "
+                "model needs [CLS] and [SEP]; copy the tokenizer files of the model it was "
+                "trained from."
+            )
+        return TextCodec(tokenizer, int(around[0]), None)
+    if checkpoint.family == "opt":
+        start = _first(text_config.bos_token_id, tokenizer.bos_token_id)
+        return TextCodec(tokenizer, start, _forced_bos(checkpoint, tokenizer.bos_token_id))
+    start = _first(text_config.bos_token_id, tokenizer.eos_token_id)
+    return TextCodec(tokenizer, start, None)
+
+
+def read_tokenizer(path: Path, plain: bool = False) -> Any:
+    """The tokenizer in a directory: one of transformers, or, with ``plain``, one that only reads
+    and writes, where that comes to the same.
+
+    ``tokenizer.json`` is taken as it stands: transformers would rebuild a GPT2Tokenizer or
+    T5Tokenizer around its vocabulary and lose, for some published BLIP-2 files, what the file
+    puts around a prompt. Raises ModelError when the files cannot be read.
+    """
+    whole = (path / "tokenizer.json").is_file()
+    try:
+        found = read_plain(path) if plain else None
+        return _read_with_transformers(path, whole) if found is None else found
+    except ModelError:
+        raise
+    except Exception as error:  # the tokenizers library raises bare Exception
+        if not whole and (path / "spiece.model").is_file() and not _reads_sentencepiece():
+            raise ModelError(
+                f"{path} has a SentencePiece tokenizer without tokenizer.json; "
+                "pip install sentencepiece protobuf to read it."
+            ) from error
+        raise ModelError(
+            f"the tokenizer in {path} cannot be read ({_first_line(error)}); fetch its files again."
+        ) from error
+
+
+def _read_with_transformers(path: Path, whole: bool) -> Any:
+    with hushed():
+        from transformers.models.auto.tokenization_auto import AutoTokenizer
+        from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
+
+        loader: Any = PreTrainedTokenizerFast if whole else AutoTokenizer
+        return loader.from_pretrained(str(path), local_files_only=True)
+
+
+def _reads_sentencepiece() -> bool:
+    """Whether what transformers reads such a model with is there.
+
+    Where it is not, transformers takes the file for one of tiktoken's and asks for that instead.
+    """
+    from transformers.utils.import_utils import is_protobuf_available
+
+    return find_spec("sentencepiece") is not None and bool(is_protobuf_available())
+
+
+def _forced_bos(checkpoint: Checkpoint, bos: int | None) -> int | None:
+    """The begin token, where the tokenizer's settings ask for one.
+
+    OPT's published tokenizer says ``add_bos_token``; some readers of ``tokenizer.json`` do not
+    look at it.
+    """
+    settings = checkpoint.path / "tokenizer_config.json"
+    if bos is not None and settings.is_file() and read_json(settings).get("add_bos_token"):
+        return bos
+    return None
+
+
+def _first(*ids: int | None) -> int:
+    for value in ids:
+        if value is not None:
+            return int(value)
+    raise ModelError("neither config.json nor the tokenizer names a begin token (bos_token_id).")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

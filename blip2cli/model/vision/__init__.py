@@ -1,0 +1,1 @@
+"""Images to features: vision encoder, Q-Former and projection."""

@@ -1,0 +1,1 @@
+"""The pipeline of a run: listing, loading, model, task and sink, one batch after another."""

@@ -1,0 +1,144 @@
+"""When the memory of the device does not hold a batch: smaller ones, and the run goes on.
+
+A row is the same whatever else is in its batch, so a batch may be cut anywhere. Which size fits is
+not known beforehand (it depends on the images' prompts, on the other users of the device), only
+found out: a batch that does not fit is halved, and its halves again, and the largest part that did
+fit is the size that later batches are cut to.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from blip2cli.errors import ImageError
+from blip2cli.pipeline.events import Halved, Listener
+
+if TYPE_CHECKING:
+    from blip2cli.images.loader import LoadedBatch
+    from blip2cli.model.wrapper import Blip2
+    from blip2cli.tasks.base import Row, Task
+
+# How exhaustion is worded where it has no class of its own: torch's allocator on CPUs, Apple's,
+# and the libraries that allocate for themselves (cuBLAS, cuDNN, oneDNN, the C++ library).
+_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "_ALLOC_FAILED",
+    "could not create a memory object",
+    "bad_alloc",
+)
+
+
+def is_exhaustion(error: BaseException) -> bool:
+    """True for an exception that says there is not enough memory, on the host or a device."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+
+
+class WithinMemory:
+    """A task whose batches become smaller when memory runs out.
+
+    ``size`` is the largest number of images that are run together; None: as many as come.
+    """
+
+    def __init__(self, task: Task, on_event: Listener = lambda event: None) -> None:
+        self.size: int | None = None
+        self._task = task
+        self._on_event = on_event
+
+    def rows(self, model: Blip2, batch: LoadedBatch) -> tuple[list[Row], LoadedBatch]:
+        """The task's rows, and the batch as it turned out.
+
+        In that batch an image too large to run even alone is a failed one (``error_type``
+        ``out_of_memory``) without pixels. Announces a smaller size as ``Halved``. Any other error
+        of the task is let through.
+        """
+        rows: list[Row] = []
+        done: list[LoadedBatch] = []
+        fitted = 0  # images of the largest part that fitted
+        exhausted = False
+        waiting = _parts(batch, self.size or len(batch.items))
+        while waiting:
+            part = waiting.pop(0)
+            found = self._attempt(model, part)
+            if found is None:
+                exhausted = True
+                _free(model)
+                if len(part.pixels) > 1:
+                    waiting[:0] = _parts(part, (len(part.pixels) + 1) // 2)
+                    continue
+                part, found = _given_up(part), []
+            else:
+                fitted = max(fitted, len(part.pixels))
+            rows += found
+            done.append(part)
+        if exhausted:
+            self._shrink(max(1, fitted))
+        return rows, done[0] if len(done) == 1 else _joined(done)
+
+    def _attempt(self, model: Blip2, batch: LoadedBatch) -> list[Row] | None:
+        """Rows, or None when memory ran out; the exception, whose frames hold tensors, is gone."""
+        try:
+            return self._task.rows(model, batch)
+        except (MemoryError, RuntimeError) as error:
+            if not is_exhaustion(error):
+                raise
+        return None
+
+    def _shrink(self, size: int) -> None:
+        if self.size is None or size < self.size:
+            self.size = size
+            self._on_event(Halved(size))
+
+
+def _parts(batch: LoadedBatch, size: int) -> list[LoadedBatch]:
+    """``batch`` in order, in parts of at most ``size`` images that have pixels."""
+    if len(batch.pixels) <= size:
+        return [batch]
+    return list(_cut(batch, size))
+
+
+def _cut(batch: LoadedBatch, size: int) -> Iterator[LoadedBatch]:
+    good = itertools.accumulate(item.error is None for item in batch.items)
+    # The number of the part is counted so that failed images stay with the good one before them.
+    numbered = zip((max(0, count - 1) // size for count in good), batch.items, strict=True)
+    for number, members in itertools.groupby(numbered, key=lambda pair: pair[0]):
+        items = tuple(item for _, item in members)
+        yield replace(batch, items=items, pixels=batch.pixels[number * size : (number + 1) * size])
+
+
+def _given_up(batch: LoadedBatch) -> LoadedBatch:
+    """``batch``, of one image that has pixels, with that image failed."""
+    error = ImageError("out_of_memory", "The model needs more memory for it than there is.")
+    items = tuple(
+        replace(item, width=None, height=None, error=error) if item.error is None else item
+        for item in batch.items
+    )
+    return replace(batch, items=items, pixels=batch.pixels[:0])
+
+
+def _joined(parts: list[LoadedBatch]) -> LoadedBatch:
+    import torch
+
+    items = tuple(item for part in parts for item in part.items)
+    return replace(parts[0], items=items, pixels=torch.cat([part.pixels for part in parts]))
+
+
+def _free(model: Blip2) -> None:
+    """Give back what is held for reuse, so that smaller pieces find room."""
+    import torch
+
+    gc.collect()
+    if model.device.type == "cuda":
+        model.free()
+        torch.cuda.empty_cache()
+    elif model.device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,1 @@
+"""Opening local files and URLs, writing durably, and text that every format can hold."""

@@ -1,0 +1,1 @@
+"""What the process runs on: cores, memory, malloc and OpenMP settings, libraries' own output."""

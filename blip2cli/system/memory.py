@@ -1,0 +1,84 @@
+"""How much memory there is, and how much of it this process may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from blip2cli.system.cores import memberships
+
+# Version 1 writes "no limit" as the largest multiple of the page size below 2^63.
+_NO_LIMIT = 1 << 62
+
+
+@dataclass(frozen=True)
+class Memory:
+    """In bytes; None where the system does not tell."""
+
+    total: int | None
+    available: int | None  # without swapping, within the limit
+    limit: int | None  # the tightest limit of a cgroup (container, job) around this process
+
+
+def memory(root: Path = Path("/")) -> Memory:
+    """Look; ``root`` stands for the file system that holds ``proc`` and ``sys``."""
+    lines = _lines(root / "proc/meminfo")
+    total, available = lines.get("MemTotal"), lines.get("MemAvailable")
+    if total is None:
+        total = _sysconf()
+    groups = list(_groups(root))
+    limit = min((most for most, _ in groups), default=None)
+    for most, used in groups:
+        if available is None or most - used < available:
+            available = max(0, most - used)
+    return Memory(total, available, limit)
+
+
+def _lines(file: Path) -> dict[str, int]:
+    """``MemTotal:  16310916 kB`` and its like, in bytes."""
+    try:
+        text = file.read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    found = {}
+    for line in text.splitlines():
+        name, _, rest = line.partition(":")
+        number, _, unit = rest.strip().partition(" ")
+        if number.isdigit() and unit == "kB":
+            found[name] = int(number) * 1024
+    return found
+
+
+def _sysconf() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _groups(root: Path) -> Iterator[tuple[int, int]]:
+    """Limit and present use, in bytes, of every cgroup around this process that has a limit."""
+    for hierarchy, controllers, group in memberships(root):
+        if hierarchy == "0":
+            mount, limit, usage = root / "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            mount = root / "sys/fs/cgroup/memory"
+            limit, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        # As with processor quotas: parents bind their children, and inside a container the mount
+        # itself may be the group.
+        relative = PurePosixPath(group.lstrip("/"))
+        for folder in (relative, *relative.parents):
+            most = _number(mount / folder / limit)
+            if most is not None and most < _NO_LIMIT:
+                yield most, _number(mount / folder / usage) or 0
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text("ascii"))
+    except (OSError, ValueError):  # "max": no limit
+        return None

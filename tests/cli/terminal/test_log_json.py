@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import io
+import json
+import time
+from typing import Any
+
+from blip2cli.cli.terminal.log_json import JsonLog
+from blip2cli.pipeline.events import (
+    Failed,
+    Finished,
+    ModelReady,
+    Progress,
+    Resumed,
+    Started,
+    TookOver,
+)
+from tests.cli.terminal.test_console import SUMMARY
+
+
+def test_every_event_is_an_object_a_line() -> None:
+    stream = io.StringIO()
+    log = JsonLog(stream)
+    for event in (
+        Started("ask", "tiny", 12),
+        TookOver("process 7 on here"),
+        Resumed(3, 1, 0, None),
+        ModelReady("tiny", "cpu", "float32", "why not", 2.0),
+        Failed("a\n.png", "truncated", "It ends too early."),
+        Progress(1, 1, None),
+        Finished(SUMMARY),
+    ):
+        log(event)
+    log.error("It is full.", 1)
+    log.write("a line for people\n")
+    said: list[dict[str, Any]] = [json.loads(line) for line in stream.getvalue().splitlines()]
+    names = "started took_over resumed model_ready failed progress finished error"
+    assert [each["event"] for each in said] == names.split()
+    assert all(abs(each.pop("time") - time.time()) < 60 for each in said)
+    assert said[4] == {
+        "event": "failed",
+        "file_name": "a\n.png",
+        "error_type": "truncated",
+        "message": "It ends too early.",
+    }
+    assert said[6] == {"event": "finished"} | SUMMARY.as_dict()
+    assert said[7] == {"event": "error", "message": "It is full.", "exit_code": 1}

@@ -1,0 +1,173 @@
+"""Slots: who is done leaves at once, who waits takes the place."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence, Sized
+
+import pytest
+from torch import Tensor
+
+from blip2cli.model.decoding import scheduler as slots
+from blip2cli.model.families.opt import session as opt
+from blip2cli.model.families.t5 import session as t5
+from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.wrapper import Generated
+from blip2cli.options import DecodeOptions
+from tests.model.conftest import IMAGES, Pair
+
+QUESTIONS = (None, "a", "Question: what is left of the dog? Answer:", "two cats")
+NEW = 12
+GREEDY = DecodeOptions(max_new_tokens=NEW)
+
+
+class Watch:
+    """Counts what the slots of a model do."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.steps: list[int] = []  # slots in each step
+        self.fills: list[int] = []  # texts read in each filling
+        for kind in (opt.OptSlots, t5.T5Slots):
+            step, fill = kind.step, kind.fill
+
+            def watched_step(slots: object, tokens: Tensor, step: object = step) -> Tensor:
+                self.steps.append(len(tokens))
+                return step(slots, tokens)  # type: ignore[operator, no-any-return]
+
+            def watched_fill(
+                slots: object,
+                places: Sequence[int],
+                requests: Sequence[object],
+                fill: object = fill,
+            ) -> list[int]:
+                self.fills.append(len(requests))
+                return fill(slots, places, requests)  # type: ignore[operator, no-any-return]
+
+            monkeypatch.setattr(kind, "step", watched_step)
+            monkeypatch.setattr(kind, "fill", watched_fill)
+
+
+def texts(pair: Pair, prompts: Sequence[Prompt]) -> list[Generated]:
+    """The greedy text of each prompt."""
+    return [found[0] for found in pair.ours.generate(pair.features, prompts, GREEDY)]
+
+
+def test_waiting_texts_take_the_slots_of_finished_ones(
+    either: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [Prompt(i % IMAGES, None, f"{i}") for i in range(3 * IMAGES)]
+    wanted = texts(either, prompts)
+    lengths = [len(text.tokens) for text in wanted]
+    assert max(lengths) > 2 * min(lengths)  # else nothing could be won
+    watch = Watch(monkeypatch)
+    monkeypatch.setattr(slots, "SLOTS", 8)
+    assert texts(either, prompts) == wanted
+    assert sum(watch.fills) == len(prompts)
+    assert len(watch.fills) > 2
+    # In whole batches of eight, each would take as many steps as its longest text.
+    waiting = sum(max(lengths[i : i + 8]) for i in range(0, len(lengths), 8))
+    assert sum(lengths) / 8 <= len(watch.steps) < waiting
+
+
+def test_a_few_slots_are_not_filled_one_by_one(
+    either: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch(monkeypatch)
+    monkeypatch.setattr(slots, "SLOTS", 16)
+    texts(either, [Prompt(i % IMAGES, None, f"{i}") for i in range(40)])
+    assert watch.fills[0] == 16
+    assert all(count >= 2 for count in watch.fills[:-1])
+
+
+def test_empty_slots_go_when_nobody_waits(opt: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch(monkeypatch)
+    found = texts(opt, [Prompt(i, None, f"{i}") for i in range(IMAGES)])
+    lengths = [len(text.tokens) for text in found]
+    assert watch.steps[0] == -(-IMAGES // 8) * 8
+    for number, size in enumerate(watch.steps):
+        running = sum(length > number for length in lengths)
+        assert running <= size < 2 * -(-running // 8) * 8 + 1
+    assert watch.steps[-1] == 8
+
+
+@pytest.mark.parametrize("count", [8, 16, 64])
+def test_texts_do_not_depend_on_the_slots(
+    either: Pair, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [Prompt(i, text, f"{i} {text}") for i in range(IMAGES) for text in QUESTIONS]
+    random.Random(count).shuffle(prompts)
+    monkeypatch.setattr(slots, "SLOTS", count)
+    together = texts(either, prompts)
+    for prompt, text in list(zip(prompts, together, strict=True))[::7]:
+        assert texts(either, [prompt]) == [text]  # log-probabilities too, exactly
+
+
+def test_searches_that_wait_find_the_same(either: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = DecodeOptions(max_new_tokens=NEW, num_beams=3, num_return=2, length_penalty=0.5)
+    prompts = [Prompt(i, text, "x") for i in range(IMAGES) for text in QUESTIONS]
+    alone = [either.ours.generate(either.features, [prompt], options)[0] for prompt in prompts]
+    watch = Watch(monkeypatch)
+    monkeypatch.setattr(slots, "SLOTS", 12)  # four at a time, and so eight
+    assert len(prompts) > 8
+    assert either.ours.generate(either.features, prompts, options) == alone
+    assert sum(watch.fills) == 3 * len(prompts)
+    assert max(watch.fills) == 24
+
+
+def test_a_text_may_have_a_limit_of_its_own(either: Pair) -> None:
+    free = texts(either, [Prompt(i, None, "x") for i in range(6)])
+    limits = [2, 1, NEW + 5, 3, 1, 4]
+    cut = texts(either, [Prompt(i, None, "x", limit) for i, limit in enumerate(limits)])
+    for whole, part, limit in zip(free, cut, limits, strict=True):
+        assert part.tokens == whole.tokens[:limit]
+
+
+def test_one_prompt_asked_twice_is_read_once(opt: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    question = "Question: what is left of the dog? Answer:"
+    rows = []
+    layer = opt.ours.model.language_model.model.decoder.layers[0]
+    forward = layer.fc1.forward
+
+    def watch(hidden: Tensor) -> Tensor:
+        rows.append(hidden.shape[0])
+        return forward(hidden)
+
+    monkeypatch.setattr(layer.fc1, "forward", watch)
+    twice = texts(opt, [Prompt(0, question, "a"), Prompt(0, question, "b")])
+    assert twice[0] == twice[1]
+    both, rows = rows, []
+    layer.fc1.forward = watch
+    assert texts(opt, [Prompt(0, question, "a")]) == twice[:1]
+    assert both == rows
+
+
+@pytest.mark.parametrize("most", [1, 8, 11, 1000])
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+def test_prompts_are_read_together_before_their_turn(
+    request: pytest.FixtureRequest, kind: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    either: Pair = request.getfixturevalue(kind)
+    question = "Question: what is left of the dog? Answer:"
+    prompts = [Prompt(i, question, f"{i}") for i in range(IMAGES)]
+    wanted = texts(either, prompts)
+    reader = {"opt": opt.OptReader, "t5": t5.T5Reader}[kind]
+    name = {"opt": "read", "t5": "encode"}[kind]
+    counts: list[int] = []
+    read = getattr(reader, name)
+
+    def watched(self: object, first: Sized, *rest: object) -> object:
+        counts.append(len(first))
+        return read(self, first, *rest)
+
+    monkeypatch.setattr(reader, name, watched)
+    if kind == "opt":
+        asked = either.ours.codec.encode(question)
+        monkeypatch.setattr(opt, "AHEAD", most * slots.round_up(len(asked) - 1, opt.PROMPT_STEP))
+    else:
+        monkeypatch.setattr(t5, "AHEAD", most)
+    monkeypatch.setattr(slots, "SLOTS", 8)
+    assert texts(either, prompts) == wanted
+    assert counts[0] == min(IMAGES, max(8, most))
+    if most != 11 or kind == "t5":
+        assert sum(counts) == IMAGES  # each once
+    assert texts(either, prompts + prompts) == wanted + wanted

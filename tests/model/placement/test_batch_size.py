@@ -1,0 +1,207 @@
+"""Batch sizes that nobody gave."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+import blip2cli
+from blip2cli.errors import OptionError
+from blip2cli.model.checkpoint.config import Blip2Config, read_config
+from blip2cli.model.decoding.scheduler import SLOTS
+from blip2cli.model.nets.blip2 import Writer
+from blip2cli.model.placement import batch_size as batch
+from blip2cli.model.placement.batch_size import Need, auto_size, cpu_size, cuda_size, needs
+from blip2cli.model.vision.features import image_side
+from blip2cli.model.wrapper import Blip2
+from blip2cli.system.memory import Memory
+
+GIB = 1 << 30
+
+
+def opt(width: int, **more: Any) -> dict[str, Any]:
+    return {
+        "model_type": "opt",
+        "hidden_size": width,
+        "ffn_dim": 4 * width,
+        "num_hidden_layers": 32,
+        "vocab_size": 50304,
+        "word_embed_proj_dim": width,
+    } | more
+
+
+def t5(width: int, inner: int, heads: int) -> dict[str, Any]:
+    return {
+        "model_type": "t5",
+        "d_model": width,
+        "d_ff": inner,
+        "num_heads": heads,
+        "num_layers": 24,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+    }
+
+
+# The published models, and their parameters in thousand millions (LAVIS's and the hub's cards).
+PUBLISHED = {
+    "blip2-opt-2.7b": (opt(2560), 3.74),
+    "blip2-opt-6.7b": (opt(4096), 7.75),
+    "blip2-flan-t5-xl": (t5(2048, 5120, 32), 3.94),
+    "blip2-flan-t5-xxl": (t5(4096, 10240, 64), 12.2),
+}
+
+
+def config(text: dict[str, Any], **vision: Any) -> Blip2Config:
+    return read_config({"text_config": text, "vision_config": vision})
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_size_of_the_weights_is_that_of_the_published_model(name: str) -> None:
+    text, billions = PUBLISHED[name]
+    need = needs(config(text), True, 2)
+    assert need.weights == pytest.approx(2e9 * billions, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "itemsize", "size"),
+    [
+        ("blip2-opt-2.7b", 2, 16),
+        ("blip2-opt-2.7b", 4, 8),
+        ("blip2-opt-6.7b", 2, 8),
+        ("blip2-flan-t5-xl", 2, 16),
+        ("blip2-flan-t5-xxl", 2, 8),
+    ],
+)
+def test_large_models_get_small_batches_on_a_cpu(name: str, itemsize: int, size: int) -> None:
+    need = needs(config(PUBLISHED[name][0]), True, itemsize)
+    assert cpu_size(need, None) == cpu_size(need, 64 * GIB) == size
+
+
+def test_a_batch_has_as_many_texts_as_a_step_takes_at_one_price() -> None:
+    need = needs(config(PUBLISHED["blip2-opt-2.7b"][0]), True, 2)
+    assert cpu_size(need, None, 32) == cpu_size(need, 64 * GIB, 32) == 32
+    assert cpu_size(need, 20 * (need.image + need.text), 32) == 16
+    assert cpu_size(need, None, 4) == 16
+
+
+def test_small_models_get_large_batches_on_a_cpu(model: Blip2) -> None:
+    assert auto_size(model) == 64
+
+
+@pytest.mark.parametrize(
+    ("gib", "size"), [(0.4, 6), (1, 16), (2, 32), (4, 64), (8, 224), (40, 256), (160, 256)]
+)
+def test_on_cuda_the_free_memory_decides(gib: float, size: int) -> None:
+    need = needs(config(PUBLISHED["blip2-opt-2.7b"][0]), True, 2)
+    assert cuda_size(need, int(gib * GIB)) == size
+
+
+def test_a_size_never_needs_more_than_its_share() -> None:
+    need = Need(image=1000, text=300, weights=1)
+    for free in range(0, 300_000, 997):
+        size = cuda_size(need, free)
+        assert size >= 1
+        assert size < 8 or size % 8 == 0
+        if size > 1:
+            assert size * need.image + min(size, SLOTS) * need.text <= batch.SHARE * free
+        more = size + (8 if size >= 8 else 1)
+        if more <= batch.CUDA_MOST:
+            assert more * need.image + min(more, SLOTS) * need.text > batch.SHARE * free
+
+
+def test_more_pixels_and_wider_numbers_need_more() -> None:
+    text = PUBLISHED["blip2-opt-2.7b"][0]
+    small, large = needs(config(text), True, 2), needs(config(text, image_size=364), True, 2)
+    assert large.image > 1.5 * small.image
+    assert large.text == small.text
+    assert needs(config(text), True, 4).image > 1.9 * small.image
+    retrieval = needs(config(text), False, 2)
+    assert retrieval.text == 0
+    assert retrieval.image < small.image
+
+
+def test_little_memory_on_the_host_makes_the_batch_smaller(
+    model: Blip2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need = needs(model.model.config, model.writes, 4)
+    for room, size in ((0, 1), (3, 3), (9, 8), (1000, 64)):
+        available = int(room * (need.image + need.text) / batch.SHARE) + 1
+        monkeypatch.setattr(batch, "memory", lambda known=available: Memory(None, known, None))
+        assert auto_size(model) == size
+    monkeypatch.setattr(batch, "memory", lambda: Memory(None, None, None))
+    assert auto_size(model) == 64
+
+
+def test_what_cuda_holds_for_reuse_counts_as_free(
+    model: Blip2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cuda: Any = SimpleNamespace(
+        device=torch.device("cuda"), dtype=torch.float32, writes=model.writes, model=model.model
+    )
+    need = needs(model.model.config, model.writes, 4)
+    each = need.image + need.text
+    asked = []
+
+    def free(device: torch.device) -> tuple[int, int]:
+        asked.append(device)
+        return int(10 * each / batch.SHARE) + 1, 0
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", free)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30 * each)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20 * each)
+    assert auto_size(on_cuda) == 16  # 10 + 0.8 x 10, by eights
+    assert asked == [torch.device("cuda")]
+
+
+def peak(run: Any) -> int:
+    """The most bytes that were allocated at once while ``run`` ran, beside what was before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        kept = run()
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    del kept
+    return most
+
+
+@pytest.mark.parametrize("image_size", [112, 224])
+def test_the_vision_side_needs_what_is_computed(image_size: int) -> None:
+    """A model as wide as tall as ViT-g's third, two layers of each kind, random weights."""
+    shape = config(
+        opt(512, num_hidden_layers=2, vocab_size=64),
+        hidden_size=448,
+        intermediate_size=2048,
+        num_hidden_layers=2,
+        image_size=image_size,
+    )
+    shape = replace(shape, qformer_config=replace(shape.qformer_config, num_hidden_layers=2))
+    random = Writer(shape).eval().requires_grad_(False)
+    for parameter in random.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    need = needs(shape, True, 4)
+
+    def run(side: Any, count: int) -> Any:
+        with torch.inference_mode():
+            return side(random, torch.rand(count, 3, image_size, image_size))
+
+    def each(side: Any) -> float:
+        return (peak(partial(run, side, 24)) - peak(partial(run, side, 8))) / 16
+
+    run(image_side, 8)
+    assert 0.5 * need.image < each(image_side) < need.image
+
+
+def test_the_python_interface_takes_the_same(model: Blip2) -> None:
+    assert blip2cli.Blip2(model).batch_size == auto_size(model)
+    assert blip2cli.Blip2(model, 3).batch_size == 3
+    with pytest.raises(OptionError):
+        blip2cli.Blip2(model, 0)

@@ -1,0 +1,202 @@
+"""Linear layers in eight bits: exact in whole numbers, each row by itself, near the real thing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from blip2cli.model.layers.linear import ACTIVATIONS, Linear
+from blip2cli.model.quantize import linear_int8 as linear8
+from blip2cli.model.quantize.int8 import dequantize, quantize
+from blip2cli.model.quantize.linear_int8 import Int8Linear, levels, round_rows, take_all
+from tests.model.layer_weights import filled
+
+pytestmark = pytest.mark.skipif(levels() == 0, reason="this torch has no such products here")
+DTYPES = [torch.float32, torch.bfloat16]
+SHAPES = [(32, 128), (100, 333), (1408, 640)]
+
+
+def taken(layer: Linear, dtype: torch.dtype = torch.float32, zero: int = 128) -> Linear:
+    numbers, scales = quantize(layer.weight)
+    layer.weight = nn.Parameter(numbers, requires_grad=False)
+    layer.scales = scales
+    if layer.bias is not None:
+        layer.bias.data = layer.bias.to(dtype)
+    Int8Linear.take(layer, zero)
+    return layer
+
+
+def by_hand(plain: Linear, rows: Tensor, zero: int) -> Tensor:
+    """What the layer is to compute, in float64, before its activation."""
+    numbers, scales = quantize(plain.weight)
+    states, factors = round_rows(rows, zero)
+    products = (states.double() - zero) @ numbers.double().T * scales.T.double()
+    return products * factors.double() + plain.bias.double()
+
+
+@pytest.mark.parametrize("zero", [128, 32, 0])
+@pytest.mark.parametrize(("inside", "outside"), SHAPES)
+def test_products_are_those_of_the_whole_numbers(inside: int, outside: int, zero: int) -> None:
+    zero = zero if levels() == 255 else zero // 2
+    plain, layer = filled(inside, outside), filled(inside, outside)
+    taken(layer)
+    layer.zero = zero
+    rows = torch.randn(37, inside).abs()
+    torch.testing.assert_close(
+        layer(rows).double(), by_hand(plain, rows, zero), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("inside", "outside"), [(100, 333), (704, 640)])
+def test_a_row_keeps_its_bits_at_every_row_count(
+    threads: int, dtype: torch.dtype, inside: int, outside: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = taken(filled(inside, outside, "relu"), dtype)
+    rows, beside = torch.randn(300, inside).to(dtype), torch.randn(300, outside).to(dtype)
+    whole, added = layer(rows), layer(rows, beside)
+    for count in (*range(1, 13), 17, 33, 64, 257):
+        assert torch.equal(layer(rows[:count]), whole[:count]), count
+        assert torch.equal(layer(rows[-count:], beside[-count:]), added[-count:]), count
+    monkeypatch.setattr(linear8, "_AT_ONCE", 40 * max(inside, outside))  # several parts
+    assert torch.equal(layer(rows), whole)
+    assert torch.equal(layer(rows, beside), added)
+    assert layer(rows[:0]).shape == (0, outside)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new"])
+def test_an_activation_behind_it_does_not_change_that(threads: int, activation: str) -> None:
+    layer = taken(filled(64, 1536, activation))
+    rows = torch.randn(257, 64)
+    whole = layer(rows)
+    for count in (1, 2, 3, 7, 8, 13, 50, 64, 130):
+        assert torch.equal(layer(rows[:count]), whole[:count]), count
+        assert torch.equal(layer(rows[-count:]), whole[-count:]), count
+
+
+def test_a_row_is_rounded_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.randn(6, 64)
+    numbers, scales = round_rows(rows, 128)
+    monkeypatch.setattr(linear8, "_IN_CACHE", 200)  # a few rows at a time
+    rows[2] *= 1e6
+    rows[3] = torch.inf
+    rows[4] = 0
+    again, factors = round_rows(rows, 128)
+    for row in (0, 1, 5):
+        assert torch.equal(again[row], numbers[row])
+        assert torch.equal(factors[row], scales[row])
+    layer = taken(filled(64, 32))
+    assert layer(rows)[[0, 1, 2, 4, 5]].isfinite().all()
+    torch.testing.assert_close(layer(rows)[4], layer.bias)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("zero", [128, 32, 0])
+def test_rounding_is_by_half_a_step_at_most(dtype: torch.dtype, zero: int) -> None:
+    # Also of rows whose largest number is at either end, and of very small and large ones.
+    rows = torch.randn(500, 300, generator=torch.Generator().manual_seed(0))
+    rows = rows * torch.logspace(-6, 6, 500)[:, None]
+    if zero < 128:
+        rows = rows.abs()
+    rows = rows.to(dtype)
+    numbers, scales = round_rows(rows, zero)
+    assert scales.dtype is dtype
+    assert numbers.dtype is torch.uint8
+    stands_for = (numbers.double() - zero) * scales.double()
+    step = scales.double()
+    assert ((stands_for - rows.double()).abs() <= 0.501 * step).all()
+    spread = numbers.amax(dim=1).int() - numbers.amin(dim=1).int()
+    assert (spread >= {128: 120, 32: 215, 0: 245}[zero]).all()
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_what_comes_from_an_activation_is_rounded_more_finely(activation: str) -> None:
+    class Mlp(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.fc2 = filled(128, 512, activation), filled(512, 128)
+
+    def error(model: Mlp) -> float:
+        difference = model.fc2(rows) - exact(rows)
+        return float(difference.pow(2).mean().sqrt() / exact(rows).std())
+
+    rows = ACTIVATIONS[activation](torch.randn(200, 512))
+    exact, model = filled(512, 128), Mlp()
+    for layer in (model.fc1, model.fc2):
+        numbers, scales = quantize(layer.weight)
+        layer.weight, layer.scales = nn.Parameter(numbers, requires_grad=False), scales
+    take_all(model)
+    assert type(model.fc1) is type(model.fc2) is Int8Linear
+    informed = error(model)
+    model.fc2.zero = model.fc1.zero
+    assert informed < 0.85 * error(model)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("activation", "bias"), [("", True), ("gelu", True), ("silu", False)])
+def test_results_are_near_those_of_the_plain_layer(
+    dtype: torch.dtype, activation: str, bias: bool
+) -> None:
+    plain = filled(256, 192, activation, bias)
+    layer = taken(filled(256, 192, activation, bias), dtype)
+    batch, beside = torch.randn(2, 5, 3, 256), torch.randn(2, 5, 3, 192)
+    made = layer(batch.to(dtype), beside.to(dtype))
+    assert made.shape == beside.shape
+    assert made.dtype is dtype
+    wanted = plain(batch, beside)
+    assert (made - wanted).pow(2).mean().sqrt() < 0.015 * wanted.std()
+    apart = batch.transpose(0, 1)[:, 1]  # not side by side in memory
+    torch.testing.assert_close(layer(apart.to(dtype)), layer(apart.to(dtype).contiguous()))
+
+
+def test_stored_numbers_are_the_ones_multiplied() -> None:
+    layer = filled(64, 48)
+    numbers, scales = quantize(layer.weight)
+    again = filled(64, 48)
+    again.weight = nn.Parameter(dequantize(numbers, scales, torch.float32), requires_grad=False)
+    rows = torch.randn(20, 64)
+    assert torch.equal(taken(layer)(rows), taken(again)(rows))
+
+
+WITHOUT_VNNI = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+import torch
+from tests.model.quantize.test_linear_int8 import by_hand, filled, taken
+from blip2cli.model.quantize.linear_int8 import levels
+from blip2cli.model.placement.dtype import place
+assert levels() == 127, levels()
+for inside, outside in ((512, 128), (1408, 640)):
+    rows = torch.randn(64, inside)
+    rows[:, ::2] = 1.0
+    plain, layer = filled(inside, outside), taken(filled(inside, outside))
+    assert layer.zero == 64
+    torch.testing.assert_close(
+        layer(rows).double(), by_hand(plain, rows, 64), rtol=1e-5, atol=1e-5
+    )
+print(place("cpu", "float32", "opt", 1, "int8").reason)
+"""
+
+
+@pytest.mark.skipif(levels() != 255, reason="shown where the larger numbers are exact")
+def test_without_instructions_for_it_products_stay_exact_in_seven_bits() -> None:
+    # oneDNN's own products overflow there without a word.
+    root = os.fspath(Path(__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_VNNI.format(root=root)],
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "slower than on a CPU with VNNI" in done.stdout

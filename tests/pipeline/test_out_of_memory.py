@@ -1,0 +1,209 @@
+"""Batches that do not fit into memory: halved, told once, and the rows stay the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from blip2cli.images.loader import LoadedBatch, load_batches
+from blip2cli.model.wrapper import Blip2
+from blip2cli.options import (
+    DecodeOptions,
+    LoaderOptions,
+    OutputOptions,
+    RunOptions,
+    SourceOptions,
+)
+from blip2cli.pipeline.events import Event, Failed, Halved
+from blip2cli.pipeline.out_of_memory import WithinMemory, is_exhaustion
+from blip2cli.pipeline.run import run
+from blip2cli.sources import open_sources
+from blip2cli.tasks import CaptionTask, EmbedTask
+from tests.conftest import environment
+
+CAPTION = CaptionTask(decode=DecodeOptions(max_new_tokens=6))
+
+
+class Hungry:
+    """The model, except that the allocator is asked for far too much when a batch is large."""
+
+    def __init__(self, model: Blip2, room: int) -> None:
+        self._model = model
+        self._room = room  # images that fit at once
+        self.tried: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def features(self, pixels: torch.Tensor) -> Any:
+        self.tried.append(len(pixels))
+        if len(pixels) > self._room:
+            torch.empty(1 << 60, dtype=torch.uint8)
+        return self._model.features(pixels)
+
+
+@pytest.fixture
+def batch(mixed: Path, model: Blip2) -> LoadedBatch:
+    """Five good images and, second, a failure."""
+    refs = open_sources(SourceOptions((str(mixed),)))
+    (batch,) = load_batches(refs, model.spec, LoaderOptions(batch_size=16, workers=0))
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("room", "tried", "again", "size"),
+    [
+        (5, [5], [5], None),
+        (4, [5, 3, 2], [3, 2], 3),
+        (2, [5, 3, 2, 1, 2], [2, 2, 1], 2),
+        (1, [5, 3, 2, 1, 1, 1, 2, 1, 1], [1] * 5, 1),
+    ],
+)
+def test_a_batch_is_halved_until_it_fits_and_the_size_remembered(
+    room: int, tried: list[int], again: list[int], size: int | None, model: Blip2, batch: Any
+) -> None:
+    hungry: Any = Hungry(model, room)
+    events: list[Event] = []
+    within = WithinMemory(CAPTION, events.append)
+    expected = CAPTION.rows(model, batch)
+    for tries in (tried, again):
+        hungry.tried.clear()
+        rows, after = within.rows(hungry, batch)
+        assert hungry.tried == tries
+        assert rows == expected  # log-probabilities to the last bit of their six decimals
+        assert after.items == batch.items
+        assert torch.equal(after.pixels, batch.pixels)
+    assert within.size == size
+    assert events == ([] if size is None else [Halved(size)])  # once
+
+
+def test_vectors_are_the_same_bits(model: Blip2, batch: LoadedBatch) -> None:
+    task = EmbedTask().fit(model)
+    rows, _ = WithinMemory(task).rows(Hungry(model, 2), batch)  # type: ignore[arg-type]
+    expected = task.rows(model, batch)
+    assert [row["embedding"].tobytes() for row in rows] == [  # type: ignore[attr-defined]
+        row["embedding"].tobytes()  # type: ignore[attr-defined]
+        for row in expected
+    ]
+
+
+def test_an_image_that_does_not_fit_alone_fails_alone(model: Blip2, batch: LoadedBatch) -> None:
+    class Glutton(Hungry):
+        def features(self, pixels: torch.Tensor) -> Any:
+            if any(torch.equal(image, batch.pixels[2]) for image in pixels):
+                torch.empty(1 << 60, dtype=torch.uint8)
+            return super().features(pixels)
+
+    within = WithinMemory(CAPTION)
+    rows, after = within.rows(Glutton(model, 9), batch)  # type: ignore[arg-type]
+    names = ["a.png", "b-broken.jpg", "b.jpg", "c.webp", "d.png", "e/f.bmp"]
+    assert [item.file_name for item in after.items] == names
+    errors = {item.file_name: item.error.error_type for item in after.items if item.error}
+    assert errors == {"b-broken.jpg": "not_an_image", "c.webp": "out_of_memory"}
+    assert rows == [r for r in CAPTION.rows(model, batch) if r["file_name"] != "c.webp"]
+    assert torch.equal(after.pixels, batch.pixels[[0, 1, 3, 4]])
+    assert within.size == 2  # what fitted, not what the one image came down to
+
+
+def test_a_run_goes_on_and_notes_what_did_not_fit(
+    mixed: Path, tmp_path: Path, model: Blip2
+) -> None:
+    hungry: Any = Hungry(model, 0)
+    events: list[Event] = []
+    out = tmp_path / "out.jsonl"
+    options = RunOptions(
+        SourceOptions((str(mixed),)),
+        loader=LoaderOptions(batch_size=2, workers=0),
+        output=OutputOptions(str(out)),
+    )
+    summary = run(CAPTION, options, lambda _: hungry, events.append)
+    assert (summary.done, summary.failed, summary.exit_code) == (0, 6, 3)
+    noted = [json.loads(line) for line in (tmp_path / "out.errors.jsonl").read_text().splitlines()]
+    kinds = [entry["error_type"] for entry in noted]
+    assert kinds == ["out_of_memory", "not_an_image", *["out_of_memory"] * 4]
+    assert [event for event in events if isinstance(event, Halved)] == [Halved(1)]
+    assert len([event for event in events if isinstance(event, Failed)]) == 6
+
+
+def test_other_errors_are_let_through(model: Blip2, batch: LoadedBatch) -> None:
+    class Faulty(Hungry):
+        def features(self, pixels: torch.Tensor) -> Any:
+            raise RuntimeError("a mistake")
+
+    with pytest.raises(RuntimeError, match="a mistake"):
+        WithinMemory(CAPTION).rows(Faulty(model, 9), batch)  # type: ignore[arg-type]
+
+
+def test_what_counts_as_exhaustion() -> None:
+    with pytest.raises(RuntimeError) as allocator:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_exhaustion(allocator.value)
+    with pytest.raises(MemoryError) as python:
+        bytearray(1 << 62)
+    assert is_exhaustion(python.value)
+    assert is_exhaustion(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."))
+    assert is_exhaustion(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling …"))
+    assert not is_exhaustion(RuntimeError("shapes cannot be multiplied"))
+    assert not is_exhaustion(ValueError("out of memory"))
+
+
+# Eight images of tiny, each asking the real allocator for memory of its own, in a process whose
+# address space holds four of them beside everything else.
+SCRIPT = """
+import json, resource, sys
+import torch
+from blip2cli.images.loader import load_batches
+from blip2cli.model.wrapper import Blip2
+from blip2cli.options import LoaderOptions, ModelOptions, SourceOptions
+from blip2cli.sources import open_sources
+from blip2cli.tasks import CaptionTask
+from blip2cli.pipeline.out_of_memory import WithinMemory
+
+STEP = 128 << 20
+
+class Greedy:
+    def __init__(self, model):
+        self.model, self.tried = model, []
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+    def features(self, pixels):
+        self.tried.append(len(pixels))
+        workspace = torch.empty(len(pixels) * STEP, dtype=torch.uint8)  # never touched
+        return self.model.features(pixels)
+
+greedy = Greedy(Blip2.load(ModelOptions("tiny", device="cpu", dtype="float32")))
+refs = open_sources(SourceOptions((sys.argv[1],), limit=8))
+(batch,) = load_batches(refs, greedy.spec, LoaderOptions(8, 0))
+task, events = CaptionTask(), []
+free = WithinMemory(task, events.append).rows(greedy, batch)[0]
+assert greedy.tried == [8] and not events
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 4 * STEP + STEP // 2, resource.RLIM_INFINITY))
+within = WithinMemory(task, events.append)
+tight = [within.rows(greedy, batch)[0] for _ in range(2)]
+print(json.dumps({"free": free, "tight": tight, "tried": greedy.tried, "events": repr(events)}))
+"""
+
+
+def test_rows_of_tiny_in_too_little_memory(tmp_path: Path) -> None:
+    samples = Path(__file__).parents[2] / "sample_images"
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(samples)],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["tried"] == [8, 8, 4, 4, 4, 4]
+    assert found["events"] == "[Halved(batch_size=4)]"
+    assert [row["file_name"] for row in found["free"]][:2] == ["breakfast.jpg", "cats.png"]
+    assert found["tight"] == [found["free"]] * 2

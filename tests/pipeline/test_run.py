@@ -1,0 +1,453 @@
+"""The pipeline, with a real (random) model that is already in memory."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from blip2cli.errors import OptionError, OutputError, RunError, SourceError, UserError
+from blip2cli.images.loader import BatchStream
+from blip2cli.model.wrapper import Blip2
+from blip2cli.options import (
+    DecodeOptions,
+    LoaderOptions,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+    SourceOptions,
+)
+from blip2cli.pipeline.batch_threads import Lanes
+from blip2cli.pipeline.events import Event, Failed, Finished, ModelReady, Progress, Started
+from blip2cli.pipeline.labelling import Labelled, label
+from blip2cli.pipeline.run import prepare, run
+from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
+from blip2cli.tasks.questions import Question, Questions, from_texts
+
+Loader = Callable[[ModelOptions], Blip2]
+SHORT = DecodeOptions(max_new_tokens=6)
+CAPTION = CaptionTask(decode=SHORT)
+
+
+@pytest.fixture
+def loader(model: Blip2) -> Loader:
+    """Gives the model of the session, whatever is asked for."""
+    return lambda options: model
+
+
+def unwanted(options: ModelOptions) -> Blip2:
+    raise AssertionError("the model was loaded")
+
+
+def options(folder: Path, out: Path | None = None, batch: int = 2, **output: Any) -> RunOptions:
+    return RunOptions(
+        source=SourceOptions((str(folder),)),
+        loader=LoaderOptions(batch_size=batch, workers=0),
+        output=OutputOptions(str(out) if out else None, **output),
+    )
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_rows_are_the_same_whatever_the_batch_size(
+    images: Path, tmp_path: Path, loader: Loader
+) -> None:
+    written = []
+    for batch in (1, 3, 16):
+        out = tmp_path / f"{batch}.jsonl"
+        run(CAPTION, options(images, out, batch), loader)
+        written.append(out.read_bytes())
+    assert written[0] == written[1] == written[2]
+    assert [json.loads(line)["file_name"] for line in written[0].splitlines()] == [
+        "a.png",
+        "b.jpg",
+        "c.webp",
+        "d.png",
+        "e/f.bmp",
+    ]
+
+
+def test_rows_and_events_are_the_same_in_any_number_of_lanes(
+    mixed: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    for count in (1, 2, 3):
+        monkeypatch.setattr(
+            "blip2cli.model.placement.batch_size.lanes_of", lambda model, count=count: count
+        )
+        told: list[Event] = []
+        out = tmp_path / f"{count}.jsonl"
+        summary = run(CAPTION, options(mixed, out, 1), loader, told.append)
+        assert (summary.done, summary.failed, summary.exit_code) == (5, 1, 3)
+        failures = out.with_suffix(".errors.jsonl").read_bytes()
+        events = [event for event in told if isinstance(event, Progress | Failed)]
+        seen.append((out.read_bytes(), failures, [str(event) for event in events]))
+    assert seen[0] == seen[1] == seen[2]
+
+
+@pytest.mark.parametrize(("lanes", "shared"), [(1, 0), (2, 1), (4, 1), (5, 0)])
+def test_a_few_lanes_decode_their_own_images(
+    lanes: int,
+    shared: int,
+    images: Path,
+    tmp_path: Path,
+    loader: Loader,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[BatchStream] = []
+    monkeypatch.setattr("blip2cli.model.placement.batch_size.lanes_of", lambda model: lanes)
+    monkeypatch.setattr(BatchStream, "share_decoding", lambda stream: told.append(stream))
+    assert run(CAPTION, options(images, tmp_path / "out.jsonl", 1), loader).done == 5
+    assert len(told) == shared
+
+
+def test_a_signal_lets_every_lane_finish(
+    images: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blip2cli.model.placement.batch_size.lanes_of", lambda model: 2)
+    monkeypatch.setattr(Lanes, "ready", False)  # as if both lanes had much to do
+    out = tmp_path / "out.jsonl"
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.done == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    summary = run(CAPTION, options(images, out, 1), loader, stop)
+    assert summary.exit_code == 143
+    # The first image's row brought the signal, when each lane had one of the next two.
+    assert [row["file_name"] for row in read(out)] == ["a.png", "b.jpg", "c.webp"]
+    output = replace(options(images, out, 1).output, resume=True)
+    run(CAPTION, replace(options(images, out, 1), output=output), loader)
+    whole = tmp_path / "whole.jsonl"
+    run(CAPTION, options(images, whole, 1), loader)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_rows_that_are_ready_are_written_before_another_batch_is_read(
+    images: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blip2cli.model.placement.batch_size.lanes_of", lambda model: 2)
+    labelled, begin = threading.Semaphore(0), BatchStream.begin
+    done, asked = 0, []
+
+    def count(*arguments: Any) -> Labelled:
+        rows = label(*arguments)
+        labelled.release()
+        return rows
+
+    def slowly(stream: BatchStream) -> Any:
+        if len(asked) == 2:  # a source that has no third image until both lanes are idle
+            assert labelled.acquire(timeout=60)
+            assert labelled.acquire(timeout=60)
+            time.sleep(0.2)  # what a lane made is there a little after ``label`` returned
+        asked.append(done)
+        return begin(stream)
+
+    def see(event: Event) -> None:
+        nonlocal done
+        if isinstance(event, Progress):
+            done = event.done
+
+    monkeypatch.setattr("blip2cli.pipeline.run.label", count)
+    monkeypatch.setattr(BatchStream, "begin", slowly)
+    run(CAPTION, options(images, tmp_path / "out.jsonl", 1), loader, see)
+    # With the third image put both rows went out, though one more batch might have waited.
+    assert asked[3] >= 2
+
+
+def test_a_run_tells_what_happens(mixed: Path, tmp_path: Path, loader: Loader) -> None:
+    events: list[Event] = []
+    summary_file = tmp_path / "summary.json"
+    out = tmp_path / "out.jsonl"
+    summary = run(CAPTION, options(mixed, out, summary=str(summary_file)), loader, events.append)
+    kinds = [type(event) for event in events]
+    assert kinds[:2] == [Started, ModelReady]
+    assert kinds[2:] == [Failed, Progress, Progress, Progress, Finished]
+    assert events[0] == Started("caption", "Salesforce/blip2-opt-2.7b", 6)
+    failed = events[2]
+    assert isinstance(failed, Failed)
+    assert (failed.file_name, failed.error_type) == ("b-broken.jpg", "not_an_image")
+    progress = [(e.done, e.failed, e.total) for e in events if isinstance(e, Progress)]
+    assert progress == [(1, 1, 6), (3, 1, 6), (5, 1, 6)]
+    assert events[-1] == Finished(summary)
+    assert (summary.done, summary.failed, summary.skipped, summary.rows) == (5, 1, 0, 5)
+    assert summary.exit_code == 3
+    assert summary.read_share + summary.model_share + summary.write_share == pytest.approx(1)
+    assert 0 < summary.list_seconds < summary.load_seconds < summary.first_seconds < summary.seconds
+    assert summary.images_per_second > 0
+    assert json.loads(summary_file.read_text()) == summary.as_dict()
+    assert [row["file_name"] for row in read(out)] == [
+        "a.png",
+        "b.jpg",
+        "c.webp",
+        "d.png",
+        "e/f.bmp",
+    ]
+    (failure,) = read(tmp_path / "out.errors.jsonl")
+    assert failure["file_name"] == "b-broken.jpg"
+
+
+def test_failures_can_stay_in_line(mixed: Path, tmp_path: Path, loader: Loader) -> None:
+    out = tmp_path / "out.jsonl"
+    task = AskTask(from_texts(["a?", "b?"]), decode=SHORT)
+    summary = run(task, options(mixed, out, 3, errors="inline"), loader)
+    rows = read(out)
+    assert [row["file_name"] for row in rows[:6]] == [
+        "a.png",
+        "a.png",
+        "b-broken.jpg",
+        "b-broken.jpg",
+        "b.jpg",
+        "b.jpg",
+    ]
+    assert [row["question"] for row in rows] == ["a?", "b?"] * 6
+    assert rows[2]["error"].startswith("not_an_image: ")
+    assert rows[2]["answer"] is None
+    assert [row["error"] for row in rows if row["file_name"] != "b-broken.jpg"] == [None] * 10
+    assert summary.exit_code == 3
+    assert not (tmp_path / "out.errors.jsonl").exists()
+
+
+def test_settings_are_stored_with_the_rows(images: Path, tmp_path: Path, loader: Loader) -> None:
+    out = tmp_path / "out.parquet"
+    run(EmbedTask("qformer"), options(images, out), loader)
+    table = pq.read_table(out)
+    assert table.column_names == ["file_name", "width", "height", "embedding", "kind"]
+    stored = b" ".join((table.schema.metadata or {}).values()).decode()
+    for part in ('"kind": "qformer"', '"dtype": "float32"', '"pool": "mean"'):
+        assert part.replace(" ", "") in stored.replace(" ", "")
+
+
+def test_only_images_with_questions_are_run(images: Path, tmp_path: Path, loader: Loader) -> None:
+    questions = Questions(
+        per_image={"d.png": (Question("x?", "1"),), "b.jpg": (Question("y?", "2"),)}
+    )
+    out = tmp_path / "out.jsonl"
+    summary = run(AskTask(questions, decode=SHORT), options(images, out), loader)
+    assert [(row["file_name"], row["question"]) for row in read(out)] == [
+        ("b.jpg", "y?"),
+        ("d.png", "x?"),
+    ]
+    assert (summary.done, summary.skipped) == (2, 3)
+
+
+def test_questions_for_unknown_images_are_refused(images: Path) -> None:
+    questions = Questions(per_image={"z.png": (Question("x?", "1"),)})
+    with pytest.raises(OptionError, match=r"1 image .* \(z.png\)"):
+        run(AskTask(questions), options(images), unwanted)
+
+
+def test_a_limit_hides_no_name(images: Path) -> None:
+    """An image that --limit leaves out is known all the same."""
+    questions = Questions(
+        per_image={"a.png": (Question("x?", "1"),), "e/f.bmp": (Question("x?", "2"),)}
+    )
+    source = SourceOptions((str(images),), limit=2)
+    plan = prepare(AskTask(questions), RunOptions(source))
+    assert [ref.file_name for ref in plan.refs] == ["a.png"]
+    with pytest.raises(OptionError, match="loosen"):
+        prepare(AskTask(questions), RunOptions(replace(source, include=("c*",))))
+
+
+def test_names_on_stdin_are_read_once(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(images)
+    questions = Questions(per_image={"c.webp": (Question("x?", "1"),)})
+    stdin = io.BytesIO(b"a.png\nc.webp\n")
+    plan = prepare(AskTask(questions), RunOptions(SourceOptions(("-",))), stdin)
+    assert [ref.file_name for ref in plan.refs] == ["c.webp"]
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "error"),
+    [
+        (CAPTION, {"source": SourceOptions(("/no/such/place",))}, SourceError),
+        (CAPTION, {"output": OutputOptions("out.xyz")}, OutputError),
+        (CAPTION, {"output": OutputOptions("/no/such/place/out.jsonl")}, OutputError),
+        (CAPTION, {"output": OutputOptions(summary="/no/such/place/s.json")}, OutputError),
+        (CAPTION, {"output": OutputOptions(summary="/")}, OutputError),
+        (EmbedTask("projection"), {"model": ModelOptions("tiny")}, OptionError),
+    ],
+)
+def test_mistakes_are_found_before_the_model_is_loaded(
+    task: Task, change: dict[str, Any], error: type[UserError], images: Path
+) -> None:
+    with pytest.raises(error):
+        run(task, replace(options(images), **change), unwanted)
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError):
+        run(CAPTION, options(tmp_path), unwanted)
+
+
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+def number(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    """A signal with a handler of its own, whatever whoever runs the tests ignores."""
+    before = signal.signal(request.param, signal.default_int_handler)
+    yield request.param
+    signal.signal(request.param, before)
+
+
+def test_a_signal_ends_the_run_after_the_batch(
+    number: signal.Signals,
+    images: Path,
+    tmp_path: Path,
+    loader: Loader,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("blip2cli.model.placement.batch_size.lanes_of", lambda model: 1)
+    out = tmp_path / "out.jsonl"
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Progress):
+            os.kill(os.getpid(), number)
+
+    summary = run(CAPTION, options(images, out), loader, interrupt)
+    assert summary.exit_code == 128 + number
+    assert summary.done == 2
+    assert signal.getsignal(number) is signal.default_int_handler
+    assert [row["file_name"] for row in read(out)] == ["a.png", "b.jpg"]
+
+
+def test_an_ignored_signal_stays_ignored(images: Path, loader: Loader) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        summary = run(
+            EmbedTask(),
+            options(images),
+            loader,
+            lambda event: os.kill(os.getpid(), signal.SIGINT),
+            stdout=io.BytesIO(),
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (summary.exit_code, summary.done) == (0, 5)
+
+
+def test_a_signal_while_the_model_loads_leaves_nothing(images: Path, tmp_path: Path) -> None:
+    def slow(options: ModelOptions) -> Blip2:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal did not get through")
+
+    summary = run(CAPTION, options(images, tmp_path / "out.jsonl"), slow)
+    assert summary.exit_code == 143
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_half_way_keeps_what_was_written(
+    images: Path, tmp_path: Path, loader: Loader, model: Blip2
+) -> None:
+    class Failing(CaptionTask):
+        def rows(self, model: Blip2, batch: Any) -> Any:
+            if batch.items[0].file_name == "c.webp":
+                raise RuntimeError("out of something")
+            return super().rows(model, batch)
+
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(RuntimeError, match="out of something"):
+        run(Failing(decode=SHORT), options(images, out), loader)
+    assert [row["file_name"] for row in read(out)] == ["a.png", "b.jpg"]
+
+
+def test_a_full_disk_stops_the_run(images: Path, loader: Loader) -> None:
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(RunError):
+        run(CAPTION, options(images), loader, stdout=full)
+
+
+def test_a_reader_that_went_away_is_let_through(images: Path, loader: Loader) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with open(write_end, "wb", buffering=0) as pipe, pytest.raises(BrokenPipeError):
+        run(CAPTION, options(images), loader, stdout=pipe)
+
+
+def test_a_large_source_is_counted_while_the_run_goes(tmp_path: Path, loader: Loader) -> None:
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "000.png")
+    for number in range(1, 300):
+        (tmp_path / f"{number:03}.png").hardlink_to(tmp_path / "000.png")
+    totals: dict[bool, list[int | None]] = {}
+    for count in (False, True):
+        events: list[Event] = []
+        run(
+            EmbedTask(),
+            options(tmp_path, batch=64),
+            loader,
+            events.append,
+            stdout=io.BytesIO(),
+            count=count,
+        )
+        assert isinstance(events[0], Started)
+        assert events[0].total is None
+        totals[count] = [event.total for event in events if isinstance(event, Progress)]
+    assert totals[False] == [None] * 5
+    assert totals[True][-1] == 300
+
+
+def test_the_pipeline_itself_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, blip2cli.pipeline.run, blip2cli.tasks, blip2cli.tasks.questions\n"
+        "heavy = {'torch', 'transformers', 'pyarrow', 'numpy', 'PIL', 'huggingface_hub'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_columns_of_the_source_come_into_the_rows(
+    mixed: Path, tmp_path: Path, loader: Loader
+) -> None:
+    lines = [
+        {"file_name": "a.png", "sku": "A-1", "price": 3},
+        {"file_name": "b-broken.jpg", "sku": None, "price": 4.5},
+        {"file_name": "b.jpg", "tags": ["x"]},
+    ]
+    manifest = mixed / "list.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    keep = ("price", "sku", "tags")
+    for workers, name in ((0, "out.jsonl"), (1, "out.parquet")):
+        out = tmp_path / name
+        chosen = options(manifest, out, errors="inline")
+        chosen = replace(
+            chosen,
+            source=replace(chosen.source, keep=keep),
+            loader=replace(chosen.loader, workers=workers),
+        )
+        task = AskTask(from_texts(["a?", "b?"]), decode=SHORT)
+        assert run(task, chosen, loader).exit_code == 3
+        rows = read(out) if name == "out.jsonl" else pq.read_table(out).to_pylist()
+        assert list(rows[0])[:7] == ["file_name", "width", "height", *keep, "question"]
+        assert list(rows[0])[-1] == "error"
+        kept = [tuple(row[column] for column in keep) for row in rows]
+        assert kept == [
+            *[(3.0, "A-1", None)] * 2,
+            *[(4.5, None, None)] * 2,
+            *[(None, None, '["x"]')] * 2,
+        ]
+        assert [bool(row["error"]) for row in rows] == [False, False, True, True, False, False]
+
+
+@pytest.mark.parametrize("name", ["file_name", "width", "caption", "error"])
+def test_a_kept_column_may_not_take_the_name_of_our_own(name: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"path,{name}\na.png,1\n")
+    chosen = options(manifest)
+    chosen = replace(chosen, source=replace(chosen.source, keep=(name,)))
+    with pytest.raises(OptionError, match=f"--keep {name}: rows have a column"):
+        run(CAPTION, chosen, unwanted)

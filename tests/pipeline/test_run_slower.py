@@ -1,0 +1,53 @@
+"""A run that can't have its steps recorded goes on without, and says so once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blip2cli.model.decoding.cuda_graphs import Graphs
+from blip2cli.model.wrapper import Blip2
+from blip2cli.options import DecodeOptions, LoaderOptions, OutputOptions, RunOptions, SourceOptions
+from blip2cli.pipeline.events import Event, Slower
+from blip2cli.pipeline.run import run
+from blip2cli.tasks import CaptionTask
+from tests.model.tape import TapeRecord
+
+CAPTION = CaptionTask(decode=DecodeOptions(max_new_tokens=6))
+Record = Callable[[Callable[[], object]], Callable[[], object]]
+
+
+def refuses(work: Callable[[], object]) -> Callable[[], object]:
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.mark.parametrize("record", [refuses, TapeRecord()], ids=["refused", "recorded"])
+def test_rows_are_the_same(
+    record: Record, images: Path, tmp_path: Path, model: Blip2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+
+    def rows(name: str) -> bytes:
+        options = RunOptions(
+            source=SourceOptions((str(images),)),
+            loader=LoaderOptions(batch_size=1, workers=0),
+            output=OutputOptions(str(tmp_path / name)),
+        )
+        assert run(CAPTION, options, lambda _: model, events.append).done > 2
+        return (tmp_path / name).read_bytes()
+
+    wanted = rows("plain.jsonl")
+    monkeypatch.setattr(model, "_graphs", Graphs(record))
+    assert rows("recorded.jsonl") == wanted
+    said = [event.reason for event in events if isinstance(event, Slower)]
+    if isinstance(record, TapeRecord):
+        assert said == []
+        assert sum(record.played) > 2
+    else:
+        (reason,) = said
+        assert reason == (
+            "decode steps run without CUDA graphs "
+            "(RuntimeError: operation not permitted when stream is capturing)"
+        )

@@ -1,0 +1,1 @@
+"""Training of the embedded models: scenes, questions, batches and the training loops."""

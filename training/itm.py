@@ -1,0 +1,265 @@
+"""Train ``tiny-itm``, which says whether a caption fits a picture: ``python -m training.itm``.
+
+It sees with ``tiny``'s vision encoder, which does not change, and its Q-Former starts as
+``tiny``'s. Two of BLIP-2's three objectives train it (Li et al. 2023, section 3.2): the contrast
+of pictures and captions, and their matching on hard pairs, whose captions have one thing wrong.
+A helper head that says which words are wrong makes the matching learn in minutes; it is dropped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from tokenizers import processors
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
+    Blip2Processor,
+    PreTrainedTokenizerFast,
+)
+
+from blip2cli.model.checkpoint.embedded import embedded_root
+from training.build import QUERIES, WIDTH, load_processor
+from training.card import itm_card
+from training.claims import Claim, nearly_right
+from training.evaluate import held_out_scenes
+from training.export import export
+from training.gallery import Gallery, embed_all, load_gallery
+from training.labels import UNKNOWN
+from training.learner import Learner, Pace
+from training.matching import (
+    CaptionMaker,
+    Captions,
+    MatchScores,
+    embed_images,
+    embed_texts,
+    evaluate,
+    match,
+    read_together,
+    similarities,
+)
+
+TEMPERATURE = 0.05
+HELPED = 4  # the layer whose text outputs the helper head reads: two more may use what it finds
+START = "<s>"
+
+
+def build_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The vocabulary of ``tiny``, used as BERT does: a first token that stands for the text."""
+    backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+    end = tokenizer.eos_token
+    start = backend.token_to_id(START)
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {end}",
+        pair=f"{START} $A {end} $B {end}",
+        special_tokens=[(START, start), (end, tokenizer.eos_token_id)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=START,
+        cls_token=START,
+        eos_token=end,
+        sep_token=end,
+        unk_token=tokenizer.unk_token,
+        pad_token=tokenizer.pad_token,
+        padding_side="right",
+        model_max_length=MAX_POSITIONS,
+    )
+
+
+MAX_POSITIONS = 128
+
+
+def build_config(tiny: Blip2Config, processor: Blip2Processor) -> Blip2Config:
+    """The configuration of ``tiny`` with a Q-Former that reads text, and no language model."""
+    values = tiny.to_dict()
+    del values["text_config"]
+    values["qformer_config"] |= {
+        "use_qformer_text_input": True,
+        "max_position_embeddings": MAX_POSITIONS,
+        "pad_token_id": processor.tokenizer.pad_token_id,
+    }
+    return Blip2Config.from_dict(values)
+
+
+class Matcher(Blip2ForImageTextRetrieval):
+    """The model with the helper head that training alone has."""
+
+    def __init__(self, config: Blip2Config) -> None:
+        super().__init__(config)
+        self.helper_head = nn.Linear(WIDTH, 2)
+
+
+def build_model(config: Blip2Config, tiny: Blip2ForConditionalGeneration, seed: int = 0) -> Matcher:
+    """``tiny``'s eyes, frozen, and its Q-Former with a text side of its own.
+
+    The text side starts as a copy of the query side: it is fed by the same attention.
+    """
+    torch.manual_seed(seed)
+    model = Matcher(config)
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            nn.init.trunc_normal_(parameter, std=0.02)
+    model.vision_model.load_state_dict(tiny.vision_model.state_dict())
+    model.vision_model.requires_grad_(False)
+    model.qformer.load_state_dict(tiny.qformer.state_dict(), strict=False)
+    for layer in model.qformer.encoder.layer:
+        layer.intermediate.load_state_dict(layer.intermediate_query.state_dict())
+        layer.output.load_state_dict(layer.output_query.state_dict())
+    with torch.no_grad():
+        model.query_tokens.copy_(tiny.query_tokens)
+        words = tiny.language_model.model.decoder.embed_tokens.weight
+        # As large as the query tokens, beside which they stand.
+        scale = model.query_tokens.std() / words.std()
+        model.embeddings.word_embeddings.weight.copy_(scale * words)
+        nn.init.normal_(model.embeddings.position_embeddings.weight, std=0.1)
+    return model
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a step learns from: B pictures, each with its caption and captions nearly like it."""
+
+    image_embeds: Tensor  # [B, P+1, W]
+    seen: list[Claim]
+    near: list[Claim]  # nearly right: the matching head's negatives
+    captions: Captions  # B right ones, then nearly right ones: the contrast's texts
+    same: Tensor  # bool [B, R]: the caption says the very same as the picture's own
+
+
+class Lessons:
+    """Draws lessons from a gallery."""
+
+    def __init__(self, gallery: Gallery, maker: CaptionMaker, seed: int) -> None:
+        self.gallery, self.maker = gallery, maker
+        self.claims = [Claim.of(scene) for scene in gallery.scenes]
+        self.rng = random.Random(seed)
+
+    def draw(self, pictures: int) -> Lesson:
+        """A lesson about so many pictures."""
+        chosen = self.rng.sample(range(len(self.claims)), pictures)
+        seen = [self.claims[i] for i in chosen]
+        near = [nearly_right(self.rng, claim) for claim in seen]
+        told = seen + near
+        same = torch.tensor([[a == b for b in told] for a in seen])
+        embeds = self.gallery.image_embeds[chosen]
+        return Lesson(embeds, seen, near, self.maker.captions(told), same)
+
+
+def contrast_loss(model: Matcher, lesson: Lesson) -> tuple[Tensor, Tensor]:
+    """The contrastive loss, and the similarities [B, R] it rests on."""
+    dtype = model.dtype
+    count = len(lesson.seen)
+    images = embed_images(model, lesson.image_embeds.to(dtype))
+    texts = embed_texts(model, lesson.captions)
+    logits = similarities(images, texts).float() / TEMPERATURE
+    own = torch.eye(count, logits.shape[1], dtype=torch.bool)
+    # Another picture of the very same things is neither right nor wrong.
+    logits = logits.masked_fill(lesson.same & ~own, -1e4)
+    right = torch.arange(count)
+    loss = cross_entropy(logits, right) + cross_entropy(logits[:, :count].t(), right)
+    return loss / 2, logits.detach()
+
+
+def match_loss(
+    model: Matcher, lesson: Lesson, logits: Tensor, maker: CaptionMaker, rng: random.Random
+) -> Tensor:
+    """The matching loss on right captions, as many nearly right ones, and some of other pictures.
+
+    Those are drawn where the contrast sees likeness, as BLIP does.
+    """
+    count = len(lesson.seen)
+    others = logits[:, :count].clone().fill_diagonal_(-1e4).softmax(1)
+    picked = torch.multinomial(others, 1)[:, 0].tolist()
+    negatives = [
+        lesson.seen[picked[i]] if rng.random() < 0.2 else lesson.near[i] for i in range(count)
+    ]
+    told = lesson.seen + [
+        near if near != seen else other
+        for near, seen, other in zip(negatives, lesson.seen, lesson.near, strict=True)
+    ]
+    captions = maker.captions(told, lesson.seen * 2)
+    embeds = lesson.image_embeds.to(model.dtype)
+    output = read_together(model, torch.cat([embeds, embeds]), captions, output_hidden_states=True)
+    fits = torch.tensor([1] * count + [0] * count)
+    loss = cross_entropy(match(model, output.last_hidden_state).float(), fits)
+    words = model.helper_head(output.hidden_states[HELPED][:, QUERIES:])
+    known = captions.wrong != UNKNOWN
+    return loss + 0.5 * cross_entropy(words[known].float(), captions.wrong[known])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that shapes a training run."""
+
+    pace: Pace = field(default=Pace(minutes=25.0))
+    gallery: int = 40_000  # scenes whose image embeddings are kept
+    pictures: int = 48  # a step
+
+
+def train(recipe: Recipe, folder: Path, tiny: Path, out: Path) -> None:
+    """Train, report and export."""
+    sighted: Blip2ForConditionalGeneration = Blip2ForConditionalGeneration.from_pretrained(tiny)
+    sighted.eval()
+    seeing = load_processor(tiny)
+    processor = Blip2Processor(
+        seeing.image_processor, build_tokenizer(seeing.tokenizer), num_query_tokens=QUERIES
+    )
+    model = build_model(build_config(sighted.config, processor), sighted)
+    maker = CaptionMaker(processor.tokenizer)
+    gallery = load_gallery(sighted, folder, recipe.gallery)
+    learner = Learner(model, recipe.pace, folder / "itm")
+    learner.restore()
+    lessons = Lessons(gallery, maker, seed=1000 + learner.steps)
+
+    def measure(held_out: int) -> MatchScores:
+        examples = held_out_scenes(held_out)
+        image_embeds, _ = embed_all(sighted, [pixels for pixels, _ in examples])
+        return evaluate(model, maker, image_embeds, [scene for _, scene in examples])
+
+    def step() -> dict[str, float]:
+        lesson = lessons.draw(recipe.pictures)
+        parts: dict[str, float] = {}
+
+        def loss(computing: Matcher) -> Tensor:
+            contrast, logits = contrast_loss(computing, lesson)
+            matching = match_loss(computing, lesson, logits, maker, lessons.rng)
+            parts.update(contrast=contrast.item(), matching=matching.item())
+            return contrast + matching
+
+        learner.step(loss)
+        return parts
+
+    learner.run(step, lambda: str(measure(500)))
+    plain = Blip2ForImageTextRetrieval(model.config)
+    plain.load_state_dict(model.state_dict(), strict=False)  # all but the helper head
+    model = plain.eval()
+    export(plain, processor, out, shared=tiny)
+    scores = measure(3000)
+    (out / "README.md").write_text(itm_card(plain, scores), encoding="utf-8")
+    print(scores, flush=True)
+    learner.forget()
+
+
+def main() -> None:
+    """Read the command line and train."""
+    weights = embedded_root()
+    parser = argparse.ArgumentParser(description="Train tiny-itm on what tiny sees.")
+    parser.add_argument("--minutes", type=float, default=Recipe().pace.minutes, help="of learning")
+    parser.add_argument("--folder", type=Path, default=Path("build/tiny"), help="for checkpoints")
+    parser.add_argument("--tiny", type=Path, default=weights / "tiny", help="whose eyes to use")
+    parser.add_argument("--out", type=Path, default=weights / "tiny-itm")
+    options = parser.parse_args()
+    recipe = Recipe(pace=replace(Recipe().pace, minutes=options.minutes))
+    train(recipe, options.folder, options.tiny, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""Train ``tiny-t5``, the encoder-decoder sibling of ``tiny``: ``python -m training.t5``.
+
+It sees with ``tiny``'s vision encoder and Q-Former, which do not change; its language projection
+and its T5 learn. Both start from ``tiny``'s word embeddings and projection, which speak of the
+same things in the same vocabulary already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import processors
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, rms_norm, smooth_l1_loss
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    PreTrainedTokenizerFast,
+)
+
+from blip2cli.model.checkpoint.embedded import embedded_root
+from training.build import QUERIES, WIDTH, load_processor
+from training.card import t5_card
+from training.easyvqa import load_split
+from training.evaluate import Scores, held_out_scenes, score, score_sides
+from training.export import export
+from training.gallery import Gallery, load_gallery
+from training.labels import UNKNOWN
+from training.learner import Learner, Pace
+from training.t5_texts import PlaceFinder, Places, Reader, RowMaker, Rows, read
+from training.texts import T5_FORMS, Text, scene_texts, side_texts
+
+ENCODER_LAYERS, DECODER_LAYERS = 3, 2
+SHORT = 3  # target tokens, the end included, of what is computed together
+SPREAD = 0.5  # root mean square of the word embeddings and of the projected query outputs
+
+
+def build_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The vocabulary of ``tiny``, used as T5 does: ``</s>`` ends a prompt, nothing begins it."""
+    backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+    end = tokenizer.eos_token
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}",
+        pair=f"$A {end} $B {end}",
+        special_tokens=[(end, tokenizer.eos_token_id)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token=end,
+        unk_token=tokenizer.unk_token,
+        pad_token=tokenizer.pad_token,
+        padding_side="right",
+        model_max_length=tokenizer.model_max_length,
+    )
+
+
+def build_config(tiny: Blip2Config, processor: Blip2Processor) -> Blip2Config:
+    """The configuration of ``tiny`` with a T5 of Flan-T5's kind in the place of its OPT."""
+    tokenizer = processor.tokenizer
+    values = tiny.to_dict()
+    values["use_decoder_only_language_model"] = False
+    values["text_config"] = {
+        "model_type": "t5",
+        "vocab_size": values["text_config"]["vocab_size"],
+        "d_model": WIDTH,
+        "d_kv": 32,
+        "d_ff": 2 * WIDTH,
+        "num_heads": 4,
+        "num_layers": ENCODER_LAYERS,
+        "num_decoder_layers": DECODER_LAYERS,
+        "feed_forward_proj": "gated-gelu",
+        "dropout_rate": 0.0,
+        # Flan-T5 has an output layer of its own. Here it would be an eighth of the T5's weights,
+        # and it is not needed: words that are written are the words that are read.
+        "tie_word_embeddings": True,
+        "pad_token_id": tokenizer.pad_token_id,
+        "decoder_start_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        # As in the published checkpoints: what stands alone where there is no prompt.
+        "bos_token_id": tokenizer.eos_token_id,
+    }
+    return Blip2Config.from_dict(values)
+
+
+class Student(Blip2ForConditionalGeneration):
+    """The model with the helper head that training alone has.
+
+    Text loss alone is at chance about left and right for very long. So the words are asked where
+    the objects stand that they name, in time for the last layer to compare two of them; and a
+    prompt's end, which of two is further to the right.
+    """
+
+    def __init__(self, config: Blip2Config) -> None:
+        super().__init__(config)
+        self.helper_head = nn.Linear(WIDTH, 2)
+
+    def helper_loss(self, output: Any, places: Places) -> Tensor:
+        """The loss of what the helper head says about where the named objects stand."""
+        early = output.encoder_hidden_states[ENCODER_LAYERS - 1]
+        early = rms_norm(early.float(), early.shape[-1:]).to(early.dtype)
+        across = self._ask(early, places.words, 0)
+        loss = 5 * smooth_l1_loss(across, places.across, beta=0.05)
+        if len(places.pairs):
+            lead = self._ask(output.encoder_last_hidden_state, places.pairs, 1)
+            loss = loss + 5 * smooth_l1_loss(lead, places.lead, beta=0.05)
+        return loss
+
+    def _ask(self, states: Tensor, where: Tensor, number: int) -> Tensor:
+        asked = states[where[:, 0], QUERIES + where[:, 1]]
+        answer: Tensor = self.helper_head(asked)[:, number].float()
+        return answer
+
+
+def build_model(config: Blip2Config, tiny: Blip2ForConditionalGeneration, seed: int = 0) -> Student:
+    """``tiny``'s eyes, frozen, and a fresh T5 that knows ``tiny``'s words."""
+    torch.manual_seed(seed)
+    model = Student(config)
+    for own, other in (
+        (model.vision_model, tiny.vision_model),
+        (model.qformer, tiny.qformer),
+        (model.language_projection, tiny.language_projection),
+    ):
+        own.load_state_dict(other.state_dict())
+    model.requires_grad_(False)
+    model.language_projection.requires_grad_(True)
+    model.helper_head.requires_grad_(True)
+    language = model.language_model.requires_grad_(True)
+    with torch.no_grad():
+        model.query_tokens.copy_(tiny.query_tokens)
+        joins = 0.02 / math.sqrt(2 * ENCODER_LAYERS)
+        for name, parameter in language.named_parameters():
+            if parameter.dim() == 2:
+                branch_end = name.endswith((".o.weight", ".wo.weight"))
+                nn.init.trunc_normal_(parameter, std=joins if branch_end else 0.05)
+        words = tiny.language_model.model.decoder.embed_tokens.weight
+        language.shared.weight.copy_(SPREAD * words / words.square().mean().sqrt())
+        # Query outputs are as wide as a layer normalisation leaves them: about 1.
+        own = model.language_projection
+        scale = SPREAD / own.weight.square().sum(1).mean().sqrt()
+        own.weight.mul_(scale)
+        own.bias.mul_(scale)
+    return model
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """R texts about pictures whose query outputs are [R, Q, W], and where what they name stands."""
+
+    rows: Rows
+    query_output: Tensor
+    places: Places
+
+    @property
+    def words(self) -> int:
+        """How many words shall be written."""
+        return int((self.rows.targets != UNKNOWN).sum())
+
+
+class Lessons:
+    """Draws what a step learns from: texts about pictures of the gallery."""
+
+    def __init__(self, gallery: Gallery, maker: RowMaker, seed: int) -> None:
+        self.gallery, self.maker = gallery, maker
+        self.finder = PlaceFinder(maker)
+        self.rng = random.Random(seed)
+        self.sparse = [i for i, scene in enumerate(gallery.scenes) if len(scene.objects) <= 2]
+
+    def draw(self, scenes: int, sparse: int, shapes: int, each: int) -> list[Lesson]:
+        """Lessons of ``each`` texts a picture, short answers apart from captions and lists.
+
+        They are about so many scenes, about ``sparse`` more of one or two objects, which are
+        asked about left and right alone, and about so many easy-VQA pictures. Where an object
+        stands is what is learned last, and on sparse scenes first.
+        """
+        rng, gallery = self.rng, self.gallery
+        texts: list[tuple[Text, int]] = []
+        for number in rng.sample(range(len(gallery.scenes)), scenes):
+            made = scene_texts(rng, gallery.scenes[number], each - 1, sides=True, forms=T5_FORMS)
+            texts += [(text, number) for text in made]
+        for number in rng.sample(self.sparse, sparse):
+            made = side_texts(rng, gallery.scenes[number], each, T5_FORMS[0])
+            texts += [(text, number) for text in made]
+        for number in rng.sample(range(len(gallery.shapes)), shapes):
+            made = gallery.shapes[number].texts(rng, each - 1, T5_FORMS[0])
+            texts += [(text, len(gallery.scenes) + number) for text in made]
+        parts: tuple[list[tuple[Text, int]], ...] = ([], [])
+        for text, number in texts:
+            parts[len(self.maker.target(text)) <= SHORT].append((text, number))
+        return [self._lesson(part) for part in parts if part]
+
+    def _lesson(self, part: Sequence[tuple[Text, int]]) -> Lesson:
+        known = self.gallery.scenes
+        scenes = [known[number] if number < len(known) else None for _, number in part]
+        return Lesson(
+            self.maker.rows([text for text, _ in part]),
+            self.gallery.query_output[[number for _, number in part]],
+            self.finder.places([text.prompt for text, _ in part], scenes),
+        )
+
+
+def loss_of(lesson: Lesson, share: float) -> Callable[[Student], Tensor]:
+    """The loss of a lesson whose words are ``share`` of the step's."""
+
+    def loss(model: Student) -> Tensor:
+        rows, places = lesson.rows, lesson.places
+        output = read(model, lesson.query_output, rows, output_hidden_states=True)
+        counted = rows.targets != UNKNOWN
+        total = share * cross_entropy(output.logits[counted].float(), rows.targets[counted])
+        if len(places.words):
+            total = total + model.helper_loss(output, places)
+        return total
+
+    return loss
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that shapes a training run."""
+
+    pace: Pace = field(default=Pace(minutes=50.0, muon_rate=3e-3, adam_rate=2e-3))
+    gallery: int = 40_000  # scenes whose features are kept
+    scenes: int = 24  # pictures of each kind a step
+    sparse: int = 20
+    shapes: int = 8
+    texts: int = 6  # a picture
+
+
+def train(recipe: Recipe, folder: Path, tiny: Path, out: Path) -> None:
+    """Train, report and export."""
+    sighted: Blip2ForConditionalGeneration = Blip2ForConditionalGeneration.from_pretrained(tiny)
+    sighted.eval()
+    seeing = load_processor(tiny)
+    processor = Blip2Processor(
+        seeing.image_processor, build_tokenizer(seeing.tokenizer), num_query_tokens=QUERIES
+    )
+    model = build_model(build_config(sighted.config, processor), sighted)
+    maker = RowMaker(processor.tokenizer)
+    gallery = load_gallery(sighted, folder, recipe.gallery)
+    learner = Learner(model, recipe.pace, folder / "t5")
+    learner.restore()
+    lessons = Lessons(gallery, maker, seed=1000 + learner.steps)
+    judge = Reader(model, maker)
+
+    def measure(held_out: int, shapes: int) -> tuple[Scores, float, int]:
+        scenes = held_out_scenes(held_out)
+        scores = score(judge, scenes, load_split("test")[:shapes], T5_FORMS[0])
+        return scores, *score_sides(judge, scenes, T5_FORMS[0])
+
+    def told(scores: Scores, sides: float, count: int) -> str:
+        return f"{scores}, left and right {sides:.2%} of {count:,}"
+
+    def step() -> dict[str, float]:
+        drawn = lessons.draw(recipe.scenes, recipe.sparse, recipe.shapes, recipe.texts)
+        words = sum(each.words for each in drawn)
+        return {"text": learner.step(*(loss_of(each, each.words / words) for each in drawn))}
+
+    learner.run(step, lambda: told(*measure(200, 50)))
+    plain = Blip2ForConditionalGeneration(model.config)
+    plain.load_state_dict(model.state_dict(), strict=False)  # all but the helper head
+    export(plain.eval(), processor, out, shared=tiny)
+    judge = Reader(plain, maker)
+    measured = measure(3000, 1000)
+    (out / "README.md").write_text(t5_card(plain, *measured), encoding="utf-8")
+    print(told(*measured), flush=True)
+    learner.forget()
+
+
+def main() -> None:
+    """Read the command line and train."""
+    weights = embedded_root()
+    parser = argparse.ArgumentParser(description="Train tiny-t5 on what tiny sees.")
+    parser.add_argument("--minutes", type=float, default=Recipe().pace.minutes, help="of learning")
+    parser.add_argument("--folder", type=Path, default=Path("build/tiny"), help="for checkpoints")
+    parser.add_argument("--tiny", type=Path, default=weights / "tiny", help="whose eyes to use")
+    parser.add_argument("--out", type=Path, default=weights / "tiny-t5")
+    options = parser.parse_args()
+    recipe = Recipe(pace=replace(Recipe().pace, minutes=options.minutes))
+    train(recipe, options.folder, options.tiny, options.out)
+
+
+if __name__ == "__main__":
+    main()
