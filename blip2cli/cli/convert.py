@@ -237,8 +237,8 @@ def _bar(quiet: bool) -> Iterator[_Bar | None]:
 
 def _convert(options: ConvertOptions, quiet: bool) -> int:
     from blip2cli.cli.terminal.console import duration
-    from blip2cli.cli.terminal.table import printable
     from blip2cli.convert import convert as run
+    from blip2cli.storage.text_encoding import printable
 
     with _bar(quiet) as bar:
         done = run(options, bar)

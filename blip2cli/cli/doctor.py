@@ -153,7 +153,7 @@ class Printer:
             self._line("", f"→ {finding.mend}", " " * _MARK)
 
     def _line(self, name: str, value: str, mark: str = "") -> None:
-        from blip2cli.cli.terminal.table import printable  # errors and paths may hold anything
+        from blip2cli.storage.text_encoding import printable  # errors and paths may hold anything
 
         start = f"{name:<{_NAME}} "
         indent = " " * (len(start) + (_MARK if mark else 0))

@@ -122,8 +122,8 @@ def _work(
 
 def _dry_run(task: Task | EmbedTextsTask, options: RunOptions) -> int:
     """Say what would run. The listing is read to its end, the model is not touched."""
-    from blip2cli.cli.terminal.table import printable
     from blip2cli.sinks import OutputLock, to_stdout
+    from blip2cli.storage.text_encoding import printable
     from blip2cli.tasks import EmbedTextsTask
 
     before = ""

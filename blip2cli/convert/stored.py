@@ -59,7 +59,7 @@ def keep_settings(path: str, inode: int, settings: Settings | None) -> Iterator[
         durable.remove(paths.meta)  # of an output that was replaced
         return
     data = to_json({"settings": settings, "inode": inode}) + b"\n"
-    durable.write_file(paths.hidden(".meta.tmp"), paths.next_meta, data)
+    durable.replace_file(paths.hidden(".meta.tmp"), paths.next_meta, data)
     try:
         yield
     except BaseException:

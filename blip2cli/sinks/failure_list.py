@@ -22,6 +22,7 @@ from blip2cli.sinks.failure_list_journal import ErrorJournal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.text import to_json
 from blip2cli.storage import durable
+from blip2cli.storage.text_encoding import printable
 
 SYNC_SECONDS = 1.0
 
@@ -198,8 +199,3 @@ class NoErrors:
 def _line(file_name: str, error_type: str, message: str) -> bytes:
     noted = {"file_name": file_name, "error_type": error_type, "message": message}
     return to_json(noted) + b"\n"
-
-
-def printable(text: str) -> str:
-    """``text`` on one line: control characters and undecodable bytes as escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

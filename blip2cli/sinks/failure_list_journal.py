@@ -40,7 +40,7 @@ class ErrorJournal:
         if not kept:
             durable.remove(self.paths.errors)
         elif (whole := b"".join(kept.values())) != data:
-            durable.write_file(self.paths.hidden(".errors.tmp"), self.paths.errors, whole)
+            durable.replace_file(self.paths.hidden(".errors.tmp"), self.paths.errors, whole)
 
 
 def read_errors(paths: OutputPaths, done: NameSet) -> ErrorJournal | None:

@@ -120,7 +120,7 @@ class JsonlSink:
         os.fsync(self._descriptor)
         inode = os.fstat(self._descriptor).st_ino
         meta = to_json({"settings": self._settings, "inode": inode}) + b"\n"
-        durable.write_file(paths.hidden(".meta.tmp"), paths.next_meta, meta)
+        durable.replace_file(paths.hidden(".meta.tmp"), paths.next_meta, meta)
         durable.rename_into_place(paths.temporary, paths.final)
         durable.rename_into_place(paths.next_meta, paths.meta)
         self._synced = time.monotonic()

@@ -96,7 +96,7 @@ class ParquetSink:
             if self._parts is None:
                 self._parts = self._first_parts()
             path = self._paths.part(len(self._parts))
-            durable.write_file(self._paths.temporary, path, buffer.getvalue().to_pybytes())
+            durable.replace_file(self._paths.temporary, path, buffer.getvalue().to_pybytes())
         self._parts.append(path)
         self._batches.clear()
         self._safe_rows += table.num_rows

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import shutil
+from typing import BinaryIO
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -23,6 +24,15 @@ def write_all(descriptor: int, data: bytes) -> None:
 def open_new(path: str) -> int:
     """Open for writing, emptied; permissions as the user's umask says."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+
+
+def sync_file(path: str) -> None:
+    """Make the content of a closed file last."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: str) -> None:
@@ -39,13 +49,16 @@ def sync_folder(folder: str) -> None:
 
 
 def rename_into_place(temporary: str, final: str) -> None:
-    """Replace ``final`` by a temporary file beside it whose content was fsynced."""
+    """Replace ``final`` by a temporary file or folder beside it whose content was fsynced."""
     os.replace(temporary, final)
     sync_folder(os.path.dirname(final))
 
 
-def write_file(temporary: str, final: str, data: bytes) -> None:
-    """Create or replace ``final`` with ``data`` in one step."""
+def replace_file(temporary: str, final: str, data: bytes, sync: bool = True) -> None:
+    """Create or replace ``final`` with ``data`` in one step.
+
+    Without ``sync`` the folder is not fsynced: a caller with many files does that once.
+    """
     try:
         descriptor = open_new(temporary)
         try:
@@ -53,7 +66,9 @@ def write_file(temporary: str, final: str, data: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        rename_into_place(temporary, final)
+        os.replace(temporary, final)
+        if sync:
+            sync_folder(os.path.dirname(final))
     except BaseException:
         remove_quietly(temporary)
         raise
@@ -62,7 +77,7 @@ def write_file(temporary: str, final: str, data: bytes) -> None:
 def remove(*paths: str) -> None:
     """Remove those of the files that exist, lastingly. All lie in the same folder.
 
-    The order in which a power cut may find them removed is not said.
+    The order in which a power cut may find them removed is not defined.
     """
     removed = False
     for path in paths:
@@ -97,3 +112,76 @@ def remove_quietly(path: str) -> None:
     """Remove a file if that can be done; for tidying up after a failure."""
     with contextlib.suppress(OSError):
         os.unlink(path)
+
+
+class AtomicFile:
+    """A file that is written under a temporary name, and appears complete or not at all.
+
+    Both names lie in the same folder. Every method may raise OSError.
+    """
+
+    def __init__(self, temporary: str, final: str) -> None:
+        self._temporary = temporary
+        self._final = final
+        self.file: BinaryIO = open(temporary, "wb")  # noqa: SIM115 - closed below
+
+    @property
+    def inode(self) -> int:
+        """The inode number, which tells it from an older file of its name; before ``commit``."""
+        return os.stat(self._temporary).st_ino
+
+    def sync(self) -> None:
+        """Make the content last and close the file. Harmless when called again."""
+        if not self.file.closed:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+
+    def commit(self) -> None:
+        """Put the file in its place, instead of an older one."""
+        self.sync()
+        rename_into_place(self._temporary, self._final)
+
+    def abort(self) -> None:
+        """Remove what was written, unless it is in its place."""
+        with contextlib.suppress(OSError):
+            self.file.close()
+        remove_quietly(self._temporary)
+
+
+class AtomicFolder:
+    """A folder that is filled under a temporary name, and appears complete or not at all.
+
+    A folder cannot be renamed over a full one: an older folder at ``final`` is moved to ``old``
+    first and removed last. What a killed process left at ``temporary`` is removed, and an older
+    folder that it left at ``old`` is put back. All three names lie in the same folder. Every
+    method may raise OSError.
+    """
+
+    def __init__(self, temporary: str, final: str, old: str) -> None:
+        self.path = temporary  # the folder to fill
+        self._final = final
+        self._old = old
+        if os.path.isdir(old) and not os.path.lexists(final):  # killed between two renames
+            os.rename(old, final)
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
+        os.mkdir(temporary)
+
+    def commit(self) -> None:
+        """Put the folder in its place. Its files have been fsynced."""
+        for folder, _, _ in os.walk(self.path, topdown=False):
+            sync_folder(folder)
+        if os.path.isdir(self._final):
+            os.rename(self._final, self._old)
+        try:
+            rename_into_place(self.path, self._final)
+        except BaseException:
+            if os.path.isdir(self._old):
+                os.rename(self._old, self._final)
+            raise
+        shutil.rmtree(self._old, ignore_errors=True)
+
+    def abort(self) -> None:
+        """Remove what was written, unless it is in its place."""
+        shutil.rmtree(self.path, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""What went wrong with a URL, in sentences that name the mend.
+"""What went wrong with a URL, and what to do about it.
 
 The libraries behind fsspec raise what they like: OSError where they translate the server's answer,
 exceptions of botocore, aiohttp, httpx or google-auth where they do not. They are told apart by
-class name and status code, because importing those libraries only to ask would be the dearer way.
+class name and status code, because importing those libraries for that costs more.
 """
 
 from __future__ import annotations
@@ -35,20 +35,17 @@ _ALIASES = {"s3a": "s3", "gcs": "gs"}
 class RemoteError(SourceError, OSError):
     """A URL that cannot be read.
 
-    As a SourceError its message is a whole sentence for the user who named the URL. As an OSError
-    (``strerror``: a few words) it is what readers of files expect from ``open``.
+    ``problem`` and ``remedy`` are for the user who named the URL. As an OSError (``strerror``: a
+    few words) it is what readers of files expect from ``open``.
     """
 
-    def __init__(self, sentence: str, reason: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, problem: str, remedy: str, reason: str) -> None:
+        super().__init__(None, problem, remedy)
         self.strerror = reason
 
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-    def __reduce__(self) -> tuple[type[RemoteError], tuple[str, str]]:
-        """Keep both arguments on the way between processes."""
-        return (type(self), (str(self), self.strerror or ""))
+    def __reduce__(self) -> tuple[type[RemoteError], tuple[str, str, str]]:
+        """Keep all arguments on the way between processes."""
+        return (type(self), (self.problem, self.remedy, self.strerror or ""))
 
     def of_image(self) -> ImageError:
         """The same for one image of many."""
@@ -84,34 +81,38 @@ def remote_error(url: str, error: Exception) -> RemoteError:
     if isinstance(error, FileNotFoundError) or status == 404:
         private = ", or set HF_TOKEN if it is private" if protocol == "hf" else ""
         return RemoteMissingError(
-            f"There is no {shown}; check the name{private}.", "there is no such file"
+            f"There is no {shown}", f"check the name{private}", "there is no such file"
         )
     if isinstance(error, PermissionError) or status in (401, 403):
         return RemoteDeniedError(
-            f"{shown} may not be read with the credentials in use; check {access}.",
+            f"{shown} may not be read with the credentials in use",
+            f"check {access}",
             "it may not be read",
         )
     if names & _CREDENTIALS:
         public = ", or FSSPEC_S3_ANON=true if it is public" if protocol == "s3" else ""
         return RemoteError(
-            f"There are no valid credentials for {shown}; set {access}{public}.",
+            f"There are no valid credentials for {shown}",
+            f"set {access}{public}",
             "there are no valid credentials",
         )
     if "OfflineModeIsEnabled" in names:
         return RemoteError(
-            f"{shown} is not reached while HF_HUB_OFFLINE is set; unset it.",
+            f"{shown} is not reached while HF_HUB_OFFLINE is set",
+            "unset it",
             "HF_HUB_OFFLINE is set",
         )
     if "ParamValidationError" in names:
-        return RemoteError(f"{shown} is no valid name; check the bucket.", "its name is not valid")
+        return RemoteError(f"{shown} is no valid name", "check the bucket", "its name is not valid")
     detail = _detail(error)
     if names & _UNREACHABLE:
         address = f" and {_ADDRESS[protocol]}" if protocol in _ADDRESS else ""
         return RemoteError(
-            f"The server of {shown} cannot be reached ({detail}); check the network{address}.",
+            f"The server of {shown} cannot be reached ({detail})",
+            f"check the network{address}",
             "its server cannot be reached",
         )
-    return RemoteError(f"{shown} cannot be read ({detail}).", detail)
+    return RemoteError(f"{shown} cannot be read ({detail})", "", detail)
 
 
 def hide_secrets(text: str) -> str:

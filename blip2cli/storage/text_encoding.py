@@ -39,3 +39,9 @@ def to_utf8(text: str) -> str:
 def from_utf8(stored: str) -> str:
     """Return the text that :func:`to_utf8` was given."""
     return _ESCAPED.sub(lambda m: chr(int(m.group(1)[1:], 16)), stored)
+
+
+def printable(text: str) -> str:
+    """``text`` on one line and harmless on a terminal: control characters, line separators and
+    bytes that are not UTF-8 become escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli.storage import durable
+from blip2cli.storage.durable import AtomicFile, AtomicFolder
 from tests.sinks.helpers import listing
 
 
@@ -25,7 +26,7 @@ def test_the_order_of_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(os, "fsync", noting_fsync)
     monkeypatch.setattr(os, "replace", noting_replace)
-    durable.write_file(str(tmp_path / "t"), str(tmp_path / "f"), b"new")
+    durable.replace_file(str(tmp_path / "t"), str(tmp_path / "f"), b"new")
     assert steps == ["fsync t", "rename", "fsync folder"]
     assert (tmp_path / "f").read_bytes() == b"new"
     assert listing(tmp_path) == {"f"}
@@ -42,7 +43,7 @@ def test_a_failure_keeps_the_old_content(
 
     monkeypatch.setattr(os, step, failing)
     with pytest.raises(OSError, match="Input/output"):
-        durable.write_file(str(tmp_path / "t"), str(tmp_path / "f"), b"new")
+        durable.replace_file(str(tmp_path / "t"), str(tmp_path / "f"), b"new")
     assert (tmp_path / "f").read_bytes() == b"old"
     assert listing(tmp_path) == {"f"}
 
@@ -50,7 +51,7 @@ def test_a_failure_keeps_the_old_content(
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
-    durable.write_file(str(tmp_path / "t"), str(tmp_path / "f"), b"more than three bytes")
+    durable.replace_file(str(tmp_path / "t"), str(tmp_path / "f"), b"more than three bytes")
     assert (tmp_path / "f").read_bytes() == b"more than three bytes"
 
 
@@ -75,3 +76,78 @@ def test_removing(tmp_path: Path) -> None:
     durable.remove()
     durable.remove_quietly(str(tmp_path / "absent"))
     assert listing(tmp_path) == set()
+
+
+def atomic_file(folder: Path) -> AtomicFile:
+    return AtomicFile(str(folder / ".f.tmp"), str(folder / "f"))
+
+
+def atomic_folder(folder: Path) -> AtomicFolder:
+    return AtomicFolder(*(str(folder / name) for name in (".d.tmp", "d", ".d.old")))
+
+
+def test_a_file_appears_when_it_is_committed(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"old")
+    new = atomic_file(tmp_path)
+    new.file.write(b"new")
+    new.sync()
+    inode = new.inode
+    assert (tmp_path / "f").read_bytes() == b"old"
+    new.commit()
+    assert (tmp_path / "f").read_bytes() == b"new"
+    assert (tmp_path / "f").stat().st_ino == inode
+    new.abort()
+    assert listing(tmp_path) == {"f"}
+
+
+def test_an_aborted_file_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"old")
+    new = atomic_file(tmp_path)
+    new.file.write(b"new")
+    new.abort()
+    assert (tmp_path / "f").read_bytes() == b"old"
+    assert listing(tmp_path) == {"f"}
+
+
+def test_a_folder_appears_when_it_is_committed(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        folder = atomic_folder(tmp_path)
+        (Path(folder.path) / content).mkdir()
+        (Path(folder.path) / content / "file").touch()
+        folder.commit()
+        folder.abort()
+        assert listing(tmp_path) == {"d"}
+        assert listing(tmp_path / "d") == {content}
+
+
+def test_an_aborted_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    atomic_folder(tmp_path).abort()
+    assert listing(tmp_path) == {"d"}
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "old").touch()
+    folder = atomic_folder(tmp_path)
+
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        folder.commit()
+    folder.abort()
+    assert listing(tmp_path) == {"d"}
+    assert listing(tmp_path / "d") == {"old"}
+
+
+def test_what_a_killed_process_left_is_cleared_and_the_old_folder_put_back(tmp_path: Path) -> None:
+    for name in (".d.tmp", ".d.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "left").touch()
+    atomic_folder(tmp_path).abort()
+    assert listing(tmp_path) == {"d"}
+    assert listing(tmp_path / "d") == {"left"}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from blip2cli.sinks.text import from_utf8, to_json, to_utf8
+from blip2cli.storage.text_encoding import from_utf8, printable, to_json, to_utf8
 
 # Anything a model or a file system may give: all of Unicode, and undecodable bytes.
 ANY_CHARACTER = st.one_of(
@@ -59,3 +59,8 @@ def test_the_forms_in_the_documentation() -> None:
     assert to_utf8("caf\udce9.png") == "caf\\udce9.png"
     assert to_utf8("C:\\users\\x") == "C:\\users\\x"
     assert to_utf8("\\udce9") == "\\u005cudce9"
+
+
+def test_control_characters_and_undecodable_bytes_become_escapes() -> None:
+    assert printable("a\nb\x1b[2J\udcff") == "a\\nb\\x1b[2J\\udcff"
+    assert printable("naïve 日本 'x'") == "naïve 日本 'x'"

@@ -122,8 +122,8 @@ def convert_checkpoint(
 ) -> int:
     """Convert, and say on stderr what was done."""
     from blip2cli.cli.terminal.console import duration
-    from blip2cli.cli.terminal.table import printable
     from blip2cli.convert.checkpoints import convert_checkpoint as run
+    from blip2cli.storage.text_encoding import printable
 
     more: dict[str, Any] = {} if progress is None else {"progress": progress}
     done = run(options, **more)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TextIO
 
+from blip2cli.storage.text_encoding import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -97,13 +99,6 @@ def _cell(name: str, row: Mapping[str, object]) -> Text:
     if isinstance(value, float):
         return Text(f"{value:.3f}")
     return Text(printable(str(value)))
-
-
-def printable(text: str) -> str:
-    """``text`` without what could steer a terminal: control characters and stray bytes."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
 
 
 def _widths(names: Sequence[str], cells: Sequence[Sequence[Text]], total: int) -> list[int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.cli.terminal.table import TableSink, printable
+from blip2cli.cli.terminal.table import TableSink
 
 
 def table(names: list[str], *batches: list[dict[str, object]], columns: int = 80) -> list[str]:
@@ -53,7 +53,6 @@ def test_brackets_are_text_and_control_characters_are_shown() -> None:
     lines = table(["caption", "logprob"], [caption("[red]x[/red].png", "bell \x07 [bold]")])
     assert "[red]x[/red].png" in lines[1]
     assert "bell \\x07 [bold]" in lines[1]
-    assert printable("a\nb\x1b[2J\udcff") == "a\\nb\\x1b[2J\\udcff"
 
 
 def test_vectors_are_cut_and_candidates_listed() -> None:
