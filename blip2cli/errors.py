@@ -22,6 +22,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from blip2cli import exit_codes
+
 __all__ = [
     "Blip2CliError",
     "ImageError",
@@ -57,7 +59,7 @@ class Blip2CliError(Exception):
     with the options spelled as in Python.
     """
 
-    exit_code = 1  # what the process ends with
+    exit_code = exit_codes.RUN_FAILED  # what the process ends with
 
     def __init__(self, field: str | None, problem: str | None = None, remedy: str = "") -> None:
         if problem is None:  # one sentence
@@ -79,7 +81,7 @@ class Blip2CliError(Exception):
 class UserError(Blip2CliError):
     """The user's input is wrong; ``remedy`` says how to put it right."""
 
-    exit_code = 2
+    exit_code = exit_codes.WRONG_INPUT
 
 
 class SourceError(UserError):

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 import typer.main
 
-from blip2cli import __version__
+from blip2cli import __version__, exit_codes
 from blip2cli.cli.flags.expand import expand
 from blip2cli.cli.terminal.messages import complain, unexpected
 from blip2cli.cli.terminal.usage_errors import sentence
@@ -69,7 +69,7 @@ def root(
     """Captions, answers and embeddings from BLIP-2 for whole folders of images."""
     if context.invoked_subcommand is None:
         print(context.get_help())
-        raise typer.Exit(2)
+        raise typer.Exit(exit_codes.WRONG_INPUT)
 
 
 def call(arguments: Sequence[str]) -> int:
@@ -82,12 +82,12 @@ def call(arguments: Sequence[str]) -> int:
         code = command.main(list(arguments), prog_name="blip2cli", standalone_mode=False)
     except typer.TyperException as error:
         complain(sentence(error))
-        return 2
+        return exit_codes.WRONG_INPUT
     except typer.Abort:
-        return 130
+        return exit_codes.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
         return unexpected(error, 0)
-    return code if isinstance(code, int) else 0
+    return code if isinstance(code, int) else exit_codes.SUCCESS
 
 
 def main() -> NoReturn:

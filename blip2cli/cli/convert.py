@@ -15,6 +15,7 @@ from blip2cli.cli.flags.declare import OUTPUT, REPORT, option
 from blip2cli.cli.flags.options import QUIET_HELP, VERBOSE_HELP
 from blip2cli.cli.terminal.messages import complain, unexpected
 from blip2cli.errors import Blip2CliError, OptionError
+from blip2cli.exit_codes import SUCCESS
 
 EXAMPLES = "Example:  blip2cli convert captions.jsonl captions.parquet"
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ def _convert(options: ConvertOptions, quiet: bool) -> int:
         count = "1 row" if done.rows == 1 else f"{done.rows} rows"
         line = f"{count} into {options.destination}; {duration(done.seconds)}, {rate:.0f} rows/s."
         print(printable(line), file=sys.stderr)
-    return 0
+    return SUCCESS
 
 
 class _Bar:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
+from blip2cli import exit_codes
 from blip2cli.cli.flags.declare import MODEL, REPORT, option
 from blip2cli.cli.flags.options import DTYPE_HELP, QUANTIZE_HELP, VERBOSE_HELP
 from blip2cli.cli.terminal.messages import coloured, complain, unexpected
@@ -98,10 +99,10 @@ def doctor(
         complain(str(error))
         return error.exit_code
     except BrokenPipeError:
-        from blip2cli.cli.run_command import EXIT_BROKEN_PIPE, forget_stdout
+        from blip2cli.cli.run_command import forget_stdout
 
         forget_stdout()
-        return EXIT_BROKEN_PIPE
+        return exit_codes.BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
         return unexpected(error, verbose)
 

@@ -6,8 +6,9 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
+from blip2cli import exit_codes
 from blip2cli.cli.flags.options import ReportFlags
 from blip2cli.cli.terminal.console import EMBEDDED, Console
 from blip2cli.cli.terminal.log_json import JsonLog
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from blip2cli.pipeline.output import SinkOpener
     from blip2cli.sinks.base import Column, Sink
     from blip2cli.tasks import EmbedTextsTask, Task
-
-EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of a filter nobody reads any more
 
 Built = tuple["Task | EmbedTextsTask", "RunOptions"]
 
@@ -42,7 +41,7 @@ def perform(build: Callable[[], Built], report: ReportFlags) -> int:
         return error.exit_code
     except BrokenPipeError:
         forget_stdout()
-        return EXIT_BROKEN_PIPE
+        return exit_codes.BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
         return unexpected(error, report.verbose)
 
@@ -62,7 +61,7 @@ def _run(task: Task | EmbedTextsTask, options: RunOptions, report: ReportFlags) 
         sys.stderr,
         quiet=report.quiet,
         verbosity=report.verbose,
-        failures=to_file or not beside,
+        list_failures=beside and not to_file,
         errors_file=_errors_file(options.output.out) if to_file and beside else None,
         again=_again(sys.argv) if to_file and about_images else None,
     )
@@ -94,7 +93,6 @@ def _work(
 ) -> Summary:
     from blip2cli.tasks import EmbedTextsTask
 
-    stderr = cast(TextIO, listener)
     if isinstance(task, EmbedTextsTask):
         from blip2cli.pipeline.run_texts import run_texts
 
@@ -103,7 +101,6 @@ def _work(
             options,
             on_event=listener,
             stdout=sys.stdout.buffer,
-            stderr=stderr,
             sink_opener=opener,
         )
     from blip2cli.pipeline.run import run
@@ -114,7 +111,6 @@ def _work(
         on_event=listener,
         stdin=_stdin(),
         stdout=sys.stdout.buffer,
-        stderr=stderr,
         sink_opener=opener,
         count=count,
     )
@@ -161,7 +157,7 @@ def _dry_run(task: Task | EmbedTextsTask, options: RunOptions) -> int:
     del settings["task"]
     for key, value in settings.items():
         print(f"{key}: {value}")
-    return 0
+    return exit_codes.SUCCESS
 
 
 def _again(arguments: Sequence[str]) -> str:

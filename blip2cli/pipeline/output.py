@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from blip2cli import __version__
 from blip2cli.errors import OptionError, OutputError, RunError
@@ -58,7 +58,6 @@ class Output:
         options: RunOptions,
         opener: SinkOpener | None,
         stdout: BinaryIO | None,
-        stderr: TextIO | None,
         resumed: Resumed | None = None,
     ) -> Output:
         """Open both, to go on with what ``resumed`` found. Raises ``OutputError``."""
@@ -74,7 +73,7 @@ class Output:
             stream = stdout or sys.stdout.buffer
             sink = open_sink(options.output, columns, settings, stream, journal)
         failures = resumed.errors if resumed is not None else None
-        errors = open_errors(options.output, stderr or sys.stderr, failures)
+        errors = open_errors(options.output, failures)
         inline = options.output.errors == "inline"
         return cls(task, sink, errors, inline, options.source.keep)
 

@@ -13,8 +13,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO
 
+from blip2cli import exit_codes
 from blip2cli.errors import ModelError
 from blip2cli.options import RunOptions
 from blip2cli.pipeline import events
@@ -35,7 +36,7 @@ from blip2cli.pipeline.output import Output, SinkOpener, write_summary
 from blip2cli.pipeline.plan import Plan, Total, check_options, prepare, resumed
 from blip2cli.pipeline.signals import Interrupted, Interrupts
 from blip2cli.pipeline.stats import Tally
-from blip2cli.pipeline.stop_conditions import EXIT_FAILED_IMAGES, EXIT_MORE_TO_DO, ErrorLimit
+from blip2cli.pipeline.stop_conditions import ErrorLimit
 from blip2cli.sinks import OutputLock, to_stdout
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ def run(
     *,
     stdin: BinaryIO | None = None,
     stdout: BinaryIO | None = None,
-    stderr: TextIO | None = None,
     sink_opener: SinkOpener | None = None,
     count: bool = False,
 ) -> Summary:
@@ -86,7 +86,7 @@ def run(
                     model, batches = job.load(model_loader, reading)
                     with job.interrupts.shielded():
                         out = Output.open(
-                            job.task, model, options, sink_opener, stdout, stderr, plan.resumed
+                            job.task, model, options, sink_opener, stdout, plan.resumed
                         )
                     total = Total(plan, options.source if count and task.only is None else None)
                     with out:
@@ -281,5 +281,6 @@ class _Job:
         if self.interrupts.exit_code:
             return self.interrupts.exit_code
         if self.more:
-            return EXIT_MORE_TO_DO
-        return EXIT_FAILED_IMAGES if self.tally.failed or self.plan.failed_before else 0
+            return exit_codes.MORE_TO_DO
+        failed = self.tally.failed or self.plan.failed_before
+        return exit_codes.FAILED_IMAGES if failed else exit_codes.SUCCESS

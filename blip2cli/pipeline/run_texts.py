@@ -11,7 +11,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from blip2cli.errors import OptionError, RunError
 from blip2cli.options import LimitOptions, RunOptions, SourceOptions
@@ -56,7 +56,6 @@ def run_texts(
     on_event: Listener = lambda event: None,
     *,
     stdout: BinaryIO | None = None,
-    stderr: TextIO | None = None,
     sink_opener: SinkOpener | None = None,
 ) -> Summary:
     """Embed all texts of ``task`` and return how it went; counts are of texts.
@@ -101,7 +100,7 @@ def run_texts(
                         with tally.timing("write"):
                             if not tally.rows:
                                 # The failures of images that the output listed before.
-                                open_errors(options.output, stderr or sys.stderr).begin()
+                                open_errors(options.output).begin()
                             sink.write(rows)
                         tally.done += len(rows)
                         tally.rows += len(rows)

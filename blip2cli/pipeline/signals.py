@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
+from blip2cli.exit_codes import SUCCESS, of_signal
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -62,11 +64,11 @@ class Interrupts:
     @property
     def exit_code(self) -> int:
         """128 plus the signal's number, as shells report it; 0 when no signal came."""
-        return 0 if self.signum is None else 128 + self.signum
+        return SUCCESS if self.signum is None else of_signal(self.signum)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None:
-            os._exit(128 + signum)
+            os._exit(of_signal(signum))
         self.signum = signum
         if not self._shielded:
             raise Interrupted

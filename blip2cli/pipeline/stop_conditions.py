@@ -5,8 +5,6 @@ from __future__ import annotations
 from blip2cli.errors import RunError
 from blip2cli.pipeline.stats import Tally
 
-EXIT_FAILED_IMAGES = 3
-EXIT_MORE_TO_DO = 4
 # A share of failures means nothing before so many images were seen; at the end it always counts.
 _ENOUGH = 100
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 from blip2cli.errors import OutputError
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.base import IDENTITY, Column, RowSchema, Sink, disk_errors
-from blip2cli.sinks.failure_list import ErrorFile, ErrorLines, ErrorSink, NoErrors
+from blip2cli.sinks.failure_list import ErrorFile, ErrorSink, NoErrors
 from blip2cli.sinks.failure_list_journal import ErrorJournal, read_errors
 from blip2cli.sinks.journal import Journal, RowCount, check_settings
 from blip2cli.sinks.jsonl import JsonlSink
@@ -135,12 +135,8 @@ def open_sink(
     return FORMATS[known_suffix(paths.final) or ""].write(paths, schema, settings, journal)
 
 
-def open_errors(
-    options: OutputOptions, stderr: TextIO, journal: ErrorJournal | None = None
-) -> ErrorSink:
-    """Return the place for failed images; see ``errors``."""
-    if options.errors == "inline":
+def open_errors(options: OutputOptions, journal: ErrorJournal | None = None) -> ErrorSink:
+    """Return the list of failed images beside the output; none beside stdout."""
+    if options.errors == "inline" or to_stdout(options):
         return NoErrors()
-    if to_stdout(options):
-        return ErrorLines(stderr)
     return ErrorFile(OutputPaths.of(options.out or ""), journal)

@@ -1,6 +1,6 @@
-"""Where failed images are noted: a file beside the output, or lines on stderr.
+"""The list of failed images beside an output.
 
-The file is JSON Lines with ``file_name``, ``error_type`` and ``message``. It is created with the
+It is JSON Lines with ``file_name``, ``error_type`` and ``message``. It is created with the
 first failure only. One that an earlier run left is removed before a new output takes its place.
 
 A run that resumes goes on with the file. Images in it count as dealt with, unless they are to be
@@ -14,7 +14,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from typing import Protocol, TextIO
+from typing import Protocol
 
 from blip2cli.errors import ImageError, RunError
 from blip2cli.sinks.base import disk_errors
@@ -22,7 +22,6 @@ from blip2cli.sinks.failure_list_journal import ErrorJournal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.text import to_json
 from blip2cli.storage import durable
-from blip2cli.storage.text_encoding import printable
 
 SYNC_SECONDS = 1.0
 
@@ -147,35 +146,8 @@ class ErrorFile:
             raise
 
 
-class ErrorLines:
-    """Notes failures as readable lines on a text stream."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def begin(self) -> None:
-        """Nothing to do."""
-
-    def succeeded(self, file_name: str) -> None:
-        """Nothing to do."""
-
-    def write(self, file_name: str, error: ImageError) -> None:
-        """Print one line."""
-        self._stream.write(f"{printable(file_name)}: {error.error_type}: {printable(str(error))}\n")
-        self._stream.flush()
-
-    def commit(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """The stream stays open: it belongs to the caller."""
-
-    def abort(self) -> None:
-        """Nothing to tidy up."""
-
-
 class NoErrors:
-    """For failures that are kept inline, as rows of the output itself."""
+    """For failures that are rows of the output itself, or that only a listener prints."""
 
     def begin(self) -> None:
         """Nothing to do."""
@@ -184,7 +156,7 @@ class NoErrors:
         """Nothing to do."""
 
     def write(self, file_name: str, error: ImageError) -> None:
-        """The row says it."""
+        """Nothing to do."""
 
     def commit(self) -> None:
         """Nothing to do."""

@@ -232,7 +232,7 @@ def failures(out: Path, *failed: str, fixed: tuple[str, ...] = (), end: bool = T
     output = OutputOptions(str(out), resume=True)
     resumed = read_output(output, lambda name: 1)
     journal = resumed.errors if resumed else None
-    errors = open_errors(output, None, journal)  # type: ignore[arg-type]
+    errors = open_errors(output, journal)
     for name in failed:
         errors.write(name, BROKEN)
     for name in fixed:
@@ -292,7 +292,7 @@ def test_a_retry_that_was_stopped_is_seen_by_its_rows(out: Path) -> None:
 
 def test_failures_of_an_output_that_is_replaced_go_first(out: Path) -> None:
     failures(out, "x.png")
-    errors = open_errors(OutputOptions(str(out), overwrite=True), None)  # type: ignore[arg-type]
+    errors = open_errors(OutputOptions(str(out), overwrite=True))
     errors.begin()
     assert not out.with_suffix(".errors.jsonl").exists()
 

@@ -12,6 +12,7 @@ from blip2cli.cli.flags.declare import option
 from blip2cli.cli.flags.expand import environment
 from blip2cli.cli.flags.options import DTYPE_HELP, QUANTIZE_HELP
 from blip2cli.errors import OptionError
+from blip2cli.exit_codes import SUCCESS
 from blip2cli.options import Dtype
 
 if TYPE_CHECKING:
@@ -133,4 +134,4 @@ def convert_checkpoint(
         size, unit = (done.bytes / 1e9, "GB") if done.bytes >= 1e9 else (done.bytes / 1e6, "MB")
         line = f"{done.weights} weights, {size:.1f} {unit}, into {options.destination}; "
         print(printable(f"{line}{duration(done.seconds)}."), file=sys.stderr)
-    return 0
+    return SUCCESS

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from blip2cli.exit_codes import FAILED_IMAGES, MORE_TO_DO, SUCCESS
 from blip2cli.pipeline.events import (
     Event,
     Failed,
@@ -20,7 +21,7 @@ from blip2cli.pipeline.events import (
     Summary,
     TookOver,
 )
-from blip2cli.pipeline.stop_conditions import EXIT_FAILED_IMAGES, EXIT_MORE_TO_DO
+from blip2cli.storage.text_encoding import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -47,18 +48,19 @@ class Console:
         *,
         quiet: bool,
         verbosity: int,
-        failures: bool,
+        list_failures: bool,
         errors_file: str | None = None,
         again: str | None = None,
     ) -> None:
-        """``failures``: failed images are not listed on ``stream`` by the run itself;
-        ``errors_file``: where they are listed instead; ``again``: the command to go on with.
+        """``list_failures``: print a line for every failed image, even when ``quiet``, because
+        they are written nowhere else; else only ``verbosity`` does. ``errors_file``: where they
+        are written; ``again``: the command to go on with.
         """
         self.stream = stream
         self.quiet = quiet
         self.verbosity = verbosity
         self.bar_wanted = stream.isatty() and not quiet
-        self._failures = failures
+        self._list_failures = list_failures
         self._errors_file = errors_file
         self._again = again
         self._bar: tqdm[Any] | None = None
@@ -80,8 +82,9 @@ class Console:
             case ModelReady():
                 self._ready(event)
             case Failed():
-                if self.verbosity and self._failures:
-                    self.say(f"{event.file_name}: {event.error_type}: {event.message}")
+                if self._list_failures or (self.verbosity and not self.quiet):
+                    name, message = printable(event.file_name), printable(event.message)
+                    self._print(f"{name}: {event.error_type}: {message}")
             case Halved():
                 count = _count(event.batch_size)
                 self.say(f"Out of memory: going on with batches of {count}.")
@@ -100,8 +103,7 @@ class Console:
     def say(self, line: str) -> None:
         """Print a line above the bar, unless quiet."""
         if not self.quiet:
-            with self.paused():
-                print(line, file=self.stream, flush=True)
+            self._print(line)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -121,14 +123,9 @@ class Console:
             self._bar.close()
             self._bar = None
 
-    def write(self, text: str) -> int:
-        """Write as to a stream, past the bar: the failures of a run without ``-o`` come here."""
+    def _print(self, line: str) -> None:
         with self.paused():
-            return self.stream.write(text)
-
-    def flush(self) -> None:
-        """Flush the stream."""
-        self.stream.flush()
+            print(line, file=self.stream, flush=True)
 
     def _started(self, event: Started) -> None:
         self._total, self._unit = event.total, event.unit
@@ -205,7 +202,7 @@ def summary_lines(
     goes on with the output.
     """
     s = summary
-    if s.exit_code in (0, EXIT_FAILED_IMAGES) and s.already and not s.done and not s.failed:
+    if s.exit_code in (SUCCESS, FAILED_IMAGES) and s.already and not s.done and not s.failed:
         return [f"Nothing left to do: {_count(s.already)} done before."]
     line = f"{_count(s.done, s.unit)} {_DONE.get(s.task, 'done')}"
     if s.rows != s.done:
@@ -227,9 +224,9 @@ def summary_lines(
         lines.append(f"Images that failed are listed in {errors_file}")
     if s.exit_code > 128:
         lines.append("Interrupted; the rows that were finished are safe.")
-    elif s.exit_code == EXIT_MORE_TO_DO:
+    elif s.exit_code == MORE_TO_DO:
         lines.append("The time of --max-duration is up; the rows that were finished are safe.")
-    if (s.exit_code > 128 or s.exit_code == EXIT_MORE_TO_DO) and again is not None:
+    if (s.exit_code > 128 or s.exit_code == MORE_TO_DO) and again is not None:
         lines.append(f"Go on with: {again}")
     return lines
 

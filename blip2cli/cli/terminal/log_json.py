@@ -32,14 +32,6 @@ class JsonLog:
         """Print why the run ended."""
         self._say("error", {"message": message, "exit_code": exit_code})
 
-    def write(self, text: str) -> int:
-        """Lines for people about failed images: the event says it already."""
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush the stream."""
-        self._stream.flush()
-
     def _say(self, name: str, values: dict[str, Any]) -> None:
         line = json.dumps({"time": round(time.time(), 3), "event": name} | values)
         print(line, file=self._stream, flush=True)

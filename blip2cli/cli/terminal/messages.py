@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TextIO
 
+from blip2cli.exit_codes import RUN_FAILED
+
 
 def complain(sentence: str) -> None:
     """Print one error sentence; red on a terminal unless ``NO_COLOR`` says otherwise."""
@@ -22,7 +24,7 @@ def unexpected(error: Exception, verbosity: int) -> int:
     what = " ".join(str(error).split()) or "no details"
     hint = "" if verbosity >= 2 else "; run again with -vv for the traceback"
     complain(f"Internal error: {type(error).__name__}: {what}{hint}.")
-    return 1
+    return RUN_FAILED
 
 
 def coloured(stream: TextIO) -> bool:

@@ -126,7 +126,7 @@ def test_going_on_says_what_is_there() -> None:
 
 def talk(*, quiet: bool = False, verbosity: int = 0, model: str = "tiny") -> str:
     stream = io.StringIO()
-    console = Console(stream, quiet=quiet, verbosity=verbosity, failures=True)
+    console = Console(stream, quiet=quiet, verbosity=verbosity, list_failures=False)
     console(Started("ask", model, 12))
     console(ModelReady(model, "cpu", "float32", "why not", 2.0))
     console(Failed("a.png", "truncated", "It ends too early."))
@@ -172,14 +172,14 @@ def test_verbose_says_where_the_seconds_of_the_start_went() -> None:
     )
     for verbosity, said in ((0, False), (1, True)):
         stream = io.StringIO()
-        console = Console(stream, quiet=False, verbosity=verbosity, failures=False)
+        console = Console(stream, quiet=False, verbosity=verbosity, list_failures=False)
         console(Finished(summary))
         assert (line in stream.getvalue()) is said
 
 
 def test_smaller_batches_are_announced() -> None:
     stream = io.StringIO()
-    console = Console(stream, quiet=False, verbosity=0, failures=False)
+    console = Console(stream, quiet=False, verbosity=0, list_failures=False)
     console(Halved(8))
     console(Halved(1))
     assert stream.getvalue() == (
@@ -193,7 +193,7 @@ def test_smaller_batches_are_announced() -> None:
 )
 def test_what_makes_a_run_slower_is_told_to_those_who_ask(verbosity: int, said: str) -> None:
     stream = io.StringIO()
-    Console(stream, quiet=False, verbosity=verbosity, failures=False)(Slower("no graphs"))
+    Console(stream, quiet=False, verbosity=verbosity, list_failures=False)(Slower("no graphs"))
     assert stream.getvalue() == said
 
 
@@ -201,11 +201,24 @@ def test_quiet_says_nothing() -> None:
     assert talk(quiet=True) == ""
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize("verbosity", [0, 1])
+def test_failures_that_are_listed_nowhere_else_are_lines_for_people(
+    quiet: bool, verbosity: int
+) -> None:
+    stream = io.StringIO()
+    console = Console(stream, quiet=quiet, verbosity=verbosity, list_failures=True)
+    console(Failed("sub/é\n\x1b[31m\udce9.png", "truncated", "The PNG file ends early."))
+    assert stream.getvalue() == (
+        "sub/é\\n\\x1b[31m\\udce9.png: truncated: The PNG file ends early.\n"
+    )
+
+
 def test_a_plain_line_comes_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     stream = io.StringIO()
-    console = Console(stream, quiet=False, verbosity=0, failures=False)
+    console = Console(stream, quiet=False, verbosity=0, list_failures=False)
     console(Started("caption", "other", None))
     console(ModelReady("other", "cpu", "float32", "", 1.0))
     for _ in range(150):  # one batch a second

@@ -32,7 +32,6 @@ def test_every_event_is_an_object_a_line() -> None:
     ):
         log(event)
     log.error("It is full.", 1)
-    log.write("a line for people\n")
     said: list[dict[str, Any]] = [json.loads(line) for line in stream.getvalue().splitlines()]
     names = "started took_over resumed model_ready failed progress finished error"
     assert [each["event"] for each in said] == names.split()
