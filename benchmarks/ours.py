@@ -14,7 +14,7 @@ from work import Setting, Work
 from blip2cli.images.loader import LoadedBatch, load_batches
 from blip2cli.images.preprocess import PixelSpec, normalize
 from blip2cli.model.checkpoint.resolve import resolve
-from blip2cli.model.placement.batch_size import lanes_of
+from blip2cli.model.placement.batch_size import batch_threads
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions
@@ -53,7 +53,7 @@ class _Ours:
         """``do`` with every batch and the number of images before it, as many at once as a run
         has under way."""
         before = 0
-        with Lanes(lambda numbered: do(*numbered), lanes_of(self.model)) as lanes:
+        with Lanes(lambda numbered: do(*numbered), batch_threads(self.model)) as lanes:
             for batch in batches(work, setting, self.model.spec):
                 lanes.put((batch, before))
                 before += len(batch.items)

@@ -41,9 +41,9 @@ class Blip2:
 
     def __init__(self, model: Model, batch_size: int | None = None) -> None:
         if batch_size is None:
-            from blip2cli.model.placement.batch_size import auto_size
+            from blip2cli.model.placement.batch_size import auto_batch_size
 
-            batch_size = auto_size(model)
+            batch_size = auto_batch_size(model)
         if batch_size < 1:
             raise OptionError(f"batch_size takes a positive number, not {batch_size}.")
         self.model = model

@@ -84,9 +84,9 @@ def doctor(
     try:
         from blip2cli.doctor.examine import examine
         from blip2cli.doctor.options import DoctorOptions
-        from blip2cli.system import library_logging as quiet
+        from blip2cli.system import library_logging
 
-        quiet.allow_chatter(verbose >= 2)
+        library_logging.show_library_messages(verbose >= 2)
         options = DoctorOptions(model, revision, device, dtype, image, quantize)
         if as_json:
             report = examine(options)

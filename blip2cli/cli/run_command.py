@@ -48,12 +48,12 @@ def perform(build: Callable[[], Built], report: ReportFlags) -> int:
 
 def _run(task: Task | EmbedTextsTask, options: RunOptions, report: ReportFlags) -> int:
     from blip2cli.sinks.paths import to_stdout
-    from blip2cli.system import library_logging as quiet
+    from blip2cli.system import library_logging
     from blip2cli.tasks import EmbedTextsTask
 
-    quiet.allow_chatter(report.verbose >= 2)
+    library_logging.show_library_messages(report.verbose >= 2)
     if report.quiet or report.log_json:
-        quiet.show_downloads(False)
+        library_logging.show_downloads(False)
     beside = options.output.errors == "file"
     to_file = not to_stdout(options.output)
     about_images = not isinstance(task, EmbedTextsTask)

@@ -13,7 +13,7 @@ from blip2cli.doctor.report import Outcome, fail, ok, warn
 from blip2cli.model.tokenizer.prompts import Prompt, question_prompt
 from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.options import DecodeOptions
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 
 # Layer norms square their input in float32: beyond this that overflows, and T5's norm then gives
 # zeros, without an error and without a NaN.
@@ -163,7 +163,7 @@ def _generate(
         ids = torch.cat((ids.new_full((1, queries), index), ids), dim=1)
         length = ids.shape[1] if model.family == "opt" else 0
         given = {"pixel_values": pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    with hushed():
+    with silence_libraries():
         output = generate(
             **given,
             max_new_tokens=NEW_TOKENS,

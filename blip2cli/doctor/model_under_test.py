@@ -24,7 +24,7 @@ from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.quantize.int8 import is_int8
 from blip2cli.model.tokenizer.text import TextCodec, load_codec
 from blip2cli.model.wrapper import Blip2
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from blip2cli.system.memory import memory
 
 LARGE_WEIGHTS = 1 << 30  # bytes of weight files from which there is room for one copy only
@@ -67,7 +67,7 @@ class Patient:
         """``config.json`` as transformers reads it, its defaults filled in."""
         from transformers.models.blip_2.configuration_blip_2 import Blip2Config
 
-        with hushed():
+        with silence_libraries():
             return Blip2Config.from_pretrained(str(self.path), local_files_only=True)
 
     @cached_property
@@ -87,7 +87,7 @@ class Patient:
         """The tokenizer as transformers' own loader gives it to others."""
         from transformers.models.auto.tokenization_auto import AutoTokenizer
 
-        with hushed():
+        with silence_libraries():
             return AutoTokenizer.from_pretrained(str(self.path), local_files_only=True)
 
     @cached_property
@@ -150,7 +150,7 @@ class Patient:
         kind: Any = blip_2.Blip2ForConditionalGeneration
         if self.checkpoint.family == "itm":
             kind = blip_2.Blip2ForImageTextRetrieval
-        with hushed():
+        with silence_libraries():
             if self.checkpoint.weight_bytes >= LARGE_WEIGHTS or is_int8(self.checkpoint.config):
                 model = kind.from_pretrained(
                     None,
@@ -173,7 +173,7 @@ class Patient:
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
         height, width = self.image_size
-        with hushed():
+        with silence_libraries():
             processor = BlipImageProcessorPil.from_dict(self.checkpoint.image_processor())
             made = processor(
                 [picture.image for picture in self.pictures],
@@ -197,5 +197,5 @@ class Patient:
     @cached_property
     def observation(self) -> Observation:
         """What the model makes of the pictures."""
-        with hushed():
+        with silence_libraries():
             return observe(self.model, self.pixels)

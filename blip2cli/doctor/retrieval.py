@@ -12,7 +12,7 @@ from blip2cli.doctor.report import Outcome, fail, ok, skipped
 from blip2cli.doctor.tokens import IMAGE, PROBE, rows_for
 from blip2cli.doctor.weights import stored_shapes
 from blip2cli.model.retrieval import Pair
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 
 
 def text_input(patient: Patient) -> Outcome:
@@ -165,7 +165,7 @@ def transformers_agrees(patient: Patient) -> Outcome:
         ids = torch.cat((ids.new_zeros(1, patient.config.num_query_tokens), ids), dim=1)
     theirs = []
     reference = patient.reference
-    with hushed():
+    with silence_libraries():
         for matching in (False, True):
             output = reference(
                 pixel_values=pixels,

@@ -9,7 +9,7 @@ import torch
 from blip2cli.doctor.model_under_test import Patient
 from blip2cli.doctor.report import Outcome, fail, ok, warn
 from blip2cli.images.preprocess import CLIP_MEAN, CLIP_STD, PixelSpec
-from blip2cli.model.nets.blip2 import Matcher
+from blip2cli.model.nets.blip2 import RetrievalModel
 
 # EVA-CLIP's encoder and BERT's layers, as LAVIS trained them (eva_vit.py: norm_layer with
 # eps=1e-6; BertConfig's default). With transformers' usual 1e-5 texts differ (LAVIS issue 418).
@@ -130,8 +130,8 @@ def t5_settings(patient: Patient) -> Outcome:
 def one_matrix(patient: Patient) -> bool:
     """Whether the language model reads and writes with the same embedding."""
     model = patient.model.model
-    assert not isinstance(model, Matcher)
-    reads, writes = model.words.weight, model.language_model.lm_head.weight
+    assert not isinstance(model, RetrievalModel)
+    reads, writes = model.input_embeddings.weight, model.language_model.lm_head.weight
     return reads is writes or torch.equal(reads, writes)
 
 

@@ -13,7 +13,7 @@ from blip2cli.doctor.model_under_test import Patient
 from blip2cli.doctor.report import Outcome, fail, ok, warn
 from blip2cli.doctor.settings import one_matrix
 from blip2cli.model.checkpoint.directory import Checkpoint
-from blip2cli.model.loading.load import ALIASES, check_safetensors
+from blip2cli.model.loading.load import TIED_NAMES, check_safetensors
 
 # Counters that older transformers saved along and that are no weights.
 _IGNORED = ("position_ids",)
@@ -29,7 +29,7 @@ def load(patient: Patient) -> Outcome:
 
 def unused_weights(patient: Patient) -> Outcome:
     """No weight in the files is left out, as one under a mistaken name would be."""
-    known = patient.model.model.state_dict().keys() | ALIASES.keys()
+    known = patient.model.model.state_dict().keys() | TIED_NAMES.keys()
     left = sorted(
         name
         for name in stored_names(patient.checkpoint)

@@ -41,7 +41,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from blip2cli.errors import ImageError
 from blip2cli.images.sniff import claimed_format, ends_early, without_png_metadata
-from blip2cli.system.silence_stderr import hushed
+from blip2cli.system.silence_stderr import silence_stderr
 
 # Twice Pillow's warning level, the level at which Pillow itself refuses: 0.5 GB as RGB.
 MAX_PIXELS = 178_956_970
@@ -94,7 +94,7 @@ def decode(data: bytes, at_least: tuple[int, int] | None = None) -> DecodedImage
     where this process's file descriptor 2 leads.
     """
     tiff = claimed_format(data)[0] == "TIFF"
-    with warnings.catch_warnings(), hushed() if tiff else contextlib.nullcontext():
+    with warnings.catch_warnings(), silence_stderr() if tiff else contextlib.nullcontext():
         warnings.simplefilter("ignore")
         return decode_unheard(data, at_least)
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from blip2cli.model.limits import check_room
-from blip2cli.model.nets.blip2 import Matcher
-from blip2cli.model.placement.single_thread import alone, needs_one_thread
+from blip2cli.model.nets.blip2 import RetrievalModel
+from blip2cli.model.placement.single_thread import needs_single_thread, single_threaded
 from blip2cli.model.tokenizer.text import TextCodec, equally_long
 from blip2cli.model.vision.features import ImageFeatures
 
@@ -44,14 +44,14 @@ class Retrieval:
     are on the model's device, scores and projections in float32.
     """
 
-    def __init__(self, model: Matcher, codec: TextCodec) -> None:
+    def __init__(self, model: RetrievalModel, codec: TextCodec) -> None:
         self.model = model
         self.codec = codec
-        self.computes_alone = needs_one_thread(model)
+        self.runs_single_threaded = needs_single_thread(model)
         # Vectors of texts that were compared before: the same ones come again with every batch.
         self._projected: dict[str, Tensor] = {}
 
-    @alone
+    @single_threaded
     def contrastive_scores(self, features: ImageFeatures, pairs: Sequence[Pair]) -> Tensor:
         """How alike each pair's image and text are: [M], cosines from -1 to 1.
 
@@ -81,7 +81,7 @@ class Retrieval:
         """
 
         def score(rows: Tensor, ids: Tensor) -> Tensor:
-            states = self.model.joint(features.image_embeds[rows], ids)
+            states = self.model.encode_pairs(features.image_embeds[rows], ids)
             logits: Tensor = self.model.itm_head(states.to(self.model.dtype)).float()
             return logits.mean(dim=1)
 
@@ -99,12 +99,12 @@ class Retrieval:
         """
 
         def states(rows: Tensor, ids: Tensor) -> Tensor:
-            return self.model.joint(features.image_embeds[rows], ids).float()
+            return self.model.encode_pairs(features.image_embeds[rows], ids).float()
 
         _, queries, width = self.model.query_tokens.shape
         return self._paired(features, pairs, states, (queries, width))
 
-    @alone
+    @single_threaded
     def project_images(self, features: ImageFeatures) -> Tensor:
         """Query outputs in the space shared with texts: [B, Q, P], each of length 1.
 
@@ -145,7 +145,7 @@ class Retrieval:
         head = self.model.text_projection
 
         def project(ids: Tensor) -> Tensor:
-            states = self.model.alone(ids)
+            states = self.model.encode_texts(ids)
             return normalize(head(states.to(self.model.dtype)), dim=-1).float()
 
         return self._read(texts, project)
@@ -155,9 +155,9 @@ class Retrieval:
 
         ``last_hidden_state`` of ``Blip2TextModelWithProjection``.
         """
-        return self._read(texts, lambda ids: self.model.alone(ids).float())
+        return self._read(texts, lambda ids: self.model.encode_texts(ids).float())
 
-    @alone
+    @single_threaded
     @torch.inference_mode()
     def _read(self, texts: Sequence[str], run: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Run texts [N, T] of equal length together; results in the order of ``texts``."""
@@ -166,7 +166,7 @@ class Retrieval:
             found.update(zip(members, run(ids), strict=True))
         return [found[number] for number in range(len(texts))]
 
-    @alone
+    @single_threaded
     @torch.inference_mode()
     def _paired(
         self,

@@ -23,9 +23,9 @@ from blip2cli.model.families.text_states import read_texts
 from blip2cli.model.generation import new_reader, write_texts
 from blip2cli.model.limits import check_decoding, check_room, check_writes
 from blip2cli.model.loading.load import end_tokens, load_model
-from blip2cli.model.nets.blip2 import Matcher, Writer
+from blip2cli.model.nets.blip2 import Blip2Net, RetrievalModel
 from blip2cli.model.placement.dtype import place
-from blip2cli.model.placement.single_thread import alone, needs_one_thread
+from blip2cli.model.placement.single_thread import needs_single_thread, single_threaded
 from blip2cli.model.retrieval import Retrieval
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.tokenizer.text import (
@@ -35,10 +35,10 @@ from blip2cli.model.tokenizer.text import (
     load_codec,
     split_gap,
 )
-from blip2cli.model.vision.chunked_vision import PartedFeatures
+from blip2cli.model.vision.chunked_vision import ChunkedVision
 from blip2cli.model.vision.features import ImageFeatures, compute_features
 from blip2cli.options import DecodeOptions, ModelOptions
-from blip2cli.system.malloc import keep_freed
+from blip2cli.system.malloc import keep_freed_memory
 
 TEXTS_AT_ONCE = 32  # texts that go through the language model together
 
@@ -64,7 +64,7 @@ class Blip2:
         self,
         name: str,
         family: Family,
-        model: Writer | Matcher,
+        model: Blip2Net,
         codec: TextCodec,
         spec: PixelSpec,
         reason: str,
@@ -76,12 +76,12 @@ class Blip2:
         self.reason = reason  # why this device and precision
         self.model = model
         self.codec = codec
-        self.computes_alone = needs_one_thread(model)
+        self.runs_single_threaded = needs_single_thread(model)
         # The image side on normalised pixels; None: as it stands.
         if compute is None and self.device.type == "cpu":
-            compute = PartedFeatures(model)
+            compute = ChunkedVision(model)
         self._compute = compute or functools.partial(compute_features, model)
-        self.retrieval = Retrieval(model, codec) if isinstance(model, Matcher) else None
+        self.retrieval = Retrieval(model, codec) if isinstance(model, RetrievalModel) else None
         self._end = end_tokens(model.config.text_config) if self.writes else ()
         self._readers: WeakKeyDictionary[ImageFeatures, Reader] = WeakKeyDictionary()
         self._upload = Upload(self.device)
@@ -111,7 +111,7 @@ class Blip2:
             compiled.check_tools(placement.device)
         model = load_model(checkpoint, placement)
         if placement.device.type == "cpu":
-            keep_freed()  # only now: what loading took goes back
+            keep_freed_memory()  # only now: what loading took goes back
         codec = load_codec(checkpoint, model.config.text_config)
         compute, reason = None, placement.reason
         if options.compile:
@@ -135,13 +135,13 @@ class Blip2:
         """The precision of its weights."""
         return self.model.dtype
 
-    @alone
+    @single_threaded
     def features(self, pixels_uint8: Tensor) -> ImageFeatures:
         """Run the vision side once on uint8 pixels [B, 3, H, W] of ``spec``'s size."""
         pixels = normalize(self._upload(pixels_uint8), self.spec, self.dtype)
         return self._compute(pixels)
 
-    @alone
+    @single_threaded
     @torch.inference_mode()
     def text_states(self, texts: Sequence[str]) -> list[Tensor]:
         """The language model's last hidden state of each text, [T, Dl] float32; T5: its encoder's.
@@ -184,7 +184,7 @@ class Blip2:
             return None  # relative positions have no last one
         return self._positions
 
-    @alone
+    @single_threaded
     @torch.inference_mode()
     def generate(
         self, features: ImageFeatures, prompts: Sequence[Prompt], options: DecodeOptions
@@ -210,7 +210,7 @@ class Blip2:
                 texts.sort(key=lambda text: -text.logprob)
         return found
 
-    @alone
+    @single_threaded
     @torch.inference_mode()
     def score(
         self,
@@ -239,7 +239,7 @@ class Blip2:
             return []
         return score(self._reader(features), asked, self._end)
 
-    @alone
+    @single_threaded
     @torch.inference_mode()
     def scores(
         self, features: ImageFeatures, text: str | None = None, tokens: Tensor | None = None

@@ -153,9 +153,9 @@ class _Job:
                 name = self.options.model.model
                 raise ModelError(f"The files of {name} changed while it was loaded; run it again.")
         if self.options.loader.batch_size is None:
-            from blip2cli.model.placement.batch_size import auto_size
+            from blip2cli.model.placement.batch_size import auto_batch_size
 
-            batches.cut_to(auto_size(model))
+            batches.cut_to(auto_batch_size(model))
         self.tally.load = self.elapsed
         with self.interrupts.shielded():
             self.task = self.task.fit(model)
@@ -219,10 +219,10 @@ class _Job:
             self.on_event(events.Slower(trouble))
 
     def _lanes(self, model: Blip2) -> int:
-        from blip2cli.model.placement.batch_size import lanes_of
+        from blip2cli.model.placement.batch_size import batch_threads
 
         # Who gives paths on stdin may wait for the rows of one before giving the next.
-        return 1 if "-" in self.options.source.sources else lanes_of(model)
+        return 1 if "-" in self.options.source.sources else batch_threads(model)
 
     def _do(
         self, lanes: Lanes[Callable[[], LoadedBatch], Labelled], out: Output, total: Total

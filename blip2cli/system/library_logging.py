@@ -1,8 +1,7 @@
-"""Keeps the libraries' own chatter off the user's terminal.
+"""Silences the log messages, warnings and progress bars of transformers and huggingface_hub.
 
-transformers and huggingface_hub write load bars, reports and advice to stderr while a model
-loads. By default none of it is shown; ``allow_chatter()`` (``-vv``) lets it through. Downloads
-are the exception: they take minutes, so their bar is shown when a person looks on.
+By default nothing of theirs reaches stderr while a model loads; ``show_library_messages()`` lets it
+through. Downloads are the exception: they take minutes, so their bar is shown on a terminal.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _chatter = False
 _downloads: bool | None = None
 
 
-def allow_chatter(allowed: bool = True) -> None:
+def show_library_messages(allowed: bool = True) -> None:
     """Let the libraries speak (``-vv``), or silence them again."""
     global _chatter
     _chatter = allowed
@@ -40,7 +39,7 @@ def downloads_shown() -> bool:
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """While open, transformers, huggingface_hub and Python warnings keep quiet.
 
     Errors still travel as exceptions. Does nothing once chatter is allowed. Log levels and the
@@ -73,7 +72,7 @@ def hushed() -> Iterator[None]:
 
 
 @contextmanager
-def hub_hushed() -> Iterator[None]:
+def silence_hub() -> Iterator[None]:
     """While open, huggingface_hub keeps quiet; its download bar follows ``downloads_shown``."""
     importlib.import_module("huggingface_hub.utils.logging")  # sets a level of its own
     from huggingface_hub.utils.tqdm import (
@@ -100,7 +99,7 @@ def hub_hushed() -> Iterator[None]:
 
 
 @contextmanager
-def packages_hushed(*names: str) -> Iterator[None]:
+def silence_packages(*names: str) -> Iterator[None]:
     """While open, Python warnings, and the loggers of these packages, keep quiet."""
     if _chatter:
         yield

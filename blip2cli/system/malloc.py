@@ -24,7 +24,7 @@ KEPT = 1 << 30  # bytes at the heap's end that are not given back
 GROWTH = 64 << 20  # bytes that the heap grows by
 
 
-def keep_freed() -> bool:
+def keep_freed_memory() -> bool:
     """Tell glibc so; whether it was told.
 
     Not where the user tuned it by the environment, nor where there is another allocator's library.

@@ -18,7 +18,7 @@ _kept: int | None = None
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
+def silence_stderr() -> Iterator[None]:
     """Send this process's file descriptor 2 nowhere while the block runs."""
     global _inside
     with _lock:

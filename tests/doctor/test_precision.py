@@ -87,7 +87,7 @@ class Int8Linear(torch.nn.Module):
         self.register_buffer("scale", scale)
         self.bias = linear.bias
 
-    def at_once(self, length: int) -> int:
+    def sequences_per_gemm(self, length: int) -> int:
         return 0
 
     def forward(self, values: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:

@@ -15,12 +15,12 @@ from blip2cli.images.preprocess import normalize
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.layers.linear import can_pack
 from blip2cli.model.loading.load import load_model
-from blip2cli.model.nets.blip2 import Writer
+from blip2cli.model.nets.blip2 import GenerationModel
 from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import Dtype, ModelOptions
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from tests.checkpoints import IMAGE_SIZE, tiny_random_opt, tiny_random_t5
 
 IMAGES = 16
@@ -52,17 +52,17 @@ def pair(directory: Path, dtype: Dtype = "float32") -> Pair:
     if dtype == "bfloat16" and not can_pack(torch.device("cpu"), torch.bfloat16):
         pytest.skip("oneDNN has no bfloat16 here")
     ours = Blip2.load(ModelOptions(model=str(directory), device="cpu", dtype=dtype))
-    with hushed():
+    with silence_libraries():
         theirs = Blip2ForConditionalGeneration.from_pretrained(directory).eval()
     pixels = images()
     return Pair(directory, ours, theirs, pixels, ours.features(pixels))
 
 
-def plain(directory: Path, dtype: torch.dtype = torch.float32) -> Writer:
+def plain(directory: Path, dtype: torch.dtype = torch.float32) -> GenerationModel:
     """The weights as they are in the file, neither joined nor packed."""
     placement = Placement(torch.device("cpu"), dtype, "")
     model = load_model(inspect_checkpoint(directory), placement, plain=True)
-    assert isinstance(model, Writer)
+    assert isinstance(model, GenerationModel)
     return model
 
 

@@ -16,7 +16,7 @@ from blip2cli.images.preprocess import normalize
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from tests.checkpoints import QUERIES
 from tests.model.conftest import images, plain
 
@@ -53,7 +53,7 @@ def test_an_output_layer_of_its_own_is_kept(untied: Path) -> None:
 
 def test_its_texts_are_those_of_transformers(untied: Path) -> None:
     ours = Blip2.load(ModelOptions(str(untied), device="cpu", dtype="float32"))
-    with hushed():
+    with silence_libraries():
         theirs = Blip2ForConditionalGeneration.from_pretrained(untied).eval()
     pixels = images(4)
     values = normalize(pixels, ours.spec, torch.float32)
@@ -61,7 +61,7 @@ def test_its_texts_are_those_of_transformers(untied: Path) -> None:
     options = DecodeOptions(max_new_tokens=NEW)
     ids = [theirs.config.image_token_index] * QUERIES + list(ours.codec.encode(QUESTION))
     for i, (text,) in enumerate(ours.generate(ours.features(pixels), prompts, options)):
-        with hushed():
+        with silence_libraries():
             out = theirs.generate(
                 pixel_values=values[i : i + 1],
                 input_ids=torch.tensor([ids]),
@@ -79,7 +79,7 @@ def test_what_would_overflow_in_float16_is_refused(t5_directory: Path) -> None:
 def test_precisions_are_those_that_transformers_keeps(t5_directory: Path) -> None:
     # Beside float16 it would keep ``wo`` in float32 (_keep_in_fp32_modules), which is refused.
     ours = plain(t5_directory, torch.bfloat16)
-    with hushed():
+    with silence_libraries():
         theirs = Blip2ForConditionalGeneration.from_pretrained(t5_directory, dtype=torch.bfloat16)
     mine = {name: weight.dtype for name, weight in ours.named_parameters()}
     assert mine.keys() >= dict(theirs.named_parameters()).keys()

@@ -11,7 +11,7 @@ from blip2cli.images.preprocess import normalize
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from tests.checkpoints import QUERIES
 from tests.hub_checkpoints import IMAGE_TOKEN, NEWLINE, older_opt, prompt_ids, published_opt
 from tests.hub_files import reference as load_reference
@@ -30,7 +30,7 @@ def test_published_layout_captions_as_transformers_generate(tmp_path: Path) -> N
     assert model.codec.encode(QUESTION) == tuple(prompt_ids(QUESTION))
     assert model.codec.encode(None) == (2,)
     assert model.model.config.image_token_index == IMAGE_TOKEN
-    with hushed():
+    with silence_libraries():
         theirs = load_reference(tmp_path / "published")
     pixels = images(4)
     values = normalize(pixels, model.spec, torch.float32)
@@ -39,7 +39,7 @@ def test_published_layout_captions_as_transformers_generate(tmp_path: Path) -> N
         got = model.generate(model.features(pixels), prompts, DecodeOptions(max_new_tokens=NEW))
         for i, (generated,) in enumerate(got):
             ids = [IMAGE_TOKEN] * QUERIES + ([2] if text is None else prompt_ids(text))
-            with hushed():
+            with silence_libraries():
                 out = theirs.generate(
                     pixel_values=values[i : i + 1],
                     input_ids=torch.tensor([ids]),
@@ -56,7 +56,7 @@ def test_older_layout_captions_as_transformers_would_given_embeddings(
     model = load(older_opt(tmp_path / "older", pickled=pickled))
     assert model.model.config.image_token_index is None
     assert model.codec.encode(QUESTION) == tuple(prompt_ids(QUESTION))
-    with hushed():
+    with silence_libraries():
         theirs = load_reference(tmp_path / "older")
     pixels = images(4)
     features = model.features(pixels)
@@ -68,7 +68,7 @@ def test_older_layout_captions_as_transformers_would_given_embeddings(
             embeds = torch.cat(
                 (features.language_inputs[i : i + 1], theirs.get_input_embeddings()(ids)), 1
             )
-            with hushed():
+            with silence_libraries():
                 out = theirs.language_model.generate(
                     inputs_embeds=embeds,
                     attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),

@@ -14,7 +14,7 @@ from blip2cli.images.preprocess import normalize, to_uint8
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.checkpoint.embedded import embedded_path
 from blip2cli.model.loading.load import load_model
-from blip2cli.model.nets.blip2 import Matcher, Writer
+from blip2cli.model.nets.blip2 import Blip2Net, RetrievalModel
 from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.retrieval import Pair, Retrieval
 from blip2cli.model.tokenizer.prompts import Prompt
@@ -22,7 +22,7 @@ from blip2cli.model.tokenizer.text import load_codec
 from blip2cli.model.vision.features import compute_features
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from tests.checkpoints import QUERIES
 from tests.model.conftest import images, plain
 
@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 TOLERANCE = {torch.bfloat16: 0.12, torch.float16: 1e-2}  # a few steps of the precision
 
 
-def load(directory: Path, dtype: torch.dtype) -> Writer | Matcher:
+def load(directory: Path, dtype: torch.dtype) -> Blip2Net:
     """Our model in any precision: by its options, float16 would be refused on a CPU as slow."""
     return load_model(inspect_checkpoint(directory), Placement(CPU, dtype, ""))
 
@@ -46,7 +46,7 @@ def pixel_values(directory: Path, dtype: torch.dtype) -> Tensor:
 @torch.inference_mode()
 def test_features_equal_transformers(opt_directory: Path, dtype: torch.dtype) -> None:
     ours = load(opt_directory, dtype)
-    with hushed():
+    with silence_libraries():
         theirs = blip_2.Blip2ForConditionalGeneration.from_pretrained(opt_directory, dtype=dtype)
     # transformers keeps the Q-Former in float32 where the rest is float16, and nowhere else.
     kept = torch.float32 if dtype == torch.float16 else dtype
@@ -73,14 +73,14 @@ def test_features_equal_transformers(opt_directory: Path, dtype: torch.dtype) ->
 @torch.inference_mode()
 def test_scores_equal_transformers(retrieval_checkpoint: Path, dtype: torch.dtype) -> None:
     ours = load(retrieval_checkpoint, dtype)
-    with hushed():
+    with silence_libraries():
         theirs = blip_2.Blip2ForImageTextRetrieval.from_pretrained(
             retrieval_checkpoint, dtype=dtype
         ).eval()
         codec = load_codec(inspect_checkpoint(retrieval_checkpoint), theirs.config.text_config)
     values = pixel_values(retrieval_checkpoint, dtype)
     features = compute_features(ours, values)
-    assert isinstance(ours, Matcher)
+    assert isinstance(ours, RetrievalModel)
     retrieval = Retrieval(ours, codec)
     text = "two cats and a pizza"
     pairs = [Pair(image, text) for image in range(len(values))]
@@ -97,7 +97,7 @@ def test_scores_equal_transformers(retrieval_checkpoint: Path, dtype: torch.dtyp
 def test_captions_of_tiny_in_bfloat16_equal_transformers() -> None:
     ours = Blip2.load(ModelOptions("tiny", device="cpu", dtype="bfloat16"))
     directory = embedded_path("tiny")
-    with hushed():
+    with silence_libraries():
         theirs = blip_2.Blip2ForConditionalGeneration.from_pretrained(
             directory, dtype=torch.bfloat16
         ).eval()
@@ -107,7 +107,7 @@ def test_captions_of_tiny_in_bfloat16_equal_transformers() -> None:
     got = ours.generate(ours.features(pixels), prompts, DecodeOptions())
     for number, (generated,) in enumerate(got):
         values = normalize(pixels[number : number + 1], ours.spec, torch.bfloat16)
-        with hushed():
+        with silence_libraries():
             tokens = theirs.generate(pixel_values=values, max_new_tokens=30)[0].tolist()
         assert tokens[-len(generated.tokens) :] == list(generated.tokens)
         assert len(generated.tokens) > 5

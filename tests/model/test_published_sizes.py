@@ -17,7 +17,7 @@ from blip2cli.model.checkpoint.config import Blip2Config, T5Config, read_config
 from blip2cli.model.decoding.scheduler import Reader, Request
 from blip2cli.model.families.opt.session import OptReader
 from blip2cli.model.families.t5.session import T5Reader
-from blip2cli.model.nets.blip2 import Matcher, Writer
+from blip2cli.model.nets.blip2 import GenerationModel, RetrievalModel
 from blip2cli.model.vision.features import compute_features
 
 OPT_2_7B = {
@@ -83,16 +83,16 @@ def config_of(published: Published) -> Blip2Config:
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def model(request: pytest.FixtureRequest) -> tuple[Published, Writer]:
+def model(request: pytest.FixtureRequest) -> tuple[Published, GenerationModel]:
     published = MODELS[request.param]
     with torch.device("meta"):
-        built = Writer(config_of(published))
+        built = GenerationModel(config_of(published))
     return published, built.eval()
 
 
 @torch.inference_mode()
 def test_every_published_model_is_run_from_pixels_to_scores(
-    model: tuple[Published, Writer],
+    model: tuple[Published, GenerationModel],
 ) -> None:
     published, built = model
     family = "t5" if published.text["model_type"] == "t5" else "opt"
@@ -132,7 +132,7 @@ def test_every_published_model_is_run_from_pixels_to_scores(
 
 
 def test_it_is_as_large_as_the_published_one(
-    model: tuple[Published, Writer],
+    model: tuple[Published, GenerationModel],
 ) -> None:
     published, built = model
     count = sum(parameter.numel() for parameter in built.parameters()) / 1e9
@@ -160,7 +160,7 @@ def test_retrieval_models_have_the_published_shape(image_size: int) -> None:
         }
     )
     with torch.device("meta"):
-        built = Matcher(config).eval()
+        built = RetrievalModel(config).eval()
     patches = (image_size // 14) ** 2
     assert built.vision_model.embeddings.position_embedding.shape == (1, patches + 1, 1408)
     count = sum(parameter.numel() for parameter in built.parameters()) / 1e9
@@ -170,9 +170,9 @@ def test_retrieval_models_have_the_published_shape(image_size: int) -> None:
         features = compute_features(built, pixels)
         assert features.image_embeds.shape == (2, patches + 1, 1408)
         words = torch.zeros(2, 9, dtype=torch.long, device="meta")
-        assert built.alone(words).shape == (2, 9, 768)
-        output = built.joint(features.image_embeds, words)
+        assert built.encode_texts(words).shape == (2, 9, 768)
+        output = built.encode_pairs(features.image_embeds, words)
         assert output.shape == (2, 32, 768)
         assert built.itm_head(output).shape == (2, 32, 2)
         assert built.vision_projection(features.query_output).shape == (2, 32, 256)
-        assert built.text_projection(built.alone(words)[:, 0]).shape == (2, 256)
+        assert built.text_projection(built.encode_texts(words)[:, 0]).shape == (2, 256)

@@ -14,8 +14,8 @@ from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.layers.linear import Linear, PackedLinear, can_pack
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.placement.dtype import Placement, place
-from blip2cli.model.quantize.int8 import in_eight_bits
-from blip2cli.model.quantize.linear_int8 import Int8Linear, levels
+from blip2cli.model.quantize.int8 import is_quantized_layer
+from blip2cli.model.quantize.linear_int8 import Int8Linear, max_exact_level
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2, Generated
 from blip2cli.options import DecodeOptions, ModelOptions, Quantize
@@ -24,7 +24,9 @@ from tests.convert.checkpoints.helpers import convert
 from tests.model.conftest import images
 from training.evaluate import held_out_scenes
 
-pytestmark = pytest.mark.skipif(levels() == 0, reason="this torch has no such products here")
+pytestmark = pytest.mark.skipif(
+    max_exact_level() == 0, reason="this torch has no such products here"
+)
 CPU = torch.device("cpu")
 SCENES = 96
 
@@ -60,7 +62,7 @@ def test_exactly_the_layers_that_are_meant_are_in_eight_bits(directory: Path) ->
     wanted = {
         name: module.weight.numel()
         for name, module in whole.named_modules()
-        if isinstance(module, Linear) and in_eight_bits(name)
+        if isinstance(module, Linear) and is_quantized_layer(name)
     }
     assert len(wanted) > 5
     layers = [module for module in model.modules() if isinstance(module, Int8Linear)]
@@ -147,7 +149,7 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         place("cpu", "float32", "opt", 1, "int2")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=r"--quantize int4 is for GPUs: .* use --quantize int8"):
         place("cpu", "float32", "opt", 1, "int4")
-    monkeypatch.setattr("blip2cli.model.quantize.linear_int8.levels", lambda: 0)
+    monkeypatch.setattr("blip2cli.model.quantize.linear_int8.max_exact_level", lambda: 0)
     with pytest.raises(OptionError, match="needs a torch with oneDNN"):
         place("cpu", "float32", "opt", 1, "int8")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)

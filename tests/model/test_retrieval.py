@@ -26,7 +26,7 @@ from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions, RunOptions, SourceOptions
 from blip2cli.pipeline.run import run
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
 from blip2cli.tasks.questions import from_texts
 from blip2cli.tasks.texts import from_lines
@@ -74,7 +74,7 @@ def sides(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     changes = {} if request.param == "image token" else {"image_token_index": None}
     directory = tiny_random_itm(tmp_path_factory.mktemp("itm") / "model", **changes)
     ours = Blip2.load(ModelOptions(str(directory), device="cpu", dtype="float32"))
-    with hushed():
+    with silence_libraries():
         theirs = Blip2ForImageTextRetrieval.from_pretrained(directory).eval()
         tokenizer = Blip2Processor.from_pretrained(directory).tokenizer
     return Sides(directory, ours, theirs, tokenizer, images(IMAGES))

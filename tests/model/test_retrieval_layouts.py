@@ -18,7 +18,7 @@ from blip2cli.images.preprocess import to_uint8
 from blip2cli.model.retrieval import Pair
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from tests.checkpoints import IMAGE_SIZE, QUERIES, tiny_random_itm
 
 TEXTS = ("Two cats & a pizza!", "a photo of THREE dogs", "é", "a red car " * 9)
@@ -92,7 +92,7 @@ def test_scores_equal_those_of_the_documentation(change: Any, tmp_path: Path) ->
     if change is not None:
         change(directory)
     ours = Blip2.load(ModelOptions(str(directory), device="cpu", dtype="float32"))
-    with hushed():
+    with silence_libraries():
         theirs = Blip2ForImageTextRetrieval.from_pretrained(directory).eval()
         processor = Blip2Processor.from_pretrained(directory)
     picture = Image.effect_noise((IMAGE_SIZE, IMAGE_SIZE), 90).convert("RGB")

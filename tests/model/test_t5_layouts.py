@@ -20,7 +20,7 @@ from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2, Generated
 from blip2cli.options import DecodeOptions, ModelOptions
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from tests.hub_files import reference
 from tests.hub_t5 import (
     T5_END,
@@ -60,7 +60,7 @@ class Layout:
         usual = asdict(DecodeOptions())
         settings = {k: v for k, v in asdict(options).items() if v != usual[k]}
         generate = self._published if self.theirs.config.image_token_index else self._older
-        with hushed():
+        with silence_libraries():
             (ids,) = generate(image, text, **settings).tolist()
         assert ids[0] == 0  # the decoder's start
         return list(ids[1:])
@@ -91,7 +91,7 @@ class Layout:
 def layout(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     directory = AGES[request.param](tmp_path_factory.mktemp("hub") / request.param)
     ours = Blip2.load(ModelOptions(str(directory), device="cpu", dtype="float32"))
-    with hushed():
+    with silence_libraries():
         theirs = reference(directory)
     pixels = images(4)
     return Layout(directory, ours, theirs, pixels, ours.features(pixels))

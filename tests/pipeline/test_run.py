@@ -88,7 +88,7 @@ def test_rows_and_events_are_the_same_in_any_number_of_lanes(
     seen = []
     for count in (1, 2, 3):
         monkeypatch.setattr(
-            "blip2cli.model.placement.batch_size.lanes_of", lambda model, count=count: count
+            "blip2cli.model.placement.batch_size.batch_threads", lambda model, count=count: count
         )
         told: list[Event] = []
         out = tmp_path / f"{count}.jsonl"
@@ -110,7 +110,7 @@ def test_a_few_lanes_decode_their_own_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[BatchStream] = []
-    monkeypatch.setattr("blip2cli.model.placement.batch_size.lanes_of", lambda model: lanes)
+    monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: lanes)
     monkeypatch.setattr(BatchStream, "share_decoding", lambda stream: told.append(stream))
     assert run(CAPTION, options(images, tmp_path / "out.jsonl", 1), loader).done == 5
     assert len(told) == shared
@@ -119,7 +119,7 @@ def test_a_few_lanes_decode_their_own_images(
 def test_a_signal_lets_every_lane_finish(
     images: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blip2cli.model.placement.batch_size.lanes_of", lambda model: 2)
+    monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: 2)
     monkeypatch.setattr(Lanes, "ready", False)  # as if both lanes had much to do
     out = tmp_path / "out.jsonl"
 
@@ -141,7 +141,7 @@ def test_a_signal_lets_every_lane_finish(
 def test_rows_that_are_ready_are_written_before_another_batch_is_read(
     images: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blip2cli.model.placement.batch_size.lanes_of", lambda model: 2)
+    monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: 2)
     labelled, begin = threading.Semaphore(0), BatchStream.begin
     done, asked = 0, []
 
@@ -310,7 +310,7 @@ def test_a_signal_ends_the_run_after_the_batch(
     loader: Loader,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("blip2cli.model.placement.batch_size.lanes_of", lambda model: 1)
+    monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: 1)
     out = tmp_path / "out.jsonl"
 
     def interrupt(event: Event) -> None:

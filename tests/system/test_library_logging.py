@@ -9,12 +9,12 @@ import sys
 import warnings
 from pathlib import Path
 
-from blip2cli.system import library_logging as quiet
+from blip2cli.system import library_logging
 
 PROGRAM = """
 import sys
-from blip2cli.model import quiet
-quiet.allow_chatter(sys.argv[2] == "loud")
+from blip2cli.system import library_logging
+library_logging.show_library_messages(sys.argv[2] == "loud")
 import torch
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
@@ -23,7 +23,7 @@ model = Blip2.load(ModelOptions(model=sys.argv[1], device="cpu"))
 features = model.features(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
 for options in (DecodeOptions(max_new_tokens=2), DecodeOptions(max_new_tokens=2, num_beams=2)):
     model.generate(features, [Prompt(0, None, "x")], options)
-with quiet.hushed():
+with library_logging.silence_libraries():
     from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
     Blip2ForConditionalGeneration.from_pretrained(sys.argv[1])
 print([name for name in ("torchvision", "torchaudio") if name in sys.modules])
@@ -55,7 +55,7 @@ def test_settings_are_put_back() -> None:
 
     logger = logging.getLogger("transformers")
     before = logger.level, chatter.is_progress_bar_enabled(), list(warnings.filters)
-    with quiet.hushed():
+    with library_logging.silence_libraries():
         assert logger.level == logging.CRITICAL
         assert not chatter.is_progress_bar_enabled()
         warnings.warn("not heard", stacklevel=1)
@@ -63,9 +63,9 @@ def test_settings_are_put_back() -> None:
 
 
 def test_download_bars_follow_the_terminal_unless_told() -> None:
-    assert not quiet.downloads_shown()  # pytest's stderr is no terminal
-    quiet.show_downloads(True)
+    assert not library_logging.downloads_shown()  # pytest's stderr is no terminal
+    library_logging.show_downloads(True)
     try:
-        assert quiet.downloads_shown()
+        assert library_logging.downloads_shown()
     finally:
-        quiet.show_downloads(None)
+        library_logging.show_downloads(None)

@@ -18,7 +18,7 @@ from tests.conftest import environment
 CODE = """
 import resource, sys
 from blip2cli.system import malloc
-told = malloc.keep_freed() if sys.argv[1] == "keep" else None
+told = malloc.keep_freed_memory() if sys.argv[1] == "keep" else None
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def use():
@@ -81,6 +81,6 @@ def test_a_model_on_a_cpu_says_so_once_its_weights_are_there(
         return loaded
 
     monkeypatch.setattr(wrapper, "load_model", loading)
-    monkeypatch.setattr(wrapper, "keep_freed", lambda: order.append("kept"))
+    monkeypatch.setattr(wrapper, "keep_freed_memory", lambda: order.append("kept"))
     wrapper.Blip2.load(ModelOptions("tiny", device="cpu"))
     assert order == ["loaded", "kept"]

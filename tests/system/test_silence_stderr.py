@@ -14,7 +14,7 @@ from PIL import Image
 
 from blip2cli.errors import ImageError
 from blip2cli.images.decode import decode
-from blip2cli.system.silence_stderr import hushed
+from blip2cli.system.silence_stderr import silence_stderr
 from tests.images.pictures import encoded, gradient
 
 
@@ -48,14 +48,14 @@ def test_the_last_of_several_threads_opens_stderr_again(
     inside, leave = threading.Event(), threading.Event()
 
     def stay() -> None:
-        with hushed():
+        with silence_stderr():
             inside.set()
             leave.wait()
 
     thread = threading.Thread(target=stay)
     thread.start()
     inside.wait()
-    with hushed():
+    with silence_stderr():
         os.write(2, b"one ")
     os.write(2, b"two ")
     leave.set()
@@ -68,8 +68,8 @@ def test_a_closed_stderr_stays_closed() -> None:
     code = (
         "import os\n"
         "os.close(2)\n"
-        "from blip2cli.system.silence_stderr import hushed\n"
-        "with hushed():\n"
+        "from blip2cli.system.silence_stderr import silence_stderr\n"
+        "with silence_stderr():\n"
         "    pass\n"
         "try:\n"
         "    os.fstat(2)\n"

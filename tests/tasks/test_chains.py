@@ -13,7 +13,7 @@ from blip2cli.images.loader import LoadedBatch
 from blip2cli.images.preprocess import normalize
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.chains import fill, stages, told
 from blip2cli.tasks.questions import Question, Questions, from_texts
@@ -90,7 +90,7 @@ def by_hand(
 
     def answer(prompt: str) -> str:
         ids = [theirs.config.image_token_index] * QUERIES + list(model.codec.encode(prompt))
-        with hushed(), torch.no_grad():
+        with silence_libraries(), torch.no_grad():
             out = theirs.generate(  # type: ignore[operator]
                 pixel_values=pixels,
                 input_ids=torch.tensor([ids]),
@@ -124,7 +124,7 @@ def family(
     else:
         directory = tiny_random_t5(tmp_path_factory.mktemp("chains") / "t5")
     ours = Blip2.load(ModelOptions(str(directory), device="cpu", dtype="float32"))
-    with hushed():
+    with silence_libraries():
         yield ours, Blip2ForConditionalGeneration.from_pretrained(directory).eval()
 
 

@@ -23,7 +23,7 @@ from blip2cli.options import (
     SourceOptions,
 )
 from blip2cli.pipeline.run import run
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.questions import Questions, from_texts
 from tests.checkpoints import QUERIES, tiny_random_itm
@@ -51,7 +51,7 @@ def batch(mixed: Path, itm: Blip2) -> LoadedBatch:
 @torch.inference_mode()
 def by_hand(directory: Path, itm: Blip2, pixels: torch.Tensor, texts: list[str]) -> Any:
     """transformers' contrastive and matching logits of one image with each text alone."""
-    with hushed():
+    with silence_libraries():
         theirs = Blip2ForImageTextRetrieval.from_pretrained(directory).eval()
     values = normalize(pixels[None], itm.spec, torch.float32)
     contrast, matching = [], []

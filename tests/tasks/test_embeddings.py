@@ -21,7 +21,7 @@ from blip2cli.model.checkpoint.embedded import embedded_path
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sources import open_sources
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks import EmbedTask, EmbedTextsTask
 from blip2cli.tasks.texts import from_lines
 from blip2cli.tasks.vectors import VectorOptions
@@ -48,7 +48,7 @@ class Side:
 
     def theirs(self, kind: type[Any]) -> Any:
         """transformers' own model of the class ``kind`` with these weights."""
-        with hushed():
+        with silence_libraries():
             return kind.from_pretrained(self.directory).eval()
 
     def vectors(self, task: EmbedTask) -> Tensor:
@@ -98,7 +98,7 @@ def side(
         ours = Blip2.load(ModelOptions(str(directory), device="cpu", dtype="float32"))
         refs = open_sources(SourceOptions((str(images),)))
         (batch,) = load_batches(refs, ours.spec, LoaderOptions(workers=0))
-        with hushed():
+        with silence_libraries():
             tokenizer = Blip2Processor.from_pretrained(directory).tokenizer
         sides[name] = Side(directory, ours, batch, tokenizer)
     return sides[name]

@@ -13,7 +13,7 @@ from blip2cli.model.tokenizer.prompts import Prompt, question_prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sources import open_sources
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.questions import from_texts
 from tests.model.conftest import Pair
@@ -44,7 +44,7 @@ def test_likelihoods_are_those_of_transformers(name: str) -> None:
     if name not in EMBEDDED:
         pytest.skip(f"the model {name} is not in this installation")
     ours = Blip2.load(ModelOptions(name, device="cpu", dtype="float32"))
-    with hushed():
+    with silence_libraries():
         theirs = Blip2ForConditionalGeneration.from_pretrained(embedded_path(name)).eval()
     batch = load(ours)
     pair = Pair(embedded_path(name), ours, theirs, batch.pixels, ours.features(batch.pixels))

@@ -17,7 +17,7 @@ from blip2cli.images.preprocess import to_uint8
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tiny.samples import SAMPLES
 from blip2cli.tiny.scenes import draw_scene, weather
 from tests.tiny.helpers import WEIGHTS
@@ -115,7 +115,7 @@ def test_every_text_is_transformers_own_for_that_image_alone(
         for text in TEXTS:
             # What the processor makes of no text at all: the end token, which closes every prompt.
             inputs = processor(picture, text=text or "", return_tensors="pt")
-            with hushed(), torch.inference_mode():
+            with silence_libraries(), torch.inference_mode():
                 alone = theirs.generate(**inputs, **arguments)
             rows = [row[1:].tolist() for row in alone]
             rows = [row[: row.index(end) + 1] if end in row else row for row in rows]

@@ -95,5 +95,5 @@ def install() -> None:
     wrapper = ModuleType("blip2cli.model.wrapper")
     wrapper.__dict__.update(Blip2=_Model)
     batch = ModuleType("blip2cli.model.placement.batch_size")
-    batch.__dict__.update(lanes_of=lambda model: 1, auto_size=lambda model: 16)
+    batch.__dict__.update(batch_threads=lambda model: 1, auto_batch_size=lambda model: 16)
     sys.modules.update({module.__name__: module for module in (loader, wrapper, batch)})

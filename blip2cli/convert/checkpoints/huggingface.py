@@ -16,7 +16,7 @@ from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import PROCESSOR_FILES, Checkpoint, Family, read_json
 from blip2cli.model.checkpoint.hub import SMALL_FILES
 from blip2cli.model.quantize.int8 import is_int8
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 
 # Of older models; transformers computes the first and never used the second.
 _IGNORED = ("position_ids", "EncDecAttention.relative_attention_bias.weight")
@@ -74,7 +74,7 @@ def outline(config: Settings, kind: Family) -> Any:
         if kind == "itm"
         else modeling.Blip2ForConditionalGeneration
     )
-    with hushed(), torch.device("meta"):
+    with silence_libraries(), torch.device("meta"):
         try:
             model = build(Blip2Config(**config))
         except Exception as error:  # the strict configuration's errors have no common root
@@ -123,7 +123,7 @@ def write_processor(tokenizer: Any, image_size: int, queries: int, folder: Path)
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
     from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 
-    with hushed():
+    with silence_libraries():
         images = BlipImageProcessorPil(size={"height": image_size, "width": image_size})
         processor = Blip2Processor(images, tokenizer, num_query_tokens=queries)
         processor.save_pretrained(folder)

@@ -13,10 +13,10 @@ from blip2cli.convert.checkpoints.lavis import LANGUAGE_MODEL
 from blip2cli.convert.checkpoints.weights import Weight, Weights, read_weights
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import TOKENIZER_FILES, Family, read_json, weight_files
-from blip2cli.model.checkpoint.hub import fetch_plain
+from blip2cli.model.checkpoint.hub import fetch_repository
 from blip2cli.model.checkpoint.resolve import HUB_ID
 from blip2cli.model.tokenizer.text import read_tokenizer
-from blip2cli.system.library_logging import hub_hushed, hushed
+from blip2cli.system.library_logging import silence_hub, silence_libraries
 
 _MODEL_TYPE: dict[Family, str] = {"opt": "opt", "t5": "t5", "itm": "bert"}
 _WORDS: dict[Family, tuple[str, ...]] = {
@@ -48,7 +48,7 @@ class Language:
 
     def tokenizer(self) -> Any:
         """The tokenizer; for retrieval with ``[DEC]``, as LAVIS adds it. Raises ModelError."""
-        with hushed():
+        with silence_libraries():
             tokenizer = read_tokenizer(self.path)
         if self.kind == "itm":
             tokenizer.add_special_tokens({"bos_token": "[DEC]"})
@@ -62,8 +62,8 @@ def find_language(name: str, kind: Family) -> Language:
     if not path.is_dir():
         if HUB_ID.fullmatch(name) is None and "/" in name:
             raise ModelError(f"--language-model {name} is neither a directory nor a hub id.")
-        with hub_hushed():
-            path = fetch_plain(name, weights=kind != "itm")
+        with silence_hub():
+            path = fetch_repository(name, weights=kind != "itm")
     if not (path / "config.json").is_file():
         raise ModelError(f"--language-model {name} holds no model: it has no config.json.")
     found = read_json(path / "config.json").get("model_type")

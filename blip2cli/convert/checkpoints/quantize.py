@@ -9,12 +9,12 @@ from torch import Tensor
 
 from blip2cli.convert.checkpoints.weights import Weight, Weights
 from blip2cli.errors import ModelError
-from blip2cli.model.quantize.int8 import NUMBERS, SCALES, dequantize, in_eight_bits, quantize
+from blip2cli.model.quantize.int8 import NUMBERS, SCALES, dequantize, is_quantized_layer, quantize
 
 
 def rounded(weights: Weights, layers: Iterable[str]) -> Weights:
     """The weights with those of the linear ``layers`` in eight bits that are to be rounded."""
-    chosen = {f"{name}.weight" for name in layers if in_eight_bits(name)}
+    chosen = {f"{name}.weight" for name in layers if is_quantized_layer(name)}
     made: Weights = {}
     for name, weight in weights.items():
         if name in chosen:

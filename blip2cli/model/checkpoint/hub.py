@@ -65,7 +65,7 @@ def fetch(repo: str, revision: str | None) -> Checkpoint:
     return inspect_checkpoint(snapshot)
 
 
-def fetch_plain(repo: str, weights: bool) -> Path:
+def fetch_repository(repo: str, weights: bool) -> Path:
     """The folder of a repository that need not be BLIP-2, with its weights where they are wanted.
 
     When the hub cannot be reached, what the cache holds will do. Raises ModelError.
@@ -98,11 +98,11 @@ def _download_plain(repo: str, weights: bool) -> Path:
     info = _patiently(lambda: HfApi().model_info(repo))
     files = [sibling.rfilename for sibling in info.siblings or []]
     names = [file for file in SMALL_FILES if file in files]
-    names += wanted_weights(files) if weights else []
+    names += weights_to_fetch(files) if weights else []
     return _patiently(lambda: Path(snapshot_download(repo, allow_patterns=names)))
 
 
-def wanted_weights(files: list[str]) -> list[str]:
+def weights_to_fetch(files: list[str]) -> list[str]:
     """Of a repository's files, those that hold the weights: safetensors, else pickles."""
     for single, index in WEIGHT_FILES:
         stem, suffix = single.rsplit(".", 1)
@@ -127,7 +127,7 @@ def _download(repo: str, revision: str | None) -> Path:
             f"{repo} on the hub holds no transformers model (no config.json); "
             "look for a BLIP-2 repository such as Salesforce/blip2-opt-2.7b."
         )
-    weights = wanted_weights(files)
+    weights = weights_to_fetch(files)
     small = [file for file in SMALL_FILES if file in files]
 
     def get(names: list[str]) -> Path:

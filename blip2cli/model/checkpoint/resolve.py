@@ -12,7 +12,7 @@ from blip2cli.model.checkpoint.directory import Checkpoint, Family, inspect_chec
 from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path
 from blip2cli.model.checkpoint.hub import cached, fetch
 from blip2cli.options import ModelOptions
-from blip2cli.system.library_logging import hub_hushed
+from blip2cli.system.library_logging import silence_hub
 
 # owner/name, as the hub spells them; every BLIP-2 repository has an owner.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
@@ -49,7 +49,7 @@ def resolve(name: str, revision: str | None = None) -> Checkpoint:
             f"id (owner/name){_suggestion(name)}"
         )
     try:
-        with hub_hushed():
+        with silence_hub():
             return fetch(name, revision)
     except ModelError as error:
         hint = _suggestion(name)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.options import DecodeOptions
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 
 if TYPE_CHECKING:
     from transformers.generation.logits_process import LogitsProcessorList
@@ -67,7 +67,7 @@ def score_rules(
 
 @lru_cache(maxsize=1)
 def _transformers_rules() -> Any:
-    with hushed():
+    with silence_libraries():
         from transformers.generation import logits_process
     return logits_process
 

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-DEVICES = frozenset({"cuda"})
+FUSED_DEVICES = frozenset({"cuda"})
 
 
-def fuses(query: Tensor) -> bool:
+def uses_fused_kernel(query: Tensor) -> bool:
     """Whether attention of queries [N, heads, T, size] is to be done in one kernel."""
-    return query.device.type in DEVICES and query.shape[2] > 1
+    return query.device.type in FUSED_DEVICES and query.shape[2] > 1
 
 
-def fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Attention that does not scale, [N, heads, T, size] each, to [N, T, heads x size].
 
     ``mask`` broadcasts to [N, heads, T, positions]: true where a position is seen, or numbers that
@@ -53,7 +53,7 @@ def _columns_are_quick(query: Tensor) -> bool:
     return on_cpu and torch.cpu._is_amx_tile_supported()
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def full_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention to all positions: [B, heads, T, size] and [B, heads, positions, size] to
     [B, T, heads x size]."""
     if _in_products(query):

@@ -20,7 +20,7 @@ RESULTS = 2_000_000
 Product = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 
 
-def agree(
+def gives_same_bits(
     product: Product,
     plain: Callable[[Tensor], Tensor],
     sizes: tuple[int, int, int, int],

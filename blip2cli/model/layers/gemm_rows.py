@@ -16,7 +16,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Calls:
+class GemmRows:
     """The number of rows, by the length of sequences."""
 
     rows: tuple[tuple[int, int], ...]  # up to a length, about so many rows
@@ -39,19 +39,19 @@ def fewer_rows(least: int, many: int) -> list[int]:
 # Few rows waste little on a small batch, many are quicker. A decode step has a row for each slot;
 # those of a large model are up to 32, which take the time that reading its weights takes. Prompts
 # are read a few at a time, images as many as a batch or a part of it has.
-LARGE = 1 << 30  # bytes of packed weights
+LARGE_MODEL = 1 << 30  # bytes of packed weights
 _ANY = sys.maxsize
 # Whether the model is large, and whether the layer is its language model's.
 _TABLE = {
-    (False, False): Calls(((1, 64), (127, 256), (_ANY, 2056))),
-    (False, True): Calls(((1, 64), (31, 256), (_ANY, 1088))),
-    (True, False): Calls(((1, 32), (127, 256), (_ANY, 2056))),
-    (True, True): Calls(((1, 32), (31, 128), (_ANY, 256))),
+    (False, False): GemmRows(((1, 64), (127, 256), (_ANY, 2056))),
+    (False, True): GemmRows(((1, 64), (31, 256), (_ANY, 1088))),
+    (True, False): GemmRows(((1, 32), (127, 256), (_ANY, 2056))),
+    (True, True): GemmRows(((1, 32), (31, 128), (_ANY, 256))),
 }
 
 
-def calls_for(dtype: torch.dtype, name: str, total: int) -> Calls | None:
+def gemm_rows_for(dtype: torch.dtype, name: str, total: int) -> GemmRows | None:
     """For a layer of this name, in a model of ``total`` bytes; None: any number of rows will do."""
     if dtype is not torch.bfloat16 or not torch.cpu._is_amx_tile_supported():
         return None
-    return _TABLE[total >= LARGE, name.startswith("language_model.")]
+    return _TABLE[total >= LARGE_MODEL, name.startswith("language_model.")]

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from blip2cli.model.layers.bitwise_probe import agree
-from blip2cli.model.layers.gemm_rows import Calls, calls_for, fewer_rows
+from blip2cli.model.layers.bitwise_probe import gives_same_bits
+from blip2cli.model.layers.gemm_rows import GemmRows, fewer_rows, gemm_rows_for
 
 ROWS = 8  # row counts are rounded up to a multiple of this
 
@@ -76,7 +76,7 @@ class Linear(nn.Linear):
     def reset_parameters(self) -> None:
         """Leave the weights as they are: a file's take their place."""
 
-    def at_once(self, length: int) -> int:
+    def sequences_per_gemm(self, length: int) -> int:
         """How many sequences of ``length`` go into one product; 0: any number."""
         return 0
 
@@ -100,14 +100,14 @@ class PackedLinear(Linear):
     """The same with the weight in oneDNN's layout, which nothing else can read."""
 
     packed: Tensor
-    calls: Calls | None  # None: of any number of rows
+    calls: GemmRows | None  # None: of any number of rows
 
     def forward(self, input: Tensor, added: Tensor | None = None) -> Tensor:  # noqa: A002 - its name
         """Map [..., in_features] to [..., out_features]; ``added`` is added to the result."""
         rows = input.reshape(-1, self.in_features)
         beside = None if added is None else added.reshape(-1, self.out_features)
         length = input.shape[-2] if input.dim() > 2 else 1
-        size = self.at_once(length) * length
+        size = self.sequences_per_gemm(length) * length
         if size and len(rows) > size:
             besides = itertools.repeat(None) if beside is None else beside.split(size)
             calls = zip(rows.split(size), besides, strict=False)
@@ -116,7 +116,7 @@ class PackedLinear(Linear):
             output = self._call(rows, beside, size)
         return output.view(*input.shape[:-1], self.out_features)
 
-    def at_once(self, length: int) -> int:
+    def sequences_per_gemm(self, length: int) -> int:
         """How many sequences of ``length`` go into one product; 0: any number."""
         return 0 if self.calls is None else self.calls.sequences(length)
 
@@ -156,11 +156,11 @@ class PackedLinear(Linear):
                 made: Tensor = _multiply(rows, self.packed, None, "none", [], "")
                 return made
 
-            _agreements[key] = agree(self._product, plain, sizes, biased, adds)
+            _agreements[key] = gives_same_bits(self._product, plain, sizes, biased, adds)
         return _agreements[key]
 
     @classmethod
-    def take(cls, layer: Linear, calls: Calls | None = None) -> None:
+    def take(cls, layer: Linear, calls: GemmRows | None = None) -> None:
         """Make a linear layer one of these, in place."""
         layer.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
         layer.register_parameter("weight", None)
@@ -169,21 +169,21 @@ class PackedLinear(Linear):
         layer.calls = calls
 
 
-def grouped(states: Tensor, layer: Linear) -> list[Tensor]:
+def split_sequences(states: Tensor, layer: Linear) -> list[Tensor]:
     """States [B, T, D] in groups of as many sequences as go into one product of ``layer``.
 
     Layers that are run group by group need not join what their products give.
     """
-    size = 0 if torch.compiler.is_compiling() else layer.at_once(states.shape[1])
+    size = 0 if torch.compiler.is_compiling() else layer.sequences_per_gemm(states.shape[1])
     return list(states.split(size)) if size else [states]
 
 
-def gathered(groups: Sequence[Tensor]) -> Tensor:
+def merge_sequences(groups: Sequence[Tensor]) -> Tensor:
     """What ``grouped`` parted."""
     return groups[0] if len(groups) == 1 else torch.cat(list(groups))
 
 
-def has_equal_calls(model: nn.Module) -> bool:
+def has_fixed_gemm_rows(model: nn.Module) -> bool:
     """Whether the bits of a row depend on how many rows and threads a product of it has."""
     return any(isinstance(layer, PackedLinear) and layer.calls for layer in model.modules())
 
@@ -201,10 +201,10 @@ _multiply = torch.ops.mkldnn._linear_pointwise.default
 _add = torch.ops.mkldnn._linear_pointwise.binary
 
 
-class Joins(nn.Module):
+class FusableProjections(nn.Module):
     """A module that runs some of its linear layers together, as soon as they are joined."""
 
-    JOINED: ClassVar[tuple[tuple[str, ...], ...]] = ()  # names of layers that read the same
+    FUSABLE: ClassVar[tuple[tuple[str, ...], ...]] = ()  # names of layers that read the same
 
     def project(self, states: Tensor, *names: str) -> Sequence[Tensor]:
         """What the layers of these names make of ``states``."""
@@ -216,7 +216,7 @@ class Joins(nn.Module):
 
     def join(self) -> None:
         """Join the layers; they are gone afterwards."""
-        for names in self.JOINED:
+        for names in self.FUSABLE:
             if names[0] in self._modules:
                 layers: list[Any] = [self._modules.pop(name) for name in names]
                 self.add_module("_".join(names), _joined(layers))
@@ -250,14 +250,14 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype is torch.float32
 
 
-def join(model: nn.Module) -> None:
+def fuse_projections(model: nn.Module) -> None:
     """Join all layers of ``model`` that can be."""
     for module in list(model.modules()):
-        if isinstance(module, Joins):
+        if isinstance(module, FusableProjections):
             module.join()
 
 
-def pack(model: nn.Module) -> None:
+def pack_weights(model: nn.Module) -> None:
     """Pack all linear layers of ``model`` that oneDNN can run; they are on a CPU."""
     layers = {
         name: layer
@@ -266,4 +266,4 @@ def pack(model: nn.Module) -> None:
     }
     total = sum(layer.weight.nbytes for layer in layers.values())
     for name, layer in layers.items():
-        PackedLinear.take(layer, calls_for(layer.weight.dtype, name, total))
+        PackedLinear.take(layer, gemm_rows_for(layer.weight.dtype, name, total))

@@ -19,22 +19,26 @@ from torch import Tensor, nn
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.config import Blip2Config, TextConfig, read_config
 from blip2cli.model.checkpoint.directory import Checkpoint
-from blip2cli.model.layers.linear import ACTIVATIONS, Linear, join, pack
-from blip2cli.model.nets.blip2 import Matcher, Writer
+from blip2cli.model.layers.linear import ACTIVATIONS, Linear, fuse_projections, pack_weights
+from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel, RetrievalModel
 from blip2cli.model.nets.opt import Opt
 from blip2cli.model.placement.dtype import Placement
-from blip2cli.model.placement.single_thread import one_thread
+from blip2cli.model.placement.single_thread import single_thread
 from blip2cli.model.quantize import libraries as quantizers
-from blip2cli.model.quantize.int8 import Rounded, in_eight_bits, is_int8, quantize, read_stored
-from blip2cli.model.quantize.linear_int8 import pays, take_all
+from blip2cli.model.quantize.int8 import (
+    QuantizedWeight,
+    is_int8,
+    is_quantized_layer,
+    quantize,
+    read_int8_weights,
+)
+from blip2cli.model.quantize.linear_int8 import int8_is_faster, replace_linear_layers
 
 # In float16 transformers keeps these in float32 (_keep_in_fp32_modules in modeling_blip_2.py).
 _WIDE = ("query_tokens", "qformer.")
 
 
-def load_model(
-    checkpoint: Checkpoint, placement: Placement, plain: bool = False
-) -> Writer | Matcher:
+def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False) -> Blip2Net:
     """Load the weights onto the device.
 
     Returns a ``Matcher`` for the family ``itm``, a ``Writer`` for all others. With ``plain`` every
@@ -47,7 +51,7 @@ def load_model(
             check_safetensors(file)
     config = read_config(checkpoint.config)
     small = checkpoint.weight_bytes < SMALL_WEIGHTS
-    with one_thread() if small else nullcontext():
+    with single_thread() if small else nullcontext():
         return _load(checkpoint, config, placement, plain)
 
 
@@ -57,10 +61,12 @@ SMALL_WEIGHTS = 64 << 20
 
 def _load(
     checkpoint: Checkpoint, config: Blip2Config, placement: Placement, plain: bool
-) -> Writer | Matcher:
+) -> Blip2Net:
     try:
         with torch.device("meta"):
-            model = Matcher(config) if checkpoint.family == "itm" else Writer(config)
+            model = (
+                RetrievalModel(config) if checkpoint.family == "itm" else GenerationModel(config)
+            )
         _check_activations(checkpoint, model)
         _fill(checkpoint, model, placement, rounding=placement.quantize is not None and not plain)
     except (ModelError, MemoryError, torch.OutOfMemoryError):
@@ -75,18 +81,18 @@ def _load(
     model.eval()
     model.requires_grad_(False)
     if not plain and placement.device.type == "cpu":
-        join(model)
+        fuse_projections(model)
         if placement.quantize is not None:
-            take_all(model)
-        pack(model)
+            replace_linear_layers(model)
+        pack_weights(model)
     elif not plain and placement.quantize is not None:
-        quantizers.take_all(model, placement.device, _quantizer(placement))
+        quantizers.replace_linear_layers(model, placement.device, _quantizer(placement))
     return model
 
 
 def _quantizer(placement: Placement) -> quantizers.Quantizer:
     assert placement.quantize is not None
-    quantizer = quantizers.quantizer_for(placement.quantize)
+    quantizer = quantizers.installed_quantizer(placement.quantize)
     assert quantizer is not None, "``place`` sees to it"
     return quantizer
 
@@ -104,7 +110,10 @@ def _check_activations(checkpoint: Checkpoint, model: nn.Module) -> None:
 
 
 def _fill(
-    checkpoint: Checkpoint, model: Writer | Matcher, placement: Placement, rounding: bool
+    checkpoint: Checkpoint,
+    model: Blip2Net,
+    placement: Placement,
+    rounding: bool,
 ) -> None:
     """Put every weight in the files into its place; ``rounding``: in eight bits, those that are to.
 
@@ -118,7 +127,7 @@ def _fill(
     }
     odd = []
     for name, weight in _stored(checkpoint):
-        where = ALIASES.get(name, name)
+        where = TIED_NAMES.get(name, name)
         if where not in places:
             continue
         module, own = places[where]
@@ -132,7 +141,7 @@ def _fill(
         if rounding and _is_rounded(module, where, placement):
             _round(module, weight, placement)
             continue
-        if isinstance(weight, Rounded):
+        if isinstance(weight, QuantizedWeight):
             weight = weight.exact(dtype)
         # A copy: what is mapped from a file changes, or ends the process, when the file does.
         held = weight.to(placement.device, dtype, copy=True)
@@ -142,7 +151,7 @@ def _fill(
             f"{checkpoint.path} has {len(odd)} weights of another shape than its "
             f"config.json says ({_some(sorted(odd))}); take config.json and weights from one model."
         )
-    if isinstance(model, Writer):
+    if isinstance(model, GenerationModel):
         _tie(model)
     missing = sorted(name for name, (module, own) in places.items() if _lacks(module, own))
     if missing:
@@ -155,22 +164,26 @@ def _fill(
 def _is_rounded(module: nn.Module, name: str, placement: Placement) -> bool:
     layer, _, own = name.rpartition(".")
     if placement.device.type == "cpu":
-        if not pays(layer, placement.dtype):
+        if not int8_is_faster(layer, placement.dtype):
             return False
     elif layer.endswith(".wo"):
         return False  # there the states are float16, which T5's overflow at this layer
-    return own == "weight" and isinstance(module, Linear) and in_eight_bits(layer)
+    return own == "weight" and isinstance(module, Linear) and is_quantized_layer(layer)
 
 
-def _round(layer: Linear, weight: Tensor | Rounded, placement: Placement) -> None:
+def _round(layer: Linear, weight: Tensor | QuantizedWeight, placement: Placement) -> None:
     """Give a linear layer its weight as it is rounded, or will be on its way to the device, so
     that no other copy is ever held whole."""
     if placement.device.type != "cpu":  # rounded on its way there, by another library
         dtype = _quantizer(placement).wanted or placement.dtype
-        held = weight.exact(dtype) if isinstance(weight, Rounded) else weight.to(dtype, copy=True)
+        held = (
+            weight.exact(dtype)
+            if isinstance(weight, QuantizedWeight)
+            else weight.to(dtype, copy=True)
+        )
         layer.weight = nn.Parameter(held, requires_grad=False)
         return
-    if isinstance(weight, Rounded):
+    if isinstance(weight, QuantizedWeight):
         numbers, scales = weight.numbers.clone(), weight.scales.clone()
     else:
         numbers, scales = quantize(weight)
@@ -183,10 +196,10 @@ def _lacks(module: nn.Module, name: str) -> bool:
     return weight is not None and weight.is_meta
 
 
-def _stored(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor | Rounded]]:
+def _stored(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor | QuantizedWeight]]:
     """Every weight in the files with its name."""
     if is_int8(checkpoint.config):
-        yield from read_stored(checkpoint.weights)
+        yield from read_int8_weights(checkpoint.weights)
         return
     for file in checkpoint.weights:
         if checkpoint.safetensors:
@@ -203,13 +216,13 @@ def _stored(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor | Rounded]]:
 
 
 # T5's stacks may bring the embedding under their own names, of which there is one.
-ALIASES = {
+TIED_NAMES = {
     f"language_model.{part}.embed_tokens.weight": "language_model.shared.weight"
     for part in ("encoder", "decoder")
 }
 
 
-def _tie(model: Writer) -> None:
+def _tie(model: GenerationModel) -> None:
     """One matrix reads and writes where the files hold one, or two that are the same."""
     language = model.language_model
     words = language.model.decoder.embed_tokens if isinstance(language, Opt) else language.shared

@@ -16,7 +16,7 @@ from blip2cli.model.nets.t5 import T5
 from blip2cli.model.nets.vision import VisionModel
 
 
-class ImageReader(nn.Module):
+class VisionQFormer(nn.Module):
     """What every BLIP-2 model has."""
 
     def __init__(self, config: Blip2Config) -> None:
@@ -33,7 +33,7 @@ class ImageReader(nn.Module):
         return self.vision_model.post_layernorm.weight.dtype
 
 
-class Writer(ImageReader):
+class GenerationModel(VisionQFormer):
     """A model that writes texts."""
 
     def __init__(self, config: Blip2Config) -> None:
@@ -43,13 +43,13 @@ class Writer(ImageReader):
         self.language_model: Opt | T5 = Opt(text) if isinstance(text, OptConfig) else T5(text)
 
     @property
-    def words(self) -> nn.Embedding:
+    def input_embeddings(self) -> nn.Embedding:
         """The embedding that the language model reads with."""
         language = self.language_model
         return language.shared if isinstance(language, T5) else language.model.decoder.embed_tokens
 
 
-class Matcher(ImageReader):
+class RetrievalModel(VisionQFormer):
     """A retrieval model, which compares images with texts."""
 
     def __init__(self, config: Blip2Config) -> None:
@@ -60,14 +60,17 @@ class Matcher(ImageReader):
         self.text_projection = Linear(width, shared)
         self.itm_head = Linear(width, 2)
 
-    def joint(self, images: Tensor, ids: Tensor) -> Tensor:
+    def encode_pairs(self, images: Tensor, ids: Tensor) -> Tensor:
         """Queries that read images [M, P+1, Dv] and texts [M, T] together: [M, Q, D]."""
         queries = self.query_tokens.expand(len(ids), -1, -1)
         count = queries.shape[1]
         states: Tensor = self.qformer(self.embeddings(ids, queries), images, count)
         return states[:, :count]
 
-    def alone(self, ids: Tensor) -> Tensor:
+    def encode_texts(self, ids: Tensor) -> Tensor:
         """Texts alone, [N, T] to [N, T, D]."""
         states: Tensor = self.qformer(self.embeddings(ids), queries=0)
         return states
+
+
+Blip2Net = GenerationModel | RetrievalModel

@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from blip2cli.model.checkpoint.config import OptConfig
-from blip2cli.model.layers.linear import Joins, Linear
-from blip2cli.model.nets.layers import Embedding, LayerNorm
+from blip2cli.model.layers.linear import FusableProjections, Linear
+from blip2cli.model.nets.uninitialized import Embedding, LayerNorm
 
 OFFSET = 2  # positions begin behind two rows that older OPT code kept for padding
 
@@ -78,10 +78,10 @@ class Layer(nn.Module):
         self.final_layer_norm = _norm(config)
 
 
-class Attention(Joins):
+class Attention(FusableProjections):
     """The four linear layers of an attention."""
 
-    JOINED = (("q_proj", "k_proj", "v_proj"),)
+    FUSABLE = (("q_proj", "k_proj", "v_proj"),)
 
     def __init__(self, config: OptConfig) -> None:
         super().__init__()

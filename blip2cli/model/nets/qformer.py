@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from blip2cli.model.checkpoint.config import QFormerConfig
-from blip2cli.model.layers.attention import attend
-from blip2cli.model.layers.linear import Joins, Linear
-from blip2cli.model.nets.layers import Embedding, LayerNorm
+from blip2cli.model.layers.attention import full_attention
+from blip2cli.model.layers.linear import FusableProjections, Linear
+from blip2cli.model.nets.uninitialized import Embedding, LayerNorm
 
 
 class QFormer(nn.Module):
@@ -94,15 +94,15 @@ class Block(nn.Module):
         """[B, T, D] to the same."""
         if images is not None and len(hidden) == 1:
             hidden = hidden.expand(len(images), -1, -1)
-        query, key, value = self.attention.project_all(hidden, images)
-        after: Tensor = self.output(attend(query, key, value), hidden)
+        query, key, value = self.attention.project_qkv(hidden, images)
+        after: Tensor = self.output(full_attention(query, key, value), hidden)
         return after
 
 
-class SelfAttention(Joins):
+class SelfAttention(FusableProjections):
     """Query, key and value of the same states."""
 
-    JOINED: ClassVar[tuple[tuple[str, ...], ...]] = (("query", "key", "value"),)
+    FUSABLE: ClassVar[tuple[tuple[str, ...], ...]] = (("query", "key", "value"),)
 
     def __init__(self, config: QFormerConfig, seen: int) -> None:
         super().__init__()
@@ -111,11 +111,11 @@ class SelfAttention(Joins):
         self.key = Linear(seen, config.hidden_size)
         self.value = Linear(seen, config.hidden_size)
 
-    def project_all(self, hidden: Tensor, images: Tensor | None) -> Sequence[Tensor]:
+    def project_qkv(self, hidden: Tensor, images: Tensor | None) -> Sequence[Tensor]:
         """Query, key and value, [B, heads, positions, head size] each."""
-        return [self.apart(each) for each in self.project(hidden, "query", "key", "value")]
+        return [self.split_heads(each) for each in self.project(hidden, "query", "key", "value")]
 
-    def apart(self, states: Tensor) -> Tensor:
+    def split_heads(self, states: Tensor) -> Tensor:
         """[B, T, D] to [B, heads, T, head size]."""
         heads: Tensor = states.unflatten(2, (self.heads, -1)).transpose(1, 2)
         return heads
@@ -124,13 +124,13 @@ class SelfAttention(Joins):
 class CrossAttention(SelfAttention):
     """Keys and values of an image's patches."""
 
-    JOINED = (("key", "value"),)
+    FUSABLE = (("key", "value"),)
 
-    def project_all(self, hidden: Tensor, images: Tensor | None) -> Sequence[Tensor]:
+    def project_qkv(self, hidden: Tensor, images: Tensor | None) -> Sequence[Tensor]:
         """Query, key and value, [B, heads, positions, head size] each."""
         assert images is not None
         read = self.project(images, "key", "value")
-        return [self.apart(each) for each in (self.query(hidden), *read)]
+        return [self.split_heads(each) for each in (self.query(hidden), *read)]
 
 
 class Intermediate(nn.Module):

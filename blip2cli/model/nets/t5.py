@@ -12,9 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from blip2cli.model.checkpoint.config import T5Config
-from blip2cli.model.layers.attention import attention_scores, fused, fuses
-from blip2cli.model.layers.linear import Joins, Linear, gathered, grouped
-from blip2cli.model.nets.layers import Embedding
+from blip2cli.model.layers.attention import attention_scores, fused_attention, uses_fused_kernel
+from blip2cli.model.layers.linear import (
+    FusableProjections,
+    Linear,
+    merge_sequences,
+    split_sequences,
+)
+from blip2cli.model.nets.uninitialized import Embedding
 
 
 class T5(nn.Module):
@@ -58,7 +63,7 @@ class Stack(nn.Module):
         if self.decoding:
             place = torch.arange(positions, device=hidden.device)
             bias = bias.masked_fill(place > place[:, None], -torch.inf)
-        groups = grouped(hidden, self.block[0].layer[0].SelfAttention.o)
+        groups = split_sequences(hidden, self.block[0].layer[0].SelfAttention.o)
         for block in self.block:
             groups = [block.layer[0](group, bias) for group in groups]
             if read is not None:
@@ -68,7 +73,7 @@ class Stack(nn.Module):
                     block.layer[1](group, *part) for group, part in zip(groups, parts, strict=True)
                 ]
             groups = [block.layer[-1](group) for group in groups]
-        normed: Tensor = self.final_layer_norm(gathered(groups))
+        normed: Tensor = self.final_layer_norm(merge_sequences(groups))
         return normed
 
 
@@ -95,7 +100,7 @@ class SelfPart(nn.Module):
     def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
         """[N, T, D] to the same."""
         attention = self.SelfAttention
-        query, key, value = attention.apart(self.layer_norm(hidden), "q", "k", "v")
+        query, key, value = attention.split_heads(self.layer_norm(hidden), "q", "k", "v")
         after: Tensor = attention.o(attend(query, key, value, bias), hidden)
         return after
 
@@ -110,17 +115,17 @@ class CrossPart(nn.Module):
 
     def look(self, read: Tensor) -> list[Tensor]:
         """Keys and values of what was read, [U, R, D]: [U, heads, R, head size] each."""
-        return self.EncDecAttention.apart(read, "k", "v")
+        return self.EncDecAttention.split_heads(read, "k", "v")
 
     def forward(self, hidden: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """[N, T, D] to the same; keys and values are [N, heads, R, head size]."""
         attention = self.EncDecAttention
-        (query,) = attention.apart(self.layer_norm(hidden), "q")
+        (query,) = attention.split_heads(self.layer_norm(hidden), "q")
         after: Tensor = attention.o(attend(query, key, value), hidden)
         return after
 
 
-class Attention(Joins):
+class Attention(FusableProjections):
     """The four linear layers of an attention; the first of a stack knows distances."""
 
     def __init__(self, config: T5Config, first: bool = False) -> None:
@@ -138,7 +143,7 @@ class Attention(Joins):
                 config.relative_attention_num_buckets, config.num_heads
             )
 
-    def apart(self, states: Tensor, *names: str) -> list[Tensor]:
+    def split_heads(self, states: Tensor, *names: str) -> list[Tensor]:
         """Queries, keys or values of states [N, T, D]: [N, heads, T, head size] each.
 
         Side by side in memory: see ``project`` in ``model/opt.py``.
@@ -159,13 +164,13 @@ class Attention(Joins):
 class SelfAttention(Attention):
     """Query, key and value of the same states."""
 
-    JOINED = (("q", "k", "v"),)
+    FUSABLE = (("q", "k", "v"),)
 
 
 class CrossAttention(Attention):
     """Keys and values of what was read."""
 
-    JOINED = (("k", "v"),)
+    FUSABLE = (("k", "v"),)
 
 
 class ForwardPart(nn.Module):
@@ -228,8 +233,8 @@ class Norm(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
     """T5's attention, which does not scale, [N, T, heads × size]; by plain matrix products where
     no fused kernel is quicker."""
-    if fuses(query):
-        return fused(query, key, value, bias)
+    if uses_fused_kernel(query):
+        return fused_attention(query, key, value, bias)
     scores = attention_scores(query, key)
     if bias is not None:
         scores = scores + bias

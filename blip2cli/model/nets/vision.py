@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from blip2cli.model.checkpoint.config import VisionConfig, patches
-from blip2cli.model.layers.attention import attend
-from blip2cli.model.layers.linear import Linear, gathered, grouped
-from blip2cli.model.nets.layers import Conv2d, LayerNorm
+from blip2cli.model.layers.attention import full_attention
+from blip2cli.model.layers.linear import Linear, merge_sequences, split_sequences
+from blip2cli.model.nets.uninitialized import Conv2d, LayerNorm
 
 
 class VisionModel(nn.Module):
@@ -58,10 +58,10 @@ class Encoder(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """[B, T, D] to the same."""
         first: Any = self.layers[0]
-        groups = grouped(hidden, first.mlp.fc1)
+        groups = split_sequences(hidden, first.mlp.fc1)
         for layer in self.layers:
             groups = [layer(group) for group in groups]
-        return gathered(groups)
+        return merge_sequences(groups)
 
 
 class Layer(nn.Module):
@@ -95,7 +95,7 @@ class Attention(nn.Module):
         """Normed states [B, T, D] to what is attended to, added to ``hidden``."""
         apart = self.qkv(normed).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = apart.unbind()
-        added: Tensor = self.projection(attend(query, key, value), hidden)
+        added: Tensor = self.projection(full_attention(query, key, value), hidden)
         return added
 
 

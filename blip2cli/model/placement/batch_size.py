@@ -23,7 +23,7 @@ import torch
 
 from blip2cli.model.checkpoint.config import Blip2Config, OptConfig, patches
 from blip2cli.model.decoding.scheduler import SLOTS
-from blip2cli.model.nets.blip2 import Matcher, Writer
+from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel
 from blip2cli.system.memory import memory
 
 # Below this many bytes of weights a CPU runs a batch in each of several threads (see ``lanes``).
@@ -39,7 +39,7 @@ TEXT_ROOM = 64  # positions of a prompt and its text
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryEstimate:
     """What running takes beside the weights, in bytes."""
 
     image: int  # for each image of a batch
@@ -47,43 +47,43 @@ class Need:
     weights: int  # of the weights themselves, about
 
 
-class Placed(Protocol):
+class PlacedModel(Protocol):
     """A loaded model, and where it lies; ``Blip2`` is one."""
 
-    model: Writer | Matcher
+    model: Blip2Net
 
     @property
     def device(self) -> torch.device:
         """Where it runs."""
 
 
-def auto_size(model: Placed) -> int:
+def auto_batch_size(model: PlacedModel) -> int:
     """The batch size for a loaded model where it lies."""
-    need = needs_of(model.model)
+    need = model_memory(model.model)
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
         # What torch holds for reuse is free for us, too.
         held = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
-        return cuda_size(need, free + held)
+        return cuda_batch_size(need, free + held)
     steps = 0
-    if isinstance(model.model, Writer):
-        steps = model.model.language_model.lm_head.at_once(1)
-    return cpu_size(need, memory().available, steps)
+    if isinstance(model.model, GenerationModel):
+        steps = model.model.language_model.lm_head.sequences_per_gemm(1)
+    return cpu_batch_size(need, memory().available, steps)
 
 
-def lanes_of(model: Placed) -> int:
+def batch_threads(model: PlacedModel) -> int:
     """How many batches are best run at once, each in a thread of its own."""
     if model.device.type != "cpu" or not is_small(model.model):
         return 1
     return torch.get_num_threads()
 
 
-def is_small(model: Writer | Matcher) -> bool:
+def is_small(model: Blip2Net) -> bool:
     """Whether its layers are too small to be shared out among cores."""
-    return needs_of(model).weights < LANES_BELOW
+    return model_memory(model).weights < LANES_BELOW
 
 
-def cpu_size(need: Need, available: int | None, steps: int = 0) -> int:
+def cpu_batch_size(need: MemoryEstimate, available: int | None, steps: int = 0) -> int:
     """By the size of the model, within the ``available`` bytes; None: unknown.
 
     ``steps`` texts are written at the price of one; 0: each has its own.
@@ -93,12 +93,12 @@ def cpu_size(need: Need, available: int | None, steps: int = 0) -> int:
     return size if available is None else min(size, _fitting(need, available))
 
 
-def cuda_size(need: Need, free: int) -> int:
+def cuda_batch_size(need: MemoryEstimate, free: int) -> int:
     """By the ``free`` bytes on the device."""
     return min(CUDA_MOST, _fitting(need, free))
 
 
-def _fitting(need: Need, free: int) -> int:
+def _fitting(need: MemoryEstimate, free: int) -> int:
     """Images that fit into ``free`` bytes; at least one, to be tried."""
     room = int(SHARE * free)
     size = room // (need.image + need.text)  # a text an image
@@ -107,12 +107,12 @@ def _fitting(need: Need, free: int) -> int:
     return max(1, size if size < STEP else size - size % STEP)
 
 
-def needs_of(model: Writer | Matcher) -> Need:
+def model_memory(model: Blip2Net) -> MemoryEstimate:
     """``needs`` of a model as it is."""
-    return needs(model.config, isinstance(model, Writer), model.dtype.itemsize)
+    return estimate_memory(model.config, isinstance(model, GenerationModel), model.dtype.itemsize)
 
 
-def needs(config: Blip2Config, writes: bool, itemsize: int) -> Need:
+def estimate_memory(config: Blip2Config, writes: bool, itemsize: int) -> MemoryEstimate:
     """From the configuration, whether the model writes texts, and the bytes of a number in it."""
     vision, qformer = config.vision_config, config.qformer_config
     image_size = vision.image_size
@@ -137,7 +137,7 @@ def needs(config: Blip2Config, writes: bool, itemsize: int) -> Need:
         kept += queries * (text.width + text.cached)
         writing = (queries + TEXT_ROOM) * text.cached + 3 * text.vocabulary
         weights += text.weights
-    return Need(
+    return MemoryEstimate(
         image=pixels + itemsize * (kept + max(seeing, asking, reading)),
         text=itemsize * writing,
         weights=itemsize * weights,

@@ -13,7 +13,7 @@ import torch
 
 from blip2cli.errors import ModelError, OptionError
 from blip2cli.model.checkpoint.directory import Family
-from blip2cli.model.quantize.libraries import QUANTIZERS, quantizer_for
+from blip2cli.model.quantize.libraries import QUANTIZERS, installed_quantizer
 from blip2cli.options import Dtype, Quantize
 
 DTYPES = {
@@ -116,7 +116,7 @@ def _dtype(
             return torch.float32, "the CPU has neither AMX nor AVX512-BF16"
         if weight_bytes < SMALL_WEIGHTS:
             return torch.float32, "quick enough for a model this small"
-        gain = bfloat16_gain()
+        gain = bfloat16_speedup()
         if gain < 1:
             return torch.float32, f"quicker here, although the CPU has {fast}"
         return torch.bfloat16, f"{gain:.1f} times as quick on this CPU, which has {fast}"
@@ -129,7 +129,7 @@ def _quantized(asked: Quantize, device: torch.device, dtype: torch.dtype) -> str
         names = ", ".join(QUANTIZERS)
         raise OptionError(f"--quantize {asked} is not supported; use one of {names}.")
     if device.type == "cuda":
-        quantizer = quantizer_for(asked)
+        quantizer = installed_quantizer(asked)
         if quantizer is None:
             packages = [each.package for each in QUANTIZERS[asked]]
             raise OptionError(
@@ -146,15 +146,15 @@ def _quantized(asked: Quantize, device: torch.device, dtype: torch.dtype) -> str
             f"--quantize {asked} is for GPUs: on a CPU four bits are slower than eight, and less "
             "exact; use --quantize int8."
         )
-    from blip2cli.model.quantize.linear_int8 import levels, pays
+    from blip2cli.model.quantize.linear_int8 import int8_is_faster, max_exact_level
 
-    exact = levels()
+    exact = max_exact_level()
     if not exact:
         raise OptionError(
             "--quantize int8 needs a torch with oneDNN, and a processor that it multiplies "
             "eight-bit numbers on; leave it out."
         )
-    if not pays("vision_model.", dtype):
+    if not int8_is_faster("vision_model.", dtype):
         return "but the vision encoder's, quicker as they are on AMX"
     if exact == 255:
         return "the CPU has instructions for them"
@@ -162,7 +162,7 @@ def _quantized(asked: Quantize, device: torch.device, dtype: torch.dtype) -> str
 
 
 @cache
-def bfloat16_gain() -> float:
+def bfloat16_speedup() -> float:
     """How many times as quick as in float32 a matrix product is in bfloat16 on this CPU.
 
     Instructions alone do not tell: a virtual machine may offer slow ones. A few milliseconds.

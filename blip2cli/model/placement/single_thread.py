@@ -16,33 +16,33 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 
-from blip2cli.model.layers.linear import has_equal_calls
-from blip2cli.model.nets.blip2 import Matcher, Writer
+from blip2cli.model.layers.linear import has_fixed_gemm_rows
+from blip2cli.model.nets.blip2 import Blip2Net
 from blip2cli.model.placement.batch_size import is_small
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
 
-class Computes(Protocol):
+class RunsModel(Protocol):
     """What has methods that run a model."""
 
     @property
-    def computes_alone(self) -> bool:
+    def runs_single_threaded(self) -> bool:
         """Whether they are to have one thread."""
 
 
-Owner = TypeVar("Owner", bound=Computes)
+Owner = TypeVar("Owner", bound=RunsModel)
 Method = Callable[Concatenate[Owner, P], Result]
 
 
-def needs_one_thread(model: Writer | Matcher) -> bool:
+def needs_single_thread(model: Blip2Net) -> bool:
     """Whether ``model`` is small, and its bits depend on the number of threads."""
-    return has_equal_calls(model) and is_small(model)
+    return has_fixed_gemm_rows(model) and is_small(model)
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def single_thread() -> Iterator[None]:
     """Operations of this thread take no other to help."""
     threads = torch.get_num_threads()
     if threads > 1:
@@ -54,14 +54,14 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def alone(method: Method[Owner, P, Result]) -> Method[Owner, P, Result]:
+def single_threaded(method: Method[Owner, P, Result]) -> Method[Owner, P, Result]:
     """For methods of what computes alone."""
 
     @functools.wraps(method)
     def run(self: Owner, /, *args: P.args, **kwargs: P.kwargs) -> Result:
-        if not self.computes_alone:
+        if not self.runs_single_threaded:
             return method(self, *args, **kwargs)
-        with one_thread():
+        with single_thread():
             return method(self, *args, **kwargs)
 
     return run

@@ -32,7 +32,7 @@ _HEAD = "language_model.lm_head"
 _AT_ONCE = 1 << 18  # numbers
 
 
-def in_eight_bits(layer: str) -> bool:
+def is_quantized_layer(layer: str) -> bool:
     """Whether the linear layer of this name is rounded when a model is."""
     return layer.startswith(_PARTS) and layer != _HEAD
 
@@ -65,7 +65,7 @@ def dequantize(numbers: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Rounded:
+class QuantizedWeight:
     """A weight in eight bits."""
 
     numbers: Tensor  # int8 [O, I]
@@ -81,7 +81,7 @@ class Rounded:
         return dequantize(self.numbers, self.scales, dtype)
 
 
-def read_stored(files: Sequence[Path]) -> Iterator[tuple[str, Tensor | Rounded]]:
+def read_int8_weights(files: Sequence[Path]) -> Iterator[tuple[str, Tensor | QuantizedWeight]]:
     """Every weight of a model stored in eight bits with its name. Raises ModelError."""
     halves: dict[str, tuple[str, Tensor]] = {}  # numbers or scales whose other half is to come
     for file in files:
@@ -94,7 +94,7 @@ def read_stored(files: Sequence[Path]) -> Iterator[tuple[str, Tensor | Rounded]]
                 elif layer in halves:
                     first, other = halves.pop(layer)
                     pair = {first: other, last: weight}
-                    yield f"{layer}.weight", Rounded(pair[NUMBERS], pair[SCALES])
+                    yield f"{layer}.weight", QuantizedWeight(pair[NUMBERS], pair[SCALES])
                 else:
                     halves[layer] = (last, weight)
     if halves:

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from blip2cli.model.layers.linear import ACTIVATIONS, Linear
 from blip2cli.options import Quantize
-from blip2cli.system.library_logging import packages_hushed
+from blip2cli.system.library_logging import silence_packages
 
 _THRESHOLD = 6.0  # states beyond it are multiplied in float16
 
 
-class ForeignLinear(Linear):
+class LibraryLinear(Linear):
     """The same as ``Linear``, its product made by another package's layer."""
 
     inner: nn.Module
@@ -54,23 +54,23 @@ class Quantizer:
     wanted: torch.dtype | None = None
 
 
-def quantizer_for(quantize: Quantize) -> Quantizer | None:
+def installed_quantizer(quantize: Quantize) -> Quantizer | None:
     """The first that is installed; None: none is."""
     return next((each for each in QUANTIZERS[quantize] if find_spec(each.package)), None)
 
 
-def take_all(model: nn.Module, device: torch.device, quantizer: Quantizer) -> None:
+def replace_linear_layers(model: nn.Module, device: torch.device, quantizer: Quantizer) -> None:
     """Round the linear layers that wait on the CPU for it, and bring them to ``device``."""
     # Said at every first product in bfloat16; the choice is bitsandbytes' own.
     warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
     for layer in list(model.modules()):
         if type(layer) is Linear and layer.weight.device.type == "cpu":
-            with packages_hushed("torch", quantizer.package):
+            with silence_packages("torch", quantizer.package):
                 inner = quantizer.make(layer).requires_grad_(False)
             layer.register_parameter("weight", None)
             layer.register_parameter("bias", None)
             layer.inner = inner.to(device)
-            layer.__class__ = ForeignLinear
+            layer.__class__ = LibraryLinear
 
 
 def _llm_int8(layer: Linear) -> nn.Module:

@@ -50,7 +50,7 @@ class Int8Linear(Linear):
         beside = None if added is None else added.reshape(-1, self.out_features)
         output = states.new_empty(len(states), self.out_features)
         for part in _parts(len(states), _AT_ONCE // max(self.in_features, self.out_features)):
-            numbers, scales = round_rows(states[part], self.zero)
+            numbers, scales = quantize_rows(states[part], self.zero)
             products = _product(
                 numbers, self.zero, self.packed, self.factors, self.offsets, states.dtype
             )
@@ -83,10 +83,10 @@ class Int8Linear(Linear):
         layer.factors = layer.scales.flatten()
         layer.scales = None
         layer.offsets = torch.zeros(layer.out_features, dtype=torch.int32)
-        layer.zero = zero if levels() == 255 else zero // 2
+        layer.zero = zero if max_exact_level() == 255 else zero // 2
 
 
-def round_rows(states: Tensor, zero: int) -> tuple[Tensor, Tensor]:
+def quantize_rows(states: Tensor, zero: int) -> tuple[Tensor, Tensor]:
     """Round states [N, I] row by row: uint8 [N, I], of which ``zero`` stands for 0, and the rows'
     scales [N, 1] in the states' own precision."""
     numbers = torch.empty(states.shape, dtype=torch.uint8)
@@ -99,7 +99,7 @@ def round_rows(states: Tensor, zero: int) -> tuple[Tensor, Tensor]:
 def _round(states: Tensor, zero: int, numbers: Tensor, scales: Tensor) -> None:
     """The same into ``numbers`` and ``scales``."""
     exact = states.float()
-    least = exact.amax(dim=1, keepdim=True).mul_(1 / (_LARGEST * (levels() - zero)))
+    least = exact.amax(dim=1, keepdim=True).mul_(1 / (_LARGEST * (max_exact_level() - zero)))
     if zero:
         below = exact.amin(dim=1, keepdim=True).mul_(-1 / (_LARGEST * zero))
         least = torch.maximum(least, below)
@@ -112,7 +112,7 @@ def _round(states: Tensor, zero: int, numbers: Tensor, scales: Tensor) -> None:
 
 
 @cache
-def levels() -> int:
+def max_exact_level() -> int:
     """The largest eight-bit number that is multiplied exactly here: 255, 127, or 0 for none.
 
     Without instructions for it (VNNI) oneDNN adds two products in 16 bits, where those of larger
@@ -131,7 +131,7 @@ def levels() -> int:
     return 0
 
 
-def pays(layer: str, dtype: torch.dtype) -> bool:
+def int8_is_faster(layer: str, dtype: torch.dtype) -> bool:
     """Whether a layer of this name is quicker in eight bits than in ``dtype``.
 
     On AMX bfloat16 is so quick that rounding the many rows of images takes more than is won:
@@ -157,7 +157,7 @@ def _product(
     return made
 
 
-def take_all(model: nn.Module) -> None:
+def replace_linear_layers(model: nn.Module) -> None:
     """Make an ``Int8Linear`` of every linear layer of ``model`` whose weight is in eight bits."""
     zeros: dict[nn.Module, int] = {}
     for module in model.modules():

@@ -12,7 +12,7 @@ from typing import Any
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import Checkpoint, Family, read_json
 from blip2cli.model.tokenizer.tokenizer import read_plain
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 
 
 def equally_long(texts: Sequence[Sequence[int]], at_once: int | None = None) -> Iterator[list[int]]:
@@ -122,7 +122,7 @@ def read_tokenizer(path: Path, plain: bool = False) -> Any:
 
 
 def _read_with_transformers(path: Path, whole: bool) -> Any:
-    with hushed():
+    with silence_libraries():
         from transformers.models.auto.tokenization_auto import AutoTokenizer
         from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 

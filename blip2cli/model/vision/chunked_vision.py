@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.checkpoint.config import Blip2Config, patches
-from blip2cli.model.layers.linear import has_equal_calls
-from blip2cli.model.nets.blip2 import Matcher, Writer
-from blip2cli.model.placement.batch_size import LANES_BELOW, needs_of
-from blip2cli.model.vision.features import ImageFeatures, compute_features, image_side
+from blip2cli.model.layers.linear import has_fixed_gemm_rows
+from blip2cli.model.nets.blip2 import Blip2Net
+from blip2cli.model.placement.batch_size import LANES_BELOW, model_memory
+from blip2cli.model.vision.features import ImageFeatures, compute_features, vision_forward
 
 CACHED_BYTES = 8 << 20  # of the widest layer's output
 CACHES = 8  # for small models it has so many times the size of a core's own cache
@@ -37,17 +37,17 @@ SPREAD_BELOW = 1 << 30  # bytes of weights in memory: from there on parts are no
 Parts = Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]
 
 
-class PartedFeatures:
+class ChunkedVision:
     """``compute_features`` of one model on a CPU; an image's features are the same in any part."""
 
-    def __init__(self, model: Writer | Matcher) -> None:
+    def __init__(self, model: Blip2Net) -> None:
         self._model = model
-        weights = needs_of(model).weights
-        cached = CACHES * cache_size() if weights < LANES_BELOW else CACHED_BYTES
-        self._most = together(model.config, model.dtype.itemsize, cached)
+        weights = model_memory(model).weights
+        cached = CACHES * l2_cache_bytes() if weights < LANES_BELOW else CACHED_BYTES
+        self._most = images_per_chunk(model.config, model.dtype.itemsize, cached)
         self._spreads = LANES_BELOW <= weights < SPREAD_BELOW
         # Then the number of threads decides about bits as well: every image has one.
-        self._single = self._spreads and has_equal_calls(model)
+        self._single = self._spreads and has_fixed_gemm_rows(model)
         self._pool: ThreadPoolExecutor | None = None
         self._threads = 1  # of the pool
 
@@ -65,7 +65,7 @@ class PartedFeatures:
 
     @torch.inference_mode()
     def _run(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return image_side(self._model, pixel_values)
+        return vision_forward(self._model, pixel_values)
 
     def _spread(self, pieces: Sequence[Tensor], threads: int) -> Parts:
         """Run pieces in threads that compute alone."""
@@ -86,14 +86,14 @@ class PartedFeatures:
             torch.set_num_threads(threads)
 
 
-def together(config: Blip2Config, itemsize: int, cached: int) -> int:
+def images_per_chunk(config: Blip2Config, itemsize: int, cached: int) -> int:
     """The most images of a part; so many bytes of the widest layer's output stay in the caches."""
     vision = config.vision_config
     width = max(vision.intermediate_size, 3 * vision.hidden_size)
     return max(LEAST, cached // (patches(vision) * width * itemsize))
 
 
-def cache_size() -> int:
+def l2_cache_bytes() -> int:
     """Bytes of the second-level cache, which each core has for itself; where torch does not tell,
     those of many servers."""
     tell = getattr(torch.cpu, "get_capabilities", dict[str, int])

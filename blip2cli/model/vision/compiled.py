@@ -39,14 +39,13 @@ from torch.nn import functional
 from blip2cli.errors import OptionError
 from blip2cli.model.layers.linear import Linear
 from blip2cli.model.nets import qformer, vision
-from blip2cli.model.nets.blip2 import Writer
-from blip2cli.model.placement.batch_size import needs_of
-from blip2cli.model.vision.features import ImageFeatures, image_side
-from blip2cli.system.library_logging import packages_hushed
+from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel
+from blip2cli.model.placement.batch_size import model_memory
+from blip2cli.model.vision.features import ImageFeatures, vision_forward
+from blip2cli.system.library_logging import silence_packages
 
 if TYPE_CHECKING:
     from blip2cli.images.preprocess import PixelSpec
-    from blip2cli.model.nets.blip2 import Matcher
 
 # Images a chunk; a filled one costs as much as a full one. Small models spend much of a chunk in
 # Python, in which threads wait for one another: measured with ``tiny`` in two lanes, 0.92 of the
@@ -63,7 +62,7 @@ class CompiledFeatures:
     May be called from several threads. Raises OptionError when it cannot be compiled.
     """
 
-    def __init__(self, name: str, model: Writer | Matcher, spec: PixelSpec) -> None:
+    def __init__(self, name: str, model: Blip2Net, spec: PixelSpec) -> None:
         began = time.perf_counter()
         keep_code()
         device = model.query_tokens.device
@@ -71,7 +70,7 @@ class CompiledFeatures:
         self._run = _compiled(model)
         shape = (self._chunk, 3, spec.height, spec.width)
         pixels = torch.zeros(shape, dtype=model.dtype, device=device)
-        with _explained(name), packages_hushed(), _alone(device):
+        with _explained(name), silence_packages(), _alone(device):
             self._pass(pixels)
         self.seconds = time.perf_counter() - began
 
@@ -93,9 +92,9 @@ class CompiledFeatures:
         return self._run(chunk.contiguous())
 
 
-def chunk_size(model: Writer | Matcher, device: torch.device) -> int:
+def chunk_size(model: Blip2Net, device: torch.device) -> int:
     """Images a chunk: by the model and where it runs, and nothing else."""
-    need = needs_of(model)
+    need = model_memory(model)
     if device.type == "cpu" and need.weights < SMALL_BELOW:
         return SMALL_CHUNK
     return CHUNKS[device.type]
@@ -144,15 +143,15 @@ def keep_code() -> Path:
     return folder
 
 
-def _compiled(model: Writer | Matcher) -> Callable[[Tensor], tuple[Tensor, ...]]:
+def _compiled(model: Blip2Net) -> Callable[[Tensor], tuple[Tensor, ...]]:
     """The image side of ``model``, to be compiled at its first call."""
     _mark(model.vision_model)
     _mark(model.qformer)
-    if isinstance(model, Writer):
+    if isinstance(model, GenerationModel):
         _mark(model.language_projection)
 
     def run(pixel_values: Tensor) -> tuple[Tensor, ...]:
-        return image_side(model, pixel_values)
+        return vision_forward(model, pixel_values)
 
     # The compiler keeps what it made by the code object, which is to be this model's alone.
     code = run.__code__.replace(co_name=f"image_side_{next(_models)}")

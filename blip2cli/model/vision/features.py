@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blip2cli.model.nets.blip2 import Matcher, Writer
+from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel
 
 
 @dataclass(frozen=True, eq=False)  # one batch is itself and no other: readers are kept by it
@@ -27,19 +27,19 @@ class ImageFeatures:
 
 
 @torch.inference_mode()
-def compute_features(model: Writer | Matcher, pixel_values: Tensor) -> ImageFeatures:
+def compute_features(model: Blip2Net, pixel_values: Tensor) -> ImageFeatures:
     """Run the vision side on normalised pixels [B, 3, H, W]."""
-    return ImageFeatures(*image_side(model, pixel_values))
+    return ImageFeatures(*vision_forward(model, pixel_values))
 
 
-def image_side(
-    model: Writer | Matcher, pixel_values: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def vision_forward(model: Blip2Net, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The fields of ``ImageFeatures`` for normalised pixels [B, 3, H, W], without its class."""
     embeds, pooled = model.vision_model(pixel_values)
     # No mask: every patch is seen. transformers passes a mask of ones, which is the same. The
     # queries are the same for every image until they look at it.
     output = model.qformer(model.query_tokens, embeds)
     output = output.to(embeds.dtype)  # the Q-Former may be kept in float32
-    read = model.language_projection(output) if isinstance(model, Writer) else output[..., :0]
+    read = (
+        model.language_projection(output) if isinstance(model, GenerationModel) else output[..., :0]
+    )
     return embeds, pooled, output, read

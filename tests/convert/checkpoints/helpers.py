@@ -15,7 +15,7 @@ from transformers.models.blip_2.modeling_blip_2 import (
 )
 
 from blip2cli.convert.checkpoints import CheckpointOptions, ConvertedCheckpoint, convert_checkpoint
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from tests.checkpoints import tiny_random_itm, tiny_random_opt, tiny_random_t5
 from tests.convert.checkpoints.lavis import SMALL, Size
 
@@ -40,7 +40,7 @@ def like(kind: str, directory: Path, size: Size = SMALL) -> Path:
         "num_hidden_layers": size.layers, "num_attention_heads": size.qformer_heads,
         "encoder_hidden_size": size.width, "max_position_embeddings": size.positions,
     }  # fmt: skip
-    with hushed():
+    with silence_libraries():
         MAKERS[kind](directory, vision_config=vision, qformer_config=qformer)
     return directory
 
@@ -52,7 +52,7 @@ def loaded(directory: Path) -> Any:
         "Blip2ForImageTextRetrieval": Blip2ForImageTextRetrieval,
     }
     (name,) = json.loads((directory / "config.json").read_text())["architectures"]
-    with hushed():
+    with silence_libraries():
         return classes[name].from_pretrained(directory, dtype=torch.float32).eval()
 
 

@@ -15,7 +15,7 @@ import torch
 
 from blip2cli.cli.app import call
 from blip2cli.model.checkpoint.embedded import embedded_path
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from tests.checkpoints import tiny_random_t5
 from tests.conftest import COMMAND, environment
 from tests.convert.checkpoints.helpers import like, state_of, tensors
@@ -149,7 +149,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "photos").mkdir()
     (folder / "photos" / "cat.jpg").write_bytes(b"")
     save(random_state(saved_shapes("opt", SMALL, 32, vision=True)), folder / "t.pth")
-    with hushed():
+    with silence_libraries():
         tiny_random_t5(folder / "t5")
     return folder
 

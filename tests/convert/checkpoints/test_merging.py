@@ -16,7 +16,7 @@ from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from tests.convert.checkpoints.helpers import convert, like, loaded, tensors
 from tests.convert.checkpoints.lavis import (
     SMALL,
@@ -39,7 +39,7 @@ def language_model(kind: str, folder: Path, other: Path) -> Path:
     text = loaded(other).config.text_config
     auto = AutoModelForCausalLM if kind == "opt" else AutoModelForSeq2SeqLM
     torch.manual_seed(3)
-    with hushed():
+    with silence_libraries():
         model = auto.from_config(AutoConfig.for_model(**text.to_dict()))
         if kind == "t5":  # a head of its own, as Flan-T5 has
             model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from blip2cli.convert.checkpoints import CheckpointOptions, convert_checkpoint
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from tests.convert.checkpoints.helpers import like, loaded, texts
 from tests.convert.checkpoints.lavis import (
     SMALL,
@@ -61,7 +61,7 @@ def test_a_converted_model_computes_what_lavis_computes(kind: str, tmp_path: Pat
         "input_ids": torch.cat((filler, ids), dim=1),
         "attention_mask": torch.ones(3, SMALL.queries + ids.shape[1], dtype=torch.long),
     }
-    with hushed():
+    with silence_libraries():
         fits = model(**inputs, use_image_text_matching_head=True).logits_per_image
         alike = model(**inputs).logits_per_image
     assert (fits - match(state, SMALL, seen, ids)).abs().max() < BOUND

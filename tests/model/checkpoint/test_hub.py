@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.model.checkpoint.hub import wanted_weights
+from blip2cli.model.checkpoint.hub import weights_to_fetch
 from tests.checkpoints import tiny_random_itm
 from tests.hub_checkpoints import older_opt, published_opt
 from tests.hub_server import COMMIT, Hub, serve
@@ -253,4 +253,4 @@ def test_full_disk_is_one_sentence(hub: Hub, tmp_path: Path) -> None:
     ],
 )
 def test_wanted_weights(files: list[str], want: list[str]) -> None:
-    assert wanted_weights(files) == want
+    assert weights_to_fetch(files) == want

@@ -11,7 +11,7 @@ from blip2cli.errors import OptionError
 from blip2cli.model.decoding.sampling import draw
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.options import DecodeOptions
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from tests.checkpoints import QUERIES
 from tests.model.conftest import IMAGES, Pair
 
@@ -43,7 +43,7 @@ def theirs(pair: Pair, image: int, text: str | None, case: dict[str, Any]) -> li
         ids = [pair.theirs.config.image_token_index] * QUERIES + prompt
         arguments["input_ids"] = torch.tensor([ids])
         arguments["attention_mask"] = torch.ones(1, len(ids), dtype=torch.long)
-    with hushed():
+    with silence_libraries():
         out = pair.theirs.generate(
             pixel_values=pair.pixel_values[image : image + 1], max_new_tokens=NEW, **arguments
         )

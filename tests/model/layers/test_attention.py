@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from blip2cli.model.layers import attention
-from blip2cli.model.layers.attention import attention_scores, fuses
+from blip2cli.model.layers.attention import attention_scores, uses_fused_kernel
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
@@ -20,7 +20,7 @@ def test_scores_are_the_same(
 ) -> None:
     tokens = torch.arange(3 * IMAGES).view(IMAGES, 3) + 5
     plain = either.ours.scores(either.ours.features(either.pixels), text, tokens)
-    monkeypatch.setattr(attention, "DEVICES", {"cpu"})
+    monkeypatch.setattr(attention, "FUSED_DEVICES", {"cpu"})
     calls = []
     kernel = attention.scaled_dot_product_attention
 
@@ -39,7 +39,7 @@ def test_texts_are_the_same(either: Pair, monkeypatch: pytest.MonkeyPatch) -> No
     prompts = [Prompt(i, text, f"{i}") for i in range(IMAGES) for text in (None, "a", QUESTION)]
     options = DecodeOptions(max_new_tokens=8)
     plain = either.ours.generate(either.ours.features(either.pixels), prompts, options)
-    monkeypatch.setattr(attention, "DEVICES", {"cpu"})
+    monkeypatch.setattr(attention, "FUSED_DEVICES", {"cpu"})
     fused = either.ours.generate(either.ours.features(either.pixels), prompts, options)
     for one, other in zip(plain, fused, strict=True):
         assert one[0].tokens == other[0].tokens
@@ -47,13 +47,13 @@ def test_texts_are_the_same(either: Pair, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_on_a_cpu_nothing_is_fused() -> None:
-    assert not fuses(torch.zeros(4, 2, 5, 8))
+    assert not uses_fused_kernel(torch.zeros(4, 2, 5, 8))
 
 
 def test_elsewhere_prompts_are_and_steps_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "DEVICES", {"cpu"})
-    assert fuses(torch.zeros(4, 2, 5, 8))
-    assert not fuses(torch.zeros(4, 2, 1, 8))
+    monkeypatch.setattr(attention, "FUSED_DEVICES", {"cpu"})
+    assert uses_fused_kernel(torch.zeros(4, 2, 5, 8))
+    assert not uses_fused_kernel(torch.zeros(4, 2, 1, 8))
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,6 @@ def test_products_are_taken_where_they_are_quicker(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has=amx: has)
         attention._small_blocks_are_slow.cache_clear()
         taken.clear()
-        attention.attend(*[states.to(dtype)] * 3)
+        attention.full_attention(*[states.to(dtype)] * 3)
         assert bool(taken) is want
     attention._small_blocks_are_slow.cache_clear()

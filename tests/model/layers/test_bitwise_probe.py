@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blip2cli.model.layers.bitwise_probe import agree
+from blip2cli.model.layers.bitwise_probe import gives_same_bits
 
 INSIDE, OUTSIDE = 600, 40
 KINDS = [(biased, adds) for biased in (True, False) for adds in (True, False)]
@@ -45,8 +45,8 @@ class Cut:
 def test_sums_of_one_order_agree(biased: bool, adds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blip2cli.model.layers.bitwise_probe.RESULTS", 2000)
     product = Cut(3)
-    assert agree(product, product.plain, (INSIDE, OUTSIDE, 8, 16), biased, adds)
-    assert agree(product, product.plain, (INSIDE, OUTSIDE, 104, 112), biased, adds)
+    assert gives_same_bits(product, product.plain, (INSIDE, OUTSIDE, 8, 16), biased, adds)
+    assert gives_same_bits(product, product.plain, (INSIDE, OUTSIDE, 104, 112), biased, adds)
 
 
 @pytest.mark.parametrize(("biased", "adds"), KINDS)
@@ -56,6 +56,6 @@ def test_sums_that_are_cut_do_not(
 ) -> None:
     monkeypatch.setattr("blip2cli.model.layers.bitwise_probe.RESULTS", 200_000)
     product = Cut(pieces)
-    assert not agree(product, product.plain, (INSIDE, OUTSIDE, 32, 104), biased, adds)
+    assert not gives_same_bits(product, product.plain, (INSIDE, OUTSIDE, 32, 104), biased, adds)
     if biased or adds:
         assert product.calls == 3  # what is left of a sum shows at once

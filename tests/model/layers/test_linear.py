@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from blip2cli.model.layers import linear
 from blip2cli.model.layers.linear import (
     ACTIVATIONS,
-    Joins,
+    FusableProjections,
     Linear,
     PackedLinear,
     can_pack,
-    gathered,
-    grouped,
-    has_equal_calls,
-    join,
-    pack,
+    fuse_projections,
+    has_fixed_gemm_rows,
+    merge_sequences,
+    pack_weights,
+    split_sequences,
 )
 from tests.model.layer_weights import filled
 
@@ -30,7 +30,7 @@ SHAPES = [(32, 128), (100, 333), (128, 384), (512, 128), (1408, 640), (2048, 512
 
 def packed(layer: Linear, dtype: torch.dtype = torch.float32) -> Linear:
     layer.to(dtype)
-    pack(layer)
+    pack_weights(layer)
     assert type(layer) is PackedLinear
     return layer
 
@@ -75,7 +75,7 @@ def test_a_sequence_keeps_its_bits_in_every_company(
 ) -> None:
     model = nn.ModuleDict({part: nn.ModuleList([filled(1408, 200, "gelu"), filled(1408, 200)])})
     model.to(dtype)
-    pack(model)
+    pack_weights(model)
     layer, adding = model[part]
     states = torch.randn(70 if length < 65 else 9, length, 1408).to(dtype)
     beside = torch.randn(*states.shape[:2], 200).to(dtype)
@@ -95,7 +95,7 @@ def test_all_products_have_one_number_of_rows_where_it_decides(
     monkeypatch: pytest.MonkeyPatch, length: int, count: int
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    monkeypatch.setattr(linear, "agree", lambda *each: False)
+    monkeypatch.setattr(linear, "gives_same_bits", lambda *each: False)
     monkeypatch.setattr(linear, "_agreements", {})
     seen: list[int] = []
     multiply = linear._multiply
@@ -108,13 +108,13 @@ def test_all_products_have_one_number_of_rows_where_it_decides(
     layer = packed(filled(16, 24, "gelu"), torch.bfloat16)
     states = torch.randn(count, length, 16).to(torch.bfloat16)
     got = layer(states)
-    assert set(seen) == {layer.at_once(length) * length}
+    assert set(seen) == {layer.sequences_per_gemm(length) * length}
     assert sum(seen) >= count * length
     plain = filled(16, 24, "gelu").bfloat16()
     torch.testing.assert_close(got, plain(states), rtol=0.02, atol=0.02)
-    groups = grouped(states, layer)
-    assert torch.equal(gathered([layer(group) for group in groups]), got)
-    assert len(groups) == len(seen) / 2 == -(-count // layer.at_once(length))
+    groups = split_sequences(states, layer)
+    assert torch.equal(merge_sequences([layer(group) for group in groups]), got)
+    assert len(groups) == len(seen) / 2 == -(-count // layer.sequences_per_gemm(length))
 
 
 @HALF
@@ -126,13 +126,13 @@ def test_fewer_rows_do_where_they_get_the_same_bits(monkeypatch: pytest.MonkeyPa
         asked.append(sizes)
         return sizes[2] == 16
 
-    monkeypatch.setattr(linear, "agree", agrees)
+    monkeypatch.setattr(linear, "gives_same_bits", agrees)
     monkeypatch.setattr(linear, "_agreements", {})
     layer = packed(filled(16, 24), torch.bfloat16)
     seen: list[int] = []
     multiply = linear._multiply
     monkeypatch.setattr(linear, "_multiply", lambda x, *_: seen.append(len(x)) or multiply(x, *_))
-    steps = layer.at_once(1)
+    steps = layer.sequences_per_gemm(1)
     for count in (3, 13, 9, 17, steps, steps + 11):
         layer(torch.randn(count, 16).to(torch.bfloat16))
     assert seen == [steps, 16, 16, steps, steps, steps, 16]
@@ -142,9 +142,9 @@ def test_fewer_rows_do_where_they_get_the_same_bits(monkeypatch: pytest.MonkeyPa
 def test_any_number_of_rows_will_do_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     layer = packed(filled(16, 24))
-    assert layer.at_once(9) == 0
-    assert not has_equal_calls(layer)
-    assert len(grouped(torch.randn(90, 9, 16), layer)) == 1
+    assert layer.sequences_per_gemm(9) == 0
+    assert not has_fixed_gemm_rows(layer)
+    assert len(split_sequences(torch.randn(90, 9, 16), layer)) == 1
 
 
 @pytest.mark.parametrize("threads", [1, 2], indirect=True)
@@ -195,8 +195,8 @@ def test_activations_are_those_of_transformers() -> None:
         torch.testing.assert_close(function(values), ACT2FN[name](values), msg=name)
 
 
-class Three(Joins):
-    JOINED = (("one", "two"), ("three",))
+class Three(FusableProjections):
+    FUSABLE = (("one", "two"), ("three",))
 
     def __init__(self) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ def test_joined_layers_give_what_they_gave_apart() -> None:
     states = torch.randn(4, 9, 16)
     want = model(states)
     assert float(want.std()) > 0.1
-    join(model)
+    fuse_projections(model)
     assert {name for name, _ in model.named_parameters()} == {
         "0.one_two.weight",
         "0.one_two.bias",
@@ -222,13 +222,13 @@ def test_joined_layers_give_what_they_gave_apart() -> None:
         "0.three.bias",
     }
     torch.testing.assert_close(model(states), want)
-    pack(model)
+    pack_weights(model)
     assert not dict(model.named_parameters()).keys() & {"0.one_two.weight", "0.three.weight"}
     torch.testing.assert_close(model(states), want)
 
 
 def test_what_onednn_does_not_compute_stays_plain() -> None:
     layer = filled(16, 8).double()
-    pack(layer)
+    pack_weights(layer)
     assert type(layer) is Linear
     assert layer(torch.randn(3, 16).double()).dtype is torch.float64

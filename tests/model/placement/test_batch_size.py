@@ -16,10 +16,16 @@ import blip2cli
 from blip2cli.errors import OptionError
 from blip2cli.model.checkpoint.config import Blip2Config, read_config
 from blip2cli.model.decoding.scheduler import SLOTS
-from blip2cli.model.nets.blip2 import Writer
+from blip2cli.model.nets.blip2 import GenerationModel
 from blip2cli.model.placement import batch_size as batch
-from blip2cli.model.placement.batch_size import Need, auto_size, cpu_size, cuda_size, needs
-from blip2cli.model.vision.features import image_side
+from blip2cli.model.placement.batch_size import (
+    MemoryEstimate,
+    auto_batch_size,
+    cpu_batch_size,
+    cuda_batch_size,
+    estimate_memory,
+)
+from blip2cli.model.vision.features import vision_forward
 from blip2cli.model.wrapper import Blip2
 from blip2cli.system.memory import Memory
 
@@ -65,7 +71,7 @@ def config(text: dict[str, Any], **vision: Any) -> Blip2Config:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_size_of_the_weights_is_that_of_the_published_model(name: str) -> None:
     text, billions = PUBLISHED[name]
-    need = needs(config(text), True, 2)
+    need = estimate_memory(config(text), True, 2)
     assert need.weights == pytest.approx(2e9 * billions, rel=0.02)
 
 
@@ -80,33 +86,33 @@ def test_the_size_of_the_weights_is_that_of_the_published_model(name: str) -> No
     ],
 )
 def test_large_models_get_small_batches_on_a_cpu(name: str, itemsize: int, size: int) -> None:
-    need = needs(config(PUBLISHED[name][0]), True, itemsize)
-    assert cpu_size(need, None) == cpu_size(need, 64 * GIB) == size
+    need = estimate_memory(config(PUBLISHED[name][0]), True, itemsize)
+    assert cpu_batch_size(need, None) == cpu_batch_size(need, 64 * GIB) == size
 
 
 def test_a_batch_has_as_many_texts_as_a_step_takes_at_one_price() -> None:
-    need = needs(config(PUBLISHED["blip2-opt-2.7b"][0]), True, 2)
-    assert cpu_size(need, None, 32) == cpu_size(need, 64 * GIB, 32) == 32
-    assert cpu_size(need, 20 * (need.image + need.text), 32) == 16
-    assert cpu_size(need, None, 4) == 16
+    need = estimate_memory(config(PUBLISHED["blip2-opt-2.7b"][0]), True, 2)
+    assert cpu_batch_size(need, None, 32) == cpu_batch_size(need, 64 * GIB, 32) == 32
+    assert cpu_batch_size(need, 20 * (need.image + need.text), 32) == 16
+    assert cpu_batch_size(need, None, 4) == 16
 
 
 def test_small_models_get_large_batches_on_a_cpu(model: Blip2) -> None:
-    assert auto_size(model) == 64
+    assert auto_batch_size(model) == 64
 
 
 @pytest.mark.parametrize(
     ("gib", "size"), [(0.4, 6), (1, 16), (2, 32), (4, 64), (8, 224), (40, 256), (160, 256)]
 )
 def test_on_cuda_the_free_memory_decides(gib: float, size: int) -> None:
-    need = needs(config(PUBLISHED["blip2-opt-2.7b"][0]), True, 2)
-    assert cuda_size(need, int(gib * GIB)) == size
+    need = estimate_memory(config(PUBLISHED["blip2-opt-2.7b"][0]), True, 2)
+    assert cuda_batch_size(need, int(gib * GIB)) == size
 
 
 def test_a_size_never_needs_more_than_its_share() -> None:
-    need = Need(image=1000, text=300, weights=1)
+    need = MemoryEstimate(image=1000, text=300, weights=1)
     for free in range(0, 300_000, 997):
-        size = cuda_size(need, free)
+        size = cuda_batch_size(need, free)
         assert size >= 1
         assert size < 8 or size % 8 == 0
         if size > 1:
@@ -118,11 +124,14 @@ def test_a_size_never_needs_more_than_its_share() -> None:
 
 def test_more_pixels_and_wider_numbers_need_more() -> None:
     text = PUBLISHED["blip2-opt-2.7b"][0]
-    small, large = needs(config(text), True, 2), needs(config(text, image_size=364), True, 2)
+    small, large = (
+        estimate_memory(config(text), True, 2),
+        estimate_memory(config(text, image_size=364), True, 2),
+    )
     assert large.image > 1.5 * small.image
     assert large.text == small.text
-    assert needs(config(text), True, 4).image > 1.9 * small.image
-    retrieval = needs(config(text), False, 2)
+    assert estimate_memory(config(text), True, 4).image > 1.9 * small.image
+    retrieval = estimate_memory(config(text), False, 2)
     assert retrieval.text == 0
     assert retrieval.image < small.image
 
@@ -130,13 +139,13 @@ def test_more_pixels_and_wider_numbers_need_more() -> None:
 def test_little_memory_on_the_host_makes_the_batch_smaller(
     model: Blip2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    need = needs(model.model.config, model.writes, 4)
+    need = estimate_memory(model.model.config, model.writes, 4)
     for room, size in ((0, 1), (3, 3), (9, 8), (1000, 64)):
         available = int(room * (need.image + need.text) / batch.SHARE) + 1
         monkeypatch.setattr(batch, "memory", lambda known=available: Memory(None, known, None))
-        assert auto_size(model) == size
+        assert auto_batch_size(model) == size
     monkeypatch.setattr(batch, "memory", lambda: Memory(None, None, None))
-    assert auto_size(model) == 64
+    assert auto_batch_size(model) == 64
 
 
 def test_what_cuda_holds_for_reuse_counts_as_free(
@@ -145,7 +154,7 @@ def test_what_cuda_holds_for_reuse_counts_as_free(
     on_cuda: Any = SimpleNamespace(
         device=torch.device("cuda"), dtype=torch.float32, writes=model.writes, model=model.model
     )
-    need = needs(model.model.config, model.writes, 4)
+    need = estimate_memory(model.model.config, model.writes, 4)
     each = need.image + need.text
     asked = []
 
@@ -156,7 +165,7 @@ def test_what_cuda_holds_for_reuse_counts_as_free(
     monkeypatch.setattr(torch.cuda, "mem_get_info", free)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30 * each)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20 * each)
-    assert auto_size(on_cuda) == 16  # 10 + 0.8 x 10, by eights
+    assert auto_batch_size(on_cuda) == 16  # 10 + 0.8 x 10, by eights
     assert asked == [torch.device("cuda")]
 
 
@@ -184,10 +193,10 @@ def test_the_vision_side_needs_what_is_computed(image_size: int) -> None:
         image_size=image_size,
     )
     shape = replace(shape, qformer_config=replace(shape.qformer_config, num_hidden_layers=2))
-    random = Writer(shape).eval().requires_grad_(False)
+    random = GenerationModel(shape).eval().requires_grad_(False)
     for parameter in random.parameters():
         nn.init.normal_(parameter, std=0.02)
-    need = needs(shape, True, 4)
+    need = estimate_memory(shape, True, 4)
 
     def run(side: Any, count: int) -> Any:
         with torch.inference_mode():
@@ -196,12 +205,12 @@ def test_the_vision_side_needs_what_is_computed(image_size: int) -> None:
     def each(side: Any) -> float:
         return (peak(partial(run, side, 24)) - peak(partial(run, side, 8))) / 16
 
-    run(image_side, 8)
-    assert 0.5 * need.image < each(image_side) < need.image
+    run(vision_forward, 8)
+    assert 0.5 * need.image < each(vision_forward) < need.image
 
 
 def test_the_python_interface_takes_the_same(model: Blip2) -> None:
-    assert blip2cli.Blip2(model).batch_size == auto_size(model)
+    assert blip2cli.Blip2(model).batch_size == auto_batch_size(model)
     assert blip2cli.Blip2(model, 3).batch_size == 3
     with pytest.raises(OptionError):
         blip2cli.Blip2(model, 0)

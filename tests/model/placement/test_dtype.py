@@ -27,7 +27,7 @@ def test_auto_on_a_cpu(
     reason: str,
 ) -> None:
     monkeypatch.setattr(dtype, "cpu_bfloat16", lambda: instructions)
-    monkeypatch.setattr(dtype, "bfloat16_gain", lambda: 2.25)
+    monkeypatch.setattr(dtype, "bfloat16_speedup", lambda: 2.25)
     placement = place("cpu", "auto", "opt", size)
     assert placement.dtype is want
     assert reason in placement.reason
@@ -35,19 +35,19 @@ def test_auto_on_a_cpu(
 
 def test_instructions_that_do_not_pay_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dtype, "cpu_bfloat16", lambda: "AMX")
-    monkeypatch.setattr(dtype, "bfloat16_gain", lambda: 0.9)
+    monkeypatch.setattr(dtype, "bfloat16_speedup", lambda: 0.9)
     placement = place("cpu", "auto", "opt", SMALL_WEIGHTS)
     assert placement.dtype is torch.float32
     assert "quicker here, although the CPU has AMX" in placement.reason
 
 
 def test_the_gain_is_measured_in_milliseconds() -> None:
-    dtype.bfloat16_gain.cache_clear()
+    dtype.bfloat16_speedup.cache_clear()
     began = time.perf_counter()
-    gain = dtype.bfloat16_gain()
+    gain = dtype.bfloat16_speedup()
     assert time.perf_counter() - began < 5  # milliseconds, but on a busy machine
     assert 0.001 < gain < 1000
-    assert dtype.bfloat16_gain() == gain
+    assert dtype.bfloat16_speedup() == gain
 
 
 def test_auto_device_without_others_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

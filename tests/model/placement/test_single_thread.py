@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.layers.linear import can_pack
-from blip2cli.model.placement.single_thread import needs_one_thread, one_thread
+from blip2cli.model.placement.single_thread import needs_single_thread, single_thread
 from blip2cli.model.retrieval import Pair
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
@@ -28,7 +28,7 @@ def several() -> Iterator[int]:
 
 def test_one_thread_and_then_as_before(several: int) -> None:
     def fail() -> None:
-        with one_thread():
+        with single_thread():
             assert torch.get_num_threads() == 1
             raise KeyError
 
@@ -42,7 +42,7 @@ def test_a_small_model_computes_alone_where_threads_decide_about_bits(
     alone: bool, several: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "blip2cli.model.placement.single_thread.has_equal_calls", lambda model: alone
+        "blip2cli.model.placement.single_thread.has_fixed_gemm_rows", lambda model: alone
     )
     seen: list[int] = []
 
@@ -81,13 +81,13 @@ def test_a_small_model_computes_alone_where_threads_decide_about_bits(
 
 def test_a_larger_model_has_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Blip2.load(ModelOptions(model="tiny", device="cpu", dtype="float32"))
-    assert not needs_one_thread(model.model)  # float32
+    assert not needs_single_thread(model.model)  # float32
     monkeypatch.setattr(
-        "blip2cli.model.placement.single_thread.has_equal_calls", lambda model: True
+        "blip2cli.model.placement.single_thread.has_fixed_gemm_rows", lambda model: True
     )
-    assert needs_one_thread(model.model)
+    assert needs_single_thread(model.model)
     monkeypatch.setattr("blip2cli.model.placement.batch_size.LANES_BELOW", 1 << 20)
-    assert not needs_one_thread(model.model)
+    assert not needs_single_thread(model.model)
 
 
 def scenes(count: int, size: tuple[int, int]) -> Tensor:

@@ -19,13 +19,13 @@ from blip2cli.model.loading import load as loading
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.placement.dtype import Placement, place
 from blip2cli.model.quantize import libraries as quantizers
-from blip2cli.model.quantize.int8 import in_eight_bits
+from blip2cli.model.quantize.int8 import is_quantized_layer
 from blip2cli.model.quantize.libraries import (
     QUANTIZERS,
-    ForeignLinear,
+    LibraryLinear,
     Quantizer,
-    quantizer_for,
-    take_all,
+    installed_quantizer,
+    replace_linear_layers,
 )
 from blip2cli.options import Quantize
 from tests.convert.checkpoints.helpers import convert
@@ -57,8 +57,8 @@ def test_layers_of_each_package_take_the_places_of_ours(
     rows, beside = torch.randn(2, 5, 64, dtype=dtype), torch.randn(2, 5, 128, dtype=dtype)
     wanted = layer(rows, beside).float()
     layer.weight = nn.Parameter(layer.weight.to(way.wanted or dtype), requires_grad=False)
-    take_all(nn.Sequential(layer), CPU, way)
-    assert type(layer) is ForeignLinear
+    replace_linear_layers(nn.Sequential(layer), CPU, way)
+    assert type(layer) is LibraryLinear
     made = layer(rows, beside)
     assert (made.dtype, made.shape) == (dtype, (2, 5, 128))
     apart = (made.float() - wanted).norm() / wanted.norm()
@@ -110,7 +110,7 @@ def test_the_layers_that_are_meant_are_given_to_the_package(
         name
         for name, module in whole.named_modules()
         # T5 keeps ``wo`` as it is: its states leave float16 there.
-        if isinstance(module, Linear) and in_eight_bits(name) and not name.endswith(".wo")
+        if isinstance(module, Linear) and is_quantized_layer(name) and not name.endswith(".wo")
     }
     assert len(wanted) > 5
     to: Callable[..., Tensor] = Tensor.to
@@ -127,11 +127,11 @@ def test_the_layers_that_are_meant_are_given_to_the_package(
         for module in others:
             module.__class__ = type("Kept", (Linear,), {})  # as if on the device already
         taken.extend(layers[name].weight.dtype for name in wanted)
-        take_all(model, CPU, quantizer)
-        assert {n for n, m in model.named_modules() if isinstance(m, ForeignLinear)} == wanted
+        replace_linear_layers(model, CPU, quantizer)
+        assert {n for n, m in model.named_modules() if isinstance(m, LibraryLinear)} == wanted
 
     monkeypatch.setattr(Tensor, "to", here)
-    monkeypatch.setattr(loading.quantizers, "take_all", take)
+    monkeypatch.setattr(loading.quantizers, "replace_linear_layers", take)
     load_model(inspect_checkpoint(directory), elsewhere(torch.bfloat16))
     assert set(taken) == {way.wanted or torch.bfloat16}
 
@@ -139,12 +139,12 @@ def test_the_layers_that_are_meant_are_given_to_the_package(
 def test_the_first_package_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     there: set[str] = set()
     monkeypatch.setattr(quantizers, "find_spec", lambda name: name in there or None)
-    assert quantizer_for("int8") is None
+    assert installed_quantizer("int8") is None
     there.add("torchao")
-    assert quantizer_for("int8") is QUANTIZERS["int8"][1]
-    assert quantizer_for("int4") is None
+    assert installed_quantizer("int8") is QUANTIZERS["int8"][1]
+    assert installed_quantizer("int4") is None
     there.add("bitsandbytes")
-    assert quantizer_for("int8") is QUANTIZERS["int8"][0]
+    assert installed_quantizer("int8") is QUANTIZERS["int8"][0]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     reason = place("cuda", "bfloat16", "opt", 1, "int4").reason

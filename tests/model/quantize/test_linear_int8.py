@@ -14,10 +14,17 @@ from torch import Tensor, nn
 from blip2cli.model.layers.linear import ACTIVATIONS, Linear
 from blip2cli.model.quantize import linear_int8 as linear8
 from blip2cli.model.quantize.int8 import dequantize, quantize
-from blip2cli.model.quantize.linear_int8 import Int8Linear, levels, round_rows, take_all
+from blip2cli.model.quantize.linear_int8 import (
+    Int8Linear,
+    max_exact_level,
+    quantize_rows,
+    replace_linear_layers,
+)
 from tests.model.layer_weights import filled
 
-pytestmark = pytest.mark.skipif(levels() == 0, reason="this torch has no such products here")
+pytestmark = pytest.mark.skipif(
+    max_exact_level() == 0, reason="this torch has no such products here"
+)
 DTYPES = [torch.float32, torch.bfloat16]
 SHAPES = [(32, 128), (100, 333), (1408, 640)]
 
@@ -35,7 +42,7 @@ def taken(layer: Linear, dtype: torch.dtype = torch.float32, zero: int = 128) ->
 def by_hand(plain: Linear, rows: Tensor, zero: int) -> Tensor:
     """What the layer is to compute, in float64, before its activation."""
     numbers, scales = quantize(plain.weight)
-    states, factors = round_rows(rows, zero)
+    states, factors = quantize_rows(rows, zero)
     products = (states.double() - zero) @ numbers.double().T * scales.T.double()
     return products * factors.double() + plain.bias.double()
 
@@ -43,7 +50,7 @@ def by_hand(plain: Linear, rows: Tensor, zero: int) -> Tensor:
 @pytest.mark.parametrize("zero", [128, 32, 0])
 @pytest.mark.parametrize(("inside", "outside"), SHAPES)
 def test_products_are_those_of_the_whole_numbers(inside: int, outside: int, zero: int) -> None:
-    zero = zero if levels() == 255 else zero // 2
+    zero = zero if max_exact_level() == 255 else zero // 2
     plain, layer = filled(inside, outside), filled(inside, outside)
     taken(layer)
     layer.zero = zero
@@ -84,12 +91,12 @@ def test_an_activation_behind_it_does_not_change_that(threads: int, activation: 
 
 def test_a_row_is_rounded_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.randn(6, 64)
-    numbers, scales = round_rows(rows, 128)
+    numbers, scales = quantize_rows(rows, 128)
     monkeypatch.setattr(linear8, "_IN_CACHE", 200)  # a few rows at a time
     rows[2] *= 1e6
     rows[3] = torch.inf
     rows[4] = 0
-    again, factors = round_rows(rows, 128)
+    again, factors = quantize_rows(rows, 128)
     for row in (0, 1, 5):
         assert torch.equal(again[row], numbers[row])
         assert torch.equal(factors[row], scales[row])
@@ -107,7 +114,7 @@ def test_rounding_is_by_half_a_step_at_most(dtype: torch.dtype, zero: int) -> No
     if zero < 128:
         rows = rows.abs()
     rows = rows.to(dtype)
-    numbers, scales = round_rows(rows, zero)
+    numbers, scales = quantize_rows(rows, zero)
     assert scales.dtype is dtype
     assert numbers.dtype is torch.uint8
     stands_for = (numbers.double() - zero) * scales.double()
@@ -133,7 +140,7 @@ def test_what_comes_from_an_activation_is_rounded_more_finely(activation: str) -
     for layer in (model.fc1, model.fc2):
         numbers, scales = quantize(layer.weight)
         layer.weight, layer.scales = nn.Parameter(numbers, requires_grad=False), scales
-    take_all(model)
+    replace_linear_layers(model)
     assert type(model.fc1) is type(model.fc2) is Int8Linear
     informed = error(model)
     model.fc2.zero = model.fc1.zero
@@ -172,9 +179,9 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 import torch
 from tests.model.quantize.test_linear_int8 import by_hand, filled, taken
-from blip2cli.model.quantize.linear_int8 import levels
+from blip2cli.model.quantize.linear_int8 import max_exact_level
 from blip2cli.model.placement.dtype import place
-assert levels() == 127, levels()
+assert max_exact_level() == 127, max_exact_level()
 for inside, outside in ((512, 128), (1408, 640)):
     rows = torch.randn(64, inside)
     rows[:, ::2] = 1.0
@@ -187,7 +194,7 @@ print(place("cpu", "float32", "opt", 1, "int8").reason)
 """
 
 
-@pytest.mark.skipif(levels() != 255, reason="shown where the larger numbers are exact")
+@pytest.mark.skipif(max_exact_level() != 255, reason="shown where the larger numbers are exact")
 def test_without_instructions_for_it_products_stay_exact_in_seven_bits() -> None:
     # oneDNN's own products overflow there without a word.
     root = os.fspath(Path(__file__).parents[3])

@@ -10,7 +10,7 @@ import pytest
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.tokenizer.text import TextCodec, load_codec
-from blip2cli.system.library_logging import hushed
+from blip2cli.system.library_logging import silence_libraries
 from tests.hub_checkpoints import older_opt, prompt_ids, published_opt
 from tests.hub_t5 import older_t5
 from tests.model.conftest import Pair
@@ -19,7 +19,7 @@ from tests.model.conftest import Pair
 def codec(directory: Path) -> TextCodec:
     from transformers.models.blip_2.configuration_blip_2 import Blip2Config
 
-    with hushed():
+    with silence_libraries():
         config = Blip2Config.from_pretrained(directory)
         return load_codec(inspect_checkpoint(directory), config.text_config)
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.checkpoint.config import read_config
-from blip2cli.model.nets.blip2 import Matcher, Writer
+from blip2cli.model.nets.blip2 import Blip2Net
 from blip2cli.model.vision import chunked_vision as parts
-from blip2cli.model.vision.chunked_vision import PartedFeatures, cache_size, together
-from blip2cli.model.vision.features import ImageFeatures, compute_features, image_side
+from blip2cli.model.vision.chunked_vision import ChunkedVision, images_per_chunk, l2_cache_bytes
+from blip2cli.model.vision.features import ImageFeatures, compute_features, vision_forward
 from tests.model.conftest import Pair
 
 SIZES = [1, 2, 3, 8, 9, 17, 24]
@@ -23,19 +23,19 @@ SIZES = [1, 2, 3, 8, 9, 17, 24]
 def side_by_side(monkeypatch: pytest.MonkeyPatch, threads: int) -> list[int]:
     """Parts of four images at most, in threads; what is returned says how many each had."""
     monkeypatch.setattr(parts, "LANES_BELOW", 0)
-    monkeypatch.setattr(parts, "together", lambda config, itemsize, cached: 4)
+    monkeypatch.setattr(parts, "images_per_chunk", lambda config, itemsize, cached: 4)
     return _watch(monkeypatch)
 
 
 def _watch(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
 
-    def watched(model: Writer | Matcher, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def watched(model: Blip2Net, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         assert torch.get_num_threads() == 1
         seen.append(len(pixels))
-        return image_side(model, pixels)
+        return vision_forward(model, pixels)
 
-    monkeypatch.setattr(parts, "image_side", watched)
+    monkeypatch.setattr(parts, "vision_forward", watched)
     return seen
 
 
@@ -58,7 +58,7 @@ def test_parts_side_by_side_are_the_same_bits(
     model = either.ours.model
     pixels = _pixels(either, count)
     want = compute_features(model, pixels)
-    _check(PartedFeatures(model)(pixels), want)
+    _check(ChunkedVision(model)(pixels), want)
     assert sum(side_by_side) == (count if count > 1 else 0)
     assert len(side_by_side) % 2 == 0  # as many for each thread
     assert max(side_by_side, default=0) - min(side_by_side, default=0) <= 1
@@ -68,12 +68,14 @@ def test_parts_side_by_side_are_the_same_bits(
 def test_parts_one_after_the_other_are_the_same_bits(
     either: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "together", lambda config, itemsize, cached: 4)
+    monkeypatch.setattr(parts, "images_per_chunk", lambda config, itemsize, cached: 4)
     model = either.ours.model
     pixels = _pixels(either, 10)
     seen: list[int] = []
-    monkeypatch.setattr(parts, "image_side", lambda m, p: seen.append(len(p)) or image_side(m, p))
-    _check(PartedFeatures(model)(pixels), compute_features(model, pixels))
+    monkeypatch.setattr(
+        parts, "vision_forward", lambda m, p: seen.append(len(p)) or vision_forward(m, p)
+    )
+    _check(ChunkedVision(model)(pixels), compute_features(model, pixels))
     assert seen == [4, 3, 3]  # a model this small runs whole batches side by side
 
 
@@ -83,19 +85,19 @@ def test_what_a_part_raises_is_raised_when_all_have_ended(
 ) -> None:
     model, made = opt.ours.model, []
 
-    def fail(model: Writer | Matcher, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def fail(model: Blip2Net, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if pixels[0, 0, 0, 0] == 7:
             raise torch.OutOfMemoryError("no room")
-        made.append(image_side(model, pixels))
+        made.append(vision_forward(model, pixels))
         return made[-1]
 
-    parted = PartedFeatures(model)
+    parted = ChunkedVision(model)
     pixels = _pixels(opt, 16)
     want = parted(pixels)
     spoilt = pixels.clone()
     spoilt[0, 0, 0, 0] = 7
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "image_side", fail)
+        patch.setattr(parts, "vision_forward", fail)
         with pytest.raises(torch.OutOfMemoryError, match="no room"):
             parted(spoilt)
     assert len(made) == 3
@@ -105,7 +107,7 @@ def test_what_a_part_raises_is_raised_when_all_have_ended(
 
 @pytest.mark.parametrize(("itemsize", "most"), [(2, 8), (4, 8)])
 def test_large_encoders_get_the_smallest_parts(itemsize: int, most: int) -> None:
-    assert together(read_config({}), itemsize, 8 << 20) == most
+    assert images_per_chunk(read_config({}), itemsize, 8 << 20) == most
 
 
 def test_small_encoders_get_larger_parts(opt: Pair) -> None:
@@ -114,20 +116,22 @@ def test_small_encoders_get_larger_parts(opt: Pair) -> None:
         config.vision_config, hidden_size=128, intermediate_size=512, image_size=112, patch_size=14
     )
     small_config = replace(config, vision_config=small)
-    assert together(small_config, 4, 8 << 20) == 63  # two parts of a batch of 64
-    assert together(small_config, 4, 16 << 20) == 126
+    assert images_per_chunk(small_config, 4, 8 << 20) == 63  # two parts of a batch of 64
+    assert images_per_chunk(small_config, 4, 16 << 20) == 126
 
 
 def test_small_models_go_by_the_cache_and_others_do_not(
     opt: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[int] = []
-    monkeypatch.setattr(parts, "cache_size", lambda: 3 << 20)
-    monkeypatch.setattr(parts, "together", lambda config, itemsize, cached: told.append(cached))
+    monkeypatch.setattr(parts, "l2_cache_bytes", lambda: 3 << 20)
+    monkeypatch.setattr(
+        parts, "images_per_chunk", lambda config, itemsize, cached: told.append(cached)
+    )
     model = opt.ours.model
-    PartedFeatures(model)
+    ChunkedVision(model)
     monkeypatch.setattr(parts, "LANES_BELOW", 0)  # as if it were a large one
-    PartedFeatures(model)
+    ChunkedVision(model)
     assert told == [24 << 20, 8 << 20]
 
 
@@ -136,4 +140,4 @@ def test_the_size_of_the_cache_is_what_the_system_says() -> None:
     if not told.exists():
         pytest.skip("the system does not tell")
     number, unit = told.read_text().strip()[:-1], told.read_text().strip()[-1]
-    assert cache_size() == int(number) << {"K": 10, "M": 20}[unit]
+    assert l2_cache_bytes() == int(number) << {"K": 10, "M": 20}[unit]

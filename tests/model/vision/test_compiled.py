@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.errors import OptionError
-from blip2cli.model.quantize.linear_int8 import levels
+from blip2cli.model.quantize.linear_int8 import max_exact_level
 from blip2cli.model.retrieval import Pair as RetrievalPair
 from blip2cli.model.vision.compiled import CACHE, SMALL_CHUNK, check_tools, chunk_size, keep_code
 from blip2cli.model.vision.features import ImageFeatures
@@ -152,7 +152,7 @@ def test_a_retrieval_model_scores_as_it_did(retrieval_checkpoint: Path, code: Pa
 
 
 @compiles
-@pytest.mark.skipif(levels() == 0, reason="this torch has no such products here")
+@pytest.mark.skipif(max_exact_level() == 0, reason="this torch has no such products here")
 def test_layers_in_eight_bits_are_compiled_around(opt: Pair, code: Path) -> None:
     plain = Blip2.load(
         ModelOptions(str(opt.directory), device="cpu", dtype="float32", quantize="int8")

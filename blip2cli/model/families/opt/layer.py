@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2cli.model.layers.attention import attention_scores, fused, fuses
+from blip2cli.model.layers.attention import attention_scores, fused_attention, uses_fused_kernel
 
 Kept = tuple[Tensor, Tensor]  # keys and values of some rows, [R, heads, positions, head size]
 Made = tuple[Tensor, Tensor, Tensor]  # of query, keys and values
@@ -49,8 +49,8 @@ def project(layer: Any, hidden: Tensor) -> Made:
 def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
     """Attention over the positions that are ``seen`` (broadcast), by plain matrix products where
     no fused kernel is quicker."""
-    if fuses(query):
-        return fused(query, key, value, seen)
+    if uses_fused_kernel(query):
+        return fused_attention(query, key, value, seen)
     scores = attention_scores(query, key).masked_fill(~seen, -torch.inf)
     shares = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     return (shares @ value).transpose(1, 2).flatten(2)

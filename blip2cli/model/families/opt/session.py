@@ -16,7 +16,7 @@ from torch import Tensor
 from blip2cli.model.decoding.kv_buffers import Room
 from blip2cli.model.decoding.scheduler import Pair, Request, Shape, round_up, take_ahead
 from blip2cli.model.families.opt.layer import Kept, attend, behind, finish, project
-from blip2cli.model.layers.linear import gathered, grouped
+from blip2cli.model.layers.linear import merge_sequences, split_sequences
 
 # Lengths are rounded up to multiples of these, so that texts of almost one length share slots. It
 # also keeps the bits: where a row's scores begin at an odd place in memory, small products (heads
@@ -53,7 +53,7 @@ class OptReader:
     @property
     def at_once(self) -> int:
         """How many texts a step takes in one product; 0: any number."""
-        rows: int = self.head.at_once(1)
+        rows: int = self.head.sequences_per_gemm(1)
         return rows
 
     def shape(self, request: Request) -> Shape:
@@ -158,12 +158,15 @@ class OptReader:
         of them nobody reads.
         """
         layers = self.decoder.layers
-        groups = grouped(hidden, layers[0].fc1)
+        groups = split_sequences(hidden, layers[0].fc1)
         for number, layer in enumerate(layers):
             made = [project(layer, group) for group in groups]
             if kept is not None:
                 kept.append(
-                    (gathered([key for _, key, _ in made]), gathered([v for _, _, v in made]))
+                    (
+                        merge_sequences([key for _, key, _ in made]),
+                        merge_sequences([v for _, _, v in made]),
+                    )
                 )
                 if number == len(layers) - 1:
                     break
@@ -174,7 +177,7 @@ class OptReader:
                 finish(layer, group, attend(query, key, value, seen))
                 for group, (query, key, value) in zip(groups, made, strict=True)
             ]
-        return gathered(groups)
+        return merge_sequences(groups)
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Hidden states [S, D] of the last layer to raw scores [S, V]."""

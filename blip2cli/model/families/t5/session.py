@@ -46,7 +46,7 @@ class T5Reader:
     @property
     def at_once(self) -> int:
         """How many texts a step takes in one product; 0: any number."""
-        rows: int = self.language.lm_head.at_once(1)
+        rows: int = self.language.lm_head.sequences_per_gemm(1)
         return rows
 
     def shape(self, request: Request) -> Shape:
@@ -195,7 +195,7 @@ class T5Slots:
             repeated = [i for i, number in enumerate(members) for _ in places[number]]
             origin = torch.tensor(repeated, device=device)
             for number, block in enumerate(self.decoder.block):
-                key, value = block.layer[1].EncDecAttention.apart(joined, "k", "v")
+                key, value = block.layer[1].EncDecAttention.split_heads(joined, "k", "v")
                 self.read_keys[number][into, :, :length] = key[origin]
                 self.read_values[number][into, :, :length] = value[origin]
             self.read[into] = length
@@ -215,13 +215,13 @@ class T5Slots:
         for number, block in enumerate(self.decoder.block):
             own, crossing, forward = block.layer
             attention = own.SelfAttention
-            query, key, value = attention.apart(own.layer_norm(hidden), "q", "k", "v")
+            query, key, value = attention.split_heads(own.layer_norm(hidden), "q", "k", "v")
             keys, values = self.keys[number], self.values[number]
             keys[slots, :, used] = key[:, :, 0]
             values[slots, :, used] = value[:, :, 0]
             hidden = attention.o(attend(query, keys, values, bias), hidden)
             attention = crossing.EncDecAttention
-            (query,) = attention.apart(crossing.layer_norm(hidden), "q")
+            (query,) = attention.split_heads(crossing.layer_norm(hidden), "q")
             read = self.read_keys[number], self.read_values[number]
             hidden = forward(attention.o(attend(query, *read, there), hidden))
         # A slot without a text goes on as well; it must not run out of its room.
