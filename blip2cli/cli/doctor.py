@@ -12,12 +12,12 @@ from blip2cli import exit_codes
 from blip2cli.cli.flags.declare import MODEL, REPORT, option
 from blip2cli.cli.flags.options import DTYPE_HELP, QUANTIZE_HELP, VERBOSE_HELP
 from blip2cli.cli.terminal.messages import coloured, complain, unexpected
-from blip2cli.errors import Blip2CliError
+from blip2cli.errors import Blip2CliError, spell_options
 from blip2cli.options import Dtype, Quantize
 
 if TYPE_CHECKING:
     from blip2cli.doctor.environment import Environment
-    from blip2cli.doctor.report import Examined, Finding, Report
+    from blip2cli.doctor.report import ExaminedModel, Finding, Report
 
 EXAMPLES = "Example:  blip2cli doctor --model Salesforce/blip2-opt-2.7b"
 _MARKS = {
@@ -90,13 +90,13 @@ def doctor(
         options = DoctorOptions(model, revision, device, dtype, image, quantize)
         if as_json:
             report = examine(options)
-            print(json.dumps(report.as_dict(), ensure_ascii=False, indent=2), flush=True)
+            print(json.dumps(report.as_dict(_flag), ensure_ascii=False, indent=2), flush=True)
         else:
             report = examine(options, Printer(sys.stdout))
         _conclude(report)
         return report.exit_code
     except Blip2CliError as error:
-        complain(str(error))
+        complain(error.sentence(_flag))
         return error.exit_code
     except BrokenPipeError:
         from blip2cli.cli.run_command import forget_stdout
@@ -107,13 +107,17 @@ def doctor(
         return unexpected(error, verbose)
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def _conclude(report: Report) -> None:
     """The failure in one sentence, on stderr, for whoever keeps stdout elsewhere."""
     failures = report.failures
     if failures:
         first, more = failures[0], len(failures) - 1
         also = f" ({more} more failed)" if more else ""
-        complain(f"{first.check} failed{also}: {first.mend}")
+        complain(f"{first.check} failed{also}: {spell_options(first.remedy or '', _flag)}.")
 
 
 class Printer:
@@ -127,14 +131,14 @@ class Printer:
         columns = shutil.get_terminal_size().columns if stream.isatty() else 0
         self._width = max(columns, _LEAST) if columns else sys.maxsize
 
-    def __call__(self, part: Environment | Examined | Finding) -> None:
+    def __call__(self, part: Environment | ExaminedModel | Finding) -> None:
         from blip2cli.doctor.environment import Environment
-        from blip2cli.doctor.report import Examined
+        from blip2cli.doctor.report import ExaminedModel
 
         if isinstance(part, Environment):
             for name, value in _facts(part):
                 self._line(name, value)
-        elif isinstance(part, Examined):
+        elif isinstance(part, ExaminedModel):
             self._blank()
             self._line("model", f"{part.name} ({part.family}), {part.path}")
             self._line("runs on", part.reason)
@@ -150,8 +154,8 @@ class Printer:
         if self._coloured:
             mark = f"\x1b[{colour}m{mark}\x1b[0m"
         self._line(finding.check, finding.found, mark)
-        if finding.mend is not None:
-            self._line("", f"→ {finding.mend}", " " * _MARK)
+        if finding.remedy is not None:
+            self._line("", f"→ {finding.remedy}.", " " * _MARK)
 
     def _line(self, name: str, value: str, mark: str = "") -> None:
         from blip2cli.storage.text_encoding import printable  # errors and paths may hold anything
@@ -159,7 +163,7 @@ class Printer:
         start = f"{name:<{_NAME}} "
         indent = " " * (len(start) + (_MARK if mark else 0))
         lines = textwrap.wrap(
-            printable(value),
+            printable(spell_options(value, _flag)),
             self._width - len(indent),
             break_on_hyphens=False,
             break_long_words=False,

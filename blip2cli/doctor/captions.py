@@ -1,20 +1,23 @@
-"""Checks of what the model says of pictures whose captions are known."""
+"""Checks of captions against known ones: published by LAVIS, or true of a drawn picture."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePath
 
 import torch
 
-from blip2cli.doctor.model_under_test import Patient, Picture
+from blip2cli.doctor.model_under_test import ModelUnderTest
+from blip2cli.doctor.pictures import Picture
 from blip2cli.doctor.report import Outcome, fail, ok, skipped, warn
+from blip2cli.errors import option
 from blip2cli.images.preprocess import to_uint8
 from blip2cli.model.checkpoint.embedded import EMBEDDED
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.options import DecodeOptions
 
-# What LAVIS expects of its published models (tests/models/test_blip2.py): five beams, no prompt,
-# picture docs/_static/merlion.png of its repository. By the names the models have on the hub.
+# The captions that LAVIS's tests expect of its published models (tests/models/test_blip2.py): five
+# beams, no prompt, picture docs/_static/merlion.png of its repository. By their names on the hub.
 MERLION = "merlion"
 PUBLISHED = {
     "Salesforce/blip2-opt-2.7b": "the merlion fountain in singapore",
@@ -25,48 +28,50 @@ PUBLISHED = {
 }
 
 
-def known_caption(patient: Patient) -> Outcome:
-    """The model says of a picture what it is known to say."""
-    published = published_caption(patient.name)
-    if patient.image is None:
-        if patient.name in EMBEDDED:
-            return _drawn(patient)
-        if published is None:
+def known_caption(subject: ModelUnderTest, published: Mapping[str, str] = PUBLISHED) -> Outcome:
+    """The model gives a picture the caption it is known to give; ``published`` by model name."""
+    expected = published_caption(subject.name, published)
+    if subject.image is None:
+        if subject.name in EMBEDDED:
+            return _caption_of_drawn(subject)
+        if expected is None:
             return skipped("no caption is published for this model")
-        return skipped(f"give --image {MERLION}.png, of which {published!r} is published")
-    said = _caption(patient, patient.image, 5)
-    if published is None or PurePath(patient.image.name).stem.lower() != MERLION:
+        return skipped(f"give {option('image')} {MERLION}.png, of which {expected!r} is published")
+    caption = _caption(subject, subject.image, 5)
+    if expected is None or PurePath(subject.image.name).stem.lower() != MERLION:
         return skipped(
-            f"{patient.image.name}: {said!r}; no caption is published for this picture and model"
+            f"{subject.image.name}: {caption!r}; no caption is published for this picture and model"
         )
-    if said.lower() == published:
-        return ok(f"{said!r}, as published")
-    found = f"expected {published!r}, as published, and got {said!r}"
-    if patient.model.dtype == torch.float32:
-        return fail(found, "fetch model and picture again; the other checks may tell more.")
-    return warn(found, "run this check with --dtype float32: there it has to be the same.")
-
-
-def published_caption(name: str) -> str | None:
-    """What is published for the model, by its hub id or a directory of the same last name."""
-    last = PurePath(name).name
-    return next((text for key, text in PUBLISHED.items() if PurePath(key).name == last), None)
-
-
-def _drawn(patient: Patient) -> Outcome:
-    picture = patient.pictures[0]
-    said = _caption(patient, picture, 1)
-    if said == picture.caption:
-        return ok(f"{said!r}, which is true of the drawn picture {picture.name}")
-    return fail(
-        f"expected {picture.caption!r}, which is true of the drawn picture {picture.name}, and "
-        f"got {said!r}",
-        "install blip2cli again; if it stays, report it with what doctor --json says.",
+    if caption.lower() == expected:
+        return ok(f"{caption!r}, as published")
+    found = f"expected {expected!r}, as published, and got {caption!r}"
+    if subject.model.dtype == torch.float32:
+        return fail(found, "fetch model and picture again; the other checks may tell more")
+    return warn(
+        found, f"run this check with {option('dtype')} float32: there it has to be the same"
     )
 
 
-def _caption(patient: Patient, picture: Picture, beams: int) -> str:
-    model = patient.model
+def published_caption(name: str, published: Mapping[str, str] = PUBLISHED) -> str | None:
+    """The caption for a model, by its hub id or a directory of the same last name."""
+    last = PurePath(name).name
+    return next((text for key, text in published.items() if PurePath(key).name == last), None)
+
+
+def _caption_of_drawn(subject: ModelUnderTest) -> Outcome:
+    picture = subject.pictures[0]
+    caption = _caption(subject, picture, 1)
+    if caption == picture.caption:
+        return ok(f"{caption!r}, which is true of the drawn picture {picture.name}")
+    return fail(
+        f"expected {picture.caption!r}, which is true of the drawn picture {picture.name}, and "
+        f"got {caption!r}",
+        f"install blip2cli again; if it stays, report it with what doctor {option('json')} says",
+    )
+
+
+def _caption(subject: ModelUnderTest, picture: Picture, beams: int) -> str:
+    model = subject.model
     features = model.features(to_uint8(picture.image, model.spec)[None])
     options = DecodeOptions(num_beams=beams)
     return model.generate(features, [Prompt(0, None, picture.name)], options)[0][0].text

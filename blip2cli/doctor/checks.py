@@ -1,4 +1,4 @@
-"""The table of checks, in the order in which they are made."""
+"""The table of checks, in the order in which they run."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from blip2cli.doctor import behaviour, captions, precision, retrieval, settings, tokens, weights
-from blip2cli.doctor.model_under_test import Patient
+from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.report import Outcome
 from blip2cli.model.checkpoint.directory import Family
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that can be wrong with a model."""
+    """A check of a model, and the families it applies to."""
 
     name: str  # stable; scripts may rely on it
-    look: Callable[[Patient], Outcome]
-    needs: tuple[str, ...] = ("files",)  # checks without which this one cannot be made
+    run: Callable[[ModelUnderTest], Outcome]
+    needs: tuple[str, ...] = ("files",)  # checks without which this one cannot run
     families: tuple[Family, ...] = ("opt", "t5")
 
 
@@ -71,5 +71,5 @@ CHECKS = (
     Check("known-caption", captions.known_caption, needs=("activations",)),
 )
 
-# What a first look at an installation takes.
+# The checks of the embedded model when only the installation is examined.
 QUICK = ("files", "load", "known-caption")

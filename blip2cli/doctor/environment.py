@@ -1,10 +1,11 @@
-"""What is installed, and what the machine offers: facts, without a verdict."""
+"""Versions, devices, processor, memory, cache and network: facts, without a verdict."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -49,16 +50,16 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Cache:
-    """Where models from the hub are kept."""
+    """The cache of models from the hub."""
 
     path: str
-    free: int | None  # bytes; None where the place cannot be looked at
+    free: int | None  # bytes; None where that cannot be read
     writable: bool
 
 
 @dataclass(frozen=True)
 class Network:
-    """How the hub is reached."""
+    """The connection to the hub."""
 
     offline: bool  # HF_HUB_OFFLINE
     endpoint: str  # without credentials
@@ -67,7 +68,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Environment:
-    """The surroundings of a run."""
+    """Everything about the machine that a run depends on."""
 
     blip2cli: str
     python: str
@@ -79,11 +80,15 @@ class Environment:
     memory: Memory
     cache: Cache
     network: Network
-    large_models: str  # device and precision a model of a GiB or more would get, and why
+    large_models: str  # device and precision of a model of a GiB or more, and why
 
 
 def environment(device: str = "auto", dtype: str = "auto") -> Environment:
-    """Look around. Raises OptionError or ModelError where ``device`` and ``dtype`` cannot be."""
+    """Read the environment.
+
+    Raises OptionError or ModelError where the machine has no such ``device``, or ``dtype`` does
+    not fit it.
+    """
     from blip2cli import __version__
     from blip2cli.model.placement.dtype import place
 
@@ -116,8 +121,7 @@ def _image_formats() -> dict[str, str | None]:
     found = {"jpeg": features.version_codec("jpg"), "png": features.version_codec("zlib")}
     found["jpeg_turbo"] = features.version_feature("libjpeg_turbo") if turbo else None
     for name in ("webp", "avif"):
-        there = features.check_module(name)
-        found[name] = features.version_module(name) if there else None
+        found[name] = features.version_module(name) if features.check_module(name) else None
     found["tiff"] = features.version_codec("libtiff")
     return found
 
@@ -129,8 +133,8 @@ def _accelerators() -> tuple[Accelerator, ...]:
     if torch.cuda.is_available():
         bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         for number in range(torch.cuda.device_count()):
-            of = torch.cuda.get_device_properties(number)
-            found.append(Accelerator(f"cuda:{number}", of.name, of.total_memory, bfloat16))
+            gpu = torch.cuda.get_device_properties(number)
+            found.append(Accelerator(f"cuda:{number}", gpu.name, gpu.total_memory, bfloat16))
     if torch.backends.mps.is_available():
         found.append(Accelerator("mps", "Apple GPU", None, False))
     return tuple(found)
@@ -149,10 +153,10 @@ def _cpu() -> Cpu:
 
 
 def _instructions() -> tuple[str, ...]:
-    """Those that decide how quick a model runs, as far as this torch knows to ask for them."""
+    """Vector instructions that decide the speed of a model, as far as this torch reports them."""
     import torch
 
-    asked = {
+    flags = {
         "AVX2": "_is_avx2_supported",
         "AVX512": "_is_avx512_supported",
         "AVX512-VNNI": "_is_vnni_supported",
@@ -160,7 +164,7 @@ def _instructions() -> tuple[str, ...]:
         "AMX": "_is_amx_tile_supported",
     }
     return tuple(
-        name for name, question in asked.items() if getattr(torch.cpu, question, lambda: False)()
+        name for name, query in flags.items() if getattr(torch.cpu, query, lambda: False)()
     )
 
 
@@ -180,14 +184,13 @@ def _cache() -> Cache:
     from huggingface_hub import constants
 
     path = Path(constants.HF_HUB_CACHE)
-    there = next((folder for folder in (path, *path.parents) if folder.is_dir()), None)
+    # Of a cache that does not exist yet, the folder it would be made in.
+    folder = next((parent for parent in (path, *path.parents) if parent.is_dir()), None)
     free = None
-    if there is not None:
-        try:
-            free = shutil.disk_usage(there).free
-        except OSError:
-            free = None
-    writable = there is not None and os.access(there, os.W_OK | os.X_OK)
+    if folder is not None:
+        with suppress(OSError):
+            free = shutil.disk_usage(folder).free
+    writable = folder is not None and os.access(folder, os.W_OK | os.X_OK)
     return Cache(str(path), free, writable)
 
 
@@ -202,7 +205,7 @@ def _network() -> Network:
 
 
 def without_credentials(url: str) -> str:
-    """``url`` without a user's name and password in it."""
+    """``url`` without a user's name and password."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=host).geturl()

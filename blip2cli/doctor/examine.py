@@ -1,28 +1,26 @@
-"""The examination: look around, find the model, make the checks one after the other."""
+"""Examine an installation or a model: read the environment, find the model, run the checks."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blip2cli.doctor.environment import Environment, environment
 from blip2cli.doctor.options import DoctorOptions
-from blip2cli.doctor.report import Examined, Finding, Outcome, Report, fail, skipped
-from blip2cli.errors import ImageError, ModelError, OptionError, RunError, SourceError
+from blip2cli.doctor.report import ExaminedModel, Finding, Outcome, Report, fail, skipped
+from blip2cli.errors import ModelError, OptionError, RunError, option
 
 if TYPE_CHECKING:
     from blip2cli.doctor.checks import Check
-    from blip2cli.doctor.model_under_test import Patient, Picture
+    from blip2cli.doctor.model_under_test import ModelUnderTest
+    from blip2cli.doctor.pictures import Picture
 
-# Told of each part as soon as it is known: a large model takes a while.
-Listener = Callable[[Environment | Examined | Finding], None]
+# Gets each part of the report as soon as it is known: a large model takes a while.
+Listener = Callable[[Environment | ExaminedModel | Finding], None]
 
 EMBEDDED_MODEL = "tiny"
-# Drawn pictures to try models on: what is in them, and how many, differs.
-_DRAWN = ("cats.png", "elephant.jpg", "night.png")
 
 
 def examine(options: DoctorOptions, listener: Listener = lambda part: None) -> Report:
@@ -33,80 +31,89 @@ def examine(options: DoctorOptions, listener: Listener = lambda part: None) -> R
     package cannot even be imported; a model that is there but broken is a finding.
     """
     if options.model is None and options.image is not None:
-        raise OptionError("--image is a picture for the model to caption; add --model.")
+        raise OptionError(
+            "image",
+            f"{option('image')} is a picture for the model to caption",
+            f"add {option('model')}",
+        )
     if options.model is None and options.revision is not None:
-        raise OptionError("--revision is of a model from the hub; add --model.")
-    _import()
-    image = None if options.image is None else _picture(options.image)
-    patient, broken = _find(options, image)
-    around = environment(options.device, options.dtype)
-    # Nothing the user got wrong is left: from here on there is a report.
-    listener(around)
+        raise OptionError(
+            "revision", f"{option('revision')} is of a model from the hub", f"add {option('model')}"
+        )
+    _import_packages()
+    from blip2cli.doctor.pictures import read_picture
+
+    picture = None if options.image is None else read_picture(options.image)
+    subject, broken = _find(options, picture)
+    machine = environment(options.device, options.dtype)
+    # No mistake of the user's is left: from here on there is a report.
+    listener(machine)
     findings: list[Finding] = []
-    for finding in _findings(options, around, patient, broken, listener):
+    for finding in _findings(options, machine, subject, broken, listener):
         findings.append(finding)
         listener(finding)
-    examined = None if patient is None else _examined(patient)
-    return Report(around, examined, tuple(findings))
+    model = None if subject is None else _examined(subject)
+    return Report(machine, model, tuple(findings))
 
 
-def _import() -> None:
+def _import_packages() -> None:
     """Raise RunError when one of the packages cannot be imported: then nothing else works."""
     for name in ("numpy", "PIL", "pyarrow", "torch", "transformers"):
         try:
             importlib.import_module(name)
         except Exception as error:
             package = "pillow" if name == "PIL" else name
-            said = " ".join(str(error).split())
             raise RunError(
-                f"{package} cannot be imported ({type(error).__name__}: {said}); install it "
-                f"again: pip install --force-reinstall {package}."
+                None,
+                f"{package} cannot be imported ({type(error).__name__}: {_one_line(error)})",
+                f"install it again: pip install --force-reinstall {package}",
             ) from error
 
 
 def _find(
-    options: DoctorOptions, image: Picture | None
-) -> tuple[Patient | None, ModelError | None]:
-    """The model on its device, or what keeps a model that is there from being looked at."""
-    from blip2cli.doctor.model_under_test import Patient
+    options: DoctorOptions, picture: Picture | None
+) -> tuple[ModelUnderTest | None, ModelError | None]:
+    """The model and its placement, or the error that keeps a model on this machine unread."""
+    from blip2cli.doctor.model_under_test import ModelUnderTest
+    from blip2cli.doctor.pictures import drawn_pictures
     from blip2cli.model.checkpoint.resolve import resolve
     from blip2cli.model.placement.dtype import place
 
     name = options.model or EMBEDDED_MODEL
     try:
-        found = resolve(name, options.revision)
+        checkpoint = resolve(name, options.revision)
     except ModelError as error:
-        if not _is_here(name, options.revision):
+        if not _is_local(name, options.revision):
             raise
         return None, error
     placement = place(
-        options.device, options.dtype, found.family, found.weight_bytes, options.quantize
+        options.device, options.dtype, checkpoint.family, checkpoint.weight_bytes, options.quantize
     )
-    return Patient(name, found, placement, _drawn(), image), None
+    return ModelUnderTest(name, checkpoint, placement, drawn_pictures(), picture), None
 
 
 def _findings(
     options: DoctorOptions,
-    around: Environment,
-    patient: Patient | None,
+    machine: Environment,
+    subject: ModelUnderTest | None,
     broken: ModelError | None,
     listener: Listener,
 ) -> Iterator[Finding]:
+    from blip2cli.doctor import installation
     from blip2cli.doctor.checks import CHECKS, QUICK
-    from blip2cli.doctor.installation import installation, packages
 
-    yield _finding("packages", packages())
+    yield _finding("packages", installation.packages())
     if options.model is None:
-        for name, outcome in installation(around):
-            yield _finding(name, outcome)
+        yield _finding("image-formats", installation.image_formats())
+        yield _finding("cache", installation.cache(machine.cache))
     if broken is not None:
-        yield _finding("files", _told(broken))
-    if patient is None:
+        yield _finding("files", _failure(broken))
+    if subject is None:
         return
-    listener(_examined(patient))
-    family = patient.checkpoint.family
+    listener(_examined(subject))
+    family = subject.checkpoint.family
     yield from run_checks(
-        patient,
+        subject,
         [
             check
             for check in CHECKS
@@ -115,66 +122,63 @@ def _findings(
     )
 
 
-def _examined(patient: Patient) -> Examined:
-    placement = patient.placement
-    return Examined(
-        name=patient.name,
-        path=str(patient.path),
-        family=patient.checkpoint.family,
+def _examined(subject: ModelUnderTest) -> ExaminedModel:
+    placement = subject.placement
+    return ExaminedModel(
+        name=subject.name,
+        path=str(subject.path),
+        family=subject.checkpoint.family,
         device=str(placement.device),
         dtype=str(placement.dtype).removeprefix("torch."),
         reason=placement.reason,
     )
 
 
-def run_checks(patient: Patient, checks: Sequence[Check]) -> Iterator[Finding]:
-    """Make the checks in order; one that needs what has failed is skipped."""
-    without: set[str] = set()  # checks that failed, or were skipped because others did
+def run_checks(subject: ModelUnderTest, checks: Sequence[Check]) -> Iterator[Finding]:
+    """Run the checks in order; one that needs a failed check is skipped."""
+    blocked: set[str] = set()  # checks that failed, or were skipped because others did
     for check in checks:
-        missing = [name for name in check.needs if name in without]
-        outcome = skipped(f"{missing[0]} comes first") if missing else _look(check, patient)
+        missing = [name for name in check.needs if name in blocked]
+        outcome = skipped(f"{missing[0]} comes first") if missing else _run(check, subject)
         if missing or outcome.status == "fail":
-            without.add(check.name)
+            blocked.add(check.name)
         yield _finding(check.name, outcome)
 
 
-def _look(check: Check, patient: Patient) -> Outcome:
-    """Make one check. Whatever goes wrong with a broken model is a finding."""
+def _run(check: Check, subject: ModelUnderTest) -> Outcome:
+    """Run one check. Whatever a broken model raises is a finding."""
     from blip2cli.pipeline.out_of_memory import is_exhaustion
 
     try:
-        return check.look(patient)
+        return check.run(subject)
     except ModelError as error:
-        return _told(error)
+        return _failure(error)
     except Exception as error:  # noqa: BLE001 - a broken model may fail in any way
         if is_exhaustion(error):
             return fail(
                 "there is not enough memory",
-                "use --dtype bfloat16, a smaller model or a larger machine.",
+                f"use {option('dtype')} bfloat16, a smaller model or a larger machine",
             )
-        said = " ".join(str(error).split()) or "no details"
         return fail(
-            f"{type(error).__name__}: {said}",
+            f"{type(error).__name__}: {_one_line(error) or 'no details'}",
             "take weights, config.json, tokenizer and processor from one model, and fetch it "
-            "again; if it stays, report it.",
+            "again; if it stays, report it",
         )
 
 
-def _told(error: ModelError) -> Outcome:
-    """Sentences of ModelError say what is wrong and then, after a mark, the mend."""
-    said = str(error)
-    for mark in ("; ", ": "):
-        found, _, mend = said.rpartition(mark)
-        if found and found.count("(") == found.count(")"):
-            return fail(found, mend)
-    return fail(said.removesuffix("."), "fetch the model again.")
+def _failure(error: ModelError) -> Outcome:
+    return fail(error.problem.removesuffix("."), error.remedy or "fetch the model again")
 
 
 def _finding(name: str, outcome: Outcome) -> Finding:
-    return Finding(outcome.status, outcome.found, outcome.mend, check=name)
+    return Finding(outcome.status, outcome.found, outcome.remedy, check=name)
 
 
-def _is_here(name: str, revision: str | None) -> bool:
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _is_local(name: str, revision: str | None) -> bool:
     """Whether the model's configuration is on this machine: then it is broken, not unknown."""
     from blip2cli.model.checkpoint.embedded import EMBEDDED
     from blip2cli.model.checkpoint.resolve import HUB_ID
@@ -189,29 +193,3 @@ def _is_here(name: str, revision: str | None) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
-
-
-@cache
-def _drawn() -> tuple[Picture, ...]:
-    from blip2cli.doctor.model_under_test import Picture
-    from blip2cli.tiny.samples import SAMPLES, draw_sample
-
-    samples = {sample.file_name: sample for sample in SAMPLES}
-    found = []
-    for name in _DRAWN:
-        image, scene = draw_sample(samples[name])
-        found.append(Picture(name, image, scene.caption))
-    return tuple(found)
-
-
-def _picture(file: str) -> Picture:
-    from blip2cli.doctor.model_under_test import Picture
-    from blip2cli.images.decode import decode
-    from blip2cli.sources.base import ImageRef
-
-    try:
-        return Picture(
-            Path(file).name, decode(ImageRef(file, str(Path(file).absolute())).read()).image
-        )
-    except ImageError as error:
-        raise SourceError(f"--image {file}: {error}") from error

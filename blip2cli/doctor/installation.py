@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from importlib import metadata
 
-from blip2cli.doctor.environment import Environment
+from blip2cli.doctor.environment import Cache
 from blip2cli.doctor.report import Outcome, fail, ok, skipped, warn
 from blip2cli.errors import ImageError
 
-# Below this a download of a model fails for sure.
-_LITTLE = 1 << 30
+# Bytes below which a download of a model fails for sure.
+_LEAST_FREE = 1 << 30
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
-def installation(around: Environment) -> Iterator[tuple[str, Outcome]]:
-    """Make the checks: name and outcome of each."""
-    yield "image-formats", image_formats()
-    yield "cache", cache(around)
-
-
 def packages() -> Outcome:
-    """What blip2cli is built on is there in the versions it is written against.
+    """The dependencies are installed, in the versions blip2cli is written for.
 
-    An upgrade of transformers that pip was not asked to hold against its users has changed texts
-    without an error (transformers issue 38858).
+    An upgrade of transformers beyond them has changed texts without an error (transformers issue
+    38858).
     """
     from packaging.requirements import Requirement  # comes with transformers
 
@@ -45,14 +38,12 @@ def packages() -> Outcome:
         if not one.specifier.contains(version, prereleases=True):
             wrong.append(f"{one.name} {version} is not {one.specifier}")
     if wrong:
-        return fail(
-            ", ".join(wrong), "install blip2cli again with pip, which brings what it needs."
-        )
+        return fail(", ".join(wrong), "install blip2cli again with pip, which brings what it needs")
     return ok(f"{len(needed)} packages in versions that blip2cli is written for")
 
 
 def image_formats() -> Outcome:
-    """Images of the usual formats are read, as loader workers read them."""
+    """Images of the usual formats are decoded, by the decoder that loader workers use."""
     import numpy as np
     from PIL import Image, features
 
@@ -74,27 +65,26 @@ def image_formats() -> Outcome:
     if wrong:
         return fail(
             f"images cannot be read: {', '.join(wrong)}",
-            "install Pillow again from its wheel: pip install --force-reinstall pillow.",
+            "install Pillow again from its wheel: pip install --force-reinstall pillow",
         )
     if not features.check_module("avif"):
         return warn(
             f"{', '.join(_FORMATS)} are read; AVIF is not built into this Pillow",
-            "install Pillow from its wheel, if there are AVIF images.",
+            "install Pillow from its wheel, if there are AVIF images",
         )
     return ok(f"{', '.join(_FORMATS)} and AVIF are read")
 
 
-def cache(around: Environment) -> Outcome:
-    """There is a place for models from the hub."""
-    place = around.cache
+def cache(place: Cache) -> Outcome:
+    """The cache of models from the hub can be written to, and has space."""
     if not place.writable:
         return warn(
             f"{place.path} cannot be written to: models from the hub cannot be fetched",
-            "set HF_HOME to a directory you may write to.",
+            "set HF_HOME to a directory you may write to",
         )
-    if place.free is not None and place.free < _LITTLE:
+    if place.free is not None and place.free < _LEAST_FREE:
         return warn(
             f"{place.path} has {place.free / 2**20:.0f} MiB left: models will not fit",
-            "make room, or set HF_HOME to a larger disk.",
+            "make room, or set HF_HOME to a larger disk",
         )
     return ok(f"{place.path} can be written to")

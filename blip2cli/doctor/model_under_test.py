@@ -1,22 +1,22 @@
-"""A model under examination: its files, the model itself, and what it does with some pictures.
+"""The model that checks look at: its files, the loaded model, and one forward pass.
 
-Everything is read or computed when a check first asks for it, and then kept: one load and one
+Everything is read or computed when a check first needs it, and cached: one load and one forward
 pass over the pictures serve all checks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from blip2cli.doctor.observe import Observation, observe
+from blip2cli.doctor.forward_pass import ForwardPass, run_forward
+from blip2cli.doctor.pictures import Picture
 from blip2cli.images.preprocess import PixelSpec, to_uint8
 from blip2cli.model.checkpoint.directory import Checkpoint, read_json
 from blip2cli.model.loading.load import load_model
@@ -27,20 +27,14 @@ from blip2cli.model.wrapper import Blip2
 from blip2cli.system.library_logging import silence_libraries
 from blip2cli.system.memory import memory
 
-LARGE_WEIGHTS = 1 << 30  # bytes of weight files from which there is room for one copy only
+LARGE_WEIGHTS = 1 << 30  # bytes of weight files from which memory may hold one copy only
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture to try a model on."""
+class ModelUnderTest:
+    """A checkpoint, read lazily.
 
-    name: str
-    image: Image.Image  # RGB
-    caption: str | None = None  # what is known to be right
-
-
-class Patient:
-    """Raises ModelError, from the attribute first asked for, where files cannot be read."""
+    Attributes raise ModelError where the files they need cannot be read.
+    """
 
     def __init__(
         self,
@@ -50,7 +44,7 @@ class Patient:
         pictures: Sequence[Picture],
         image: Picture | None = None,
     ) -> None:
-        """``pictures``: at least two, unlike one another; ``image``: the user's."""
+        """``pictures``: two or more different ones, for every check; ``image``: the user's own."""
         self.name = name
         self.checkpoint = checkpoint
         self.placement = placement
@@ -59,32 +53,32 @@ class Patient:
 
     @property
     def path(self) -> Path:
-        """Where its files are."""
+        """The checkpoint's directory."""
         return self.checkpoint.path
 
     @cached_property
     def config(self) -> Any:
-        """``config.json`` as transformers reads it, its defaults filled in."""
+        """``config.json`` as transformers reads it, with its defaults."""
         from transformers.models.blip_2.configuration_blip_2 import Blip2Config
 
         with silence_libraries():
             return Blip2Config.from_pretrained(str(self.path), local_files_only=True)
 
     @cached_property
-    def generation(self) -> dict[str, Any] | None:
+    def generation_config(self) -> dict[str, Any] | None:
         """``generation_config.json``, or None where there is none."""
         file = self.path / "generation_config.json"
         return read_json(file) if file.is_file() else None
 
     @cached_property
-    def tokenizer_settings(self) -> dict[str, Any]:
-        """``tokenizer_config.json`` as it stands; empty where there is none."""
+    def tokenizer_config(self) -> dict[str, Any]:
+        """``tokenizer_config.json`` without defaults; empty where there is none."""
         file = self.path / "tokenizer_config.json"
         return read_json(file) if file.is_file() else {}
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer as transformers' own loader gives it to others."""
+        """The tokenizer as transformers' ``AutoTokenizer`` loads it."""
         from transformers.models.auto.tokenization_auto import AutoTokenizer
 
         with silence_libraries():
@@ -108,7 +102,7 @@ class Patient:
 
     @cached_property
     def spec(self) -> PixelSpec:
-        """What the processor makes of a picture."""
+        """Size, mean and standard deviation of pixels, by the processor."""
         return PixelSpec.from_processor_config(self.checkpoint.image_processor())
 
     @cached_property
@@ -119,11 +113,11 @@ class Patient:
 
     @cached_property
     def model(self) -> Blip2:
-        """The model, loaded as every command loads it, but for two things.
+        """The model, loaded as every command loads it, with two exceptions.
 
-        Its weights are left as they are, to be looked at and to be shared. Pictures are made as
-        large as the vision encoder wants them, whatever the processor says: a wrong size is found
-        by its own check, and must not hide what the others find.
+        Its weights stay as they are stored, to be checked and shared. Pictures get the size that
+        the vision encoder takes, whatever the processor says: a wrong size is found by its own
+        check, and must not fail the others.
         """
         height, width = self.image_size
         spec = replace(self.spec, height=height, width=width)
@@ -139,11 +133,10 @@ class Patient:
 
     @cached_property
     def reference(self) -> Any:
-        """transformers' own model of the same weights, to hold ours against.
+        """transformers' own model of the same weights, the reference for ours.
 
-        Loaded as its documentation says, where that is cheap. Of a large model there is room for
-        one copy only, and one stored in eight bits transformers cannot read: then it is made of our
-        weights.
+        Loaded by ``from_pretrained``, where that is cheap. Memory may hold a large model only once,
+        and transformers cannot read one stored in eight bits: then it shares our weights.
         """
         from transformers.models.blip_2 import modeling_blip_2 as blip_2
 
@@ -168,8 +161,8 @@ class Patient:
                 )
         return model.to(self.placement.device).eval()
 
-    def their_pixels(self) -> Tensor:
-        """The pictures as transformers' own processor makes them, [N, 3, H, W] for the model."""
+    def reference_pixels(self) -> Tensor:
+        """The pictures by transformers' own processor, [N, 3, H, W], on the model's device."""
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
         height, width = self.image_size
@@ -183,19 +176,19 @@ class Patient:
         values: Tensor = made["pixel_values"]
         return values.to(self.model.device, self.model.dtype)
 
-    def lacks_memory(self, size: int) -> str | None:
-        """What is missing for another copy of the model in ``size`` bytes a number, or None."""
-        needed = size * sum(weight.numel() for weight in self.model.model.parameters())
+    def missing_memory(self, item_bytes: int) -> str | None:
+        """The memory that a copy of ``item_bytes`` a weight lacks, in words; None: none."""
+        needed = item_bytes * sum(weight.numel() for weight in self.model.model.parameters())
         if self.model.device.type == "cuda":
             free: int | None = torch.cuda.mem_get_info(self.model.device)[0]
         else:
             free = memory().available
-        if free is None or free > 1.2 * needed:  # some room for what is computed
+        if free is None or free > 1.2 * needed:  # 20 % for activations
             return None
         return f"{needed / 2**30:.1f} GiB are needed, {free / 2**30:.1f} GiB free"
 
     @cached_property
-    def observation(self) -> Observation:
-        """What the model makes of the pictures."""
+    def forward_pass(self) -> ForwardPass:
+        """The forward pass over the pictures."""
         with silence_libraries():
-            return observe(self.model, self.pixels)
+            return run_forward(self.model, self.pixels)

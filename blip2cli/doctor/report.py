@@ -1,38 +1,44 @@
-"""What an examination found, as values."""
+"""Results of the doctor, as values: one finding a check, and the facts about the machine."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from blip2cli.doctor.environment import Environment
+from blip2cli.errors import spell_options
 
 Status = Literal["ok", "warn", "fail", "skipped"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one check says."""
+    """The result of one check.
+
+    ``found`` and ``remedy`` are texts without a full stop, in which options stand as
+    ``errors.option(...)``; ``errors.spell_options`` writes them out.
+    """
 
     status: Status
     found: str
-    mend: str | None = None  # one sentence; given for "fail" and "warn"
+    remedy: str | None = None  # given with "fail" and "warn"
 
 
 @dataclass(frozen=True)
 class Finding(Outcome):
-    """The same with the check's name, which scripts may rely on."""
+    """The result of the check called ``check``, a stable name that scripts may rely on."""
 
     check: str = ""
 
 
 @dataclass(frozen=True)
-class Examined:
-    """The model that was looked at."""
+class ExaminedModel:
+    """The model that was checked."""
 
     name: str
-    path: str  # the directory its files are in
-    family: str  # "opt", "t5" or "itm"
+    path: str  # its directory
+    family: str  # the family's name
     device: str
     dtype: str
     reason: str  # why this device and this precision
@@ -43,7 +49,7 @@ class Report:
     """Everything that was found."""
 
     environment: Environment
-    model: Examined | None
+    model: ExaminedModel | None
     findings: tuple[Finding, ...]
 
     @property
@@ -56,18 +62,27 @@ class Report:
         """0, or 1 when a check failed."""
         return 1 if self.failures else 0
 
-    def as_dict(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
+    def as_dict(self, spell: Callable[[str], str] = str) -> dict[str, Any]:
+        """The report as plain JSON values, options as ``spell`` writes them."""
+
+        def spelled(text: str | None) -> str | None:
+            return None if text is None else spell_options(text, spell)
+
+        model = None if self.model is None else asdict(self.model)
+        if model is not None:
+            model["reason"] = spelled(model["reason"])
+        environment = asdict(self.environment)
+        environment["large_models"] = spelled(environment["large_models"])
         return {
             "ok": not self.failures,
-            "environment": asdict(self.environment),
-            "model": None if self.model is None else asdict(self.model),
+            "environment": environment,
+            "model": model,
             "checks": [
                 {
                     "check": finding.check,
                     "status": finding.status,
-                    "found": finding.found,
-                    "mend": finding.mend,
+                    "found": spelled(finding.found),
+                    "remedy": spelled(finding.remedy),
                 }
                 for finding in self.findings
             ],
@@ -75,20 +90,20 @@ class Report:
 
 
 def ok(found: str) -> Outcome:
-    """All is well."""
+    """Nothing is wrong."""
     return Outcome("ok", found)
 
 
-def warn(found: str, mend: str) -> Outcome:
+def warn(found: str, remedy: str) -> Outcome:
     """Works here, but may not elsewhere, or is unusual."""
-    return Outcome("warn", found, mend)
+    return Outcome("warn", found, remedy)
 
 
-def fail(found: str, mend: str) -> Outcome:
+def fail(found: str, remedy: str) -> Outcome:
     """Results would be wrong, or there would be none."""
-    return Outcome("fail", found, mend)
+    return Outcome("fail", found, remedy)
 
 
 def skipped(why: str) -> Outcome:
-    """Not looked at."""
+    """Not checked."""
     return Outcome("skipped", why)

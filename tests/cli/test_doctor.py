@@ -50,7 +50,7 @@ def test_a_sound_model_passes_every_check(blip2cli: Run, tmp_path: Path) -> None
     assert "\x1b" not in done.stdout
 
 
-def test_a_broken_model_is_told_with_the_mend_and_the_code(blip2cli: Run, broken: Path) -> None:
+def test_a_broken_model_is_told_with_the_remedy_and_the_code(blip2cli: Run, broken: Path) -> None:
     done = blip2cli("doctor", "--model", broken, env={"FORCE_COLOR": "1"})
     assert done.returncode == 1
     assert done.stderr == (
@@ -148,7 +148,7 @@ def test_a_hub_model_that_is_only_partly_there_is_a_finding(
     _, finding = json.loads(capfd.readouterr().out)["checks"]
     assert finding["check"] == "files"
     assert "owner/name is only partly in the cache" in finding["found"]
-    assert "go online" in finding["mend"]
+    assert "go online" in f"{finding['found']}; {finding['remedy']}"
     # Another revision is not there at all: that is the user's mistake.
     assert call([*arguments, "--revision", "v2"]) == 2
     out, err = capfd.readouterr()
@@ -176,7 +176,7 @@ class Terminal(io.StringIO):
 def test_on_a_terminal_lines_are_broken_under_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "64")
     monkeypatch.setenv("NO_COLOR", "1")
-    finding = Finding("fail", "word " * 20 + "\x1b[31mred", "mend it, " * 9 + "now.", "image-token")
+    finding = Finding("fail", "word " * 20 + "\x1b[31mred", "mend it, " * 9 + "now", "image-token")
     shown, piped = Terminal(), io.StringIO()
     Printer(shown)(finding)
     Printer(piped)(finding)

@@ -1,4 +1,4 @@
-"""Sound checkpoints of each family, and what the doctor says of them."""
+"""Sound checkpoints of each family, with the findings on them."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.doctor.model_under_test import Picture
+from blip2cli.doctor.pictures import Picture
 from blip2cli.doctor.report import Finding
 from blip2cli.images.decode import decode
 from blip2cli.model.checkpoint.embedded import embedded_path
 from tests.checkpoints import tiny_random_itm, tiny_random_t5
 from tests.conftest import draw_images
-from tests.doctor.breaking import look
+from tests.doctor.broken_checkpoints import findings_on
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A checkpoint with nothing wrong, and what is found."""
+    """A checkpoint with nothing wrong, and the findings on it."""
 
     path: Path
     findings: dict[str, Finding]
 
 
 def sound(path: Path) -> Sound:
-    found = look(path)
+    found = findings_on(path)
     assert {finding.status for finding in found.values()} <= {"ok", "skipped"}, found
     return Sound(path, found)
 

@@ -1,4 +1,4 @@
-"""A model that overflows, ignores the picture or disagrees with transformers is found."""
+"""Models that overflow, ignore the picture or disagree with transformers are found."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ from torch import Tensor
 from blip2cli.doctor import behaviour
 from blip2cli.doctor.checks import CHECKS
 from blip2cli.doctor.examine import run_checks
-from blip2cli.doctor.model_under_test import Patient, Picture
-from tests.doctor.breaking import Break, both, broken, fails_alone, look, patient, weights
+from blip2cli.doctor.model_under_test import ModelUnderTest
+from blip2cli.doctor.pictures import Picture
+from tests.doctor.broken_checkpoints import (
+    Break,
+    both,
+    broken,
+    findings_on,
+    only_fails,
+    under_test,
+    weights,
+)
 from tests.doctor.conftest import Sound
 
 
@@ -28,36 +37,36 @@ def scaled(name: str, factor: float, only: str) -> Break:
     return weights(change)
 
 
-def test_feed_forward_sums_of_t5_that_overflow_are_found_where_they_do(
+def test_an_overflow_in_a_feed_forward_layer_of_t5_is_found_with_its_module(
     t5: Sound, tmp_path: Path
 ) -> None:
     huge = scaled("wo.weight", 1e38, "encoder")
-    found = look(broken(t5.path, tmp_path, huge))
+    found = findings_on(broken(t5.path, tmp_path, huge))
     where = "language_model.encoder.block.0.layer.1.DenseReluDense.wo gives inf in float32"
-    fails_alone(t5.findings, found, "activations", where, "earlier checkpoint")
+    only_fails(t5.findings, found, "activations", where, "earlier checkpoint")
 
 
-def test_sums_that_only_their_squares_overflow_are_found(t5: Sound, tmp_path: Path) -> None:
+def test_activations_whose_squares_overflow_are_found(t5: Sound, tmp_path: Path) -> None:
     # T5's layer norm makes zeros of these, without any NaN.
     large = scaled("wo.weight", 1e22, "encoder")
-    found = look(broken(t5.path, tmp_path, large))
-    fails_alone(t5.findings, found, "activations", "DenseReluDense.wo", "next layer norm")
+    found = findings_on(broken(t5.path, tmp_path, large))
+    only_fails(t5.findings, found, "activations", "DenseReluDense.wo", "next layer norm")
 
 
-def test_what_overflows_in_float16_only_is_found_in_float16_only(
+def test_an_overflow_of_float16_is_found_in_float16_only(
     opt: Sound, tmp_path: Path, pictures: tuple[Picture, ...]
 ) -> None:
     layer = "language_model.model.decoder.layers.1."
     large = both(scaled("fc1.weight", 200, layer), scaled("fc2.weight", 200, layer))
     directory = broken(opt.path, tmp_path, large)
-    exact = behaviour.activations(patient(directory, torch.float32, pictures))
+    exact = behaviour.activations(under_test(directory, torch.float32, pictures))
     assert exact.status == "ok"
     assert "would not fit float16" in exact.found
-    half = behaviour.activations(patient(directory, torch.float16, pictures))
+    half = behaviour.activations(under_test(directory, torch.float16, pictures))
     assert half.status == "fail"
     assert half.found.startswith("language_model.model.decoder.layers.1.fc2 gives inf in float16")
-    assert "--dtype bfloat16 or float32" in (half.mend or "")
-    assert behaviour.activations(patient(opt.path, torch.float16, pictures)).status == "ok"
+    assert "bfloat16 or float32" in (half.remedy or "")
+    assert behaviour.activations(under_test(opt.path, torch.float16, pictures)).status == "ok"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +77,7 @@ def test_what_overflows_in_float16_only_is_found_in_float16_only(
         (("post_layernorm.weight",), "behind the vision encoder"),
     ],
 )
-def test_a_model_that_ignores_the_picture_is_found_with_the_place(
+def test_a_model_that_ignores_the_picture_is_found_with_the_stage(
     opt: Sound, tmp_path: Path, names: tuple[str, ...], where: str
 ) -> None:
     def zero(held: dict[str, Tensor]) -> None:
@@ -77,42 +86,42 @@ def test_a_model_that_ignores_the_picture_is_found_with_the_place(
         for key in hits:
             held[key].zero_()
 
-    found = look(broken(opt.path, tmp_path, weights(zero)))
-    fails_alone(opt.findings, found, "image-used", where, "look at the weights of")
+    found = findings_on(broken(opt.path, tmp_path, weights(zero)))
+    only_fails(opt.findings, found, "image-used", where, "look at the weights of")
 
 
-def test_a_language_model_that_does_not_listen_is_found(opt: Sound, tmp_path: Path) -> None:
-    def deafen(held: dict[str, Tensor]) -> None:
+def test_a_language_model_that_ignores_its_inputs_is_found(opt: Sound, tmp_path: Path) -> None:
+    def cut_attention(held: dict[str, Tensor]) -> None:
         for key in held:  # no attention: only the last token itself is read
             if "decoder.layers" in key and "self_attn.out_proj.weight" in key:
                 held[key].zero_()
 
-    found = look(broken(opt.path, tmp_path, weights(deafen)))
-    fails_alone(opt.findings, found, "image-used", "although the language model is told them apart")
+    found = findings_on(broken(opt.path, tmp_path, weights(cut_attention)))
+    only_fails(opt.findings, found, "image-used", "although the language model's inputs differ")
 
 
 @pytest.mark.parametrize("family", ["opt", "t5"])
-def test_a_model_that_computes_otherwise_than_transformers_is_found(
+def test_a_model_that_differs_from_transformers_is_found(
     family: str, request: pytest.FixtureRequest, pictures: tuple[Picture, ...]
 ) -> None:
     path = request.getfixturevalue(family).path
-    seen = patient(path, torch.float32, pictures)
-    assert behaviour.transformers_agrees(seen).status == "ok"
-    odd = patient(path, torch.float32, pictures)
-    with torch.no_grad():  # ours alone: the reference is a copy of its own
+    subject = under_test(path, torch.float32, pictures)
+    assert behaviour.transformers_agrees(subject).status == "ok"
+    odd = under_test(path, torch.float32, pictures)
+    with torch.no_grad():  # only ours: the reference is a copy
         odd.model.model.language_projection.weight.mul_(1.3)
-    said = behaviour.transformers_agrees(odd)
-    assert said.status == "fail"
-    assert said.mend
+    outcome = behaviour.transformers_agrees(odd)
+    assert outcome.status == "fail"
+    assert outcome.remedy
 
 
-def test_pixels_made_otherwise_than_transformers_makes_them_are_found(
+def test_pixels_that_differ_from_transformers_are_found(
     opt: Sound, pictures: tuple[Picture, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = patient(opt.path, torch.float32, pictures)
-    real = Patient.their_pixels
-    monkeypatch.setattr(Patient, "their_pixels", lambda self: real(self).flip(-1))
-    found = {f.check: f for f in run_checks(seen, CHECKS[:1] + _check("transformers"))}
+    subject = under_test(opt.path, torch.float32, pictures)
+    real = ModelUnderTest.reference_pixels
+    monkeypatch.setattr(ModelUnderTest, "reference_pixels", lambda self: real(self).flip(-1))
+    found = {f.check: f for f in run_checks(subject, CHECKS[:1] + _check("transformers"))}
     assert found["transformers"].status == "fail"
 
 

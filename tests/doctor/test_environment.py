@@ -1,4 +1,4 @@
-"""What is said of the machine and the installation."""
+"""The environment as read, and the checks of the installation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ import PIL
 import pytest
 import torch
 
-from blip2cli.doctor import environment as room
 from blip2cli.doctor.environment import Cache, environment, without_credentials
 from blip2cli.doctor.installation import cache, image_formats, packages
 from blip2cli.errors import ModelError, OptionError
 
 
-def test_it_is_what_the_libraries_say() -> None:
+def test_versions_and_devices_are_those_of_the_libraries() -> None:
     found = environment()
     assert found.versions["torch"] == metadata.version("torch")
     assert found.versions["numpy"] == np.__version__
@@ -36,7 +35,7 @@ def test_it_is_what_the_libraries_say() -> None:
     assert found.large_models.startswith(("cpu (", "cuda (", "mps ("))
 
 
-def test_what_is_not_installed_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
     real = metadata.version
 
     def version(name: str) -> str:
@@ -44,7 +43,7 @@ def test_what_is_not_installed_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
             raise metadata.PackageNotFoundError(name)
         return real(name)
 
-    monkeypatch.setattr(room.metadata, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     assert environment().versions["s3fs"] is None
 
 
@@ -63,11 +62,11 @@ def test_a_cuda_device_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.large_models == "cuda (a CUDA device is there), bfloat16 (the GPU computes in it)"
 
 
-def test_devices_and_precisions_that_cannot_be_are_refused() -> None:
+def test_a_missing_device_and_an_unfit_precision_are_refused() -> None:
     with pytest.raises(OptionError, match="float16"):
         environment("cpu", "float16")
     if not torch.cuda.is_available():
-        with pytest.raises(ModelError, match="--device cpu"):
+        with pytest.raises(ModelError, match="device cpu"):
             environment("cuda")
 
 
@@ -90,11 +89,11 @@ def test_the_hub_is_described_without_secrets(monkeypatch: pytest.MonkeyPatch) -
         ("http://a:p@ss@b/x", "http://b/x"),
     ],
 )
-def test_names_and_passwords_are_cut_from_addresses(url: str, shown: str) -> None:
+def test_credentials_are_removed_from_addresses(url: str, shown: str) -> None:
     assert without_credentials(url) == shown
 
 
-def test_a_cache_that_is_not_there_yet_has_the_room_of_its_parent(
+def test_a_cache_that_does_not_exist_yet_has_the_free_space_of_its_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
@@ -106,26 +105,21 @@ def test_a_cache_that_is_not_there_yet_has_the_room_of_its_parent(
     assert found.writable
 
 
-def test_caches_are_judged() -> None:
-    around = environment()
-
-    def said(**changes: Any) -> Any:
-        place = Cache("/somewhere", 100 << 30, writable=True)
-        return cache(replace(around, cache=replace(place, **changes)))
-
-    assert said().status == "ok"
-    assert said(free=None).status == "ok"
-    little = said(free=5 << 20)
+def test_a_full_or_read_only_cache_is_warned_of() -> None:
+    place = Cache("/somewhere", 100 << 30, writable=True)
+    assert cache(place).status == "ok"
+    assert cache(replace(place, free=None)).status == "ok"
+    little = cache(replace(place, free=5 << 20))
     assert (little.status, little.found) == (
         "warn",
         "/somewhere has 5 MiB left: models will not fit",
     )
-    closed = said(writable=False)
+    closed = cache(replace(place, writable=False))
     assert closed.status == "warn"
-    assert "set HF_HOME" in closed.mend
+    assert "set HF_HOME" in (closed.remedy or "")
 
 
-def test_image_formats_are_tried_and_not_only_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_formats_are_decoded_and_not_only_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image, features
 
     assert image_formats().status == "ok"
@@ -143,10 +137,10 @@ def test_image_formats_are_tried_and_not_only_listed(monkeypatch: pytest.MonkeyP
     broken = image_formats()
     assert broken.status == "fail"
     assert broken.found == "images cannot be read: WEBP (encoder webp not available)"
-    assert "pillow" in (broken.mend or "")
+    assert "pillow" in (broken.remedy or "")
 
 
-def test_packages_have_to_be_those_blip2cli_is_written_for(
+def test_packages_of_other_versions_fail(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert packages().status == "ok"
@@ -156,7 +150,7 @@ def test_packages_have_to_be_those_blip2cli_is_written_for(
     assert found.status == "fail"
     version = metadata.version("transformers")
     assert found.found == f"transformers {version} is not <5.21,>=5.20, nonesuch is missing"
-    assert "install blip2cli again with pip" in (found.mend or "")
+    assert "install blip2cli again with pip" in (found.remedy or "")
 
     def unknown(name: str) -> list[str]:
         raise metadata.PackageNotFoundError(name)

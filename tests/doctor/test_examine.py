@@ -1,4 +1,4 @@
-"""The examination as a whole: what it needs, in which order it goes, what stops it."""
+"""The examination as a whole: order of checks, mistakes, failures."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from blip2cli.doctor.checks import CHECKS, QUICK, Check
 from blip2cli.doctor.environment import Environment
 from blip2cli.doctor.examine import examine, run_checks
 from blip2cli.doctor.options import DoctorOptions
-from blip2cli.doctor.report import Examined, Finding, Outcome, Report, fail, ok, skipped, warn
-from blip2cli.errors import ModelError, OptionError, RunError, SourceError
+from blip2cli.doctor.report import ExaminedModel, Finding, Outcome, Report, fail, ok, skipped, warn
+from blip2cli.errors import ModelError, OptionError, RunError, SourceError, option
 from blip2cli.model.checkpoint.embedded import EMBEDDED
-from tests.doctor.breaking import broken, settings
+from tests.doctor.broken_checkpoints import broken, settings
 from tests.doctor.conftest import Sound
 
 
-def test_the_installation_is_looked_at_without_a_model() -> None:
-    heard: list[Any] = []
-    report = examine(DoctorOptions(), heard.append)
+def test_without_a_model_the_installation_is_examined() -> None:
+    events: list[Any] = []
+    report = examine(DoctorOptions(), events.append)
     names = [finding.check for finding in report.findings]
     assert names == ["packages", "image-formats", "cache", *QUICK]
     assert {finding.status for finding in report.findings} <= {"ok", "warn"}
     assert report.exit_code == 0
     assert report.model is not None
     assert report.model.name == "tiny"
-    # Everything was told as it became known.
-    assert isinstance(heard[0], Environment)
-    assert [part.check for part in heard if isinstance(part, Finding)] == names
-    assert heard.index(report.model) < heard.index(report.findings[3])
+    # The listener gets every part as soon as it is known.
+    assert isinstance(events[0], Environment)
+    assert [part.check for part in events if isinstance(part, Finding)] == names
+    assert events.index(report.model) < events.index(report.findings[3])
 
 
-def test_a_model_is_put_through_every_check_of_its_family() -> None:
+def test_a_model_passes_every_check_of_its_family() -> None:
     report = examine(DoctorOptions("tiny", dtype="bfloat16"))
     names = [check.name for check in CHECKS if "opt" in check.families]
     assert [finding.check for finding in report.findings] == ["packages", *names]
     assert {finding.status for finding in report.findings} == {"ok"}
-    assert isinstance(report.model, Examined)
+    assert isinstance(report.model, ExaminedModel)
     assert report.model.dtype == "bfloat16"
     assert "bfloat16 (asked for)" in report.model.reason
 
@@ -53,7 +53,7 @@ def test_every_embedded_model_is_sound() -> None:
         assert set(states.values()) <= {"ok", "skipped"}, (name, report.findings)
 
 
-def test_every_family_has_each_check_once_and_can_make_those_it_needs() -> None:
+def test_every_family_has_each_check_once_and_after_those_it_needs() -> None:
     for family in ("opt", "t5", "itm"):
         done: list[str] = []
         named = {check.name for check in CHECKS}
@@ -88,39 +88,39 @@ def test_a_report_is_one_json_object(opt: Sound, tmp_path: Path) -> None:
     assert whole["model"]["family"] == "opt"
     assert whole["model"]["path"] == str(directory)
     (failed,) = [check for check in whole["checks"] if check["status"] == "fail"]
-    assert list(failed) == ["check", "status", "found", "mend"]
+    assert list(failed) == ["check", "status", "found", "remedy"]
     assert failed["check"] == "image-token"
-    assert failed["mend"] == "set image_token_index to 639 in config.json."
+    assert failed["remedy"] == "set image_token_index to 639 in config.json"
     assert whole["environment"]["memory"]["total"] > 0
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "said"),
+    ("options", "kind", "message"),
     [
         (DoctorOptions("tinny"), ModelError, "did you mean tiny"),
         (DoctorOptions("none/such/model"), ModelError, "neither an embedded model"),
         (DoctorOptions("."), ModelError, "has no config.json"),
         (DoctorOptions("tiny", dtype="float16", device="cpu"), OptionError, "float16"),
         (DoctorOptions("tiny", device="gpu"), OptionError, "is not a device"),
-        (DoctorOptions(image="cat.png"), OptionError, "add --model"),
-        (DoctorOptions(revision="main"), OptionError, "add --model"),
-        (DoctorOptions("tiny", image="none.png"), SourceError, "--image none.png: "),
+        (DoctorOptions(image="cat.png"), OptionError, "add model"),
+        (DoctorOptions(revision="main"), OptionError, "add model"),
+        (DoctorOptions("tiny", image="none.png"), SourceError, "image none.png: "),
     ],
 )
 def test_a_mistake_is_no_finding(
     options: DoctorOptions,
     kind: type[Exception],
-    said: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=message):
         examine(options)
 
 
 def test_a_revision_of_a_directory_is_a_mistake(opt: Sound) -> None:
-    with pytest.raises(ModelError, match="--revision"):
+    with pytest.raises(ModelError, match="revision"):
         examine(DoctorOptions(str(opt.path), revision="main"))
 
 
@@ -130,7 +130,7 @@ def test_a_text_file_is_no_picture(tmp_path: Path) -> None:
         examine(DoctorOptions("tiny", image=str(tmp_path / "a.png")))
 
 
-def test_a_package_that_cannot_be_imported_ends_it_with_the_mend(
+def test_a_package_that_cannot_be_imported_ends_it_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = importlib.import_module
@@ -149,28 +149,28 @@ def test_a_package_that_cannot_be_imported_ends_it_with_the_mend(
     )
 
 
-def findings(*checks: Check) -> dict[str, Finding]:
-    nobody: Any = None
-    return {finding.check: finding for finding in run_checks(nobody, checks)}
+def run(*checks: Check) -> dict[str, Finding]:
+    no_model: Any = None
+    return {finding.check: finding for finding in run_checks(no_model, checks)}
 
 
 def check(name: str, outcome: Outcome | Exception, *needs: str) -> Check:
-    def look(patient: Any) -> Outcome:
+    def function(subject: Any) -> Outcome:
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    return Check(name, look, needs)
+    return Check(name, function, needs)
 
 
-def test_what_needs_a_failed_check_is_skipped_and_the_rest_is_not() -> None:
-    found = findings(
-        check("a", fail("broken", "mend it.")),
+def test_only_checks_that_need_a_failed_one_are_skipped() -> None:
+    found = run(
+        check("a", fail("broken", "remedy it.")),
         check("b", ok("fine"), "a"),
         check("c", ok("fine"), "b"),
         check("d", ok("fine")),
         check("e", skipped("does not apply")),
-        check("f", warn("odd", "look."), "d", "e"),
+        check("f", warn("odd", "look again"), "d", "e"),
         check("g", ok("fine"), "f"),
     )
     assert [(f.status, f.found) for f in found.values()] == [
@@ -185,33 +185,32 @@ def test_what_needs_a_failed_check_is_skipped_and_the_rest_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "found", "mend"),
+    ("error", "found", "remedy"),
     [
-        (ModelError("x is cut; fetch it again."), "x is cut", "fetch it again."),
-        (ModelError("x is off: go online, or so."), "x is off", "go online, or so."),
+        (ModelError(None, "x is cut", "fetch it again"), "x is cut", "fetch it again"),
         (
-            ModelError("x cannot be loaded (KeyError: 3)."),
+            ModelError(None, "x cannot be loaded (KeyError: 3)"),
             "x cannot be loaded (KeyError: 3)",
-            "fetch the model again.",
+            "fetch the model again",
         ),
-        (MemoryError(), "there is not enough memory", "use --dtype bfloat16, a smaller"),
-        (RuntimeError("shapes\n differ"), "RuntimeError: shapes differ", "if it stays, report it."),
+        (MemoryError(), "there is not enough memory", f"use {option('dtype')} bfloat16, a smaller"),
+        (RuntimeError("shapes\n differ"), "RuntimeError: shapes differ", "if it stays, report it"),
         (KeyError(), "KeyError: no details", "take weights, config.json, tokenizer"),
     ],
 )
-def test_whatever_a_check_raises_is_a_finding(error: Exception, found: str, mend: str) -> None:
-    (finding,) = findings(check("a", error)).values()
+def test_an_error_in_a_check_is_a_finding(error: Exception, found: str, remedy: str) -> None:
+    (finding,) = run(check("a", error)).values()
     assert finding.status == "fail"
     assert finding.found == found
-    assert mend in (finding.mend or "")
+    assert remedy in (finding.remedy or "")
 
 
 def test_the_exit_code_follows_the_failures() -> None:
-    nobody: Any = None
+    no_environment: Any = None
 
     def code(*outcomes: Outcome) -> int:
-        made = tuple(Finding(o.status, o.found, o.mend, "c") for o in outcomes)
-        return Report(nobody, None, made).exit_code
+        made = tuple(Finding(o.status, o.found, o.remedy, "c") for o in outcomes)
+        return Report(no_environment, None, made).exit_code
 
     assert code() == code(ok("a"), warn("b", "c"), skipped("d")) == 0
     assert code(ok("a"), fail("b", "c")) == 1

@@ -1,4 +1,4 @@
-"""How much a precision, or a quantisation, changes what a model says."""
+"""Reduced precisions and quantised weights, compared with float32."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli.doctor.model_under_test import Patient, Picture
+from blip2cli.doctor.model_under_test import ModelUnderTest
+from blip2cli.doctor.pictures import Picture
 from blip2cli.doctor.precision import Agreement, compare, judge, precision
+from blip2cli.errors import option
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.layers.linear import ACTIVATIONS, Linear
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions
-from tests.doctor.breaking import patient
+from tests.doctor.broken_checkpoints import under_test
 from tests.doctor.conftest import Sound
 from tests.model.conftest import images
 
 
 def load(path: Path) -> Blip2:
-    """With weights that can be reached."""
+    """The model with plain weights, which tests change."""
     made = Blip2.load(ModelOptions(str(path), device="cpu", dtype="float32"))
     checkpoint = inspect_checkpoint(path)
     weights = load_model(checkpoint, Placement(torch.device("cpu"), torch.float32, ""), plain=True)
@@ -31,7 +33,7 @@ def load(path: Path) -> Blip2:
 
 
 def rounded(model: Blip2, bits: int) -> Blip2:
-    """The same model with the language model's matrices rounded to so many bits a number."""
+    """The same model with the language model's matrices rounded to ``bits`` bits a number."""
     with torch.no_grad():
         for module in model.model.language_model.modules():
             if isinstance(module, torch.nn.Linear):
@@ -40,40 +42,39 @@ def rounded(model: Blip2, bits: int) -> Blip2:
     return model
 
 
-def test_bfloat16_of_tiny_says_what_float32_says(opt: Sound, pictures: tuple[Picture, ...]) -> None:
-    said = precision(patient(opt.path, torch.bfloat16, pictures))
-    assert said.status == "ok", said
-    assert said.found.startswith("16 of 16 choices are those of float32")
+def test_tiny_in_bfloat16_agrees_with_float32(opt: Sound, pictures: tuple[Picture, ...]) -> None:
+    outcome = precision(under_test(opt.path, torch.bfloat16, pictures))
+    assert outcome.status == "ok", outcome
+    assert outcome.found.startswith("16 of 16 choices are those of float32")
 
 
-def test_a_version_that_says_something_else_fails(
-    opt: Sound, pictures: tuple[Picture, ...]
-) -> None:
-    seen = patient(opt.path, torch.bfloat16, pictures)
-    rounded(seen.model, 2)
-    said = precision(seen)
-    assert said.status == "fail"
-    assert said.found.startswith("bfloat16: ")
+def test_a_version_that_disagrees_fails(opt: Sound, pictures: tuple[Picture, ...]) -> None:
+    subject = under_test(opt.path, torch.bfloat16, pictures)
+    rounded(subject.model, 2)
+    outcome = precision(subject)
+    assert outcome.status == "fail"
+    assert outcome.found.startswith("bfloat16: ")
 
 
 def test_float32_needs_no_comparison(opt: Sound, pictures: tuple[Picture, ...]) -> None:
-    said = precision(patient(opt.path, torch.float32, pictures))
-    assert said.status == "skipped"
-    assert "float32" in said.found
+    outcome = precision(under_test(opt.path, torch.float32, pictures))
+    assert outcome.status == "skipped"
+    assert "float32" in outcome.found
 
 
-def test_a_run_in_eight_bits_is_compared_with_float32(
-    opt: Sound, pictures: tuple[Picture, ...]
-) -> None:
-    seen = patient(opt.path, torch.float32, pictures)
-    seen.placement = replace(seen.placement, quantize="int8")
-    said = precision(seen)
-    assert said.status == "ok"
-    # Of random weights, whose likeliest words are close to one another.
+def test_eight_bits_are_compared_with_float32(opt: Sound, pictures: tuple[Picture, ...]) -> None:
+    subject = under_test(opt.path, torch.float32, pictures)
+    subject.placement = replace(subject.placement, quantize="int8")
+    outcome = precision(subject)
+    assert outcome.status == "ok"
+    # The likeliest tokens of random weights are nearly tied.
     assert re.match(
-        r"1[56] of 16 choices are those of float32; scores differ by 1\.\d %", said.found
+        r"1[56] of 16 choices are those of float32; scores differ by 1\.\d %", outcome.found
     )
-    assert judge(Agreement(1, 20, 1.0), "int8").mend == "run this model without --quantize."
+    assert (
+        judge(Agreement(1, 20, 1.0), "int8").remedy
+        == f"run this model without {option('quantize')}"
+    )
 
 
 class Int8Linear(torch.nn.Module):
@@ -99,27 +100,27 @@ class Int8Linear(torch.nn.Module):
 def test_a_quantised_model_is_compared_although_the_rest_is_float32(
     opt: Sound, pictures: tuple[Picture, ...]
 ) -> None:
-    seen = patient(opt.path, torch.float32, pictures)
-    for layer in seen.model.model.language_model.model.decoder.layers:
+    subject = under_test(opt.path, torch.float32, pictures)
+    for layer in subject.model.model.language_model.model.decoder.layers:
         layer.fc1, layer.fc2 = Int8Linear(layer.fc1), Int8Linear(layer.fc2)
-    said = precision(seen)
-    assert said.status == "ok"
-    assert said.found.startswith("16 of 16 choices")
-    assert not said.found.endswith(" 0 %")
-    seen.model.model.language_model.model.decoder.layers[1].fc1.scale.mul_(50)
-    again = patient(opt.path, torch.float32, pictures)
-    again.model = seen.model
-    said = precision(again)
-    assert said.status == "fail"
-    assert said.found.startswith("quantised: ")
+    outcome = precision(subject)
+    assert outcome.status == "ok"
+    assert outcome.found.startswith("16 of 16 choices")
+    assert not outcome.found.endswith(" 0 %")
+    subject.model.model.language_model.model.decoder.layers[1].fc1.scale.mul_(50)
+    again = under_test(opt.path, torch.float32, pictures)
+    again.model = subject.model
+    outcome = precision(again)
+    assert outcome.status == "fail"
+    assert outcome.found.startswith("quantised: ")
 
 
 def test_a_model_agrees_with_itself(opt: Sound, t5: Sound, itm: Sound) -> None:
     for one, size in ((opt, 112), (t5, 32), (itm, 32)):
         model = load(one.path)
         found = compare(model, model, images(2, size))
-        assert found.same == found.asked
-        assert found.asked == (6 if one is itm else 16)
+        assert found.same == found.compared
+        assert found.compared == (6 if one is itm else 16)
         assert found.error == 0
 
 
@@ -131,27 +132,27 @@ def test_the_error_grows_as_bits_get_fewer(opt: Sound) -> None:
     assert eight.share == 1
     assert judge(eight, "int8").status == "ok"
     assert judge(two, "int2").status == "fail"
-    assert judge(two, "int2").mend == "run this model with --dtype float32."
+    assert judge(two, "int2").remedy == f"run this model with {option('dtype')} float32"
 
 
 @pytest.mark.parametrize(
     ("same", "error", "status"),
     [(20, 0.01, "ok"), (17, 0.1, "warn"), (10, 0.1, "fail"), (20, float("nan"), "fail")],
 )
-def test_shares_have_a_verdict(same: int, error: float, status: str) -> None:
+def test_the_share_of_equal_choices_decides(same: int, error: float, status: str) -> None:
     assert judge(Agreement(same, 20, error), "bfloat16").status == status
 
 
-def test_without_room_for_a_copy_the_comparison_is_skipped(
+def test_without_memory_for_a_copy_the_comparison_is_skipped(
     opt: Sound, pictures: tuple[Picture, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from blip2cli.doctor import model_under_test as room
+    from blip2cli.doctor import model_under_test
     from blip2cli.system.memory import Memory
 
-    monkeypatch.setattr(room, "memory", lambda: Memory(1 << 30, 1 << 20, None))
-    seen: Patient = patient(opt.path, torch.bfloat16, pictures)
-    said = precision(seen)
-    assert said.status == "skipped"
-    assert said.found.startswith("no room for a float32 copy beside it: ")
-    monkeypatch.setattr(room, "memory", lambda: Memory(None, None, None))
-    assert precision(seen).status == "ok"
+    monkeypatch.setattr(model_under_test, "memory", lambda: Memory(1 << 30, 1 << 20, None))
+    subject: ModelUnderTest = under_test(opt.path, torch.bfloat16, pictures)
+    outcome = precision(subject)
+    assert outcome.status == "skipped"
+    assert outcome.found.startswith("no memory for a float32 copy beside it: ")
+    monkeypatch.setattr(model_under_test, "memory", lambda: Memory(None, None, None))
+    assert precision(subject).status == "ok"

@@ -11,8 +11,17 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from blip2cli.doctor import retrieval
-from blip2cli.doctor.model_under_test import Picture
-from tests.doctor.breaking import Break, both, broken, fails_alone, look, patient, settings, weights
+from blip2cli.doctor.pictures import Picture
+from tests.doctor.broken_checkpoints import (
+    Break,
+    both,
+    broken,
+    findings_on,
+    only_fails,
+    settings,
+    under_test,
+    weights,
+)
 from tests.doctor.conftest import Sound
 
 CONFIG, PROCESSOR = "config.json", "processor_config.json"
@@ -41,7 +50,7 @@ def zeroed(*names: str) -> Break:
 
 
 @pytest.mark.parametrize(
-    ("change", "check", "said"),
+    ("change", "check", "message"),
     [
         (
             settings(CONFIG, qformer_config__use_qformer_text_input=False),
@@ -69,20 +78,22 @@ def zeroed(*names: str) -> Break:
         (zeroed("vision_model.post_layernorm.weight"), "image-used", "behind the vision encoder"),
     ],
 )
-def test_a_fault_is_found(itm: Sound, tmp_path: Path, change: Break, check: str, said: str) -> None:
-    found = look(broken(itm.path, tmp_path, change))
+def test_a_fault_is_found(
+    itm: Sound, tmp_path: Path, change: Break, check: str, message: str
+) -> None:
+    found = findings_on(broken(itm.path, tmp_path, change))
     failed = [name for name, finding in found.items() if finding.status == "fail"]
-    if check == "image-used":  # a head that says nothing says nothing of texts either
+    if check == "image-used":  # a constant head ignores texts as well
         assert set(failed) <= {"image-used", "text-used"}
-        assert said in f"{found[check].found} → {found[check].mend}"
+        assert message in f"{found[check].found} → {found[check].remedy}"
     else:
-        fails_alone(itm.findings, found, check, said)
+        only_fails(itm.findings, found, check, message)
 
 
 def test_texts_that_make_no_difference_are_found(itm: Sound, tmp_path: Path) -> None:
-    found = look(broken(itm.path, tmp_path, zeroed("text_projection.weight")))
-    fails_alone(itm.findings, found, "text-used", "the contrastive scores are the same")
-    assert "text_projection" in (found["text-used"].mend or "")
+    found = findings_on(broken(itm.path, tmp_path, zeroed("text_projection.weight")))
+    only_fails(itm.findings, found, "text-used", "the contrastive scores are the same")
+    assert "text_projection" in (found["text-used"].remedy or "")
 
 
 def test_no_check_of_a_language_model_is_made(itm: Sound) -> None:
@@ -94,9 +105,9 @@ def test_scores_other_than_transformers_are_found(
     itm: Sound,
     pictures: tuple[Picture, ...],
 ) -> None:
-    seen = patient(itm.path, torch.float32, pictures)
-    assert retrieval.transformers_agrees(seen).status == "ok"
-    odd = patient(itm.path, torch.float32, pictures)
+    subject = under_test(itm.path, torch.float32, pictures)
+    assert retrieval.transformers_agrees(subject).status == "ok"
+    odd = under_test(itm.path, torch.float32, pictures)
     with torch.no_grad():
         odd.model.model.itm_head.weight.mul_(1.1)
     assert retrieval.transformers_agrees(odd).status == "fail"

@@ -11,14 +11,23 @@ import torch
 from torch import Tensor
 
 from blip2cli.doctor.settings import pixel_values, t5_settings
-from tests.doctor.breaking import REMOVED, Break, both, broken, fails_alone, look, settings, weights
+from tests.doctor.broken_checkpoints import (
+    REMOVED,
+    Break,
+    both,
+    broken,
+    findings_on,
+    only_fails,
+    settings,
+    weights,
+)
 from tests.doctor.conftest import Sound
 
 CONFIG, PROCESSOR = "config.json", "processor_config.json"
 
 
 @pytest.mark.parametrize(
-    ("change", "check", "said"),
+    ("change", "check", "message"),
     [
         (settings(CONFIG, vision_config__layer_norm_eps=1e-5), "vision-epsilon", "to 1e-06 under"),
         (
@@ -43,10 +52,10 @@ CONFIG, PROCESSOR = "config.json", "processor_config.json"
         (settings(PROCESSOR, num_query_tokens=REMOVED), "query-tokens", "ignores the image"),
     ],
 )
-def test_a_wrong_setting_fails_its_check_alone(
-    opt: Sound, tmp_path: Path, change: Break, check: str, said: str
+def test_a_wrong_setting_fails_its_own_check_only(
+    opt: Sound, tmp_path: Path, change: Break, check: str, message: str
 ) -> None:
-    fails_alone(opt.findings, look(broken(opt.path, tmp_path, change)), check, said)
+    only_fails(opt.findings, findings_on(broken(opt.path, tmp_path, change)), check, message)
 
 
 def test_scores_scaled_as_in_t5_are_found_where_there_are_two_matrices(
@@ -57,20 +66,22 @@ def test_scores_scaled_as_in_t5_are_found_where_there_are_two_matrices(
         held["language_model.lm_head.weight"] = shared.flip(0).clone()
 
     scaled = settings(CONFIG, text_config__scale_decoder_outputs=True)
-    found = look(broken(t5.path, tmp_path, both(scaled, weights(untie))))
-    fails_alone(t5.findings, found, "t5-settings", "tie_word_embeddings to false")
+    found = findings_on(broken(t5.path, tmp_path, both(scaled, weights(untie))))
+    only_fails(t5.findings, found, "t5-settings", "tie_word_embeddings to false")
     # With one matrix that is T5's own way, and tiny-t5's.
-    tied = look(broken(t5.path, tmp_path / "tied", scaled))
+    tied = findings_on(broken(t5.path, tmp_path / "tied", scaled))
     assert tied["t5-settings"].status == "ok"
 
 
-def test_another_filter_is_unusual_but_may_be_meant(opt: Sound, tmp_path: Path) -> None:
-    found = look(broken(opt.path, tmp_path, settings(PROCESSOR, image_processor__resample=2)))
+def test_another_resampling_filter_is_a_warning(opt: Sound, tmp_path: Path) -> None:
+    found = findings_on(
+        broken(opt.path, tmp_path, settings(PROCESSOR, image_processor__resample=2))
+    )
     assert found.pop("pixel-values").status == "warn"
     assert {finding.status for finding in found.values()} == {"ok", "skipped"}
 
 
-def patient(**text: Any) -> Any:
+def flan_t5(**text: Any) -> Any:
     config = {
         "decoder_start_token_id": 0,
         "is_gated_act": True,
@@ -89,26 +100,26 @@ def patient(**text: Any) -> Any:
 
 
 def test_the_published_flan_t5_wants_gelu() -> None:
-    assert t5_settings(patient()).status == "ok"
-    wrong = t5_settings(patient(dense_act_fn="gelu_new"))
-    assert (wrong.status, wrong.mend) == (
+    assert t5_settings(flan_t5()).status == "ok"
+    wrong = t5_settings(flan_t5(dense_act_fn="gelu_new"))
+    assert (wrong.status, wrong.remedy) == (
         "warn",
-        "set dense_act_fn to gelu in text_config of config.json.",
+        "set dense_act_fn to gelu in text_config of config.json",
     )
-    assert t5_settings(patient(d_model=32, dense_act_fn="gelu_new")).status == "ok"
-    assert t5_settings(patient(decoder_start_token_id=None)).status == "warn"
-    assert t5_settings(patient(scale_decoder_outputs=True)).status == "fail"
+    assert t5_settings(flan_t5(d_model=32, dense_act_fn="gelu_new")).status == "ok"
+    assert t5_settings(flan_t5(decoder_start_token_id=None)).status == "warn"
+    assert t5_settings(flan_t5(scale_decoder_outputs=True)).status == "fail"
 
 
-def test_values_that_only_rounding_tells_apart_are_the_same(opt: Sound, tmp_path: Path) -> None:
+def test_values_that_differ_by_rounding_are_the_same(opt: Sound, tmp_path: Path) -> None:
     rounded = [0.4814547, 0.4578275, 0.4082107]
     change = settings(PROCESSOR, image_processor__image_mean=rounded)
     directory = broken(opt.path, tmp_path, change)
-    from blip2cli.doctor.model_under_test import Patient
+    from blip2cli.doctor.model_under_test import ModelUnderTest
     from blip2cli.model.checkpoint.directory import inspect_checkpoint
     from blip2cli.model.placement.dtype import place
 
     checkpoint = inspect_checkpoint(directory)
-    seen = Patient("m", checkpoint, place("cpu", "float32", "opt", 1), ())
-    assert seen.spec.mean == tuple(rounded)
-    assert pixel_values(seen).status == "ok"
+    subject = ModelUnderTest("m", checkpoint, place("cpu", "float32", "opt", 1), ())
+    assert subject.spec.mean == tuple(rounded)
+    assert pixel_values(subject).status == "ok"

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from blip2cli.doctor.model_under_test import Picture
+from blip2cli.doctor.pictures import Picture
 from blip2cli.doctor.tokens import PROBE, prompt_tokens
-from tests.doctor.breaking import (
+from tests.doctor.broken_checkpoints import (
     REMOVED,
     Break,
     both,
     broken,
-    fails_alone,
-    look,
-    patient,
+    findings_on,
+    only_fails,
     settings,
+    under_test,
     weights,
 )
 from tests.doctor.conftest import Sound
@@ -36,7 +36,7 @@ def cut(held: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "check", "said"),
+    ("change", "check", "message"),
     [
         (settings(CONFIG, image_token_index=None), "image-token", "set image_token_index to 639"),
         (
@@ -75,14 +75,14 @@ def cut(held: dict[str, Tensor]) -> None:
         (settings(TOKENIZER, post_processor=None), "prompt-tokens", "put token 2 in front"),
     ],
 )
-def test_a_wrong_token_fails_its_check_alone(
-    opt: Sound, tmp_path: Path, change: Break, check: str, said: str
+def test_a_wrong_token_fails_its_own_check_only(
+    opt: Sound, tmp_path: Path, change: Break, check: str, message: str
 ) -> None:
-    fails_alone(opt.findings, look(broken(opt.path, tmp_path, change)), check, said)
+    only_fails(opt.findings, findings_on(broken(opt.path, tmp_path, change)), check, message)
 
 
 @pytest.mark.parametrize(
-    ("change", "check", "said"),
+    ("change", "check", "message"),
     [
         (settings(CONFIG, image_token_index=None), "image-token", "TypeError"),
         (settings(TOKENIZER_SETTINGS, padding_side="left"), "padding-side", "side to right in"),
@@ -90,8 +90,10 @@ def test_a_wrong_token_fails_its_check_alone(
         (settings(CONFIG, text_config__eos_token_id=5), "end-token", "set eos_token_id to 1 in"),
     ],
 )
-def test_the_same_with_t5(t5: Sound, tmp_path: Path, change: Break, check: str, said: str) -> None:
-    fails_alone(t5.findings, look(broken(t5.path, tmp_path, change)), check, said)
+def test_the_same_with_t5(
+    t5: Sound, tmp_path: Path, change: Break, check: str, message: str
+) -> None:
+    only_fails(t5.findings, findings_on(broken(t5.path, tmp_path, change)), check, message)
 
 
 def test_several_end_tokens_may_hold_the_newline(opt: Sound, tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_several_end_tokens_may_hold_the_newline(opt: Sound, tmp_path: Path) -> 
         settings(CONFIG, text_config__eos_token_id=[2, 202]),
         settings(GENERATION, eos_token_id=[202, 2]),
     )
-    assert look(broken(opt.path, tmp_path, several))["end-token"].status == "ok"
+    assert findings_on(broken(opt.path, tmp_path, several))["end-token"].status == "ok"
 
 
 def test_a_tokenizer_without_a_newline_is_found(opt: Sound, tmp_path: Path) -> None:
@@ -110,27 +112,27 @@ def test_a_tokenizer_without_a_newline_is_found(opt: Sound, tmp_path: Path) -> N
         vocabulary["newline"] = vocabulary.pop("Ċ")
         file.write_text(json.dumps(whole), encoding="utf-8")
 
-    found = look(broken(opt.path, tmp_path, rename))
-    fails_alone(opt.findings, found, "end-token", "is not one token", "tokenizer files")
+    found = findings_on(broken(opt.path, tmp_path, rename))
+    only_fails(opt.findings, found, "end-token", "is not one token", "tokenizer files")
 
 
 def test_checkpoints_as_published_pass(tmp_path: Path) -> None:
-    found = look(published_opt(tmp_path / "published"))
+    found = findings_on(published_opt(tmp_path / "published"))
     assert found["image-token"].found == "<image> is 50265"
     assert found["end-token"].found == 'the newline "\\n", token 50118'
-    # They leave the padding side open, and transformers' default is the wrong one for OPT.
+    # They do not set the padding side, and transformers' default is the wrong one for OPT.
     warned = [name for name, finding in found.items() if finding.status == "warn"]
     assert warned == ["padding-side"]
     assert not [name for name, finding in found.items() if finding.status == "fail"]
 
 
 def test_checkpoints_from_before_the_image_token_pass_with_warnings(tmp_path: Path) -> None:
-    found = look(older_opt(tmp_path / "older", pickled=True))
+    found = findings_on(older_opt(tmp_path / "older", pickled=True))
     warned = [name for name, finding in found.items() if finding.status == "warn"]
     assert warned == ["query-tokens", "image-token", "padding-side"]
-    # OPT's 50272 rows have room for it.
-    assert found["image-token"].mend == (
-        "add <image> to the tokenizer, and set image_token_index to 50265 in config.json."
+    # OPT's 50272 rows hold it.
+    assert found["image-token"].remedy == (
+        "add <image> to the tokenizer, and set image_token_index to 50265 in config.json"
     )
     assert found["transformers"].status == "ok"
     assert found["unused-weights"].status == "ok"
@@ -138,7 +140,7 @@ def test_checkpoints_from_before_the_image_token_pass_with_warnings(tmp_path: Pa
 
 
 def test_flan_t5_as_published_passes_without_a_warning(tmp_path: Path) -> None:
-    found = look(published_t5(tmp_path / "published"))
+    found = findings_on(published_t5(tmp_path / "published"))
     assert found["image-token"].found == "<image> is 32100"
     assert found["embedding-rows"].found == "32128 rows for 32101 tokens"
     assert found["t5-settings"].found == "gelu, decoder starts from 0"
@@ -149,24 +151,24 @@ def test_flan_t5_as_published_passes_without_a_warning(tmp_path: Path) -> None:
 def test_flan_t5_from_before_the_image_token_passes_with_warnings(
     tmp_path: Path, pickled: bool
 ) -> None:
-    found = look(older_t5(tmp_path / "older", pickled=pickled))
+    found = findings_on(older_t5(tmp_path / "older", pickled=pickled))
     warned = [name for name, finding in found.items() if finding.status == "warn"]
     assert warned == ["query-tokens", "image-token"]
-    assert "image_token_index to 32100" in (found["image-token"].mend or "")
-    assert "resize" not in (found["image-token"].mend or "")
+    assert "image_token_index to 32100" in (found["image-token"].remedy or "")
+    assert "resize" not in (found["image-token"].remedy or "")
     assert found["transformers"].status == "ok"
     assert not [name for name, finding in found.items() if finding.status == "fail"]
 
 
-def test_prompts_that_only_others_read_wrongly_are_told(
+def test_prompts_that_only_other_loaders_tokenize_wrongly_are_warned_of(
     opt: Sound, pictures: tuple[Picture, ...]
 ) -> None:
-    seen = patient(opt.path, torch.float32, pictures)
-    theirs = seen.tokenizer
-    # As a reader does that ignores what tokenizer.json puts around a text.
-    seen.tokenizer = lambda text: theirs(text, add_special_tokens=False)
-    said = prompt_tokens(seen)
-    assert said.status == "warn"
-    ids = list(seen.codec.encode(PROBE))
-    assert said.found.endswith(f"as {ids}, transformers' own loader as {ids[1:]}")
-    assert "PreTrainedTokenizerFast" in (said.mend or "")
+    subject = under_test(opt.path, torch.float32, pictures)
+    theirs = subject.tokenizer
+    # Like a loader that ignores the post_processor of tokenizer.json.
+    subject.tokenizer = lambda text: theirs(text, add_special_tokens=False)
+    outcome = prompt_tokens(subject)
+    assert outcome.status == "warn"
+    ids = list(subject.codec.encode(PROBE))
+    assert outcome.found.endswith(f"as {ids}, transformers' own loader as {ids[1:]}")
+    assert "PreTrainedTokenizerFast" in (outcome.remedy or "")

@@ -1,4 +1,4 @@
-"""Damaged, missing, misplaced weights are found."""
+"""Damaged, missing and unused weights are found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.doctor.breaking import Break, both, broken, fails_alone, look, settings, weights
+from tests.doctor.broken_checkpoints import (
+    Break,
+    both,
+    broken,
+    findings_on,
+    only_fails,
+    settings,
+    weights,
+)
 from tests.doctor.conftest import Sound
 
 EMBEDDING = "language_model.model.decoder.embed_tokens.weight"
@@ -36,11 +44,11 @@ def poisoned(name: str, value: float) -> Break:
         ("query_tokens", -math.inf),
     ],
 )
-def test_one_number_that_is_none_is_found(
+def test_one_number_that_is_not_finite_is_found(
     opt: Sound, tmp_path: Path, name: str, value: float
 ) -> None:
-    found = look(broken(opt.path, tmp_path, poisoned(name, value)))
-    fails_alone(opt.findings, found, "finite-weights", name, "fetch the model again")
+    found = findings_on(broken(opt.path, tmp_path, poisoned(name, value)))
+    only_fails(opt.findings, found, "finite-weights", name, "fetch the model again")
 
 
 def missing(held: dict[str, Tensor]) -> None:
@@ -52,17 +60,17 @@ def misshapen(held: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (missing, "vision_model.post_layernorm.weight"),
         (misshapen, "take config.json and weights from one model"),
     ],
 )
 def test_weights_that_do_not_load_are_a_finding(
-    opt: Sound, tmp_path: Path, change: Change, said: str
+    opt: Sound, tmp_path: Path, change: Change, message: str
 ) -> None:
-    found = look(broken(opt.path, tmp_path, weights(change)))
-    fails_alone(opt.findings, found, "load", said)
+    found = findings_on(broken(opt.path, tmp_path, weights(change)))
+    only_fails(opt.findings, found, "load", message)
     assert found["precision"].found == "activations comes first"
 
 
@@ -71,48 +79,48 @@ def test_a_download_cut_short_is_a_finding(opt: Sound, tmp_path: Path) -> None:
         file = directory / "qformer.safetensors"
         file.write_bytes(file.read_bytes()[:-1000])
 
-    found = look(broken(opt.path, tmp_path, cut))
-    fails_alone(opt.findings, found, "load", "qformer.safetensors is damaged", "fetch it again")
+    found = findings_on(broken(opt.path, tmp_path, cut))
+    only_fails(opt.findings, found, "load", "qformer.safetensors is damaged", "fetch it again")
 
 
-def test_weights_that_nothing_uses_are_told(opt: Sound, tmp_path: Path) -> None:
+def test_unused_weights_are_warned_of(opt: Sound, tmp_path: Path) -> None:
     def add(held: dict[str, Tensor]) -> None:
         held["language_projection.wieght"] = torch.zeros(2)
         held["qformer.embeddings.position_ids"] = torch.zeros(2)  # older files have such
 
-    found = look(broken(opt.path, tmp_path, weights(add)))
+    found = findings_on(broken(opt.path, tmp_path, weights(add)))
     assert found["unused-weights"].status == "warn"
     assert found["unused-weights"].found == "used by nothing: language_projection.wieght"
     assert {f.status for name, f in found.items() if name != "unused-weights"} == {"ok", "skipped"}
 
 
-def test_an_output_matrix_of_its_own_is_found_in_opt(opt: Sound, tmp_path: Path) -> None:
+def test_an_untied_output_matrix_of_opt_is_found(opt: Sound, tmp_path: Path) -> None:
     def untie(held: dict[str, Tensor]) -> None:
         held[HEAD] = held[EMBEDDING].flip(0).clone()
 
-    found = look(broken(opt.path, tmp_path, weights(untie)))
-    fails_alone(opt.findings, found, "tied-embeddings", "lm_head", "tie_weights()")
+    found = findings_on(broken(opt.path, tmp_path, weights(untie)))
+    only_fails(opt.findings, found, "tied-embeddings", "lm_head", "tie_weights()")
 
 
 def test_a_copy_of_the_embedding_is_as_good_as_tied(opt: Sound, tmp_path: Path) -> None:
     def copy(held: dict[str, Tensor]) -> None:
         held[HEAD] = held[EMBEDDING].clone()
 
-    assert look(broken(opt.path, tmp_path, weights(copy)))["tied-embeddings"].status == "ok"
+    assert findings_on(broken(opt.path, tmp_path, weights(copy)))["tied-embeddings"].status == "ok"
 
 
 def test_flan_t5_may_have_two_matrices(t5: Sound, tmp_path: Path) -> None:
     def untie(held: dict[str, Tensor]) -> None:
         held[HEAD] = held["language_model.shared.weight"].flip(0).clone()
 
-    found = look(broken(t5.path, tmp_path, weights(untie)))
+    found = findings_on(broken(t5.path, tmp_path, weights(untie)))
     assert found["tied-embeddings"].found == "two matrices, as in Flan-T5"
     assert not [name for name, finding in found.items() if finding.status == "fail"]
 
 
 def test_a_configuration_that_cannot_be_read_is_a_finding(opt: Sound, tmp_path: Path) -> None:
     strange = settings("config.json", vision_config__layer_norm_eps="small")
-    found = look(broken(opt.path, tmp_path, strange))
+    found = findings_on(broken(opt.path, tmp_path, strange))
     assert found["files"].status == "fail"
     assert "layer_norm_eps" in found["files"].found
     rest = {f.status for name, f in found.items() if name not in ("packages", "files")}
@@ -120,7 +128,7 @@ def test_a_configuration_that_cannot_be_read_is_a_finding(opt: Sound, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda place: (place / "config.json").write_text("{"), "not valid JSON"),
         (lambda place: (place / "tokenizer.json").unlink(), "has no tokenizer"),
@@ -130,17 +138,17 @@ def test_a_configuration_that_cannot_be_read_is_a_finding(opt: Sound, tmp_path: 
         (settings("processor_config.json", image_processor={}), "no image processor settings"),
     ],
 )
-def test_what_keeps_a_model_from_being_looked_at_is_the_only_finding(
-    opt: Sound, tmp_path: Path, change: Break, said: str
+def test_an_unreadable_model_has_that_finding_only(
+    opt: Sound, tmp_path: Path, change: Break, message: str
 ) -> None:
-    found = look(broken(opt.path, tmp_path, change))
+    found = findings_on(broken(opt.path, tmp_path, change))
     assert list(found) == ["packages", "files"]
     assert found["files"].status == "fail"
-    assert said in f"{found['files'].found} → {found['files'].mend}"
+    assert message in f"{found['files'].found} → {found['files'].remedy}"
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda place: (place / "tokenizer.json").write_text("{}"), "tokenizer in"),
         (lambda place: (place / "generation_config.json").write_text("["), "not valid JSON"),
@@ -148,11 +156,11 @@ def test_what_keeps_a_model_from_being_looked_at_is_the_only_finding(
     ],
 )
 def test_files_that_cannot_be_read_are_a_finding(
-    opt: Sound, tmp_path: Path, change: Break, said: str
+    opt: Sound, tmp_path: Path, change: Break, message: str
 ) -> None:
-    found = look(broken(opt.path, tmp_path, change))
+    found = findings_on(broken(opt.path, tmp_path, change))
     assert found["files"].status == "fail"
-    assert said in found["files"].found
+    assert message in found["files"].found
     rest = {f.status for name, f in found.items() if name not in ("packages", "files")}
     assert rest == {"skipped"}
 
@@ -164,6 +172,6 @@ def test_two_faults_are_two_findings(opt: Sound, tmp_path: Path) -> None:
     )
     directory = broken(opt.path, tmp_path, change)
     assert json.loads((directory / "config.json").read_text())["model_type"] == "blip-2"
-    found = look(directory)
+    found = findings_on(directory)
     failed = [name for name, finding in found.items() if finding.status == "fail"]
     assert failed == ["vision-epsilon", "padding-side"]

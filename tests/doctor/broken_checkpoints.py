@@ -1,4 +1,4 @@
-"""Checkpoints broken in one way each, and what the doctor says of them."""
+"""Checkpoints broken in one way each, and the findings on them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from blip2cli.doctor.examine import examine
-from blip2cli.doctor.model_under_test import Patient, Picture
+from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.options import DoctorOptions
+from blip2cli.doctor.pictures import Picture
 from blip2cli.doctor.report import Finding
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.placement.dtype import Placement
@@ -24,20 +25,20 @@ Break = Callable[[Path], None]
 
 
 def settings(file: str, **changes: Any) -> Break:
-    """Change entries of a JSON file; ``text_config__eos_token_id=2`` reaches into a part."""
+    """Change entries of a JSON file; ``text_config__eos_token_id=2`` changes a nested one."""
 
     def change(directory: Path) -> None:
         path = directory / file
         whole = json.loads(path.read_text(encoding="utf-8"))
         for name, value in changes.items():
-            *parts, last = name.split("__")
-            place = whole
-            for part in parts:
-                place = place[part]
+            *sections, key = name.split("__")
+            section = whole
+            for inner in sections:
+                section = section[inner]
             if value is REMOVED:
-                place.pop(last)
+                section.pop(key)
             else:
-                place[last] = value
+                section[key] = value
         path.write_text(json.dumps(whole), encoding="utf-8")
 
     return change
@@ -47,7 +48,7 @@ REMOVED = object()
 
 
 def weights(change: Callable[[dict[str, Tensor]], None]) -> Break:
-    """Change the weights, whatever files they are in; afterwards one file holds them."""
+    """Change the weights, and store them in one file, however many there were."""
 
     def rewrite(directory: Path) -> None:
         held: dict[str, Tensor] = {}
@@ -62,7 +63,7 @@ def weights(change: Callable[[dict[str, Tensor]], None]) -> Break:
 
 
 def both(*breaks: Break) -> Break:
-    """One thing after the other."""
+    """Several faults, one after the other."""
 
     def change(directory: Path) -> None:
         for one in breaks:
@@ -71,7 +72,7 @@ def both(*breaks: Break) -> Break:
     return change
 
 
-def look(directory: Path, dtype: Dtype = "float32") -> dict[str, Finding]:
+def findings_on(directory: Path, dtype: Dtype = "float32") -> dict[str, Finding]:
     """All findings on a checkpoint, by the names of their checks."""
     report = examine(DoctorOptions(str(directory), device="cpu", dtype=dtype))
     found = {finding.check: finding for finding in report.findings}
@@ -87,19 +88,19 @@ def broken(base: Path, place: Path, change: Break) -> Path:
     return copy
 
 
-def fails_alone(
+def only_fails(
     sound: dict[str, Finding], found: dict[str, Finding], check: str, *words: str
 ) -> None:
-    """``check`` failed, with ``words`` in what is said, and nothing else is other than before.
+    """Assert that ``check`` failed, with ``words`` in its text, and no other outcome changed.
 
-    What cannot be looked at because of it is skipped, and says so.
+    Checks that need it are skipped, and name it.
     """
     failed = found[check]
     assert failed.status == "fail", failed
-    assert failed.mend
+    assert failed.remedy
     for word in words:
-        assert word in f"{failed.found} → {failed.mend}", failed
-    skipped = {check}  # and what waits for it, one after the other
+        assert word in f"{failed.found} → {failed.remedy}", failed
+    skipped = {check}  # and the checks that need it, directly or not
     for name, before in sound.items():
         if name == check:
             continue
@@ -110,7 +111,7 @@ def fails_alone(
             assert after.status == before.status, (before, after)
 
 
-def patient(path: Path, dtype: torch.dtype, pictures: tuple[Picture, ...]) -> Patient:
-    """A checkpoint as the checks see it."""
+def under_test(path: Path, dtype: torch.dtype, pictures: tuple[Picture, ...]) -> ModelUnderTest:
+    """A checkpoint on the CPU, as checks get it."""
     checkpoint = inspect_checkpoint(path)
-    return Patient("m", checkpoint, Placement(torch.device("cpu"), dtype, "asked"), pictures)
+    return ModelUnderTest("m", checkpoint, Placement(torch.device("cpu"), dtype, "asked"), pictures)

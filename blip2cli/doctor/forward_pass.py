@@ -1,4 +1,4 @@
-"""One pass of a model over some pictures, watched from inside."""
+"""One forward pass over some pictures, with the peak activation of every module."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from blip2cli.model.retrieval import Pair, Retrieval
 from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2
 
-# What pictures are compared with: unlike one another, of different lengths.
+# Texts that retrieval models score pictures against: of different content and length.
 TEXTS = ("two cats and a pizza", "an elephant on a green background", "a red car")
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The largest absolute value that a part of the model gave out in one call."""
+    """The largest absolute value in the output of one call of a module."""
 
     module: str  # its dotted name
     value: float  # inf or nan when there was one
 
 
 @dataclass(frozen=True)
-class Observation:
-    """What came out for N pictures."""
+class ForwardPass:
+    """The results for N pictures."""
 
     features: ImageFeatures
-    # Float32. With a language model [N, V]: the raw scores of a caption's first token. Of a
+    # Float32. With a language model [N, V]: the logits of a caption's first token. Of a
     # retrieval model [N, T, 3]: for each of TEXTS the contrastive score and the matching head's
     # no and yes.
     scores: Tensor
-    peaks: tuple[Peak, ...]  # in the order in which the parts were done
+    peaks: tuple[Peak, ...]  # in order of execution
 
 
 @torch.inference_mode()
-def observe(model: Blip2, pixels: Tensor) -> Observation:
-    """Run uint8 pixels [N, 3, H, W] up to the first token's scores."""
-    with watched(model.model) as peaks:
+def run_forward(model: Blip2, pixels: Tensor) -> ForwardPass:
+    """Run uint8 pixels [N, 3, H, W] up to the first token's logits, or the retrieval scores."""
+    with record_peaks(model.model) as peaks:
         features = model.features(pixels)
         if model.retrieval is not None:
             scores = retrieval_scores(model.retrieval, features)
         else:
             scores = model.scores(features)[:, 0]
     found = tuple(Peak(name, value.item()) for name, value in peaks)
-    return Observation(features, scores.float(), found)
+    return ForwardPass(features, scores.float(), found)
 
 
 def retrieval_scores(retrieval: Retrieval, features: ImageFeatures) -> Tensor:
@@ -60,19 +60,21 @@ def retrieval_scores(retrieval: Retrieval, features: ImageFeatures) -> Tensor:
 
 
 @contextmanager
-def watched(model: nn.Module) -> Iterator[Sequence[tuple[str, Tensor]]]:
-    """While open, the largest absolute output of every module call is collected, with its name."""
+def record_peaks(model: nn.Module) -> Iterator[Sequence[tuple[str, Tensor]]]:
+    """While open, collect every module's name and the largest absolute value of its output."""
     peaks: list[tuple[str, Tensor]] = []
 
-    def note(name: str) -> Any:
+    def recorder(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            # Left on the device: reading each number at once would wait for it each time.
+            # Left on the device: reading each number at once would synchronise every time.
             peaks.extend((name, tensor.abs().amax().float()) for tensor in _tensors(output))
 
         return hook
 
     handles = [
-        module.register_forward_hook(note(name)) for name, module in model.named_modules() if name
+        module.register_forward_hook(recorder(name))
+        for name, module in model.named_modules()
+        if name
     ]
     try:
         yield peaks
@@ -82,15 +84,15 @@ def watched(model: nn.Module) -> Iterator[Sequence[tuple[str, Tensor]]]:
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
-    """The floating-point tensors in what a module gives out: one, a tuple, or a mapping."""
+    """The floating-point tensors of a module's output: one, a tuple, or a mapping."""
     if isinstance(output, Tensor):
         if output.is_floating_point() and output.numel():
             yield output
         return
-    parts: Iterable[Any] = ()
+    items: Iterable[Any] = ()
     if isinstance(output, Mapping):
-        parts = output.values()
+        items = output.values()
     elif isinstance(output, tuple | list):
-        parts = output
-    for part in parts:
-        yield from _tensors(part)
+        items = output
+    for item in items:
+        yield from _tensors(item)
