@@ -92,7 +92,7 @@ def flan_t5(**text: Any) -> Any:
     }
     weight = SimpleNamespace(weight=torch.zeros(2))
     other = SimpleNamespace(weight=torch.ones(2))
-    model = SimpleNamespace(words=weight, language_model=SimpleNamespace(lm_head=other))
+    model = SimpleNamespace(input_embeddings=weight, language_model=SimpleNamespace(lm_head=other))
     return SimpleNamespace(
         config=SimpleNamespace(text_config=SimpleNamespace(**config | text)),
         model=SimpleNamespace(model=model),
