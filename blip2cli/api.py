@@ -7,14 +7,12 @@ images in, plain dictionaries and arrays out. Decoding options are the fields of
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import ImageError, OptionError
 from blip2cli.options import DEFAULT_MODEL, DecodeOptions, Dtype, ModelOptions, Norm, Quantize
-from blip2cli.sources.base import ImageRef
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, EmbedTextsTask, Task
 from blip2cli.tasks.choices import given
 from blip2cli.tasks.questions import from_texts
@@ -31,9 +29,6 @@ if TYPE_CHECKING:
     from blip2cli.tasks.vectors import Kind, Pool
 
     Picture = str | os.PathLike[str] | Image.Image
-
-# What PNG holds without loss, transparency and 16 bits included.
-_PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 
 
 class Blip2:
@@ -168,23 +163,18 @@ class Blip2:
         ]
 
     def _batches(self, pictures: Sequence[Picture]) -> Iterator[LoadedBatch]:
-        import torch
+        from blip2cli.images.load_image import ImageDataset
+        from blip2cli.images.loader import LoadedBatch
+        from blip2cli.images.pillow_ref import image_ref
 
-        from blip2cli.images.decode import decode
-        from blip2cli.images.loader import Loaded, LoadedBatch
-        from blip2cli.images.preprocess import to_uint8
-
-        for start in range(0, len(pictures), self.batch_size):
-            items, pixels = [], []
-            for number, picture in enumerate(pictures[start : start + self.batch_size], start):
-                name = _name(picture, number)
-                try:
-                    image = decode(_data(picture, name))
-                except ImageError as error:
-                    raise ImageError(error.error_type, f"{name}: {error}") from error
-                items.append(Loaded(name, image.width, image.height))
-                pixels.append(to_uint8(image.image, self.model.spec))
-            yield LoadedBatch(tuple(items), torch.stack(pixels))
+        dataset = ImageDataset(self.model.spec)
+        refs = [image_ref(picture, number) for number, picture in enumerate(pictures)]
+        for start in range(0, len(refs), self.batch_size):
+            batch = LoadedBatch.of(dataset.__getitems__(refs[start : start + self.batch_size]))
+            for item in batch.items:
+                if (error := item.error) is not None:
+                    raise ImageError(error.error_type, f"{item.file_name}: {error}") from error
+            yield batch
 
 
 def _listed(texts: str | Sequence[str]) -> list[str]:
@@ -207,26 +197,3 @@ def _decoding(options: dict[str, Any]) -> DecodeOptions:
         if name not in known:
             raise OptionError(f"{name} is no decoding option; there are {', '.join(known)}.")
     return DecodeOptions(**options)
-
-
-def _name(picture: Picture, number: int) -> str:
-    """What rows call the image; it also seeds its draws, so it must not vary."""
-    if isinstance(picture, str | os.PathLike):
-        return os.fspath(picture)
-    return str(getattr(picture, "filename", "") or f"image {number}")
-
-
-def _data(picture: Picture, name: str) -> bytes:
-    """The image as the bytes of a file, so that one decoder sees every image."""
-    if isinstance(picture, str | os.PathLike):
-        return ImageRef(name, os.path.abspath(picture)).read()
-    from PIL import ImageOps
-
-    upright = ImageOps.exif_transpose(picture)
-    file = io.BytesIO()
-    if upright.mode in ("F", "I"):
-        upright.save(file, "TIFF")
-    else:
-        plain = upright if upright.mode in _PNG_MODES else upright.convert("RGB")
-        plain.save(file, "PNG", compress_level=0)
-    return file.getvalue()

@@ -14,7 +14,7 @@ from blip2cli.convert.stored import common
 from blip2cli.convert.types import Kinds, fitted, union, without_nulls
 from blip2cli.errors import SourceError
 from blip2cli.sources.patterns import has_magic
-from blip2cli.storage.hash_set import NameSet
+from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import from_utf8
 
 _NUMBER = re.compile(r"\d+")
@@ -66,7 +66,7 @@ class Doubles:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._columns = [n for n in ("file_name", "question_id") if n in schema.names]
-        self._seen = NameSet()
+        self._seen = HashSet()
         self.found = Examples()
 
     def look(self, batch: pa.RecordBatch) -> None:

@@ -1,12 +1,22 @@
-"""Batches of images, loaded and half loaded."""
+"""Batches of images: of references, pending ones that are decoded where they are used, decoded."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from blip2cli.images.decode import WarningsIgnored
-from blip2cli.images.load_image import Images, Loaded, Parcel, Picture, Undecoded
+from blip2cli.images.load_image import (
+    BatchArrays,
+    EncodedImage,
+    ImageAndPixels,
+    ImageDataset,
+    LoadedImage,
+)
+from blip2cli.sources.base import ImageRef
 
 if TYPE_CHECKING:
     import torch
@@ -16,32 +26,68 @@ if TYPE_CHECKING:
 class LoadedBatch:
     """Images in source order, failures included, and the pixels of the good ones."""
 
-    items: tuple[Loaded, ...]
+    items: tuple[LoadedImage, ...]
     pixels: torch.Tensor  # uint8 [number of good items, 3, H, W], in the order of the items
 
     @classmethod
-    def of(cls, parcel: Parcel) -> LoadedBatch:
-        """What a worker sent, or was put together here."""
+    def of(cls, arrays: BatchArrays) -> LoadedBatch:
+        """The batch that a worker sent, or that this process collated."""
         import torch
 
-        items, pixels = parcel
+        items, pixels = arrays
         return cls(items, torch.from_numpy(pixels))
 
 
 @dataclass
-class BegunBatch:
-    """Images of which some are only read; it is called once, in any thread."""
+class PendingBatch:
+    """A batch of which some images are not decoded yet; called once, in any thread."""
 
-    images: Images
-    pictures: list[Picture | Undecoded]
+    dataset: ImageDataset
+    images: list[EncodedImage | ImageAndPixels]  # none is ``main_thread_only``
     ignored: WarningsIgnored  # until they are decoded
 
     def __call__(self) -> LoadedBatch:
-        """Decode what is not decoded yet."""
-        decoded = []
-        for each in self.pictures:
-            picture = self.images.decode_beside(each) if isinstance(each, Undecoded) else each
-            assert not isinstance(picture, Undecoded)  # who read it has seen to such
-            decoded.append(picture)
+        """Decode the rest."""
+        decoded = [
+            self.dataset.decode(image, main_thread=False)
+            if isinstance(image, EncodedImage)
+            else image
+            for image in self.images
+        ]
         self.ignored.end()
-        return LoadedBatch.of(self.images.packed(decoded))
+        return LoadedBatch.of(self.dataset.collate(decoded))
+
+
+class BatchCutter(Iterator[list[ImageRef]]):
+    """Cuts references into batches as they are requested.
+
+    An object of its own, not a generator of the stream: that would be a reference cycle, and
+    workers of a dropped stream would live until the garbage collector runs.
+    """
+
+    def __init__(self, refs: Iterator[ImageRef], size: int) -> None:
+        self.refs = refs
+        self.size = size
+        self.pending: deque[list[ImageRef]] = deque()  # requested, not yet returned as pixels
+        # What ended the references early. Raised by the stream when the batches before it are
+        # out: the data loader, which prefetches batches, would lose those it has loaded.
+        self.error: BaseException | None = None
+        self._ended = False
+
+    def end(self, error: BaseException) -> None:
+        """Give no further batch, because of ``error``."""
+        self.error = error
+        self._ended = True
+
+    def __next__(self) -> list[ImageRef]:
+        batch: list[ImageRef] = []
+        if not self._ended:
+            try:
+                batch.extend(islice(self.refs, self.size))  # keeps what came before an error
+            except Exception as error:  # noqa: BLE001 - raised again, later
+                self.end(error)
+        if not batch:
+            self._ended = True
+            raise StopIteration
+        self.pending.append(batch)
+        return batch

@@ -1,11 +1,11 @@
-"""Bytes of an image file → an upright RGB picture, or an error with a stable name.
+"""Image decoder: bytes of a file → an upright RGB picture, or an error with a stable name.
 
 The picture is what ``PIL.Image.open(file).convert("RGB")`` gives, after these steps:
 
 * EXIF orientation is applied, so width and height are those a person sees.
 * Transparency (alpha, palette entries, a transparent colour) is composited on white.
 * 16-bit greyscale is scaled by 1/257, so white stays white; 32-bit and floating-point greyscale
-  has no agreed white and is stretched, see :func:`_wide_grey`.
+  has no agreed white and is stretched, see :func:`_scale_grey`.
 * Of animations and of files with several pages the first is taken. Colour profiles are ignored,
   as image processors and data-set libraries do, except that Lab is converted to sRGB.
 
@@ -57,7 +57,7 @@ FORMATS = (
 )
 # fmt: on
 
-_TURN = {
+_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -66,7 +66,7 @@ _TURN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_LYING = (5, 6, 7, 8)  # orientations that exchange width and height
+_TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class DecodedImage:
     height: int
 
 
-# What Pillow warns about it then reads well. numpy's warnings are laid to whoever called it.
+# What Pillow warns about it then reads well. numpy's warnings count as those of its caller.
 _WARNERS = r"(PIL|blip2cli\.images\.decode)(\.|$)"
 
 
@@ -96,11 +96,11 @@ def decode(data: bytes, at_least: tuple[int, int] | None = None) -> DecodedImage
     tiff = claimed_format(data)[0] == "TIFF"
     with warnings.catch_warnings(), silence_stderr() if tiff else contextlib.nullcontext():
         warnings.simplefilter("ignore")
-        return decode_unheard(data, at_least)
+        return decode_unsilenced(data, at_least)
 
 
-def decode_unheard(data: bytes, at_least: tuple[int, int] | None = None) -> DecodedImage:
-    """The same in any thread, where nothing is done about what Pillow and libtiff say."""
+def decode_unsilenced(data: bytes, at_least: tuple[int, int] | None = None) -> DecodedImage:
+    """The same in any thread: warnings and what libtiff writes to stderr are not silenced."""
     if not data:
         raise ImageError("empty", "The file is empty.")
     try:
@@ -110,11 +110,11 @@ def decode_unheard(data: bytes, at_least: tuple[int, int] | None = None) -> Deco
     except MemoryError:
         raise ImageError("out_of_memory", "There is not enough memory to decode it.") from None
     except Exception as error:  # plugins raise anything from IndexError to SyntaxError
-        raise _explain(error, data) from error
+        raise _as_image_error(error, data) from error
 
 
 class WarningsIgnored:
-    """Until ``end``, or until it is dropped, warnings of decoding are ignored in every thread.
+    """Filter: warnings of decoding are ignored in every thread until ``end`` or garbage collection.
 
     ``warnings.catch_warnings`` keeps the whole list of filters and puts it back, which is wrong
     as soon as two threads do it; this adds one filter, and the last one to end takes it away.
@@ -125,25 +125,25 @@ class WarningsIgnored:
     _added: ClassVar[list[object]] = []
 
     def __init__(self) -> None:
-        kind = WarningsIgnored
+        shared = WarningsIgnored
         self._ended = False
-        with kind._lock:
-            if not kind._count:
+        with shared._lock:
+            if not shared._count:
                 before = list(warnings.filters)
                 warnings.filterwarnings("ignore", module=_WARNERS)
-                kind._added = [entry for entry in warnings.filters if entry not in before]
-            kind._count += 1
+                shared._added = [entry for entry in warnings.filters if entry not in before]
+            shared._count += 1
 
     def end(self) -> None:
         """No longer ignore them. Harmless when called again."""
-        kind = WarningsIgnored
-        with kind._lock:
+        shared = WarningsIgnored
+        with shared._lock:
             if self._ended:
                 return
             self._ended = True
-            kind._count -= 1
-            if not kind._count:
-                for entry in kind._added:
+            shared._count -= 1
+            if not shared._count:
+                for entry in shared._added:
                     with contextlib.suppress(ValueError):  # whoever put a list back dropped it
                         cast("list[object]", warnings.filters).remove(entry)
 
@@ -156,13 +156,13 @@ def _decode(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:
         return _upright(data, at_least)
     except ValueError as error:
         # Text and profile blocks that Pillow refuses to unpack; the pixels are fine without.
-        slim = without_png_metadata(data) if _about_metadata(error) else None
+        slim = without_png_metadata(data) if _metadata_limit(error) else None
         if slim is None:
             raise
     return _upright(slim, at_least)
 
 
-def _about_metadata(error: Exception) -> bool:
+def _metadata_limit(error: Exception) -> bool:
     """True for Pillow's limits on one block (1 MiB) and on all text of a file (64 MiB)."""
     words = str(error)
     return isinstance(error, ValueError) and ("MAX_TEXT" in words or "data too large" in words)
@@ -173,15 +173,15 @@ def _upright(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:
         size = None
         if at_least is not None and image.format in ("JPEG", "MPO"):
             size = image.size
-            image.draft(None, at_least[::-1] if _orientation(image) in _LYING else at_least)
+            image.draft(None, at_least[::-1] if _orientation(image) in _TRANSPOSED else at_least)
         # Loading comes before the orientation: some readers turn the picture themselves.
         image.load()
         orientation = _orientation(image)
         rgb = _to_rgb(image)
         width, height = size or image.size
-    if orientation in _TURN:
-        rgb = rgb.transpose(_TURN[orientation])
-    if orientation in _LYING:
+    if orientation in _TRANSPOSE:
+        rgb = rgb.transpose(_TRANSPOSE[orientation])
+    if orientation in _TRANSPOSED:
         width, height = height, width
     return DecodedImage(rgb, width, height)
 
@@ -215,13 +215,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             grey[values == clear] = 255
         return Image.fromarray(grey).convert("RGB")
     if image.mode in ("I", "F"):
-        return Image.fromarray(_wide_grey(np.asarray(image))).convert("RGB")
+        return Image.fromarray(_scale_grey(np.asarray(image))).convert("RGB")
     if image.mode == "LAB":
         to_srgb = ImageCms.buildTransform(
             ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
         )
         converted = ImageCms.applyTransform(image, to_srgb)
-        assert converted is not None  # only None when asked to work in place
+        assert converted is not None  # only None when working in place
         return converted
     if image.has_transparency_data:
         layer = image.convert("RGBA")
@@ -232,7 +232,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _wide_grey(values: np.ndarray) -> np.ndarray:
+def _scale_grey(values: np.ndarray) -> np.ndarray:
     """Bring 32-bit integer or float greyscale to uint8.
 
     Integers that fit 16 bits are taken as 16-bit values (that is how Netpbm files arrive) and
@@ -253,11 +253,11 @@ def _too_many_pixels(start: str) -> ImageError:
     return ImageError("too_many_pixels", f"{start}, more than the {MAX_PIXELS} that are read.")
 
 
-def _explain(error: Exception, data: bytes) -> ImageError:
+def _as_image_error(error: Exception, data: bytes) -> ImageError:
     """Turn what a decoder raised into an error with a stable name and one sentence."""
     if isinstance(error, Image.DecompressionBombError):
         return _too_many_pixels("It says it has too many pixels")
-    if _about_metadata(error):
+    if _metadata_limit(error):
         return ImageError("absurd_metadata", "Its text or colour profile is absurdly large.")
     name, readable = claimed_format(data)
     if name is None:

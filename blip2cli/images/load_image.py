@@ -1,4 +1,7 @@
-"""One image reference → its pixels, or why there are none. Needs no torch.
+"""Image reference → pixels, or the error with which that image failed. Needs no torch.
+
+The one way in for loader workers, the prefetch thread, batch threads and the Python API: ``load``,
+or its two halves ``read`` and ``decode`` where they run in different threads.
 
 Whatever goes wrong with one image is that image's failure: ``decode_error`` names an exception
 nobody foresaw.
@@ -12,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blip2cli.errors import ImageError
-from blip2cli.images.decode import DecodedImage, decode, decode_unheard
+from blip2cli.images.decode import decode, decode_unsilenced
 from blip2cli.images.preprocess import PixelSpec, to_array
 from blip2cli.images.sniff import claimed_format
 from blip2cli.images.time_limit import time_limit
@@ -20,115 +23,110 @@ from blip2cli.sources.base import ImageRef
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedImage:
     """What is known of one image after decoding; without ``error`` it is in the batch's pixels."""
 
     file_name: str
     width: int | None  # pixels, after orientation; None when the image failed
     height: int | None
     error: ImageError | None = None
-    kept: tuple[object, ...] = ()  # the reference's own
+    carried: tuple[object, ...] = ()  # values of carried columns, from the reference
 
 
-# An image with its pixels, uint8 [3, H, W]; without, when it failed.
-Picture = tuple[Loaded, np.ndarray | None]
-# Images in order, and the pixels of the good ones, uint8 [good, 3, H, W]. Workers send these.
-Parcel = tuple[tuple[Loaded, ...], np.ndarray]
+# An image and its pixels, uint8 [3, H, W]; None when it failed.
+ImageAndPixels = tuple[LoadedImage, np.ndarray | None]
+# A batch as workers send it: images in order, and the pixels of the good ones, uint8
+# [good, 3, H, W].
+BatchArrays = tuple[tuple[LoadedImage, ...], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Undecoded:
-    """An image that was only read."""
+class EncodedImage:
+    """The bytes of an image file, not decoded yet."""
 
     ref: ImageRef
     data: bytes
-    # It is to be decoded in the main thread: what keeps libtiff quiet would swallow what that one
-    # says meanwhile.
-    in_main: bool
+
+    @property
+    def main_thread_only(self) -> bool:
+        """Whether only the main thread may decode it.
+
+        libtiff is silenced by redirecting the stderr of the whole process, which would swallow
+        what the main thread writes meanwhile.
+        """
+        return claimed_format(self.data)[0] == "TIFF"
 
 
-class Images:
-    """Loads whole batches; what a ``DataLoader`` calls an index is a reference here.
+class ImageDataset:
+    """A torch ``Dataset`` whose indices are image references, and which loads whole batches.
 
     With a ``timeout`` (seconds for one image) it belongs in a worker: exceeding it ends the
-    process. With ``fast``, JPEGs are decoded no larger than the pictures of ``spec`` need.
+    process. With ``fast_decode`` JPEGs are decoded no larger than the pixels of ``spec`` need.
     """
 
-    def __init__(self, spec: PixelSpec, timeout: float | None = None, fast: bool = False) -> None:
+    def __init__(
+        self, spec: PixelSpec, timeout: float | None = None, fast_decode: bool = False
+    ) -> None:
         self.spec = spec
         self.timeout = timeout
-        self.at_least = (spec.width, spec.height) if fast else None
+        self._at_least = (spec.width, spec.height) if fast_decode else None
 
-    def __getitems__(self, refs: list[ImageRef]) -> Parcel:
-        pictures = []
+    def __getitems__(self, refs: list[ImageRef]) -> BatchArrays:
+        images = []
         for ref in refs:
             with time_limit(self.timeout):
-                pictures.append(self.load(ref))
-        return self.packed(pictures)
+                images.append(self.load(ref))
+        return self.collate(images)
 
-    def __getitem__(self, ref: ImageRef) -> Parcel:
-        """A batch of one; the protocol of data sets wants it."""
+    def __getitem__(self, ref: ImageRef) -> BatchArrays:
+        """A batch of one; part of the protocol of data sets."""
         return self.__getitems__([ref])
 
-    def load(self, ref: ImageRef) -> Picture:
-        """Read, decode and resize one image."""
+    def load(self, ref: ImageRef) -> ImageAndPixels:
+        """Read, decode and resize one image, in the main thread of its process."""
+        encoded = self.read(ref)
+        return self.decode(encoded) if isinstance(encoded, EncodedImage) else encoded
+
+    def read(self, ref: ImageRef) -> EncodedImage | ImageAndPixels:
+        """Read the bytes of one image, in any thread."""
         try:
-            return self._sized(ref, decode(ref.read(), self.at_least))
+            return EncodedImage(ref, ref.read())
         except Exception as error:  # noqa: BLE001 - one image must never end the run
             return _failed(ref, error)
 
-    def read_beside(self, ref: ImageRef) -> Picture | Undecoded:
-        """Only read one image, in a thread beside the main one."""
-        try:
-            data = ref.read()
-            return Undecoded(ref, data, claimed_format(data)[0] == "TIFF")
-        except Exception as error:  # noqa: BLE001 - one image must never end the run
-            return _failed(ref, error)
+    def decode(self, encoded: EncodedImage, main_thread: bool = True) -> ImageAndPixels:
+        """Decode and resize one image.
 
-    def load_beside(self, ref: ImageRef) -> Picture | Undecoded:
-        """Load one image in a thread beside the main one, as far as it goes there."""
-        begun = self.read_beside(ref)
-        return self.decode_beside(begun) if isinstance(begun, Undecoded) else begun
-
-    def decode_beside(self, begun: Undecoded) -> Picture | Undecoded:
-        """Decode it in a thread beside the main one, if it may be.
-
-        The caller sees to it that warnings are ignored meanwhile (``WarningsIgnored``).
+        Outside the main thread the caller sees to it that warnings are ignored meanwhile
+        (``WarningsIgnored``) and that the image is not ``main_thread_only``.
         """
-        if begun.in_main:
-            return begun
+        ref = encoded.ref
         try:
-            return self._sized(begun.ref, decode_unheard(begun.data, self.at_least))
+            decoder = decode if main_thread else decode_unsilenced
+            decoded = decoder(encoded.data, self._at_least)
+            pixels = to_array(decoded.image, self.spec)
+            return LoadedImage(
+                ref.file_name, decoded.width, decoded.height, carried=ref.carried
+            ), pixels
         except Exception as error:  # noqa: BLE001 - one image must never end the run
-            return _failed(begun.ref, error)
+            return _failed(ref, error)
 
-    def decode_in_main(self, begun: Undecoded) -> Picture:
-        """Decode it in the main thread."""
-        try:
-            return self._sized(begun.ref, decode(begun.data, self.at_least))
-        except Exception as error:  # noqa: BLE001 - one image must never end the run
-            return _failed(begun.ref, error)
+    def collate(self, images: Sequence[ImageAndPixels]) -> BatchArrays:
+        """Put images together into a batch."""
+        arrays = [pixels for _, pixels in images if pixels is not None]
+        stacked = np.stack(arrays) if arrays else self.empty_pixels()
+        return tuple(image for image, _ in images), stacked
 
-    def _sized(self, ref: ImageRef, picture: DecodedImage) -> Picture:
-        array = to_array(picture.image, self.spec)
-        return Loaded(ref.file_name, picture.width, picture.height, kept=ref.kept), array
-
-    def packed(self, pictures: Sequence[Picture]) -> Parcel:
-        """``pictures`` as a batch."""
-        arrays = [array for _, array in pictures if array is not None]
-        pixels = np.stack(arrays) if arrays else self.empty()
-        return tuple(item for item, _ in pictures), pixels
-
-    def empty(self) -> np.ndarray:
-        """The pixels of a batch without good images."""
+    def empty_pixels(self) -> np.ndarray:
+        """The pixels of a batch without good images, uint8 [0, 3, H, W]."""
         return np.empty((0, 3, self.spec.height, self.spec.width), np.uint8)
 
 
-def _failed(ref: ImageRef, error: Exception) -> Picture:
+def _failed(ref: ImageRef, error: Exception) -> ImageAndPixels:
     if isinstance(error, ImageError):
         failure = ImageError(error.error_type, str(error))  # without its chain of causes
     elif isinstance(error, MemoryError):
         failure = ImageError("out_of_memory", "There is not enough memory to load it.")
     else:
         failure = ImageError("decode_error", f"Unexpected {type(error).__name__}: {error}")
-    return Loaded(ref.file_name, None, None, failure, ref.kept), None
+    return LoadedImage(ref.file_name, None, None, failure, ref.carried), None

@@ -1,6 +1,6 @@
-"""The memory of a Pillow picture, read where it lies.
+"""Zero-copy access to the pixels of a Pillow image, through the Arrow C data interface.
 
-``numpy.asarray(image)`` copies a picture twice on its way. Pillow (since 11.3) also hands out its
+``numpy.asarray(image)`` copies a picture twice. Pillow (since 11.3) also hands out its
 own memory through the Arrow C data interface, https://arrow.apache.org/docs/format/CDataInterface,
 whose structures keep their layout; pyarrow would read them, but takes longer to import than a
 small job's images to decode.
@@ -28,15 +28,15 @@ def pixels(image: Image.Image) -> np.ndarray:
     It shares the picture's memory and keeps it alive. Raises ScatteredError where the picture does
     not lie in one piece: if it is over 16 MiB, or in smaller blocks by ``PILLOW_BLOCK_SIZE``.
     """
-    return np.asarray(_Exported(image))
+    return np.asarray(_ArrowBuffer(image))
 
 
 class ScatteredError(Exception):
     """A picture's memory is not one row of pixels, four bytes each."""
 
 
-class _Exported:
-    """What numpy takes for an array, and keeps as long as it uses the memory."""
+class _ArrowBuffer:
+    """Array interface for numpy, which holds a reference to it as long as it uses the memory."""
 
     def __init__(self, image: Image.Image) -> None:
         try:

@@ -1,13 +1,13 @@
-"""A thread that reads and decodes the next images while the main one does something else.
+"""Prefetch thread: reads and decodes the next images while the main thread does something else.
 
 Importing torch and loading the weights keep one core busy for seconds, and so does the model
-later. Pillow lets go of the interpreter while it decodes and resizes, so a thread beside them
-costs them little, and nothing has to be started or sent. The thread is ahead by a bounded number
-of images and of bytes.
+later. Pillow releases the interpreter lock while it decodes and resizes, so a second thread costs
+them little, and no process has to be started or sent anything. What is prefetched is bounded in
+images and in bytes.
 
 Where a small model runs in as many threads as there are cores, one more is one too many: each
-takes the cores' caches from the others. There the threads that run the model decode as well, and
-this one only reads (``only_read``).
+takes the cores' caches from the others. There the batch threads decode as well, and this thread
+only reads (``stop_decoding``).
 """
 
 from __future__ import annotations
@@ -20,81 +20,94 @@ from collections import deque
 from collections.abc import Iterator
 
 from blip2cli.images.decode import WarningsIgnored
-from blip2cli.images.load_image import Images, Picture, Undecoded
+from blip2cli.images.load_image import EncodedImage, ImageAndPixels, ImageDataset
 from blip2cli.sources.base import ImageRef
-from blip2cli.sources.open_file_cache import let_go
+from blip2cli.sources.open_file_cache import close_cached
 from blip2cli.system.memory import memory
 
-MOST_IMAGES = 1024
-MOST_BYTES = 64 << 20  # of pixels (446 images of 224 x 224) or of files
-SHARE = 16  # and no more than this part of the memory that is free at the start
-# Seconds a thread may keep the interpreter while another waits. By default 5 ms, which an image
-# would wait for half a dozen times (each read, each step of Pillow's), while torch is imported.
-SWITCH = 5e-4
+MAX_IMAGES = 1024
+MAX_BYTES = 64 << 20  # of pixels (446 images of 224 x 224) or of files
+MEMORY_SHARE = 16  # and no more than this part of the memory that is free at the start
+# Seconds a thread may hold the interpreter lock while another waits. By default 5 ms, which an
+# image would wait for half a dozen times (each read, each step of Pillow) while torch is
+# imported.
+SWITCH_INTERVAL = 5e-4
 
 
-class Ahead:
+def byte_limit(available: int | None) -> int:
+    """How many bytes to prefetch where ``available`` bytes of memory are free (None: unknown)."""
+    return MAX_BYTES if available is None else min(MAX_BYTES, available // MEMORY_SHARE)
+
+
+class Prefetch:
     """The images of ``refs``, in order, decoded in a thread that starts at once.
 
-    Until ``end`` has returned, ``refs`` belong to the thread. An exception that they raise ends
-    the images and is kept as ``error``.
+    At most ``max_images`` and ``max_bytes`` (None: what the memory allows) wait to be taken, or
+    one batch if that is more. Until ``end`` has returned, ``refs`` belong to the thread. An
+    exception that they raise ends the images and is stored as ``error``.
     """
 
-    def __init__(self, refs: Iterator[ImageRef], images: Images) -> None:
+    def __init__(
+        self,
+        refs: Iterator[ImageRef],
+        dataset: ImageDataset,
+        max_images: int = MAX_IMAGES,
+        max_bytes: int | None = None,
+    ) -> None:
         self.error: BaseException | None = None
         self._refs = refs
-        self._images = images
-        self._ready: deque[Picture | Undecoded] = deque()
+        self._dataset = dataset
+        self._ready: deque[EncodedImage | ImageAndPixels] = deque()
         self._bytes = 0  # in ``_ready``
-        available = memory().available
-        self._most = MOST_BYTES if available is None else min(MOST_BYTES, available // SHARE)
-        self._wanted = 0  # images the main thread waits for, however many they are
+        self._max_images = max_images
+        self._max_bytes = byte_limit(memory().available) if max_bytes is None else max_bytes
+        self._requested = 0  # images the main thread waits for, whatever the limits
         self._decodes = True
         self._decoded = 0
-        self._spent = 0.0  # seconds of the processor for ``_decoded``
+        self._cpu_seconds = 0.0  # for ``_decoded``
         self._stopped = False
         self._done = False
         self._changed = threading.Condition()
         self._ignored = WarningsIgnored()
-        self._interval = sys.getswitchinterval()
-        sys.setswitchinterval(min(SWITCH, self._interval))
-        self._thread = threading.Thread(target=self._work, name="decoding ahead", daemon=True)
+        self._switch_interval = sys.getswitchinterval()
+        sys.setswitchinterval(min(SWITCH_INTERVAL, self._switch_interval))
+        self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
         self._thread.start()
 
     @property
-    def pace(self) -> float:
-        """Seconds of the processor that loading an image took so far; infinite at first."""
-        return self._spent / self._decoded if self._decoded else math.inf
+    def seconds_per_image(self) -> float:
+        """Processor time that loading an image took so far; infinite at first."""
+        return self._cpu_seconds / self._decoded if self._decoded else math.inf
 
-    def only_read(self) -> None:
-        """Leave the decoding of further images to who takes them."""
+    def stop_decoding(self) -> None:
+        """Only read further images; whoever takes them decodes them."""
         self._decodes = False
 
-    def take(self, count: int) -> list[Picture | Undecoded]:
+    def take(self, count: int) -> list[EncodedImage | ImageAndPixels]:
         """The next ``count`` images, waited for; fewer when there are no more.
 
-        Those that are not decoded can be, in any thread.
+        To be called in the main thread; what is still encoded may be decoded in any thread.
         """
-        self._settle()
+        self._restore_switch_interval()
         with self._changed:
-            self._wanted = count
+            self._requested = count
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._done or len(self._ready) >= count)
-            self._wanted = 0
+            self._requested = 0
             taken = [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
-            self._bytes -= sum(_size(each) for each in taken)
+            self._bytes -= sum(_size(image) for image in taken)
             self._changed.notify_all()
-        return [self._in_main(each) for each in taken]
-
-    def _in_main(self, each: Picture | Undecoded) -> Picture | Undecoded:
-        if isinstance(each, Undecoded) and each.in_main:
-            return self._images.decode_in_main(each)
-        return each
+        return [
+            self._dataset.decode(image)
+            if isinstance(image, EncodedImage) and image.main_thread_only
+            else image
+            for image in taken
+        ]
 
     def stop(self) -> None:
         """Take no further image; the one under way is finished in the background."""
         self._stopped = True
-        self._settle()
+        self._restore_switch_interval()
         self._ignored.end()
         if self._changed.acquire(blocking=False):  # else the thread is awake
             self._changed.notify_all()
@@ -105,9 +118,9 @@ class Ahead:
         self.stop()
         self._thread.join()
 
-    def _settle(self) -> None:
-        """The main thread has nothing more to import: share the interpreter as usual."""
-        sys.setswitchinterval(self._interval)
+    def _restore_switch_interval(self) -> None:
+        """The main thread has imported everything: share the interpreter as usual."""
+        sys.setswitchinterval(self._switch_interval)
 
     def _work(self) -> None:
         try:
@@ -119,36 +132,38 @@ class Ahead:
         except BaseException as error:  # noqa: BLE001 - raised again, in the main thread
             self.error = error
         finally:
-            let_go()
+            close_cached()
             with self._changed:
                 self._done = True
                 self._changed.notify_all()
 
-    def _load(self, ref: ImageRef) -> Picture | Undecoded:
+    def _load(self, ref: ImageRef) -> EncodedImage | ImageAndPixels:
         if not self._decodes:
-            return self._images.read_beside(ref)
+            return self._dataset.read(ref)
         began = time.thread_time()
-        loaded = self._images.load_beside(ref)
-        self._spent += time.thread_time() - began
+        image = self._dataset.read(ref)
+        if isinstance(image, EncodedImage) and not image.main_thread_only:
+            image = self._dataset.decode(image, main_thread=False)
+        self._cpu_seconds += time.thread_time() - began
         self._decoded += 1
-        return loaded
+        return image
 
-    def _put(self, each: Picture | Undecoded) -> None:
+    def _put(self, image: EncodedImage | ImageAndPixels) -> None:
         with self._changed:
-            self._ready.append(each)
-            self._bytes += _size(each)
+            self._ready.append(image)
+            self._bytes += _size(image)
             self._changed.notify_all()
-            while not self._stopped and not self._has_room():
-                self._changed.wait(1.0)  # looks again, should a stop have come unheard
+            while not self._stopped and not self._has_space():
+                self._changed.wait(1.0)  # looks again, should a notification have been missed
 
-    def _has_room(self) -> bool:
-        if len(self._ready) < self._wanted:
+    def _has_space(self) -> bool:
+        if len(self._ready) < self._requested:
             return True
-        return len(self._ready) < MOST_IMAGES and self._bytes < self._most
+        return len(self._ready) < self._max_images and self._bytes < self._max_bytes
 
 
-def _size(each: Picture | Undecoded) -> int:
-    if isinstance(each, Undecoded):
-        return len(each.data)
-    array = each[1]
-    return 0 if array is None else array.nbytes
+def _size(image: EncodedImage | ImageAndPixels) -> int:
+    if isinstance(image, EncodedImage):
+        return len(image.data)
+    pixels = image[1]
+    return 0 if pixels is None else pixels.nbytes

@@ -1,8 +1,8 @@
-"""Picture → pixel values, equal to transformers' ``BlipImageProcessorPil``.
+"""Image preprocessing: resize and normalise, equal to transformers' ``BlipImageProcessorPil``.
 
 The work is split in two: the resize (per image, in loader workers) ends in uint8, and
 rescale plus normalise run once a batch on the model's device. A batch is thus handed over in a
-quarter of the bytes. Torch is imported by what needs it: images are decoded before it is there.
+quarter of the bytes. Torch is imported where it is needed: images are decoded before it is loaded.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KNOWN_TYPES = {
 
 @dataclass(frozen=True)
 class PixelSpec:
-    """How a checkpoint wants its pictures."""
+    """Size, resize filter and normalisation of a checkpoint's input images."""
 
     height: int  # pixels
     width: int
@@ -89,8 +89,9 @@ _ONES = (1.0, 1.0, 1.0)
 
 def _unsupported(what: str) -> ModelError:
     return ModelError(
-        f"The model's image processor configuration {what}, which is not supported; "
-        "use the preprocessor_config.json of a BLIP-2 checkpoint."
+        "model",
+        f"The model's image processor configuration {what}, which is not supported",
+        "use the preprocessor_config.json of a BLIP-2 checkpoint",
     )
 
 
@@ -137,7 +138,7 @@ def to_array(image: Image.Image, spec: PixelSpec) -> np.ndarray:
 def normalize(
     pixels_uint8: torch.Tensor, spec: PixelSpec, dtype: torch.dtype | None = None
 ) -> torch.Tensor:
-    """Rescale and normalise a batch where it lies.
+    """Rescale and normalise a batch on its device.
 
     Takes uint8 [B, 3, H, W] on any device, returns ``dtype`` (None: float32) [B, 3, H, W] on the
     same device. The arithmetic is in float32 and in the reference's order, whatever ``dtype`` is.
@@ -158,7 +159,7 @@ def normalize(
 
 @lru_cache(maxsize=8)
 def _mean_and_std(spec: PixelSpec, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """[3, 1, 1] tensors, kept so that a batch costs no copy to the device."""
+    """[3, 1, 1] tensors, cached so that a batch costs no copy to the device."""
     import torch
 
     def column(values: tuple[float, float, float]) -> torch.Tensor:

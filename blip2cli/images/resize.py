@@ -1,4 +1,4 @@
-"""Pillow's resize, bit for bit, in about two thirds of its time, as the planes a model takes.
+"""Vectorised resize: Pillow's pixels, bit for bit, in about two thirds of its time, as planes.
 
 Pillow resizes 8-bit pictures in two passes of integer arithmetic (``src/libImaging/Resample.c``):
 an output pixel is the sum of some input pixels times coefficients of 22 fractional bits, rounded
@@ -12,8 +12,8 @@ vectorised on x86 (FBGEMM): it makes weighted sums of rows of a table.
 * The sums are float32, which holds integers up to 2**24; 8-bit values times 22-bit coefficients
   need more. So coefficients are split in two, and each half is summed without any rounding,
   whatever the order and the instructions; see :func:`_coefficients`.
-* The coefficients are asked of Pillow itself, by resizing pictures that hold single points: its
-  32-bit greyscale resize has the same coefficients, and rounds them in the same way.
+* The coefficients are measured from Pillow itself, by resizing pictures that hold single points:
+  its 32-bit greyscale resize has the same coefficients, and rounds them in the same way.
 
 Which pass comes first shows in the result, and differs between releases of Pillow: ``_RULES``.
 Where torch, Pillow or the machine are not as expected here, in threads, and for filters, modes and
@@ -48,12 +48,12 @@ _REACH = {
     Image.Resampling.LANCZOS: 3.0,
 }
 _BITS = 22  # of Pillow's coefficients after the point: PRECISION_BITS
-_LONGEST = 16384  # a side; the pictures that Pillow is asked with grow with its square
+_MAX_SIDE = 16384  # pixels of a side; the pictures that measure coefficients grow with its square
 # Integers up to 2**24 are exact in float32; some are left for the lower half and for rounding.
 _EXACT = (1 << 24) - (1 << 18)
-_WORTH = 50_000  # pixels before and after together; below, Pillow is as quick
+_MIN_PIXELS = 50_000  # pixels before and after together; below, Pillow is as fast
 _STRIP = 1 << 17  # pixels of a strip, half a MiB
-_FEWEST, _MOST = 48, 160  # rows or columns of a strip
+_MIN_STRIP, _MAX_STRIP = 48, 160  # rows or columns of a strip
 _ONE = 0x3F800000  # 1.0 as float32
 
 # From the sizes before and after: does the pass along the columns come first?
@@ -76,8 +76,8 @@ def to_planes(
     The values are those of ``image.resize((width, height), resample)``.
     """
     torch = _torch()
-    if torch is not None and _gains(image, width, height, resample):
-        rule = _rule(torch)
+    if torch is not None and _is_faster(image, width, height, resample):
+        rule = _pass_order(torch)
         with contextlib.suppress(ScatteredError):
             planes = rule and _resize(torch, image, width, height, resample, rule)
             if planes is not None:
@@ -91,11 +91,11 @@ def _planes(pixels: np.ndarray) -> np.ndarray:
 
 
 def _torch() -> Any:
-    """The module torch where it is of use.
+    """The module torch where it helps.
 
-    None where it is not loaded, or is just being imported; and in threads beside the main one:
-    there the many short steps would wait, each in turn, for whoever holds the interpreter, while
-    Pillow lets go of it once for the whole work.
+    None where it is not loaded, or is just being imported; and outside the main thread: there
+    each of the many short steps would wait for the interpreter lock, while Pillow releases it
+    once for the whole resize.
     """
     if threading.current_thread() is not threading.main_thread():
         return None
@@ -104,20 +104,20 @@ def _torch() -> Any:
     return None if initializing else module
 
 
-def _gains(image: Image.Image, width: int, height: int, resample: Image.Resampling) -> bool:
+def _is_faster(image: Image.Image, width: int, height: int, resample: Image.Resampling) -> bool:
     """Whether :func:`_resize` takes the picture and, by measurement, takes less time."""
     return (
         image.mode == "RGB"
         and resample in _REACH
-        and max(image.size) <= _LONGEST
-        and image.width * image.height + width * height >= _WORTH
+        and max(image.size) <= _MAX_SIDE
+        and image.width * image.height + width * height >= _MIN_PIXELS
         and image.width != width  # Pillow then leaves a pass out
         and image.height != height
     )
 
 
 @lru_cache(maxsize=1)
-def _rule(torch: Any) -> _Rule | None:
+def _pass_order(torch: Any) -> _Rule | None:
     """The rule that this Pillow follows, found by resizing small pictures with and without it.
 
     None where none fits, or where this torch or this machine lacks the kernel.
@@ -127,13 +127,15 @@ def _rule(torch: Any) -> _Rule | None:
     noise = np.random.default_rng(0).integers(0, 256, (65, 65, 3), np.uint8)
     small, bicubic = 16, Image.Resampling.BICUBIC
     pictures = [Image.fromarray(noise[:h, :w]) for h, w in ((64, 40), (65, 40), (65, 9), (9, 65))]
-    wanted = [_planes(np.asarray(p.resize((small, small), bicubic))) for p in pictures]
+    expected = [_planes(np.asarray(p.resize((small, small), bicubic))) for p in pictures]
     for rule in _RULES:
         try:
             found = [_resize(torch, p, small, small, bicubic, rule) for p in pictures]
         except (AttributeError, RuntimeError, TypeError, ScatteredError):
             return None  # another kernel than the one known here, or another layout
-        if all(f is not None and np.array_equal(w, f) for w, f in zip(wanted, found, strict=True)):
+        if all(
+            f is not None and np.array_equal(w, f) for w, f in zip(expected, found, strict=True)
+        ):
             return rule
     return None
 
@@ -170,37 +172,37 @@ def _resize(
     first, second = (down, across) if upright else (across, down)
     length, others = image.size[::-1] if upright else image.size
     outputs = len(first.starts) - 1
-    most = max(_FEWEST, min(_MOST, _STRIP // length))
+    most = max(_MIN_STRIP, min(_MAX_STRIP, _STRIP // length))
     strip = 4 * math.ceil(others / math.ceil(others / most) / 4)  # all of about one size
     table = _table("first", length, strip)
     between = _table("second", others, outputs)
-    for start, part in _parts(image, upright, strip):
-        size = part.shape[1]
-        table[:, :size] = part
+    for start, columns in _strips(image, upright, strip):
+        size = columns.shape[1]
+        table[:, :size] = columns
         sums = _sums(torch, table, first).view(np.int32)
         between[start : start + size, :outputs] = sums.T[:size]
     result = _sums(torch, between, second).reshape(-1, outputs, 4)
     return _planes(result.transpose(1, 0, 2) if upright else result)
 
 
-_kept: dict[str, np.ndarray] = {}
+_buffers: dict[str, np.ndarray] = {}
 
 
 def _table(name: str, rows: int, pixels: int) -> np.ndarray:
     """An int32 [rows, pixels + 2] for :func:`_sums`, to be filled with pixels.
 
-    It lies in the same memory at every call, which the system thus need not clear anew.
+    The memory is reused from call to call, so the system need not clear it again.
     """
     size = rows * (pixels + 2)
-    kept = _kept.get(name)
-    if kept is None or kept.size < size:
-        kept = _kept[name] = np.empty(size, np.int32)
-    table = kept[:size].reshape(rows, pixels + 2)
+    buffer = _buffers.get(name)
+    if buffer is None or buffer.size < size:
+        buffer = _buffers[name] = np.empty(size, np.int32)
+    table = buffer[:size].reshape(rows, pixels + 2)
     table[:, pixels:] = _ONE, 0  # each row's scale and bias: float32, and read as such
     return table
 
 
-def _parts(image: Image.Image, upright: bool, size: int) -> Iterator[tuple[int, np.ndarray]]:
+def _strips(image: Image.Image, upright: bool, size: int) -> Iterator[tuple[int, np.ndarray]]:
     """Strips of a picture and where each begins: ``size`` columns if upright, else rows.
 
     int32 [height, columns] or [width, rows], four bytes a pixel.
@@ -214,10 +216,10 @@ def _parts(image: Image.Image, upright: bool, size: int) -> Iterator[tuple[int, 
             box = (start, 0, min(start + size, image.width), image.height)
             if not upright:
                 box = (0, start, image.width, min(start + size, image.height))
-            part = pixels(image.crop(box))
+            strip = pixels(image.crop(box))
         else:
-            part = whole[:, start : start + size] if upright else whole[start : start + size]
-        yield start, part if upright else part.T
+            strip = whole[:, start : start + size] if upright else whole[start : start + size]
+        yield start, strip if upright else strip.T
 
 
 def _sums(torch: Any, table: np.ndarray, by: _Coefficients) -> np.ndarray:
@@ -246,13 +248,13 @@ def _coefficients(
     # Row r has a point at every position p with p % taps == r. An output sees one of them.
     points = np.zeros((taps, size), np.int32)
     points[np.arange(size) % taps, np.arange(size)] = 1 << _BITS
-    answer = np.asarray(Image.fromarray(points).resize((outputs, taps), resample))
-    whole = answer[positions % taps, np.arange(outputs)[:, None]]
+    weights = np.asarray(Image.fromarray(points).resize((outputs, taps), resample))
+    whole = weights[positions % taps, np.arange(outputs)[:, None]]
     for bits in (10, 9, 8, 7):
-        half = 1 << (bits - 1)
-        low = ((whole + half) & (2 * half - 1)) - half
+        middle = 1 << (bits - 1)
+        low = ((whole + middle) & (2 * middle - 1)) - middle
         high = (whole - low) >> bits
-        if max(np.abs(part).sum(1).max() for part in (low, high)) * 255 < _EXACT:
+        if max(np.abs(half).sum(1).max() for half in (low, high)) * 255 < _EXACT:
             break
     else:
         return None

@@ -1,4 +1,4 @@
-"""Imported by the fork server alone: what every worker needs, loaded once, before they are forked.
+"""Imported by the fork server only: what every worker needs, loaded once, before they are forked.
 
 Pillow imports its readers at the first image. Left to the workers, that would slow down the first
 image of each, and count against the time that image may take.

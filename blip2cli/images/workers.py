@@ -1,4 +1,4 @@
-"""The processes that decode images: how they are started, and how they end.
+"""Worker processes that decode images: how they are started, and how they end.
 
 Start method. ``fork`` is out: the parent has threads (BLAS, tokenizers, a progress bar, CUDA),
 Python 3.12 and later warn about it, and a lock held by another thread at that moment is held for
@@ -25,12 +25,12 @@ from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, cast
 
-from blip2cli.errors import RunError
-from blip2cli.images.pillow_blocks import keep_blocks
+from blip2cli.errors import RunError, option
+from blip2cli.images.pillow_blocks import reuse_blocks
 from blip2cli.system.cores import available_cores
 
 if TYPE_CHECKING:
-    from blip2cli.images.load_image import Images
+    from blip2cli.images.load_image import ImageDataset
 
 PRELOAD = ["blip2cli.images.worker_preload"]
 MAX_WORKERS = 16  # decode some 4,000 small photographs a second, more than any one device labels
@@ -81,7 +81,7 @@ def _environment(**values: str) -> Iterator[None]:
 def hidden_main() -> Iterator[None]:
     """Start workers without running the user's script again.
 
-    New processes import the main module afresh, in case functions of it were sent to them. Ours
+    New processes import the main module again, in case functions of it were sent to them. These
     need nothing from it, and a script without an ``if __name__ == "__main__"`` guard would start
     its work over in every worker.
     """
@@ -95,32 +95,32 @@ def hidden_main() -> Iterator[None]:
 
 def init_worker(worker_id: int) -> None:
     """Run in each worker before its first image."""
-    keep_blocks()
+    reuse_blocks()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Whoever started us may have ignored or blocked it, and both are inherited.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
 
 
-def _end_with(sentinel: int) -> None:
+def _exit_with(sentinel: int) -> None:
     # The data loader watches its direct parent, which here is the fork server, and the server
     # lives as long as its children do: without this, a killed main process would leave all behind.
     connection.wait([sentinel])
     os._exit(1)
 
 
-class DeathWatch:
-    """Notices at once when a worker of a data loader iterator dies.
+class WorkerWatch:
+    """Thread that notices at once when a worker of a data loader iterator dies.
 
     A worker killed while it writes to the shared result pipe leaves half a message and a locked
     pipe, and the main process would wait for ever. So when one dies, all are ended and this
     side's copy of the pipe's writing end is closed: whoever reads then meets the end of the file.
     """
 
-    _overdue = False
+    _timed_out = False
 
     def __init__(self, iterator: Any) -> None:
         self._workers = list(iterator._workers)
@@ -133,17 +133,17 @@ class DeathWatch:
         sentinels = [worker.sentinel for worker in self._workers]
         if self._wake in connection.wait([*sentinels, self._wake]):
             return
-        # Asked before the end of the file is seen, so that this thread is the only one to ask:
-        # the fork server tells an exit code once.
-        self._overdue = any(worker.exitcode == -signal.SIGALRM for worker in self._workers)
+        # Read before the end of the file is seen, so that this thread is the only one to do it:
+        # the fork server gives an exit code once.
+        self._timed_out = any(worker.exitcode == -signal.SIGALRM for worker in self._workers)
         for worker in self._workers:
             worker.kill()
         self._writer.close()
 
-    def overdue(self) -> bool:
-        """Whether the worker that died exceeded its ``time_limit``; to be asked once one has."""
+    def timed_out(self) -> bool:
+        """Whether the worker that died exceeded its ``time_limit``; called after one has."""
         self._thread.join()
-        return self._overdue
+        return self._timed_out
 
     def stop(self) -> None:
         """End the watch; to be called before workers are shut down in the regular way."""
@@ -155,29 +155,31 @@ class DeathWatch:
 class DeadWorkerError(Exception):
     """A worker process ended while it was needed."""
 
-    def __init__(self, overdue: bool) -> None:
+    def __init__(self, timed_out: bool) -> None:
         super().__init__("A worker process ended while it was needed.")
-        self.overdue = overdue  # an image took longer than it may
+        self.timed_out = timed_out  # an image took longer than it may
 
 
 class RunningLoader(Iterator[Any]):
-    """A torch data loader at work: its iterator, and the watch over its workers."""
+    """The iterator of a torch ``DataLoader``, and the watch over its workers."""
 
-    def __init__(self, images: Images, batches: Iterator[Any], workers: int, prefetch: int) -> None:
+    def __init__(
+        self, dataset: ImageDataset, batches: Iterator[Any], workers: int, prefetch: int
+    ) -> None:
         # Not before: listing, and decoding in this process, must not wait for torch.
         import torch
         from torch.utils.data import DataLoader
 
         try:
             with warnings.catch_warnings(), hidden_main():
-                # More workers than cores is the user's choice; torch would remark on it.
+                # More workers than cores is the user's choice; torch would warn about it.
                 warnings.filterwarnings("ignore", message="This DataLoader will create")
                 loader: DataLoader[Any] = DataLoader(
-                    cast("Any", images),  # any object with __getitems__ does
+                    cast("Any", dataset),  # any object with __getitems__ does
                     batch_sampler=cast("Any", batches),  # any iterable does, typed as a sampler
                     num_workers=workers,
                     prefetch_factor=prefetch,
-                    collate_fn=_as_is,
+                    collate_fn=_identity,
                     worker_init_fn=init_worker,
                     multiprocessing_context=worker_context(),
                     generator=torch.Generator(),  # else it draws from the global one, the user's
@@ -185,23 +187,25 @@ class RunningLoader(Iterator[Any]):
                 self._iterator: Any = iter(loader)
         except (OSError, EOFError) as error:
             raise RunError(
-                f"The processes that decode images cannot be started ({error}); try --workers 0."
+                "workers",
+                f"The processes that decode images cannot be started ({error})",
+                f"try {option('workers')} 0",
             ) from error
-        self._watch = DeathWatch(self._iterator)
+        self._watch = WorkerWatch(self._iterator)
 
     def __next__(self) -> Any:
         try:
             return next(self._iterator)
         except RuntimeError as error:
             if "exited unexpectedly" in str(error):
-                raise DeadWorkerError(self._watch.overdue()) from error
+                raise DeadWorkerError(self._watch.timed_out()) from error
             raise
 
     def close(self) -> None:
-        """End the workers at once, not when the garbage collector comes round."""
+        """End the workers at once, not when the garbage collector runs."""
         self._watch.stop()
         self._iterator._shutdown_workers()
 
 
-def _as_is(parcel: Any) -> Any:
-    return parcel
+def _identity(arrays: Any) -> Any:
+    return arrays

@@ -24,7 +24,7 @@ from blip2cli.sinks import (
     open_errors,
     open_sink,
 )
-from blip2cli.sources import kept_columns
+from blip2cli.sources import carried_columns
 from blip2cli.storage.opening import is_remote
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Output:
     sink: Sink
     errors: ErrorSink
     inline: bool  # failures are rows with an ``error`` column
-    kept: tuple[str, ...] = ()  # columns of the source that are carried into the rows
+    carried: tuple[str, ...] = ()  # columns of the source that are carried into the rows
     begun: bool = False  # a row was written
     closed: bool = False
 
@@ -64,8 +64,8 @@ class Output:
         settings = run_settings(task, options, model)
         if resumed is not None:
             check_settings(options.output.out or "", resumed.rows.settings, settings)
-        kept = tuple(Column(c.name, c.type) for c in kept_columns(options.source))
-        columns = (*kept, *task.columns)
+        carried = tuple(Column(c.name, c.type) for c in carried_columns(options.source))
+        columns = (*carried, *task.columns)
         if opener is not None:
             sink = opener(columns, settings)
         else:
@@ -81,9 +81,11 @@ class Output:
         """Write the batch's rows and failures."""
         if self.inline:
             rows = self._with_failures(rows, batch)
-        if self.kept:
-            kept = {i.file_name: dict(zip(self.kept, i.kept, strict=True)) for i in batch.items}
-            rows = [row | kept[str(row["file_name"])] for row in rows]
+        if self.carried:
+            carried = {
+                i.file_name: dict(zip(self.carried, i.carried, strict=True)) for i in batch.items
+            }
+            rows = [row | carried[str(row["file_name"])] for row in rows]
         if rows:
             if not self.begun:
                 self.errors.begin()

@@ -155,7 +155,7 @@ class _Job:
         if self.options.loader.batch_size is None:
             from blip2cli.model.placement.batch_size import auto_batch_size
 
-            batches.cut_to(auto_batch_size(model))
+            batches.set_batch_size(auto_batch_size(model))
         self.tally.load = self.elapsed
         with self.interrupts.shielded():
             self.task = self.task.fit(model)
@@ -189,7 +189,7 @@ class _Job:
             while self.interrupts.signum is None:
                 try:
                     with self.tally.timing("read"):
-                        begun = batches.begin()
+                        begun = batches.next_pending()
                 except Interrupted:
                     break  # what is under way is finished
                 self.more = begun is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage import durable
-from blip2cli.storage.hash_set import NameSet
+from blip2cli.storage.hash_set import HashSet
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ErrorJournal:
             durable.replace_file(self.paths.hidden(".errors.tmp"), self.paths.errors, whole)
 
 
-def read_errors(paths: OutputPaths, done: NameSet) -> ErrorJournal | None:
+def read_errors(paths: OutputPaths, done: HashSet) -> ErrorJournal | None:
     """The journal of the failures beside an output, None when none are noted.
 
     ``done`` are the images that have rows: a retry may have been stopped before the file was

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from blip2cli.errors import OutputError
-from blip2cli.storage.hash_set import NameSet
+from blip2cli.storage.hash_set import HashSet
 
 # How many rows one image has, by its name.
 RowCount = Callable[[str], int]
@@ -32,7 +32,7 @@ def _nothing() -> None:
 class Journal:
     """The images of an output that have all their rows."""
 
-    done: NameSet = field(default_factory=NameSet)
+    done: HashSet = field(default_factory=HashSet)
     rows: int = 0
     failed: int = 0  # images among them whose rows say that they failed (``--errors inline``)
     settings: Mapping[str, object] | None = None  # None: they are not known
@@ -49,7 +49,7 @@ class RowNames:
     """
 
     def __init__(self, row_count: RowCount) -> None:
-        self.done = NameSet()
+        self.done = HashSet()
         self.rows = 0  # of whole images
         self.failed = 0  # whole images with a row that says so
         self.whole_until = 0  # the place behind the last whole image

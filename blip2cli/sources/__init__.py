@@ -19,7 +19,7 @@ from typing import BinaryIO
 from blip2cli.errors import OptionError, SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources.base import IMAGE_SUFFIXES, FailedRef, ImageRef, Source
-from blip2cli.sources.carried_columns import KeptColumn, columns_of, fitted
+from blip2cli.sources.carried_columns import CarriedColumn, columns_of, fitted
 from blip2cli.sources.containers import open_container
 from blip2cli.sources.parents import common_parent
 from blip2cli.sources.patterns import Selection
@@ -29,7 +29,7 @@ from blip2cli.sources.readers.globs import GlobSource
 from blip2cli.sources.readers.remote import claim_remote
 from blip2cli.sources.readers.stdin import StdinSource
 
-__all__ = ["IMAGE_SUFFIXES", "ImageRef", "KeptColumn", "kept_columns", "open_sources"]
+__all__ = ["IMAGE_SUFFIXES", "CarriedColumn", "ImageRef", "carried_columns", "open_sources"]
 
 Claim = Callable[[str, SourceOptions, "BinaryIO | None"], "Source | None"]
 
@@ -51,7 +51,8 @@ def open_sources(options: SourceOptions, stdin: BinaryIO | None = None) -> Itera
     Missing paths, patterns without a match, folders without images and a selection that leaves
     nothing raise SourceError at once, before the first image. Only what arrives on stdin is
     judged later, when it has been read: its SourceError comes from the iterator, and so does that
-    of a row that is wrong in the middle of a manifest. Raises OptionError as ``kept_columns`` does.
+    of a row that is wrong in the middle of a manifest. Raises OptionError as ``carried_columns``
+    does.
     """
     if options.limit is not None and options.limit < 0:
         raise OptionError(f"--limit takes 0 or a positive number, not {options.limit}.")
@@ -71,7 +72,7 @@ def open_sources(options: SourceOptions, stdin: BinaryIO | None = None) -> Itera
     return chain([next(refs)], refs)  # finds an empty folder before a model is loaded
 
 
-def kept_columns(options: SourceOptions) -> tuple[KeptColumn, ...]:
+def carried_columns(options: SourceOptions) -> tuple[CarriedColumn, ...]:
     """The columns of ``options.keep`` with their types, in their order; stdin is not touched.
 
     Raises OptionError for a column that is not there, SourceError for a source that cannot be
@@ -136,7 +137,7 @@ def _all(sources: list[Source]) -> Iterator[ImageRef]:
                     ref.path,
                     "name_clash",
                     f"Its name {ref.file_name!r} is taken by {path!r}; run the two apart.",
-                    kept=ref.kept,
+                    carried=ref.carried,
                 )
 
 

@@ -40,7 +40,7 @@ class ImageRef:
     path: str  # absolute local path; surrogateescape holds bytes that are not UTF-8
     # Values of the columns named with --keep, in their order; keyword-only so that subclasses may
     # add fields without a default.
-    kept: tuple[object, ...] = field(default=(), kw_only=True)
+    carried: tuple[object, ...] = field(default=(), kw_only=True)
 
     def read(self) -> bytes:
         """Return the whole file.

@@ -14,29 +14,29 @@ from typing import Literal, Protocol, runtime_checkable
 from blip2cli.errors import OptionError, SourceError
 from blip2cli.sources.base import ImageRef, Source
 
-KeptType = Literal["string", "int", "float"]
+ColumnType = Literal["string", "int", "float"]
 
 LOOKED_AT = 1000  # rows from which types are told where a format does not state them
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
 @dataclass(frozen=True)
-class KeptColumn:
+class CarriedColumn:
     """One column that is carried into the rows; every value may be null."""
 
     name: str
-    type: KeptType
+    type: ColumnType
 
 
 @runtime_checkable
 class Columned(Source, Protocol):
     """A source whose images have columns."""
 
-    def kept_columns(self) -> tuple[KeptColumn, ...]:
+    def carried_columns(self) -> tuple[CarriedColumn, ...]:
         """The columns asked for, in their order. Raises OptionError for one that is not there."""
 
 
-def columns_of(sources: Sequence[Source], keep: tuple[str, ...]) -> tuple[KeptColumn, ...]:
+def columns_of(sources: Sequence[Source], keep: tuple[str, ...]) -> tuple[CarriedColumn, ...]:
     """The columns named ``keep``, with types that hold the values of all ``sources``.
 
     Raises OptionError for a column twice, one that is not there, or a source without columns.
@@ -46,13 +46,13 @@ def columns_of(sources: Sequence[Source], keep: tuple[str, ...]) -> tuple[KeptCo
     for name in keep:
         if keep.count(name) > 1:
             raise OptionError(f"--keep {name} is given twice; give it once.")
-    found: list[tuple[KeptColumn, ...]] = []
+    found: list[tuple[CarriedColumn, ...]] = []
     for source in sources:
         if not isinstance(source, Columned):
             raise no_columns(source.text, keep[0])
-        found.append(source.kept_columns())
+        found.append(source.carried_columns())
     return tuple(
-        KeptColumn(name, _common(columns[i].type for columns in found))
+        CarriedColumn(name, _common(columns[i].type for columns in found))
         for i, name in enumerate(keep)
     )
 
@@ -74,26 +74,30 @@ def absent(what: str, name: str, there: Iterable[str]) -> OptionError:
     )
 
 
-def types_in(rows: Iterable[Mapping[str, object]], keep: Sequence[str]) -> tuple[KeptColumn, ...]:
+def types_in(
+    rows: Iterable[Mapping[str, object]], keep: Sequence[str]
+) -> tuple[CarriedColumn, ...]:
     """Types told from the values of ``rows``; "string" where all are null."""
-    seen: list[set[KeptType]] = [set() for _ in keep]
+    seen: list[set[ColumnType]] = [set() for _ in keep]
     for row in rows:
         for types, name in zip(seen, keep, strict=True):
             if (value := row.get(name)) is not None:
                 types.add(_type_of(value))
-    return tuple(KeptColumn(name, _common(types)) for name, types in zip(keep, seen, strict=True))
+    return tuple(
+        CarriedColumn(name, _common(types)) for name, types in zip(keep, seen, strict=True)
+    )
 
 
-def fitted(ref: ImageRef, columns: Sequence[KeptColumn]) -> ImageRef:
+def fitted(ref: ImageRef, columns: Sequence[CarriedColumn]) -> ImageRef:
     """``ref`` with its values in the types of ``columns``.
 
     Raises SourceError for a value that came too late to be told from the first rows.
     """
-    kept = tuple(_fit(ref, v, column) for v, column in zip(ref.kept, columns, strict=True))
-    return ref if kept == ref.kept else replace(ref, kept=kept)
+    carried = tuple(_fit(ref, v, column) for v, column in zip(ref.carried, columns, strict=True))
+    return ref if carried == ref.carried else replace(ref, carried=carried)
 
 
-def _fit(ref: ImageRef, value: object, column: KeptColumn) -> object:
+def _fit(ref: ImageRef, value: object, column: CarriedColumn) -> object:
     if value is None:
         return None
     if column.type == "string":
@@ -110,13 +114,13 @@ def _fit(ref: ImageRef, value: object, column: KeptColumn) -> object:
     )
 
 
-def _type_of(value: object) -> KeptType:
+def _type_of(value: object) -> ColumnType:
     if isinstance(value, int) and not isinstance(value, bool) and value in _INT64:
         return "int"
     return "float" if isinstance(value, float) else "string"
 
 
-def _common(types: Iterable[KeptType]) -> KeptType:
+def _common(types: Iterable[ColumnType]) -> ColumnType:
     kinds = set(types)
     if len(kinds) == 1:
         return kinds.pop()

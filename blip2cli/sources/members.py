@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field
 
 from blip2cli.sources.base import IMAGE_SUFFIXES, name_below
-from blip2cli.storage.hash_set import NameSet
+from blip2cli.storage.hash_set import HashSet
 
 
 def safe_name(name: str) -> str:
@@ -33,7 +33,7 @@ class Names:
 
     location: str
     base: str
-    _seen: NameSet = field(default_factory=NameSet)
+    _seen: HashSet = field(default_factory=HashSet)
 
     def of(self, name: str, number: int) -> tuple[str, str]:
         """The row's ``file_name`` and the place it stands for.

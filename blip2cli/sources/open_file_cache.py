@@ -49,13 +49,13 @@ def held(kind: Callable[[str], T], location: str) -> T:
         stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     key = (kind, location, stamp)
     if _held.key != key or _held.thing is None:
-        let_go()
+        close_cached()
         _held.thing = kind(location)
         _held.key = key
     return _held.thing  # type: ignore[return-value]
 
 
-def let_go() -> None:
+def close_cached() -> None:
     """Close what this thread holds open."""
     thing, _held.thing, _held.key = _held.thing, None, None
     if thing is not None:
@@ -100,7 +100,7 @@ class CarriedRef(ImageRef):
         return self.data
 
 
-def ref_at(file_name: str, location: str, kept: tuple[object, ...] = ()) -> ImageRef:
+def ref_at(file_name: str, location: str, carried: tuple[object, ...] = ()) -> ImageRef:
     """The reference to the whole file at ``location``, a local path or a URL."""
     kind = RemoteRef if is_remote(location) else ImageRef
-    return kind(file_name, location, kept=kept)
+    return kind(file_name, location, carried=carried)

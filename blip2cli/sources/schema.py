@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import OptionError
-from blip2cli.sources.carried_columns import KeptColumn
+from blip2cli.sources.carried_columns import CarriedColumn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,15 +46,15 @@ def image_column(schema: pa.Schema, wanted: str | None, text: str) -> str | None
     return "image" if "image" in found else found[0] if found else None
 
 
-def kept_column(field: pa.Field[pa.DataType]) -> KeptColumn:
+def carried_column(field: pa.Field[pa.DataType]) -> CarriedColumn:
     """The column as it is carried into rows. Raises OptionError for bytes."""
     import pyarrow.types as kinds
 
     if is_bytes(field.type) or _has_bytes(field.type):
         raise OptionError(f"--keep {field.name}: this column holds bytes, which rows cannot.")
     if kinds.is_integer(field.type):
-        return KeptColumn(field.name, "int")
-    return KeptColumn(field.name, "float" if kinds.is_floating(field.type) else "string")
+        return CarriedColumn(field.name, "int")
+    return CarriedColumn(field.name, "float" if kinds.is_floating(field.type) else "string")
 
 
 def is_text(kind: pa.DataType) -> bool:

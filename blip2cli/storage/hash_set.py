@@ -9,7 +9,7 @@ from hashlib import blake2b
 _FULL = 0.6  # the share of used slots at which the table grows
 
 
-class NameSet:
+class HashSet:
     """Remembers names, in about 40 bytes each whatever their length (a Python set takes over 100).
 
     Names are known by 128 bits of their BLAKE2b hash: that two among a billion share them has a

@@ -20,7 +20,7 @@ from blip2cli.tasks.prompting import Wanted, check_compares, check_reads, check_
 from blip2cli.tasks.questions import Question, Questions
 
 if TYPE_CHECKING:
-    from blip2cli.images.loader import Loaded, LoadedBatch
+    from blip2cli.images.loader import LoadedBatch, LoadedImage
     from blip2cli.model.checkpoint.directory import Family
     from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2
@@ -150,7 +150,7 @@ class AskTask:
     def row_count(self, file_name: str) -> int:
         return len(self._asked.of(file_name))
 
-    def failed_rows(self, item: Loaded) -> list[Row]:
+    def failed_rows(self, item: LoadedImage) -> list[Row]:
         return [
             blank(item, self.columns)
             | {"question": question.text, "question_id": question.question_id}
@@ -208,7 +208,7 @@ class AskTask:
             found.update(zip(closed, answers, strict=True))
         return [found[number] for number in range(len(wanted))]
 
-    def _row(self, item: Loaded, asked: str, question_id: str, answer: Answer) -> Row:
+    def _row(self, item: LoadedImage, asked: str, question_id: str, answer: Answer) -> Row:
         row = head(item) | {
             "question": asked,
             "question_id": question_id,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from blip2cli.sinks.base import Column
 
 if TYPE_CHECKING:
-    from blip2cli.images.loader import Loaded, LoadedBatch
+    from blip2cli.images.loader import LoadedBatch, LoadedImage
     from blip2cli.model.wrapper import Blip2, Generated
     from blip2cli.options import DecodeOptions, ModelOptions
 
@@ -54,21 +54,21 @@ class Task(Protocol):
     def row_count(self, file_name: str) -> int:
         """How many rows the image of this name has, good or failed."""
 
-    def failed_rows(self, item: Loaded) -> list[Row]:
+    def failed_rows(self, item: LoadedImage) -> list[Row]:
         """Rows of one image that could not be used: the task's columns are null."""
 
 
-def good(batch: LoadedBatch) -> list[Loaded]:
+def good(batch: LoadedBatch) -> list[LoadedImage]:
     """The images of ``batch`` that have pixels, in the order of ``batch.pixels``."""
     return [item for item in batch.items if item.error is None]
 
 
-def head(item: Loaded) -> Row:
+def head(item: LoadedImage) -> Row:
     """The columns that every row begins with."""
     return {"file_name": item.file_name, "width": item.width, "height": item.height}
 
 
-def blank(item: Loaded, columns: Sequence[Column]) -> Row:
+def blank(item: LoadedImage, columns: Sequence[Column]) -> Row:
     """A row of ``item`` in which every one of ``columns`` is null."""
     return head(item) | {column.name: None for column in columns}
 

@@ -13,7 +13,7 @@ from blip2cli.tasks.base import Row, blank, decode_settings, good, head, logprob
 from blip2cli.tasks.writing import write
 
 if TYPE_CHECKING:
-    from blip2cli.images.loader import Loaded, LoadedBatch
+    from blip2cli.images.loader import LoadedBatch, LoadedImage
     from blip2cli.model.wrapper import Blip2
 
 
@@ -80,5 +80,5 @@ class CaptionTask:
     def row_count(self, file_name: str) -> int:
         return 1
 
-    def failed_rows(self, item: Loaded) -> list[Row]:
+    def failed_rows(self, item: LoadedImage) -> list[Row]:
         return [blank(item, self.columns)]

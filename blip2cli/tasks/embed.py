@@ -22,7 +22,7 @@ from blip2cli.tasks.vectors import (
 if TYPE_CHECKING:
     import torch
 
-    from blip2cli.images.loader import Loaded, LoadedBatch
+    from blip2cli.images.loader import LoadedBatch, LoadedImage
     from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2
     from blip2cli.options import ModelOptions
@@ -102,12 +102,12 @@ class EmbedTask:
     def row_count(self, file_name: str) -> int:
         return len(self.texts) or 1
 
-    def failed_rows(self, item: Loaded) -> list[Row]:
+    def failed_rows(self, item: LoadedImage) -> list[Row]:
         row = blank(item, self.columns) | {"kind": self.kind}
         return [row | {"text": text} for text in self.texts.lines] if self.texts else [row]
 
     def _rows_with_texts(
-        self, model: Blip2, items: list[Loaded], features: ImageFeatures
+        self, model: Blip2, items: list[LoadedImage], features: ImageFeatures
     ) -> list[Row]:
         from blip2cli.model.retrieval import Pair
 

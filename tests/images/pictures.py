@@ -48,3 +48,17 @@ def png_with(chunk: bytes, image: Image.Image | None = None) -> bytes:
     """A PNG file with one more chunk after its header."""
     data = encoded(image or gradient(), "PNG")
     return data[:33] + chunk + data[33:]
+
+
+def picture(number: int) -> bytes:
+    """A PNG file of its own size for each number."""
+    return encoded(gradient(20 + number, 10 + number), "PNG")
+
+
+def damaged_tiff() -> bytes:
+    """A TIFF whose compressed strip is nonsense, which libtiff warns about."""
+    data = bytearray(encoded(gradient(64, 64), "TIFF", compression="tiff_deflate"))
+    with Image.open(io.BytesIO(data)) as image:
+        (start,), (size,) = image.tag_v2[273], image.tag_v2[279]  # type: ignore[attr-defined]
+    data[start + 9 : start + size] = bytes(size - 9)
+    return bytes(data)

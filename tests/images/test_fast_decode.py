@@ -22,8 +22,8 @@ from blip2cli.pipeline.run import run
 from blip2cli.tasks.base import Task
 from blip2cli.tasks.caption import CaptionTask
 from blip2cli.tasks.embed import EmbedTask
+from tests.images.helpers import Made
 from tests.images.pictures import encoded, photograph
-from tests.images.test_loader import Made
 
 SAMPLES = Path(__file__).parents[2] / "sample_images"
 

@@ -5,9 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,91 +13,24 @@ import pytest
 import torch
 
 from blip2cli.errors import ImageError, OptionError, SourceError
-from blip2cli.images import load_image as reading
-from blip2cli.images import loader
+from blip2cli.images import load_image, loader
 from blip2cli.images.decode import decode
-from blip2cli.images.loader import BatchStream, load_batches
-from blip2cli.images.preprocess import PixelSpec, to_uint8
+from blip2cli.images.loader import BatchStream, LoaderPolicy, load_batches
+from blip2cli.images.preprocess import to_uint8
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
-from tests.images.pictures import encoded, gradient
-
-SPEC = PixelSpec(16, 20)
-
-
-def picture(number: int) -> bytes:
-    return encoded(gradient(20 + number, 10 + number), "PNG")
-
-
-@dataclass(frozen=True)
-class Made(ImageRef):
-    """An image that needs no file."""
-
-    data: bytes = b""
-
-    def read(self) -> bytes:
-        return self.data
-
-
-@dataclass(frozen=True)
-class Crash(ImageRef):
-    """An image that kills the process that decodes it."""
-
-    def read(self) -> bytes:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return b""
-
-
-@dataclass(frozen=True)
-class CrashOnce(Made):
-    """One that does so only the first time, as when the system was short of memory."""
-
-    def read(self) -> bytes:
-        if not os.path.exists(self.path):
-            Path(self.path).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.data
-
-
-@dataclass(frozen=True)
-class Broken(ImageRef):
-    """One with a mistake in its own code."""
-
-    def read(self) -> bytes:
-        raise ZeroDivisionError("a mistake")
-
-
-def made(number: int, data: bytes | None = None) -> Made:
-    name = f"{number:03d}.png"
-    return Made(name, f"/made/{name}", picture(number) if data is None else data)
-
-
-def options(batch_size: int = 4, workers: int | None = 0) -> LoaderOptions:
-    return LoaderOptions(batch_size, workers)
-
-
-def descendants() -> set[int]:
-    """Ids of the living worker processes below this one: the fork server's children."""
-    parents: dict[int, int] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            try:
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if fields[0] != "Z":
-                parents[int(entry)] = int(fields[1])
-    servers = {pid for pid, parent in parents.items() if parent == os.getpid()}
-    return {pid for pid, parent in parents.items() if parent in servers}
-
-
-def eventually_gone(pids: set[int], seconds: float = 60) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
-            return True
-        time.sleep(0.05)
-    return False
+from tests.images.helpers import (
+    SPEC,
+    Broken,
+    Crash,
+    CrashOnce,
+    descendants,
+    eventually_gone,
+    made,
+    options,
+    processes_of,
+)
+from tests.images.pictures import picture
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -146,7 +77,7 @@ def test_any_exception_is_that_images_failure(monkeypatch: pytest.MonkeyPatch) -
     def hungry(*_: object) -> np.ndarray:
         raise MemoryError
 
-    monkeypatch.setattr(reading, "to_array", hungry)
+    monkeypatch.setattr(load_image, "to_array", hungry)
     (batch,) = load_batches([made(0)], SPEC, options())
     assert batch.items[0].error is not None
     assert batch.items[0].error.error_type == "out_of_memory"
@@ -164,7 +95,7 @@ def test_listing_is_taken_as_needed(workers: int) -> None:
 
     with load_batches(endless(), SPEC, options(2, workers)) as batches:
         next(batches)
-        assert taken <= 2 * (1 + loader.PREFETCH * workers) + 1
+        assert taken <= 2 * (1 + loader.PREFETCH_FACTOR * workers) + 1
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -207,7 +138,7 @@ def test_an_abandoned_loader_leaves_no_worker() -> None:
     assert eventually_gone(workers)
 
 
-def test_an_image_that_kills_its_worker_fails_alone() -> None:
+def test_an_image_that_kills_its_worker_fails_by_itself() -> None:
     refs: list[ImageRef] = [made(n) for n in range(9)]
     refs[4] = Crash("bomb.png", "/bomb.png")
     with load_batches(refs, SPEC, options(3, 2)) as batches:
@@ -226,19 +157,19 @@ def test_a_worker_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
     assert [(item.file_name, item.error) for item in items] == [(r.file_name, None) for r in refs]
 
 
-def test_small_jobs_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "choose_workers", lambda: 2)
+def test_small_jobs_start_no_process() -> None:
+    policy = LoaderPolicy(workers=lambda: 2)
     before = descendants()
-    assert len(list(load_batches([made(n) for n in range(6)], SPEC, options(2, None)))) == 3
+    refs = [made(n) for n in range(6)]
+    assert len(list(load_batches(refs, SPEC, options(2, None), policy=policy))) == 3
     assert descendants() == before
 
 
-def test_long_jobs_move_to_workers_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "choose_workers", lambda: 2)
-    monkeypatch.setattr(loader, "PATIENCE", 1e-9)  # the first batch uses it up
-    monkeypatch.setattr(loader, "WARM_UP", 0.0)
+def test_long_jobs_move_to_workers_on_the_way() -> None:
+    # The first batch takes longer than that.
+    policy = LoaderPolicy(lambda: 2, seconds_without_workers=1e-9, fork_server_seconds=0.0)
     refs = [made(n) for n in range(12)]
-    with load_batches(refs, SPEC, options(2, None)) as batches:
+    with load_batches(refs, SPEC, options(2, None), policy=policy) as batches:
         found = [next(batches)]
         assert not descendants()
         found.append(next(batches))
@@ -284,23 +215,10 @@ def script(tmp_path: Path) -> list[str]:
     return [*command, str(tmp_path / "script.py"), str(tmp_path / "images")]
 
 
-def test_a_plain_script_needs_no_guard_and_hears_no_warning(script: list[str]) -> None:
+def test_a_plain_script_needs_no_guard_and_gets_no_warning(script: list[str]) -> None:
     done = subprocess.run(script, capture_output=True, text=True, cwd="/")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == ["started", "loaded"]  # once, not once per worker
-
-
-def processes_of(group: int) -> set[int]:
-    found = set()
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            try:
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[2]) == group and fields[0] != "Z":
-                found.add(int(entry))
-    return found
 
 
 def test_workers_end_with_a_killed_main_process(script: list[str]) -> None:
@@ -316,7 +234,7 @@ def test_workers_end_with_a_killed_main_process(script: list[str]) -> None:
         assert eventually_gone(everyone - {process.pid})
 
 
-def test_an_interrupt_from_the_keyboard_is_the_main_processs_affair(script: list[str]) -> None:
+def test_an_interrupt_from_the_keyboard_reaches_the_main_process_only(script: list[str]) -> None:
     with subprocess.Popen(
         [*script, "wait"],
         stdout=subprocess.PIPE,
@@ -329,9 +247,9 @@ def test_an_interrupt_from_the_keyboard_is_the_main_processs_affair(script: list
         assert [process.stdout.readline() for _ in range(2)] == ["started\n", "loaded\n"]
         everyone = processes_of(process.pid)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
-        said = process.stderr.read()
-        assert said.count("Traceback") == 1  # of the script itself, none of a worker
-        assert said.rstrip().endswith("KeyboardInterrupt")
+        errors = process.stderr.read()
+        assert errors.count("Traceback") == 1  # of the script itself, none of a worker
+        assert errors.rstrip().endswith("KeyboardInterrupt")
         process.wait()
         assert eventually_gone(everyone - {process.pid})
 

@@ -10,8 +10,8 @@ import pytest
 
 CODE = """
 from PIL import Image
-from blip2cli.images.pillow_blocks import keep_blocks
-keep_blocks()
+from blip2cli.images.pillow_blocks import reuse_blocks
+reuse_blocks()
 core = vars(Image)["core"]
 for _ in range(3):
     Image.new("RGB", (4000, 3000))  # 48 MB, three blocks

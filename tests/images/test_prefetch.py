@@ -1,4 +1,4 @@
-"""Images decoded in a thread ahead of whoever asks for them."""
+"""The prefetch thread: images are decoded before they are requested."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,56 +18,28 @@ import torch
 from PIL import Image
 
 from blip2cli.errors import SourceError
-from blip2cli.images import loader
-from blip2cli.images import prefetch as ahead
 from blip2cli.images.decode import decode
-from blip2cli.images.load_image import Images
-from blip2cli.images.loader import load_batches
-from blip2cli.images.prefetch import Ahead
+from blip2cli.images.load_image import ImageDataset
+from blip2cli.images.loader import LoaderPolicy, load_batches
+from blip2cli.images.prefetch import MAX_BYTES, MEMORY_SHARE, Prefetch, byte_limit
 from blip2cli.images.preprocess import PixelSpec, to_array
+from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
-from blip2cli.system.memory import Memory
-from tests.images.pictures import encoded, gradient
-from tests.images.test_loader import SPEC, Broken, descendants, made, options, picture
-from tests.system.test_silence_stderr import damaged_tiff
+from tests.images.helpers import (
+    SPEC,
+    Broken,
+    Gate,
+    descendants,
+    made,
+    options,
+    prefetch_threads,
+    until,
+)
+from tests.images.pictures import damaged_tiff, encoded, gradient, picture
+
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 IMAGE_BYTES = 3 * SPEC.height * SPEC.width
-
-
-@dataclass(frozen=True)
-class Gate(ImageRef):
-    """An image that cannot be read before the gate is open, as on a stalled file system."""
-
-    data: bytes = b""
-    reached: threading.Event = field(default_factory=threading.Event)
-    opened: threading.Event = field(default_factory=threading.Event)
-
-    def read(self) -> bytes:
-        self.reached.set()
-        self.opened.wait(60)
-        return self.data
-
-
-def until(condition: object, seconds: float = 20) -> bool:
-    assert callable(condition)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.005)
-    return False
-
-
-def decoding_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "decoding ahead"]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = (sys.getswitchinterval(), list(warnings.filters))
-    yield
-    assert until(lambda: not decoding_threads())
-    assert (sys.getswitchinterval(), list(warnings.filters)) == before
 
 
 def counted(taken: list[int]) -> Iterator[ImageRef]:
@@ -84,7 +55,7 @@ def counted(taken: list[int]) -> Iterator[ImageRef]:
 def test_items_and_pixels_are_those_of_the_main_thread(size: int) -> None:
     refs: list[ImageRef] = [made(n) for n in range(11)]
     refs[2], refs[7] = made(2, b"no image"), Broken("b", "/b")
-    with load_batches(refs, SPEC, options(size), ahead=True) as batches:
+    with load_batches(refs, SPEC, options(size), prefetch=True) as batches:
         found = list(batches)
     with load_batches(refs, SPEC, options(size)) as batches:
         expected = list(batches)
@@ -94,12 +65,10 @@ def test_items_and_pixels_are_those_of_the_main_thread(size: int) -> None:
         assert torch.equal(one.pixels, other.pixels)
 
 
-def test_it_works_before_it_is_asked_and_stops_at_so_many_images(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(ahead, "MOST_IMAGES", 6)
+def test_it_starts_by_itself_and_stops_at_the_limit_of_images() -> None:
+    policy = LoaderPolicy(prefetch_images=6)
     taken: list[int] = []
-    with load_batches(counted(taken), SPEC, options(2), ahead=True) as batches:
+    with load_batches(counted(taken), SPEC, options(2), True, policy) as batches:
         assert until(lambda: len(taken) == 6)
         time.sleep(0.1)
         assert len(taken) == 6
@@ -109,10 +78,10 @@ def test_it_works_before_it_is_asked_and_stops_at_so_many_images(
         assert len(taken) == 8
 
 
-def test_it_stops_at_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "MOST_BYTES", 3 * IMAGE_BYTES)
+def test_it_stops_at_the_limit_of_bytes() -> None:
+    policy = LoaderPolicy(prefetch_bytes=3 * IMAGE_BYTES)
     taken: list[int] = []
-    with load_batches(counted(taken), SPEC, options(2), ahead=True) as batches:
+    with load_batches(counted(taken), SPEC, options(2), True, policy) as batches:
         for more in (3, 5, 7):
             assert until(lambda more=more: len(taken) == more)  # type: ignore[misc]
             time.sleep(0.05)
@@ -120,29 +89,23 @@ def test_it_stops_at_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
             next(batches)
 
 
-def test_little_memory_lowers_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    available = ahead.SHARE * 3 * IMAGE_BYTES
-    monkeypatch.setattr(ahead, "memory", lambda: Memory(None, available, None))
-    taken: list[int] = []
-    with load_batches(counted(taken), SPEC, options(2), ahead=True):
-        assert until(lambda: len(taken) == 3)
-        time.sleep(0.05)
-        assert len(taken) == 3
+def test_little_memory_lowers_the_limit() -> None:
+    assert byte_limit(MEMORY_SHARE * 3 * IMAGE_BYTES) == 3 * IMAGE_BYTES
+    assert byte_limit(1 << 40) == byte_limit(None) == MAX_BYTES
 
 
-def test_a_batch_larger_than_what_may_wait_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "MOST_IMAGES", 2)
-    monkeypatch.setattr(ahead, "MOST_BYTES", 1)
-    with load_batches([made(n) for n in range(9)], SPEC, options(7), ahead=True) as batches:
+def test_a_batch_larger_than_the_limits_is_filled() -> None:
+    policy = LoaderPolicy(prefetch_images=2, prefetch_bytes=1)
+    with load_batches([made(n) for n in range(9)], SPEC, options(7), True, policy) as batches:
         assert [len(batch.pixels) for batch in batches] == [7, 2]
 
 
 def test_batches_are_cut_after_the_images_were_decoded() -> None:
     refs = [made(n) for n in range(9)]
-    with load_batches(refs, SPEC, options(2), ahead=True) as batches:
-        assert batches._ahead is not None
-        assert until(lambda: batches._ahead is not None and batches._ahead._done)
-        batches.cut_to(5)
+    with load_batches(refs, SPEC, options(2), prefetch=True) as batches:
+        assert batches._prefetch is not None
+        assert until(lambda: batches._prefetch is not None and batches._prefetch._done)
+        batches.set_batch_size(5)
         names = [[item.file_name for item in batch.items] for batch in batches]
     assert [len(batch) for batch in names] == [5, 4]
     assert [name for batch in names for name in batch] == [ref.file_name for ref in refs]
@@ -154,8 +117,8 @@ def test_an_error_of_the_source_comes_after_the_images_before_it() -> None:
             yield made(number)
         raise SourceError("The list ends in nonsense.")
 
-    batches = load_batches(refs(), SPEC, options(2), ahead=True)
-    assert until(lambda: not decoding_threads())  # it has met the error already
+    batches = load_batches(refs(), SPEC, options(2), prefetch=True)
+    assert until(lambda: not prefetch_threads())  # it has met the error already
     names = [item.file_name for _ in range(3) for item in next(batches).items]
     assert names == [f"{n:03d}.png" for n in range(5)]
     with pytest.raises(SourceError, match="nonsense"):
@@ -166,7 +129,7 @@ def test_an_error_of_the_source_comes_after_the_images_before_it() -> None:
 
 def test_a_slow_source_is_waited_for_in_order() -> None:
     gate = Gate("gate", "/gate", data=encoded(gradient(9, 9), "PNG"))
-    with load_batches([made(0), gate, made(2)], SPEC, options(3), ahead=True) as batches:
+    with load_batches([made(0), gate, made(2)], SPEC, options(3), prefetch=True) as batches:
         assert gate.reached.wait(20)
         threading.Timer(0.2, gate.opened.set).start()
         (batch,) = batches
@@ -182,39 +145,36 @@ def test_closing_does_not_wait_for_an_image_that_hangs() -> None:
         yield gate
         yield from counted(taken)
 
-    batches = load_batches(refs(), SPEC, options(3), ahead=True)
+    batches = load_batches(refs(), SPEC, options(3), prefetch=True)
     assert gate.reached.wait(20)
     began = time.monotonic()
     batches.close()
     assert time.monotonic() - began < 5
     gate.opened.set()
-    assert until(lambda: not decoding_threads())
+    assert until(lambda: not prefetch_threads())
     assert taken == []
 
 
-def test_a_dropped_stream_ends_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "MOST_IMAGES", 2)
+def test_a_dropped_stream_ends_its_thread() -> None:
     taken: list[int] = []
-    batches = load_batches(counted(taken), SPEC, options(2), ahead=True)
+    policy = LoaderPolicy(prefetch_images=2)
+    batches = load_batches(counted(taken), SPEC, options(2), True, policy)
     assert until(lambda: len(taken) == 2)
     del batches
-    assert until(lambda: not decoding_threads())
+    assert until(lambda: not prefetch_threads())
 
 
 def test_given_workers_and_a_time_limit_do_without_it() -> None:
-    for chosen in (options(2, 1), loader.LoaderOptions(2, None, 5.0)):
-        with load_batches([made(n) for n in range(3)], SPEC, chosen, ahead=True) as batches:
-            assert not decoding_threads()
+    for chosen in (options(2, 1), LoaderOptions(2, None, 5.0)):
+        with load_batches([made(n) for n in range(3)], SPEC, chosen, prefetch=True) as batches:
+            assert not prefetch_threads()
             assert len(list(batches)) == 2
 
 
-def test_long_waits_bring_workers_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "choose_workers", lambda: 2)
-    monkeypatch.setattr(loader, "PATIENCE", 1e-9)
-    monkeypatch.setattr(loader, "WARM_UP", 0.0)
-    monkeypatch.setattr(ahead, "MOST_IMAGES", 5)
+def test_long_waits_start_workers_and_nothing_is_lost() -> None:
+    policy = LoaderPolicy(lambda: 2, 1e-9, fork_server_seconds=0.0, prefetch_images=5)
     refs = [made(n) for n in range(30)]
-    with load_batches(iter(refs), SPEC, options(3, None), ahead=True) as batches:
+    with load_batches(iter(refs), SPEC, options(3, None), True, policy) as batches:
         found = [next(batches)]
         while not descendants():
             found.append(next(batches))
@@ -226,29 +186,28 @@ def test_long_waits_bring_workers_and_nothing_is_lost(monkeypatch: pytest.Monkey
     assert np.array_equal(torch.cat([batch.pixels for batch in found]).numpy(), expected)
 
 
-def test_one_worker_is_not_started_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "choose_workers", lambda: 1)
-    monkeypatch.setattr(loader, "PATIENCE", 1e-9)
-    monkeypatch.setattr(loader, "WARM_UP", 0.0)
+def test_one_worker_is_not_started_in_its_place() -> None:
+    policy = LoaderPolicy(lambda: 1, 1e-9, fork_server_seconds=0.0)
     before = descendants()
-    with load_batches([made(n) for n in range(9)], SPEC, options(2, None), ahead=True) as batches:
+    refs = [made(n) for n in range(9)]
+    with load_batches(refs, SPEC, options(2, None), True, policy) as batches:
         assert len(list(batches)) == 5
     assert descendants() == before
 
 
-def test_tiff_files_are_left_to_the_main_thread_and_stderr_is_its_own(
+def test_tiff_files_are_decoded_in_the_main_thread_and_its_stderr_is_untouched(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     good = encoded(gradient(40, 30), "TIFF", compression="tiff_lzw")
     refs = [made(0), made(1, good), made(2, damaged_tiff()), made(3)]
-    stream = Ahead(iter(refs), Images(SPEC))
+    stream = Prefetch(iter(refs), ImageDataset(SPEC))
     written = 0
-    while decoding_threads():
+    while prefetch_threads():
         written += os.write(2, b".")
     taken = stream.take(9)
     stream.end()
-    said = capfd.readouterr().err
-    assert said == "." * written  # nothing of libtiff, and nothing swallowed
+    written_to_stderr = capfd.readouterr().err
+    assert written_to_stderr == "." * written  # nothing of libtiff, and nothing swallowed
     kinds = [item.error and item.error.error_type for item, _ in taken]
     assert kinds[:2] == [None, None]
     assert kinds[2] is not None
@@ -256,19 +215,19 @@ def test_tiff_files_are_left_to_the_main_thread_and_stderr_is_its_own(
     assert np.array_equal(taken[1][1], to_array(decode(good).image, SPEC))
 
 
-def test_warnings_of_the_thread_are_heard_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_of_the_thread_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here every warning is an error, so an image that is warned about would fail."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
     with pytest.warns(Image.DecompressionBombWarning):
         Image.open(io.BytesIO(picture(0)))
-    with load_batches([made(0), made(1)], SPEC, options(2), ahead=True) as batches:
+    with load_batches([made(0), made(1)], SPEC, options(2), prefetch=True) as batches:
         (batch,) = batches
     assert [item.error for item in batch.items] == [None, None]
 
 
 def test_filters_set_meanwhile_stay() -> None:
     with warnings.catch_warnings():
-        stream = Ahead(iter([made(0)]), Images(SPEC))
+        stream = Prefetch(iter([made(0)]), ImageDataset(SPEC))
         warnings.filterwarnings("ignore", message="set meanwhile")
         stream.end()
         assert any("set meanwhile" in str(entry[1]) for entry in warnings.filters)
@@ -278,13 +237,13 @@ def test_filters_set_meanwhile_stay() -> None:
 def test_images_are_decoded_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from blip2cli.images.prefetch import Ahead\n"
+        "from blip2cli.images.prefetch import MAX_BYTES, MEMORY_SHARE, Prefetch, byte_limit\n"
         "from blip2cli.images.preprocess import PixelSpec\n"
-        "from blip2cli.images.load_image import Images\n"
+        "from blip2cli.images.load_image import ImageDataset\n"
         "from blip2cli.options import SourceOptions\n"
         "from blip2cli.sources import open_sources\n"
         "refs = open_sources(SourceOptions((sys.argv[1],)))\n"
-        "stream = Ahead(refs, Images(PixelSpec(4, 4)))\n"
+        "stream = Prefetch(refs, ImageDataset(PixelSpec(4, 4)))\n"
         "print([item.width for item, _ in stream.take(3)], 'torch' in sys.modules)\n"
         "stream.end()\n"
     )
@@ -301,5 +260,5 @@ def test_images_are_decoded_without_torch(tmp_path: Path) -> None:
     assert done.stdout == "[20, 21, 22] False\n"
 
 
-def test_a_specification_is_one_of_pixels() -> None:
-    assert Images(PixelSpec(5, 7)).empty().shape == (0, 3, 5, 7)
+def test_an_empty_batch_has_the_shape_of_its_pixels() -> None:
+    assert ImageDataset(PixelSpec(5, 7)).empty_pixels().shape == (0, 3, 5, 7)

@@ -23,8 +23,8 @@ from blip2cli.images.loader import load_batches
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.images.resize import to_planes
 from blip2cli.options import LoaderOptions
+from tests.images.helpers import Made
 from tests.images.pictures import PHOTOGRAPHS, encoded, photograph
-from tests.images.test_loader import Made
 
 Filter = Image.Resampling
 BICUBIC = Filter.BICUBIC
@@ -41,7 +41,7 @@ def pillows(image: Image.Image, width: int, height: int, resample: Filter) -> np
 
 
 def quick(image: Image.Image, width: int, height: int, resample: Filter) -> np.ndarray | None:
-    rule = resize._rule(torch)
+    rule = resize._pass_order(torch)
     assert rule is not None
     return resize._resize(torch, image, width, height, resample, rule)
 
@@ -60,9 +60,9 @@ def made(width: int, height: int, kind: str = "noise", seed: int = 0) -> Image.I
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """What is found out about this Pillow is found out again, and forgotten."""
-    resize._rule.cache_clear()
+    resize._pass_order.cache_clear()
     yield
-    resize._rule.cache_clear()
+    resize._pass_order.cache_clear()
 
 
 @vectorised
@@ -149,7 +149,7 @@ def test_other_pictures_are_left_to_pillow(
 @vectorised
 def test_threads_leave_it_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     image, found = made(300, 260), []
-    resize._rule(torch)
+    resize._pass_order(torch)
     monkeypatch.setattr(resize, "_resize", forbidden)
     thread = threading.Thread(target=lambda: found.append(to_planes(image, 224, 224, BICUBIC)))
     thread.start()
@@ -210,7 +210,7 @@ def test_the_order_of_passes_follows_the_pillow_that_is_there(
     tall = made(300, 500)
     monkeypatch.setattr(Image.Image, "resize", rows_first)
     wanted = pillows(tall, 224, 224, BICUBIC)
-    assert resize._rule(torch) is resize._RULES[1]
+    assert resize._pass_order(torch) is resize._RULES[1]
     assert np.array_equal(to_planes(tall, 224, 224, BICUBIC), wanted)
     # The two orders differ, or this test would show nothing.
     monkeypatch.setattr(Image.Image, "resize", columns_first)
@@ -221,7 +221,7 @@ def test_the_order_of_passes_follows_the_pillow_that_is_there(
 def test_an_unknown_pillow_does_it_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     image = made(500, 300)
     monkeypatch.setattr(Image.Image, "resize", columns_first)
-    assert resize._rule(torch) is None
+    assert resize._pass_order(torch) is None
     wanted = pillows(image, 224, 224, BICUBIC)
     assert np.array_equal(to_planes(image, 224, 224, BICUBIC), wanted)
 
@@ -230,7 +230,7 @@ def test_an_unknown_pillow_does_it_itself(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_torch_without_the_kernel_leaves_it_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     image = made(500, 300)
     monkeypatch.setattr(torch.ops, "quantized", object())
-    assert resize._rule(torch) is None
+    assert resize._pass_order(torch) is None
     found = to_planes(image, 224, 224, BICUBIC)
     assert np.array_equal(found, pillows(image, 224, 224, BICUBIC))
 
@@ -238,7 +238,7 @@ def test_a_torch_without_the_kernel_leaves_it_to_pillow(monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("fresh")
 def test_machines_without_vectors_leave_it_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-    assert resize._rule(torch) is None
+    assert resize._pass_order(torch) is None
 
 
 @dataclass(frozen=True)

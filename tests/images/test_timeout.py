@@ -18,7 +18,8 @@ from blip2cli.images.loader import load_batches
 from blip2cli.images.preprocess import to_uint8
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
-from tests.images.test_loader import SPEC, Made, descendants, eventually_gone, made, picture
+from tests.images.helpers import SPEC, Made, descendants, eventually_gone, made
+from tests.images.pictures import picture
 
 LIMIT = 2.0  # ample for a small picture, even on a busy machine
 
@@ -27,7 +28,7 @@ def sleep() -> None:
     time.sleep(3600)
 
 
-def hold_the_interpreter() -> None:
+def hold_the_interpreter_lock() -> None:
     """As a decoder in an endless loop does: no other Python code runs, no handler, no thread."""
     ctypes.PyDLL(None).sleep(3600)
 
@@ -65,8 +66,8 @@ class StallsOnce(Made):
         return self.data
 
 
-@pytest.mark.parametrize(("how", "workers"), [(sleep, None), (hold_the_interpreter, 2)])
-def test_an_image_that_hangs_fails_alone(how: Callable[[], None], workers: int | None) -> None:
+@pytest.mark.parametrize(("how", "workers"), [(sleep, None), (hold_the_interpreter_lock, 2)])
+def test_an_image_that_hangs_fails_by_itself(how: Callable[[], None], workers: int | None) -> None:
     refs: list[ImageRef] = [made(n) for n in range(13)]
     refs[5] = Hang("stuck.png", "/stuck.png", how)
     with load_batches(refs, SPEC, LoaderOptions(3, workers, LIMIT)) as batches:
@@ -120,16 +121,16 @@ def test_hangs_and_crashes_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (LoaderOptions(image_timeout=0.0), "positive"),
         (LoaderOptions(image_timeout=-1.0), "positive"),
         (LoaderOptions(image_timeout=float("nan")), "positive"),
-        (LoaderOptions(workers=0, image_timeout=5.0), "--workers 1"),
+        (LoaderOptions(workers=0, image_timeout=5.0), "workers 1"),
     ],
 )
-def test_limits_that_make_no_sense(wrong: LoaderOptions, said: str) -> None:
-    with pytest.raises(OptionError, match=said):
+def test_limits_that_make_no_sense(wrong: LoaderOptions, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         load_batches([], SPEC, wrong)
 
 

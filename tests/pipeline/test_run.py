@@ -142,7 +142,7 @@ def test_rows_that_are_ready_are_written_before_another_batch_is_read(
     images: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: 2)
-    labelled, begin = threading.Semaphore(0), BatchStream.begin
+    labelled, begin = threading.Semaphore(0), BatchStream.next_pending
     done, asked = 0, []
 
     def count(*arguments: Any) -> Labelled:
@@ -164,7 +164,7 @@ def test_rows_that_are_ready_are_written_before_another_batch_is_read(
             done = event.done
 
     monkeypatch.setattr("blip2cli.pipeline.run.label", count)
-    monkeypatch.setattr(BatchStream, "begin", slowly)
+    monkeypatch.setattr(BatchStream, "next_pending", slowly)
     run(CAPTION, options(images, tmp_path / "out.jsonl", 1), loader, see)
     # With the third image put both rows went out, though one more batch might have waited.
     assert asked[3] >= 2

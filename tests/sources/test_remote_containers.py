@@ -65,12 +65,12 @@ def archive(folder: Path) -> str:
 
 
 def what(ref: ImageRef) -> tuple[str, tuple[object, ...], bytes | str]:
-    """The name, the values kept and the bytes, or how reading them fails in a worker."""
+    """The name, the carried values and the bytes, or how reading them fails in a worker."""
     try:
         data: bytes | str = pickle.loads(pickle.dumps(ref)).read()
     except ImageError as error:
         data = f"{error.error_type}: {error}"
-    return ref.file_name, ref.kept, data
+    return ref.file_name, ref.carried, data
 
 
 @pytest.mark.parametrize("make", [manifest, table, tar, tar_gz, archive])

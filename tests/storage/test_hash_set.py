@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import tracemalloc
 
-from blip2cli.storage.hash_set import NameSet
+from blip2cli.storage.hash_set import HashSet
 
 
 def test_knows_what_was_added() -> None:
-    names = NameSet()
+    names = HashSet()
     assert names.add("a.png")
     assert names.add("caf\udce9.png")
     assert names.add("")
@@ -16,13 +16,13 @@ def test_knows_what_was_added() -> None:
     assert "a.png" in names
     assert "b.png" not in names
     assert len(names) == 3
-    assert len(NameSet(["x", "y", "x"])) == 2
+    assert len(HashSet(["x", "y", "x"])) == 2
 
 
 def test_grows_and_forgets_nothing_in_little_memory() -> None:
     tracemalloc.start()
     try:
-        names = NameSet()
+        names = HashSet()
         assert all(names.add(f"folder/{n}.png") for n in range(50_000))
         size, _ = tracemalloc.get_traced_memory()
     finally:

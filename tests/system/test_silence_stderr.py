@@ -15,16 +15,7 @@ from PIL import Image
 from blip2cli.errors import ImageError
 from blip2cli.images.decode import decode
 from blip2cli.system.silence_stderr import silence_stderr
-from tests.images.pictures import encoded, gradient
-
-
-def damaged_tiff() -> bytes:
-    """A TIFF whose compressed strip is nonsense, which libtiff remarks on."""
-    data = bytearray(encoded(gradient(64, 64), "TIFF", compression="tiff_deflate"))
-    with Image.open(io.BytesIO(data)) as image:
-        (start,), (size,) = image.tag_v2[273], image.tag_v2[279]  # type: ignore[attr-defined]
-    data[start + 9 : start + size] = bytes(size - 9)
-    return bytes(data)
+from tests.images.pictures import damaged_tiff
 
 
 def test_a_damaged_tiff_is_a_failure_and_nothing_is_said(

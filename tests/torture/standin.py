@@ -28,7 +28,7 @@ class _Loaded:
     width: int | None
     height: int | None
     error: ImageError | None = None
-    kept: tuple[object, ...] = ()
+    carried: tuple[object, ...] = ()
 
 
 class _Batches:
@@ -36,7 +36,7 @@ class _Batches:
         self._refs = iter(refs)
         self._size = size
 
-    def begin(self) -> Callable[[], Any] | None:
+    def next_pending(self) -> Callable[[], Any] | None:
         items = tuple(_load(ref) for ref in islice(self._refs, self._size))
         pixels = [item for item in items if item.error is None]  # only their number matters
         return partial(SimpleNamespace, items=items, pixels=pixels) if items else None
@@ -44,7 +44,7 @@ class _Batches:
 
 @contextmanager
 def _load_batches(
-    refs: Iterable[Any], spec: object, options: Any, ahead: bool = False
+    refs: Iterable[Any], spec: object, options: Any, prefetch: bool = False
 ) -> Iterator[_Batches]:
     yield _Batches(refs, options.batch_size)
 
@@ -56,8 +56,8 @@ def _load(ref: Any) -> _Loaded:
     elif not data.endswith(b"IEND\xaeB`\x82"):
         error = ImageError("truncated", "The file ends too early.")
     else:
-        return _Loaded(ref.file_name, 64, 56, kept=ref.kept)
-    return _Loaded(ref.file_name, None, None, error, ref.kept)
+        return _Loaded(ref.file_name, 64, 56, carried=ref.carried)
+    return _Loaded(ref.file_name, None, None, error, ref.carried)
 
 
 class _Model:
@@ -91,7 +91,7 @@ class _Model:
 def install() -> None:
     """Put the stand-ins where the command looks for the real ones; torch is not imported then."""
     loader = ModuleType("blip2cli.images.loader")
-    loader.__dict__.update(load_batches=_load_batches, Loaded=_Loaded)
+    loader.__dict__.update(load_batches=_load_batches, LoadedImage=_Loaded)
     wrapper = ModuleType("blip2cli.model.wrapper")
     wrapper.__dict__.update(Blip2=_Model)
     batch = ModuleType("blip2cli.model.placement.batch_size")

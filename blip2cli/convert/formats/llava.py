@@ -16,7 +16,7 @@ from blip2cli.convert.formats.json_array import ArrayFile
 from blip2cli.convert.images import Images, Row, need_names
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import SourceError
-from blip2cli.storage.hash_set import NameSet
+from blip2cli.storage.hash_set import HashSet
 
 _MARK = "<image>"
 
@@ -35,7 +35,7 @@ class LlavaWriter:
         for column in ("question", self._answer):
             need(reader.schema, column, "--to llava", "It takes the results of blip2cli ask.")
         self._images = Images()
-        self._seen = NameSet()
+        self._seen = HashSet()
         self._failed = Examples()
         self.notes: list[str] = []
         self._out = ArrayFile(options.destination)

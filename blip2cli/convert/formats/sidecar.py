@@ -18,7 +18,7 @@ from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import OptionError, OutputError, SourceError
 from blip2cli.sources.base import IMAGE_SUFFIXES
 from blip2cli.storage import durable
-from blip2cli.storage.hash_set import NameSet
+from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import to_utf8
 
 SUFFIXES = (".txt", ".caption")
@@ -79,7 +79,7 @@ class SidecarWriter:
 
     def _look(self, reader: Reader) -> None:
         """Raises for files that are there, and for two images with one file."""
-        there, seen = Examples(), NameSet()
+        there, seen = Examples(), HashSet()
         for batch in reader.batches():
             for name, text in self._texts(batch):
                 path = self._place(name)

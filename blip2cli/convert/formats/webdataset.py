@@ -29,7 +29,7 @@ from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import OutputError
 from blip2cli.sources.base import IMAGE_SUFFIXES
 from blip2cli.storage import durable
-from blip2cli.storage.hash_set import NameSet
+from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import to_json, to_utf8
 
 SHARD_SIZE = 10_000  # samples, as img2dataset has it
@@ -53,7 +53,7 @@ class WebDatasetWriter:
         self._stem = os.path.splitext(options.destination)[0]
         self._check(options)
         self._images = Images()
-        self._keys = NameSet()
+        self._keys = HashSet()
         self._failed = Examples()
         self._shards: list[AtomicFile] = []
         self._tar: tarfile.TarFile | None = None

@@ -20,13 +20,13 @@ from typing import TypeGuard
 from blip2cli.errors import SourceError, UserError
 from blip2cli.options import SourceOptions
 from blip2cli.sources.base import FailedRef, ImageRef, absolute, name_below
-from blip2cli.sources.carried_columns import KeptColumn, columns_of, no_columns
+from blip2cli.sources.carried_columns import CarriedColumn, columns_of, no_columns
 from blip2cli.sources.containers import open_container
 from blip2cli.sources.patterns import PathPattern, has_magic
 from blip2cli.sources.readers.folder import tree_refs, unlistable_ref
 from blip2cli.sources.readers.manifest import ManifestSource
 from blip2cli.sources.walk import has_image_suffix, listing
-from blip2cli.storage.hash_set import NameSet
+from blip2cli.storage.hash_set import HashSet
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class GlobSource:
         """Matches come once; manifests that may name any file may name one twice."""
         return not (self.pattern.names_suffix and self.options.absolute_paths)
 
-    def kept_columns(self) -> tuple[KeptColumn, ...]:
+    def carried_columns(self) -> tuple[CarriedColumn, ...]:
         """The columns of the first match. Raises OptionError when it has none."""
         first = next((ref for ref in self._matches(self.root) if _is_file(ref)), None)
         source = None if first is None else open_container(first.path, self.options)
@@ -75,7 +75,7 @@ class GlobSource:
 
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield the matches, or the images in them, each once."""
-        seen = NameSet()
+        seen = HashSet()
         first = True
         for found in self._matches(base):
             if isinstance(found, MatchedFolder):
@@ -86,15 +86,17 @@ class GlobSource:
             else:
                 yield found
 
-    def _inside(self, ref: ImageRef, base: str, seen: NameSet, first: bool) -> Iterator[ImageRef]:
+    def _inside(self, ref: ImageRef, base: str, seen: HashSet, first: bool) -> Iterator[ImageRef]:
         """The images in the file that ``ref`` stands for, which may be an image itself."""
         try:
             source = open_container(ref.path, self.options)
         except UserError as error:
             if first:
                 raise
-            kept = (None,) * len(self.options.keep)
-            yield FailedRef(ref.file_name, ref.path, "unreadable_source", str(error), kept=kept)
+            carried = (None,) * len(self.options.keep)
+            yield FailedRef(
+                ref.file_name, ref.path, "unreadable_source", str(error), carried=carried
+            )
             return
         if source is None:
             yield ref

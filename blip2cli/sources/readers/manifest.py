@@ -20,7 +20,7 @@ from itertools import islice
 from blip2cli.errors import SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources.base import FailedRef, ImageRef, absolute, name_below
-from blip2cli.sources.carried_columns import LOOKED_AT, KeptColumn, absent, types_in
+from blip2cli.sources.carried_columns import LOOKED_AT, CarriedColumn, absent, types_in
 from blip2cli.sources.open_file_cache import ref_at
 from blip2cli.sources.patterns import has_magic
 from blip2cli.sources.records import (
@@ -30,7 +30,7 @@ from blip2cli.sources.records import (
     json_records,
     text_records,
 )
-from blip2cli.storage.hash_set import NameSet
+from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.opening import is_remote
 
 PATH_COLUMNS = ("file_name", "path", "image")
@@ -44,7 +44,7 @@ class ManifestSource:
     location: str
     column: str  # the column that holds the paths
     records: Callable[[], Iterator[Record]]
-    kept: tuple[KeptColumn, ...] = ()
+    carried: tuple[CarriedColumn, ...] = ()
     absolute_paths: bool = False
     unit: str = "line"  # what a record's number counts
 
@@ -93,7 +93,7 @@ class ManifestSource:
             location,
             path_column(text, columns, options.image_column) if columns else "",
             lambda: csv_records(location, delimiter),
-            tuple(KeptColumn(name, "string") for name in options.keep),
+            tuple(CarriedColumn(name, "string") for name in options.keep),
             options.absolute_paths,
         )
 
@@ -121,16 +121,16 @@ class ManifestSource:
         """Images come once. Paths from elsewhere may clash with names here: left to the caller."""
         return not self.absolute_paths
 
-    def kept_columns(self) -> tuple[KeptColumn, ...]:
+    def carried_columns(self) -> tuple[CarriedColumn, ...]:
         """The columns carried into the rows."""
-        return self.kept
+        return self.carried
 
-    def refs(self, base: str, seen: NameSet | None = None) -> Iterator[ImageRef]:
+    def refs(self, base: str, seen: HashSet | None = None) -> Iterator[ImageRef]:
         """Yield the images, each once; ``seen`` holds names that came before in other manifests.
 
         Raises SourceError for a row that is not what it should be.
         """
-        seen = NameSet() if seen is None else seen
+        seen = HashSet() if seen is None else seen
         with opening_errors(self.text):
             for number, record in self.records():
                 spelled = record.get(self.column)
@@ -139,8 +139,8 @@ class ManifestSource:
                     raise SourceError(
                         f"{self.location!r}, {self.unit} {number}: {self.column} {what}."
                     )
-                kept = tuple(record.get(column.name) for column in self.kept)
-                ref = self._ref(spelled, base, kept)
+                carried = tuple(record.get(column.name) for column in self.carried)
+                ref = self._ref(spelled, base, carried)
                 if self.absolute_paths or seen.add(ref.file_name):
                     yield ref
 
@@ -148,15 +148,15 @@ class ManifestSource:
         """The sentence for a manifest without a row."""
         return f"The manifest {self.text!r} names no image; write a path a line or row."
 
-    def _ref(self, spelled: str, base: str, kept: tuple[object, ...]) -> ImageRef:
+    def _ref(self, spelled: str, base: str, carried: tuple[object, ...]) -> ImageRef:
         name = normal(spelled)
         location = place(self.root, name)
         if location is None:
             if not self.absolute_paths:
-                return FailedRef(name, name, "outside_source", OUTSIDE, kept=kept)
+                return FailedRef(name, name, "outside_source", OUTSIDE, carried=carried)
             location = located(self.root, name)
         name = name_below(location, base)
-        return ref_at(name.partition("://")[2] if is_remote(name) else name, location, kept)
+        return ref_at(name.partition("://")[2] if is_remote(name) else name, location, carried)
 
 
 OUTSIDE = "Its path leads out of the manifest's folder; --absolute-paths allows that."

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from blip2cli.errors import ImageError, OptionError, SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources.base import ImageRef, Source
-from blip2cli.sources.carried_columns import KeptColumn, absent
+from blip2cli.sources.carried_columns import CarriedColumn, absent
 from blip2cli.sources.members import Names, safe_name
 from blip2cli.sources.open_file_cache import check_size, held, reading, ref_at
 from blip2cli.sources.readers.manifest import (
@@ -40,14 +40,14 @@ from blip2cli.sources.readers.manifest import (
     place,
 )
 from blip2cli.sources.records import Record
-from blip2cli.sources.schema import image_column, is_text, kept_column
+from blip2cli.sources.schema import carried_column, image_column, is_text
 from blip2cli.storage.opening import open_binary
 from blip2cli.storage.text_encoding import from_utf8
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ROWS = 4096  # rows of names and kept values read together
+_ROWS = 4096  # rows of names and carried values read together
 _BATCH_BYTES = 8 << 20  # images read together: a handful of photographs
 _BUFFER_BYTES = 1 << 20  # columns stream through so much instead of being read whole
 
@@ -65,19 +65,19 @@ def claim_parquet(text: str, options: SourceOptions) -> Source | None:
         table = _Table(location)
         schema = table.file.schema_arrow
         table.close()
-        kept = tuple(_kept(text, schema, name) for name in options.keep)
+        carried = tuple(_kept(text, schema, name) for name in options.keep)
         column = image_column(schema, options.image_column, text)
         names = [name for name in schema.names if is_text(schema.field(name).type)]
         if column is None:
-            return _manifest(text, location, names, schema, kept, options)
+            return _manifest(text, location, names, schema, carried, options)
         in_struct, of_table = _name_columns(schema, column, names)
         source = TableSource(
-            text, location, column, in_struct, of_table, kept, options.absolute_paths
+            text, location, column, in_struct, of_table, carried, options.absolute_paths
         )
         first = next(source.rows(), None)
         named = first is not None and bool(safe_name(first.name))
         return TableSource(
-            text, location, column, in_struct, of_table, kept, options.absolute_paths, named
+            text, location, column, in_struct, of_table, carried, options.absolute_paths, named
         )
 
 
@@ -114,7 +114,7 @@ class _Row:
     number: int  # in the table
     group: int
     row: int  # in the group
-    kept: tuple[object, ...]
+    carried: tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class TableSource:
     column: str  # of the images
     in_struct: bool  # the column has paths beside the bytes
     name_column: str | None  # of the table
-    kept: tuple[KeptColumn, ...] = ()
+    carried: tuple[CarriedColumn, ...] = ()
     absolute_paths: bool = False
     named: bool = True  # rows have names of their own
     unique: bool = True
@@ -141,9 +141,9 @@ class TableSource:
         """No other source has names below this."""
         return self.location
 
-    def kept_columns(self) -> tuple[KeptColumn, ...]:
+    def carried_columns(self) -> tuple[CarriedColumn, ...]:
         """The columns carried into the rows."""
-        return self.kept
+        return self.carried
 
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield an image for each row."""
@@ -159,7 +159,7 @@ class TableSource:
                     row.group,
                     row.row,
                     self.absolute_paths,
-                    kept=row.kept,
+                    carried=row.carried,
                 )
 
     def nothing(self) -> str:
@@ -171,13 +171,13 @@ class TableSource:
         leaf = f"{self.column}.path"
         columns = dict.fromkeys(
             [*([leaf] if self.in_struct else []), *([self.name_column] if self.name_column else [])]
-            + [column.name for column in self.kept]
+            + [column.name for column in self.carried]
         )
         for number, group, row, cells in _rows(self.location, list(columns)):
             path = (cells.get(self.column) or {}).get("path") if self.in_struct else None
             name = path or (cells[self.name_column] if self.name_column else None)
-            kept = tuple(cells[column.name] for column in self.kept)
-            yield _Row(from_utf8(name or ""), number, group, row, kept)
+            carried = tuple(cells[column.name] for column in self.carried)
+            yield _Row(from_utf8(name or ""), number, group, row, carried)
 
 
 def _manifest(
@@ -185,7 +185,7 @@ def _manifest(
     location: str,
     names: list[str],
     schema: pa.Schema,
-    kept: tuple[KeptColumn, ...],
+    carried: tuple[CarriedColumn, ...],
     options: SourceOptions,
 ) -> ManifestSource:
     column = options.image_column
@@ -203,9 +203,9 @@ def _manifest(
                 f"called file_name, path or image; it has {', '.join(schema.names)}. Name the "
                 "column with --image-column."
             ) from None
-    wanted = list(dict.fromkeys([column, *(c.name for c in kept)]))
+    wanted = list(dict.fromkeys([column, *(c.name for c in carried)]))
     records = partial(_records, location, column, wanted)
-    return ManifestSource(text, location, column, records, kept, options.absolute_paths, "row")
+    return ManifestSource(text, location, column, records, carried, options.absolute_paths, "row")
 
 
 def _records(location: str, path: str, columns: list[str]) -> Iterator[Record]:
@@ -226,10 +226,10 @@ def _name_columns(schema: pa.Schema, column: str, names: list[str]) -> tuple[boo
     return in_struct, next((n for n in ("file_name", "path") if n in names), None)
 
 
-def _kept(text: str, schema: pa.Schema, name: str) -> KeptColumn:
+def _kept(text: str, schema: pa.Schema, name: str) -> CarriedColumn:
     if name not in schema.names:
         raise absent(f"the table {text!r}", name, schema.names)
-    return kept_column(schema.field(name))
+    return carried_column(schema.field(name))
 
 
 class _Table:

@@ -29,7 +29,7 @@ from blip2cli.errors import ImageError, SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources import base as limits
 from blip2cli.sources.base import FailedRef, ImageRef, name_below
-from blip2cli.sources.carried_columns import KeptColumn, absent, types_in
+from blip2cli.sources.carried_columns import CarriedColumn, absent, types_in
 from blip2cli.sources.members import Names, wanted
 from blip2cli.sources.open_file_cache import CarriedRef, check_size, held, reading
 from blip2cli.sources.readers.manifest import container, opening_errors
@@ -71,7 +71,7 @@ class TarSource:
 
     text: str
     location: str
-    kept: tuple[KeptColumn, ...] = ()
+    carried: tuple[CarriedColumn, ...] = ()
     unique: bool = True
 
     @classmethod
@@ -93,9 +93,9 @@ class TarSource:
         """The archive itself, which counts as a folder."""
         return self.location
 
-    def kept_columns(self) -> tuple[KeptColumn, ...]:
+    def carried_columns(self) -> tuple[CarriedColumn, ...]:
         """The columns carried into the rows."""
-        return self.kept
+        return self.carried
 
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield the images; what follows the place where the archive breaks off is one failure."""
@@ -115,8 +115,10 @@ class TarSource:
                 f"{self.text!r} is no tar archive, whatever its name says ({error})."
             ) from None
 
-    def _types(self, keep: tuple[str, ...]) -> tuple[KeptColumn, ...]:
-        looking = TarSource(self.text, self.location, tuple(KeptColumn(n, "string") for n in keep))
+    def _types(self, keep: tuple[str, ...]) -> tuple[CarriedColumn, ...]:
+        looking = TarSource(
+            self.text, self.location, tuple(CarriedColumn(n, "string") for n in keep)
+        )
         samples = _Reading(looking, self.location).samples()
         rows = [sample.fields for sample in islice(samples, SAMPLES_LOOKED_AT)]
         there = dict.fromkeys(name for row in rows for name in row)
@@ -135,14 +137,16 @@ class _Sample:
         self.fields: dict[str, object] = {}
         self.broken: str | None = None  # what is wrong with the fields
 
-    def refs(self, keep: tuple[KeptColumn, ...]) -> Iterator[ImageRef]:
+    def refs(self, keep: tuple[CarriedColumn, ...]) -> Iterator[ImageRef]:
         """The images with the values of the columns ``keep``."""
-        kept = tuple(self.fields.get(column.name) for column in keep)
+        carried = tuple(self.fields.get(column.name) for column in keep)
         for ref in self.images:
             if self.broken is not None:
-                yield FailedRef(ref.file_name, ref.path, "bad_metadata", self.broken, kept=kept)
+                yield FailedRef(
+                    ref.file_name, ref.path, "bad_metadata", self.broken, carried=carried
+                )
             else:
-                yield replace(ref, kept=kept) if keep else ref
+                yield replace(ref, carried=carried) if keep else ref
 
 
 class _Reading:
@@ -157,19 +161,19 @@ class _Reading:
     def refs(self) -> Iterator[ImageRef]:
         """The images, and one failure when there is more that cannot be read."""
         for sample in self.samples():
-            yield from sample.refs(self._source.kept)
+            yield from sample.refs(self._source.carried)
         if self._failure is not None:
             location = self._source.location
             name = name_below(location, self._base if self._base != location else self._folder)
-            kept = (None,) * len(self._source.kept)
-            yield FailedRef(name, location, "truncated_archive", self._failure, kept=kept)
+            carried = (None,) * len(self._source.carried)
+            yield FailedRef(name, location, "truncated_archive", self._failure, carried=carried)
 
     def samples(self) -> Iterator[_Sample]:
         """Group the members; without ``--keep`` nothing has to wait for its group."""
         sample = _Sample("")
         for number, (info, raw) in enumerate(self._members()):
             key, kind = _split(info.name)
-            if key != sample.key or not self._source.kept:
+            if key != sample.key or not self._source.carried:
                 yield sample
                 sample = _Sample(key)
             if wanted(info.name):
@@ -177,7 +181,7 @@ class _Reading:
                 if ref is None:
                     break
                 sample.images.append(ref)
-            elif self._source.kept and key and kind in ("json", TEXT):
+            elif self._source.carried and key and kind in ("json", TEXT):
                 self._describe(sample, kind, info, raw)
         yield sample
 

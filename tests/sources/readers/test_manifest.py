@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from blip2cli.errors import ImageError, OptionError, SourceError
 from blip2cli.options import SourceOptions
-from blip2cli.sources import KeptColumn, kept_columns, open_sources
+from blip2cli.sources import CarriedColumn, carried_columns, open_sources
 from blip2cli.sources.base import ImageRef
 from blip2cli.storage.text_encoding import to_json, to_utf8
 
@@ -176,7 +176,7 @@ def test_the_file_of_failures_can_be_fed_back(tree: Tree, names: Names) -> None:
     (root / "o.errors.jsonl").write_bytes(errors)
     found = refs(root / "o.errors.jsonl", keep=("error_type",))
     assert [ref.file_name for ref in found] == ["x.png", "caf\udce9.png"]
-    assert [ref.kept for ref in found] == [("truncated",)] * 2
+    assert [ref.carried for ref in found] == [("truncated",)] * 2
     assert found[1].read() == b""
 
 
@@ -243,8 +243,11 @@ def test_a_parquet_file_without_use_names_its_columns(tmp_path: Path) -> None:
 def test_columns_are_carried_along(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text('path,id,note\na.png,007,"two\nlines"\nb.png,8,\n')
     options = SourceOptions((str(tmp_path / "m.csv"),), keep=("note", "id"))
-    assert kept_columns(options) == (KeptColumn("note", "string"), KeptColumn("id", "string"))
-    assert [ref.kept for ref in open_sources(options)] == [("two\nlines", "007"), ("", "8")]
+    assert carried_columns(options) == (
+        CarriedColumn("note", "string"),
+        CarriedColumn("id", "string"),
+    )
+    assert [ref.carried for ref in open_sources(options)] == [("two\nlines", "007"), ("", "8")]
 
 
 def test_types_of_json_come_from_its_values(tmp_path: Path) -> None:
@@ -256,9 +259,9 @@ def test_types_of_json_come_from_its_values(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     keep = ("i", "f", "s", "mixed", "b", "l", "o", "big")
     options = SourceOptions((str(tmp_path / "m.jsonl"),), keep=keep)
-    types = [column.type for column in kept_columns(options)]
+    types = [column.type for column in carried_columns(options)]
     assert types == ["int", "float", *["string"] * 6]
-    found = [ref.kept for ref in open_sources(options)]
+    found = [ref.carried for ref in open_sources(options)]
     assert found[0] == (1, 1.0, "x", "1", "true", '[1, "é"]', None, "1")
     assert found[1] == (None, 2.5, None, "y", None, None, '{"k": null}', None)
     assert found[2] == (3, None, None, None, None, None, None, str(1 << 70))  # a failure as well
@@ -275,9 +278,9 @@ def test_types_of_parquet_come_from_its_schema(tmp_path: Path) -> None:
         raw=[b"x", None],
     )
     options = SourceOptions((str(table),), keep=("tags", "f", "i", "when"))
-    assert [c.type for c in kept_columns(options)] == ["string", "float", "int", "string"]
-    kept = [ref.kept for ref in open_sources(options)]
-    assert kept == [('["x"]', 1.5, 1, "1970-01-01"), (None,) * 4]
+    assert [c.type for c in carried_columns(options)] == ["string", "float", "int", "string"]
+    carried = [ref.carried for ref in open_sources(options)]
+    assert carried == [('["x"]', 1.5, 1, "1970-01-01"), (None,) * 4]
     with pytest.raises(OptionError, match="--keep raw: this column holds bytes"):
         refs(table, keep=("raw",))
 
@@ -295,8 +298,8 @@ def test_several_sources_agree_on_a_type(tmp_path: Path) -> None:
     (tmp_path / "2.jsonl").write_text('{"path": "b", "n": 0.5, "m": "x"}\n')
     sources = (str(tmp_path / "1.jsonl"), str(tmp_path / "2.jsonl"))
     options = SourceOptions(sources, keep=("n", "m"))
-    assert [column.type for column in kept_columns(options)] == ["float", "string"]
-    assert [ref.kept for ref in open_sources(options)] == [(1.0, "1"), (0.5, "x")]
+    assert [column.type for column in carried_columns(options)] == ["float", "string"]
+    assert [ref.carried for ref in open_sources(options)] == [(1.0, "1"), (0.5, "x")]
 
 
 def test_columns_that_cannot_be_kept(tree: Tree) -> None:
@@ -313,9 +316,9 @@ def test_columns_that_cannot_be_kept(tree: Tree) -> None:
         with pytest.raises(OptionError, match="has no columns"):
             refs(root / "m.csv", other, keep=("id",))
         with pytest.raises(OptionError, match="has no columns"):
-            kept_columns(SourceOptions((str(other),), keep=("id",)))
+            carried_columns(SourceOptions((str(other),), keep=("id",)))
     with pytest.raises(OptionError, match="has no columns"):
-        kept_columns(SourceOptions(("-",), keep=("id",)))
+        carried_columns(SourceOptions(("-",), keep=("id",)))
     with pytest.raises(OptionError, match="--keep id is given twice"):
         refs(root / "m.csv", keep=("id", "id"))
 

@@ -13,7 +13,7 @@ import pytest
 
 from blip2cli.errors import ImageError, OptionError, SourceError
 from blip2cli.options import SourceOptions
-from blip2cli.sources import base, kept_columns, open_sources
+from blip2cli.sources import base, carried_columns, open_sources
 from blip2cli.sources.base import ImageRef
 from tests.sources.readers.test_manifest import failure, refs
 
@@ -47,7 +47,7 @@ def test_images_of_a_hugging_face_table_in_their_order(tmp_path: Path) -> None:
     )
     found = refs(table, keep=("label",))
     assert names(found) == [f"{n}.jpg" for n in range(10)]
-    assert [ref.kept for ref in found] == [(n,) for n in range(10)]
+    assert [ref.carried for ref in found] == [(n,) for n in range(10)]
     assert [ref.read() for ref in found] == [data for data, _ in cells]
     # In any order, as after a worker has died, and by another process.
     again = [pickle.loads(pickle.dumps(found[n])) for n in (9, 1, 0, 5, 4)]
@@ -148,10 +148,10 @@ def test_cells_that_only_name_a_file(tmp_path: Path) -> None:
 def test_kept_columns_of_tables(tmp_path: Path) -> None:
     table = write(tmp_path / "t.parquet", {"image": structs((b"x", "1")), "n": [2.5], "s": ["é"]})
     options = SourceOptions((str(table),), keep=("s", "n"))
-    assert [column.type for column in kept_columns(options)] == ["string", "float"]
-    assert [ref.kept for ref in open_sources(options)] == [("é", 2.5)]
+    assert [column.type for column in carried_columns(options)] == ["string", "float"]
+    assert [ref.carried for ref in open_sources(options)] == [("é", 2.5)]
     globbed = SourceOptions((f"{tmp_path}/*.parquet",), keep=("n",))
-    assert [ref.kept for ref in open_sources(globbed)] == [(2.5,)]
+    assert [ref.carried for ref in open_sources(globbed)] == [(2.5,)]
     with pytest.raises(OptionError, match=r"--keep m: .* it has image, n, s"):
         refs(table, keep=("m",))
     with pytest.raises(OptionError, match="--keep image: this column holds bytes"):

@@ -11,7 +11,7 @@ import pytest
 
 from blip2cli.errors import OptionError, SourceError
 from blip2cli.options import SourceOptions
-from blip2cli.sources import base, kept_columns, open_sources
+from blip2cli.sources import base, carried_columns, open_sources
 from blip2cli.sources.base import FailedRef, ImageRef
 from tests.sources.readers.test_manifest import failure, refs
 
@@ -57,10 +57,10 @@ def test_images_of_a_shard_in_their_order(form: str, tmp_path: Path) -> None:
 def test_fields_of_a_sample_are_carried_along(form: str, tmp_path: Path) -> None:
     shard = write(tmp_path / form, SAMPLES, FORMS[form])
     options = SourceOptions((str(shard),), keep=("txt", "id", "score", "tags"))
-    assert [c.type for c in kept_columns(options)] == ["string", "int", "float", "string"]
+    assert [c.type for c in carried_columns(options)] == ["string", "int", "float", "string"]
     right = ("zwölf", 8, 0.5, None)
-    kept = [ref.kept for ref in open_sources(options)]
-    assert kept == [("a caption", 7, 1.0, '["a"]'), right, right, (None,) * 4]
+    carried = [ref.carried for ref in open_sources(options)]
+    assert carried == [("a caption", 7, 1.0, '["a"]'), right, right, (None,) * 4]
     with pytest.raises(OptionError, match=r"--keep name: .* it has .*id, score"):
         refs(shard, keep=("name",))
 
@@ -103,7 +103,7 @@ def test_names_are_made_unique_and_safe(tmp_path: Path) -> None:
 def test_broken_fields_fail_their_sample_alone(tmp_path: Path) -> None:
     members = SAMPLES | {"000001.json": b"{", "000002.json": b"[1]"}
     found = refs(write(tmp_path / "s.tar", members), keep=("id",))
-    assert [ref.kept for ref in found] == [(7,), (None,), (None,), (None,)]
+    assert [ref.carried for ref in found] == [(7,), (None,), (None,), (None,)]
     assert found[0].read() == b"first"
     assert [failure(ref) for ref in found[1:]] == ["bad_metadata"] * 3
     assert len(refs(tmp_path / "s.tar")) == 4  # nobody asked for fields
@@ -220,4 +220,4 @@ def test_a_sample_is_described_before_or_after_its_image(tmp_path: Path) -> None
     for order in (["a.json", "a.png"], ["a.png", "a.json"]):
         members = {name: described if name.endswith("json") else b"x" for name in order}
         (ref,) = refs(write(tmp_path / "s.tar", members), keep=("id",))
-        assert ref.kept == (1,)
+        assert ref.carried == (1,)

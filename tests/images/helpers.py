@@ -1,0 +1,129 @@
+"""References that need no file, or misbehave, and the processes and threads of the loader."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blip2cli.images.preprocess import PixelSpec
+from blip2cli.options import LoaderOptions
+from blip2cli.sources.base import ImageRef
+from tests.images.pictures import picture
+
+SPEC = PixelSpec(16, 20)
+
+
+@dataclass(frozen=True)
+class Made(ImageRef):
+    """An image that needs no file."""
+
+    data: bytes = b""
+
+    def read(self) -> bytes:
+        return self.data
+
+
+@dataclass(frozen=True)
+class Crash(ImageRef):
+    """An image that kills the process that decodes it."""
+
+    def read(self) -> bytes:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return b""
+
+
+@dataclass(frozen=True)
+class CrashOnce(Made):
+    """One that does so only the first time, as when the system was short of memory."""
+
+    def read(self) -> bytes:
+        if not os.path.exists(self.path):
+            Path(self.path).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.data
+
+
+@dataclass(frozen=True)
+class Broken(ImageRef):
+    """One with a mistake in its own code."""
+
+    def read(self) -> bytes:
+        raise ZeroDivisionError("a mistake")
+
+
+def made(number: int, data: bytes | None = None) -> Made:
+    name = f"{number:03d}.png"
+    return Made(name, f"/made/{name}", picture(number) if data is None else data)
+
+
+def options(batch_size: int = 4, workers: int | None = 0) -> LoaderOptions:
+    return LoaderOptions(batch_size, workers)
+
+
+def descendants() -> set[int]:
+    """Ids of the living worker processes below this one: the fork server's children."""
+    parents: dict[int, int] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                parents[int(entry)] = int(fields[1])
+    servers = {pid for pid, parent in parents.items() if parent == os.getpid()}
+    return {pid for pid, parent in parents.items() if parent in servers}
+
+
+def eventually_gone(pids: set[int], seconds: float = 60) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def processes_of(group: int) -> set[int]:
+    found = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == group and fields[0] != "Z":
+                found.add(int(entry))
+    return found
+
+
+@dataclass(frozen=True)
+class Gate(ImageRef):
+    """An image that cannot be read before the gate is open, as on a stalled file system."""
+
+    data: bytes = b""
+    reached: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def read(self) -> bytes:
+        self.reached.set()
+        self.opened.wait(60)
+        return self.data
+
+
+def until(condition: object, seconds: float = 20) -> bool:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def prefetch_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
