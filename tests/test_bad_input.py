@@ -14,8 +14,8 @@ import pytest
 from blip2cli.images.loader import load_batches
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.options import LoaderOptions, SourceOptions
-from blip2cli.sinks.text import from_utf8
 from blip2cli.sources import open_sources
+from blip2cli.storage.text_encoding import from_utf8
 from tests.bad_input import encoded, make_folder, picture
 from tests.conftest import COMMAND, environment
 

@@ -166,6 +166,8 @@ def _copied(
 
 def _check(options: ConvertOptions, paths: list[str]) -> None:
     """Raise UserError for what is wrong with the output, before anything is read."""
+    from blip2cli.sinks.check_output import check_place
+
     if options.shard_size is not None and options.shard_size < 1:
         raise OptionError(f"--shard-size takes a positive number, not {options.shard_size}.")
     out = options.destination
@@ -174,17 +176,4 @@ def _check(options: ConvertOptions, paths: list[str]) -> None:
         raise OutputError(f"{out!r} is what is converted; choose another name for the output.")
     if folder or options.write_as == "webdataset":
         return  # the format itself knows which of its files may be there
-    parent = os.path.dirname(os.path.realpath(out))
-    if not os.path.isdir(parent):
-        raise OutputError(
-            f"The folder {os.path.dirname(out) or parent!r} for the output does not exist; create "
-            "it (mkdir -p) first."
-        )
-    if os.path.lexists(out):
-        if not os.path.isfile(out):
-            raise OutputError(f"The output {out!r} is not a regular file; choose another name.")
-        if not options.overwrite:
-            raise OutputError(
-                f"The output {out!r} exists already; add --overwrite to replace it, or choose "
-                "another name."
-            )
+    check_place(out, options.overwrite)

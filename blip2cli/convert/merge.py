@@ -5,14 +5,14 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
 from blip2cli.convert.formats.base import Examples, Reader, listed
-from blip2cli.convert.stored import common
 from blip2cli.convert.types import Kinds, fitted, union, without_nulls
 from blip2cli.errors import SourceError
+from blip2cli.sinks.settings import Settings
 from blip2cli.sources.patterns import has_magic
 from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import from_utf8
@@ -38,7 +38,8 @@ class Merged:
             except SourceError as error:
                 raise SourceError(f"{reader.path!r}: {error}.") from None
         self.schema = without_nulls(told)
-        self.settings: Mapping[str, object] | None = common([r.settings for r in readers])
+        same = all(reader.settings == readers[0].settings for reader in readers)
+        self.settings: Settings | None = readers[0].settings if same else None
 
     @property
     def notes(self) -> list[str]:

@@ -11,6 +11,7 @@ import pyarrow.types as kinds
 from blip2cli.errors import SourceError
 from blip2cli.sinks.base import Column, RowSchema
 from blip2cli.sinks.parquet import arrow_schema
+from blip2cli.sinks.settings import Settings
 from blip2cli.storage.text_encoding import to_utf8
 
 _OWN = (
@@ -32,7 +33,7 @@ def embedding_type(size: int) -> pa.DataType:
     return pa.list_(pa.float32(), size)
 
 
-def with_dtype(schema: pa.Schema, settings: Mapping[str, object] | None) -> pa.Schema:
+def with_dtype(schema: pa.Schema, settings: Settings | None) -> pa.Schema:
     """The schema with vectors in the precision they were made in, which JSON does not tell."""
     place = schema.get_field_index(EMBEDDING)
     if place < 0 or (settings or {}).get("embedding_dtype") != "float16":

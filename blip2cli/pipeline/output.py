@@ -17,11 +17,11 @@ from blip2cli.options import RunOptions
 from blip2cli.pipeline.events import Summary
 from blip2cli.sinks import (
     Column,
-    ErrorSink,
+    FailureList,
     Resumed,
     Sink,
     check_settings,
-    open_errors,
+    open_failure_list,
     open_sink,
 )
 from blip2cli.sources import carried_columns
@@ -44,7 +44,7 @@ class Output:
 
     task: Task
     sink: Sink
-    errors: ErrorSink
+    errors: FailureList
     inline: bool  # failures are rows with an ``error`` column
     carried: tuple[str, ...] = ()  # columns of the source that are carried into the rows
     begun: bool = False  # a row was written
@@ -72,8 +72,8 @@ class Output:
             journal = resumed.rows if resumed is not None else None
             stream = stdout or sys.stdout.buffer
             sink = open_sink(options.output, columns, settings, stream, journal)
-        failures = resumed.errors if resumed is not None else None
-        errors = open_errors(options.output, failures)
+        failures = resumed.failures if resumed is not None else None
+        errors = open_failure_list(options.output, failures)
         inline = options.output.errors == "inline"
         return cls(task, sink, errors, inline, options.source.keep)
 
@@ -88,7 +88,7 @@ class Output:
             rows = [row | carried[str(row["file_name"])] for row in rows]
         if rows:
             if not self.begun:
-                self.errors.begin()
+                self.errors.remove_old()
                 self.begun = True
             self.sink.write(rows)
         for item in batch.items:

@@ -135,7 +135,7 @@ class _Selected:
     def failed_before(self) -> int:
         if self._resumed is None:
             return 0
-        errors = self._resumed.errors
+        errors = self._resumed.failures
         noted = 0 if errors is None or self._retry else len(errors.failed)
         return noted + self._resumed.rows.failed
 
@@ -157,7 +157,7 @@ class _Selected:
             return False
         if file_name in self._resumed.rows.done:
             return True
-        errors = self._resumed.errors
+        errors = self._resumed.failures
         return errors is not None and not self._retry and file_name in errors.failed
 
 
@@ -165,7 +165,7 @@ def resumed(plan: Plan, retry_errors: bool) -> events.Resumed:
     """What an earlier run left, as an event."""
     assert plan.resumed is not None
     version = (plan.resumed.rows.settings or {}).get("version")
-    errors = plan.resumed.errors
+    errors = plan.resumed.failures
     return events.Resumed(
         images=len(plan.resumed.rows.done),
         failed=plan.failed_before,

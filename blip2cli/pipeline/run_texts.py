@@ -19,7 +19,7 @@ from blip2cli.pipeline.events import Finished, Listener, ModelReady, Progress, S
 from blip2cli.pipeline.output import SinkOpener, check_summary, run_settings, write_summary
 from blip2cli.pipeline.signals import Interrupted, Interrupts
 from blip2cli.pipeline.stats import Tally
-from blip2cli.sinks import Sink, check_output, open_errors, open_sink, to_stdout
+from blip2cli.sinks import Sink, check_output, open_failure_list, open_sink, to_stdout
 
 if TYPE_CHECKING:
     from blip2cli.pipeline.model_loader import ModelLoader
@@ -100,7 +100,7 @@ def run_texts(
                         with tally.timing("write"):
                             if not tally.rows:
                                 # The failures of images that the output listed before.
-                                open_errors(options.output).begin()
+                                open_failure_list(options.output).remove_old()
                             sink.write(rows)
                         tally.done += len(rows)
                         tally.rows += len(rows)

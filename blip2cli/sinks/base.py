@@ -1,14 +1,14 @@
-"""What every writer of rows has in common: columns, the schema of a row, the sink protocol."""
+"""Columns, the schema of a row, and the protocol of a writer of rows (a sink)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from blip2cli.errors import ImageError, RunError
+from blip2cli.errors import RunError
 
 ColumnType = Literal["string", "int", "float", "embedding", "texts", "choices"]
 EmbeddingDtype = Literal["float32", "float16"]
@@ -23,7 +23,7 @@ class Column:
     # "probability": float}; "embedding": `size` numbers (list, array or tensor).
     type: ColumnType
     size: int | None = None  # the dimension of an embedding
-    numbers: EmbeddingDtype = "float32"  # what its numbers are stored as
+    numbers: EmbeddingDtype = "float32"  # the dtype an embedding is stored in
 
 
 # The fields of the two list types, in order, with their own types.
@@ -39,7 +39,7 @@ _ERROR = Column("error", "string")
 @dataclass(frozen=True)
 class RowSchema:
     """All columns of a file in order: file_name, width, height (rows of images), the task's own,
-    and ``error`` when failed images are kept inline."""
+    and ``error`` when failed images are rows (the option ``errors`` is ``inline``)."""
 
     columns: tuple[Column, ...]
 
@@ -75,13 +75,6 @@ class RowSchema:
             raise ValueError(f"the row lacks {sorted(missing)} and has unknown {sorted(unknown)}")
         return {column.name: _plain(column, row.get(column.name)) for column in self.columns}
 
-    def failed(self, file_name: str, error: ImageError) -> dict[str, Any]:
-        """The inline row of an image that failed: its name, why, and null for all else."""
-        row: dict[str, Any] = dict.fromkeys(column.name for column in self.columns)
-        row["file_name"] = file_name
-        row["error"] = f"{error.error_type}: {error}"
-        return row
-
 
 def _plain(column: Column, value: Any) -> Any:
     if value is None:
@@ -108,16 +101,16 @@ def _finite(value: Any) -> float | None:
 
 
 class Sink(Protocol):
-    """Takes rows in order and makes them last.
+    """Writer of rows, in order and durably.
 
-    Call ``write`` once a batch: it keeps its own timer for what is costly. Call ``commit`` only
-    when the rows must be safe now (a signal, the end of the time allowed), not after each batch.
-    End with ``close`` or ``abort``. All but ``abort`` raise RunError when the disk is full or
-    failing, after which nothing more is written; a reader that went away raises BrokenPipeError.
+    Call ``write`` once a batch: it has a timer of its own for fsync. Call ``commit`` only when the
+    rows must be safe now (a signal, the end of the time allowed), not after each batch. End with
+    ``close`` or ``abort``. All but ``abort`` raise RunError when the disk is full or failing, after
+    which nothing more is written; a closed pipe raises BrokenPipeError.
     """
 
     def write(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Take the rows of a batch; keys as in the schema."""
+        """Write the rows of a batch; keys as in the schema."""
 
     def commit(self) -> None:
         """Return when all rows so far would survive a power cut."""
@@ -126,12 +119,40 @@ class Sink(Protocol):
         """Commit, and complete the output."""
 
     def abort(self) -> None:
-        """Keep what is committed, remove what is temporary. Never raises."""
+        """Leave what is committed, remove temporary files. Never raises."""
+
+
+class DiskGuard:
+    """Reports failed writes of the file ``path``; after one, nothing more may be written.
+
+    ``safe()`` says which rows are on disk.
+    """
+
+    def __init__(self, path: str, safe: Callable[[], str]) -> None:
+        self.failed = False
+        self._path = path
+        self._safe = safe
+
+    def check(self) -> None:
+        """Raise RunError after a failed write."""
+        if self.failed:
+            raise RunError(f"Writing {self._path!r} failed before; nothing was added.")
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """As ``disk_errors``; whatever is raised counts as a failed write."""
+        try:
+            with disk_errors(self._path, self._safe()):
+                yield
+        except BaseException:
+            self.failed = True
+            raise
 
 
 @contextmanager
 def disk_errors(path: str, safe: str) -> Iterator[None]:
-    """Turn a failed write into a RunError that names the file, the cause and what is ``safe``."""
+    """Turn a failed write into a RunError that names the file and the cause; ``safe`` says which
+    rows are on disk."""
     try:
         yield
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""Reading the file of failures back."""
+"""Reads a list of failed images back, when a run resumes."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from blip2cli.storage.hash_set import HashSet
 
 
 @dataclass(frozen=True)
-class ErrorJournal:
-    """The images that a file of failures names."""
+class FailureJournal:
+    """The images that a list of failures holds."""
 
     paths: OutputPaths
-    failed: frozenset[str]  # without those that have rows after all
-    end: int  # bytes of whole lines; behind them is what a crash tore
+    failed: frozenset[str]  # without those that have rows now
+    end: int  # bytes of complete lines; a torn one may follow
 
     def complete(self, settled: Collection[str] = ()) -> None:
-        """Leave one line for every image that failed and has no rows, the latest.
+        """Leave the latest line of every image that failed and has no rows.
 
-        Of a ``settled`` image only lines behind ``end`` count, those of the run that is
-        completing. Raises OSError.
+        Of a ``settled`` image only lines behind ``end`` count, those of the current run. Raises
+        OSError.
         """
-        kept: dict[str, bytes] = {}
+        lines: dict[str, bytes] = {}
         with open(self.paths.errors, "rb") as file:
             data = file.read()
-        place = 0
+        position = 0
         for line in data.splitlines(keepends=True):
-            old = place < self.end
-            place += len(line)
+            old = position < self.end
+            position += len(line)
             name = _name(line)
             if name is None or (old and (name in settled or name not in self.failed)):
                 continue
-            kept.pop(name, None)
-            kept[name] = line
-        if not kept:
+            lines.pop(name, None)
+            lines[name] = line
+        if not lines:
             durable.remove(self.paths.errors)
-        elif (whole := b"".join(kept.values())) != data:
-            durable.replace_file(self.paths.hidden(".errors.tmp"), self.paths.errors, whole)
+        elif (latest := b"".join(lines.values())) != data:
+            durable.replace_file(self.paths.hidden(".errors.tmp"), self.paths.errors, latest)
 
 
-def read_errors(paths: OutputPaths, done: HashSet) -> ErrorJournal | None:
-    """The journal of the failures beside an output, None when none are noted.
+def read_failures(paths: OutputPaths, done: HashSet) -> FailureJournal | None:
+    """The journal of the failures beside an output; None when there is no list.
 
     ``done`` are the images that have rows: a retry may have been stopped before the file was
     brought up to date.
@@ -63,11 +63,11 @@ def read_errors(paths: OutputPaths, done: HashSet) -> ErrorJournal | None:
         end += len(line)
         if name not in done:
             failed.add(name)
-    return ErrorJournal(paths, frozenset(failed), end)
+    return FailureJournal(paths, frozenset(failed), end)
 
 
 def _name(line: bytes) -> str | None:
-    """The image a whole line is about."""
+    """The image that a complete line is about; None for a torn or foreign line."""
     if not line.endswith(b"\n"):
         return None
     try:

@@ -1,7 +1,7 @@
-"""What an output holds already, read from the output itself: there is no second book-keeping.
+"""The journal of an output: which images have all their rows, read from the output itself.
 
-A run that resumes asks for the journal, passes over the images in it and goes on behind its last
-row. Nothing is changed by reading it.
+There is no second book-keeping. A run that resumes reads the journal, skips the images in it and
+appends behind its last row. Reading it changes nothing.
 """
 
 from __future__ import annotations
@@ -24,52 +24,48 @@ _FLAGS = {
 }
 
 
-def _nothing() -> None:
-    """What is whole needs no mending."""
-
-
 @dataclass(frozen=True)
 class Journal:
     """The images of an output that have all their rows."""
 
     done: HashSet = field(default_factory=HashSet)
     rows: int = 0
-    failed: int = 0  # images among them whose rows say that they failed (``--errors inline``)
-    settings: Mapping[str, object] | None = None  # None: they are not known
-    # Mends what a crash left, so that the output is whole as it is. To be called when nothing is
-    # left to do; a writer that goes on does it by itself. Raises OSError.
-    complete: Callable[[], None] = _nothing
+    failed: int = 0  # images among them whose rows are failures (inline)
+    settings: Mapping[str, object] | None = None  # None: not known
+    # Repairs what a crash left, so that the output is complete as it is. To be called when no
+    # image is left; a writer that appends does it by itself. Raises OSError.
+    complete: Callable[[], None] = lambda: None
 
 
 class RowNames:
-    """Gathers the names of rows that come in order, and knows which images are whole.
+    """Collects the names of rows in order, and knows which images have all their rows.
 
-    Only the last image can lack rows: images are written one after the other. ``place`` is any
+    Only the last image can lack rows: images are written one after the other. ``position`` is any
     number that grows, such as an offset in the file.
     """
 
     def __init__(self, row_count: RowCount) -> None:
         self.done = HashSet()
-        self.rows = 0  # of whole images
-        self.failed = 0  # whole images with a row that says so
-        self.whole_until = 0  # the place behind the last whole image
+        self.rows = 0  # of complete images
+        self.failed = 0  # complete images with a row for a failure
+        self.complete_until = 0  # the position behind the last complete image
         self._row_count = row_count
         self._name: str | None = None
         self._count = 0
-        self._place = 0
+        self._position = 0
         self._failed = False
 
-    def add(self, name: str, place: int, failed: bool = False) -> None:
-        """One more row, which ends at ``place``."""
+    def add(self, name: str, position: int, failed: bool = False) -> None:
+        """One more row, which ends at ``position``."""
         if name != self._name:
             self._finish()
             self._name, self._count, self._failed = name, 0, False
         self._count += 1
         self._failed |= failed
-        self._place = place
+        self._position = position
 
     def end(self) -> None:
-        """No more rows: decide about the last image."""
+        """No more rows follow: count the last image if it is complete."""
         if self._name is not None and self._count >= self._row_count(self._name):
             self._finish()
 
@@ -78,7 +74,7 @@ class RowNames:
             self.done.add(self._name)
             self.rows += self._count
             self.failed += self._failed
-            self.whole_until = self._place
+            self.complete_until = self._position
 
 
 def check_settings(
@@ -86,8 +82,8 @@ def check_settings(
 ) -> None:
     """Raise OutputError, naming the setting, when rows made now would not fit those from before.
 
-    Only settings in ``now`` are compared, so a part of them can be checked before a model is
-    loaded. The version is not: a new release must not end a job that runs every night.
+    Only settings in ``now`` are compared, so some of them can be checked before a model is
+    loaded. The version is not compared: a new release must not end a job that runs every night.
     """
     if before is None:
         raise OutputError(

@@ -1,13 +1,14 @@
-"""Reading a JSONL output back: which images are whole, and where a crash tore the file.
+"""Reads a JSONL output back: which images have all their rows, and where a crash tore the file.
 
-A killed process leaves whole lines and perhaps a part of one, at the end. What is behind the last
-whole image is cut off: its rows are made again. In a gzip file that cut can lie inside a member;
-then the members before are kept as they are and the rest is packed again, into a new file that
-takes the place of the old one in one step.
+A killed process leaves complete lines and perhaps a torn one at the end. What is behind the last
+complete image is cut off, and its rows are made again. In a gzip file that cut can lie inside a
+member; then the members before it are copied as they are and the rest is compressed again, into a
+new file that replaces the old one in one step.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -19,24 +20,23 @@ from typing import BinaryIO
 from blip2cli.errors import OutputError
 from blip2cli.sinks.journal import Journal, RowCount, RowNames
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sinks.settings import read_settings, recover_settings
 from blip2cli.storage import durable
 
 _CHUNK = 1 << 20
 _FIRST_KEY = '{"file_name": '
 _decode = json.JSONDecoder().raw_decode
-
-
 _GOOD = b'"error": null}\n'  # how a row ends that has an error column and no error
 
 
-def read_jsonl(
-    paths: OutputPaths, compressed: bool, row_count: RowCount, inline_errors: bool = False
+def read_journal(
+    paths: OutputPaths, row_count: RowCount, inline_errors: bool = False
 ) -> Journal | None:
-    """The journal of a JSONL output; None when there is none. Raises OutputError for lines that
-    are no rows."""
+    """The journal of a JSONL output; None without one. Raises OutputError for lines that are no
+    rows."""
     if not os.path.exists(paths.final):
         return None
-    lines = _Lines(paths.final, compressed)
+    lines = _Lines(paths)
     names = RowNames(row_count)
     bad = 0
     for number, line in enumerate(lines, 1):
@@ -47,21 +47,20 @@ def read_jsonl(
             )
         name = _file_name(line)
         if name is None:
-            bad = number  # as the very last line it is what a power cut left
+            bad = number  # as the last line it is what a power cut left
         else:
-            names.add(name, lines.place, inline_errors and not line.endswith(_GOOD))
+            names.add(name, lines.end, inline_errors and not line.endswith(_GOOD))
     names.end()
-    cut = names.whole_until
-    repair = functools.partial(_repair, paths, compressed, cut, lines.member_before(cut))
-    whole = lines.whole and cut == lines.place
-    settings = _settings(paths)
-    if whole and not os.path.exists(paths.next_meta):
-        return Journal(names.done, names.rows, names.failed, settings)
-    return Journal(names.done, names.rows, names.failed, settings, repair)
+    cut = names.complete_until
+    journal = Journal(names.done, names.rows, names.failed, read_settings(paths))
+    if lines.intact and cut == lines.end and not os.path.exists(paths.next_meta):
+        return journal
+    repair = functools.partial(_repair, paths, cut, lines.member_before(cut))
+    return dataclasses.replace(journal, complete=repair)
 
 
 def _file_name(line: bytes) -> str | None:
-    """The file name of a row, without parsing all of it; None when it is no row."""
+    """The file name of a row, parsed alone where it comes first; None when it is no row."""
     try:
         text = line.decode("utf-8")
         if text.startswith(_FIRST_KEY) and text.endswith("}\n"):
@@ -75,67 +74,65 @@ def _file_name(line: bytes) -> str | None:
 
 @dataclass(frozen=True)
 class _Member:
-    """Where a gzip member starts, in the file and in its content."""
+    """Where a gzip member starts: in the file, and in its decompressed content."""
 
-    packed: int
+    compressed: int
     plain: int
 
 
 class _Lines:
-    """The whole lines of a file, plain or gzipped; afterwards what is known of its end."""
+    """The complete lines of a file, plain or gzipped; afterwards the state of its end."""
 
-    def __init__(self, path: str, compressed: bool) -> None:
-        self.place = 0  # the end of the last line given, in the content
-        self.whole = True  # the file ends with a line, and with a member where it is packed
-        self._path = path
-        self._compressed = compressed
+    def __init__(self, paths: OutputPaths) -> None:
+        self.end = 0  # of the last line given, in the decompressed content
+        self.intact = True  # the file ends with a line, and with a member where it is gzipped
+        self._paths = paths
         self._members = [_Member(0, 0)]
 
     def __iter__(self) -> Iterator[bytes]:
         rest = b""
-        with open(self._path, "rb") as file:
-            chunks = (
-                self._unpacked(file) if self._compressed else iter(lambda: file.read(_CHUNK), b"")
-            )
-            for chunk in chunks:
+        with open(self._paths.final, "rb") as file:
+            plain = iter(lambda: file.read(_CHUNK), b"")
+            for chunk in self._decompressed(file) if self._paths.compressed else plain:
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    self.place += len(line) + 1
+                    self.end += len(line) + 1
                     yield line + b"\n"
         if rest:
-            self.whole = False
+            self.intact = False
 
-    def member_before(self, place: int) -> _Member:
-        """The last member that starts at ``place`` in the content, or before."""
-        return max((m for m in self._members if m.plain <= place), key=lambda m: m.plain)
+    def member_before(self, position: int) -> _Member:
+        """The last member that starts at ``position`` in the content, or before."""
+        return max((m for m in self._members if m.plain <= position), key=lambda m: m.plain)
 
-    def _unpacked(self, file: BinaryIO) -> Iterator[bytes]:
+    def _decompressed(self, file: BinaryIO) -> Iterator[bytes]:
         """The content of all members, as far as it can be read."""
         member: zlib._Decompress | None = None
-        packed = plain = 0
+        compressed = plain = 0
         while chunk := file.read(_CHUNK):
             while chunk:
                 member = member or zlib.decompressobj(wbits=31)
                 try:
                     content = member.decompress(chunk)
                 except zlib.error:
-                    self.whole = False
+                    self.intact = False
                     return
-                packed += len(chunk) - len(member.unused_data)
+                compressed += len(chunk) - len(member.unused_data)
                 plain += len(content)
                 yield content
                 chunk = member.unused_data
                 if not member.eof:
                     break
                 member = None
-                self._members.append(_Member(packed, plain))
+                self._members.append(_Member(compressed, plain))
         if member is not None:
-            self.whole = False
+            self.intact = False
 
 
-def _repair(paths: OutputPaths, compressed: bool, cut: int, member: _Member) -> None:
-    settle_settings(paths)
-    if not compressed:
+def _repair(paths: OutputPaths, cut: int, member: _Member) -> None:
+    """Cut the output off at ``cut``; ``member`` is the gzip member that holds this position."""
+    recover_settings(paths)
+    if not paths.compressed:
         descriptor = os.open(paths.final, os.O_WRONLY)
         try:
             if os.fstat(descriptor).st_size != cut:
@@ -145,14 +142,14 @@ def _repair(paths: OutputPaths, compressed: bool, cut: int, member: _Member) -> 
             os.close(descriptor)
         return
     with open(paths.final, "rb") as old, open(paths.temporary, "wb") as new:
-        _copy(old, new, member.packed)
-        unpack = zlib.decompressobj(wbits=31)
-        kept = b""
-        while len(kept) < cut - member.plain and (chunk := old.read(_CHUNK)):
-            kept += unpack.decompress(chunk, cut - member.plain - len(kept))
-        if kept:
-            pack = zlib.compressobj(wbits=31)
-            new.write(pack.compress(kept) + pack.flush())
+        _copy(old, new, member.compressed)
+        decoder = zlib.decompressobj(wbits=31)
+        rest = b""
+        while len(rest) < cut - member.plain and (chunk := old.read(_CHUNK)):
+            rest += decoder.decompress(chunk, cut - member.plain - len(rest))
+        if rest:
+            encoder = zlib.compressobj(wbits=31)
+            new.write(encoder.compress(rest) + encoder.flush())
         new.flush()
         os.fsync(new.fileno())
     durable.rename_into_place(paths.temporary, paths.final)
@@ -162,32 +159,3 @@ def _copy(old: BinaryIO, new: BinaryIO, size: int) -> None:
     while size > 0 and (chunk := old.read(min(size, _CHUNK))):
         new.write(chunk)
         size -= len(chunk)
-
-
-def _settings(paths: OutputPaths) -> dict[str, object] | None:
-    path = paths.next_meta if _is_next(paths) else paths.meta
-    try:
-        with open(path, "rb") as file:
-            settings = json.load(file)["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return settings if isinstance(settings, dict) else None
-
-
-def _is_next(paths: OutputPaths) -> bool:
-    """Whether the settings that were to follow a new output belong to the one that is there."""
-    try:
-        with open(paths.next_meta, "rb") as file:
-            inode = json.load(file)["inode"]
-        return bool(inode == os.stat(paths.final).st_ino)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def settle_settings(paths: OutputPaths) -> None:
-    """Finish what a crash between an output and its settings left undone."""
-    if _is_next(paths):
-        os.replace(paths.next_meta, paths.meta)
-        durable.sync_folder(paths.folder)
-    else:
-        durable.remove(paths.next_meta)

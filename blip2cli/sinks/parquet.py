@@ -1,19 +1,17 @@
-"""Parquet, gathered in part files and put together at the end.
+"""Writer of Parquet: durable part files during the run, merged into one file at its end.
 
 A Parquet file can be read only when its last byte is written, so rows first go to numbered part
 files beside the output, small complete Parquet files under hidden names that no reader picks up.
 Each is committed durably. ``close`` merges them row group by row group into one file and renames
-it into place: the output is absent or complete. With ``--overwrite`` the old output stays until
-that moment.
+it into place: the output is absent or complete. An output that is overwritten stays until then.
 
-A run that resumes goes on behind the last part. An output that is complete becomes the first part
-itself, by a second name, and stays in place until the new one replaces it. So where there are
-parts, they are the rows; a merge that was cut short is done again. Parts are removed the first one
-first: without it, the others are known to be left over.
+A run that resumes appends behind the last part. An output that is complete becomes the first part,
+by a hard link, and stays in place until the new one replaces it. So where there are parts, they are
+the rows; a merge that was interrupted is done again. The first part is removed before the others:
+without it, they are known to be left over.
 
-Types: strings UTF-8 (see ``text`` for names that are not), int64, float64, embeddings
-``fixed_size_list`` of float32 or float16, texts and choices as lists of structs. The settings are
-JSON under the key ``blip2cli`` of the file's key-value metadata.
+Types: strings as ``storage.text_encoding`` stores them, int64, float64, embeddings
+``fixed_size_list`` of float32 or float16, texts and choices as lists of structs.
 """
 
 from __future__ import annotations
@@ -28,14 +26,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from blip2cli.errors import RunError
-from blip2cli.sinks.base import LIST_FIELDS, Column, EmbeddingDtype, RowSchema, disk_errors
+from blip2cli.sinks.base import LIST_FIELDS, Column, DiskGuard, EmbeddingDtype, RowSchema
 from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.text import to_json, to_utf8
+from blip2cli.sinks.settings import Settings, parquet_metadata
 from blip2cli.storage import durable
+from blip2cli.storage.text_encoding import to_utf8
 
-METADATA_KEY = b"blip2cli"
 # A part is committed when it holds this much or is this old, whichever comes first.
 PART_BYTES = 32 << 20
 PART_SECONDS = 30.0
@@ -51,22 +48,22 @@ class ParquetSink:
         self,
         paths: OutputPaths,
         schema: RowSchema,
-        settings: Mapping[str, object],
+        settings: Settings,
         journal: Journal | None = None,
     ) -> None:
-        """``journal`` is that of an output that is there, to go on with it."""
+        """``journal`` is that of the output to append to, when a run resumes."""
         self._paths = paths
         self._rows_schema = schema
         self._schema = arrow_schema(schema, settings)
         self._batches: list[pa.RecordBatch] = []  # not yet in a part
         self._since = 0.0  # when the first of them came, on the monotonic clock
-        self._parts: list[str] | None = None  # None: what is there was not looked at yet
+        self._parts: list[str] | None = None  # None: those of an earlier run were not looked for
         self._journal = journal
         self._safe_rows = journal.rows if journal else 0
-        self._failed = False
+        self._disk = DiskGuard(paths.final, self._safe)
 
     def write(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Take rows; commits a part when enough have gathered."""
+        """Take rows; a part is committed when they are many or old enough."""
         if not rows:
             return
         if not self._batches:
@@ -84,15 +81,14 @@ class ParquetSink:
 
     def commit(self) -> None:
         """Write the rows since the last commit to a part file."""
-        if self._failed:
-            raise RunError(f"Writing {self._paths.final!r} failed before; nothing was added.")
+        self._disk.check()
         if not self._batches:
             return
         table = pa.Table.from_batches(self._batches, self._schema)
         buffer = pa.BufferOutputStream()
         with _writer(buffer, self._schema) as writer:
             writer.write_table(table)
-        with self._reporting():
+        with self._disk.errors():
             if self._parts is None:
                 self._parts = self._first_parts()
             path = self._paths.part(len(self._parts))
@@ -104,20 +100,20 @@ class ParquetSink:
     def close(self) -> None:
         """Merge all parts into the output."""
         self.commit()
-        with self._reporting():
+        with self._disk.errors():
             if self._parts is None:
                 self._parts = self._first_parts()
             merge(self._paths, self._parts, self._schema)
 
     def abort(self) -> None:
-        """Commit what is there if that can be done; parts stay beside the output."""
+        """Commit if that can be done; parts stay beside the output."""
         with contextlib.suppress(Exception):
-            if not self._failed:
+            if not self._disk.failed:
                 self.commit()
         durable.remove_quietly(self._paths.temporary)
 
     def _first_parts(self) -> list[str]:
-        """The parts to go on with; those of an earlier run are removed if there is no journal."""
+        """The parts to append to; without a journal, those of an earlier run are removed."""
         paths = self._paths
         parts = paths.parts()
         if self._journal is None or not parts:
@@ -128,23 +124,14 @@ class ParquetSink:
             parts = [paths.part(0)]
         return parts
 
-    @contextlib.contextmanager
-    def _reporting(self) -> Iterator[None]:
-        safe = (
-            f"{self._safe_rows} rows are safe in hidden part files beside it"
-            if self._safe_rows
-            else "no row was written"
-        )
-        try:
-            with disk_errors(self._paths.final, safe):
-                yield
-        except BaseException:
-            self._failed = True
-            raise
+    def _safe(self) -> str:
+        if not self._safe_rows:
+            return "no row was written"
+        return f"{self._safe_rows} rows are safe in hidden part files beside it"
 
 
 def merge(paths: OutputPaths, parts: Sequence[str], schema: pa.Schema) -> None:
-    """Put the rows of ``parts`` together in the output, and remove the parts.
+    """Write the rows of ``parts`` into the output, and remove the parts.
 
     Raises OSError, also for a part that cannot be read.
     """
@@ -168,10 +155,10 @@ def remove_parts(paths: OutputPaths) -> None:
     durable.remove(*paths.every_part())
 
 
-def arrow_schema(schema: RowSchema, settings: Mapping[str, object]) -> pa.Schema:
+def arrow_schema(schema: RowSchema, settings: Settings) -> pa.Schema:
     """The Arrow schema of a file, settings included."""
     fields = [pa.field(column.name, _arrow_type(column)) for column in schema.columns]
-    return pa.schema(fields, metadata={METADATA_KEY: to_json({"settings": settings})})
+    return pa.schema(fields).with_metadata(parquet_metadata(settings))
 
 
 _SCALARS: dict[str, pa.DataType] = {
@@ -184,7 +171,7 @@ _NUMBERS: dict[EmbeddingDtype, pa.DataType] = {"float32": pa.float32(), "float16
 
 def _arrow_type(column: Column) -> pa.DataType:
     if column.type == "embedding":
-        assert column.size is not None  # RowSchema.of has seen to it
+        assert column.size is not None  # as RowSchema.of checks
         return pa.list_(_NUMBERS[column.numbers], column.size)
     if column.type in LIST_FIELDS:
         fields = [(name, _SCALARS[kind]) for name, kind in LIST_FIELDS[column.type]]

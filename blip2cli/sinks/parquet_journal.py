@@ -1,35 +1,40 @@
-"""Reading a Parquet output back: its parts if there are any, else the finished file."""
+"""Reads a Parquet output back: its part files if there are any, else the finished file."""
 
 from __future__ import annotations
 
 import functools
-import json
 import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blip2cli.errors import OutputError
-from blip2cli.sinks.journal import Journal, RowNames
-from blip2cli.sinks.parquet import METADATA_KEY, merge, remove_parts
+from blip2cli.sinks.journal import Journal, RowCount, RowNames
+from blip2cli.sinks.parquet import merge, remove_parts
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.text import from_utf8
+from blip2cli.sinks.settings import Settings, parquet_settings
+from blip2cli.storage.text_encoding import from_utf8
 
 
-def read_parquet(paths: OutputPaths) -> Journal | None:
-    """The journal of a Parquet output; None when there is none. Raises OutputError for a file
-    that is not ours.
+def read_journal(
+    paths: OutputPaths, row_count: RowCount, inline_errors: bool = False
+) -> Journal | None:
+    """The journal of a Parquet output; None without one. Raises OutputError for a file that is
+    not ours.
+
+    Parts hold all rows of an image, and rows say whether they are failures, so only the files
+    themselves count.
     """
     parts = paths.parts()
     files = parts or ([paths.final] if os.path.exists(paths.final) else [])
     if not files:
         return None
-    names = RowNames(lambda name: 0)  # parts hold whole images
-    settings: dict[str, object] | None = None
+    names = RowNames(lambda name: 0)
+    settings: Settings | None = None
     for path in files:
         try:
             with pq.ParquetFile(path) as file:
-                settings = settings or _settings(file.schema_arrow)
+                settings = settings or parquet_settings(file.schema_arrow.metadata)
                 columns = [c for c in ("file_name", "error") if c in file.schema_arrow.names]
                 for batch in file.iter_batches(batch_size=65536, columns=columns):
                     for row in batch.to_pylist():
@@ -51,11 +56,3 @@ def _complete(paths: OutputPaths, parts: list[str]) -> None:
         merge(paths, parts, pq.read_schema(parts[0]))
     else:
         remove_parts(paths)
-
-
-def _settings(schema: pa.Schema) -> dict[str, object] | None:
-    try:
-        settings = json.loads((schema.metadata or {})[METADATA_KEY])["settings"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return settings if isinstance(settings, dict) else None

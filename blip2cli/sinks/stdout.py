@@ -1,4 +1,4 @@
-"""JSON Lines on standard output."""
+"""Writer of JSON Lines on standard output."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 from blip2cli.sinks.base import RowSchema, disk_errors
-from blip2cli.sinks.text import to_json
+from blip2cli.storage.text_encoding import to_json
 
 
 class StdoutSink:
-    """Writes each batch at once, so that the next program of a pipe gets it while the run goes on.
+    """Writes and flushes each batch, so that the next program of a pipe can work on it at once.
 
-    A reader that went away (``| head``) raises BrokenPipeError.
+    A pipe that the reader closed (``| head``) raises BrokenPipeError. The stream stays open.
     """
 
     def __init__(self, stream: BinaryIO, schema: RowSchema) -> None:
@@ -20,7 +20,6 @@ class StdoutSink:
         self._schema = schema
 
     def write(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Write the rows as whole lines and flush them."""
         lines = b"".join(to_json(self._schema.complete(row)) + b"\n" for row in rows)
         with disk_errors("stdout", "rows before that were written"):
             self._stream.write(lines)
@@ -30,7 +29,7 @@ class StdoutSink:
         """Nothing more can be done for rows on their way to another program."""
 
     def close(self) -> None:
-        """The stream stays open: it belongs to the caller."""
+        """The stream belongs to the caller."""
 
     def abort(self) -> None:
-        """Nothing to tidy up."""
+        """There is nothing to remove."""

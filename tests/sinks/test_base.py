@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from blip2cli.errors import ImageError, RunError
+from blip2cli.errors import RunError
 from blip2cli.sinks.base import Column, RowSchema, disk_errors
 from tests.sinks.helpers import COLUMNS, row
 
@@ -21,16 +21,6 @@ def test_rows_are_complete_and_in_order() -> None:
 def test_inline_errors_add_a_column() -> None:
     schema = RowSchema.of(COLUMNS, inline_errors=True)
     assert schema.complete(row(1))["error"] is None
-    failed = schema.failed("bad.png", ImageError("truncated", "The PNG file ends early."))
-    assert failed == {
-        "file_name": "bad.png",
-        "width": None,
-        "height": None,
-        "caption": None,
-        "logprob": None,
-        "error": "truncated: The PNG file ends early.",
-    }
-    assert schema.complete(failed) == failed
     assert RowSchema.of((*COLUMNS, Column("error", "string")), inline_errors=True) == schema
 
 

@@ -7,15 +7,15 @@ import pytest
 
 from blip2cli.errors import ImageError, RunError
 from blip2cli.options import ErrorsMode, OutputOptions
-from blip2cli.sinks import ErrorSink, open_errors
+from blip2cli.sinks import FailureList, open_failure_list
 from blip2cli.storage import durable
 from tests.sinks.helpers import listing
 
 TRUNCATED = ImageError("truncated", "The PNG file ends early.")
 
 
-def open_file(folder: Path) -> ErrorSink:
-    return open_errors(OutputOptions(str(folder / "out.jsonl.gz"), overwrite=True))
+def open_file(folder: Path) -> FailureList:
+    return open_failure_list(OutputOptions(str(folder / "out.jsonl.gz"), overwrite=True))
 
 
 def lines(folder: Path) -> list[dict[str, str]]:
@@ -81,7 +81,7 @@ def test_failures_inline_or_beside_stdout_are_noted_nowhere_else(
     tmp_path: Path, out: str | None, mode: ErrorsMode
 ) -> None:
     path = None if out is None else str(tmp_path / out)
-    errors = open_errors(OutputOptions(path, errors=mode))
+    errors = open_failure_list(OutputOptions(path, errors=mode))
     errors.write("a.png", TRUNCATED)
     errors.commit()
     errors.close()

@@ -12,7 +12,7 @@ import pytest
 
 from blip2cli.errors import ImageError, OutputError
 from blip2cli.options import OutputOptions
-from blip2cli.sinks import Resumed, Sink, open_errors, open_sink, read_output
+from blip2cli.sinks import Resumed, Sink, open_failure_list, open_sink, read_output
 from blip2cli.sinks.journal import check_settings
 from blip2cli.sinks.paths import OutputPaths
 from tests.sinks.helpers import COLUMNS, FORMATS, SETTINGS, listing, put, read, row
@@ -231,8 +231,8 @@ def failures(out: Path, *failed: str, fixed: tuple[str, ...] = (), end: bool = T
     """Go on with the failures beside ``out``; returns what counted as failed before."""
     output = OutputOptions(str(out), resume=True)
     resumed = read_output(output, lambda name: 1)
-    journal = resumed.errors if resumed else None
-    errors = open_errors(output, journal)
+    journal = resumed.failures if resumed else None
+    errors = open_failure_list(output, journal)
     for name in failed:
         errors.write(name, BROKEN)
     for name in fixed:
@@ -292,8 +292,8 @@ def test_a_retry_that_was_stopped_is_seen_by_its_rows(out: Path) -> None:
 
 def test_failures_of_an_output_that_is_replaced_go_first(out: Path) -> None:
     failures(out, "x.png")
-    errors = open_errors(OutputOptions(str(out), overwrite=True))
-    errors.begin()
+    errors = open_failure_list(OutputOptions(str(out), overwrite=True))
+    errors.remove_old()
     assert not out.with_suffix(".errors.jsonl").exists()
 
 

@@ -15,7 +15,7 @@ import pytest
 from blip2cli.errors import RunError
 from blip2cli.options import OutputOptions
 from blip2cli.sinks import jsonl, open_sink
-from blip2cli.sinks.jsonl_journal import read_jsonl
+from blip2cli.sinks.jsonl_journal import read_journal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage import durable
 from tests.sinks.helpers import COLUMNS, SETTINGS, open_out, read, row
@@ -87,7 +87,7 @@ def test_settings_never_speak_for_rows_they_did_not_shape(
         def call(*arguments: object) -> None:
             for act in (lambda: None, lambda: real[name](*arguments)):
                 act()
-                journal = read_jsonl(OutputPaths.of(str(out)), False, lambda name: 1)
+                journal = read_journal(OutputPaths.of(str(out)), lambda name: 1)
                 assert journal is not None
                 seen.append((journal.settings == new, read(out) == [row(1)]))
                 assert journal.settings in (new, SETTINGS)

@@ -12,6 +12,7 @@ import torch
 from blip2cli.errors import RunError
 from blip2cli.sinks import Column, parquet
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sinks.settings import METADATA_KEY
 from blip2cli.storage import durable
 from tests.sinks.helpers import SETTINGS, listing, open_out, read, row
 
@@ -62,7 +63,7 @@ def test_settings_are_in_the_metadata(out: Path) -> None:
     sink.write([row(0)])
     sink.close()
     metadata = pq.read_schema(out).metadata
-    assert json.loads(metadata[parquet.METADATA_KEY])["settings"] == SETTINGS
+    assert json.loads(metadata[METADATA_KEY])["settings"] == SETTINGS
 
 
 def test_the_output_is_absent_until_it_is_complete(out: Path, tmp_path: Path) -> None:

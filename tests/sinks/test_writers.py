@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from blip2cli.errors import OutputError, RunError
 from blip2cli.sinks import Column
-from blip2cli.sinks.text import from_utf8
 from blip2cli.storage import durable
+from blip2cli.storage.text_encoding import from_utf8
 from tests.sinks.helpers import FORMATS, listing, open_out, put, read, row
 from tests.storage.test_text_encoding import ANY_TEXT
 

@@ -67,7 +67,7 @@ def _to_transformers(
 
     from blip2cli.convert.checkpoints import huggingface as hf
     from blip2cli.convert.checkpoints.assemble import assemble
-    from blip2cli.convert.checkpoints.folder import check_space, new_folder
+    from blip2cli.convert.checkpoints.folder import check_space, new_model
     from blip2cli.convert.checkpoints.quantize import rounded
     from blip2cli.convert.checkpoints.shards import cast, parse_size, write_shards
     from blip2cli.model.quantize.int8 import METHOD, STEM
@@ -91,7 +91,7 @@ def _to_transformers(
         config["quantization_config"] = {"quant_method": METHOD}
     size = sum(weight.nbytes for weight in weights.values())
     check_space(options.destination, size)
-    with new_folder(options.destination) as folder:
+    with new_model(options.destination) as folder:
         made.write_rest(folder)
         hf.write_config(config, folder, dtype)
         stem = "model" if options.quantize is None else STEM
@@ -115,7 +115,7 @@ def _whole(options: CheckpointOptions) -> Assembled:
 
 
 def _to_lavis(options: CheckpointOptions) -> ConvertedCheckpoint:
-    from blip2cli.convert.checkpoints.folder import check_space, new_file
+    from blip2cli.convert.checkpoints.folder import check_space, new_lavis_file
     from blip2cli.convert.checkpoints.lavis import lavis_weights, write_lavis
 
     model = _whole(options)
@@ -131,7 +131,7 @@ def _to_lavis(options: CheckpointOptions) -> ConvertedCheckpoint:
             f"In {made.keys_biased} layers the keys have a bias, which LAVIS has no place for and "
             "which no output depends on; it was left out."
         )
-    with new_file(options.destination) as file:
+    with new_lavis_file(options.destination) as file:
         write_lavis(made.weights, file)
     return ConvertedCheckpoint(len(made.weights), size, 0.0, notes)
 

@@ -8,11 +8,10 @@ has one for queries, keys and values, whose middle part is then zero.
 from __future__ import annotations
 
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -179,12 +178,9 @@ def lavis_weights(weights: Weights, kind: Family, positions: int) -> Lavis:
     return made
 
 
-def write_lavis(weights: Weights, path: Path) -> None:
+def write_lavis(weights: Weights, file: BinaryIO) -> None:
     """Write ``{"model": state dict}``; the weights are mapped from their files, not copied."""
-    with path.open("wb") as stream:
-        torch.save({"model": {name: weight.load() for name, weight in weights.items()}}, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
+    torch.save({"model": {name: weight.load() for name, weight in weights.items()}}, file)
 
 
 def _joined(weights: Weights, path: Path) -> Weights:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from blip2cli.convert.checkpoints.weights import DTYPES, Weight, Weights
 from blip2cli.errors import OptionError
+from blip2cli.storage.durable import write_all
 
 _SPELLED = {dtype: name for name, dtype in DTYPES.items()}
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -84,7 +85,9 @@ def _write(file: Path, weights: Weights) -> Iterator[int]:
             tensor = weight.load()
             if tuple(tensor.shape) != weight.shape or tensor.dtype != weight.dtype:
                 raise AssertionError(f"{name} is {tensor.shape} {tensor.dtype}, not {weight}")
-            _write_all(stream, tensor)
+            array: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+            write_all(stream.fileno(), array)
+            del array
             del tensor  # before the next one is read
             yield weight.nbytes
         os.fsync(stream.fileno())
@@ -102,13 +105,6 @@ def _header(weights: Weights) -> bytes:
         position += weight.nbytes
     text = json.dumps(entries, separators=(",", ":")).encode()
     return text + b" " * (-len(text) % 8)
-
-
-def _write_all(stream: Any, tensor: Tensor) -> None:
-    array: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    view = memoryview(array)
-    while view:
-        view = view[stream.write(view) :]
 
 
 def cast(weights: Weights, dtype: torch.dtype, asked: str) -> Weights:

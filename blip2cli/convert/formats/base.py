@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from blip2cli.errors import SourceError
+from blip2cli.sinks.settings import Settings
 
 # Rows handed on together: enough to make the cost of a call small, little enough for memory.
 BATCH_ROWS = 16384
@@ -26,7 +27,7 @@ class Reader(Protocol):
 
     path: str
     schema: pa.Schema
-    settings: Mapping[str, object] | None  # what shaped the rows, where the file says so
+    settings: Settings | None  # what shaped the rows, where the file says so
     size: int  # bytes to be read, for the progress bar
 
     @property

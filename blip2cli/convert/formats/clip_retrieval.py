@@ -12,7 +12,7 @@ import os
 import numpy as np
 import pyarrow as pa
 
-from blip2cli.convert.files import AtomicFolder, check_folder
+from blip2cli.convert.files import OutputFolder, check_folder
 from blip2cli.convert.formats.base import Examples, Reader, Renamed, Told
 from blip2cli.convert.formats.npy import (
     NpyFile,
@@ -62,13 +62,14 @@ class ClipRetrievalWriter:
         need_names(reader, "clip-retrieval")
         self._size = vector_size(reader)
         self._per_part = options.shard_size
-        check_folder(options.destination, options.overwrite)
-        self._folder = AtomicFolder(options.destination)
-        if not self._folder.new and os.listdir(self._folder.path):
+        out = options.destination
+        check_folder(out, options.overwrite)
+        if os.path.isdir(out) and os.listdir(out):
             raise OutputError(
-                f"The folder {options.destination!r} is not empty, and parts of another index in "
-                "it would be mixed up with these; remove it, or choose another name."
+                f"The folder {out!r} is not empty, and parts of another index in it would be mixed "
+                "up with these; remove it, or choose another name."
             )
+        self._folder = OutputFolder(out)
         schema = key_schema(reader)
         self._names = [_PATH if n == "file_name" else n for n in schema.names]
         self._schema = pa.schema([f.with_name(n) for f, n in zip(schema, self._names, strict=True)])
@@ -107,7 +108,7 @@ class ClipRetrievalWriter:
         self._close()
         number = len(self._parts)
         names = (f"img_emb/img_emb_{number}.npy", f"metadata/metadata_{number}.parquet")
-        vectors, keys = (self._folder.place(name) for name in names)
+        vectors, keys = (self._folder.file(name) for name in names)
         self._parts.append(
             (
                 NpyFile(vectors, self._size, np.dtype("<f2")),
@@ -118,7 +119,7 @@ class ClipRetrievalWriter:
     def _close(self) -> None:
         if self._parts:
             vectors, keys = self._parts[-1]
-            vectors.written()
+            vectors.complete()
             vectors.out.commit()
             keys.finish()
 
@@ -129,7 +130,7 @@ class ClipRetrievalWriter:
             for folder, suffix in zip(_FOLDERS, (".npy", ".parquet"), strict=True):
                 name = f"{folder}/{folder}_{number}{suffix}"
                 padded = f"{folder}/{folder}_{number:0{width}d}{suffix}"
-                os.replace(self._folder.place(name), self._folder.place(padded))
+                os.replace(self._folder.file(name), self._folder.file(padded))
 
 
 def _normal(vectors: Vectors) -> Vectors:

@@ -16,20 +16,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.types as kinds
 
-from blip2cli.convert.files import AtomicFile
+from blip2cli.convert.files import new_file
 from blip2cli.convert.formats.base import Reader, Told, pieces, reading
 from blip2cli.convert.jsontext import json_text
 from blip2cli.convert.kernels import Column, pc
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.convert.types import EMBEDDING, KNOWN, Kinds, embedding_type, stored
 from blip2cli.errors import OutputError, SourceError
+from blip2cli.sinks.settings import Settings
 from blip2cli.sources.records import csv_columns
 
 _FORMULA = r"^('*[=+\-@\t\r\n])"
@@ -43,7 +44,7 @@ class CsvReader:
     def __init__(self, path: str, delimiter: str) -> None:
         """Raises SourceError."""
         self.path = path
-        self.settings: Mapping[str, object] | None = None
+        self.settings: Settings | None = None
         self.notes: list[str] = []
         self._delimiter = delimiter
         with reading(path):
@@ -158,7 +159,7 @@ class CsvWriter:
         names = [_guarded(name) for name in schema.names]
         kind = [f.type if _is_plain(f.type) else pa.string() for f in schema]
         self._schema = pa.schema(list(zip(names, kind, strict=True)))
-        self._out = AtomicFile(path)
+        self._out = new_file(path)
         options = pcsv.WriteOptions(delimiter=delimiter, quoting_style="needed")
         self._writer = pcsv.CSVWriter(self._out.file, self._schema, write_options=options)
 

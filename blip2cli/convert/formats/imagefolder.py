@@ -12,7 +12,7 @@ import shutil
 
 import pyarrow as pa
 
-from blip2cli.convert.files import AtomicFolder, check_folder
+from blip2cli.convert.files import OutputFolder, check_folder
 from blip2cli.convert.formats.base import Examples, Reader, Renamed, Told, Writer
 from blip2cli.convert.formats.delimited import CsvReader
 from blip2cli.convert.formats.jsonl import JsonlReader, JsonlWriter
@@ -90,8 +90,8 @@ class ImageFolderWriter:
         self.notes: list[str] = []
         self._failed = Examples()
         self._last = ""
-        self._folder = AtomicFolder(out)
-        path = self._folder.place(metadata)
+        self._folder = OutputFolder(out)
+        path = self._folder.file(metadata)
         try:
             self._rows: Writer = (
                 JsonlWriter(path, self._schema, None)
@@ -128,7 +128,7 @@ class ImageFolderWriter:
 
     def _bring(self, name: str) -> None:
         source = image_path(self._root, name)
-        place = self._folder.place(name)
+        place = self._folder.file(name)
         if os.path.lexists(place):
             if os.path.samefile(place, source):
                 return

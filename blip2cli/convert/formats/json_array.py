@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from blip2cli.convert.files import AtomicFile
+from blip2cli.convert.files import new_file
 from blip2cli.storage.text_encoding import to_json
 
 
@@ -13,7 +13,7 @@ class ArrayFile:
 
     def __init__(self, path: str) -> None:
         """Raises OSError."""
-        self._out = AtomicFile(path)
+        self._out = new_file(path)
         self._first = True
         self._out.file.write(b"[")
 

@@ -11,7 +11,7 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -19,15 +19,16 @@ import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.types as kinds
 
-from blip2cli.convert.files import AtomicFile
+from blip2cli.convert.files import new_file
 from blip2cli.convert.formats.base import Reader, Told, Widened, pieces, reading
 from blip2cli.convert.jsontext import json_lines
 from blip2cli.convert.kernels import Column
 from blip2cli.convert.lines import Block, Blocks, objects
 from blip2cli.convert.options import ConvertOptions
-from blip2cli.convert.stored import jsonl_settings, keep_settings
 from blip2cli.convert.types import Kinds, exact, inferred, stored, union, without_nulls
 from blip2cli.errors import OutputError, SourceError
+from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sinks.settings import Settings, read_settings, write_settings
 
 _LOOKED_AT = 1000  # rows whose values tell the types of all
 _LOOKED_AT_BYTES = 1 << 20
@@ -48,7 +49,7 @@ class JsonlReader:
         self._blocks: Blocks | None = None
         self._told = schema if schema is not None else self._look()
         self.schema = without_nulls(self._told)
-        self.settings: Mapping[str, object] | None = jsonl_settings(path)
+        self.settings: Settings | None = read_settings(OutputPaths.of(path))
 
     def position(self) -> int:
         return self._blocks.position if self._blocks is not None else 0
@@ -135,7 +136,7 @@ def _variable(kind: pa.DataType) -> pa.DataType:
 class JsonlWriter:
     """Writes one JSON object a line."""
 
-    def __init__(self, path: str, schema: pa.Schema, settings: Mapping[str, object] | None) -> None:
+    def __init__(self, path: str, schema: pa.Schema, settings: Settings | None) -> None:
         """Raises OutputError for a column without a form in JSON, OSError."""
         self.notes: list[str] = []
         self._settings = settings
@@ -145,7 +146,8 @@ class JsonlWriter:
                     f"The column {field.name} holds {field.type}, which JSON cannot; convert into "
                     ".parquet instead."
                 )
-        self._out = AtomicFile(path)
+        self._paths = OutputPaths.of(path)
+        self._out = new_file(path)
         # 31: a gzip header without a time, so that equal rows give equal files.
         self._packer = zlib.compressobj(wbits=31) if path.lower().endswith(".gz") else None
 
@@ -159,8 +161,8 @@ class JsonlWriter:
     def finish(self) -> None:
         if self._packer is not None:
             self._out.file.write(self._packer.flush())
-        self._out.written()
-        with keep_settings(self._out.path, self._out.inode, self._settings):
+        self._out.sync()
+        with write_settings(self._paths, self._settings, self._out.inode):
             self._out.commit()
 
     def abort(self) -> None:

@@ -6,14 +6,14 @@ Row i of the array belongs to line i of the keys. Rows without a vector are left
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as kinds
 
-from blip2cli.convert.files import AtomicFile
+from blip2cli.convert.files import new_file
 from blip2cli.convert.formats.base import BATCH_BYTES, Examples, Reader, Told, Writer, need, reading
 from blip2cli.convert.formats.jsonl import JsonlReader, JsonlWriter
 from blip2cli.convert.formats.parquet import ParquetReader
@@ -21,6 +21,7 @@ from blip2cli.convert.kernels import Column, pc
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.convert.types import EMBEDDING, embedding_type
 from blip2cli.errors import OutputError, SourceError
+from blip2cli.sinks.settings import Settings
 
 Vectors = np.ndarray[Any, np.dtype[Any]]  # [rows, size]
 
@@ -95,7 +96,7 @@ class NpyFile:
         """Raises OSError."""
         self._size, self._dtype = size, dtype
         self.rows = 0
-        self.out = AtomicFile(path)
+        self.out = new_file(path)
         self.out.file.write(self._header())
 
     def add(self, vectors: Vectors) -> None:
@@ -103,11 +104,11 @@ class NpyFile:
         self.out.file.write(np.ascontiguousarray(vectors, self._dtype).data)
         self.rows += len(vectors)
 
-    def written(self) -> None:
+    def complete(self) -> None:
         """Complete the file, without putting it in its place. Raises OSError."""
         self.out.file.seek(0)
         self.out.file.write(self._header())
-        self.out.written()
+        self.out.sync()
 
     def abort(self) -> None:
         """Remove what was written."""
@@ -135,7 +136,7 @@ class VectorsWriter:
         self._keys.write(batch.drop_columns([EMBEDDING]))
 
     def finish(self) -> None:
-        self._vectors.written()
+        self._vectors.complete()
         self._keys.finish()
         self._vectors.out.commit()
         if self._failed.count:
@@ -161,7 +162,7 @@ class VectorsReader:
 
     def __init__(self, path: str, keys: JsonlReader | ParquetReader) -> None:
         self.path = path
-        self.settings: Mapping[str, object] | None = keys.settings
+        self.settings: Settings | None = keys.settings
         self.notes: list[str] = []
         self._keys = keys
         with reading(path):

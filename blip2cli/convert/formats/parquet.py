@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
-from blip2cli.convert.files import AtomicFile
+from blip2cli.convert.files import new_file
 from blip2cli.convert.formats.base import BATCH_ROWS, Reader, Told, listed, pieces, reading
 from blip2cli.convert.kernels import Column, pc
 from blip2cli.convert.options import ConvertOptions
-from blip2cli.convert.stored import is_ours, parquet_metadata, parquet_settings
 from blip2cli.convert.types import Kinds, fitted, stored, with_dtype
 from blip2cli.errors import OutputError
+from blip2cli.sinks.settings import METADATA_KEY, Settings, parquet_metadata, parquet_settings
 
 GROUP_ROWS = 1 << 16
 GROUP_BYTES = 32 << 20
@@ -36,8 +36,8 @@ class ParquetReader:
             with pq.ParquetFile(path) as file:
                 found = file.schema_arrow
                 self._rows = max(1, file.metadata.num_rows)
-        self._ours = is_ours(found.metadata)
-        self.settings: Mapping[str, object] | None = parquet_settings(found.metadata)
+        self._ours = METADATA_KEY in (found.metadata or {})
+        self.settings: Settings | None = parquet_settings(found.metadata)
         kept = [field for field in found if not _has_bytes(field.type)]
         left_out = [field.name for field in found if _has_bytes(field.type)]
         self.notes = [f"Left out: {listed(left_out)}, which hold bytes."] if left_out else []
@@ -72,7 +72,7 @@ def _rows_at_once(about: pq.FileMetaData) -> int:
 class ParquetWriter:
     """Writes one Parquet file."""
 
-    def __init__(self, path: str, schema: pa.Schema, settings: Mapping[str, object] | None) -> None:
+    def __init__(self, path: str, schema: pa.Schema, settings: Settings | None) -> None:
         """Raises OutputError for a column that Parquet cannot hold, OSError."""
         self.notes: list[str] = []
         self._schema = with_dtype(schema, settings).with_metadata(
@@ -84,7 +84,7 @@ class ParquetWriter:
         once = {"caption", "logprob", "embedding"}
         once |= set() if "question" in schema.names else {"file_name"}
         again: Any = [f.name for f in schema if f.name not in once and not kinds.is_nested(f.type)]
-        self._out = AtomicFile(path)
+        self._out = new_file(path)
         try:
             self._writer = pq.ParquetWriter(
                 self._out.file, self._schema, compression="zstd", use_dictionary=again or False

@@ -7,7 +7,7 @@ replaced without ``--overwrite``, and this is known before the first one is writ
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ from blip2cli.convert.formats.base import BATCH_ROWS, Examples, Reader, Told, re
 from blip2cli.convert.images import local_name, need_names, text_column
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import OptionError, OutputError, SourceError
+from blip2cli.sinks.settings import Settings
 from blip2cli.sources.base import IMAGE_SUFFIXES
 from blip2cli.storage import durable
 from blip2cli.storage.hash_set import HashSet
@@ -111,18 +112,7 @@ class SidecarWriter:
 
     def _put(self, path: str, data: bytes) -> None:
         folder, name = os.path.split(path)
-        temporary = os.path.join(folder, f".{name}.tmp")
-        try:
-            descriptor = durable.open_new(temporary)
-            try:
-                durable.write_all(descriptor, data)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.replace(temporary, path)
-        except BaseException:
-            durable.remove_quietly(temporary)
-            raise
+        durable.replace_file(os.path.join(folder, f".{name}.tmp"), path, data, sync=False)
 
 
 def _printable(text: str) -> str:
@@ -140,7 +130,7 @@ class SidecarReader:
     def __init__(self, path: str, options: ConvertOptions) -> None:
         self.path = path
         self.schema = pa.schema([("file_name", pa.string()), ("caption", pa.string())])
-        self.settings: Mapping[str, object] | None = None
+        self.settings: Settings | None = None
         self.notes: list[str] = []
         self._options = options
         self._suffixes = (options.sidecar_suffix,) if options.sidecar_suffix else SUFFIXES

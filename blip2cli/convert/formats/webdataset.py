@@ -14,7 +14,7 @@ import tarfile
 
 import pyarrow as pa
 
-from blip2cli.convert.files import AtomicFile
+from blip2cli.convert.files import new_file
 from blip2cli.convert.formats.base import Examples, Reader
 from blip2cli.convert.images import (
     Images,
@@ -27,8 +27,10 @@ from blip2cli.convert.images import (
 )
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import OutputError
+from blip2cli.sinks.check_output import check_parent
 from blip2cli.sources.base import IMAGE_SUFFIXES
 from blip2cli.storage import durable
+from blip2cli.storage.durable import AtomicFile
 from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import to_json, to_utf8
 
@@ -55,7 +57,7 @@ class WebDatasetWriter:
         self._images = Images()
         self._keys = HashSet()
         self._failed = Examples()
-        self._shards: list[AtomicFile] = []
+        self._shards: dict[str, AtomicFile] = {}  # by path
         self._tar: tarfile.TarFile | None = None
         self._in_shard = 0
         self.notes: list[str] = []
@@ -70,22 +72,21 @@ class WebDatasetWriter:
         if not self._shards:
             self._open()
         self._close()
-        for shard in self._shards:
+        for shard in self._shards.values():
             shard.commit()
-        durable.remove(*sorted(self._old - {os.path.realpath(s.path) for s in self._shards}))
+        durable.remove(*sorted(self._old - {os.path.realpath(path) for path in self._shards}))
         if self._failed.count:
             self.notes.append(
                 f"Left out {self._failed.count} without a text (failed images): {self._failed}."
             )
 
     def abort(self) -> None:
-        for shard in self._shards:
+        for shard in self._shards.values():
             shard.abort()
 
     def _check(self, options: ConvertOptions) -> None:
+        check_parent(self._stem)
         folder, name = os.path.split(os.path.realpath(self._stem))
-        if not os.path.isdir(folder):
-            raise OutputError(f"The folder {folder!r} does not exist; create it (mkdir -p) first.")
         there = [
             n for n in os.listdir(folder) if n.startswith(f"{name}-") and n.endswith(".tar")
         ]  # fmt: skip
@@ -132,8 +133,8 @@ class WebDatasetWriter:
 
     def _open(self) -> None:
         self._close()
-        shard = AtomicFile(f"{self._stem}-{len(self._shards):06d}.tar")
-        self._shards.append(shard)
+        path = f"{self._stem}-{len(self._shards):06d}.tar"
+        shard = self._shards[path] = new_file(path)
         self._in_shard = 0
         self._tar = tarfile.open(  # noqa: SIM115 - closed by _close
             fileobj=shard.file, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
@@ -142,7 +143,7 @@ class WebDatasetWriter:
     def _close(self) -> None:
         if self._tar is not None:
             self._tar.close()
-            self._shards[-1].written()
+            next(reversed(self._shards.values())).sync()
             self._tar = None
 
     def _member(self, name: str, data: bytes) -> None:

@@ -1,0 +1,95 @@
+"""Checks of an output before a run: what would keep it from being written later."""
+
+from __future__ import annotations
+
+import difflib
+import os
+
+from blip2cli.errors import OutputError
+from blip2cli.options import OutputOptions
+from blip2cli.sinks.paths import OutputPaths, to_stdout
+from blip2cli.sinks.table import SUFFIXES, known_suffix
+from blip2cli.storage.opening import is_remote
+from blip2cli.storage.remote_errors import hide_secrets
+
+_MISSPELLINGS = {
+    ".json": ".jsonl", ".ndjson": ".jsonl", ".jl": ".jsonl", ".json.gz": ".jsonl.gz",
+    ".ndjson.gz": ".jsonl.gz", ".gz": ".jsonl.gz", ".pq": ".parquet", ".parq": ".parquet",
+}  # fmt: skip
+
+
+def check_output(options: OutputOptions) -> None:
+    """Raise OutputError when the output cannot be written, or must not be replaced."""
+    if options.resume and options.overwrite:
+        raise OutputError(
+            "--resume and --overwrite contradict each other: the first goes on with what is "
+            "there, the second replaces it; give one."
+        )
+    if to_stdout(options):
+        if options.resume:
+            raise OutputError("--resume needs a file to go on with; name it with -o.")
+        return
+    out = options.out or ""
+    if is_remote(out):
+        raise OutputError(
+            f"The output {hide_secrets(out)!r} is a URL, but rows are only written to the local "
+            "disk; name a local file, and copy it there afterwards."
+        )
+    if os.path.isdir(out):
+        raise OutputError(
+            f"The output {out!r} is a folder; name a file in it, "
+            f"for example {os.path.join(out, 'captions.jsonl')!r}."
+        )
+    if known_suffix(out) is None or known_suffix(out) == os.path.basename(out).lower():
+        raise OutputError(_suffix_advice(out))
+    check_place(out, options.overwrite or options.resume, "add --resume to go on with it, ")
+    paths = OutputPaths.of(out)
+    if not (options.overwrite or options.resume) and paths.parts():
+        raise OutputError(
+            f"An unfinished run left rows for {out!r} beside it; add --resume to go on with them, "
+            "--overwrite to start anew without them, or choose another name."
+        )
+
+
+def check_place(out: str, replace: bool, or_else: str = "add ") -> None:
+    """Raise OutputError when the file ``out`` cannot be created, or replaced if ``replace``.
+
+    ``or_else`` begins the advice to replace it.
+    """
+    path = os.path.realpath(out)
+    check_parent(out)
+    if os.path.lexists(path):
+        if not os.path.isfile(path):
+            raise OutputError(f"The output {out!r} is not a regular file; choose another name.")
+        if not replace:
+            raise OutputError(
+                f"The output {out!r} exists already; {or_else}--overwrite to replace it, or "
+                "choose another name."
+            )
+
+
+def check_parent(out: str) -> None:
+    """Raise OutputError when the folder above ``out`` does not exist."""
+    parent = os.path.dirname(os.path.realpath(out))
+    if not os.path.isdir(parent):
+        raise OutputError(
+            f"The folder {os.path.dirname(out) or parent!r} for the output does not exist; create "
+            "it (mkdir -p) first."
+        )
+
+
+def _suffix_advice(out: str) -> str:
+    known = f"known are {', '.join(SUFFIXES)}"
+    name = os.path.basename(out).lower()
+    if "." not in name.lstrip("."):
+        return f"The output {out!r} has no suffix that says its format; {known}."
+    suffix = next(
+        (s for s in sorted(_MISSPELLINGS, key=len, reverse=True) if name.endswith(s)), None
+    )
+    if suffix:
+        meant: str | None = _MISSPELLINGS[suffix]
+    else:
+        suffix = os.path.splitext(name)[1]
+        meant = next(iter(difflib.get_close_matches(suffix, SUFFIXES, n=1)), None)
+    hint = f"; did you mean {meant}?" if meant else "."
+    return f"The output {out!r} has the unknown suffix {suffix!r}, {known}{hint}"

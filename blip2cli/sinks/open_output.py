@@ -1,0 +1,88 @@
+"""Opens an output: its writer, its list of failed images, and what a run that resumes finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from blip2cli.errors import OutputError
+from blip2cli.options import OutputOptions
+from blip2cli.sinks.base import IDENTITY, Column, RowSchema, Sink, disk_errors
+from blip2cli.sinks.check_output import check_output
+from blip2cli.sinks.failure_list import FailureFile, FailureList
+from blip2cli.sinks.failure_list_journal import FailureJournal, read_failures
+from blip2cli.sinks.journal import Journal, RowCount
+from blip2cli.sinks.paths import OutputPaths, to_stdout
+from blip2cli.sinks.settings import Settings
+from blip2cli.sinks.stdout import StdoutSink
+from blip2cli.sinks.table import format_of
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The journals of an output and of its list of failed images."""
+
+    rows: Journal
+    failures: FailureJournal | None
+    path: str
+
+    def complete(self) -> None:
+        """Repair what a crash left, when no image is left. Raises RunError."""
+        with disk_errors(self.path, "nothing of it was lost"):
+            self.rows.complete()
+            if self.failures is not None:
+                self.failures.complete()
+
+
+def read_output(options: OutputOptions, row_count: RowCount) -> Resumed | None:
+    """The journals of the output to append to; None without ``options.resume`` or an output.
+
+    ``row_count`` is the number of rows an image has. Raises OutputError for an output that cannot
+    be read.
+    """
+    if not options.resume or to_stdout(options):
+        return None
+    paths = OutputPaths.of(options.out or "")
+    try:
+        one = format_of(paths.final)
+        rows = one.load(one.journal)(paths, row_count, options.errors == "inline")
+        if rows is None:
+            return None
+        failures = read_failures(paths, rows.done) if options.errors == "file" else None
+    except OSError as error:
+        raise OutputError(
+            f"--resume: {options.out!r} or a file beside it cannot be read ({error.strerror})."
+        ) from None
+    return Resumed(rows, failures, paths.final)
+
+
+def open_sink(
+    options: OutputOptions,
+    columns: Sequence[Column],
+    settings: Settings,
+    stdout: BinaryIO,
+    journal: Journal | None = None,
+    identity: Sequence[Column] = IDENTITY,
+) -> Sink:
+    """The writer for the output; nothing is created before the first rows.
+
+    ``journal`` is that of the output to append to, when a run resumes. ``columns`` are the task's
+    own, behind those of ``identity``. If ``options.errors`` is "inline" there is a last column
+    ``error``. Raises OutputError for what :func:`check_output` refuses.
+    """
+    check_output(options)
+    schema = RowSchema.of(columns, options.errors == "inline", identity)
+    if to_stdout(options):
+        return StdoutSink(stdout, schema)
+    paths = OutputPaths.of(options.out or "")
+    one = format_of(paths.final)
+    sink: Sink = one.load(one.writer)(paths, schema, settings, journal)
+    return sink
+
+
+def open_failure_list(options: OutputOptions, journal: FailureJournal | None = None) -> FailureList:
+    """The list of failed images beside the output; none beside stdout."""
+    if options.errors == "inline" or to_stdout(options):
+        return FailureList()
+    return FailureFile(OutputPaths.of(options.out or ""), journal)
