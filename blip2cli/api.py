@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from blip2cli.errors import ImageError, OptionError
 from blip2cli.options import DEFAULT_MODEL, DecodeOptions, Dtype, ModelOptions, Norm, Quantize
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, EmbedTextsTask, Task
-from blip2cli.tasks.choices import given
+from blip2cli.tasks.choices import from_list
 from blip2cli.tasks.questions import from_texts
 from blip2cli.tasks.texts import from_lines
 from blip2cli.tasks.vectors import VectorOptions
@@ -104,7 +104,7 @@ class Blip2:
         ``blip2cli ask``. Raises ImageError, naming the image, when one cannot be used.
         """
         texts = [questions] if isinstance(questions, str) else list(questions)
-        among = given(choices) if choices else ()
+        among = from_list(choices) if choices else ()
         task = AskTask(from_texts(texts), template, _decoding(decoding), among, norm, match)
         return self._rows(task, images)
 

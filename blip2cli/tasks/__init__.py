@@ -1,4 +1,4 @@
-"""What a run makes of its images: captions, answers or embeddings."""
+"""Tasks: captions, answers and embeddings, from a batch of image features to rows."""
 
 from __future__ import annotations
 

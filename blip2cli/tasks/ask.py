@@ -1,22 +1,27 @@
-"""Answers: every question put to every image, or to each image its own questions."""
+"""Visual question answering: every question about every image, or each image's own questions."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, get_args
 
-from blip2cli.errors import OptionError
+from blip2cli.errors import OptionError, option
 from blip2cli.model.checkpoint.resolve import family_at_hand
 from blip2cli.model.limits import check_decoding
 from blip2cli.options import DecodeOptions, ModelOptions, Norm
 from blip2cli.sinks.base import Column
-from blip2cli.tasks.answers import Answer, chosen, fitting, written
+from blip2cli.tasks.answers import Answer, generate_answers, match_choices, score_choices
 from blip2cli.tasks.base import Row, blank, decode_settings, good, head
-from blip2cli.tasks.chains import HISTORY, check_chain, stages
-from blip2cli.tasks.choices import NORMS, check_unused
-from blip2cli.tasks.prompting import Wanted, check_compares, check_reads, check_template, word
+from blip2cli.tasks.chains import HISTORY, assign_rounds, check_chain
+from blip2cli.tasks.prompting import (
+    PreparedQuestion,
+    check_generative,
+    check_retrieval,
+    check_template,
+    prepare_question,
+)
 from blip2cli.tasks.questions import Question, Questions
 
 if TYPE_CHECKING:
@@ -25,9 +30,6 @@ if TYPE_CHECKING:
     from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2
 
-# Prompts decoded together. Many questions make many prompts of one batch of images, and each
-# holds memory for its attention. Texts do not depend on how prompts are grouped.
-_AT_ONCE = 128
 _NO_QUESTION = Questions((Question("", "1"),))
 
 
@@ -42,7 +44,7 @@ class AskTask:
     is answered by one of them. A retrieval model can only choose, and needs no question then: it
     compares each choice with the image, in a ``template`` that holds ``{choice}``.
 
-    Questions may use the answers before them (see ``chains``).
+    Questions may refer to the answers before them (see ``chains``).
     """
 
     questions: Questions
@@ -50,27 +52,40 @@ class AskTask:
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     choices: tuple[str, ...] = ()
     norm: Norm = "sum"  # choices compare by the log-probability of all their tokens, or of one
-    match: bool = False  # a retrieval model's matching head compares, not its projections
+    match: bool = False  # a retrieval model scores with its matching head, not its projections
+    # Most prompts decoded together: many questions make many prompts of one batch of images, and
+    # each holds keys and values. Rows do not depend on it.
+    prompt_batch: int = 128
 
     name = "ask"
 
     def __post_init__(self) -> None:
         if not len(self.questions) and not self.choices:
             raise OptionError(
-                'Nothing is asked; give a question with -q "…" or a file with --questions FILE.'
+                "question",
+                "Nothing is asked",
+                f'give a question with {option("question")} "…" or a file with '
+                f"{option('questions')} FILE",
             )
-        if self.norm not in NORMS:
-            raise OptionError(f"--choice-norm is {' or '.join(NORMS)}, not {self.norm}.")
+        if self.norm not in get_args(Norm):
+            raise OptionError(
+                "choice_norm",
+                f"{option('choice_norm')} is {' or '.join(get_args(Norm))}, not {self.norm}",
+            )
         check_template(self.template, self._closed > 0)
         check_decoding(self.decode)
         if self._open == 0:
-            check_unused(self.decode)
+            _check_unused(self.decode)
         if not self._closed and (self.norm != "sum" or self.match):
-            flag = "--match" if self.match else "--choice-norm"
-            raise OptionError(f"{flag} is about answers to choose from; add --choices.")
-        where = self.questions.source if self.questions.source == "-q" else "--questions"
-        for name, chain in self._chains.items():
-            check_chain(chain, f"{where} {name}: " if name else f"{where} ")
+            name = "match" if self.match else "choice_norm"
+            raise OptionError(
+                name,
+                f"{option(name)} is about answers to choose from",
+                f"add {option('choices')}",
+            )
+        source = "question" if self.questions.source is None else "questions"
+        for file_name, questions in self._questions.by_image.items():
+            check_chain(questions, source, file_name)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -106,114 +121,127 @@ class AskTask:
 
     def fit(self, model: Blip2) -> Self:
         self._check_family(model.name, model.family)
-        if model.family != "itm":
-            for choices in {self._choices_of(q) for chain in self._chains.values() for q in chain}:
+        if model.writes:
+            for choices in {
+                question.choices
+                for questions in self._questions.by_image.values()
+                for question in questions
+            }:
                 model.encode_choices(choices)
         return self
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
         items = good(batch)
-        chains = [self._asked.of(item.file_name) for item in items]
-        if not any(chains):
+        questions = [self._questions.of(item.file_name) for item in items]
+        if not any(questions):
             return []
         features = model.features(batch.pixels)
-        asked: list[list[tuple[str, Answer]]] = [[] for _ in items]
-        always = HISTORY in self.template
-        rounds = [stages(chain, always) for chain in chains]
+        all_depend = HISTORY in self.template
+        rounds = [assign_rounds(chain, all_depend) for chain in questions]
+        answered: list[list[tuple[str, Answer]]] = [[] for _ in items]
         for number in range(1 + max(max(chain, default=0) for chain in rounds)):
-            members = [
-                (image, question)
-                for image, chain in enumerate(chains)
-                for question, turn in zip(chain, rounds[image], strict=True)
-                if turn == number
-            ]
-            wanted = []
-            for image, question in members:
-                turns = [(text, answer.text) for text, answer in asked[image]]
-                # The id takes part in the name that seeds sampling, so that two questions about
-                # one image are drawn independently.
-                name = f"{items[image].file_name}\x00{question.question_id}"
-                choices = self._choices_of(question)
-                new = self.decode.max_new_tokens
-                wanted.append(
-                    word(model, self.template, image, name, question.text, choices, turns, new)
-                )
-            answers = self._answers(model, features, wanted)
-            for (image, _), one, answer in zip(members, wanted, answers, strict=True):
-                asked[image].append((one.question, answer))
+            images = []
+            prepared = []
+            for image, item in enumerate(items):
+                turns = [(text, answer.text) for text, answer in answered[image]]
+                for question, in_round in zip(questions[image], rounds[image], strict=True):
+                    if in_round == number:
+                        images.append(image)
+                        prepared.append(
+                            prepare_question(
+                                model,
+                                self.template,
+                                question,
+                                image,
+                                item.file_name,
+                                turns,
+                                self.decode.max_new_tokens,
+                            )
+                        )
+            answers = self._answer(model, features, prepared)
+            for image, one, answer in zip(images, prepared, answers, strict=True):
+                answered[image].append((one.text, answer))
         return [
             self._row(item, text, question.question_id, answer)
-            for item, chain, answered in zip(items, chains, asked, strict=True)
-            for question, (text, answer) in zip(chain, answered, strict=True)
+            for item, chain, turns in zip(items, questions, answered, strict=True)
+            for question, (text, answer) in zip(chain, turns, strict=True)
         ]
 
     def row_count(self, file_name: str) -> int:
-        return len(self._asked.of(file_name))
+        return len(self._questions.of(file_name))
 
     def failed_rows(self, item: LoadedImage) -> list[Row]:
         return [
             blank(item, self.columns)
             | {"question": question.text, "question_id": question.question_id}
-            for question in self._asked.of(item.file_name)
+            for question in self._questions.of(item.file_name)
         ]
 
     @cached_property
-    def _asked(self) -> Questions:
-        """The questions; where there is none, one without words that only has choices."""
-        return self.questions if len(self.questions) else _NO_QUESTION
-
-    @property
-    def _chains(self) -> Mapping[str, tuple[Question, ...]]:
-        """Every conversation there is, by the image's name; "" when it is that of all images."""
-        per_image = self._asked.per_image
-        return {"": self._asked.common} if per_image is None else per_image
+    def _questions(self) -> Questions:
+        """The questions with their choices; an empty one where there are only choices."""
+        questions = self.questions if len(self.questions) else _NO_QUESTION
+        return questions.with_choices(self.choices)
 
     @cached_property
     def _closed(self) -> int:
-        """How many questions have choices."""
-        return sum(bool(self._choices_of(q)) for chain in self._chains.values() for q in chain)
+        """The number of questions with choices."""
+        return sum(
+            bool(question.choices)
+            for questions in self._questions.by_image.values()
+            for question in questions
+        )
 
     @cached_property
     def _open(self) -> int:
-        return len(self._asked) - self._closed
-
-    def _choices_of(self, question: Question) -> tuple[str, ...]:
-        return question.choices or self.choices
+        return len(self._questions) - self._closed
 
     def _check_family(self, model: str, family: Family | None) -> None:
-        """Raise OptionError when a model of this family cannot do this; None: not known yet."""
-        asks = len(self.questions) > 0
+        """Raise OptionError when a model of ``family`` cannot answer; None: not known yet."""
+        has_questions = len(self.questions) > 0
         if family == "itm":
-            check_compares(model, self.template, asks, self._open > 0, self.norm)
+            check_retrieval(model, self.template, has_questions, self._open > 0, self.norm)
         elif family is not None:
-            check_reads(model, self.template, asks, self.match)
+            check_generative(model, self.template, has_questions, self.match)
 
-    def _answers(
-        self, model: Blip2, features: ImageFeatures, wanted: Sequence[Wanted]
+    def _answer(
+        self, model: Blip2, features: ImageFeatures, questions: Sequence[PreparedQuestion]
     ) -> list[Answer]:
-        """An answer to each, in order; open and closed questions may be mixed."""
-        open_ = [n for n, one in enumerate(wanted) if not one.choices]
-        closed = [n for n, one in enumerate(wanted) if one.choices]
+        """The answers, in order; open and closed questions may be mixed."""
+        open_ = [n for n, question in enumerate(questions) if not question.choices]
+        closed = [n for n, question in enumerate(questions) if question.choices]
         found: dict[int, Answer] = {}
-        for start in range(0, len(open_), _AT_ONCE):
-            part = open_[start : start + _AT_ONCE]
-            answers = written(model, features, [wanted[n] for n in part], self.decode)
-            found.update(zip(part, answers, strict=True))
+        for start in range(0, len(open_), self.prompt_batch):
+            chunk = open_[start : start + self.prompt_batch]
+            answers = generate_answers(model, features, [questions[n] for n in chunk], self.decode)
+            found.update(zip(chunk, answers, strict=True))
         if closed:
-            some = [wanted[n] for n in closed]
-            if model.family == "itm":
-                answers = fitting(model, features, some, self.match)
+            chosen = [questions[n] for n in closed]
+            if model.writes:
+                answers = score_choices(model, features, chosen, self.norm)
             else:
-                answers = chosen(model, features, some, self.norm)
+                answers = match_choices(model, features, chosen, self.match)
             found.update(zip(closed, answers, strict=True))
-        return [found[number] for number in range(len(wanted))]
+        return [found[number] for number in range(len(questions))]
 
-    def _row(self, item: LoadedImage, asked: str, question_id: str, answer: Answer) -> Row:
+    def _row(self, item: LoadedImage, question: str, question_id: str, answer: Answer) -> Row:
         row = head(item) | {
-            "question": asked,
+            "question": question,
             "question_id": question_id,
             "answer": answer.text,
             "logprob": answer.logprob,
             "flag": answer.flag,
         }
         return row | {"probabilities": answer.probabilities} if self._closed else row
+
+
+def _check_unused(decode: DecodeOptions) -> None:
+    """Raise OptionError when a decoding option is set where no answer is generated."""
+    for each in fields(decode):
+        if getattr(decode, each.name) != each.default:
+            raise OptionError(
+                each.name,
+                f"{option(each.name)} is about texts that are written, and here every question has "
+                "its choices",
+                "leave it out",
+            )

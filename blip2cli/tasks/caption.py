@@ -1,4 +1,4 @@
-"""Captions: one text for every image, or several with their scores."""
+"""Captioning: one text for every image, or the n best with their log-probabilities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from blip2cli.model.limits import check_decoding, check_writes
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, decode_settings, good, head, logprob
-from blip2cli.tasks.writing import write
+from blip2cli.tasks.text_generation import generate_texts
 
 if TYPE_CHECKING:
     from blip2cli.images.loader import LoadedBatch, LoadedImage
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CaptionTask:
-    """One row per image: ``caption``, ``logprob`` and ``flag``, and ``candidates`` when several
-    are asked. The flag says what is wrong with the caption (see ``degenerate``).
+    """One row per image: ``caption``, ``logprob``, ``flag`` and, of several captions,
+    ``candidates``. The flag marks degenerate captions (see ``degenerate``).
 
-    ``prompt`` is a text the caption goes on from (such as "a photo of"); the row holds only what
-    the model added.
+    ``prompt`` is the beginning of every caption (such as "a photo of"); rows hold only what the
+    model generates after it.
     """
 
     prompt: str | None = None
@@ -63,14 +63,15 @@ class CaptionTask:
             return []
         features = model.features(batch.pixels)
         prompts = [Prompt(i, self.prompt, item.file_name) for i, item in enumerate(items)]
+        sources = [self.prompt] * len(prompts)
         rows = []
-        found = write(model, features, prompts, [self.prompt] * len(prompts), self.decode)
-        for item, said in zip(items, found, strict=True):
-            texts = said.texts
+        found = generate_texts(model, features, prompts, sources, self.decode)
+        for item, generated in zip(items, found, strict=True):
+            texts = generated.texts
             row = head(item) | {
                 "caption": texts[0].text,
                 "logprob": logprob(texts[0]),
-                "flag": said.flag,
+                "flag": generated.flag,
             }
             if self.decode.num_return > 1:
                 row["candidates"] = [{"text": t.text, "logprob": logprob(t)} for t in texts]

@@ -1,11 +1,11 @@
-"""Texts that say nothing: recognised by their words alone, whatever model wrote them.
+"""Degenerate texts, recognised by their words, whatever model generated them.
 
 * ``empty``: no letter, digit or symbol in it.
-* ``echo``: it says the question again, or begins with it, or with the caption's own prompt.
-* ``repetition``: it runs in a loop.
+* ``echo``: it repeats the question, or begins with it, or with the caption's own prompt.
+* ``repetition``: it is a loop.
 
-The rules are to leave alone what people write: "two red balls and two green balls", "a cat and a
-cat", "very, very tall". A row is judged by itself, so a flag never depends on the batch.
+The rules must not flag what people write: "two red balls and two green balls", "a cat and a
+cat", "very, very tall". The flag of a row depends on its own text only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Literal
 
 Flag = Literal["", "empty", "echo", "repetition", "retried"]
 
-# A run of N words that stands so often in a row is a loop. One word is said three times for
+# Repetitions in a row from which a run of N words is a loop. One word comes three times for
 # emphasis ("a very, very, very tall tree"), and a run of four or more never twice by intention.
 _LOOPS = {1: 4, 2: 3, 3: 3}
 _LONG_LOOP = 2
@@ -36,20 +36,17 @@ _RUN_WORDS = 16
 # Scripts without blanks have no words to count: a few characters, over and over. Numbers such as
 # 100000000000 have up to a dozen zeros.
 _STUTTER = re.compile(r"(\S{1,4}?)\1{15,}")
-# "a dog?" may be answered with "a dog"; three words of a question are not said again by chance.
+# "a dog?" may be answered with "a dog"; three words of a question are not repeated by chance.
 _ECHO_WORDS = 3
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
-def flag_of(text: str, asked: str | None = None) -> Flag:
-    """What is wrong with ``text``, as the answer to ``asked`` (or what goes on from it).
-
-    The empty string when nothing is.
-    """
+def flag_of(text: str, source: str | None = None) -> Flag:
+    """The flag of ``text`` as the answer to, or the continuation of, ``source``; "" for none."""
     if is_empty(text):
         return "empty"
-    if asked is not None and echoes(text, asked):
+    if source is not None and echoes(text, source):
         return "echo"
     if repeats(text):
         return "repetition"
@@ -61,25 +58,25 @@ def is_empty(text: str) -> bool:
     return all(unicodedata.category(character)[0] in "ZPC" for character in text)
 
 
-def echoes(text: str, asked: str) -> bool:
-    """Whether ``text`` holds ``asked``, or is the beginning of it and at least half of it.
+def echoes(text: str, source: str) -> bool:
+    """Whether ``text`` holds ``source``, or is the first half of it or more.
 
     A question that offers its answer ("is it a red car or a blue car?") has it at its end.
     """
-    answer, question = words(text), words(asked)
+    answer, question = words(text), words(source)
     if len(question) >= _ECHO_WORDS and _contains(answer, question):
         return True
-    begun = len(answer) >= max(_ECHO_WORDS, len(question) / 2)
-    return begun and answer == question[: len(answer)]
+    long_enough = len(answer) >= max(_ECHO_WORDS, len(question) / 2)
+    return long_enough and answer == question[: len(answer)]
 
 
 def repeats(text: str) -> bool:
-    """Whether ``text`` runs in a loop."""
-    said = words(text)
-    if _loops(said) or _STUTTER.search(text):
+    """Whether ``text`` is a loop."""
+    tokens = words(text)
+    if _loops(tokens) or _STUTTER.search(text):
         return True
-    if len(said) >= _RUN_WORDS:
-        runs = [tuple(said[i : i + _RUN]) for i in range(len(said) - _RUN + 1)]
+    if len(tokens) >= _RUN_WORDS:
+        runs = [tuple(tokens[i : i + _RUN]) for i in range(len(tokens) - _RUN + 1)]
         if 1 - len(set(runs)) / len(runs) > _RUN_SHARE:
             return True
     data = text.encode("utf-8", "surrogatepass")
@@ -91,19 +88,19 @@ def words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFC", text).casefold())
 
 
-def _loops(said: Sequence[str]) -> bool:
-    """Whether some run of words stands several times in a row."""
-    for size in range(1, len(said) // 2 + 1):
+def _loops(tokens: Sequence[str]) -> bool:
+    """Whether some run of words repeats several times in a row."""
+    for size in range(1, len(tokens) // 2 + 1):
         needed = _LOOPS.get(size, _LONG_LOOP)
         same = 0  # words in a row that equal the one ``size`` words before
-        for place in range(size, len(said)):
-            same = same + 1 if said[place] == said[place - size] else 0
+        for place in range(size, len(tokens)):
+            same = same + 1 if tokens[place] == tokens[place - size] else 0
             if same >= size * (needed - 1):
                 return True
     # "no no no", and nothing else; the time 12:12:12 is fine.
-    return len(said) == 3 and len(set(said)) == 1 and not said[0].isdigit()
+    return len(tokens) == 3 and len(set(tokens)) == 1 and not tokens[0].isdigit()
 
 
-def _contains(whole: Sequence[str], part: Sequence[str]) -> bool:
-    last = len(whole) - len(part)
-    return any(whole[i : i + len(part)] == part for i in range(last + 1))
+def _contains(tokens: Sequence[str], run: Sequence[str]) -> bool:
+    last = len(tokens) - len(run)
+    return any(tokens[i : i + len(run)] == run for i in range(last + 1))

@@ -1,11 +1,11 @@
-"""Embeddings: one vector per image, from the vision encoder or from the Q-Former."""
+"""Image embeddings: one vector per image, from the vision encoder or the Q-Former."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
-from blip2cli.errors import OptionError
+from blip2cli.errors import OptionError, option
 from blip2cli.model.checkpoint.resolve import family_at_hand
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, good, head
@@ -16,7 +16,7 @@ from blip2cli.tasks.vectors import (
     Pool,
     VectorOptions,
     check_image_kind,
-    pooling,
+    resolve_pool,
 )
 
 if TYPE_CHECKING:
@@ -47,21 +47,25 @@ class EmbedTask:
     only = None
 
     def __post_init__(self) -> None:
-        pooling(self.kind, self.pool, IMAGE_POOLS)
+        resolve_pool(self.kind, self.pool, IMAGE_POOLS)
         if self.kind == "multimodal" and not self.texts:
             raise OptionError(
-                "--kind multimodal looks at an image with a text beside it; give one with --text."
+                "text",
+                f"{option('kind')} multimodal looks at an image with a text beside it",
+                f"give one with {option('text')}",
             )
         if self.kind != "multimodal" and self.texts:
             raise OptionError(
-                f"--kind {self.kind} looks at images alone; leave out SOURCE to embed the texts, "
-                "or take --kind multimodal to look at both together."
+                "text",
+                f"{option('kind')} {self.kind} looks at images alone",
+                f"leave out {option('sources')} to embed the texts, or take {option('kind')} "
+                "multimodal to look at both together",
             )
 
     @property
     def pooling(self) -> Pool:
-        """The pool that is used: the given one, or the kind's default."""
-        return pooling(self.kind, self.pool, IMAGE_POOLS)
+        """The given pool, or the kind's default."""
+        return resolve_pool(self.kind, self.pool, IMAGE_POOLS)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -112,12 +116,12 @@ class EmbedTask:
         from blip2cli.model.retrieval import Pair
 
         assert model.retrieval is not None  # ``fit`` has seen to it
-        asked = [(item, i, text) for i, item in enumerate(items) for text in self.texts.lines]
-        states = model.retrieval.multimodal(features, [Pair(i, text) for _, i, text in asked])
+        pairs = [Pair(i, text) for i in range(len(items)) for text in self.texts.lines]
+        states = model.retrieval.multimodal(features, pairs)
         vectors = self.vectors.finish(states if self.pooling == "none" else states.mean(dim=1))
         return [
-            head(item) | {"text": text, "embedding": vector, "kind": self.kind}
-            for (item, _, text), vector in zip(asked, vectors, strict=True)
+            head(items[pair.image]) | {"text": pair.text, "embedding": vector, "kind": self.kind}
+            for pair, vector in zip(pairs, vectors, strict=True)
         ]
 
     def _vectors(self, model: Blip2, features: ImageFeatures) -> torch.Tensor:

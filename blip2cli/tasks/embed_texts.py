@@ -6,12 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
-from blip2cli.errors import OptionError
+from blip2cli.errors import OptionError, option
 from blip2cli.model.checkpoint.resolve import family_at_hand
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row
 from blip2cli.tasks.texts import Texts
-from blip2cli.tasks.vectors import TEXT_POOLS, Kind, Pool, VectorOptions, check_text_kind, pooling
+from blip2cli.tasks.vectors import (
+    TEXT_POOLS,
+    Kind,
+    Pool,
+    VectorOptions,
+    check_text_kind,
+    resolve_pool,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -40,9 +47,13 @@ class EmbedTextsTask:
 
     def __post_init__(self) -> None:
         if not self.texts:
-            raise OptionError("No text is given; give one with --text, or a file with --texts.")
+            raise OptionError(
+                "text",
+                "No text is given",
+                f"give one with {option('text')}, or a file with {option('texts')}",
+            )
         if self.kind is not None:
-            pooling(self.kind, self.pool, TEXT_POOLS)
+            resolve_pool(self.kind, self.pool, TEXT_POOLS)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -56,7 +67,7 @@ class EmbedTextsTask:
     @property
     def settings(self) -> dict[str, object]:
         """What shaped the rows, apart from the model and the texts; plain JSON values."""
-        pool = self.pool if self.kind is None else pooling(self.kind, self.pool, TEXT_POOLS)
+        pool = self.pool if self.kind is None else resolve_pool(self.kind, self.pool, TEXT_POOLS)
         return {"task": self.name, "kind": self.kind, "pool": pool} | self.vectors.settings
 
     def check(self, model: ModelOptions) -> None:
@@ -64,14 +75,14 @@ class EmbedTextsTask:
         family = family_at_hand(model)
         check_text_kind(self.kind, model.model, family)
         if family is not None:
-            pooling(self.kind or _first_kind(family == "itm"), self.pool, TEXT_POOLS)
+            resolve_pool(self.kind or _first_kind(family == "itm"), self.pool, TEXT_POOLS)
 
     def fit(self, model: Blip2) -> Self:
         """Learn kind and size from ``model``. Raises ``OptionError``, also for a text that is
         too long for it."""
         check_text_kind(self.kind, model.name, model.family)
         kind = self.kind or _first_kind(not model.writes)
-        pooling(kind, self.pool, TEXT_POOLS)
+        resolve_pool(kind, self.pool, TEXT_POOLS)
         model.check_texts(self.texts.lines)
         config = model.model.config
         size = {
@@ -100,7 +111,7 @@ class EmbedTextsTask:
             tokens = retrieval.project_tokens(texts)
         else:
             tokens = retrieval.text_states(texts)
-        first = pooling(self.kind, self.pool, TEXT_POOLS) == "cls"
+        first = resolve_pool(self.kind, self.pool, TEXT_POOLS) == "cls"
         return torch.stack([rows[0] if first else rows.mean(dim=0) for rows in tokens])
 
 

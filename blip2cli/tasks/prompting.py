@@ -1,7 +1,7 @@
-"""How a question is put to a model: the template, what was said before, and the choices.
+"""Prompts of questions: template, history and choices.
 
-A model that writes reads the question, in its template; choices are what may follow. A retrieval
-model writes nothing: it reads a text for every choice, to compare with the image.
+A language model reads the question in its template, and choices are possible continuations. A
+retrieval model reads one text for every choice, to compare with the image.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from blip2cli.errors import OptionError
+from blip2cli.errors import OptionError, option
 from blip2cli.model.limits import check_writes
 from blip2cli.model.tokenizer.prompts import Prompt, fill_in, question_prompt
 from blip2cli.options import Norm
-from blip2cli.tasks.chains import HISTORY, Turn, fill, told
+from blip2cli.tasks.chains import HISTORY, Turn, fill_placeholders, render_history
 from blip2cli.tasks.choices import CHOICE
+from blip2cli.tasks.questions import Question
 
 if TYPE_CHECKING:
     from blip2cli.model.wrapper import Blip2
@@ -24,48 +25,50 @@ QUESTION = "{question}"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A question to an image, ready for the model."""
+class PreparedQuestion:
+    """A question about one image, ready for the model."""
 
     prompt: Prompt
-    question: str  # as rows show it, with the answers before it filled in
+    text: str  # as rows show it, placeholders filled in
     choices: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()  # for a retrieval model: what each choice says about the image
+    choice_texts: tuple[str, ...] = ()  # of a retrieval model: the text of each choice
 
 
-def word(
+def prepare_question(
     model: Blip2,
     template: str,
+    question: Question,
     image: int,
-    name: str,
-    question: str,
-    choices: tuple[str, ...],
+    file_name: str,
     turns: Sequence[Turn],
     new_tokens: int,
-) -> Wanted:
-    """``question`` to the image in row ``image`` of the features, after ``turns``.
+) -> PreparedQuestion:
+    """``question`` about the image in row ``image`` of the features, after ``turns``.
 
-    Turns that do not fit into the model beside the question and the answer (its longest choice, or
-    ``new_tokens``) are left out of the history, oldest first.
+    Turns that exceed the model's positions, beside the question and the answer (its longest
+    choice, or ``new_tokens``), are left out of the history, oldest first.
     """
+    # The id is part of the name that seeds sampling: questions about one image draw independently.
+    name = f"{file_name}\x00{question.question_id}"
+    choices = question.choices
     for skip in range(len(turns) + 1):
-        asked = fill(question, turns, skip)
-        history = told(turns[skip:]) if HISTORY in template else asked.history
-        if model.family == "itm":
-            texts = tuple(_claim(template, asked.question, choice, history) for choice in choices)
-            return Wanted(Prompt(image, None, name), asked.question, choices, texts)
-        text = question_prompt(template, asked.question, model.family, history)
-        if skip == len(turns) or (skip == 0 and not history and HISTORY not in question):
-            break  # there is nothing to leave out
+        filled = fill_placeholders(question.text, turns, skip)
+        history = render_history(turns[skip:]) if HISTORY in template else filled.history
+        if not model.writes:
+            texts = tuple(_choice_text(template, filled.text, each, history) for each in choices)
+            return PreparedQuestion(Prompt(image, None, name), filled.text, choices, texts)
+        text = question_prompt(template, filled.text, model.family, history)
+        if skip == len(turns) or (skip == 0 and not history and HISTORY not in question.text):
+            break  # there is no history to shorten
         if choices:
             new_tokens = max(map(len, model.encode_choices(choices)))
         if model.fits(text, new_tokens):
             break
-    return Wanted(Prompt(image, text, name), asked.question, choices)
+    return PreparedQuestion(Prompt(image, text, name), filled.text, choices)
 
 
-def _claim(template: str, question: str, choice: str, history: str) -> str:
-    """What ``choice`` says about an image."""
+def _choice_text(template: str, question: str, choice: str, history: str) -> str:
+    """The text of ``choice`` that a retrieval model compares with the image."""
     if template == "auto":
         return " ".join(filter(None, (history, question, choice)))
     text = fill_in(template, question=question, choice=choice, history=history).strip()
@@ -73,59 +76,70 @@ def _claim(template: str, question: str, choice: str, history: str) -> str:
 
 
 def check_template(template: str, closed: bool) -> None:
-    """Raise OptionError when no model could be asked with ``template``."""
+    """Raise OptionError for a template that no model takes; ``closed``: there are choices."""
     if template == "auto" or QUESTION in template or (closed and CHOICE in template):
         return
-    raise OptionError(
-        f"--template {template!r} does not hold {QUESTION}, which marks the question's place."
+    raise _template_error(
+        f"{template!r} does not hold {QUESTION}, which marks the question's place"
     )
 
 
-def check_reads(model: str, template: str, asks: bool, match: bool) -> None:
-    """Raise OptionError when a model that writes cannot be asked so."""
-    if not asks:
+def check_generative(model: str, template: str, has_questions: bool, match: bool) -> None:
+    """Raise OptionError when these options do not suit a model with a language model."""
+    if not has_questions:
         raise OptionError(
-            f"{model} chooses an answer to a question; give one with -q, or take a retrieval model "
-            "such as Salesforce/blip2-itm-vit-g to compare images with the choices alone."
+            "question",
+            f"{model} chooses an answer to a question",
+            f"give one with {option('question')}, or take a retrieval model such as "
+            "Salesforce/blip2-itm-vit-g to compare images with the choices alone",
         )
     if CHOICE in template:
-        raise OptionError(
-            f"--template {template!r}: {CHOICE} is for retrieval models; {model} reads the "
-            f"question, at {QUESTION}, and its choices are what may follow."
+        raise _template_error(
+            f"{template!r}: {CHOICE} is for retrieval models",
+            f"{model} reads the question, at {QUESTION}, and its choices are what may follow",
         )
     if match:
         raise OptionError(
-            f"--match asks the matching head of a retrieval model, which {model} lacks; leave it "
-            "out, or take Salesforce/blip2-itm-vit-g."
+            "match",
+            f"{option('match')} asks the matching head of a retrieval model, which {model} lacks",
+            "leave it out, or take Salesforce/blip2-itm-vit-g",
         )
 
 
-def check_compares(model: str, template: str, asks: bool, writes: bool, norm: Norm) -> None:
-    """Raise OptionError when a retrieval model cannot be asked so.
+def check_retrieval(
+    model: str, template: str, has_questions: bool, has_open: bool, norm: Norm
+) -> None:
+    """Raise OptionError when these options do not suit a retrieval model.
 
-    ``writes``: some question has no choices, so that its answer would have to be written.
+    ``has_open``: some question has no choices, so that its answer would have to be generated.
     """
-    if writes:
-        check_writes(model, "itm", "give it answers to choose from with --choices")
+    if has_open:
+        check_writes(model, "itm", f"give it answers to choose from with {option('choices')}")
     if norm != "sum":
         raise OptionError(
-            f"--choice-norm is about the tokens of a model that writes, and {model} is a retrieval "
-            "model; leave it out."
+            "choice_norm",
+            f"{option('choice_norm')} is about the tokens of a model that writes, and {model} is a "
+            "retrieval model",
+            "leave it out",
         )
     if template == "auto":
         return
     if CHOICE not in template:
-        raise OptionError(
-            f"--template {template!r} does not hold {CHOICE}: {model} is a retrieval model, which "
-            "compares the image with a text for each choice."
+        raise _template_error(
+            f"{template!r} does not hold {CHOICE}: {model} is a retrieval model, which compares "
+            "the image with a text for each choice"
         )
-    if asks and QUESTION not in template:
-        raise OptionError(
-            f"--template {template!r} does not hold {QUESTION}, the question's place; put it "
-            "in, or leave out the question."
+    if has_questions and QUESTION not in template:
+        raise _template_error(
+            f"{template!r} does not hold {QUESTION}, the question's place",
+            "put it in, or leave out the question",
         )
-    if not asks and QUESTION in template:
-        raise OptionError(
-            f"--template {template!r} has a place for a question; give one with -q, or leave "
-            "the place out."
+    if not has_questions and QUESTION in template:
+        raise _template_error(
+            f"{template!r} has a place for a question",
+            f"give one with {option('question')}, or leave the place out",
         )
+
+
+def _template_error(problem: str, remedy: str = "") -> OptionError:
+    return OptionError("template", f"{option('template')} {problem}", remedy)

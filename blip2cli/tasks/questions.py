@@ -1,20 +1,16 @@
-"""Questions and where they come from: the command line, a text file, or a table per image."""
+"""Questions: from the command line, from a text file, or from a table with each image's own."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 
-from blip2cli.errors import OptionError
+from blip2cli.errors import OptionError, option
 from blip2cli.tasks.choices import from_cell
+from blip2cli.tasks.text_files import TABLE_SUFFIXES, TextFile
 
-TABLE_SUFFIXES = (".jsonl", ".csv", ".tsv")
-_SHOWN_NAMES = 5  # names listed in a refusal; the rest are only counted
+_SHOWN_NAMES = 5  # file names in a message; the rest are only counted
 
 
 @dataclass(frozen=True)
@@ -23,19 +19,24 @@ class Question:
 
     text: str
     question_id: str
-    choices: tuple[str, ...] = ()  # the answers there are; empty: any, or those of all questions
+    choices: tuple[str, ...] = ()  # empty: an open question, or with the choices of the task
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked: the same of every image, or each image its own."""
+    """The same questions for every image, or each image its own."""
 
     common: tuple[Question, ...] = ()
-    per_image: Mapping[str, tuple[Question, ...]] | None = None
-    source: str = field(default="-q", compare=False)  # what to call it in a message
+    per_image: Mapping[str, tuple[Question, ...]] | None = None  # by file name
+    source: str | None = field(default=None, compare=False)  # the file they were read from
+
+    @property
+    def by_image(self) -> Mapping[str, tuple[Question, ...]]:
+        """The questions by file name; those of every image under the empty name."""
+        return {"": self.common} if self.per_image is None else self.per_image
 
     def of(self, file_name: str) -> tuple[Question, ...]:
-        """The questions of one image, in order; empty when it has none."""
+        """The questions about one image, in order; empty when it has none."""
         if self.per_image is None:
             return self.common
         return self.per_image.get(file_name, ())
@@ -46,16 +47,30 @@ class Questions:
         return self.per_image
 
     def __len__(self) -> int:
+        return sum(len(questions) for questions in self.by_image.values())
+
+    def with_choices(self, choices: tuple[str, ...]) -> Questions:
+        """The questions with ``choices`` where they have none of their own."""
+        if not choices:
+            return self
+
+        def closed(questions: tuple[Question, ...]) -> tuple[Question, ...]:
+            return tuple(q if q.choices else replace(q, choices=choices) for q in questions)
+
         if self.per_image is None:
-            return len(self.common)
-        return sum(len(questions) for questions in self.per_image.values())
+            return replace(self, common=closed(self.common))
+        return replace(self, per_image={name: closed(q) for name, q in self.per_image.items()})
 
 
 def from_texts(texts: Sequence[str]) -> Questions:
     """The same questions for every image, numbered from 1 in ``question_id``."""
     for text in texts:
         if not text.strip():
-            raise OptionError("A question given with -q is empty; write what is to be asked.")
+            raise OptionError(
+                "question",
+                f"A question given with {option('question')} is empty",
+                "write what is to be asked",
+            )
     return Questions(tuple(Question(t.strip(), str(i)) for i, t in enumerate(texts, 1)))
 
 
@@ -64,30 +79,28 @@ def from_file(path: str) -> Questions:
 
     Raises ``OptionError`` that names the file, and the line where one is to blame.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".txt", *TABLE_SUFFIXES):
-        raise OptionError(
-            f"--questions {path}: give a .txt file with one question a line, or a .jsonl, .csv or "
-            ".tsv table with the columns file_name and question."
-        )
-    text = _read(path)
-    if suffix == ".txt":
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+    file = TextFile("questions", path)
+    if file.suffix == ".txt":
+        lines = list(file.lines())
         if not lines:
-            raise OptionError(f"--questions {path} holds no question; write one a line.")
-        for number, line in enumerate(text.splitlines(), 1):
-            _check_text(path, number, line)
-        return Questions(tuple(Question(t, str(i)) for i, t in enumerate(lines, 1)), source=path)
-    records = _json_records(path, text) if suffix == ".jsonl" else _csv_records(path, text, suffix)
-    return Questions(per_image=_by_image(path, records), source=path)
+            raise file.error(f"{file} holds no question", "write one a line")
+        for number, line in lines:
+            file.check_utf8(number, line)
+        return replace(from_texts([line for _, line in lines]), source=path)
+    if file.suffix not in TABLE_SUFFIXES:
+        raise file.error(
+            f"{file}: give a .txt file with one question a line, or a .jsonl, .csv or .tsv table "
+            "with the columns file_name and question"
+        )
+    return Questions(per_image=_per_image(file), source=path)
 
 
 def check_names(names: Iterable[str], listing: Iterable[str]) -> None:
     """Raise ``OptionError`` when some of ``names`` are not in ``listing``.
 
-    ``listing`` is read once, no further than needed, and not kept.
+    ``listing`` is consumed once, no further than needed, and not stored.
     """
-    missing = dict.fromkeys(names)  # a set that keeps the file's order
+    missing = dict.fromkeys(names)  # an ordered set
     for file_name in listing:
         missing.pop(file_name, None)
         if not missing:
@@ -96,114 +109,53 @@ def check_names(names: Iterable[str], listing: Iterable[str]) -> None:
     shown = ", ".join(first) + (", …" if len(missing) > _SHOWN_NAMES else "")
     counted = "1 image" if len(missing) == 1 else f"{len(missing)} images"
     raise OptionError(
-        f"--questions names {counted} that the source does not hold ({shown}); write file_name "
-        "as --dry-run lists it, relative to the source."
+        "questions",
+        f"{option('questions')} names {counted} that the source does not hold ({shown})",
+        f"write file_name as {option('dry_run')} lists it, relative to the source",
     )
 
 
-def _read(path: str) -> str:
-    try:
-        # surrogateescape keeps file names in other encodings as the source spells them;
-        # a question holding such bytes is refused by _check_text.
-        return Path(path).read_bytes().decode("utf-8-sig", errors="surrogateescape")
-    except FileNotFoundError:
-        raise OptionError(f"--questions {path}: there is no such file.") from None
-    except OSError as error:
-        raise OptionError(f"--questions {path} cannot be read: {error.strerror}.") from None
-
-
-def _check_text(path: str, line: int, text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise OptionError(
-            f"--questions {path}, line {line}: this is not UTF-8; save the file as UTF-8."
-        ) from None
-
-
-def _json_records(path: str, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise OptionError(
-                f"--questions {path}, line {number}: not JSON ({error.msg} at column "
-                f"{error.colno}); each line is one object."
-            ) from None
-        if not isinstance(record, dict):
-            raise OptionError(
-                f"--questions {path}, line {number}: expected an object with file_name and "
-                f"question, found {line.strip()[:40]}."
+def _per_image(file: TextFile) -> dict[str, tuple[Question, ...]]:
+    columns = file.columns()
+    for needed in ("file_name", "question"):
+        if columns is not None and needed not in columns:
+            raise file.error(
+                f"{file.at(1)} there is no column {needed!r}",
+                "the first line names the columns file_name, question and, if wanted, question_id "
+                "and choices",
             )
-        yield number, record
-
-
-def _csv_records(path: str, text: str, suffix: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ",", strict=True
-    )
-    before = 0  # the last line of the record before: an error is in the one that follows
-    try:
-        columns = reader.fieldnames or []
-        for needed in ("file_name", "question"):
-            if needed not in columns:
-                raise OptionError(
-                    f"--questions {path}, line 1: there is no column {needed!r}; the first line "
-                    "names the columns file_name, question and, if wanted, question_id and choices."
-                )
-        before = reader.line_num
-        for record in reader:
-            if None in record or None in record.values():
-                raise OptionError(
-                    f"--questions {path}, line {before + 1}: this line does not have "
-                    f"{len(columns)} columns; put texts that hold a separator in double quotes."
-                )
-            yield before + 1, record
-            before = reader.line_num
-    except csv.Error as error:
-        raise OptionError(f"--questions {path}, line {before + 1}: {error}.") from None
-
-
-def _by_image(
-    path: str, records: Iterable[tuple[int, Mapping[str, object]]]
-) -> dict[str, tuple[Question, ...]]:
     found: dict[str, list[Question]] = {}
     seen: set[tuple[str, str]] = set()
-    for ordinal, (number, record) in enumerate(records, 1):
-        name = _text(path, number, record, "file_name").removeprefix("./")
-        question = _text(path, number, record, "question")
-        _check_text(path, number, question)
-        question_id = _question_id(path, number, record, ordinal)
+    for ordinal, (number, record) in enumerate(file.table(), 1):
+        name = _text(file, number, record, "file_name").removeprefix("./")
+        question = _text(file, number, record, "question").strip()
+        file.check_utf8(number, question)
+        question_id = _question_id(file, number, record, ordinal)
         if (name, question_id) in seen:
-            raise OptionError(
-                f"--questions {path}, line {number}: {name} has question_id {question_id} twice; "
-                "give each of its questions an id of its own."
+            raise file.error(
+                f"{file.at(number)} {name} has question_id {question_id} twice",
+                "give each of its questions an id of its own",
             )
         seen.add((name, question_id))
-        choices = from_cell(record.get("choices"), f"--questions {path}, line {number}:")
-        found.setdefault(name, []).append(Question(question, question_id, choices))
+        own = from_cell(record.get("choices"), file.field, file.at(number))
+        found.setdefault(name, []).append(Question(question, question_id, own))
     if not found:
-        raise OptionError(f"--questions {path} holds no question.")
+        raise file.error(f"{file} holds no question")
     return {name: tuple(questions) for name, questions in found.items()}
 
 
-def _text(path: str, line: int, record: Mapping[str, object], key: str) -> str:
-    value = record.get(key)
+def _text(file: TextFile, line: int, record: Mapping[str, object], column: str) -> str:
+    value = record.get(column)
     if not isinstance(value, str) or not value.strip():
         what = "is missing" if value is None else "is empty" if value == "" else "is no text"
-        raise OptionError(f"--questions {path}, line {line}: {key} {what}.")
-    return value if key == "file_name" else value.strip()
+        raise file.error(f"{file.at(line)} {column} {what}")
+    return value
 
 
-def _question_id(path: str, line: int, record: Mapping[str, object], ordinal: int) -> str:
+def _question_id(file: TextFile, line: int, record: Mapping[str, object], ordinal: int) -> str:
     value = record.get("question_id")
     if value is None or value == "":
         return str(ordinal)
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise OptionError(
-            f"--questions {path}, line {line}: question_id {value!r} is neither a number nor a "
-            "text."
-        )
+        raise file.error(f"{file.at(line)} question_id {value!r} is neither a number nor a text")
     return str(value)

@@ -1,4 +1,4 @@
-"""Texts to be embedded, and where they come from: the command line, or a file."""
+"""Texts to embed, from the command line or from a file."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from blip2cli.errors import OptionError, SourceError
-from blip2cli.sources.records import Record, csv_records, json_records, text_records
-
-TEXT_COLUMN = "text"
+from blip2cli.errors import OptionError, option
+from blip2cli.tasks.text_files import TABLE_SUFFIXES, TextFile, is_utf8
 
 
 @dataclass(frozen=True)
@@ -19,14 +16,14 @@ class Texts:
     """Texts in the order they were given, none of them empty."""
 
     lines: tuple[str, ...] = ()
-    file: str | None = None  # where they were read from
+    file: str | None = None  # the file they were read from
 
     def __len__(self) -> int:
         return len(self.lines)
 
     @property
     def settings(self) -> dict[str, object]:
-        """What tells these texts from others: themselves, or a digest of those of a file."""
+        """The texts themselves, or a digest of those of a file, to compare runs by."""
         if not self.lines:
             return {}
         if self.file is None:
@@ -39,9 +36,15 @@ def from_lines(texts: Sequence[str]) -> Texts:
     """The texts of the command line. Raises OptionError for an empty one."""
     for text in texts:
         if not text.strip():
-            raise OptionError("A text given with --text is empty; write what is to be embedded.")
-        if not _is_utf8(text):
-            raise OptionError(f"--text {text!r} is not UTF-8; write it as UTF-8.")
+            raise OptionError(
+                "text",
+                f"A text given with {option('text')} is empty",
+                "write what is to be embedded",
+            )
+        if not is_utf8(text):
+            raise OptionError(
+                "text", f"{option('text')} {text!r} is not UTF-8", "write it as UTF-8"
+            )
     return Texts(tuple(texts))
 
 
@@ -49,57 +52,28 @@ def from_file(path: str) -> Texts:
     """The texts of a file: a line each of a ``.txt``, or the column ``text`` of a ``.jsonl``,
     ``.csv`` or ``.tsv``.
 
-    Empty lines are passed over. Raises OptionError that names the file, and the line where one is
-    to blame.
+    Blank lines are skipped. Raises OptionError that names the file, and the line where one is to
+    blame.
     """
-    try:
-        lines = tuple(_texts(path, *_records(path)))
-    except SourceError as error:
-        raise OptionError(f"--texts: {error}") from None
-    except OSError as error:
-        raise OptionError(f"--texts {path} cannot be read: {error.strerror or error}.") from None
-    if not lines:
-        raise OptionError(f"--texts {path} holds no text; write one a line.")
-    return Texts(lines, path)
+    file = TextFile("texts", path)
+    if file.suffix != ".txt" and file.suffix not in TABLE_SUFFIXES:
+        raise file.error(
+            f"{file}: give a .txt file with one text a line, or a .jsonl, .csv or .tsv table with "
+            "the column text"
+        )
+    texts = []
+    for number, text in file.lines() if file.suffix == ".txt" else _column(file):
+        file.check_utf8(number, text)
+        texts.append(text)
+    if not texts:
+        raise file.error(f"{file} holds no text", "write one a line")
+    return Texts(tuple(texts), path)
 
 
-def _records(path: str) -> tuple[Iterator[Record], str]:
-    """The rows of a file, and the column its texts are in."""
-    match Path(path).suffix.lower():
-        case ".txt":
-            return text_records(path), "file_name"
-        case ".jsonl":
-            return json_records(path), TEXT_COLUMN
-        case ".csv":
-            return csv_records(path, ","), TEXT_COLUMN
-        case ".tsv":
-            return csv_records(path, "\t"), TEXT_COLUMN
-        case _:
-            raise OptionError(
-                f"--texts {path}: give a .txt file with one text a line, or a .jsonl, .csv or "
-                ".tsv table with the column text."
-            )
-
-
-def _texts(path: str, records: Iterator[Record], column: str) -> Iterator[str]:
-    for number, record in records:
-        text = record.get(column)
+def _column(file: TextFile) -> Iterator[tuple[int, str]]:
+    for number, record in file.table():
+        text = record.get("text")
         if not isinstance(text, str) or not text.strip():
-            if column != TEXT_COLUMN:
-                continue  # a line of blanks
             what = "is no text" if text else "is missing or empty"
-            raise OptionError(f"--texts {path}, line {number}: {TEXT_COLUMN} {what}.")
-        if not _is_utf8(text):
-            raise OptionError(
-                f"--texts {path}, line {number}: this is not UTF-8; save the file as UTF-8."
-            )
-        yield text
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether ``text`` holds no lone surrogates, which stand for bytes that are not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+            raise file.error(f"{file.at(number)} text {what}")
+        yield number, text

@@ -1,7 +1,7 @@
-"""What embeddings there are: kinds, pools, and the numbers they are written in.
+"""Embeddings: kinds, pools, normalisation and dtype.
 
-Which vector a kind and a pool stand for is said in the tables below, once; ``embed`` (images) and
-``embed_texts`` compute them.
+The tables below define the vector of every kind and pool; ``embed`` (images) and ``embed_texts``
+compute them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from blip2cli.errors import OptionError
+from blip2cli.errors import OptionError, option
 from blip2cli.sinks.base import Column, EmbeddingDtype
 
 if TYPE_CHECKING:
@@ -42,22 +42,23 @@ TEXT_POOLS: dict[Kind, tuple[Pool, ...]] = {
     "qformer": ("cls", "mean"),
     "language": ("mean",),
 }
-# The kinds that need a retrieval model. A text's Q-Former states do as well.
+# The kinds that need a retrieval model.
 _RETRIEVAL_KINDS: tuple[Kind, ...] = ("projection", "multimodal")
 
 
 @dataclass(frozen=True)
 class VectorOptions:
-    """How vectors are finished, whatever they are of."""
+    """Normalisation and dtype, of images and texts alike."""
 
     normalize: bool = False  # divide by the length (L2, in float32)
-    dtype: EmbeddingDtype = "float32"  # what their numbers are written as
+    dtype: EmbeddingDtype = "float32"  # of the stored numbers
 
     def __post_init__(self) -> None:
         if self.dtype not in get_args(EmbeddingDtype):
             raise OptionError(
-                f"--embedding-dtype {self.dtype} is unknown; choose one of "
-                f"{' and '.join(get_args(EmbeddingDtype))}."
+                "embedding_dtype",
+                f"{option('embedding_dtype')} {self.dtype} is unknown",
+                f"choose one of {' and '.join(get_args(EmbeddingDtype))}",
             )
 
     def column(self, size: int | None) -> Column:
@@ -66,18 +67,18 @@ class VectorOptions:
 
     @property
     def settings(self) -> dict[str, object]:
-        """What of it shapes rows."""
+        """The options that shape rows, by name."""
         return {"normalize": self.normalize, "embedding_dtype": self.dtype}
 
     def finish(self, vectors: torch.Tensor) -> np.ndarray[Any, np.dtype[Any]]:
-        """``[N, D]``, or ``[N, Q, D]`` of several vectors each, as rows ``[N, …]`` on the host.
+        """Vectors ``[N, D]``, or ``[N, Q, D]``, as rows ``[N, D]`` or ``[N, Q * D]`` on the host.
 
-        Several vectors are normalised one by one, then put in a row. Raises OptionError when
-        float16 cannot hold a number.
+        Each of the Q vectors is normalised by itself. Raises OptionError when float16 cannot hold
+        a number.
         """
         import torch
 
-        # bfloat16 has no NumPy form, and lengths are to be exact.
+        # NumPy has no bfloat16, and norms are computed in float32.
         vectors = vectors.float()
         if self.normalize:
             vectors = torch.nn.functional.normalize(vectors, dim=-1)
@@ -87,48 +88,65 @@ class VectorOptions:
             vectors = vectors.half()
             if not vectors.isfinite().all() and largest.isfinite():
                 raise OptionError(
+                    "embedding_dtype",
                     f"A vector holds a number of size {largest.item():.0f}, and float16 ends at "
-                    "65504; write it with --embedding-dtype float32, or add --normalize."
+                    "65504",
+                    f"write it with {option('embedding_dtype')} float32, or add "
+                    f"{option('normalize')}",
                 )
         return vectors.cpu().numpy()  # one copy to the host
 
 
-def pooling(kind: Kind, pool: Pool | None, pools: Mapping[Kind, tuple[Pool, ...]]) -> Pool:
-    """The pool that is used: the given one, or the kind's default.
+def resolve_pool(kind: Kind, pool: Pool | None, pools: Mapping[Kind, tuple[Pool, ...]]) -> Pool:
+    """``pool``, or the default of ``kind``.
 
-    Raises OptionError for a kind that ``pools`` does not have, or a pool its kind does not.
+    Raises OptionError for a kind that is not in ``pools``, or a pool its kind does not have.
     """
     if kind not in get_args(Kind):
-        raise OptionError(f"--kind {kind} is unknown; choose one of {', '.join(get_args(Kind))}.")
+        raise OptionError(
+            "kind",
+            f"{option('kind')} {kind} is unknown",
+            f"choose one of {', '.join(get_args(Kind))}",
+        )
     if kind not in pools:
         what = "images" if pools is IMAGE_POOLS else "texts"
-        raise OptionError(f"--kind {kind} is none of {what}; they have {' and '.join(pools)}.")
+        raise OptionError(
+            "kind",
+            f"{option('kind')} {kind} is none of {what}",
+            f"they have {' and '.join(pools)}",
+        )
     if pool is not None and pool not in pools[kind]:
         of = " of texts" if pools is TEXT_POOLS else ""
         raise OptionError(
-            f"--pool {pool} does not fit --kind {kind}{of}, which has {' and '.join(pools[kind])}."
+            "pool",
+            f"{option('pool')} {pool} does not fit {option('kind')} {kind}{of}, which has "
+            f"{' and '.join(pools[kind])}",
         )
     return pool or pools[kind][0]
 
 
 def check_image_kind(kind: Kind, model: str, family: Family | None) -> None:
-    """Raise OptionError when ``model`` has no vectors of this kind; None: it is not known yet."""
+    """Raise OptionError when ``model`` has no such vectors of images; None: not known yet."""
     if kind in _RETRIEVAL_KINDS and family not in ("itm", None):
         raise OptionError(
-            f"The model {model} has no projection head, so there is no --kind {kind}; it has "
-            "--kind image and --kind qformer."
+            "kind",
+            f"The model {model} has no projection head, so there is no {option('kind')} {kind}",
+            f"it has {option('kind')} image and {option('kind')} qformer",
         )
 
 
 def check_text_kind(kind: Kind | None, model: str, family: Family | None) -> None:
-    """Raise OptionError when ``model`` has no vectors of this kind for texts."""
+    """Raise OptionError when ``model`` has no such vectors of texts; None: not known yet."""
     if family == "itm" and kind == "language":
         raise OptionError(
-            f"The model {model} has no language model, so there is no --kind language; its texts "
-            "have --kind projection and --kind qformer."
+            "kind",
+            f"The model {model} has no language model, so there is no {option('kind')} language",
+            f"its texts have {option('kind')} projection and {option('kind')} qformer",
         )
     if family not in ("itm", None) and kind not in ("language", None):
         raise OptionError(
-            f"The model {model} is no retrieval model, so its texts have no --kind {kind}; they "
-            "have --kind language."
+            "kind",
+            f"The model {model} is no retrieval model, so its texts have no {option('kind')} "
+            f"{kind}",
+            f"they have {option('kind')} language",
         )

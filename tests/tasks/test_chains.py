@@ -1,4 +1,4 @@
-"""Conversations: what is asked in which round, and the same answers as by hand."""
+"""Multi-turn questions: rounds, history, and parity with turns fed to transformers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks import AskTask
-from blip2cli.tasks.chains import fill, stages, told
+from blip2cli.tasks.chains import assign_rounds, fill_placeholders, render_history
 from blip2cli.tasks.questions import Question, Questions, from_texts
 from tests.checkpoints import QUERIES, tiny_random_t5
-from tests.tasks.test_closed import load
+from tests.tasks.helpers import load
 
 SHORT = DecodeOptions(max_new_tokens=6, min_new_tokens=3)
 TURNS = (("what is it?", "a dog"), ("what colour?", "It is brown."))
@@ -33,59 +33,61 @@ def chain(*texts: str) -> tuple[Question, ...]:
     return from_texts(texts).common
 
 
-def test_history_is_told_as_in_the_documentation() -> None:
+def test_history_is_rendered_as_in_the_documentation() -> None:
     assert (
-        told(TURNS)
+        render_history(TURNS)
         == "Question: what is it? Answer: a dog. Question: what colour? Answer: It is brown."
     )
-    assert told(()) == ""
+    assert render_history(()) == ""
 
 
-def test_marks_are_filled_in() -> None:
-    assert fill("how old is {answer}?", TURNS[:1]).question == "how old is a dog?"
-    leading = fill("{history} why?", TURNS)
-    assert (leading.question, leading.history) == ("why?", told(TURNS))
-    inside = fill("given {history}, why?", TURNS[:1])
-    assert inside.question == "given Question: what is it? Answer: a dog., why?"
+def test_placeholders_are_filled_in() -> None:
+    assert fill_placeholders("how old is {answer}?", TURNS[:1]).text == "how old is a dog?"
+    leading = fill_placeholders("{history} why?", TURNS)
+    assert (leading.text, leading.history) == ("why?", render_history(TURNS))
+    inside = fill_placeholders("given {history}, why?", TURNS[:1])
+    assert inside.text == "given Question: what is it? Answer: a dog., why?"
     assert inside.history == ""
-    # An answer that looks like a mark is an answer.
-    assert fill("{answer}?", [("what?", "{history}")]).question == "{history}?"
-    shorter = fill("{history} is {answer} so?", TURNS, skip=1)
-    assert (shorter.question, shorter.history) == ("is It is brown. so?", told(TURNS[1:]))
+    # An answer that looks like a placeholder is an answer.
+    assert fill_placeholders("{answer}?", [("what?", "{history}")]).text == "{history}?"
+    shorter = fill_placeholders("{history} is {answer} so?", TURNS, skip=1)
+    assert (shorter.text, shorter.history) == ("is It is brown. so?", render_history(TURNS[1:]))
 
 
-def test_questions_wait_only_for_answers_they_need() -> None:
-    assert stages(chain("a?", "b?", "c {answer}?", "d?", "{history} e?")) == [0, 0, 1, 1, 2]
-    assert stages(chain("a?", "b?", "c?"), always=True) == [0, 1, 2]
-    assert stages(()) == []
+def test_a_question_opens_a_round_only_if_it_needs_answers() -> None:
+    assert assign_rounds(chain("a?", "b?", "c {answer}?", "d?", "{history} e?")) == [0, 0, 1, 1, 2]
+    assert assign_rounds(chain("a?", "b?", "c?"), all_depend=True) == [0, 1, 2]
+    assert assign_rounds(()) == []
 
 
 @pytest.mark.parametrize(
-    ("questions", "said"),
+    ("questions", "message"),
     [
-        (from_texts(["is {answer} red?", "b?"]), "-q 'is {answer} red?' holds {answer}, but"),
+        (from_texts(["is {answer} red?", "b?"]), "question 'is {answer} red?' holds {answer}, but"),
         (from_texts(["a?", "{history}"]), "asks nothing beside {history}"),
         (
             Questions(
                 per_image={"a.png": chain("a?"), "b.png": chain("{answer}?")}, source="q.csv"
             ),
-            "--questions b.png: '{answer}?' holds {answer}, but nothing is answered before it",
+            "questions b.png: '{answer}?' holds {answer}, but nothing is answered before it",
         ),
     ],
 )
-def test_a_chain_that_cannot_begin_is_refused(questions: Questions, said: str) -> None:
+def test_a_first_question_without_earlier_answers_is_refused(
+    questions: Questions, message: str
+) -> None:
     with pytest.raises(OptionError) as caught:
         AskTask(questions)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 CONVERSATION = ("what is it?", "{history} where is the {answer}?", "{history} why?", "who?")
 
 
-def by_hand(
+def feed_transformers(
     model: Blip2, theirs: torch.nn.Module, pixels: torch.Tensor, template: str
 ) -> list[str]:
-    """The conversation with transformers' generate, as its documentation has it."""
+    """The answers of the conversation by transformers' generate, turn by turn."""
     tokenizer = model.codec.tokenizer
 
     def answer(prompt: str) -> str:
@@ -128,7 +130,7 @@ def family(
         yield ours, Blip2ForConditionalGeneration.from_pretrained(directory).eval()
 
 
-def test_a_conversation_equals_the_one_by_hand(
+def test_a_conversation_equals_turns_fed_to_transformers(
     family: tuple[Blip2, torch.nn.Module], mixed: Path
 ) -> None:
     model, theirs = family
@@ -137,10 +139,12 @@ def test_a_conversation_equals_the_one_by_hand(
     template = "Question: {} Answer:" if model.family == "opt" else "Question: {} Short answer:"
     values = normalize(batch.pixels, model.spec, torch.float32)
     answers = [row["answer"] for row in rows]
-    expected = [by_hand(model, theirs, values[i : i + 1], template) for i in range(len(values))]
+    expected = [
+        feed_transformers(model, theirs, values[i : i + 1], template) for i in range(len(values))
+    ]
     assert answers == [answer for image in expected for answer in image]
     if model.family == "opt":  # T5's small vocabulary is learnt anew, and not always the same
-        assert len({answers[n] for n in range(1, len(answers), 4)}) > 1  # first answers matter
+        assert len({answers[n] for n in range(1, len(answers), 4)}) > 1  # the first answers differ
     assert rows[1]["question"] == f"where is the {answers[0]}?"
     assert [rows[2]["question"], rows[3]["question"]] == ["why?", "who?"]
 
@@ -154,11 +158,13 @@ def test_a_conversation_does_not_depend_on_the_batch(mixed: Path, model: Blip2) 
     whole = task.rows(model, load(mixed, model))
     refs = open_sources(SourceOptions((str(mixed),)))
     with load_batches(refs, model.spec, LoaderOptions(batch_size=1, workers=0)) as batches:
-        singly = [row for batch in batches for row in task.rows(model, batch)]
-    assert singly == whole
+        one_by_one = [row for batch in batches for row in task.rows(model, batch)]
+    assert one_by_one == whole
 
 
-def test_all_images_are_asked_together_in_every_round(model: Blip2, batch: LoadedBatch) -> None:
+def test_a_round_decodes_the_questions_of_all_images_together(
+    model: Blip2, batch: LoadedBatch
+) -> None:
     sizes: list[int] = []
 
     class Watched:
@@ -199,16 +205,18 @@ def test_a_template_may_place_the_history(model: Blip2, batch: LoadedBatch) -> N
     assert placed.rows(model, batch) == leading.rows(model, batch)
 
 
-def test_turns_that_do_not_fit_are_left_out_oldest_first(model: Blip2, batch: LoadedBatch) -> None:
+def test_turns_beyond_the_positions_are_left_out_oldest_first(
+    model: Blip2, batch: LoadedBatch
+) -> None:
     prompts: list[str] = []
 
     class Watched:
         def __getattr__(self, name: str) -> object:
             return getattr(model, name)
 
-        def generate(self, features: object, asked: list[object], options: object) -> object:
-            prompts.extend(prompt.text for prompt in asked)  # type: ignore[attr-defined]
-            return model.generate(features, asked, options)  # type: ignore[arg-type]
+        def generate(self, features: object, batch: list[object], options: object) -> object:
+            prompts.extend(prompt.text for prompt in batch)  # type: ignore[attr-defined]
+            return model.generate(features, batch, options)  # type: ignore[arg-type]
 
     texts = ["what is left of the dog?", *["{history} how many cats are there?"] * 9]
     rows = AskTask(from_texts(texts), decode=SHORT).rows(Watched(), batch)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Choices: how they are written down, what is refused, and what their probabilities sum to."""
+"""Choices: parsing, checks, and probabilities."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from blip2cli.errors import OptionError
 from blip2cli.options import DecodeOptions
 from blip2cli.tasks import AskTask
-from blip2cli.tasks.choices import from_cell, from_file, from_text, given, probabilities
+from blip2cli.tasks.choices import from_cell, from_file, from_list, from_text, probabilities
 from blip2cli.tasks.questions import Question, Questions, from_texts
 from blip2cli.tasks.questions import from_file as questions_from_file
 
-ASKED = from_texts(["is it red?"])
+QUESTIONS = from_texts(["is it red?"])
 
 
 def test_commas_separate_choices_on_the_command_line() -> None:
@@ -42,28 +42,31 @@ def test_a_file_holds_one_choice_a_line(tmp_path: Path) -> None:
     ],
 )
 def test_a_cell_is_a_list_json_or_text_with_bars(cell: object, choices: tuple[str, ...]) -> None:
-    assert from_cell(cell, "x:") == choices
+    assert from_cell(cell, "questions", "x:") == choices
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
-        (lambda: from_text("yes"), "--choices 'yes' leaves nothing to choose"),
+        (lambda: from_text("yes"), "choices 'yes' leaves nothing to choose"),
         (lambda: from_text("yes,,no"), "holds an empty choice"),
         (lambda: from_text("yes,no, yes"), "holds 'yes' twice"),
-        (lambda: given([]), "leaves nothing to choose"),
-        (lambda: from_cell("a|a", "q.csv, line 2:"), "q.csv, line 2: choices holds 'a' twice"),
-        (lambda: from_cell(["a"], "x:"), "leaves nothing to choose"),
-        (lambda: from_cell("[1, 2", "x:"), "no JSON list"),
-        (lambda: from_cell({"a": 1}, "x:"), "neither a list nor a text"),
-        (lambda: from_cell(["a", True], "x:"), "holds true"),
+        (lambda: from_list([]), "leaves nothing to choose"),
+        (
+            lambda: from_cell("a|a", "questions", "q.csv, line 2:"),
+            "q.csv, line 2: choices holds 'a' twice",
+        ),
+        (lambda: from_cell(["a"], "questions", "x:"), "leaves nothing to choose"),
+        (lambda: from_cell("[1, 2", "questions", "x:"), "no JSON list"),
+        (lambda: from_cell({"a": 1}, "questions", "x:"), "neither a list nor a text"),
+        (lambda: from_cell(["a", True], "questions", "x:"), "holds true"),
         (lambda: from_file("none.txt"), "there is no such file"),
     ],
 )
-def test_choices_that_are_none_are_refused(make: object, said: str) -> None:
+def test_malformed_choices_are_refused(make: object, message: str) -> None:
     with pytest.raises(OptionError) as caught:
         make()  # type: ignore[operator]
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(caught.value).endswith(".")
 
 
@@ -103,43 +106,43 @@ def test_probabilities_are_those_of_a_softmax_and_sum_to_one(scores: list[float]
 
 
 @pytest.mark.parametrize(
-    ("options", "flag"),
+    ("options", "name"),
     [
-        (DecodeOptions(num_beams=3), "--num-beams"),
-        (DecodeOptions(temperature=0.5), "--temperature"),
-        (DecodeOptions(top_k=3), "--top-k"),
-        (DecodeOptions(max_new_tokens=5), "--max-new-tokens"),
-        (DecodeOptions(seed=1), "--seed"),
-        (DecodeOptions(retry_degenerate=True), "--retry-degenerate"),
+        (DecodeOptions(num_beams=3), "num_beams"),
+        (DecodeOptions(temperature=0.5), "temperature"),
+        (DecodeOptions(top_k=3), "top_k"),
+        (DecodeOptions(max_new_tokens=5), "max_new_tokens"),
+        (DecodeOptions(seed=1), "seed"),
+        (DecodeOptions(retry_degenerate=True), "retry_degenerate"),
     ],
 )
-def test_options_of_writing_do_not_go_with_choices(options: DecodeOptions, flag: str) -> None:
-    with pytest.raises(OptionError, match=rf"^{flag} is about texts that are written"):
-        AskTask(ASKED, decode=options, choices=("yes", "no"))
-    # A question without choices among the others is written, so they have a meaning there.
+def test_decoding_options_do_not_go_with_choices_only(options: DecodeOptions, name: str) -> None:
+    with pytest.raises(OptionError, match=rf"^{name} is about texts that are written"):
+        AskTask(QUESTIONS, decode=options, choices=("yes", "no"))
+    # An open question among the others is decoded, so they act there.
     mixed = Questions((Question("a?", "1", ("yes", "no")), Question("b?", "2")))
     assert AskTask(mixed, decode=options).decode == options
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
-        (lambda: AskTask(ASKED, norm="mean"), "--choice-norm is about answers to choose from"),
-        (lambda: AskTask(ASKED, match=True), "--match is about answers to choose from"),
-        (lambda: AskTask(ASKED, "{choice}"), "does not hold {question}"),
-        (lambda: AskTask(ASKED, norm="most", choices=("a", "b")), "--choice-norm is sum or mean"),
+        (lambda: AskTask(QUESTIONS, norm="mean"), "choice_norm is about answers to choose from"),
+        (lambda: AskTask(QUESTIONS, match=True), "match is about answers to choose from"),
+        (lambda: AskTask(QUESTIONS, "{choice}"), "does not hold {question}"),
+        (lambda: AskTask(QUESTIONS, norm="most", choices=("a", "b")), "choice_norm is sum or mean"),
         (lambda: AskTask(from_texts([])), "Nothing is asked"),
     ],
 )
-def test_what_needs_choices_is_refused_without(make: object, said: str) -> None:
+def test_options_of_choices_are_refused_without_choices(make: object, message: str) -> None:
     with pytest.raises(OptionError) as caught:
         make()  # type: ignore[operator]
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_choices_are_part_of_the_settings() -> None:
-    task = AskTask(ASKED, choices=("yes", "no"))
+    task = AskTask(QUESTIONS, choices=("yes", "no"))
     assert json.loads(json.dumps(task.settings)) == task.settings
     assert task.settings["choices"] == ["yes", "no"]
     assert task.settings["choice_norm"] == "sum"
-    assert AskTask(ASKED).settings["choices"] is None
+    assert AskTask(QUESTIONS).settings["choices"] is None

@@ -1,4 +1,4 @@
-"""A retrieval model chooses the text that fits an image: zero-shot classification."""
+"""Zero-shot classification: a retrieval model chooses the text that fits an image."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.questions import Questions, from_texts
 from tests.checkpoints import QUERIES, tiny_random_itm
-from tests.tasks.test_closed import load
+from tests.tasks.helpers import load
 
 CHOICES = ("two cats", "a tree", "a photo of a house and four birds")
-NOTHING = Questions()
+NO_QUESTION = Questions()
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def batch(mixed: Path, itm: Blip2) -> LoadedBatch:
 
 
 @torch.inference_mode()
-def by_hand(directory: Path, itm: Blip2, pixels: torch.Tensor, texts: list[str]) -> Any:
-    """transformers' contrastive and matching logits of one image with each text alone."""
+def transformers_logits(directory: Path, itm: Blip2, pixels: torch.Tensor, texts: list[str]) -> Any:
+    """transformers' contrastive and matching logits of one image with one text at a time."""
     with silence_libraries():
         theirs = Blip2ForImageTextRetrieval.from_pretrained(directory).eval()
     values = normalize(pixels[None], itm.spec, torch.float32)
@@ -75,8 +75,8 @@ def shares(row: Any) -> list[float]:
 @pytest.mark.parametrize(
     ("questions", "template", "texts"),
     [
-        (NOTHING, "auto", list(CHOICES)),
-        (NOTHING, "a photo of {choice}", [f"a photo of {choice}" for choice in CHOICES]),
+        (NO_QUESTION, "auto", list(CHOICES)),
+        (NO_QUESTION, "a photo of {choice}", [f"a photo of {choice}" for choice in CHOICES]),
         (from_texts(["what is it?"]), "auto", [f"what is it? {choice}" for choice in CHOICES]),
         (
             from_texts(["what is it?"]),
@@ -85,7 +85,7 @@ def shares(row: Any) -> list[float]:
         ),
     ],
 )
-def test_shares_follow_the_scores_of_transformers(
+def test_probabilities_are_those_of_transformers_scores(
     questions: Questions,
     template: str,
     texts: list[str],
@@ -96,7 +96,7 @@ def test_shares_follow_the_scores_of_transformers(
     rows = AskTask(questions, template, choices=CHOICES).fit(itm).rows(itm, batch)
     matched = AskTask(questions, template, choices=CHOICES, match=True).rows(itm, batch)
     for number in (0, 3):
-        contrast, matching = by_hand(directory, itm, batch.pixels[number], texts)
+        contrast, matching = transformers_logits(directory, itm, batch.pixels[number], texts)
         expected = torch.tensor(contrast).div(0.07).softmax(0).tolist()
         assert shares(rows[number]) == pytest.approx(expected, abs=1e-4)
         best = expected.index(max(expected))
@@ -106,8 +106,8 @@ def test_shares_follow_the_scores_of_transformers(
         assert shares(matched[number]) == pytest.approx(odds.softmax(0).tolist(), abs=1e-4)
         best = int(odds.argmax())
         assert matched[number]["answer"] == CHOICES[best]
-        said = torch.tensor(matching[best]).log_softmax(0)[1].item()
-        assert matched[number]["logprob"] == pytest.approx(said, abs=1e-4)
+        logprob = torch.tensor(matching[best]).log_softmax(0)[1].item()
+        assert matched[number]["logprob"] == pytest.approx(logprob, abs=1e-4)
     question = questions.common[0].text if questions.common else ""
     assert {row["question"] for row in rows} == {question}
     assert len({str(shares(row)) for row in rows}) == 5
@@ -115,7 +115,7 @@ def test_shares_follow_the_scores_of_transformers(
 
 def test_rows_are_the_same_at_any_batch(mixed: Path, tmp_path: Path, itm: Blip2) -> None:
     for match in (False, True):
-        task = AskTask(NOTHING, choices=CHOICES, match=match)
+        task = AskTask(NO_QUESTION, choices=CHOICES, match=match)
         texts = []
         for size in (1, 3, 16):
             out = tmp_path / f"{match}{size}.jsonl"
@@ -133,19 +133,19 @@ def test_rows_are_the_same_at_any_batch(mixed: Path, tmp_path: Path, itm: Blip2)
 
 
 @pytest.mark.parametrize(
-    ("task", "said"),
+    ("task", "message"),
     [
-        (AskTask(from_texts(["what?"])), "choose from with --choices"),
-        (AskTask(NOTHING, choices=CHOICES, norm="mean"), "--choice-norm is about the tokens"),
+        (AskTask(from_texts(["what?"])), "choose from with choices"),
+        (AskTask(NO_QUESTION, choices=CHOICES, norm="mean"), "choice_norm is about the tokens"),
         (AskTask(from_texts(["a?"]), "{question}", choices=CHOICES), "does not hold {choice}"),
         (AskTask(from_texts(["a?"]), "{choice}", choices=CHOICES), "does not hold {question}"),
-        (AskTask(NOTHING, "{question} {choice}", choices=CHOICES), "give one with -q"),
+        (AskTask(NO_QUESTION, "{question} {choice}", choices=CHOICES), "give one with question"),
     ],
 )
-def test_what_a_retrieval_model_cannot_do_is_said_before_and_after_loading(
-    task: AskTask, said: str, directory: Path, itm: Blip2
+def test_a_retrieval_model_refuses_unfit_options_before_and_after_loading(
+    task: AskTask, message: str, directory: Path, itm: Blip2
 ) -> None:
     for attempt in (lambda: task.check(ModelOptions(str(directory))), lambda: task.fit(itm)):
         with pytest.raises(OptionError) as caught:
             attempt()
-        assert said in str(caught.value)
+        assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""Questions with choices through the whole pipeline: rows, files, failures, going on."""
+"""Closed questions through the whole pipeline: rows, files, failures, resuming."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blip2cli.errors import OptionError, OutputError
-from blip2cli.images.loader import LoadedBatch, load_batches
+from blip2cli.images.loader import LoadedBatch
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
@@ -25,19 +25,13 @@ from blip2cli.options import (
 )
 from blip2cli.pipeline.out_of_memory import WithinMemory
 from blip2cli.pipeline.run import run
-from blip2cli.sources import open_sources
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.questions import Question, Questions, from_texts
 from tests.pipeline.test_out_of_memory import Hungry
+from tests.tasks.helpers import load
 
 CHOICES = ("a", "a cat", "a cat and a pizza", "two", "three cats")
 CLOSED = AskTask(from_texts(["what is it?", "how many cats?"]), choices=CHOICES)
-
-
-def load(folder: Path, model: Blip2) -> LoadedBatch:
-    refs = open_sources(SourceOptions((str(folder),)))
-    (batch,) = load_batches(refs, model.spec, LoaderOptions(batch_size=16, workers=0))
-    return batch
 
 
 @pytest.fixture
@@ -66,7 +60,7 @@ def test_the_answer_is_the_likeliest_choice(norm: Any, model: Blip2, batch: Load
         assert sum(one["probability"] for one in listed) == pytest.approx(1, abs=1e-6)
 
 
-def test_sum_and_mean_judge_differently(model: Blip2, batch: LoadedBatch) -> None:
+def test_sum_and_mean_give_different_probabilities(model: Blip2, batch: LoadedBatch) -> None:
     lists = [
         AskTask(from_texts(["what?"]), choices=CHOICES, norm=norm).rows(model, batch)
         for norm in ("sum", "mean")
@@ -129,8 +123,8 @@ def test_open_and_closed_questions_may_be_mixed(model: Blip2, batch: LoadedBatch
     )
     rows = AskTask(mixed, decode=short).rows(model, batch)
     assert [row["probabilities"] is None for row in rows] == [True, False, True] * 5
-    alone = AskTask(from_texts(["what?"]), decode=short).rows(model, batch)
-    assert [row["answer"] for row in rows[::3]] == [row["answer"] for row in alone]
+    open_only = AskTask(from_texts(["what?"]), decode=short).rows(model, batch)
+    assert [row["answer"] for row in rows[::3]] == [row["answer"] for row in open_only]
     assert {row["answer"] for row in rows[1::3]} <= {"yes", "no"}
 
 
@@ -142,9 +136,9 @@ def test_a_batch_that_is_too_large_is_halved(model: Blip2, batch: LoadedBatch) -
 
 
 @pytest.mark.parametrize(
-    ("task", "said"),
+    ("task", "message"),
     [
-        (AskTask(from_texts([]), choices=("a", "b")), "give one with -q"),
+        (AskTask(from_texts([]), choices=("a", "b")), "give one with question"),
         (
             AskTask(from_texts(["a?"]), "{question} {choice}", choices=("a", "b")),
             "is for retrieval",
@@ -152,26 +146,26 @@ def test_a_batch_that_is_too_large_is_halved(model: Blip2, batch: LoadedBatch) -
         (AskTask(from_texts(["a?"]), choices=("a", "b"), match=True), "matching head"),
     ],
 )
-def test_what_a_writing_model_cannot_do_is_said_before_and_after_loading(
-    task: AskTask, said: str, checkpoint: Path, model: Blip2
+def test_a_generative_model_refuses_unfit_options_before_and_after_loading(
+    task: AskTask, message: str, checkpoint: Path, model: Blip2
 ) -> None:
     for attempt in (lambda: task.check(ModelOptions(str(checkpoint))), lambda: task.fit(model)):
         with pytest.raises(OptionError) as caught:
             attempt()
-        assert said in str(caught.value)
+        assert message in str(caught.value)
 
 
 def test_choices_without_a_token_are_refused_before_the_first_row(model: Blip2) -> None:
-    class Deaf:
+    class Tokenizer:
         def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
             return {"input_ids": [] if "nothing" in text else [5]}
 
     import copy
     import dataclasses
 
-    deaf = copy.copy(model)
-    deaf.codec = dataclasses.replace(model.codec, tokenizer=Deaf())
+    other = copy.copy(model)
+    other.codec = dataclasses.replace(model.codec, tokenizer=Tokenizer())
     with pytest.raises(OptionError, match="no token for the choice 'nothing'"):
-        AskTask(from_texts(["a?"]), choices=("nothing", "x")).fit(deaf)
+        AskTask(from_texts(["a?"]), choices=("nothing", "x")).fit(other)
     with pytest.raises(OptionError, match="cannot tell the choices 'x' and 'y' apart"):
-        AskTask(from_texts(["a?"]), choices=("x", "y")).fit(deaf)
+        AskTask(from_texts(["a?"]), choices=("x", "y")).fit(other)

@@ -1,4 +1,4 @@
-"""Every kind of vector, held against the class of transformers that gives it."""
+"""Parity of every kind of embedding with the transformers class that computes it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RETRIEVERS = ["itm", "tiny-itm"]
 
 @dataclass(frozen=True)
 class Side:
-    """Our model of one directory, and the images both sides see."""
+    """Our model of one directory, and a batch of images for it and for transformers."""
 
     directory: Path
     ours: Blip2
@@ -57,7 +57,7 @@ class Side:
             [torch.as_tensor(row["embedding"]) for row in task.rows(self.ours, self.batch)]
         )
         assert found.shape[1] == task.size
-        assert found.std(dim=0).max() > 1e-3  # images are told apart
+        assert found.std(dim=0).max() > 1e-3  # images differ
         return found
 
     def text_vectors(self, task: EmbedTextsTask) -> Tensor:
@@ -231,12 +231,12 @@ def test_projections_of_images_and_texts_give_the_contrastive_scores(side: Side)
 
 
 @pytest.mark.parametrize("side", ["itm"], indirect=True)
-def test_normalised_vectors_have_the_length_1(side: Side) -> None:
+def test_normalised_vectors_have_length_1(side: Side) -> None:
     options = VectorOptions(normalize=True)
     plain = side.vectors(EmbedTask("image"))
     close(side.vectors(EmbedTask("image", vectors=options)), unit(plain, dim=-1))
     assert (plain.norm(dim=1) - 1).abs().min() > 0.1
-    # Of several vectors in a row, each.
+    # Each of several vectors in a row.
     queries = side.vectors(EmbedTask("qformer", "none")).unflatten(1, (-1, 32))
     got = side.vectors(EmbedTask("qformer", "none", options))
     close(got, unit(queries, dim=-1).flatten(1))
@@ -263,15 +263,15 @@ def test_a_number_beyond_float16_is_refused() -> None:
 
 @pytest.mark.parametrize("side", ["opt", "t5", "itm"], indirect=True)
 @pytest.mark.parametrize("normalize_", [False, True])
-def test_a_text_has_the_same_bits_whatever_stands_beside_it(side: Side, normalize_: bool) -> None:
+def test_a_text_has_the_same_bits_in_any_batch(side: Side, normalize_: bool) -> None:
     options = VectorOptions(normalize=normalize_)
     many = (*TEXTS, *(f"{text} and a house" for text in TEXTS), *("a cat", "a dog", "a", "b"))
     task = EmbedTextsTask(from_lines(many), vectors=options).fit(side.ours)
-    alone = {text: task.rows(side.ours, [text])[0]["embedding"] for text in many}
+    single = {text: task.rows(side.ours, [text])[0]["embedding"] for text in many}
     for size in (2, 3, 5, len(many)):
         for start in range(0, len(many), size):
             for row in task.rows(side.ours, many[start : start + size]):
-                assert np.array_equal(row["embedding"], alone[str(row["text"])]), row["text"]  # type: ignore[arg-type]
+                assert np.array_equal(row["embedding"], single[str(row["text"])]), row["text"]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("side", ["itm"], indirect=True)
@@ -281,8 +281,8 @@ def test_rows_do_not_depend_on_the_batch(side: Side, kind: Any) -> None:
     task = EmbedTask(kind, "none", VectorOptions(normalize=True), texts).fit(side.ours)
     together = task.rows(side.ours, side.batch)
     for number, item in enumerate(side.batch.items):
-        single = LoadedBatch((item,), side.batch.pixels[number : number + 1])
-        rows = task.rows(side.ours, single)
+        one = LoadedBatch((item,), side.batch.pixels[number : number + 1])
+        rows = task.rows(side.ours, one)
         assert len(rows) == task.row_count(item.file_name)
         for got in rows:
             want = next(

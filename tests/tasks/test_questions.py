@@ -1,3 +1,5 @@
+"""Questions from the command line, text files and tables."""
+
 from __future__ import annotations
 
 import json
@@ -74,7 +76,7 @@ def test_a_quoted_csv_field_may_hold_commas_and_newlines(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "line", "said"),
+    ("name", "content", "line", "message"),
     [
         ("q.jsonl", '{"file_name": "a", "question": "b"}\n{"file_name": ', 2, "not JSON"),
         ("q.jsonl", '["a", "b"]\n', 1, "expected an object"),
@@ -104,13 +106,14 @@ def test_a_quoted_csv_field_may_hold_commas_and_newlines(tmp_path: Path) -> None
     ],
 )
 def test_a_malformed_line_is_named(
-    tmp_path: Path, name: str, content: str | bytes, line: int, said: str
+    tmp_path: Path, name: str, content: str | bytes, line: int, message: str
 ) -> None:
     path = written(tmp_path, name, content)
     with pytest.raises(OptionError) as caught:
         from_file(path)
-    assert f"{path}, line {line}:" in str(caught.value)
-    assert said in str(caught.value)
+    assert path in str(caught.value)
+    assert f", line {line}:" in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Rows of all three tasks, from a real (random) model."""
+"""Rows of all tasks, by a model with random weights."""
 
 from __future__ import annotations
 
@@ -9,26 +9,20 @@ import pytest
 import torch
 
 from blip2cli.errors import OptionError
-from blip2cli.images.loader import LoadedBatch, load_batches
+from blip2cli.images.loader import LoadedBatch
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
-from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions, SourceOptions
+from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.sinks.base import Column, RowSchema
-from blip2cli.sources import open_sources
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, EmbedTextsTask, Task
 from blip2cli.tasks.questions import Question, Questions, from_texts
 from blip2cli.tasks.texts import Texts, from_lines
 from blip2cli.tasks.vectors import VectorOptions
+from tests.tasks.helpers import load
 
 TINY = ModelOptions("tiny")
 CAT = from_lines(["a cat"])
 SHORT = DecodeOptions(max_new_tokens=6)
-
-
-def load(folder: Path, model: Blip2) -> LoadedBatch:
-    refs = open_sources(SourceOptions((str(folder),)))
-    (batch,) = load_batches(refs, model.spec, LoaderOptions(batch_size=16, workers=0))
-    return batch
 
 
 @pytest.fixture
@@ -90,8 +84,8 @@ def test_candidates_are_a_column_only_when_several_are_asked() -> None:
 def test_every_question_goes_to_every_image_in_order(model: Blip2, batch: LoadedBatch) -> None:
     task = AskTask(from_texts(["what is it?", "how many cats?"]), decode=SHORT)
     rows = task.rows(model, batch)
-    asked = [(row["file_name"], row["question"], row["question_id"]) for row in rows]
-    assert asked == [
+    triples = [(row["file_name"], row["question"], row["question_id"]) for row in rows]
+    assert triples == [
         (name, text, number)
         for name in names(batch)
         for text, number in (("what is it?", "1"), ("how many cats?", "2"))
@@ -146,9 +140,7 @@ class Counting:
         return self.model.features(pixels)
 
 
-def test_many_questions_are_decoded_in_parts(
-    model: Blip2, batch: LoadedBatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_questions_are_decoded_in_chunks(model: Blip2, batch: LoadedBatch) -> None:
     task = AskTask(from_texts([f"what is {n}?" for n in range(3)]), decode=SHORT)
     whole = task.rows(model, batch)
     sizes: list[int] = []
@@ -158,7 +150,7 @@ def test_many_questions_are_decoded_in_parts(
             sizes.append(len(prompts))
             return self.model.generate(features, prompts, options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("blip2cli.tasks.ask._AT_ONCE", 4)
+    task = dataclasses.replace(task, prompt_batch=4)
     assert task.rows(Watched(model), batch) == whole  # type: ignore[arg-type]
     assert sizes == [4, 4, 4, 3]
 
@@ -200,32 +192,32 @@ def test_a_batch_without_good_images_gives_no_rows(tmp_path: Path, model: Blip2)
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
-        (lambda: AskTask(from_texts([])), "-q"),
+        (lambda: AskTask(from_texts([])), "Nothing is asked"),
         (lambda: AskTask(from_texts(["a?"]), template="Question:"), "{question}"),
-        (lambda: AskTask(from_texts(["a?"]), decode=DecodeOptions(temperature=0)), "--temperature"),
-        (lambda: CaptionTask(decode=DecodeOptions(num_return=3)), "--num-beams"),
-        (lambda: EmbedTask("image", "none"), "--pool none does not fit --kind image"),
-        (lambda: EmbedTask("qformer", "cls"), "--pool cls does not fit --kind qformer"),
-        (lambda: EmbedTask("other"), "--kind other"),  # type: ignore[arg-type]
+        (lambda: AskTask(from_texts(["a?"]), decode=DecodeOptions(temperature=0)), "temperature"),
+        (lambda: CaptionTask(decode=DecodeOptions(num_return=3)), "captions an image need"),
+        (lambda: EmbedTask("image", "none"), "pool none does not fit kind image"),
+        (lambda: EmbedTask("qformer", "cls"), "pool cls does not fit kind qformer"),
+        (lambda: EmbedTask("other"), "kind other"),  # type: ignore[arg-type]
         (lambda: EmbedTask("projection").check(TINY), "tiny has no projection head"),
-        (lambda: EmbedTask("multimodal", texts=CAT).check(TINY), "--kind image and --kind qformer"),
-        (lambda: EmbedTask("multimodal"), "give one with --text"),
-        (lambda: EmbedTask("projection", texts=CAT), "leave out SOURCE to embed the texts"),
-        (lambda: EmbedTask("language"), "--kind language is none of images"),
-        (lambda: EmbedTextsTask(Texts()), "give one with --text"),
-        (lambda: EmbedTextsTask(CAT, "image"), "--kind image is none of texts"),
-        (lambda: EmbedTextsTask(CAT, "language", "cls"), "--pool cls does not fit --kind language"),
-        (lambda: EmbedTextsTask(CAT, pool="cls").check(TINY), "--kind language of texts, which"),
-        (lambda: EmbedTextsTask(CAT, "projection").check(TINY), "they have --kind language"),
-        (lambda: VectorOptions(dtype="int8"), "--embedding-dtype int8"),  # type: ignore[arg-type]
+        (lambda: EmbedTask("multimodal", texts=CAT).check(TINY), "kind image and kind qformer"),
+        (lambda: EmbedTask("multimodal"), "give one with text"),
+        (lambda: EmbedTask("projection", texts=CAT), "leave out sources to embed the texts"),
+        (lambda: EmbedTask("language"), "kind language is none of images"),
+        (lambda: EmbedTextsTask(Texts()), "give one with text"),
+        (lambda: EmbedTextsTask(CAT, "image"), "kind image is none of texts"),
+        (lambda: EmbedTextsTask(CAT, "language", "cls"), "pool cls does not fit kind language"),
+        (lambda: EmbedTextsTask(CAT, pool="cls").check(TINY), "kind language of texts, which"),
+        (lambda: EmbedTextsTask(CAT, "projection").check(TINY), "they have kind language"),
+        (lambda: VectorOptions(dtype="int8"), "embedding_dtype int8"),  # type: ignore[arg-type]
     ],
 )
-def test_what_cannot_be_done_is_said(make: object, said: str) -> None:
+def test_unfit_options_are_refused(make: object, message: str) -> None:
     with pytest.raises(OptionError) as caught:
         make()  # type: ignore[operator]
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_settings_are_plain_and_leave_out_a_seed_without_effect() -> None:

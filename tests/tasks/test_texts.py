@@ -32,7 +32,7 @@ def test_texts_of_a_file(tmp_path: Path, name: str, content: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("t.txt", b"", "holds no text; write one a line"),
         ("t.jsonl", b'{"text": "a"}\n{"caption": "b"}\n', "line 2: text is missing or empty"),
@@ -43,23 +43,23 @@ def test_texts_of_a_file(tmp_path: Path, name: str, content: str) -> None:
         ("t.csv", b"text,id\na cat\n", "line 2: 1 cells for 2 columns"),
         ("t.txt", b"a\nb\xff\n", "line 2: this is not UTF-8; save the file as UTF-8"),
         ("t.json", b"", "give a .txt file with one text a line, or a .jsonl, .csv or .tsv table"),
-        ("none.txt", None, "No such file or directory"),
+        ("none.txt", None, "there is no such file"),
     ],
 )
 def test_a_file_without_texts_is_refused(
-    tmp_path: Path, name: str, content: bytes | None, said: str
+    tmp_path: Path, name: str, content: bytes | None, message: str
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(OptionError) as caught:
         from_file(str(tmp_path / name))
-    assert said in str(caught.value)
-    assert str(caught.value).startswith("--texts")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("texts")
     assert name in str(caught.value)
 
 
 def test_an_empty_text_is_refused() -> None:
-    with pytest.raises(OptionError, match="A text given with --text is empty"):
+    with pytest.raises(OptionError, match="A text given with text is empty"):
         from_lines(["a", " "])
     with pytest.raises(OptionError, match="is not UTF-8"):
         from_lines(["a\udcff"])
@@ -67,14 +67,14 @@ def test_an_empty_text_is_refused() -> None:
     assert not from_lines([])
 
 
-def test_settings_tell_texts_apart(tmp_path: Path) -> None:
+def test_settings_differ_between_texts(tmp_path: Path) -> None:
     assert Texts().settings == {}
     assert from_lines(CATS).settings == {"text": list(CATS)}
-    seen = set()
+    values = set()
     for content in ("a\nb\n", "a\nc\n", "a b\n", "b\na\n"):
         (tmp_path / "t.txt").write_text(content)
         (value,) = from_file(str(tmp_path / "t.txt")).settings.values()
-        seen.add(value)
-    assert len(seen) == 4
-    (tmp_path / "other.txt").write_text("b\n\na\n")  # the name and empty lines shape nothing
-    assert from_file(str(tmp_path / "other.txt")).settings["texts"] in seen
+        values.add(value)
+    assert len(values) == 4
+    (tmp_path / "other.txt").write_text("b\n\na\n")  # the name and blank lines make no difference
+    assert from_file(str(tmp_path / "other.txt")).settings["texts"] in values

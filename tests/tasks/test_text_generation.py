@@ -1,4 +1,4 @@
-"""Degenerate texts are flagged, and decoded again where that is asked for."""
+"""Degenerate texts are flagged, and retried where the option says so."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from blip2cli.sources import open_sources
 from blip2cli.tasks import AskTask, CaptionTask
 from blip2cli.tasks.degenerate import flag_of
 from blip2cli.tasks.questions import from_texts
-from blip2cli.tasks.writing import write
+from blip2cli.tasks.text_generation import generate_texts
 
 SAMPLES = Path(__file__).parents[2] / "sample_images"
-# Not allowed to end, tiny repeats itself: "… on a red background on a red background …".
+# Without its end token, tiny repeats itself: "… on a red background on a red background …".
 LONG = DecodeOptions(min_new_tokens=24, max_new_tokens=24)
 AGAIN = DecodeOptions(min_new_tokens=24, max_new_tokens=24, retry_degenerate=True)
 
@@ -53,7 +53,7 @@ def test_captions_of_the_samples_have_no_flag(tiny: Blip2) -> None:
     assert {row["flag"] for row in rows} == {""}
 
 
-def test_a_model_that_may_not_end_is_caught_repeating_itself(
+def test_texts_without_an_end_token_are_flagged_as_repetition(
     tiny: Blip2, batch: LoadedBatch
 ) -> None:
     rows = CaptionTask(decode=LONG).rows(tiny, batch)
@@ -62,102 +62,106 @@ def test_a_model_that_may_not_end_is_caught_repeating_itself(
         assert row["flag"] == flag_of(str(row["caption"]))
 
 
-def test_a_second_try_takes_the_place_of_a_loop(tiny: Blip2, batch: LoadedBatch) -> None:
+def test_a_good_second_attempt_replaces_a_loop(tiny: Blip2, batch: LoadedBatch) -> None:
     first = CaptionTask(decode=LONG).rows(tiny, batch)
     second = CaptionTask(decode=AGAIN).rows(tiny, batch)
     features = tiny.features(batch.pixels)
-    mended = 0
+    retried = 0
     for number, (one, two) in enumerate(zip(first, second, strict=True)):
         if one["flag"] == "":
             assert two == one
         elif two["flag"] == "retried":
-            mended += 1
+            retried += 1
             assert flag_of(str(two["caption"])) == ""
-            tries = [
+            attempts = [
                 tiny.generate(features, [Prompt(number, None, "")], stricter)[0][0]
                 for stricter in (
                     DecodeOptions(24, 24, no_repeat_ngram_size=3),
                     DecodeOptions(24, 24, no_repeat_ngram_size=2),
                 )
             ]
-            good = next(text for text in tries if not flag_of(text.text))
+            good = next(text for text in attempts if not flag_of(text.text))
             assert two["caption"] == good.text
             assert two["logprob"] == round(good.logprob, 6)
         else:
-            assert two == one  # no try was better: the first stays, and its flag
-    assert mended >= 3
+            assert two == one  # no attempt was better: the first stays, with its flag
+    assert retried >= 3
 
 
-def test_tries_do_not_depend_on_the_batch(tiny: Blip2, batch: LoadedBatch) -> None:
+def test_retries_do_not_depend_on_the_batch(tiny: Blip2, batch: LoadedBatch) -> None:
     task = CaptionTask(decode=AGAIN)
     refs = open_sources(SourceOptions((str(SAMPLES),), limit=6))
     with load_batches(refs, tiny.spec, LoaderOptions(batch_size=1, workers=0)) as batches:
-        singly = [row for one in batches for row in task.rows(tiny, one)]
-    assert singly == task.rows(tiny, batch)
+        one_by_one = [row for one in batches for row in task.rows(tiny, one)]
+    assert one_by_one == task.rows(tiny, batch)
 
 
 class Script:
-    """A model that writes given texts, and notes what it is asked for."""
+    """A model that returns given texts, and records its calls."""
 
     family = "opt"
 
     def __init__(self, *texts: str) -> None:
         self.texts = list(texts)
-        self.asked: list[tuple[int, DecodeOptions]] = []
+        self.calls: list[tuple[int, DecodeOptions]] = []
 
     def generate(self, features: object, prompts: list[Any], options: DecodeOptions) -> list[Any]:
         from blip2cli.model.wrapper import Generated
 
-        self.asked.append((len(prompts), options))
+        self.calls.append((len(prompts), options))
         return [[Generated(self.texts.pop(0), (1,), -1.0)] for _ in prompts]
 
 
-def written(model: Script, count: int, options: DecodeOptions, asked: str) -> list[tuple[str, str]]:
-    prompts = [Prompt(n, asked, f"{n}") for n in range(count)]
-    found = write(model, None, prompts, [asked] * count, options)  # type: ignore[arg-type]
-    return [(said.texts[0].text, said.flag) for said in found]
+def generated(
+    model: Script, count: int, options: DecodeOptions, question: str
+) -> list[tuple[str, str]]:
+    prompts = [Prompt(n, question, f"{n}") for n in range(count)]
+    found = generate_texts(model, None, prompts, [question] * count, options)  # type: ignore[arg-type]
+    return [(one.texts[0].text, one.flag) for one in found]
 
 
-def test_only_flagged_texts_are_written_again_until_one_is_good() -> None:
+def test_only_flagged_texts_are_retried_until_one_is_good() -> None:
     model = Script("a cat", "no no no no", "what is it?", "x x x x", "a dog", "one two")
     options = DecodeOptions(retry_degenerate=True)
-    assert written(model, 3, options, "what is it?") == [
+    assert generated(model, 3, options, "what is it?") == [
         ("a cat", ""),
         ("one two", "retried"),
         ("a dog", "retried"),
     ]
-    sizes = [(count, options.no_repeat_ngram_size) for count, options in model.asked]
+    sizes = [(count, options.no_repeat_ngram_size) for count, options in model.calls]
     assert sizes == [(3, 0), (2, 3), (1, 2)]
 
 
-def test_without_a_good_try_the_first_text_stays() -> None:
+def test_without_a_good_attempt_the_first_text_stays() -> None:
     model = Script("no no no no", "x x x x", "y y y y")
-    assert written(model, 1, DecodeOptions(retry_degenerate=True), "a?") == [
+    assert generated(model, 1, DecodeOptions(retry_degenerate=True), "a?") == [
         ("no no no no", "repetition")
     ]
 
 
-def test_an_empty_text_is_made_to_begin() -> None:
+def test_an_empty_text_is_retried_with_a_minimum_length() -> None:
     model = Script("", "...", "a dog")
-    assert written(model, 1, DecodeOptions(retry_degenerate=True), "a?") == [("a dog", "retried")]
-    assert [options.min_new_tokens for _, options in model.asked] == [0, 3, 3]
-    # As far as the longest text allows, and under the rules there are.
+    assert generated(model, 1, DecodeOptions(retry_degenerate=True), "a?") == [("a dog", "retried")]
+    assert [options.min_new_tokens for _, options in model.calls] == [0, 3, 3]
+    # Up to max_new_tokens, with the options of the user.
     model = Script("", "a")
     options = DecodeOptions(max_new_tokens=2, no_repeat_ngram_size=2, retry_degenerate=True)
-    assert written(model, 1, options, "a?") == [("a", "retried")]
-    assert model.asked[1][1].min_new_tokens == 2
+    assert generated(model, 1, options, "a?") == [("a", "retried")]
+    assert model.calls[1][1].min_new_tokens == 2
 
 
-def test_stricter_rules_of_the_user_stay() -> None:
+def test_stricter_options_of_the_user_stay() -> None:
     model = Script("no no no no")
     options = DecodeOptions(no_repeat_ngram_size=2, retry_degenerate=True)
-    assert written(model, 1, options, "a?") == [("no no no no", "repetition")]
-    assert len(model.asked) == 1  # there is nothing stricter to try
+    assert generated(model, 1, options, "a?") == [("no no no no", "repetition")]
+    assert len(model.calls) == 1  # there are no stricter options
 
 
-def test_an_answer_that_says_the_question_again_is_an_echo() -> None:
+def test_an_answer_that_repeats_the_question_is_an_echo() -> None:
     model = Script("what is it what is it")
-    assert written(model, 1, DecodeOptions(), "what is it?") == [("what is it what is it", "echo")]
+    assert generated(model, 1, DecodeOptions(), "what is it?") == [
+        ("what is it what is it", "echo")
+    ]
 
 
 def summary(task: Any, model: Any, folder: Path, out: Path) -> Summary:

@@ -1,0 +1,81 @@
+"""Text files and tables that options name (questions, choices, texts), read row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from blip2cli.errors import OptionError, SourceError, option
+from blip2cli.sources.records import Record, csv_columns, csv_records, json_records, text_records
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+TABLE_SUFFIXES = (".jsonl", *_DELIMITERS)
+
+
+class TextFile:
+    """The file ``path`` given with the option ``field``. Every error is an OptionError."""
+
+    def __init__(self, field: str, path: str) -> None:
+        self.field = field
+        self.path = path
+        self.suffix = Path(path).suffix.lower()
+
+    def __str__(self) -> str:
+        return f"{option(self.field)} {self.path}"
+
+    def at(self, line: int) -> str:
+        """The place of a line, counted from 1, for messages."""
+        return f"{self}, line {line}:"
+
+    def error(self, problem: str, remedy: str = "") -> OptionError:
+        """An error that blames the option."""
+        return OptionError(self.field, problem, remedy)
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Number and text of every line that is not blank."""
+        with self._errors():
+            for number, record in text_records(self.path):
+                line = str(record["file_name"])
+                if line.strip():
+                    yield number, line
+
+    def table(self) -> Iterator[Record]:
+        """Line number and cells, by column, of every row of a ``.jsonl``, ``.csv`` or ``.tsv``."""
+        with self._errors():
+            if self.suffix == ".jsonl":
+                yield from json_records(self.path)
+            else:
+                yield from csv_records(self.path, _DELIMITERS[self.suffix])
+
+    def columns(self) -> list[str] | None:
+        """The columns that the first line of a ``.csv`` or ``.tsv`` names; None for ``.jsonl``."""
+        if self.suffix == ".jsonl":
+            return None
+        with self._errors():
+            return csv_columns(self.path, _DELIMITERS[self.suffix])
+
+    def check_utf8(self, line: int, text: str) -> None:
+        """Raise OptionError where ``text`` holds bytes that are not UTF-8."""
+        if not is_utf8(text):
+            raise self.error(f"{self.at(line)} this is not UTF-8", "save the file as UTF-8")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except SourceError as error:
+            raise self.error(f"{option(self.field)}: {error.problem}", error.remedy) from None
+        except FileNotFoundError:
+            raise self.error(f"{self}: there is no such file") from None
+        except OSError as error:
+            raise self.error(f"{self} cannot be read: {error.strerror or error}") from None
+
+
+def is_utf8(text: str) -> bool:
+    """Whether ``text`` holds no lone surrogates, which stand for bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
