@@ -233,7 +233,7 @@ def test_projections_are_refused_before_a_model_without_them_is_loaded(
     opt_directory: Path, kind: Kind
 ) -> None:
     options = RunOptions(SourceOptions(("nowhere",)), ModelOptions(str(opt_directory)))
-    with pytest.raises(OptionError, match=f"no projection head, so there is no --kind {kind}"):
+    with pytest.raises(OptionError, match=f"no projection head, so there is no kind {kind}"):
         run(embed_task(kind), options, unwanted)
 
 
