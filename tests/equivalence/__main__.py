@@ -1,0 +1,134 @@
+"""Compare two versions of the command and print what differs; exit code 1 if anything does."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import pickle
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.equivalence.cases import Case
+from tests.equivalence.commands import COMMANDS
+from tests.equivalence.deliberate import DELIBERATE, Deliberate, reason, reword
+from tests.equivalence.material import make_material
+from tests.equivalence.mistakes import MISTAKES
+from tests.equivalence.running import Outcome, command_of, run_case
+
+CASES = COMMANDS + MISTAKES
+
+
+def main() -> int:
+    """Run all cases, or those whose names match, with both versions."""
+    options = _parse()
+    cases = [case for case in CASES if re.search(options.only, case.name)]
+    if len({case.name for case in CASES}) < len(CASES):
+        raise SystemExit("Two cases have one name.")
+    before = time.monotonic()
+    with tempfile.TemporaryDirectory() as top:
+        bench = Bench(Path(top), options.old, options.new, options.old_results)
+        with ThreadPoolExecutor(options.jobs) as pool:
+            compared = list(pool.map(bench.compare, cases))
+        bench.save()
+    lines = sum(len(case.lines) for case in cases)
+    failed = _report(cases, compared, stale=len(cases) == len(CASES))
+    minutes = (time.monotonic() - before) / 60
+    print(
+        f"{len(cases)} cases of {lines} commands in {minutes:.1f} minutes: {failed} differ.",
+    )
+    return 1 if failed else 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.equivalence", description=__doc__)
+    parser.add_argument("old", help="checkout or executable of the version to compare with")
+    parser.add_argument("new", nargs="?", default=".", help="the same of the new version")
+    parser.add_argument("--only", default="", help="regular expression: cases to run")
+    parser.add_argument("--jobs", type=int, default=2, help="cases run side by side")
+    parser.add_argument(
+        "--old-results", type=Path, help="file that keeps the old version's results for next time"
+    )
+    return parser.parse_args()
+
+
+class Bench:
+    """Runs cases with both versions, each time in a folder of the same name."""
+
+    def __init__(self, top: Path, old: str, new: str, results: Path | None) -> None:
+        self.top = top
+        self.old = command_of(old, top / "old")
+        self.new = command_of(new, top / "new")
+        self.material = top / "material"
+        self.material.mkdir()
+        make_material(self.material)
+        self.results = results
+        self.known: dict[tuple[str, str], Outcome] = {}
+        if results is not None and results.is_file():
+            self.known = pickle.loads(results.read_bytes())
+
+    def compare(self, case: Case) -> dict[str, str]:
+        """The parts of the case that differ, each as a diff."""
+        folder = self.top / "work" / f"c{CASES.index(case)}"
+        folder.parent.mkdir(exist_ok=True)
+        key = (case.name, repr(case))
+        if key not in self.known:
+            self.known[key] = run_case(case, self.old, self.material, folder)
+        old = self.known[key].parts
+        new = run_case(case, self.new, self.material, folder).parts
+        found = {}
+        for part in sorted(old.keys() | new.keys()):
+            before, after = reword(old.get(part, "absent\n")), new.get(part, "absent\n")
+            if before != after:
+                found[part] = "\n".join(_diff(before, after))
+        print("." if not found else "F", end="", file=sys.stderr, flush=True)
+        return found
+
+    def save(self) -> None:
+        """Keep what the old version did, if that was asked for."""
+        if self.results is not None:
+            self.results.write_bytes(pickle.dumps(self.known))
+
+
+def _diff(before: str, after: str) -> Iterator[str]:
+    lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), n=1, lineterm=""))[
+        2:
+    ]
+    yield from (f"      {line[:400]}" for line in lines[:24])
+    if len(lines) > 24:
+        yield f"      … {len(lines) - 24} lines more"
+
+
+def _report(cases: list[Case], compared: list[dict[str, str]], stale: bool) -> int:
+    """Print what differs; return how many cases do without a reason."""
+    print(file=sys.stderr)
+    failed = 0
+    used: set[Deliberate] = set()
+    for case, parts in zip(cases, compared, strict=True):
+        unexplained = {}
+        for part, diff in parts.items():
+            allowed = reason(case.name, part)
+            if allowed is None:
+                unexplained[part] = diff
+            else:
+                used.add(allowed)
+        if unexplained:
+            failed += 1
+            print(f"\n{case.name}")
+            for number, line in enumerate(case.lines, 1):
+                print(f"    {number}$ {line}")
+            for part, diff in unexplained.items():
+                print(f"    {part}\n{diff}")
+    print(f"{len(used)} differences on purpose.")
+    for entry in DELIBERATE:
+        if stale and entry not in used:
+            print(f"No longer differs: {entry.case} {entry.part} ({entry.why})")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

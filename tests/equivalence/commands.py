@@ -1,0 +1,438 @@
+"""Command lines that run a model, or convert: every kind of source, option and output."""
+
+from __future__ import annotations
+
+from tests.equivalence.cases import case
+
+CAPTION = (
+    case("caption a folder", "caption photos --model tiny -o c.jsonl"),
+    case("caption to stdout", "caption photos --model tiny"),
+    case("caption on a terminal", "caption photos --model tiny -q", terminal=True),
+    case("caption one file", "caption photos/cats.png --model tiny -o c.parquet"),
+    case("caption a glob", "caption 'photos/**/*.jpg' --model tiny -o c.jsonl.gz"),
+    case("caption several sources", "caption photos two shard.tar --model tiny --workers 2"),
+    case("caption stdin", "caption - --model tiny -o c.jsonl", stdin="list.txt"),
+    case("caption stdin, NUL", "caption - -0 --model tiny --limit 2", stdin="list0.txt"),
+    case("caption a list", "caption list.txt --model tiny -o c.jsonl"),
+    case(
+        "caption a CSV table",
+        """
+caption list.csv --model tiny --keep sku --keep label -o c.parquet
+""",
+    ),
+    case("caption a TSV table", "caption list.tsv --model tiny --keep sku"),
+    case(
+        "caption a JSONL table",
+        """
+caption list.jsonl --model tiny --keep price --keep sku -o c.jsonl
+""",
+    ),
+    case(
+        "caption a Parquet table",
+        """
+caption list.parquet --model tiny --keep price --keep label -o c.parquet
+""",
+    ),
+    case("caption images in Parquet", "caption images.parquet --model tiny --keep label"),
+    case("caption a tar shard", "caption shard.tar --model tiny --keep txt --keep n"),
+    case("caption a cut tar", "caption cut.tar --model tiny -o c.jsonl"),
+    case("caption a zip", "caption photos.zip --model tiny -o c.jsonl --workers 2"),
+    case("caption with missing paths", "caption missing.txt --model tiny -o c.jsonl"),
+    case(
+        "caption with include and exclude",
+        """
+caption photos --model tiny --include '*.jpg' --include '*.png' --exclude 'farm/*'
+""",
+    ),
+    case("caption in batches", "caption photos --model tiny --batch-size 2 --workers 0"),
+    case("caption in parallel", "caption photos --model tiny --batch-size 3 --workers 2 -v"),
+    case("caption with -vv", "caption two --model tiny -vv"),
+    case("caption as JSON log", "caption mixed --model tiny -o c.jsonl --log-json"),
+    case(
+        "caption with beams",
+        """
+caption two --model tiny --num-beams 3 --num-captions 2 --length-penalty 0.5
+""",
+    ),
+    case(
+        "caption by sampling",
+        """
+caption two --model tiny --temperature 1.2 --top-p 0.95 --top-k 40 --seed 5 --num-captions 3 \
+    -o c.jsonl
+""",
+    ),
+    case(
+        "caption with penalties",
+        """
+caption two --model tiny --repetition-penalty 1.3 --no-repeat-ngram-size 2 --min-new-tokens 12 \
+    --max-new-tokens 20 --retry-degenerate --prompt 'two'
+""",
+    ),
+    case("caption with a preset", "caption two --model tiny --preset paper-caption"),
+    case("caption with T5", "caption two --model tiny-t5 -o c.jsonl -v"),
+    case("caption with T5, beams", "caption two --model tiny-t5 --num-beams 3 -q"),
+    case("caption in bfloat16", "caption two --model tiny --dtype bfloat16 -v"),
+    case("caption in eight bits", "caption two --model tiny --quantize int8 -v -o c.parquet"),
+    case("caption with fast decoding", "caption photos --model tiny --fast-decode"),
+    case("caption with a timeout", "caption two --model tiny --image-timeout 20 --workers 1"),
+    case("caption damaged images", "caption mixed --model tiny -o c.jsonl --summary s.json"),
+    case("caption damaged, stdout", "caption mixed --model tiny --workers 2"),
+    case(
+        "caption damaged, inline",
+        """
+caption mixed --model tiny --errors inline -o c.parquet
+caption mixed --model tiny -q --errors inline -o c.jsonl
+""",
+    ),
+    case("caption with too many errors", "caption mixed --model tiny -o c.jsonl --max-errors 2"),
+    case("caption with a share of errors", "caption mixed --model tiny --max-errors 90%"),
+    case("caption dry run", "caption mixed two --model tiny --dry-run -o c.jsonl"),
+    case("caption dry run, quiet", "caption list.csv --model tiny --dry-run -q --keep sku"),
+    case(
+        "caption by environment",
+        """
+caption photos
+""",
+        env={
+            "BLIP2CLI_MODEL": "tiny",
+            "BLIP2CLI_OUTPUT": "c.jsonl",
+            "BLIP2CLI_EXCLUDE": "*.jpg\n*.webp",
+            "BLIP2CLI_BATCH_SIZE": "2",
+            "BLIP2CLI_MAX_NEW_TOKENS": "5",
+        },
+    ),
+)
+
+RESUME = (
+    case(
+        "resume JSONL",
+        """
+caption photos --model tiny -o c.jsonl --limit 2
+caption photos --model tiny -o c.jsonl
+caption photos --model tiny -o c.jsonl --resume --summary s.json
+caption photos --model tiny -o c.jsonl --resume
+caption photos --model tiny -o c.jsonl --resume --prompt 'a photo of'
+caption photos --model tiny -o c.jsonl --overwrite --limit 1
+""",
+    ),
+    case(
+        "resume Parquet",
+        """
+caption photos --model tiny -o c.parquet --limit 3 -q
+caption photos --model tiny -o c.parquet --resume
+caption photos --model tiny -o c.parquet --resume --num-beams 2 -q
+caption photos --model tiny -o c.parquet
+""",
+    ),
+    case(
+        "resume gzip, torn",
+        """
+ask photos --model tiny -q 'is there a dog?' -o a.jsonl.gz --limit 2 --quiet
+ask photos --model tiny -q 'is there a dog?' -o a.jsonl.gz --resume
+caption photos --model tiny -o c.jsonl --limit 3 -q
+!head -c -20 c.jsonl > t && cat t > c.jsonl && rm t
+caption photos --model tiny -o c.jsonl --resume
+""",
+    ),
+    case(
+        "retry errors",
+        """
+caption mixed --model tiny -o c.jsonl
+caption mixed --model tiny -o c.jsonl --resume
+!cp photos/breakfast.jpg mixed/cut.jpg && rm mixed/words.gif
+caption mixed --model tiny -o c.jsonl --retry-errors
+caption c.errors.jsonl --model tiny --absolute-paths --dry-run
+""",
+    ),
+    case(
+        "resume without settings",
+        """
+caption two --model tiny -o c.jsonl -q
+!rm .c.jsonl.meta.json
+caption two --model tiny -o c.jsonl --resume
+caption two --model tiny-t5 -o c.jsonl --retry-errors
+""",
+    ),
+    case(
+        "stop by duration",
+        """
+caption photos --model tiny -o c.jsonl --max-duration 1h -v
+caption photos --model tiny -o c.jsonl --resume --max-duration 1h30m
+""",
+    ),
+)
+
+ASK = (
+    case(
+        "ask questions",
+        """
+ask photos --model tiny -q "how many cats are there?" -q "is there a dog?" -o a.jsonl
+""",
+    ),
+    case(
+        "ask to stdout",
+        """
+ask photos --model tiny -q "how many cats are there?" -q "is there a dog?"
+""",
+    ),
+    case(
+        "ask on a terminal",
+        """
+ask photos --model tiny -q "how many cats are there?" -q "is there a dog?" --limit 2
+""",
+        terminal=True,
+    ),
+    case("ask questions of a file", "ask photos --model tiny --questions questions.txt"),
+    case(
+        "ask questions of a table",
+        """
+ask photos --model tiny --questions questions.jsonl -o a.parquet
+ask photos --model tiny --questions questions.csv -v
+ask photos --model tiny --questions questions.jsonl --dry-run
+""",
+    ),
+    case(
+        "ask with choices",
+        """
+ask photos --model tiny -q "how many cats are there?" -q "is there a dog?" \
+    --choices one,two,no -o a.parquet --num-beams 1
+""",
+    ),
+    case(
+        "ask with choices of a file",
+        """
+ask two --model tiny -q 'what is it?' --choices-file choices.txt --choice-norm mean
+""",
+    ),
+    case("ask T5 with choices", "ask two --model tiny-t5 -q 'how many?' --choices one,two"),
+    case(
+        "ask in a conversation",
+        """
+ask photos --model tiny -q 'what is in the picture?' -q 'are there {answer}?' \
+    -q '{history} what color is the background?' -o a.jsonl --batch-size 2
+ask two --model tiny-t5 -q 'what is in the picture?' -q '{history} is there a dog?'
+""",
+    ),
+    case("ask with a template", "ask two --model tiny -q 'how many?' --template 'Q: {question}'"),
+    case("ask with a preset", "ask two --model tiny -q 'is there a dog?' --preset paper-vqa"),
+    case(
+        "ask by sampling",
+        """
+ask two --model tiny-t5 -q 'what is it?' --temperature 1.5 --seed 3 --batch-size 1
+""",
+    ),
+    case(
+        "ask damaged images",
+        """
+ask mixed --model tiny -q "how many cats are there?" -q "is there a dog?" -o a.jsonl
+""",
+    ),
+    case(
+        "ask damaged images, inline",
+        """
+ask mixed --model tiny -q "how many cats are there?" -q "is there a dog?" -o a.parquet \
+    --errors inline --choices yes,two
+""",
+    ),
+    case(
+        "ask a retrieval model",
+        """
+ask two --model tiny-itm --choices-file choices.txt --template 'a photo of {choice}'
+ask two --model tiny-itm --choices cat,dog --match -o a.parquet
+ask two --model tiny-itm -q 'which animal?' --choices cat,dog -v
+""",
+    ),
+)
+
+EMBED = (
+    case("embed images", "embed photos --model tiny -o v.parquet"),
+    case("embed to JSON", "embed two --model tiny --pool mean --normalize -o v.jsonl"),
+    case("embed on a terminal", "embed two --model tiny", terminal=True),
+    case("embed queries", "embed two --model tiny --kind qformer -o v.parquet"),
+    case("embed all queries", "embed two --model tiny --kind qformer --pool none --normalize"),
+    case("embed in halves", "embed two --model tiny --embedding-dtype float16 -o v.parquet"),
+    case(
+        "embed projections",
+        """
+embed two --model tiny-itm --kind projection -o v.parquet
+embed two --model tiny-itm --kind projection --pool none -q
+""",
+    ),
+    case(
+        "embed texts",
+        """
+embed --texts texts.txt --model tiny-itm -o t.parquet
+embed --texts texts.jsonl --model tiny-itm --pool mean --overwrite -o t.parquet
+embed --text 'two cats' --text 'a fish' --model tiny --summary s.json
+embed --texts texts.csv --model tiny-t5 --normalize -o t.jsonl -v
+embed --texts texts.csv --model tiny-itm --kind qformer --dry-run
+embed --text 'two cats' --model tiny --log-json
+""",
+    ),
+    case(
+        "embed pairs",
+        """
+embed two --kind multimodal --texts texts.txt --model tiny-itm -o p.parquet
+embed mixed --kind multimodal --text 'a cat' --pool none --model tiny-itm -o p.jsonl
+""",
+    ),
+    case("embed damaged images", "embed mixed --model tiny --errors inline -o v.parquet"),
+    case(
+        "resume vectors",
+        """
+embed photos --model tiny -o v.parquet --limit 2 -q
+embed photos --model tiny -o v.parquet --resume
+embed photos --model tiny -o v.parquet --resume --normalize
+""",
+    ),
+)
+
+CONVERT = (
+    case(
+        "convert tables",
+        """
+caption photos --model tiny -o c.jsonl -q
+convert c.jsonl c.parquet
+convert c.parquet c.csv
+convert c.csv c.tsv -v
+convert c.tsv d.jsonl.gz -q
+convert d.jsonl.gz d.parquet
+convert c.jsonl c.csv
+convert c.jsonl c.csv --overwrite
+caption photos --model tiny -o d.parquet --resume
+""",
+    ),
+    case(
+        "convert answers",
+        """
+ask photos --model tiny -q "how many cats are there?" -q "is there a dog?" --choices yes,no \
+    -o a.jsonl --quiet
+convert a.jsonl a.csv
+convert a.csv a.parquet
+convert a.jsonl train.json --to llava
+convert a.jsonl vqa.json --to vqa
+convert c.jsonl a.jsonl all.jsonl
+""",
+    ),
+    case(
+        "convert with images",
+        """
+caption photos --model tiny -o c.jsonl -q
+convert c.jsonl set --to imagefolder --image-root photos
+convert c.jsonl set2 --to imagefolder --image-root photos --images copy --metadata parquet
+convert set back.jsonl
+convert c.jsonl photos --to imagefolder
+convert c.jsonl shards.tar --image-root photos --shard-size 2
+convert c.jsonl images2.parquet --to image-parquet --image-root photos
+convert c.jsonl side --to sidecar --prefix 'photo of ' --suffix .
+convert side side.csv --from sidecar
+convert c.jsonl photos --to sidecar --sidecar-suffix .caption
+""",
+    ),
+    case(
+        "convert to COCO",
+        """
+caption two --model tiny -o c.jsonl -q
+!echo '{"cats.png": 5, "night.png": 9}' > ids.json
+convert c.jsonl coco.json --to coco --id-map ids.json
+convert c.jsonl coco2.json --to coco
+convert c.jsonl coco2.json --to coco --id-map noid.json
+!echo '{"images": [{"id": 5, "file_name": "cats.png"}]}' > ann.json
+convert c.jsonl coco3.json --to coco --annotations ann.json
+""",
+    ),
+    case(
+        "convert vectors",
+        """
+embed photos --model tiny -o v.parquet -q
+convert v.parquet v.npy
+convert v.npy w.jsonl
+convert v.parquet clip --to clip-retrieval --shard-size 2
+convert clip clip.parquet --from clip-retrieval
+convert v.parquet v.csv
+""",
+    ),
+    case(
+        "convert and merge",
+        """
+caption photos --model tiny --limit 3 -o part1.jsonl -q
+caption photos --model tiny --include '*.webp' -o part2.jsonl -q
+convert 'part*.jsonl' all.parquet
+convert part1.jsonl part1.jsonl part2.jsonl all.csv
+ask photos --model tiny -q "how many cats are there?" -q "is there a dog?" --limit 1 \
+    -o a.jsonl --quiet
+convert part1.jsonl a.jsonl mixed.jsonl
+!head -c 250 part1.jsonl > torn.jsonl
+convert torn.jsonl torn.csv
+""",
+    ),
+)
+
+CHECKPOINTS = (
+    case(
+        "convert a checkpoint to LAVIS",
+        """
+convert tiny tiny.pth
+convert tiny.pth mine --like tiny --check
+caption two --model mine
+convert tiny.pth other
+convert mine mine2 --max-shard-size 5MB --dtype bfloat16 --check
+convert mine mine2
+""",
+    ),
+    case(
+        "convert a checkpoint to eight bits",
+        """
+convert tiny eight --quantize int8 --check -v
+caption two --model eight -v
+caption two --model eight --quantize int8 -q
+convert eight plain -q
+""",
+    ),
+    case(
+        "convert T5 and retrieval checkpoints",
+        """
+convert tiny-t5 t5.pth -q
+convert t5.pth t5 --like tiny-t5
+convert tiny-itm itm.pth -q
+convert itm.pth itm --like tiny-itm --check
+ask two --model itm --choices cat,dog -q
+""",
+    ),
+    case(
+        "broken checkpoints",
+        """
+convert tiny mine -q
+!rm mine/tokenizer.json
+caption two --model mine
+!echo '{}' > mine/config.json
+caption two --model mine
+!rm mine/config.json
+caption two --model mine
+convert bad.pth new
+""",
+    ),
+)
+
+DOCTOR = (
+    case("doctor", "doctor"),
+    case("doctor as JSON", "doctor --json"),
+    case("doctor of tiny", "doctor --model tiny"),
+    case("doctor of T5 as JSON", "doctor --model tiny-t5 --json -v"),
+    case("doctor of a retrieval model", "doctor --model tiny-itm --json"),
+    case("doctor in bfloat16", "doctor --model tiny --dtype bfloat16 --image photos/cats.png"),
+    case(
+        "doctor of a broken model",
+        """
+convert tiny mine -q
+!sed -i 's/"image_token_index": [0-9]*/"image_token_index": 3/' mine/config.json
+!sed -i 's/1e-06/1e-05/' mine/config.json
+doctor --model mine
+doctor --model mine --json
+!rm mine/tokenizer.json
+doctor --model mine
+""",
+    ),
+)
+
+COMMANDS = CAPTION + RESUME + ASK + EMBED + CONVERT + CHECKPOINTS + DOCTOR

@@ -1,0 +1,44 @@
+"""What differs from the old version on purpose. Everything else that differs is a failure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reworded:
+    """Text of the old version, as a regular expression, and what stands there now."""
+
+    old: str
+    new: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Deliberate:
+    """Parts of cases that differ; both are regular expressions that match the whole name."""
+
+    case: str
+    part: str
+    why: str
+
+
+REWORDED: tuple[Reworded, ...] = ()
+
+DELIBERATE: tuple[Deliberate, ...] = ()
+
+
+def reword(text: str) -> str:
+    """``text`` of the old version in the words of the new one."""
+    for each in REWORDED:
+        text = re.sub(each.old, each.new, text)
+    return text
+
+
+def reason(case: str, part: str) -> Deliberate | None:
+    """The entry that allows this part of this case to differ, if there is one."""
+    for each in DELIBERATE:
+        if re.fullmatch(each.case, case) and re.fullmatch(each.part, part):
+            return each
+    return None
