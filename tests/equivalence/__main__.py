@@ -18,7 +18,7 @@ from tests.equivalence.commands import COMMANDS
 from tests.equivalence.deliberate import DELIBERATE, Deliberate, reason, reword
 from tests.equivalence.material import make_material
 from tests.equivalence.mistakes import MISTAKES
-from tests.equivalence.running import Outcome, command_of, run_case
+from tests.equivalence.running import Outcome, Version
 
 CASES = COMMANDS + MISTAKES
 
@@ -31,10 +31,12 @@ def main() -> int:
         raise SystemExit("Two cases have one name.")
     before = time.monotonic()
     with tempfile.TemporaryDirectory() as top:
-        bench = Bench(Path(top), options.old, options.new, options.old_results)
-        with ThreadPoolExecutor(options.jobs) as pool:
-            compared = list(pool.map(bench.compare, cases))
-        bench.save()
+        bench = Bench(Path(top), options)
+        try:
+            with ThreadPoolExecutor(options.jobs) as pool:
+                compared = list(pool.map(bench.compare, cases))
+        finally:
+            bench.close()
     lines = sum(len(case.lines) for case in cases)
     failed = _report(cases, compared, stale=len(cases) == len(CASES))
     minutes = (time.monotonic() - before) / 60
@@ -51,6 +53,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="regular expression: cases to run")
     parser.add_argument("--jobs", type=int, default=2, help="cases run side by side")
     parser.add_argument(
+        "--warm", action="store_true", help="start commands from a process with the libraries"
+    )
+    parser.add_argument(
         "--old-results", type=Path, help="file that keeps the old version's results for next time"
     )
     return parser.parse_args()
@@ -59,27 +64,28 @@ def _parse() -> argparse.Namespace:
 class Bench:
     """Runs cases with both versions, each time in a folder of the same name."""
 
-    def __init__(self, top: Path, old: str, new: str, results: Path | None) -> None:
+    def __init__(self, top: Path, options: argparse.Namespace) -> None:
         self.top = top
-        self.old = command_of(old, top / "old")
-        self.new = command_of(new, top / "new")
+        self.old = Version(options.old, top / "old", options.warm)
+        self.new = Version(options.new, top / "new", options.warm)
         self.material = top / "material"
         self.material.mkdir()
         make_material(self.material)
-        self.results = results
-        self.known: dict[tuple[str, str], Outcome] = {}
-        if results is not None and results.is_file():
-            self.known = pickle.loads(results.read_bytes())
+        (top / "work").mkdir()
+        self.warm = options.warm
+        self.results: Path | None = options.old_results
+        self.known: dict[str, Outcome] = {}
+        if self.results is not None and self.results.is_file():
+            self.known = pickle.loads(self.results.read_bytes())
 
     def compare(self, case: Case) -> dict[str, str]:
         """The parts of the case that differ, each as a diff."""
         folder = self.top / "work" / f"c{CASES.index(case)}"
-        folder.parent.mkdir(exist_ok=True)
-        key = (case.name, repr(case))
+        key = f"{case} {self.warm}"
         if key not in self.known:
-            self.known[key] = run_case(case, self.old, self.material, folder)
+            self.known[key] = self.old.run(case, self.material, folder)
         old = self.known[key].parts
-        new = run_case(case, self.new, self.material, folder).parts
+        new = self.new.run(case, self.material, folder).parts
         found = {}
         for part in sorted(old.keys() | new.keys()):
             before, after = reword(old.get(part, "absent\n")), new.get(part, "absent\n")
@@ -88,8 +94,10 @@ class Bench:
         print("." if not found else "F", end="", file=sys.stderr, flush=True)
         return found
 
-    def save(self) -> None:
-        """Keep what the old version did, if that was asked for."""
+    def close(self) -> None:
+        """Keep what the old version did, if that was asked for, and end what was started."""
+        self.old.close()
+        self.new.close()
         if self.results is not None:
             self.results.write_bytes(pickle.dumps(self.known))
 

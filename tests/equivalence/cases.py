@@ -20,6 +20,7 @@ class Case:
     stdin: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     terminal: bool = False  # whether stdout is one
+    loads: bool = True  # whether it loads libraries; False: most of its time is the start
 
 
 def case(
@@ -35,5 +36,7 @@ def case(
 
 
 def each(prefix: str, lines: str) -> tuple[Case, ...]:
-    """A case for each line, named after its text."""
-    return tuple(case(f"{prefix}: {line}", line) for line in lines.strip("\n").splitlines())
+    """A case for each line, named after its text; none of them loads a model."""
+    return tuple(
+        Case(f"{prefix}: {line}", (line,), loads=False) for line in lines.strip("\n").splitlines()
+    )

@@ -248,7 +248,7 @@ convert tiny-itm new --language-model none
 )
 
 ENVIRONMENT = (
-    Case("usage: nothing", ("",)),
+    Case("usage: nothing", ("",), loads=False),
     case("environment: number", "caption photos", env={"BLIP2CLI_BATCH_SIZE": "many"}),
     case("environment: choice", "caption photos", env={"BLIP2CLI_DTYPE": "float8"}),
     case("environment: flag", "caption photos", env={"BLIP2CLI_RESUME": "perhaps"}),
