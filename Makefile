@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test torture lint format tiny bench
+.PHONY: help install demo test test-fast coverage equivalence torture lint format tiny bench
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv and install blip2cli with what tests and lint need
 
@@ -28,18 +28,32 @@ test: export OMP_NUM_THREADS = 1
 test: install ## run the test suite
 	$(BIN)/python -m pytest --numprocesses 2
 
+test-fast: export OMP_NUM_THREADS = 1
+test-fast: install ## run the tests that take no time (under a minute)
+	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow'
+
+coverage: export OMP_NUM_THREADS = 1
+coverage: install ## run the test suite and fail if it reaches fewer lines than it did
+	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term:skip-covered --cov-report=html
+
+OLD ?=
+equivalence: install ## compare every kind of command with another version (OLD=path of its checkout)
+	@test -n "$(OLD)" || { echo "name a checkout of the other version: make equivalence OLD=../old" >&2; exit 2; }
+	$(BIN)/python -m tests.equivalence $(OLD) .
+
 SEED ?= 1
 torture: install ## kill runs and fail system calls, thousands of times (an hour or two; or SEED=2)
 	$(BIN)/python -m tests.torture.kills --seed $(SEED)
 	$(BIN)/python -m tests.torture.faults
 	$(BIN)/python -m tests.torture.corpora --full
 
-lint: install ## check style, formatting and types
+lint: install ## check style, formatting, types, and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
-format: install ## format the code and mend what ruff can mend
+format: install ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
