@@ -14,7 +14,7 @@ from blip2cli.cli.flags.checkpoints import CheckpointFlags, convert_checkpoint, 
 from blip2cli.cli.flags.declare import OUTPUT, REPORT, option
 from blip2cli.cli.flags.options import QUIET_HELP, VERBOSE_HELP
 from blip2cli.cli.terminal.messages import complain, unexpected
-from blip2cli.errors import Blip2CliError, OptionError
+from blip2cli.errors import Blip2CliError, OptionError, spell_options
 from blip2cli.exit_codes import SUCCESS
 
 EXAMPLES = "Example:  blip2cli convert captions.jsonl captions.parquet"
@@ -212,17 +212,21 @@ def convert(
         refuse(checkpoints, "results are", "checkpoints")
         return _convert(options, quiet)
     except Blip2CliError as error:
-        complain(str(error))
+        complain(error.sentence(_flag))
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
         return unexpected(error, verbose)
 
 
-def _is_model(source: str) -> bool:
-    from blip2cli.convert import FORMATS
-    from blip2cli.convert.paths import is_model
+def _flag(name: str) -> str:
+    named = {"read_as": "from", "write_as": "to"}
+    return "--" + named.get(name, name.replace("_", "-"))
 
-    return is_model(source, FORMATS)
+
+def _is_model(source: str) -> bool:
+    from blip2cli.convert.detect_format import is_model
+
+    return is_model(source)
 
 
 @contextmanager
@@ -245,7 +249,7 @@ def _convert(options: ConvertOptions, quiet: bool) -> int:
         done = run(options, bar)
     if not quiet:
         for note in done.notes:
-            print(printable(note), file=sys.stderr)
+            print(printable(spell_options(note, _flag)), file=sys.stderr)
         rate = done.rows / max(done.seconds, 1e-9)
         count = "1 row" if done.rows == 1 else f"{done.rows} rows"
         line = f"{count} into {options.destination}; {duration(done.seconds)}, {rate:.0f} rows/s."

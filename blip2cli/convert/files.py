@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from blip2cli.errors import OutputError
+from blip2cli.errors import OutputError, option
 from blip2cli.sinks.check_output import check_parent
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage.durable import AtomicFile, AtomicFolder
@@ -56,13 +56,14 @@ def check_folder(path: str, overwrite: bool, names: tuple[str, ...] = ()) -> Non
     if not os.path.lexists(path):
         return
     if not os.path.isdir(path):
-        raise OutputError(f"{path!r} is a file, not a folder; choose another name.")
+        raise OutputError("destination", f"{path!r} is a file, not a folder", "choose another name")
     if overwrite:
         return
     found = [name for name in names if os.path.lexists(os.path.join(path, name))]
     found = found if names else os.listdir(path)
     if found:
         raise OutputError(
-            f"The folder {path!r} holds {found[0]!r} already; add --overwrite to write into it all "
-            "the same, or choose another name."
+            "destination",
+            f"The folder {path!r} holds {found[0]!r} already",
+            f"add {option('overwrite')} to write into it all the same, or choose another name",
         )

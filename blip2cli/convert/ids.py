@@ -1,4 +1,4 @@
-"""The ids of images and questions in evaluation files: where they come from, which there are."""
+"""Ids of images and questions in evaluation files: from a map, a column or file names."""
 
 from __future__ import annotations
 
@@ -10,31 +10,37 @@ from typing import Any
 
 import pyarrow as pa
 
-from blip2cli.convert.formats.base import Examples, need
+from blip2cli.convert.examples import Examples
+from blip2cli.convert.formats.base import require_column
 from blip2cli.convert.options import ConvertOptions
-from blip2cli.errors import OptionError, SourceError
+from blip2cli.errors import OptionError, SourceError, option
 from blip2cli.sources.records import csv_records
 from blip2cli.storage.text_encoding import from_utf8
 
 Row = dict[str, Any]
 
 
-def id_of(options: ConvertOptions, schema: pa.Schema, questions: bool) -> Callable[[Row], int]:
-    """What gives a row its id: the map, the column, ``question_id``, or the name's last number.
+def id_getter(options: ConvertOptions, schema: pa.Schema, questions: bool) -> Callable[[Row], int]:
+    """The function that gives a row its id: by the map, the column, or the name's last number.
 
     Raises OptionError or SourceError for a map or a column that is not there.
     """
     if options.id_map is not None:
         if options.id_column is not None:
-            raise OptionError("--id-map and --id-column exclude each other; leave one out.")
-        names = _names(options.id_map)
-        need(schema, "file_name", "--id-map", "Use --id-column.")
-        return lambda row: _mapped(row, names, options.id_map or "")
+            raise OptionError(
+                "id_map",
+                f"{option('id_map')} and {option('id_column')} exclude each other",
+                "leave one out",
+            )
+        names = _read_map(options.id_map)
+        require_column(schema, "file_name", option("id_map"), f"use {option('id_column')}")
+        return lambda row: _from_map(row, names, options.id_map or "")
     column = options.id_column or ("question_id" if questions else None)
     if column is not None:
-        need(schema, column, "the ids", "Name the column with --id-column.")
-        return lambda row: _whole(row, column)
-    need(schema, "file_name", "the ids", "Name a column of ids with --id-column.")
+        require_column(schema, column, "the ids", f"name the column with {option('id_column')}")
+        return lambda row: _from_column(row, column)
+    remedy = f"name a column of ids with {option('id_column')}"
+    require_column(schema, "file_name", "the ids", remedy)
     return _number
 
 
@@ -44,32 +50,34 @@ def _number(row: Row) -> int:
     found = re.findall(r"[0-9]+", os.path.splitext(os.path.basename(name))[0])
     if not found:
         raise SourceError(
-            f"The file_name {name!r} holds no number to take as id; give ids with --id-column or "
-            "--id-map."
+            "id_column",
+            f"The file_name {name!r} holds no number to take as id",
+            f"give ids with {option('id_column')} or {option('id_map')}",
         )
     return int(found[-1])
 
 
-def _whole(row: Row, column: str) -> int:
+def _from_column(row: Row, column: str) -> int:
     try:
-        value = row[column]
-        return _as_int(value)
+        return _as_int(row[column])
     except (ValueError, TypeError):
         raise SourceError(
+            "id_column",
             f"The {column} {row[column]!r} of {from_utf8(str(row.get('file_name')))!r} is no whole "
-            "number; name another column with --id-column, or give ids with --id-map."
+            "number",
+            f"name another column with {option('id_column')}, or give ids with {option('id_map')}",
         ) from None
 
 
-def _mapped(row: Row, names: dict[str, int], file: str) -> int:
+def _from_map(row: Row, names: dict[str, int], file: str) -> int:
     name = from_utf8(str(row["file_name"]))
     found = names.get(name, names.get(os.path.basename(name)))
     if found is None:
-        raise SourceError(f"--id-map {file} has no id for {name!r}; add it.")
+        raise SourceError("id_map", f"{option('id_map')} {file} has no id for {name!r}", "add it")
     return found
 
 
-def _names(path: str) -> dict[str, int]:
+def _read_map(path: str) -> dict[str, int]:
     if path.lower().endswith((".csv", ".tsv")):
         names: dict[str, int] = {}
         try:
@@ -77,31 +85,37 @@ def _names(path: str) -> dict[str, int]:
                 key = next((k for k in ("id", "image_id", "question_id") if k in row), None)
                 if "file_name" not in row or key is None:
                     raise SourceError(
-                        f"--id-map {path} has no columns file_name and id; it has {', '.join(row)}."
+                        "id_map",
+                        f"{option('id_map')} {path} has no columns file_name and id; it has "
+                        f"{', '.join(row)}",
                     )
                 try:
                     names[str(row["file_name"])] = _as_int(row[key])
                 except ValueError:
                     raise SourceError(
-                        f"--id-map {path}, line {number}: {row[key]!r} is no whole number."
+                        "id_map",
+                        f"{option('id_map')} {path}, line {number}: {row[key]!r} is no whole "
+                        "number",
                     ) from None
         except OSError as error:
-            raise OptionError(f"--id-map {path} cannot be read: {error.strerror}.") from None
+            raise _unreadable("id_map", path, error) from None
         return names
-    about = _json("--id-map", path)
+    about = _read_json("id_map", path)
     try:
         if isinstance(about, dict) and isinstance(about.get("images"), list):
             return {image["file_name"]: _as_int(image["id"]) for image in about["images"]}
         return {name: _as_int(value) for name, value in about.items()}
     except (KeyError, TypeError, ValueError, AttributeError):
         raise SourceError(
-            f"--id-map {path} is neither an object of names and whole numbers nor COCO annotations."
+            "id_map",
+            f"{option('id_map')} {path} is neither an object of names and whole numbers nor COCO "
+            "annotations",
         ) from None
 
 
-def wanted_ids(path: str, questions: bool) -> set[int]:
+def annotated_ids(path: str, questions: bool) -> set[int]:
     """The ids that annotations or questions are about. Raises OptionError, SourceError."""
-    about = _json("--annotations", path)
+    about = _read_json("annotations", path)
     lists = (("questions", "question_id"), ("annotations", "question_id")) if questions else (
         ("images", "id"), ("annotations", "image_id")
     )  # fmt: skip
@@ -112,45 +126,53 @@ def wanted_ids(path: str, questions: bool) -> set[int]:
             except (KeyError, TypeError, ValueError):
                 continue
     what = "questions with question_id" if questions else "images with id"
-    raise SourceError(f"--annotations {path} has no list of {what}; give the data set's own file.")
+    raise SourceError(
+        "annotations",
+        f"{option('annotations')} {path} has no list of {what}",
+        "give the data set's own file",
+    )
 
 
-class Ids:
-    """Sees to it that every id comes once, and that those there are are those wanted."""
+class IdCheck:
+    """Checks that every id comes once, and that they are those of the annotations."""
 
-    def __init__(self, wanted: set[int] | None, key: str, file: str | None) -> None:
-        self._wanted, self._key, self._file = wanted, key, file
+    def __init__(self, annotated: set[int] | None, key: str, file: str | None) -> None:
+        """``annotated`` are the ids in ``file``; None without annotations."""
+        self._annotated, self._key, self._file = annotated, key, file
         self._seen: set[int] = set()
 
     def add(self, number: int, row: Row) -> None:
-        """Raises SourceError for an id that came before, or that is not wanted."""
+        """Raises SourceError for an id that came before, or that has no annotation."""
         name = from_utf8(str(row.get("file_name")))
         if number in self._seen:
             hint = (
                 "an evaluation needs one caption an image"
                 if self._key == "image_id"
-                else "ids must differ between images, as in a --questions file or an --id-column"
+                else "ids must differ between images, as in a file of "
+                f"{option('questions')} or an {option('id_column')}"
             )
-            raise SourceError(
-                f"The {self._key} {number} comes twice, at last for {name!r}; {hint}."
-            )
+            problem = f"The {self._key} {number} comes twice, at last for {name!r}"
+            raise SourceError("sources", problem, hint)
         self._seen.add(number)
-        if self._wanted is not None and number not in self._wanted:
+        if self._annotated is not None and number not in self._annotated:
             raise SourceError(
-                f"The {self._key} {number} of {name!r} is not in --annotations {self._file}; leave "
-                "the row out, or give the annotations it belongs to."
+                "annotations",
+                f"The {self._key} {number} of {name!r} is not in {option('annotations')} "
+                f"{self._file}",
+                "leave the row out, or give the annotations it belongs to",
             )
 
     def complete(self) -> None:
         """Raises SourceError that lists what is missing."""
         missing = Examples()
-        for number in sorted((self._wanted or set()) - self._seen):
+        for number in sorted((self._annotated or set()) - self._seen):
             missing.add(number)
         if missing.count:
             raise SourceError(
-                f"{missing.count} of the {len(self._wanted or ())} {self._key}s in --annotations "
-                f"{self._file} have no row: {missing}; run them, or give the annotations of these "
-                "only."
+                "annotations",
+                f"{missing.count} of the {len(self._annotated or ())} {self._key}s in "
+                f"{option('annotations')} {self._file} have no row: {missing}",
+                "run them, or give the annotations of these only",
             )
 
 
@@ -162,11 +184,15 @@ def _as_int(value: Any) -> int:
     return int(value)
 
 
-def _json(option: str, path: str) -> Any:
+def _read_json(field: str, path: str) -> Any:
     try:
         with open(path, "rb") as file:
             return json.load(file)
     except OSError as error:
-        raise OptionError(f"{option} {path} cannot be read: {error.strerror}.") from None
+        raise _unreadable(field, path, error) from None
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"{option} {path} is not JSON ({error}).") from None
+        raise SourceError(field, f"{option(field)} {path} is not JSON ({error})") from None
+
+
+def _unreadable(field: str, path: str, error: OSError) -> OptionError:
+    return OptionError(field, f"{option(field)} {path} cannot be read: {error.strerror}")

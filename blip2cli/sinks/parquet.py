@@ -31,7 +31,7 @@ from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import Settings, parquet_metadata
 from blip2cli.storage import durable
-from blip2cli.storage.text_encoding import to_utf8
+from blip2cli.storage.text_encoding import deep_to_utf8
 
 # A part is committed when it holds this much or is this old, whichever comes first.
 PART_BYTES = 32 << 20
@@ -182,23 +182,16 @@ def _arrow_type(column: Column) -> pa.DataType:
 def to_batch(rows: list[dict[str, Any]], schema: RowSchema, arrow: pa.Schema) -> pa.RecordBatch:
     """Complete rows as an Arrow record batch."""
     arrays = [
-        pa.array([_storable(column, row[column.name]) for row in rows], arrow.field(i).type)
+        pa.array(
+            [
+                row[column.name] if column.type == "embedding" else deep_to_utf8(row[column.name])
+                for row in rows
+            ],
+            arrow.field(i).type,
+        )
         for i, column in enumerate(schema.columns)
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=arrow)
-
-
-def _storable(column: Column, value: Any) -> Any:
-    if value is None:
-        return None
-    if column.type == "string":
-        return to_utf8(value)
-    if column.type in LIST_FIELDS:
-        return [
-            {name: to_utf8(v) if isinstance(v, str) else v for name, v in item.items()}
-            for item in value
-        ]
-    return value
 
 
 def _writer(where: Any, schema: pa.Schema) -> pq.ParquetWriter:

@@ -13,7 +13,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from blip2cli.errors import SourceError
 from blip2cli.storage.opening import open_binary
@@ -42,16 +42,23 @@ def json_records(location: str) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise broken(
-                location, number, f"not JSON ({error.msg} at column {error.colno})"
-            ) from None
-        except (ValueError, RecursionError) as error:  # a number of too many digits, deep nesting
-            raise broken(location, number, f"not to be read as JSON ({error})") from None
-        if not isinstance(value, dict):
-            raise broken(location, number, f"expected an object, found {line.strip()[:40]}")
+            value = json_object(line)
+        except ValueError as error:
+            raise broken(location, number, str(error)) from None
         yield number, value
+
+
+def json_object(line: str) -> dict[str, Any]:
+    """The object in a line of JSON Lines. Raises ValueError that says what is wrong with it."""
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
+    except (ValueError, RecursionError) as error:  # a number of too many digits, deep nesting
+        raise ValueError(f"not to be read as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, found {line.strip()[:40]}")
+    return value
 
 
 def csv_records(location: str, delimiter: str) -> Iterator[Record]:

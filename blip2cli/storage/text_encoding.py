@@ -41,6 +41,28 @@ def from_utf8(stored: str) -> str:
     return _ESCAPED.sub(lambda m: chr(int(m.group(1)[1:], 16)), stored)
 
 
+def deep_to_utf8(value: Any) -> Any:
+    """A JSON value with :func:`to_utf8` applied to all its text, names of fields included."""
+    if isinstance(value, str):
+        return to_utf8(value)
+    if isinstance(value, list):
+        return [deep_to_utf8(item) for item in value]
+    if isinstance(value, dict):
+        return {to_utf8(key): deep_to_utf8(item) for key, item in value.items()}
+    return value
+
+
+def deep_from_utf8(value: Any) -> Any:
+    """A JSON value with :func:`from_utf8` applied to all its text, but not to names of fields."""
+    if isinstance(value, str):
+        return from_utf8(value)
+    if isinstance(value, list):
+        return [deep_from_utf8(item) for item in value]
+    if isinstance(value, dict):
+        return {key: deep_from_utf8(item) for key, item in value.items()}
+    return value
+
+
 def printable(text: str) -> str:
     """``text`` on one line and harmless on a terminal: control characters, line separators and
     bytes that are not UTF-8 become escapes."""

@@ -90,7 +90,7 @@ def test_a_folder_that_cannot_be_completed_does_not_appear(tmp_path: Path) -> No
     source = write_rows(
         tmp_path / "c.jsonl", [*captions(), captions()[0] | {"file_name": "no.jpg"}]
     )
-    with pytest.raises(SourceError, match=r"There is no image 'no.jpg' in --image-root"):
+    with pytest.raises(SourceError, match=r"There is no image 'no.jpg' in image_root"):
         convert(source, tmp_path / "set", write_as="imagefolder", image_root=str(root))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.jsonl", "photos"]
 
@@ -139,7 +139,7 @@ def test_images_in_parquet_can_be_captioned_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["imagefolder", "webdataset", "image-parquet"])
 def test_formats_with_images_ask_for_their_folder(kind: str, tmp_path: Path) -> None:
     source = write_rows(tmp_path / "captions.jsonl", captions())
-    with pytest.raises(OptionError, match=r"say with --image-root DIR"):
+    with pytest.raises(OptionError, match=r"say with image_root DIR"):
         convert(source, tmp_path / "out.tar", write_as=kind)
     with pytest.raises(OptionError, match="is not a folder"):
         convert(source, tmp_path / "out.tar", write_as=kind, image_root=str(tmp_path / "none"))

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blip2cli.convert import lines
-from blip2cli.convert.formats import jsonl as jsonl_format
+from blip2cli.convert.line_blocks import BLOCK_BYTES
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.storage.text_encoding import from_utf8, to_json
 from tests.convert.helpers import (
@@ -200,21 +199,24 @@ def test_text_of_other_tools_that_looks_like_an_escape_stays_itself(tmp_path: Pa
     assert [from_utf8(text) for text in stored] == texts
 
 
-def test_types_that_show_late_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "BLOCK_BYTES", 1 << 12)
-    monkeypatch.setattr(jsonl_format, "_LOOKED_AT", 2)
-    rows: list[Row] = [{"file_name": f"{i}.jpg", "n": None, "score": i} for i in range(300)]
-    rows[150]["n"] = [{"a": 1}]
-    rows[200]["score"] = 0.5
-    rows[250]["extra"] = "x"
-    rows[299]["n"] = [{"a": 1.5, "b": "y"}]
+def test_types_that_show_late_are_found(tmp_path: Path) -> None:
+    """Behind the rows that are sampled for the schema, in several blocks."""
+    text = "x" * 6000
+    rows: list[Row] = [
+        {"file_name": f"{i}.jpg", "n": None, "score": i, "text": text} for i in range(3000)
+    ]
+    rows[1500]["n"] = [{"a": 1}]
+    rows[2000]["score"] = 0.5
+    rows[2500]["extra"] = "x"
+    rows[2999]["n"] = [{"a": 1.5, "b": "y"}]
     source = write_rows(tmp_path / "in.jsonl", rows)
-    assert convert(source, tmp_path / "t.parquet").rows == 300
+    assert source.stat().st_size > 2 * BLOCK_BYTES
+    assert convert(source, tmp_path / "t.parquet").rows == 3000
     table = pq.read_table(tmp_path / "t.parquet")
     assert table.schema.field("score").type == pa.float64()
-    assert table.column("n").to_pylist()[299] == [{"a": 1.5, "b": "y"}]
-    assert table.column("n").to_pylist()[150] == [{"a": 1.0, "b": None}]
-    assert table.column("extra").to_pylist() == [None] * 250 + ["x"] + [None] * 49
+    assert table.column("n").to_pylist()[2999] == [{"a": 1.5, "b": "y"}]
+    assert table.column("n").to_pylist()[1500] == [{"a": 1.0, "b": None}]
+    assert table.column("extra").to_pylist() == [None] * 2500 + ["x"] + [None] * 499
 
 
 @pytest.mark.parametrize("values", [(1, "a"), ("a", 1), ([1], {"a": 1}), (True, 1), (1, True)])
@@ -240,7 +242,7 @@ def test_a_torn_tail_is_told_with_its_byte_offset(cut: int, tmp_path: Path) -> N
         return
     with pytest.raises(SourceError, match=rf"torn at line 3, which begins at byte {start} "):
         convert(tmp_path / "t.jsonl", tmp_path / "o.csv")
-    (tmp_path / "u.jsonl").write_bytes(data[:start])  # what the mend in the message does
+    (tmp_path / "u.jsonl").write_bytes(data[:start])  # what the command in the message does
     assert convert(tmp_path / "u.jsonl", tmp_path / "o.csv").rows == 2
 
 

@@ -155,7 +155,7 @@ def test_the_examples_of_the_readme_find_what_is_nearest(tmp_path: Path) -> None
 
 
 def half_vectors(folder: Path, count: int = 5, size: int = 8) -> Path:
-    """Rows of ``embed --embedding-dtype float16`` in Parquet, by our own sink."""
+    """Rows of ``embed`` in float16 in Parquet, by our own writer."""
     options = OutputOptions(str(folder / "half.parquet"))
     columns = (Column("embedding", "embedding", size, "float16"), Column("kind", "string"))
     settings = {"model": "tiny", "task": "embed", "embedding_dtype": "float16"}

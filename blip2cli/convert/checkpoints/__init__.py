@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from blip2cli.convert import FORMATS
 from blip2cli.convert.checkpoints.options import CheckpointOptions
-from blip2cli.convert.paths import by_suffix
+from blip2cli.convert.formats.table import format_by_suffix
 from blip2cli.errors import OptionError, OutputError, SourceError
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ def _checked(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> li
 def _check(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> None:
     """Raise UserError for what does not go together."""
     out = options.destination
-    if by_suffix(out, FORMATS) is not None:
+    if format_by_suffix(out) is not None:
         raise OutputError(
             f"{out!r} is a name for results; name a directory for a model of transformers, or a "
             ".pth file for LAVIS."

@@ -1,4 +1,4 @@
-"""CSV and TSV: UTF-8, a header, every text in quotes.
+"""CSV and TSV (csv, tsv): UTF-8, a header, every text in quotes.
 
 * Null is an empty cell, the empty text is ``""``.
 * Lists (``candidates``, ``probabilities``, ``embedding``) are JSON text.
@@ -23,15 +23,16 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.types as kinds
 
+from blip2cli.convert.arrow import Array, pc
+from blip2cli.convert.arrow_json import json_text
+from blip2cli.convert.column_types import EMBEDDING, KNOWN, SameCommand, embedding_type
 from blip2cli.convert.files import new_file
-from blip2cli.convert.formats.base import Reader, Told, pieces, reading
-from blip2cli.convert.jsontext import json_text
-from blip2cli.convert.kernels import Column, pc
+from blip2cli.convert.formats.base import Reader, Schemas, read_errors, slices
 from blip2cli.convert.options import ConvertOptions
-from blip2cli.convert.types import EMBEDDING, KNOWN, Kinds, embedding_type, stored
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.sinks.settings import Settings
 from blip2cli.sources.records import csv_columns
+from blip2cli.storage.text_encoding import to_utf8
 
 _FORMULA = r"^('*[=+\-@\t\r\n])"
 _GUARDED = r"^'('*[=+\-@\t\r\n])"
@@ -47,14 +48,16 @@ class CsvReader:
         self.settings: Settings | None = None
         self.notes: list[str] = []
         self._delimiter = delimiter
-        with reading(path):
+        with read_errors(path):
             self.size = os.path.getsize(path)
             self._raw = csv_columns(path, delimiter)
-        self._names = [_unguarded(stored(name)) for name in self._raw]
+        self._names = [_unguarded(to_utf8(name)) for name in self._raw]
         for name in self._names:
             if self._names.count(name) > 1:
-                raise SourceError(f"{path!r} has two columns called {name!r}; rename one.")
-        Kinds().check(self._names, repr(path))
+                raise SourceError(
+                    "sources", f"{path!r} has two columns called {name!r}", "rename one"
+                )
+        SameCommand().check(self._names, repr(path))
         self._done = 0
         self.schema = pa.schema([(name, KNOWN.get(name, pa.string())) for name in self._names])
         if EMBEDDING in self._names:
@@ -72,25 +75,27 @@ class CsvReader:
                     columns.append(_typed(column, field.type))
                 except (pa.ArrowException, ValueError, TypeError, RecursionError) as error:
                     raise SourceError(
+                        "sources",
                         f"{self.path!r}, rows from {number} on: {field.name} is not what a column "
-                        f"of that name holds ({str(error).splitlines()[0]}); mend or rename it."
+                        f"of that name holds ({str(error).splitlines()[0]})",
+                        "correct or rename it",
                     ) from None
             number += batch.num_rows
-            yield from pieces(pa.RecordBatch.from_arrays(columns, schema=self.schema))
+            yield from slices(pa.RecordBatch.from_arrays(columns, schema=self.schema))
 
     def _texts(self) -> Iterator[pa.RecordBatch]:
         """Batches in which every column is text."""
         self._done = 0
         if not self._raw:
             return
-        with reading(self.path), open(self.path, "rb") as file:
+        with read_errors(self.path), open(self.path, "rb") as file:
             reader = pcsv.open_csv(
                 file,
                 read_options=pcsv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
                 parse_options=pcsv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
                 convert_options=pcsv.ConvertOptions(
                     check_utf8=False,
-                    column_types=dict.fromkeys((stored(name) for name in self._raw), pa.binary()),
+                    column_types=dict.fromkeys((to_utf8(name) for name in self._raw), pa.binary()),
                     strings_can_be_null=True,
                     quoted_strings_can_be_null=False,
                     null_values=[""],
@@ -103,38 +108,38 @@ class CsvReader:
 
     def _with_size(self) -> pa.Schema:
         """The schema with vectors of the size of the first one."""
-        place = self._names.index(EMBEDDING)
+        index = self._names.index(EMBEDDING)
         kind: pa.DataType = pa.list_(pa.float32())
         for batch in self._texts():
-            first = pc.drop_null(batch.column(place))
+            first = pc.drop_null(batch.column(index))
             if len(first):
-                with reading(self.path):
+                with read_errors(self.path):
                     try:
                         kind = embedding_type(len(json.loads(first[0].as_py())))
                     except (ValueError, TypeError):
                         raise SourceError(
-                            f"{self.path!r}: embedding is not a list of numbers in JSON."
+                            "sources", f"{self.path!r}: embedding is not a list of numbers in JSON"
                         ) from None
                 break
-        return self.schema.set(place, pa.field(EMBEDDING, kind))
+        return self.schema.set(index, pa.field(EMBEDDING, kind))
 
 
-def _text(raw: Column) -> Column:
-    """Cells as text; bytes that are not UTF-8 escaped, guards taken away."""
+def _text(raw: Array) -> Array:
+    """Cells as text; bytes that are not UTF-8 escaped, apostrophes before formulas removed."""
     if kinds.is_null(raw.type):
         return pa.nulls(len(raw), pa.string())
     try:
         text = raw.cast(pa.string())
     except pa.ArrowException:
         values = [
-            None if cell is None else stored(cell.decode("utf-8", "surrogateescape"))
+            None if cell is None else to_utf8(cell.decode("utf-8", "surrogateescape"))
             for cell in raw.to_pylist()
         ]
         text = pa.array(values, pa.string())
     return pc.replace_substring_regex(text, _GUARDED, r"\1")
 
 
-def _typed(text: Column, kind: pa.DataType) -> Column:
+def _typed(text: Array, kind: pa.DataType) -> Array:
     if kinds.is_string(kind):
         return text
     text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
@@ -154,7 +159,9 @@ class CsvWriter:
             self._cells(pa.RecordBatch.from_pylist([], schema=schema))
         except TypeError as error:
             raise OutputError(
-                f"CSV cannot hold these rows ({error}); convert into .parquet instead."
+                "destination",
+                f"CSV cannot hold these rows ({error})",
+                "convert into .parquet instead",
             ) from None
         names = [_guarded(name) for name in schema.names]
         kind = [f.type if _is_plain(f.type) else pa.string() for f in schema]
@@ -164,7 +171,7 @@ class CsvWriter:
         self._writer = pcsv.CSVWriter(self._out.file, self._schema, write_options=options)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        for piece in pieces(batch, 4 << 20):
+        for piece in slices(batch, 4 << 20):
             cells = self._cells(piece)
             self._writer.write_batch(pa.RecordBatch.from_arrays(cells, schema=self._schema))
 
@@ -177,16 +184,16 @@ class CsvWriter:
             self._writer.close()
         self._out.abort()
 
-    def _cells(self, batch: pa.RecordBatch) -> list[Column]:
+    def _cells(self, batch: pa.RecordBatch) -> list[Array]:
         return [_cell(column) for column in batch.columns]
 
 
-def _cell(values: Column) -> Column:
+def _cell(values: Array) -> Array:
     if kinds.is_string(values.type):
         return pc.replace_substring_regex(values, _FORMULA, r"'\1")
     if _is_plain(values.type):
         return values
-    # The text inside stays as it is stored: a cell is turned back once, as a whole.
+    # The text inside stays as it is stored: a cell is decoded once, as a whole.
     text = json_text(values, decode=False)
     text = pc.if_else(values.is_valid(), text, pa.scalar(None, pa.string()))
     return text if kinds.is_nested(values.type) else pc.utf8_trim(text, '"')
@@ -208,12 +215,12 @@ def _unguarded(name: str) -> str:
     return str(pc.replace_substring_regex(pa.scalar(name), _GUARDED, r"\1").as_py())
 
 
-def read(path: str, options: ConvertOptions, told: Told) -> CsvReader:
+def open_reader(path: str, options: ConvertOptions, schemas: Schemas) -> CsvReader:
     """The rows of ``path``. Raises SourceError."""
     return CsvReader(path, _delimiter(path, options.read_as))
 
 
-def write(options: ConvertOptions, reader: Reader) -> CsvWriter:
+def open_writer(options: ConvertOptions, reader: Reader) -> CsvWriter:
     """A writer for rows like those of ``reader``. Raises OutputError, OSError."""
     out = options.destination
     return CsvWriter(out, reader.schema, _delimiter(out, options.write_as))

@@ -1,4 +1,4 @@
-"""Parquet that holds the images themselves, as Hugging Face ``datasets`` reads it.
+"""Parquet with the images in it, as Hugging Face ``datasets`` reads it.
 
 The column ``image`` is ``struct<bytes: binary, path: string>``; the schema's metadata says that it
 is the feature ``Image``. Image files go in as they are.
@@ -10,30 +10,32 @@ import json
 
 import pyarrow as pa
 
-from blip2cli.convert.formats.base import Examples, Reader
+from blip2cli.convert.examples import LeftOut
+from blip2cli.convert.formats.base import Reader
 from blip2cli.convert.formats.parquet import ParquetWriter
-from blip2cli.convert.images import image_bytes, image_root, local_name, need_names
-from blip2cli.convert.kernels import pc
+from blip2cli.convert.images import (
+    image_bytes,
+    image_root,
+    local_name,
+    require_file_names,
+    with_texts,
+)
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import SourceError
 
 IMAGE = "image"
 _TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_AT_ONCE = 64 << 20  # bytes of images handed on together
-
-
-def write(options: ConvertOptions, reader: Reader) -> ImageParquetWriter:
-    """A writer for rows like those of ``reader``. Raises UserError, OSError."""
-    return ImageParquetWriter(options, reader)
+_BATCH_BYTES = 64 << 20  # of images
 
 
 class ImageParquetWriter:
     """Writes one Parquet file."""
 
     def __init__(self, options: ConvertOptions, reader: Reader) -> None:
-        need_names(reader, "Parquet with images")
+        """Raises UserError, OSError."""
+        require_file_names(reader, "Parquet with images")
         if IMAGE in reader.schema.names:
-            raise SourceError("The rows have a column image already; rename it.")
+            raise SourceError("sources", "The rows have a column image already", "rename it")
         self._root = image_root(options, "Parquet with images")
         about = {"info": {"features": {IMAGE: {"_type": "Image"}}}}
         schema = pa.schema(
@@ -42,24 +44,21 @@ class ImageParquetWriter:
         )
         self._schema = schema
         self._text = next((n for n in ("caption", "answer") if n in schema.names), None)
-        self._failed = Examples()
+        self._left_out = LeftOut()
         self._last: tuple[str, bytes] = ("", b"")
         self.notes: list[str] = []
         self._rows = ParquetWriter(options.destination, schema, reader.settings)
 
     def write(self, batch: pa.RecordBatch) -> None:
         if self._text is not None:
-            good = pc.is_valid(batch.column(self._text))
-            for name in batch.filter(pc.invert(good)).column("file_name").to_pylist():
-                self._failed.add(name)
-            batch = batch.filter(good)
+            batch = with_texts(batch, self._text, self._left_out)
         start, size = 0, 0
         images: list[dict[str, object]] = []
         for number, stored in enumerate(batch.column("file_name").to_pylist()):
             data = self._read(local_name(stored))
             images.append({"bytes": data, "path": stored})
             size += len(data)
-            if size >= _AT_ONCE:
+            if size >= _BATCH_BYTES:
                 self._put(batch.slice(start, number + 1 - start), images)
                 start, size, images = number + 1, 0, []
         if images:
@@ -67,10 +66,7 @@ class ImageParquetWriter:
 
     def finish(self) -> None:
         self._rows.finish()
-        if self._failed.count:
-            self.notes.append(
-                f"Left out {self._failed.count} without a text (failed images): {self._failed}."
-            )
+        self.notes += self._left_out.notes()
 
     def abort(self) -> None:
         self._rows.abort()
@@ -87,3 +83,6 @@ class ImageParquetWriter:
                 [pa.array(images, _TYPE), *columns], schema=self._schema.remove_metadata()
             )
         )
+
+
+open_writer = ImageParquetWriter

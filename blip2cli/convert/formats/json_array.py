@@ -1,4 +1,4 @@
-"""A JSON file that is one array, written element by element."""
+"""Writer of a JSON file that is one array, element by element."""
 
 from __future__ import annotations
 

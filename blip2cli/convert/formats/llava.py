@@ -1,4 +1,4 @@
-"""Conversations as LLaVA is trained on, from the rows of ``ask``: one for each image.
+"""Conversations that LLaVA is trained on, from the rows of ``ask``: one for each image.
 
 ``{"id", "image", "conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}, …]}``.
 ``<image>`` stands in the first human turn and nowhere else: the trainer puts the image's tokens
@@ -11,32 +11,30 @@ import os
 
 import pyarrow as pa
 
-from blip2cli.convert.formats.base import Examples, Reader, need
+from blip2cli.convert.examples import LeftOut
+from blip2cli.convert.formats.base import Reader, require_column
 from blip2cli.convert.formats.json_array import ArrayFile
-from blip2cli.convert.images import Images, Row, need_names
+from blip2cli.convert.images import ImageGroups, Row, require_file_names
 from blip2cli.convert.options import ConvertOptions
-from blip2cli.errors import SourceError
+from blip2cli.errors import SourceError, option
 from blip2cli.storage.hash_set import HashSet
 
 _MARK = "<image>"
-
-
-def write(options: ConvertOptions, reader: Reader) -> LlavaWriter:
-    """A writer for rows like those of ``reader``. Raises UserError, OSError."""
-    return LlavaWriter(options, reader)
 
 
 class LlavaWriter:
     """Writes one JSON file."""
 
     def __init__(self, options: ConvertOptions, reader: Reader) -> None:
-        need_names(reader, "--to llava")
+        """Raises UserError, OSError."""
+        what = f"{option('write_as')} llava"
+        require_file_names(reader, what)
         self._answer = options.text_column or "answer"
         for column in ("question", self._answer):
-            need(reader.schema, column, "--to llava", "It takes the results of blip2cli ask.")
-        self._images = Images()
+            require_column(reader.schema, column, what, "it takes the results of blip2cli ask")
+        self._images = ImageGroups()
         self._seen = HashSet()
-        self._failed = Examples()
+        self._left_out = LeftOut()
         self.notes: list[str] = []
         self._out = ArrayFile(options.destination)
 
@@ -48,8 +46,7 @@ class LlavaWriter:
         for name, rows in self._images.end():
             self._add(name, rows)
         self._out.finish()
-        if self._failed.count:
-            self.notes.append(f"Left out {self._failed.count} without an answer: {self._failed}.")
+        self.notes += self._left_out.notes("an answer")
 
     def abort(self) -> None:
         self._out.abort()
@@ -57,14 +54,16 @@ class LlavaWriter:
     def _add(self, name: str, rows: list[Row]) -> None:
         if not self._seen.add(name):
             raise SourceError(
+                "sources",
                 f"The rows of {name!r} do not follow one another, so they would become two "
-                "conversations; sort the rows by file_name, or convert the files apart."
+                "conversations",
+                "sort the rows by file_name, or convert the files apart",
             )
         turns: list[dict[str, str]] = []
         for row in rows:
             question, answer = row["question"], row[self._answer]
             if question is None or answer is None:
-                self._failed.add(name)
+                self._left_out.add(name)
                 continue
             mark = "" if turns else f"{_MARK}\n"
             turns += [
@@ -78,3 +77,6 @@ class LlavaWriter:
 
 def _unmarked(text: str) -> str:
     return text.replace(_MARK, "image")
+
+
+open_writer = LlavaWriter

@@ -1,4 +1,4 @@
-"""Vectors as a NumPy array, ``name.npy``, with the other columns in ``name.keys.jsonl`` beside it.
+"""Embeddings as a NumPy array, ``name.npy``, with the other columns in ``name.keys.jsonl``.
 
 Row i of the array belongs to line i of the keys. Rows without a vector are left out of both.
 """
@@ -13,28 +13,37 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as kinds
 
+from blip2cli.convert.arrow import Array, pc
+from blip2cli.convert.column_types import EMBEDDING, embedding_type
+from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.files import new_file
-from blip2cli.convert.formats.base import BATCH_BYTES, Examples, Reader, Told, Writer, need, reading
+from blip2cli.convert.formats.base import (
+    BATCH_BYTES,
+    Reader,
+    Schemas,
+    Writer,
+    read_errors,
+    require_column,
+)
 from blip2cli.convert.formats.jsonl import JsonlReader, JsonlWriter
 from blip2cli.convert.formats.parquet import ParquetReader
-from blip2cli.convert.kernels import Column, pc
 from blip2cli.convert.options import ConvertOptions
-from blip2cli.convert.types import EMBEDDING, embedding_type
-from blip2cli.errors import OutputError, SourceError
+from blip2cli.errors import OutputError, SourceError, option
 from blip2cli.sinks.settings import Settings
 
 Vectors = np.ndarray[Any, np.dtype[Any]]  # [rows, size]
 
-_HEADER_BYTES = 128  # of a .npy file: room for any number of rows
+_HEADER_BYTES = 128  # of a .npy file: enough for any number of rows
 
 
-def write(options: ConvertOptions, reader: Reader) -> VectorsWriter:
+def open_writer(options: ConvertOptions, reader: Reader) -> VectorsWriter:
     """A writer for rows like those of ``reader``. Raises UserError, OSError."""
     keys = keys_path(options.destination)
     if os.path.lexists(keys) and not options.overwrite:
         raise OutputError(
-            f"The file {keys!r} for the keys exists already; add --overwrite to replace it, or "
-            "choose another name."
+            "destination",
+            f"The file {keys!r} for the keys exists already",
+            f"add {option('overwrite')} to replace it, or choose another name",
         )
     schema = key_schema(reader)
     vectors = NpyFile(options.destination, vector_size(reader), np.dtype("<f4"))
@@ -45,15 +54,17 @@ def write(options: ConvertOptions, reader: Reader) -> VectorsWriter:
         raise
 
 
-def read(path: str, options: ConvertOptions, told: Told) -> VectorsReader:
+def open_reader(path: str, options: ConvertOptions, schemas: Schemas) -> VectorsReader:
     """The vectors of ``path`` and the keys beside it. Raises SourceError."""
     keys = keys_path(path)
     if not os.path.exists(keys):
         raise SourceError(
-            f"The keys of {path!r} are missing; put {os.path.basename(keys)!r} beside it, a line "
-            'such as {"file_name": "a.jpg"} for each vector.'
+            "sources",
+            f"The keys of {path!r} are missing",
+            f"put {os.path.basename(keys)!r} beside it, a line such as "
+            '{"file_name": "a.jpg"} for each vector',
         )
-    return VectorsReader(path, JsonlReader(keys, told.get(keys)))
+    return VectorsReader(path, JsonlReader(keys, schemas.get(keys)))
 
 
 def keys_path(path: str) -> str:
@@ -63,7 +74,7 @@ def keys_path(path: str) -> str:
 
 def vector_size(reader: Reader) -> int:
     """The numbers of a vector. Raises SourceError for rows without vectors."""
-    need(reader.schema, EMBEDDING, "an array", "It takes the results of blip2cli embed.")
+    require_column(reader.schema, EMBEDDING, "an array", "it takes the results of blip2cli embed")
     kind = reader.schema.field(EMBEDDING).type
     if kinds.is_fixed_size_list(kind):
         return int(kind.list_size)
@@ -71,7 +82,7 @@ def vector_size(reader: Reader) -> int:
         column = pc.drop_null(batch.column(batch.schema.get_field_index(EMBEDDING)))
         if len(column):
             return len(column[0])
-    raise SourceError("No row has a vector.")
+    raise SourceError("sources", "No row has a vector")
 
 
 def key_schema(reader: Reader) -> pa.Schema:
@@ -82,19 +93,20 @@ def key_schema(reader: Reader) -> pa.Schema:
 
 def vectors_of(batch: pa.RecordBatch, size: int) -> Vectors:
     """The vectors, ``[rows, size]`` float32; none is null. Raises SourceError."""
-    column: Column = batch.column(batch.schema.get_field_index(EMBEDDING))
-    flat: Column = column.flatten()
+    column: Array = batch.column(batch.schema.get_field_index(EMBEDDING))
+    flat: Array = column.flatten()
     if len(flat) != size * batch.num_rows or flat.null_count:
-        raise SourceError(f"A vector does not have {size} numbers as the first one; convert apart.")
+        problem = f"A vector does not have {size} numbers as the first one"
+        raise SourceError("sources", problem, "convert apart")
     return np.asarray(flat.to_numpy(zero_copy_only=False), np.float32).reshape(-1, size)
 
 
 class NpyFile:
-    """A .npy file that grows: how many rows it has is filled in at the end."""
+    """A .npy file that grows; the number of rows is filled in at the end."""
 
     def __init__(self, path: str, size: int, dtype: np.dtype[Any]) -> None:
         """Raises OSError."""
-        self._size, self._dtype = size, dtype
+        self.size, self._dtype = size, dtype
         self.rows = 0
         self.out = new_file(path)
         self.out.file.write(self._header())
@@ -105,7 +117,7 @@ class NpyFile:
         self.rows += len(vectors)
 
     def complete(self) -> None:
-        """Complete the file, without putting it in its place. Raises OSError."""
+        """Complete and fsync the file, without putting it in its place. Raises OSError."""
         self.out.file.seek(0)
         self.out.file.write(self._header())
         self.out.sync()
@@ -115,11 +127,11 @@ class NpyFile:
         self.out.abort()
 
     def _header(self) -> bytes:
-        shape = f"({self.rows}, {self._size})"
+        shape = f"({self.rows}, {self.size})"
         text = f"{{'descr': '{self._dtype.str}', 'fortran_order': False, 'shape': {shape}, }}"
-        room = _HEADER_BYTES - 10
-        body = text.ljust(room - 1).encode() + b"\n"
-        return b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little") + body
+        length = _HEADER_BYTES - 10
+        body = text.ljust(length - 1).encode() + b"\n"
+        return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + body
 
 
 class VectorsWriter:
@@ -127,34 +139,33 @@ class VectorsWriter:
 
     def __init__(self, vectors: NpyFile, keys: Writer) -> None:
         self._vectors, self._keys = vectors, keys
-        self._failed = Examples()
+        self._left_out = LeftOut()
         self.notes: list[str] = []
 
     def write(self, batch: pa.RecordBatch) -> None:
-        batch = with_vectors(batch, self._failed)
-        self._vectors.add(vectors_of(batch, self._vectors._size))
+        batch = with_vectors(batch, self._left_out)
+        self._vectors.add(vectors_of(batch, self._vectors.size))
         self._keys.write(batch.drop_columns([EMBEDDING]))
 
     def finish(self) -> None:
         self._vectors.complete()
         self._keys.finish()
         self._vectors.out.commit()
-        if self._failed.count:
-            self.notes.append(f"Left out {self._failed.count} without a vector: {self._failed}.")
+        self.notes += self._left_out.notes("a vector")
 
     def abort(self) -> None:
         self._vectors.abort()
         self._keys.abort()
 
 
-def with_vectors(batch: pa.RecordBatch, failed: Examples) -> pa.RecordBatch:
-    """The rows that have a vector; the names of the others go to ``failed``."""
-    good = pc.is_valid(batch.column(batch.schema.get_field_index(EMBEDDING)))
-    if pc.all(good).as_py() is not False:
+def with_vectors(batch: pa.RecordBatch, left_out: LeftOut) -> pa.RecordBatch:
+    """The rows that have a vector; the names of the others go to ``left_out``."""
+    valid = pc.is_valid(batch.column(batch.schema.get_field_index(EMBEDDING)))
+    if pc.all(valid).as_py() is not False:
         return batch
-    for row in batch.filter(pc.invert(good)).drop_columns([EMBEDDING]).to_pylist():
-        failed.add(row.get("file_name"))
-    return batch.filter(good)
+    for row in batch.filter(pc.invert(valid)).drop_columns([EMBEDDING]).to_pylist():
+        left_out.add(row.get("file_name"))
+    return batch.filter(valid)
 
 
 class VectorsReader:
@@ -165,21 +176,24 @@ class VectorsReader:
         self.settings: Settings | None = keys.settings
         self.notes: list[str] = []
         self._keys = keys
-        with reading(path):
+        with read_errors(path):
             self.size = os.path.getsize(path)
             try:
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
             except ValueError as error:
-                raise SourceError(f"{path!r} is no array of numbers ({error}).") from None
+                problem = f"{path!r} is no array of numbers ({error})"
+                raise SourceError("sources", problem) from None
         if array.ndim != 2 or array.dtype.kind != "f":
             raise SourceError(
-                f"{path!r} holds {array.dtype} of shape {array.shape}, not vectors; it needs rows "
-                "of floating-point numbers."
+                "sources",
+                f"{path!r} holds {array.dtype} of shape {array.shape}, not vectors",
+                "it needs rows of floating-point numbers",
             )
         self._array = array
         kind = pa.field(EMBEDDING, embedding_type(array.shape[1]))
         if EMBEDDING in keys.schema.names:
-            raise SourceError(f"{keys.path!r} has a column embedding already; remove it.")
+            problem = f"{keys.path!r} has a column embedding already"
+            raise SourceError("sources", problem, "remove it")
         self.schema = keys.schema.append(kind)
         self._done = 0
 
@@ -203,6 +217,8 @@ class VectorsReader:
                 yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
         if self._done != len(self._array):
             raise SourceError(
+                "sources",
                 f"{self.path!r} has {len(self._array)} vectors, but {self._keys.path!r} another "
-                "number of rows; they do not belong together."
+                "number of rows",
+                "they do not belong together",
             )

@@ -1,4 +1,4 @@
-"""Parquet: streamed batch by batch, written in row groups of a bounded size."""
+"""Parquet: read batch by batch, written in row groups of bounded size."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
+from blip2cli.convert.arrow import Array, pc
+from blip2cli.convert.column_types import SameCommand, conform, with_embedding_dtype
+from blip2cli.convert.examples import listed
 from blip2cli.convert.files import new_file
-from blip2cli.convert.formats.base import BATCH_ROWS, Reader, Told, listed, pieces, reading
-from blip2cli.convert.kernels import Column, pc
+from blip2cli.convert.formats.base import BATCH_ROWS, Reader, Schemas, read_errors, slices
 from blip2cli.convert.options import ConvertOptions
-from blip2cli.convert.types import Kinds, fitted, stored, with_dtype
 from blip2cli.errors import OutputError
 from blip2cli.sinks.settings import METADATA_KEY, Settings, parquet_metadata, parquet_settings
+from blip2cli.storage.text_encoding import deep_to_utf8
 
 GROUP_ROWS = 1 << 16
 GROUP_BYTES = 32 << 20
@@ -31,18 +33,18 @@ class ParquetReader:
     def __init__(self, path: str) -> None:
         """Raises SourceError."""
         self.path = path
-        with reading(path):
+        with read_errors(path):
             self.size = os.path.getsize(path)
             with pq.ParquetFile(path) as file:
                 found = file.schema_arrow
                 self._rows = max(1, file.metadata.num_rows)
         self._ours = METADATA_KEY in (found.metadata or {})
         self.settings: Settings | None = parquet_settings(found.metadata)
-        kept = [field for field in found if not _has_bytes(field.type)]
+        fields = [field for field in found if not _has_bytes(field.type)]
         left_out = [field.name for field in found if _has_bytes(field.type)]
         self.notes = [f"Left out: {listed(left_out)}, which hold bytes."] if left_out else []
-        self.schema = pa.schema([(f.name, _plain(f.type)) for f in kept])
-        Kinds().check(self.schema.names, repr(path))
+        self.schema = pa.schema([(f.name, _plain(f.type)) for f in fields])
+        SameCommand().check(self.schema.names, repr(path))
         self._done = 0
 
     def position(self) -> int:
@@ -51,18 +53,18 @@ class ParquetReader:
     def batches(self) -> Iterator[pa.RecordBatch]:
         self._done = 0
         with (
-            reading(self.path),
+            read_errors(self.path),
             pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file,
         ):
             rows = _rows_at_once(file.metadata)
             for batch in file.iter_batches(batch_size=rows, columns=self.schema.names):
-                batch = fitted(batch, self.schema)
+                batch = conform(batch, self.schema)
                 self._done += batch.num_rows
                 yield batch if self._ours else _as_ours(batch)
 
 
 def _rows_at_once(about: pq.FileMetaData) -> int:
-    """So many that their bytes stay small, told from the first row groups."""
+    """Rows of a batch of bounded size, estimated from the first row groups."""
     groups = [about.row_group(i) for i in range(min(8, about.num_row_groups))]
     rows = sum(group.num_rows for group in groups)
     per_row = sum(group.total_byte_size for group in groups) // max(1, rows) + 1
@@ -75,26 +77,28 @@ class ParquetWriter:
     def __init__(self, path: str, schema: pa.Schema, settings: Settings | None) -> None:
         """Raises OutputError for a column that Parquet cannot hold, OSError."""
         self.notes: list[str] = []
-        self._schema = with_dtype(schema, settings).with_metadata(
+        self._schema = with_embedding_dtype(schema, settings).with_metadata(
             {**(schema.metadata or {}), **parquet_metadata(settings)}
         )
         self._waiting: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
-        # A dictionary is worth its time only where values come again.
+        # A dictionary is worth its time only for values that repeat.
         once = {"caption", "logprob", "embedding"}
         once |= set() if "question" in schema.names else {"file_name"}
-        again: Any = [f.name for f in schema if f.name not in once and not kinds.is_nested(f.type)]
+        repeated: Any = [
+            f.name for f in schema if f.name not in once and not kinds.is_nested(f.type)
+        ]
         self._out = new_file(path)
         try:
             self._writer = pq.ParquetWriter(
-                self._out.file, self._schema, compression="zstd", use_dictionary=again or False
+                self._out.file, self._schema, compression="zstd", use_dictionary=repeated or False
             )
         except pa.ArrowException as error:
             self._out.abort()
-            raise OutputError(f"Parquet cannot hold these rows ({error}).") from None
+            raise OutputError("destination", f"Parquet cannot hold these rows ({error})") from None
 
     def write(self, batch: pa.RecordBatch) -> None:
-        for piece in pieces(batch):
+        for piece in slices(batch):
             self._waiting.append(piece)
             self._rows += piece.num_rows
             self._bytes += piece.nbytes
@@ -130,7 +134,7 @@ def _has_bytes(kind: pa.DataType) -> bool:
 
 
 def _plain(kind: Any) -> pa.DataType:
-    """The type without differences that are of no use here: one kind of text, one of lists."""
+    """The type with one kind of text and one of lists, without dictionaries."""
     same: pa.DataType = kind
     if kinds.is_large_string(kind) or kinds.is_string_view(kind):
         return pa.string()
@@ -148,9 +152,9 @@ def _plain(kind: Any) -> pa.DataType:
 
 
 def _as_ours(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Text of other tools as ``names`` stores it: what looks like an escape there is none."""
+    """Text of other tools as ``text_encoding`` stores it: what looks like an escape is escaped."""
     columns = [
-        pa.array([stored(value) for value in column.to_pylist()], column.type)
+        pa.array([deep_to_utf8(value) for value in column.to_pylist()], column.type)
         if _like_escape(column)
         else column
         for column in batch.columns
@@ -158,7 +162,7 @@ def _as_ours(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
-def _like_escape(values: Column) -> bool:
+def _like_escape(values: Array) -> bool:
     if kinds.is_string(values.type):
         return bool(pc.any(pc.match_substring_regex(values, _LIKE_ESCAPE)).as_py())
     if kinds.is_struct(values.type):
@@ -168,11 +172,11 @@ def _like_escape(values: Column) -> bool:
     return False
 
 
-def read(path: str, options: ConvertOptions, told: Told) -> ParquetReader:
+def open_reader(path: str, options: ConvertOptions, schemas: Schemas) -> ParquetReader:
     """The rows of ``path``. Raises SourceError."""
     return ParquetReader(path)
 
 
-def write(options: ConvertOptions, reader: Reader) -> ParquetWriter:
+def open_writer(options: ConvertOptions, reader: Reader) -> ParquetWriter:
     """A writer for rows like those of ``reader``. Raises OutputError, OSError."""
     return ParquetWriter(options.destination, reader.schema, reader.settings)

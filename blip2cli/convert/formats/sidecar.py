@@ -1,7 +1,7 @@
-"""A text file for each image, as trainers read them: ``a.jpg`` has ``a.txt`` or ``a.caption``.
+"""Sidecars: a text file beside each image, ``a.txt`` or ``a.caption`` for ``a.jpg``.
 
-UTF-8, one line, never empty, since trainers stop at an empty file. A file that is there is not
-replaced without ``--overwrite``, and this is known before the first one is written.
+UTF-8, one line, never empty, since trainers stop at an empty file. Files that exist already are
+only replaced with the option ``overwrite``, which is checked before the first one is written.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from blip2cli.convert.examples import Examples
 from blip2cli.convert.files import check_folder
-from blip2cli.convert.formats.base import BATCH_ROWS, Examples, Reader, Told, reading
-from blip2cli.convert.images import local_name, need_names, text_column
+from blip2cli.convert.formats.base import BATCH_ROWS, Reader, Schemas, read_errors
+from blip2cli.convert.images import local_name, require_file_names, text_column
 from blip2cli.convert.options import ConvertOptions
-from blip2cli.errors import OptionError, OutputError, SourceError
+from blip2cli.errors import OptionError, OutputError, SourceError, option
 from blip2cli.sinks.settings import Settings
 from blip2cli.sources.base import IMAGE_SUFFIXES
 from blip2cli.storage import durable
@@ -25,41 +26,34 @@ from blip2cli.storage.text_encoding import to_utf8
 SUFFIXES = (".txt", ".caption")
 
 
-def write(options: ConvertOptions, reader: Reader) -> SidecarWriter:
-    """A writer for rows like those of ``reader``. Raises UserError, OSError."""
-    return SidecarWriter(options, reader)
-
-
-def read(path: str, options: ConvertOptions, told: Told) -> SidecarReader:
-    """The texts below the folder ``path``. Raises SourceError."""
-    return SidecarReader(path, options)
-
-
 class SidecarWriter:
     """Writes a file for each row."""
 
     def __init__(self, options: ConvertOptions, reader: Reader) -> None:
-        need_names(reader, "a sidecar")
-        for name, given in (("--prefix", options.prefix), ("--suffix", options.suffix)):
+        """Raises UserError, OSError."""
+        require_file_names(reader, "a sidecar")
+        for field, given in (("prefix", options.prefix), ("suffix", options.suffix)):
             if len(given.splitlines()) > 1 or given.endswith(("\n", "\r")):
-                raise OptionError(f"{name} holds a line break; a sidecar is one line.")
+                raise OptionError(
+                    field, f"{option(field)} holds a line break", "a sidecar is one line"
+                )
         self._options = options
         self._column = text_column(options, reader.schema, "a sidecar")
         self._suffix = options.sidecar_suffix or ".txt"
         self._root = os.path.realpath(options.destination)
         self.notes: list[str] = []
-        self._without = Examples()
+        self._without_text = Examples()
         self._written = 0
         self._folders: set[str] = set()
         check_folder(options.destination, overwrite=True)
-        self._look(reader)
+        self._check(reader)
 
     def write(self, batch: pa.RecordBatch) -> None:
         for name, text in self._texts(batch):
             if not text:
-                self._without.add(name)
+                self._without_text.add(name)
                 continue
-            path = self._place(name)
+            path = self._path(name)
             folder = os.path.dirname(path)
             if folder not in self._folders:
                 os.makedirs(folder, exist_ok=True)
@@ -70,44 +64,46 @@ class SidecarWriter:
     def finish(self) -> None:
         for folder in sorted(self._folders):
             durable.sync_folder(folder)
-        if self._without.count:
-            self.notes.append(
-                f"{self._without.count} without a text have no file: {self._without}."
-            )
+        found = self._without_text
+        if found.count:
+            self.notes.append(f"{found.count} without a text have no file: {found}.")
 
     def abort(self) -> None:
-        """Files that are in place are whole, and stay."""
+        """Files that are in place are complete, and stay."""
 
-    def _look(self, reader: Reader) -> None:
-        """Raises for files that are there, and for two images with one file."""
-        there, seen = Examples(), HashSet()
+    def _check(self, reader: Reader) -> None:
+        """Raises UserError for files that exist, and for two images with one file."""
+        existing, seen = Examples(), HashSet()
         for batch in reader.batches():
             for name, text in self._texts(batch):
-                path = self._place(name)
+                path = self._path(name)
                 if not text:
                     continue
                 if not seen.add(path):
                     raise SourceError(
-                        f"{name!r} would share {os.path.basename(path)!r} with a row before; a "
-                        "sidecar holds one text of one image, so convert those rows apart."
+                        "sources",
+                        f"{name!r} would share {os.path.basename(path)!r} with a row before",
+                        "a sidecar holds one text of one image, so convert those rows apart",
                     )
                 if os.path.lexists(path):
-                    there.add(os.path.relpath(path, self._root))
-        if there.count and not self._options.overwrite:
+                    existing.add(os.path.relpath(path, self._root))
+        if existing.count and not self._options.overwrite:
             raise OutputError(
-                f"{there.count} of the files are there already: {there}; add --overwrite to "
-                "replace them, or choose another folder or --sidecar-suffix."
+                "destination",
+                f"{existing.count} of the files are there already: {existing}",
+                f"add {option('overwrite')} to replace them, or choose another folder or "
+                f"{option('sidecar_suffix')}",
             )
 
     def _texts(self, batch: pa.RecordBatch) -> Iterator[tuple[str, str]]:
-        """Names, and texts of one line with what goes around them; none for a row without one."""
+        """Names and texts on one line, with prefix and suffix; empty for a row without a text."""
         columns = (batch.column(name).to_pylist() for name in ("file_name", self._column))
         for stored, value in zip(*columns, strict=True):
             line = " ".join(_printable(str(value)).split()) if value is not None else ""
             options = self._options
             yield local_name(stored), options.prefix + line + options.suffix if line else ""
 
-    def _place(self, name: str) -> str:
+    def _path(self, name: str) -> str:
         return os.path.join(self._root, os.path.splitext(name)[0] + self._suffix)
 
     def _put(self, path: str, data: bytes) -> None:
@@ -123,11 +119,12 @@ def _printable(text: str) -> str:
 class SidecarReader:
     """``file_name`` and ``caption`` of every text file, in the order of their paths.
 
-    The name is that of the image beside it (or below ``--image-root``); without an image it is
-    the file's own without its suffix.
+    The name is that of the image beside it (or below ``options.image_root``); without an image it
+    is the file's own without its suffix.
     """
 
-    def __init__(self, path: str, options: ConvertOptions) -> None:
+    def __init__(self, path: str, options: ConvertOptions, schemas: Schemas) -> None:
+        """Raises SourceError."""
         self.path = path
         self.schema = pa.schema([("file_name", pa.string()), ("caption", pa.string())])
         self.settings: Settings | None = None
@@ -135,12 +132,15 @@ class SidecarReader:
         self._options = options
         self._suffixes = (options.sidecar_suffix,) if options.sidecar_suffix else SUFFIXES
         if not os.path.isdir(path):
-            raise SourceError(f"{path!r} is no folder; name the one that holds the sidecars.")
-        with reading(path):
+            raise SourceError(
+                "sources", f"{path!r} is no folder", "name the one that holds the sidecars"
+            )
+        with read_errors(path):
             self.size = sum(1 for _ in self._files())
         if not self.size:
+            suffixes = " or ".join(self._suffixes)
             raise SourceError(
-                f"The folder {path!r} holds no file that ends in {' or '.join(self._suffixes)}."
+                "sources", f"The folder {path!r} holds no file that ends in {suffixes}"
             )
         self._done = 0
 
@@ -149,12 +149,12 @@ class SidecarReader:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         self._done = 0
-        alone = Examples()
+        without_image = Examples()
         rows: list[dict[str, str]] = []
-        with reading(self.path):
+        with read_errors(self.path):
             for stem, file, images in self._files():
                 if not images:
-                    alone.add(stem)
+                    without_image.add(stem)
                 text = self._text(file)
                 rows += [
                     {"file_name": to_utf8(n), "caption": to_utf8(text)} for n in images or [stem]
@@ -166,10 +166,10 @@ class SidecarReader:
         if rows:
             yield pa.RecordBatch.from_pylist(rows, self.schema)
         self.notes = []
-        if alone.count:
+        if without_image.count:
             self.notes.append(
-                f"{alone.count} have no image beside them: {alone}; name the folder of the images "
-                "with --image-root."
+                f"{without_image.count} have no image beside them: {without_image}; name the "
+                f"folder of the images with {option('image_root')}."
             )
 
     def _files(self) -> Iterator[tuple[str, str, list[str]]]:
@@ -187,8 +187,9 @@ class SidecarReader:
                 stem = os.path.splitext(name)[0]
                 if stem in stems:
                     raise SourceError(
-                        f"{inside + stem!r} has a .txt and a .caption file; choose one with "
-                        "--sidecar-suffix."
+                        "sidecar_suffix",
+                        f"{inside + stem!r} has a .txt and a .caption file",
+                        f"choose one with {option('sidecar_suffix')}",
                     )
                 stems.add(stem)
                 yield inside + stem, os.path.join(folder, name), images.get(stem, [])
@@ -208,3 +209,6 @@ class SidecarReader:
         with open(path, "rb") as file:
             text = file.read().decode("utf-8-sig", "surrogateescape").strip("\r\n")
         return text.removeprefix(self._options.prefix).removesuffix(self._options.suffix)
+
+
+open_reader, open_writer = SidecarReader, SidecarWriter

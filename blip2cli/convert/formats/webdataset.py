@@ -1,4 +1,4 @@
-"""WebDataset: tar files in which the files of one sample follow one another.
+"""WebDataset: tar shards in which the files of one sample follow one another.
 
 A sample has its image, a ``.txt`` with the text (the answers, one a line, in results of ask) and a
 ``.json`` with the row (or ``{"file_name", …, "answers": [rows]}``). Its key is ``file_name``
@@ -14,19 +14,20 @@ import tarfile
 
 import pyarrow as pa
 
+from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.files import new_file
-from blip2cli.convert.formats.base import Examples, Reader
+from blip2cli.convert.formats.base import Reader
 from blip2cli.convert.images import (
-    Images,
+    ImageGroups,
     Row,
     image_bytes,
     image_root,
     local_name,
-    need_names,
+    require_file_names,
     text_column,
 )
 from blip2cli.convert.options import ConvertOptions
-from blip2cli.errors import OutputError
+from blip2cli.errors import OutputError, option
 from blip2cli.sinks.check_output import check_parent
 from blip2cli.sources.base import IMAGE_SUFFIXES
 from blip2cli.storage import durable
@@ -38,25 +39,21 @@ SHARD_SIZE = 10_000  # samples, as img2dataset has it
 _SHARED = ("file_name", "width", "height")
 
 
-def write(options: ConvertOptions, reader: Reader) -> WebDatasetWriter:
-    """A writer for rows like those of ``reader``. Raises UserError, OSError."""
-    return WebDatasetWriter(options, reader)
-
-
 class WebDatasetWriter:
     """Writes the shards."""
 
     def __init__(self, options: ConvertOptions, reader: Reader) -> None:
-        need_names(reader, "WebDataset")
+        """Raises UserError, OSError."""
+        require_file_names(reader, "WebDataset")
         self._column = text_column(options, reader.schema, "WebDataset")
         self._root = image_root(options, "WebDataset")
         self._several = "question" in reader.schema.names
         self._size = options.shard_size or SHARD_SIZE
         self._stem = os.path.splitext(options.destination)[0]
         self._check(options)
-        self._images = Images()
+        self._images = ImageGroups()
         self._keys = HashSet()
-        self._failed = Examples()
+        self._left_out = LeftOut()
         self._shards: dict[str, AtomicFile] = {}  # by path
         self._tar: tarfile.TarFile | None = None
         self._in_shard = 0
@@ -75,10 +72,7 @@ class WebDatasetWriter:
         for shard in self._shards.values():
             shard.commit()
         durable.remove(*sorted(self._old - {os.path.realpath(path) for path in self._shards}))
-        if self._failed.count:
-            self.notes.append(
-                f"Left out {self._failed.count} without a text (failed images): {self._failed}."
-            )
+        self.notes += self._left_out.notes()
 
     def abort(self) -> None:
         for shard in self._shards.values():
@@ -92,8 +86,9 @@ class WebDatasetWriter:
         ]  # fmt: skip
         if there and not options.overwrite:
             raise OutputError(
-                f"{sorted(there)[0]!r} is there already; add --overwrite to replace such shards, "
-                "or choose another name."
+                "destination",
+                f"{min(there)!r} is there already",
+                f"add {option('overwrite')} to replace such shards, or choose another name",
             )
         self._old = {os.path.join(folder, n) for n in there if n[len(name) + 1 : -4].isdecimal()}
 
@@ -101,7 +96,7 @@ class WebDatasetWriter:
         name = local_name(to_utf8(stored))
         texts = [row[self._column] for row in rows]
         if all(text is None for text in texts):
-            self._failed.add(name)
+            self._left_out.add(name)
             return
         data = image_bytes(self._root, name)
         if self._tar is None or self._in_shard == self._size:
@@ -151,3 +146,6 @@ class WebDatasetWriter:
         info.size, info.mode = len(data), 0o644  # no times and owners: equal rows, equal files
         assert self._tar is not None
         self._tar.addfile(info, io.BytesIO(data))
+
+
+open_writer = WebDatasetWriter

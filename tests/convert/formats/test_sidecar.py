@@ -40,7 +40,7 @@ def test_existing_files_are_never_replaced_silently(tmp_path: Path) -> None:
     root = draw(tmp_path / "photos")
     source = write_rows(tmp_path / "c.jsonl", captions())
     (root / "x 33.txt").write_text("by hand")
-    with pytest.raises(OutputError, match=r"1 of the files are there already: x 33.txt; add --ov"):
+    with pytest.raises(OutputError, match=r"1 of the files are there already: x 33.txt; add ov"):
         convert(source, root, write_as="sidecar")
     assert texts(root) == {"x 33.txt": "by hand"}
     convert(source, root, write_as="sidecar", overwrite=True)
@@ -106,7 +106,7 @@ def test_two_kinds_of_sidecars_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "a.txt").write_text("\ufeffone\r\n", encoding="utf-8")
     (tmp_path / "o" / "a.caption").write_text("two")
-    with pytest.raises(SourceError, match="choose one with --sidecar-suffix"):
+    with pytest.raises(SourceError, match="choose one with sidecar_suffix"):
         convert(tmp_path / "o", tmp_path / "b.jsonl")
     convert(tmp_path / "o", tmp_path / "b.jsonl", sidecar_suffix=".txt")
     assert read_rows(tmp_path / "b.jsonl") == [{"file_name": "a", "caption": "one"}]
@@ -115,5 +115,5 @@ def test_two_kinds_of_sidecars_are_told_apart(tmp_path: Path) -> None:
 def test_a_prefix_of_two_lines_is_refused(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "c.jsonl", captions())
     for option in ("prefix", "suffix"):
-        with pytest.raises(OptionError, match=f"--{option} holds a line break"):
+        with pytest.raises(OptionError, match=f"{option} holds a line break"):
             convert(source, tmp_path / "o", write_as="sidecar", **{option: "a\nb"})

@@ -64,7 +64,7 @@ def test_shards_can_be_captioned_again_with_what_they_hold(tmp_path: Path) -> No
     convert(source, tmp_path / "w.tar", image_root=str(root))
     refs = list(open_sources(SourceOptions((str(tmp_path / "w-000000.tar"),), keep=("txt",))))
     assert [ref.read() for ref in refs] == [(root / name).read_bytes() for name in NAMES]
-    assert [ref.kept for ref in refs] == [("a fort",), ("two cows",), ("ein Stück",)]
+    assert [ref.carried for ref in refs] == [("a fort",), ("two cows",), ("ein Stück",)]
 
 
 def test_old_shards_are_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:

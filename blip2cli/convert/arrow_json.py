@@ -1,7 +1,7 @@
-"""Arrow columns as JSON text, column by column instead of row by row.
+"""JSON encoding of Arrow columns, column by column instead of row by row.
 
-The text is what ``json.dumps`` writes, to the byte: a file that comes from our own sink and goes
-through Parquet comes back the same. Building it in Arrow's kernels takes a fifth of the time.
+The text is what ``json.dumps`` writes, to the byte: a file of our own writer that goes through
+Parquet comes back the same. With Arrow's kernels it takes a fifth of the time.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.types as kinds
 
-from blip2cli.convert.kernels import Column, pc
+from blip2cli.convert.arrow import Array, pc
 from blip2cli.storage.text_encoding import from_utf8, to_json
 
-# What stands differently in a JSON string; a backslash also begins the escapes of ``names``.
+# What is escaped in a JSON string; a backslash also begins escapes of ``text_encoding``.
 _SPECIAL = r'["\\\x00-\x1f]'
 
 
-def json_lines(batch: pa.RecordBatch) -> Column:
+def json_lines(batch: pa.RecordBatch) -> Array:
     """One JSON object with a newline for each row, as strings."""
-    parts: list[Column | str] = []
+    pieces: list[Array | str] = []
     for number, (field, column) in enumerate(zip(batch.schema, batch.columns, strict=True)):
         key = to_json(from_utf8(field.name)).decode()
-        parts += [f"{', ' if number else '{'}{key}: ", json_text(column)]
-    if not parts:
+        pieces += [f"{', ' if number else '{'}{key}: ", json_text(column)]
+    if not pieces:
         return pa.array(["{}\n"] * batch.num_rows, pa.string())
-    return _joined(*parts, "}\n")
+    return _joined(*pieces, "}\n")
 
 
-def json_text(values: Column, decode: bool = True) -> Column:
-    """Each value as JSON; nulls, and numbers JSON has no word for, are ``null``.
+def json_text(values: Array, decode: bool = True) -> Array:
+    """Each value as JSON; nulls and numbers that are not finite are ``null``.
 
-    With ``decode`` text is turned back with ``from_utf8``, else it stays as it is stored.
+    With ``decode`` text goes through ``from_utf8``, else it stays as it is stored.
     Raises TypeError for bytes.
     """
     kind = values.type
@@ -55,7 +55,7 @@ def json_text(values: Column, decode: bool = True) -> Column:
     return pc.coalesce(text, "null") if text.null_count else text
 
 
-def _strings(values: Column, decode: bool) -> Column:
+def _strings(values: Array, decode: bool) -> Array:
     special = pc.match_substring_regex(values, _SPECIAL)
     quoted = _joined('"', values, '"')
     if not pc.any(special).as_py():
@@ -65,7 +65,7 @@ def _strings(values: Column, decode: bool) -> Column:
     return _replaced(quoted, special, written)
 
 
-def _floats(values: Column) -> Column:
+def _floats(values: Array) -> Array:
     # float32 has to be written with the digits of the float64 it is, as Python does.
     values = pc.cast(values, pa.float64())
     values = pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64()))
@@ -73,7 +73,7 @@ def _floats(values: Column) -> Column:
     whole = pc.invert(pc.match_substring_regex(text, r"[.e]"))
     if pc.any(whole).as_py():
         text = pc.if_else(whole, _joined(text, ".0"), text)
-    # Very small and very large numbers: Arrow goes over to exponents at other places.
+    # For very small and very large numbers Arrow uses exponents from other limits on.
     size = pc.abs(values)
     other = pc.or_(pc.and_(pc.less(size, 1e-4), pc.greater(size, 0.0)), pc.greater(size, 1e9))
     if pc.any(other).as_py():
@@ -82,7 +82,7 @@ def _floats(values: Column) -> Column:
     return text
 
 
-def _lists(values: Column, decode: bool) -> Column:
+def _lists(values: Array, decode: bool) -> Array:
     inner = json_text(values.flatten(), decode)
     ends = pc.cumulative_sum(pc.cast(pc.fill_null(pc.list_value_length(values), 0), pa.int32()))
     offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
@@ -90,19 +90,19 @@ def _lists(values: Column, decode: bool) -> Column:
     return pc.if_else(values.is_valid(), _joined("[", joined, "]"), pa.scalar(None, pa.string()))
 
 
-def _structs(values: Column, decode: bool) -> Column:
-    parts: list[Column | str] = []
+def _structs(values: Array, decode: bool) -> Array:
+    pieces: list[Array | str] = []
     for number, (field, column) in enumerate(zip(values.type, values.flatten(), strict=True)):
         key = to_json(from_utf8(field.name) if decode else field.name).decode()
-        parts += [f"{', ' if number else '{'}{key}: ", json_text(column, decode)]
-    if not parts:
-        parts = [pa.array(["{"] * len(values), pa.string())]
-    return pc.if_else(values.is_valid(), _joined(*parts, "}"), pa.scalar(None, pa.string()))
+        pieces += [f"{', ' if number else '{'}{key}: ", json_text(column, decode)]
+    if not pieces:
+        pieces = [pa.array(["{"] * len(values), pa.string())]
+    return pc.if_else(values.is_valid(), _joined(*pieces, "}"), pa.scalar(None, pa.string()))
 
 
-def _replaced(text: Column, which: Column, written: list[str]) -> Column:
+def _replaced(text: Array, which: Array, written: list[str]) -> Array:
     return pc.replace_with_mask(text, pc.fill_null(which, False), pa.array(written, pa.string()))
 
 
-def _joined(*parts: Column | str) -> Column:
-    return pc.binary_join_element_wise(*parts, "")
+def _joined(*pieces: Array | str) -> Array:
+    return pc.binary_join_element_wise(*pieces, "")

@@ -1,4 +1,4 @@
-"""The types of columns: those of our own rows by name, those of others from their values."""
+"""Arrow types of columns: those of our own rows by name, those of others from their values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from blip2cli.errors import SourceError
 from blip2cli.sinks.base import Column, RowSchema
 from blip2cli.sinks.parquet import arrow_schema
 from blip2cli.sinks.settings import Settings
-from blip2cli.storage.text_encoding import to_utf8
 
 _OWN = (
     *(Column(name, "string") for name in ("caption", "question", "question_id", "answer")),
@@ -24,8 +23,8 @@ KNOWN: dict[str, pa.DataType] = {
 }
 EMBEDDING = "embedding"
 _infer_type: Any = pa.infer_type  # the stubs demand a mask
-# A row of one command has one of these; a file has the rows of one command.
-_MARKS = {"caption": "caption", "answer": "ask", "embedding": "embed"}
+# The column that tells which command a row is of; a file has the rows of one command.
+_COMMANDS = {"caption": "caption", "answer": "ask", "embedding": "embed"}
 
 
 def embedding_type(size: int) -> pa.DataType:
@@ -33,29 +32,18 @@ def embedding_type(size: int) -> pa.DataType:
     return pa.list_(pa.float32(), size)
 
 
-def with_dtype(schema: pa.Schema, settings: Settings | None) -> pa.Schema:
-    """The schema with vectors in the precision they were made in, which JSON does not tell."""
-    place = schema.get_field_index(EMBEDDING)
-    if place < 0 or (settings or {}).get("embedding_dtype") != "float16":
+def with_embedding_dtype(schema: pa.Schema, settings: Settings | None) -> pa.Schema:
+    """The schema with embeddings in the precision they were made in, which JSON lacks."""
+    index = schema.get_field_index(EMBEDDING)
+    if index < 0 or (settings or {}).get("embedding_dtype") != "float16":
         return schema
-    field = schema.field(place)
+    field = schema.field(index)
     if not kinds.is_fixed_size_list(field.type):
         return schema
-    return schema.set(place, field.with_type(pa.list_(pa.float16(), field.type.list_size)))
+    return schema.set(index, field.with_type(pa.list_(pa.float16(), field.type.list_size)))
 
 
-def stored(value: Any) -> Any:
-    """A JSON value with all its text as Arrow can hold it."""
-    if isinstance(value, str):
-        return to_utf8(value)
-    if isinstance(value, list):
-        return [stored(item) for item in value]
-    if isinstance(value, dict):
-        return {to_utf8(key): stored(item) for key, item in value.items()}
-    return value
-
-
-def inferred(name: str, values: Sequence[Any]) -> pa.DataType:
+def infer_type(name: str, values: Sequence[Any]) -> pa.DataType:
     """The type that holds ``values``, null where all are.
 
     Raises SourceError when no type does.
@@ -73,21 +61,34 @@ def inferred(name: str, values: Sequence[Any]) -> pa.DataType:
     kind: pa.DataType | None
     try:
         kind = _infer_type(values)
-        pa.array([exact(value, kind) for value in values], kind)
+        pa.array([check_exact(value, kind) for value in values], kind)
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         kind = None
     if kind is None or kinds.is_uint64(kind):
         raise SourceError(
-            f"the values of {name} are not of one kind (such as {_unlike(values)}); make them so"
+            None,
+            f"the values of {name} are not of one kind (such as {_unlike(values)})",
+            "make them so",
         )
     return kind
 
 
-def exact(value: Any, kind: pa.DataType) -> Any:
-    """``value``; raises TypeError where Arrow would store it as something else without a word."""
-    if value is not None and isinstance(value, bool) != kinds.is_boolean(kind):
+def check_exact(value: Any, kind: pa.DataType) -> Any:
+    """``value``; raises TypeError where Arrow would silently store it as something else."""
+    if value is None:
+        return value
+    if isinstance(value, bool) != kinds.is_boolean(kind):
         raise TypeError(value)
     if isinstance(value, float) and kinds.is_integer(kind):
+        raise TypeError(value)
+    if isinstance(value, list) and kinds.is_list(kind):
+        for item in value:
+            check_exact(item, kind.value_type)
+    if isinstance(value, dict) and kinds.is_struct(kind):
+        types = {field.name: field.type for field in kind}
+        for name, item in value.items():
+            check_exact(item, types.get(name, pa.null()))
+    if kinds.is_null(kind):
         raise TypeError(value)
     return value
 
@@ -97,14 +98,16 @@ def _embedding(values: Sequence[Any]) -> pa.DataType:
     if len(sizes) > 1:
         one, two = sorted(sizes)[:2]
         raise SourceError(
-            f"its vectors have {one} and {two} numbers; convert the vectors of each model apart"
+            None,
+            f"its vectors have {one} and {two} numbers",
+            "convert the vectors of each model apart",
         )
     if not sizes:
         return pa.null()
     try:
         return pa.array(values, embedding_type(sizes.pop())).type
     except (pa.ArrowException, TypeError, ValueError):
-        raise SourceError("its embedding is not a list of numbers") from None
+        raise SourceError(None, "its embedding is not a list of numbers") from None
 
 
 def _unlike(values: Sequence[Any]) -> str:
@@ -115,7 +118,7 @@ def _unlike(values: Sequence[Any]) -> str:
     return " and ".join(list(seen.values())[:2])
 
 
-def unified(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
+def common_type(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
     """The type that holds the values of both; None when there is none."""
     if one == two or kinds.is_null(two):
         return one
@@ -126,12 +129,12 @@ def unified(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
     if kinds.is_fixed_size_list(one) or kinds.is_fixed_size_list(two):
         return None
     if kinds.is_list(one) and kinds.is_list(two):
-        item = unified(one.value_type, two.value_type)
+        item = common_type(one.value_type, two.value_type)
         return None if item is None else pa.list_(item)
     if kinds.is_struct(one) and kinds.is_struct(two):
         fields: dict[str, pa.DataType] = {field.name: field.type for field in one}
         for field in two:
-            item = unified(fields.get(field.name, pa.null()), field.type)
+            item = common_type(fields.get(field.name, pa.null()), field.type)
             if item is None:
                 return None
             fields[field.name] = item
@@ -139,46 +142,47 @@ def unified(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
     return None
 
 
-def union(one: pa.Schema, two: pa.Schema) -> pa.Schema:
-    """All columns of both, in order. Raises SourceError (half a sentence) when types clash."""
+def union_schema(one: pa.Schema, two: pa.Schema) -> pa.Schema:
+    """All columns of both, in order. Raises SourceError when types clash."""
     fields = {field.name: field.type for field in one}
     for field in two:
-        kind = unified(fields.get(field.name, pa.null()), field.type)
+        kind = common_type(fields.get(field.name, pa.null()), field.type)
         if kind is None:
             raise SourceError(
-                f"{field.name} holds {field.type} here and {fields[field.name]} before; convert "
-                "the two apart"
+                None,
+                f"{field.name} holds {field.type} here and {fields[field.name]} before",
+                "convert the two apart",
             )
         fields[field.name] = kind
     return pa.schema(list(fields.items()))
 
 
-def without_nulls(schema: pa.Schema) -> pa.Schema:
-    """Columns that are null in every row become text (vectors: lists): files need a type."""
-    return pa.schema([pa.field(f.name, _settled(f.type, f.name)) for f in schema])
+def resolve_nulls(schema: pa.Schema) -> pa.Schema:
+    """Columns that are null in every row become text (embeddings: lists): files need a type."""
+    return pa.schema([pa.field(f.name, _without_null(f.type, f.name)) for f in schema])
 
 
-def _settled(kind: pa.DataType, name: str = "") -> pa.DataType:
+def _without_null(kind: pa.DataType, name: str = "") -> pa.DataType:
     if kinds.is_null(kind):
         return pa.list_(pa.float32()) if name == EMBEDDING else KNOWN.get(name, pa.string())
     if kinds.is_list(kind):
-        return pa.list_(_settled(kind.value_type))
+        return pa.list_(_without_null(kind.value_type))
     if kinds.is_struct(kind):
-        return pa.struct([(field.name, _settled(field.type)) for field in kind])
+        return pa.struct([(field.name, _without_null(field.type)) for field in kind])
     return kind
 
 
-def fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The batch with the columns of ``schema``; missing ones are null."""
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with the columns and types of ``schema``; missing columns are null."""
     if batch.schema.equals(schema):
         return batch
     columns = []
     for field in schema:
-        place = batch.schema.get_field_index(field.name)
-        if place < 0:
+        index = batch.schema.get_field_index(field.name)
+        if index < 0:
             columns.append(pa.nulls(batch.num_rows, field.type))
         else:
-            column = batch.column(place)
+            column = batch.column(index)
             columns.append(column if column.type == field.type else column.cast(field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema.remove_metadata())
 
@@ -187,22 +191,23 @@ def _is_number(kind: pa.DataType) -> bool:
     return kinds.is_integer(kind) or kinds.is_floating(kind)
 
 
-class Kinds:
-    """Tells rows of different commands from one another, by the columns they have."""
+class SameCommand:
+    """Checks that all rows are of one command, by the columns they have."""
 
     def __init__(self) -> None:
         self._seen: list[frozenset[str]] = []
 
     def check(self, names: Iterable[str] | Mapping[str, Any], where: str) -> None:
         """Raise SourceError when a row with these columns is of another command than before."""
-        marks = frozenset(mark for mark in _MARKS if mark in names)
-        if not marks or marks in self._seen:
+        columns = frozenset(name for name in _COMMANDS if name in names)
+        if not columns or columns in self._seen:
             return
         for before in self._seen:
-            if not marks & before:
-                here, there = (_MARKS[next(iter(sorted(m)))] for m in (marks, before))
+            if not columns & before:
+                here, there = (_COMMANDS[min(one)] for one in (columns, before))
                 raise SourceError(
-                    f"{where} has rows of {here}, while those before are rows of {there}; convert "
-                    "the two apart, each into a file of its own."
+                    "sources",
+                    f"{where} has rows of {here}, while those before are rows of {there}",
+                    "convert the two apart, each into a file of its own",
                 )
-        self._seen.append(marks)
+        self._seen.append(columns)

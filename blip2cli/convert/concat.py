@@ -1,4 +1,4 @@
-"""Several sources one after the other, and what is odd about them."""
+"""Concatenation of several sources: their rows in order, duplicates, and gaps in a series."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from blip2cli.convert.formats.base import Examples, Reader, listed
-from blip2cli.convert.types import Kinds, fitted, union, without_nulls
+from blip2cli.convert.column_types import SameCommand, conform, resolve_nulls, union_schema
+from blip2cli.convert.examples import Examples, listed
+from blip2cli.convert.formats.base import Reader
 from blip2cli.errors import SourceError
 from blip2cli.sinks.settings import Settings
 from blip2cli.sources.patterns import has_magic
@@ -20,7 +21,7 @@ from blip2cli.storage.text_encoding import from_utf8
 _NUMBER = re.compile(r"\d+")
 
 
-class Merged:
+class ConcatenatedReader:
     """The rows of several readers, in order, with the columns of all."""
 
     def __init__(self, readers: Sequence[Reader]) -> None:
@@ -30,14 +31,16 @@ class Merged:
         self._current: Reader | None = None
         self.path = readers[0].path
         self.size = sum(reader.size for reader in readers)
-        told, rows = pa.schema([]), Kinds()
+        schema, command = pa.schema([]), SameCommand()
         for reader in readers:
-            rows.check(reader.schema.names, repr(reader.path))
+            command.check(reader.schema.names, repr(reader.path))
             try:
-                told = union(told, reader.schema)
+                schema = union_schema(schema, reader.schema)
             except SourceError as error:
-                raise SourceError(f"{reader.path!r}: {error}.") from None
-        self.schema = without_nulls(told)
+                raise SourceError(
+                    "sources", f"{reader.path!r}: {error.problem}", error.remedy
+                ) from None
+        self.schema = resolve_nulls(schema)
         same = all(reader.settings == readers[0].settings for reader in readers)
         self.settings: Settings | None = readers[0].settings if same else None
 
@@ -57,20 +60,20 @@ class Merged:
         for reader in self._readers:
             self._current = reader
             for batch in reader.batches():
-                yield fitted(batch, self.schema)
+                yield conform(batch, self.schema)
             self._done += reader.size
             self._current = None
 
 
-class Doubles:
-    """Counts rows that have the image, and the question, of a row before."""
+class Duplicates:
+    """Counts rows with the file name, and the question id, of an earlier row."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._columns = [n for n in ("file_name", "question_id") if n in schema.names]
         self._seen = HashSet()
         self.found = Examples()
 
-    def look(self, batch: pa.RecordBatch) -> None:
+    def add(self, batch: pa.RecordBatch) -> None:
         """Look at the rows of ``batch``."""
         if "file_name" not in self._columns:
             return
@@ -87,8 +90,8 @@ class Doubles:
         )
 
 
-def expanded(texts: Sequence[str]) -> tuple[list[str], bool]:
-    """The files behind the sources as typed, and whether several were asked for.
+def expand_sources(texts: Sequence[str]) -> tuple[list[str], bool]:
+    """The files that the sources as typed mean, and whether there are several.
 
     Matches of a pattern come in the order of the numbers in their names (``part-2`` before
     ``part-10``). Raises SourceError for a pattern without a match.
@@ -98,19 +101,17 @@ def expanded(texts: Sequence[str]) -> tuple[list[str], bool]:
         if has_magic(text) and not os.path.lexists(text):
             matches = [path for path in glob.glob(text, recursive=True) if os.path.isfile(path)]
             if not matches:
-                raise SourceError(f"No file matches the pattern {text!r}; check it.")
-            found += sorted(matches, key=natural)
+                raise SourceError("sources", f"No file matches the pattern {text!r}", "check it")
+            found += sorted(matches, key=natural_key)
         else:
             found.append(text)
     return found, len(found) > 1
 
 
-def natural(path: str) -> list[tuple[bool, int, str]]:
+def natural_key(path: str) -> list[tuple[bool, int, str]]:
     """A key that sorts numbers in names by their value."""
-    parts = re.split(r"(\d+)", path)
-    return [
-        (part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts if part
-    ]
+    pieces = filter(None, re.split(r"(\d+)", path))
+    return [(p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in pieces]
 
 
 def gaps(paths: Sequence[str]) -> str | None:
@@ -125,18 +126,17 @@ def gaps(paths: Sequence[str]) -> str | None:
     varying = [i for i in range(len(numbers[0])) if len({row[i] for row in numbers}) > 1]
     if len(varying) != 1:
         return None
-    (place,) = varying
-    there = sorted({row[place] for row in numbers})
-    if there[-1] - there[0] > 100 * len(there):  # dates or sizes, not a series
+    (index,) = varying
+    found = sorted({row[index] for row in numbers})
+    if found[-1] - found[0] > 100 * len(found):  # dates or sizes, not a series
         return None
-    missing = sorted(set(range(there[0], there[-1])) - set(there))
+    missing = sorted(set(range(found[0], found[-1])) - set(found))
     if not missing:
         return None
-    texts = _NUMBER.findall(paths[0])
-    width = len(texts[place]) if texts[place].startswith("0") else 0
-    spans = list(_NUMBER.finditer(paths[0]))
+    number = list(_NUMBER.finditer(paths[0]))[index]
+    width = len(number[0]) if number[0].startswith("0") else 0
     names = [
-        paths[0][: spans[place].start()] + str(n).zfill(width) + paths[0][spans[place].end() :]
+        paths[0][: number.start()] + str(n).zfill(width) + paths[0][number.end() :]
         for n in missing[:3]
     ]
     return f"The series of files has gaps: {listed(names, len(missing))}."

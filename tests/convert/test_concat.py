@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from blip2cli.convert.merge import gaps, natural
+from blip2cli.convert.concat import gaps, natural_key
 from blip2cli.errors import SourceError
 from tests.convert.helpers import answers, captions, convert, read_rows, vectors, write_rows
 
@@ -115,7 +115,7 @@ def test_gaps_in_a_series(names: list[str], missing: str | None) -> None:
 
 def test_numbers_sort_by_value() -> None:
     names = ["p10", "p9", "p9a", "p", "q1", "p009"]
-    assert sorted(names, key=natural) == ["p", "p009", "p9", "p9a", "p10", "q1"]
+    assert sorted(names, key=natural_key) == ["p", "p009", "p9", "p9a", "p10", "q1"]
 
 
 def test_a_pattern_without_a_match_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,138 @@
+"""Converts results into another format: ``convert``.
+
+Rows pass from a reader to a writer in Arrow record batches, so memory stays flat.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from blip2cli.convert.detect_format import is_checkpoint, read_format, write_format
+from blip2cli.convert.formats.table import FORMATS, Format
+from blip2cli.convert.options import ConvertOptions
+from blip2cli.errors import OptionError, OutputError, SourceError, option
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from blip2cli.convert.formats.base import Reader, Writer
+
+Progress = Callable[[int, int], None]  # bytes read so far, bytes in all
+_Sources = list[tuple[str, Format]]
+
+
+@dataclass
+class Converted:
+    """What a conversion did."""
+
+    rows: int
+    seconds: float
+    notes: list[str] = field(default_factory=list)
+
+
+def convert(options: ConvertOptions, progress: Progress | None = None) -> Converted:
+    """Convert ``options.sources`` into ``options.destination``.
+
+    The output appears complete or not at all. Raises UserError for what is wrong with the options
+    or the rows, RunError when the disk is full or failing.
+    """
+    from blip2cli.convert.concat import expand_sources, gaps
+    from blip2cli.sinks.base import disk_errors
+    from blip2cli.sinks.lock import OutputLock
+
+    start = time.monotonic()
+    for text in options.sources:
+        if is_checkpoint(text) and options.read_as is None:
+            raise SourceError(
+                "sources",
+                f"{text!r} is a checkpoint",
+                "checkpoints are converted one at a time, and not with results",
+            )
+    paths, several = expand_sources(options.sources)
+    sources = [(path, read_format(path, options.read_as)) for path in paths]
+    write_as = write_format(options.destination, options.write_as).name
+    options = replace(options, read_as=sources[0][1].name, write_as=write_as)
+    _check(options, paths)
+    safe = "nothing that was there was changed"
+    with OutputLock(options.destination), disk_errors(options.destination, safe):
+        notes: list[str] = []
+        rows = _convert(options, sources, notes, progress)
+    missing = gaps(paths) if several else None
+    notes += [missing] if missing else []
+    return Converted(rows, time.monotonic() - start, notes)
+
+
+def _convert(
+    options: ConvertOptions, sources: _Sources, notes: list[str], progress: Progress | None
+) -> int:
+    """The number of rows; starts again where the first rows had too narrow a schema."""
+    from blip2cli.convert.formats.base import SchemaWidened
+
+    schemas: dict[str, pa.Schema] = {}
+    while True:
+        try:
+            reader = _open(options, sources, schemas)
+            return _copy(options, reader, len(sources) > 1, notes, progress)
+        except SchemaWidened as wider:
+            schemas[wider.path] = wider.schema
+
+
+def _open(options: ConvertOptions, sources: _Sources, schemas: dict[str, pa.Schema]) -> Reader:
+    from blip2cli.convert.concat import ConcatenatedReader
+
+    readers: list[Reader] = [
+        one.load("open_reader")(path, replace(options, read_as=one.name), schemas)
+        for path, one in sources
+    ]
+    return readers[0] if len(readers) == 1 else ConcatenatedReader(readers)
+
+
+def _copy(
+    options: ConvertOptions,
+    reader: Reader,
+    several: bool,
+    notes: list[str],
+    progress: Progress | None,
+) -> int:
+    from blip2cli.convert.concat import Duplicates
+
+    duplicates = Duplicates(reader.schema) if several else None
+    writer: Writer = FORMATS[options.write_as or ""].load("open_writer")(options, reader)
+    rows = 0
+    try:
+        for batch in reader.batches():
+            if duplicates is not None:
+                duplicates.add(batch)
+            writer.write(batch)
+            rows += batch.num_rows
+            if progress is not None:
+                progress(reader.position(), reader.size)
+        writer.finish()
+    except BaseException:
+        writer.abort()
+        raise
+    notes += [*reader.notes, *writer.notes]
+    if duplicates is not None and duplicates.found.count:
+        notes.append(str(duplicates))
+    return rows
+
+
+def _check(options: ConvertOptions, paths: list[str]) -> None:
+    """Raise UserError for what is wrong with the output, before anything is read."""
+    from blip2cli.sinks.check_output import check_place
+
+    if options.shard_size is not None and options.shard_size < 1:
+        name = option("shard_size")
+        raise OptionError("shard_size", f"{name} takes a positive number, not {options.shard_size}")
+    out = options.destination
+    folder = FORMATS[options.write_as or ""].folder
+    if not folder and os.path.exists(out) and any(os.path.samefile(p, out) for p in paths):
+        raise OutputError(
+            "destination", f"{out!r} is what is converted", "choose another name for the output"
+        )
+    if not folder and options.write_as != "webdataset":  # these know which files may exist
+        check_place(out, options.overwrite)
