@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from blip2cli.convert.base import Reader
 from blip2cli.convert.column_types import SameCommand, conform, resolve_nulls, union_schema
 from blip2cli.convert.examples import Examples, listed
-from blip2cli.convert.formats.base import Reader
 from blip2cli.errors import SourceError
 from blip2cli.sinks.settings import Settings
 from blip2cli.sources.patterns import has_magic

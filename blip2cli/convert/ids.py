@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from blip2cli.convert.base import require_column
 from blip2cli.convert.examples import Examples
-from blip2cli.convert.formats.base import require_column
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import OptionError, SourceError, option
 from blip2cli.sources.records import csv_records

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from blip2cli.convert.arrow import pc
+from blip2cli.convert.base import Reader, require_column
 from blip2cli.convert.examples import LeftOut
-from blip2cli.convert.formats.base import Reader, require_column
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import ImageError, OptionError, SourceError, option
 from blip2cli.sources.base import ImageRef

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from blip2cli.convert.formats.base import read_errors
+from blip2cli.convert.base import read_errors
 from blip2cli.errors import SourceError, option
 from blip2cli.sources.records import json_object
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from blip2cli.convert.detect_format import is_checkpoint, read_format, write_format
-from blip2cli.convert.formats.table import FORMATS, Format
 from blip2cli.convert.options import ConvertOptions
+from blip2cli.convert.table import FORMATS, Format
 from blip2cli.errors import OptionError, OutputError, SourceError, option
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from blip2cli.convert.formats.base import Reader, Writer
+    from blip2cli.convert.base import Reader, Writer
 
 Progress = Callable[[int, int], None]  # bytes read so far, bytes in all
 _Sources = list[tuple[str, Format]]
@@ -70,7 +70,7 @@ def _convert(
     options: ConvertOptions, sources: _Sources, notes: list[str], progress: Progress | None
 ) -> int:
     """The number of rows; starts again where the first rows had too narrow a schema."""
-    from blip2cli.convert.formats.base import SchemaWidened
+    from blip2cli.convert.base import SchemaWidened
 
     schemas: dict[str, pa.Schema] = {}
     while True:

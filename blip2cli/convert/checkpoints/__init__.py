@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blip2cli.convert.checkpoints.options import CheckpointOptions
-from blip2cli.convert.formats.table import format_by_suffix
+from blip2cli.convert.table import format_by_suffix
 from blip2cli.errors import OptionError, OutputError, SourceError
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""One file a format of results."""
+"""One file a format of results; see ``convert.table``."""

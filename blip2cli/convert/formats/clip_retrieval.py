@@ -12,10 +12,10 @@ import os
 import numpy as np
 import pyarrow as pa
 
+from blip2cli.convert.base import Reader, RenamedColumns, Schemas
 from blip2cli.convert.concat import ConcatenatedReader, natural_key
 from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.files import OutputFolder, check_folder
-from blip2cli.convert.formats.base import Reader, RenamedColumns, Schemas
 from blip2cli.convert.formats.npy import (
     NpyFile,
     Vectors,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from blip2cli.convert.base import Reader, require_column
 from blip2cli.convert.examples import LeftOut
-from blip2cli.convert.formats.base import Reader, require_column
 from blip2cli.convert.formats.json_array import ArrayFile
 from blip2cli.convert.ids import IdCheck, annotated_ids, id_getter
 from blip2cli.convert.images import NAME_TEXTS

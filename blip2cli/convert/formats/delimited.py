@@ -25,9 +25,9 @@ import pyarrow.types as kinds
 
 from blip2cli.convert.arrow import Array, pc
 from blip2cli.convert.arrow_json import json_text
+from blip2cli.convert.base import Reader, Schemas, read_errors, slices
 from blip2cli.convert.column_types import EMBEDDING, KNOWN, SameCommand, embedding_type
 from blip2cli.convert.files import new_file
-from blip2cli.convert.formats.base import Reader, Schemas, read_errors, slices
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.sinks.settings import Settings

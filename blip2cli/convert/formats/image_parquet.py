@@ -10,8 +10,8 @@ import json
 
 import pyarrow as pa
 
+from blip2cli.convert.base import Reader
 from blip2cli.convert.examples import LeftOut
-from blip2cli.convert.formats.base import Reader
 from blip2cli.convert.formats.parquet import ParquetWriter
 from blip2cli.convert.images import (
     image_bytes,

@@ -12,10 +12,10 @@ import shutil
 
 import pyarrow as pa
 
+from blip2cli.convert.base import Reader, RenamedColumns, Schemas, Writer
 from blip2cli.convert.detect_format import METADATA_NAMES
 from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.files import OutputFolder, check_folder
-from blip2cli.convert.formats.base import Reader, RenamedColumns, Schemas, Writer
 from blip2cli.convert.formats.delimited import CsvReader
 from blip2cli.convert.formats.jsonl import JsonlReader, JsonlWriter
 from blip2cli.convert.formats.parquet import ParquetReader, ParquetWriter

@@ -21,6 +21,7 @@ import pyarrow.types as kinds
 
 from blip2cli.convert.arrow import Array
 from blip2cli.convert.arrow_json import json_lines
+from blip2cli.convert.base import Reader, Schemas, SchemaWidened, read_errors, slices
 from blip2cli.convert.column_types import (
     SameCommand,
     check_exact,
@@ -29,7 +30,6 @@ from blip2cli.convert.column_types import (
     union_schema,
 )
 from blip2cli.convert.files import new_file
-from blip2cli.convert.formats.base import Reader, Schemas, SchemaWidened, read_errors, slices
 from blip2cli.convert.line_blocks import LineBlock, LineBlocks, parse_rows
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import OutputError, SourceError

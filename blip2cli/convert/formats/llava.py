@@ -11,8 +11,8 @@ import os
 
 import pyarrow as pa
 
+from blip2cli.convert.base import Reader, require_column
 from blip2cli.convert.examples import LeftOut
-from blip2cli.convert.formats.base import Reader, require_column
 from blip2cli.convert.formats.json_array import ArrayFile
 from blip2cli.convert.images import ImageGroups, Row, require_file_names
 from blip2cli.convert.options import ConvertOptions

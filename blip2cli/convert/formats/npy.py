@@ -14,10 +14,7 @@ import pyarrow as pa
 import pyarrow.types as kinds
 
 from blip2cli.convert.arrow import Array, pc
-from blip2cli.convert.column_types import EMBEDDING, embedding_type
-from blip2cli.convert.examples import LeftOut
-from blip2cli.convert.files import new_file
-from blip2cli.convert.formats.base import (
+from blip2cli.convert.base import (
     BATCH_BYTES,
     Reader,
     Schemas,
@@ -25,6 +22,9 @@ from blip2cli.convert.formats.base import (
     read_errors,
     require_column,
 )
+from blip2cli.convert.column_types import EMBEDDING, embedding_type
+from blip2cli.convert.examples import LeftOut
+from blip2cli.convert.files import new_file
 from blip2cli.convert.formats.jsonl import JsonlReader, JsonlWriter
 from blip2cli.convert.formats.parquet import ParquetReader
 from blip2cli.convert.options import ConvertOptions

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
 from blip2cli.convert.arrow import Array, pc
+from blip2cli.convert.base import BATCH_ROWS, Reader, Schemas, read_errors, slices
 from blip2cli.convert.column_types import SameCommand, conform, with_embedding_dtype
 from blip2cli.convert.examples import listed
 from blip2cli.convert.files import new_file
-from blip2cli.convert.formats.base import BATCH_ROWS, Reader, Schemas, read_errors, slices
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import OutputError
 from blip2cli.sinks.settings import METADATA_KEY, Settings, parquet_metadata, parquet_settings

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from blip2cli.convert.base import BATCH_ROWS, Reader, Schemas, read_errors
 from blip2cli.convert.examples import Examples
 from blip2cli.convert.files import check_folder
-from blip2cli.convert.formats.base import BATCH_ROWS, Reader, Schemas, read_errors
 from blip2cli.convert.images import local_name, require_file_names, text_column
 from blip2cli.convert.options import ConvertOptions
 from blip2cli.errors import OptionError, OutputError, SourceError, option

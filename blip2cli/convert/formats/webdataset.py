@@ -14,9 +14,9 @@ import tarfile
 
 import pyarrow as pa
 
+from blip2cli.convert.base import Reader
 from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.files import new_file
-from blip2cli.convert.formats.base import Reader
 from blip2cli.convert.images import (
     ImageGroups,
     Row,

@@ -1,6 +1,6 @@
 """The table of formats that results are converted from and into.
 
-A new format is an entry here and a module beside it with ``open_writer(options, reader)`` and,
+A new format is an entry here and a module in ``formats`` with ``open_writer(options, reader)`` and,
 where it can be read, ``open_reader(path, options, schemas)`` (see ``base`` for the protocols).
 """
 
@@ -17,7 +17,7 @@ class Format:
 
     name: str  # as in the options ``read_as`` and ``write_as``
     help: str
-    module: str  # in this package; imported when it is used
+    module: str  # in ``formats``; imported when it is used
     suffixes: tuple[str, ...] = ()
     readable: bool = True
     folder: bool = False  # the output is a folder
