@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from blip2cli.convert.checkpoints.huggingface import demands, write_config
+from blip2cli.convert.checkpoints.huggingface import expected_weights, write_config
+from blip2cli.convert.checkpoints.released import RELEASED
 from blip2cli.convert.checkpoints.shards import parse_size, write_shards
-from blip2cli.convert.checkpoints.types import RELEASED
 from blip2cli.convert.checkpoints.weights import Weight
 from blip2cli.model.checkpoint.embedded import embedded_path
 
@@ -42,7 +42,7 @@ model.save_pretrained(sys.argv[2], max_shard_size=sys.argv[3])
 def make_model(folder: Path, limit: int) -> int:
     """Write the random model, weight by weight; returns its size in bytes."""
     config = RELEASED[0].config(224, 32)
-    shapes, tied = demands(config, "opt")
+    shapes, tied = expected_weights(config, "opt")
     tile = torch.randn(TILE).mul_(0.02).bfloat16()
 
     def loader(shape: tuple[int, ...], number: int) -> Callable[[], Tensor]:

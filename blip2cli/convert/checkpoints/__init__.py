@@ -17,7 +17,7 @@ from blip2cli.convert.table import format_by_suffix
 from blip2cli.errors import OptionError, OutputError, SourceError
 
 if TYPE_CHECKING:
-    from blip2cli.convert.checkpoints.assemble import Assembled
+    from blip2cli.convert.checkpoints.from_lavis import Assembled
 
 __all__ = ["CheckpointOptions", "ConvertedCheckpoint", "convert_checkpoint"]
 
@@ -43,7 +43,7 @@ def convert_checkpoint(
     The output appears complete or not at all. Raises UserError for what is wrong with the options
     or the files, RunError when the disk is full or failing.
     """
-    from blip2cli.convert.checkpoints.folder import check_destination
+    from blip2cli.convert.checkpoints.output import check_destination
     from blip2cli.convert.checkpoints.shards import parse_size
 
     began = time.monotonic()
@@ -65,9 +65,9 @@ def _to_transformers(
     import torch
 
     from blip2cli.convert.checkpoints import huggingface as hf
-    from blip2cli.convert.checkpoints.assemble import assemble
-    from blip2cli.convert.checkpoints.folder import check_space, new_model
-    from blip2cli.convert.checkpoints.quantize import rounded
+    from blip2cli.convert.checkpoints.from_lavis import assemble
+    from blip2cli.convert.checkpoints.output import check_space, new_model
+    from blip2cli.convert.checkpoints.quantize import quantize_weights
     from blip2cli.convert.checkpoints.shards import cast, parse_size, write_shards
     from blip2cli.model.quantize.int8 import METHOD, STEM
 
@@ -81,17 +81,17 @@ def _to_transformers(
                 "float16 and the text turns to nonsense; use --dtype bfloat16 or float32."
             )
         dtype = getattr(torch, options.dtype)
-        weights = cast(weights, dtype, options.dtype)
+        weights = cast(weights, dtype)
     config = {name: part for name, part in made.config.items() if name != "quantization_config"}
     if options.quantize is not None:
-        modules = hf.outline(config, made.kind).named_modules()
+        modules = hf.meta_model(config, made.kind).named_modules()
         layers = [name for name, module in modules if isinstance(module, torch.nn.Linear)]
-        weights = rounded(weights, layers)
+        weights = quantize_weights(weights, layers)
         config["quantization_config"] = {"quant_method": METHOD}
     size = sum(weight.nbytes for weight in weights.values())
     check_space(options.destination, size)
     with new_model(options.destination) as folder:
-        made.write_rest(folder)
+        made.write_small_files(folder)
         hf.write_config(config, folder, dtype)
         stem = "model" if options.quantize is None else STEM
         write_shards(weights, folder, parse_size(options.max_shard_size), progress, stem)
@@ -101,7 +101,7 @@ def _to_transformers(
 def _whole(options: CheckpointOptions) -> Assembled:
     """A model that is in transformers' layout already."""
     from blip2cli.convert.checkpoints import huggingface as hf
-    from blip2cli.convert.checkpoints.assemble import Assembled
+    from blip2cli.convert.checkpoints.from_lavis import Assembled
     from blip2cli.model.checkpoint.resolve import resolve
 
     checkpoint = resolve(options.source)
@@ -114,8 +114,8 @@ def _whole(options: CheckpointOptions) -> Assembled:
 
 
 def _to_lavis(options: CheckpointOptions) -> ConvertedCheckpoint:
-    from blip2cli.convert.checkpoints.folder import check_space, new_lavis_file
     from blip2cli.convert.checkpoints.lavis import lavis_weights, write_lavis
+    from blip2cli.convert.checkpoints.output import check_space, new_lavis_file
 
     model = _whole(options)
     qformer = model.config.get("qformer_config") or {}
@@ -125,9 +125,9 @@ def _to_lavis(options: CheckpointOptions) -> ConvertedCheckpoint:
     notes = []
     if made.language_model:
         notes.append("The language model was left out, as LAVIS does, which reads its own.")
-    if made.keys_biased:
+    if made.biased_keys:
         notes.append(
-            f"In {made.keys_biased} layers the keys have a bias, which LAVIS has no place for and "
+            f"In {made.biased_keys} layers the keys have a bias, which LAVIS has no place for and "
             "which no output depends on; it was left out."
         )
     with new_lavis_file(options.destination) as file:
@@ -143,13 +143,13 @@ def _is_part(source: str) -> bool:
 
 def _checked(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> list[str]:
     """How the result differs from the source."""
-    from blip2cli.convert.checkpoints import check
+    from blip2cli.convert.checkpoints import compare
 
     if from_lavis:
-        return check.check_lavis_to_transformers(options.source, options.destination)
+        return compare.compare_lavis_to_transformers(options.source, options.destination)
     if to_lavis:
-        return check.check_transformers_to_lavis(options.source, options.destination)
-    return check.check_transformers(options.source, options.destination)
+        return compare.compare_transformers_to_lavis(options.source, options.destination)
+    return compare.compare_transformers(options.source, options.destination)
 
 
 def _check(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> None:

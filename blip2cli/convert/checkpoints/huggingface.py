@@ -1,4 +1,4 @@
-"""transformers' side: what a configuration demands, and the files beside the weights."""
+"""Models in transformers' layout: the weights of a configuration, and the files beside them."""
 
 from __future__ import annotations
 
@@ -9,60 +9,64 @@ from typing import Any
 
 import torch
 
-from blip2cli.convert.checkpoints.quantize import exact
-from blip2cli.convert.checkpoints.types import Settings
+from blip2cli.convert.checkpoints.quantize import dequantize_weights
+from blip2cli.convert.checkpoints.released import Settings
 from blip2cli.convert.checkpoints.weights import Weights, read_weights
+from blip2cli.convert.examples import listed
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import PROCESSOR_FILES, Checkpoint, Family, read_json
 from blip2cli.model.checkpoint.hub import SMALL_FILES
 from blip2cli.model.quantize.int8 import is_int8
 from blip2cli.system.library_logging import silence_libraries
 
-# Of older models; transformers computes the first and never used the second.
+# In older models; transformers computes the first and never used the second.
 _IGNORED = ("position_ids", "EncDecAttention.relative_attention_bias.weight")
 
 
 def read_model(checkpoint: Checkpoint) -> Weights:
-    """The weights of a model of transformers, just those that its configuration demands."""
+    """The weights of a model of transformers that its configuration has. Raises ModelError."""
     weights = read_weights(checkpoint.weights)
     if is_int8(checkpoint.config):
-        weights = exact(weights)
-    kept = {name: weight for name, weight in weights.items() if not name.endswith(_IGNORED)}
-    return fitted(checkpoint.config, checkpoint.family, kept, str(checkpoint.path))
+        weights = dequantize_weights(weights)
+    weights = {name: weight for name, weight in weights.items() if not name.endswith(_IGNORED)}
+    return match_config(checkpoint.config, checkpoint.family, weights, str(checkpoint.path))
 
 
-def fitted(config: Settings, kind: Family, weights: Weights, where: str) -> Weights:
-    """The weights in the model's own order, when they are exactly what ``config`` demands.
+def match_config(config: Settings, kind: Family, weights: Weights, where: str) -> Weights:
+    """The weights in the model's own order, if they are exactly those of ``config``.
 
     A weight that is tied to another, and the same, is left out, as ``save_pretrained`` does.
     Raises ModelError naming what is missing, left over or of another shape.
     """
-    demanded, tied = demands(config, kind)
-    unknown = [name for name in weights if name not in demanded]
-    missing = [name for name in demanded if name not in weights and name not in tied]
+    expected, tied = expected_weights(config, kind)
+    unknown = [name for name in weights if name not in expected]
+    missing = [name for name in expected if name not in weights and name not in tied]
     if unknown or missing:
-        said = [f"lacks {some(missing)}"] if missing else []
-        said += [f"holds {some(unknown)} too many"] if unknown else []
-        raise ModelError(f"{where} does not fit its configuration: it {' and '.join(said)}.")
+        what = [f"lacks {listed(missing)}"] if missing else []
+        what += [f"holds {listed(unknown)} too many"] if unknown else []
+        raise ModelError(None, f"{where} does not fit its configuration: it {' and '.join(what)}")
     for name, weight in weights.items():
-        if weight.shape != demanded[name]:
+        if weight.shape != expected[name]:
             raise ModelError(
+                None,
                 f"{where} has {name} in the shape {list(weight.shape)}, and its configuration "
-                f"demands {list(demanded[name])}: they belong to different models."
+                f"demands {list(expected[name])}: they belong to different models",
             )
     double = {name for name in tied if name in weights and _same(weights, name, tied[name])}
-    return {name: weights[name] for name in demanded if name in weights and name not in double}
+    return {name: weights[name] for name in expected if name in weights and name not in double}
 
 
-def demands(config: Settings, kind: Family) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+def expected_weights(
+    config: Settings, kind: Family
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     """The name and shape of each weight, and which of them is tied to which. Raises ModelError."""
-    model = outline(config, kind)
+    model = meta_model(config, kind)
     shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     return shapes, dict(model.all_tied_weights_keys)
 
 
-def outline(config: Settings, kind: Family) -> Any:
-    """transformers' model of a configuration, without memory for its weights.
+def meta_model(config: Settings, kind: Family) -> Any:
+    """transformers' model of a configuration, on the meta device: without memory for weights.
 
     Raises ModelError when the configuration is none of BLIP-2.
     """
@@ -79,12 +83,13 @@ def outline(config: Settings, kind: Family) -> Any:
             model = build(Blip2Config(**config))
         except Exception as error:  # the strict configuration's errors have no common root
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(f"config.json describes no BLIP-2 model ({lines[0]}).") from error
+            problem = f"config.json describes no BLIP-2 model ({lines[0]})"
+            raise ModelError(None, problem) from error
     return model
 
 
 def copy_small_files(source: Path, folder: Path) -> None:
-    """Copy all that is not weights: configuration, tokenizer, processor, generation settings."""
+    """Copy configuration, tokenizer, processor and generation settings."""
     for name in SMALL_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
@@ -108,7 +113,7 @@ def common_dtype(weights: Weights) -> torch.dtype:
 
 
 def write_generation_config(config: Settings, folder: Path) -> None:
-    """Write the tokens that begin and end a text, as the published models have them."""
+    """Write the ids of special tokens, as the published models have them."""
     names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     text = config["text_config"]
     tokens = {name: text[name] for name in names if name in text}
@@ -116,7 +121,7 @@ def write_generation_config(config: Settings, folder: Path) -> None:
 
 
 def write_processor(tokenizer: Any, image_size: int, queries: int, folder: Path) -> int:
-    """Write tokenizer and processor, BLIP's image steps at ``image_size`` pixels in it.
+    """Write tokenizer and processor, with BLIP's image steps at ``image_size`` pixels.
 
     Returns the id of the token ``<image>``, which the processor adds.
     """
@@ -132,9 +137,9 @@ def write_processor(tokenizer: Any, image_size: int, queries: int, folder: Path)
 
 
 def fit_processor(folder: Path, image_size: int, queries: int) -> None:
-    """Let copied settings of a processor say this size in pixels and number of query tokens.
+    """Set the size in pixels and the number of query tokens in copied settings of a processor.
 
-    Settings that say the same already are left as they are, to the byte.
+    Settings with these values already are left as they are, to the byte.
     """
     size = {"height": image_size, "width": image_size}
     for name in PROCESSOR_FILES:
@@ -165,9 +170,3 @@ def _same(weights: Weights, name: str, other: str) -> bool:
     if two is None or (one.shape, one.dtype) != (two.shape, two.dtype):
         return False
     return torch.equal(one.load(), two.load())
-
-
-def some(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

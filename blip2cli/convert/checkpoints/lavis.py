@@ -1,4 +1,4 @@
-"""Reading and writing LAVIS's own files: one ``.pth`` with ``{"model": state dict}``.
+"""Reader and writer of LAVIS's own files: one ``.pth`` with ``{"model": state dict}``.
 
 LAVIS saves what was trained (``runner_base.py``): never the language model, and the vision encoder
 only where it was tuned. Its vision encoder has a bias for queries and one for values; transformers
@@ -16,14 +16,14 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from blip2cli.convert.checkpoints.names import (
+from blip2cli.convert.checkpoints.weight_names import (
     is_dropped,
     is_dropped_of_vision,
     to_lavis,
     to_transformers,
 )
 from blip2cli.convert.checkpoints.weights import Weight, Weights, read_pickle, tensors_of
-from blip2cli.errors import ModelError
+from blip2cli.errors import ModelError, option
 from blip2cli.model.checkpoint.directory import Family
 
 POSITION_IDS = "Qformer.bert.embeddings.position_ids"
@@ -34,8 +34,9 @@ _Q_BIAS = re.compile(r"(vision_model\.encoder\.layers\.\d+\.self_attn\.)q_bias")
 _VIT_L = ("conv1.weight", "ln_pre.weight", "positional_embedding")
 _NO_VIT_L = (
     "it has CLIP's ViT-L, with a layer norm before the first block that BLIP-2 in transformers "
-    "has no place for; use a checkpoint with ViT-g."
+    "has no place for"
 )
+_USE_VIT_G = "use a checkpoint with ViT-g"
 
 
 @dataclass
@@ -63,20 +64,24 @@ class LavisFile:
             elif is_dropped(name):
                 dropped.append(name)
             else:
-                raise ModelError(self._unknown(name))
-        return _joined(weights, self.path), dropped
+                raise self._unknown(name)
+        return _join_qkv_bias(weights, self.path), dropped
 
-    def _unknown(self, name: str) -> str:
-        if name.startswith(tuple(f"visual_encoder.{part}" for part in _VIT_L)):
-            return f"{self.path} cannot be converted: {_NO_VIT_L}"
-        if name.startswith("Qformer.bert.") and to_transformers(name, "itm") is not None:
-            return (
-                f"{self.path} has a Q-Former that reads text ({name}), as InstructBLIP has; only "
-                "BLIP-2 is converted."
+    def _unknown(self, name: str) -> ModelError:
+        if name.startswith(tuple(f"visual_encoder.{first}" for first in _VIT_L)):
+            return ModelError(
+                "sources", f"{self.path} cannot be converted: {_NO_VIT_L}", _USE_VIT_G
             )
-        return (
-            f"{self.path} holds {name}, which is no weight of LAVIS's BLIP-2; nothing is left out "
-            "silently, so remove it from the file if it does not matter."
+        if name.startswith("Qformer.bert.") and to_transformers(name, "itm") is not None:
+            return ModelError(
+                "sources",
+                f"{self.path} has a Q-Former that reads text ({name}), as InstructBLIP has",
+                "only BLIP-2 is converted",
+            )
+        return ModelError(
+            "sources",
+            f"{self.path} holds {name}, which is no weight of LAVIS's BLIP-2",
+            "nothing is left out silently, so remove it from the file if it does not matter",
         )
 
 
@@ -86,7 +91,8 @@ def read_lavis(path: Path) -> LavisFile:
     inner = found.get("model") if isinstance(found, dict) else None
     tensors = tensors_of(inner) or tensors_of(found)
     if tensors is None:
-        raise ModelError(f'{path} holds no weights of LAVIS ({{"model": state dict}}).')
+        problem = f'{path} holds no weights of LAVIS ({{"model": state dict}})'
+        raise ModelError("sources", problem)
     return LavisFile(
         path,
         _kind(path, tensors),
@@ -100,32 +106,29 @@ def read_vision(path: Path, depth: int) -> Weights:
 
     Raises ModelError naming a weight that is unknown.
     """
+    remedy = f"{option('vision_weights')} takes eva_vit_g.pth"
     found = read_pickle(path)
     inner = found.get("model") if isinstance(found, dict) else None
     tensors = tensors_of(found) or tensors_of(inner)
     if tensors is None:
-        raise ModelError(f"{path} holds no weights; --vision-weights takes eva_vit_g.pth.")
+        raise ModelError("vision_weights", f"{path} holds no weights", remedy)
     weights: Weights = {}
     for name, tensor in tensors.items():
         if name in _VIT_L:
-            raise ModelError(f"{path} cannot be used: {_NO_VIT_L}")
+            raise ModelError("vision_weights", f"{path} cannot be used: {_NO_VIT_L}", _USE_VIT_G)
         new = to_transformers(f"visual_encoder.{name}", "opt")
         if is_dropped_of_vision(name, depth):
             continue
         if new is None:
-            raise ModelError(
-                f"{path} holds {name}, which is no weight of LAVIS's vision encoder; "
-                "--vision-weights takes eva_vit_g.pth."
-            )
+            problem = f"{path} holds {name}, which is no weight of LAVIS's vision encoder"
+            raise ModelError("vision_weights", problem, remedy)
         weights[new] = Weight.of(tensor)
     if not weights:
-        raise ModelError(
-            f"{path} holds no vision encoder of LAVIS; --vision-weights takes eva_vit_g.pth."
-        )
-    return _joined(weights, path)
+        raise ModelError("vision_weights", f"{path} holds no vision encoder of LAVIS", remedy)
+    return _join_qkv_bias(weights, path)
 
 
-def resized(positions: Weight, grid: int) -> Weight:
+def resize_positions(positions: Weight, grid: int) -> Weight:
     """Position embeddings [1, 1 + G², D] for another grid of patches, bicubic, in float32.
 
     As ``interpolate_pos_embed`` of LAVIS's ``eva_vit.py``: the class token's stays.
@@ -147,34 +150,34 @@ def resized(positions: Weight, grid: int) -> Weight:
 
 
 @dataclass
-class Lavis:
+class LavisWeights:
     """A state dict in LAVIS's names, made of a model of transformers."""
 
     weights: Weights = field(default_factory=dict)
     language_model: bool = False  # one was left out
-    keys_biased: int = 0  # layers whose keys have a bias, which LAVIS has no place for
+    biased_keys: int = 0  # layers whose keys have a bias, which LAVIS has no place for
 
 
-def lavis_weights(weights: Weights, kind: Family, positions: int) -> Lavis:
+def lavis_weights(weights: Weights, kind: Family, positions: int) -> LavisWeights:
     """The weights in LAVIS's names, without the language model, as LAVIS saves them.
 
     ``positions`` is the length of the Q-Former's list of position ids, which LAVIS saves.
     """
-    made = Lavis()
+    made = LavisWeights()
     made.weights[POSITION_IDS] = Weight.of(torch.arange(positions)[None])
     for name, weight in weights.items():
         if name.startswith(LANGUAGE_MODEL):
             made.language_model = True
             continue
         bias = _QKV_BIAS.fullmatch(name)
-        for part, one in _split(bias[1], weight).items() if bias else ((name, weight),):
+        for part, one in _split_qkv_bias(bias[1], weight).items() if bias else ((name, weight),):
             new = to_lavis(part, kind)
             if new is None:
-                raise ModelError(f"LAVIS has no place for the weight {part}.")
+                raise ModelError("sources", f"LAVIS has no place for the weight {part}")
             made.weights[new] = one
         if bias:
             third = weight.shape[0] // 3
-            made.keys_biased += bool(weight.load()[third : 2 * third].any())
+            made.biased_keys += bool(weight.load()[third : 2 * third].any())
     return made
 
 
@@ -183,7 +186,7 @@ def write_lavis(weights: Weights, file: BinaryIO) -> None:
     torch.save({"model": {name: weight.load() for name, weight in weights.items()}}, file)
 
 
-def _joined(weights: Weights, path: Path) -> Weights:
+def _join_qkv_bias(weights: Weights, path: Path) -> Weights:
     """The same with ``q_bias`` and ``v_bias`` made one ``qkv.bias``."""
     joined: Weights = {}
     for name, weight in weights.items():
@@ -194,12 +197,13 @@ def _joined(weights: Weights, path: Path) -> Weights:
             continue
         values = weights.get(f"{layer[1]}v_bias")
         if values is None:
-            raise ModelError(f"{path} has {name} without its v_bias; fetch the file again.")
-        joined[f"{layer[1]}qkv.bias"] = _together(weight, values)
+            problem = f"{path} has {name} without its v_bias"
+            raise ModelError(None, problem, "fetch the file again")
+        joined[f"{layer[1]}qkv.bias"] = _qkv_bias(weight, values)
     return joined
 
 
-def _together(queries: Weight, values: Weight) -> Weight:
+def _qkv_bias(queries: Weight, values: Weight) -> Weight:
     def load() -> Tensor:
         q, v = queries.load(), values.load()
         return torch.cat((q, torch.zeros_like(v), v))
@@ -207,7 +211,7 @@ def _together(queries: Weight, values: Weight) -> Weight:
     return Weight((3 * queries.shape[0],), queries.dtype, load)
 
 
-def _split(layer: str, bias: Weight) -> Weights:
+def _split_qkv_bias(layer: str, bias: Weight) -> Weights:
     width = bias.shape[0] // 3
 
     def part(start: int) -> Weight:
@@ -225,13 +229,18 @@ def _kind(path: Path, tensors: dict[str, Tensor]) -> Family:
         return "itm"
     if "blocks.0.attn.qkv.weight" in tensors or any(name in tensors for name in _VIT_L):
         raise ModelError(
-            f"{path} is a vision encoder alone; give the checkpoint that was trained on it, and "
-            "this file with --vision-weights."
+            "sources",
+            f"{path} is a vision encoder alone",
+            "give the checkpoint that was trained on it, and this file with "
+            f"{option('vision_weights')}",
         )
     if "llm_proj.weight" in tensors:
-        raise ModelError(f"{path} holds an InstructBLIP with Vicuna; only BLIP-2 is converted.")
+        raise ModelError(
+            "sources", f"{path} holds an InstructBLIP with Vicuna", "only BLIP-2 is converted"
+        )
     raise ModelError(
-        f"{path} holds no BLIP-2 of LAVIS: it has neither opt_proj, t5_proj nor itm_head."
+        "sources",
+        f"{path} holds no BLIP-2 of LAVIS: it has neither opt_proj, t5_proj nor itm_head",
     )
 
 

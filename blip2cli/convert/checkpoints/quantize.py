@@ -12,8 +12,8 @@ from blip2cli.errors import ModelError
 from blip2cli.model.quantize.int8 import NUMBERS, SCALES, dequantize, is_quantized_layer, quantize
 
 
-def rounded(weights: Weights, layers: Iterable[str]) -> Weights:
-    """The weights with those of the linear ``layers`` in eight bits that are to be rounded."""
+def quantize_weights(weights: Weights, layers: Iterable[str]) -> Weights:
+    """The weights, with those of the linear ``layers`` that are quantized in eight bits."""
     chosen = {f"{name}.weight" for name in layers if is_quantized_layer(name)}
     made: Weights = {}
     for name, weight in weights.items():
@@ -24,15 +24,15 @@ def rounded(weights: Weights, layers: Iterable[str]) -> Weights:
     return made
 
 
-def exact(weights: Weights) -> Weights:
-    """The same in float32 where they are in eight bits. Raises ModelError."""
+def dequantize_weights(weights: Weights) -> Weights:
+    """The weights, with those in eight bits in float32. Raises ModelError."""
     made: Weights = {}
     for name, weight in weights.items():
         layer, _, last = name.rpartition(".")
         if last == NUMBERS:
             scales = weights.get(f"{layer}.{SCALES}")
             if scales is None:
-                raise ModelError(f"{name} has no {SCALES} beside it; fetch the model again.")
+                raise ModelError(None, f"{name} has no {SCALES} beside it", "fetch the model again")
             made[f"{layer}.weight"] = _joined(weight, scales)
         elif last != SCALES:
             made[name] = weight

@@ -1,4 +1,4 @@
-"""Writing safetensors one weight at a time, in shards of limited size.
+"""Writer of safetensors, one weight at a time, in shards of limited size.
 
 The format (https://github.com/huggingface/safetensors#format) is a little-endian 64-bit length,
 JSON with each weight's dtype, shape and byte range, then the bytes. The library's own writer wants
@@ -10,21 +10,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from blip2cli.convert.checkpoints.weights import DTYPES, Weight, Weights
-from blip2cli.errors import OptionError
+from blip2cli.convert.checkpoints.weights import DTYPES, Progress, Weight, Weights
+from blip2cli.errors import OptionError, option
 from blip2cli.storage.durable import write_all
 
-_SPELLED = {dtype: name for name, dtype in DTYPES.items()}
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
 
 
 def parse_size(text: str) -> int:
@@ -32,7 +31,10 @@ def parse_size(text: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
     size = float(found[1]) * (_BINARY if found[3] else _UNITS)[found[2]] if found else 0
     if size < 1:
-        raise OptionError(f"--max-shard-size takes a size such as 2GB or 500MB, not {text}.")
+        raise OptionError(
+            "max_shard_size",
+            f"{option('max_shard_size')} takes a size such as 2GB or 500MB, not {text}",
+        )
     return int(size)
 
 
@@ -76,7 +78,7 @@ def write_shards(
 
 def _write(file: Path, weights: Weights) -> Iterator[int]:
     """Write one file; yields the bytes of each weight when it is written."""
-    # Wide numbers first: then every one begins at a multiple of its size.
+    # Wide dtypes first: then every weight is aligned to the size of its numbers.
     ordered = dict(sorted(weights.items(), key=lambda item: -item[1].dtype.itemsize))
     header = _header(ordered)
     with file.open("wb", buffering=0) as stream:
@@ -98,7 +100,7 @@ def _header(weights: Weights) -> bytes:
     position = 0
     for name, weight in weights.items():
         entries[name] = {
-            "dtype": _SPELLED[weight.dtype],
+            "dtype": _DTYPE_NAMES[weight.dtype],
             "shape": list(weight.shape),
             "data_offsets": [position, position + weight.nbytes],
         }
@@ -107,12 +109,12 @@ def _header(weights: Weights) -> bytes:
     return text + b" " * (-len(text) % 8)
 
 
-def cast(weights: Weights, dtype: torch.dtype, asked: str) -> Weights:
+def cast(weights: Weights, dtype: torch.dtype) -> Weights:
     """The weights in ``dtype``. Reading one that is too large for it raises OptionError."""
-    return {name: _checked(name, weight, dtype, asked) for name, weight in weights.items()}
+    return {name: _cast(name, weight, dtype) for name, weight in weights.items()}
 
 
-def _checked(name: str, weight: Weight, dtype: torch.dtype, asked: str) -> Weight:
+def _cast(name: str, weight: Weight, dtype: torch.dtype) -> Weight:
     narrower = torch.finfo(dtype).max < (
         torch.finfo(weight.dtype).max if weight.dtype.is_floating_point else 0
     )
@@ -124,8 +126,10 @@ def _checked(name: str, weight: Weight, dtype: torch.dtype, asked: str) -> Weigh
         after = before.to(dtype)
         if not _finite(after) and _finite(before):
             raise OptionError(
-                f"--dtype {asked} cannot hold {name} (up to {before.abs().max().item():.3g}); "
-                "use bfloat16."
+                "dtype",
+                f"{option('dtype')} {str(dtype).removeprefix('torch.')} cannot hold {name} (up to "
+                f"{before.abs().max().item():.3g})",
+                "use bfloat16",
             )
         return after
 
@@ -133,5 +137,5 @@ def _checked(name: str, weight: Weight, dtype: torch.dtype, asked: str) -> Weigh
 
 
 def _finite(tensor: Tensor) -> bool:
-    """Whether all numbers are finite, found without another tensor of the same size."""
+    """Whether all numbers are finite, without allocating a tensor of the same size."""
     return not tensor.numel() or all(bool(end.isfinite()) for end in tensor.aminmax())

@@ -1,4 +1,4 @@
-"""Weights on disk, known by shape and dtype, and read one at a time when they are needed."""
+"""Lazily loaded weights: shape and dtype are known, the tensor is read when it is needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Weight:
-    """One weight: what it is, and how to get it."""
+    """One weight, not loaded yet."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -52,6 +52,7 @@ class Weight:
 
 
 Weights = dict[str, Weight]
+Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
 
 
 def read_weights(files: Iterable[Path]) -> Weights:
@@ -76,13 +77,14 @@ def read_pickle(file: Path) -> Any:
             return _load(file)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{file} is damaged, or holds more than weights ({_refused(error)}); it is not read, "
-            "because that could run any code."
+            None,
+            f"{file} is damaged, or holds more than weights ({_refused(error)})",
+            "it is not read, because that could run any code",
         ) from error
     except OSError as error:
-        raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
+        raise ModelError(None, f"{file} cannot be read ({error.strerror})") from error
     except Exception as error:  # a damaged pickle may raise anything
-        raise ModelError(f"{file} is damaged or cut short; fetch it again.") from error
+        raise ModelError(None, f"{file} is damaged or cut short", "fetch it again") from error
 
 
 def _load(file: Path) -> Any:
@@ -108,11 +110,11 @@ def _safetensors(file: Path) -> Weights:
     try:
         check_safetensors(file)
     except OSError as error:
-        raise ModelError(f"{file} cannot be read ({error.strerror}).") from error
+        raise ModelError(None, f"{file} cannot be read ({error.strerror})") from error
 
     def loader(name: str) -> Callable[[], Tensor]:
         def load() -> Tensor:
-            # Opened for each weight, so that the file is not mapped for longer than it is needed.
+            # Opened for each weight, so that the file is mapped only while it is needed.
             with safe_open(file, "pt") as opened:
                 tensor: Tensor = opened.get_tensor(name)
                 return tensor
@@ -122,21 +124,22 @@ def _safetensors(file: Path) -> Weights:
     weights: Weights = {}
     with safe_open(file, "pt") as opened:
         for name in opened.keys():  # noqa: SIM118 - it is no dictionary
-            part = opened.get_slice(name)
-            dtype = DTYPES.get(part.get_dtype())
+            found = opened.get_slice(name)
+            dtype = DTYPES.get(found.get_dtype())
             if dtype is None:
                 raise ModelError(
-                    f"{file} stores {name} as {part.get_dtype()}, which is not converted; use a "
-                    "copy of the model in float32, bfloat16 or float16."
+                    None,
+                    f"{file} stores {name} as {found.get_dtype()}, which is not converted",
+                    "use a copy of the model in float32, bfloat16 or float16",
                 )
-            weights[name] = Weight(tuple(part.get_shape()), dtype, loader(name))
+            weights[name] = Weight(tuple(found.get_shape()), dtype, loader(name))
     return weights
 
 
 def _state_dict(file: Path) -> Weights:
     tensors = tensors_of(read_pickle(file))
     if tensors is None:
-        raise ModelError(f"{file} holds something else than named weights.")
+        raise ModelError(None, f"{file} holds something else than named weights")
     return {name: Weight.of(tensor) for name, tensor in tensors.items()}
 
 

@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from blip2cli.convert.checkpoints.types import Released
+from blip2cli.convert.checkpoints.released import Released
 from tests.convert.checkpoints.lavis import Shapes, Size, saved_shapes, vision_shapes
 from tests.hub_checkpoints import _tokenizer
 

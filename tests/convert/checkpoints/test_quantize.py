@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from blip2cli.convert.checkpoints.check import logits
+from blip2cli.convert.checkpoints.compare import logits
 from blip2cli.doctor.examine import examine
 from blip2cli.doctor.options import DoctorOptions
 from blip2cli.errors import ModelError

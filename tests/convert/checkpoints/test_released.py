@@ -14,10 +14,10 @@ from transformers.models.blip_2.modeling_blip_2 import (
 )
 
 from blip2cli.convert.checkpoints import CheckpointOptions
-from blip2cli.convert.checkpoints.assemble import assemble
+from blip2cli.convert.checkpoints.from_lavis import assemble
 from blip2cli.convert.checkpoints.huggingface import write_config
 from blip2cli.convert.checkpoints.lavis import POSITION_IDS, lavis_weights
-from blip2cli.convert.checkpoints.types import RELEASED, Released
+from blip2cli.convert.checkpoints.released import RELEASED, Released
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.tokenizer.text import load_codec
@@ -140,7 +140,7 @@ def test_tokenizer_and_processor_come_from_the_language_model(
     made = assemble(options)
     folder = tmp_path / "out"
     folder.mkdir()
-    made.write_rest(folder)
+    made.write_small_files(folder)
     write_config(made.config, folder, None)
     (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     checkpoint = inspect_checkpoint(folder)

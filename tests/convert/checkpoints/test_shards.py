@@ -26,7 +26,7 @@ def test_sizes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "2 quarts", "1e9"])
 def test_sizes_that_are_none(text: str) -> None:
-    with pytest.raises(OptionError, match="--max-shard-size takes a size such as 2GB"):
+    with pytest.raises(OptionError, match="max_shard_size takes a size such as 2GB"):
         parse_size(text)
 
 
@@ -88,7 +88,7 @@ def test_one_weight_is_in_memory_at_a_time(tmp_path: Path) -> None:
         return tensor
 
     weights = {f"w{n}": Weight((1000,), torch.float32, load) for n in range(20)}
-    halves = cast(weights, torch.float16, "float16")
+    halves = cast(weights, torch.float16)
     write_shards(halves, tmp_path, 10**9, lambda done, total: None)
     assert len(alive) == 20
     assert most == 0
@@ -96,12 +96,12 @@ def test_one_weight_is_in_memory_at_a_time(tmp_path: Path) -> None:
 
 def test_numbers_too_large_for_float16_are_named(tmp_path: Path) -> None:
     given = weights_of(small=torch.ones(2), big=torch.tensor([1.0, 1e6]))
-    weights = cast(given, torch.float16, "float16")
+    weights = cast(given, torch.float16)
     with pytest.raises(OptionError, match=r"float16 cannot hold big \(up to 1e\+06\)"):
         write_shards(weights, tmp_path, 10**9, lambda done, total: None)
-    kept = cast(weights_of(big=torch.tensor([1e6])), torch.bfloat16, "bfloat16")
-    assert kept["big"].load().item() == pytest.approx(1e6, rel=0.01)
-    already = cast(weights_of(odd=torch.tensor([float("inf")])), torch.float16, "float16")
+    finite = cast(weights_of(big=torch.tensor([1e6])), torch.bfloat16)
+    assert finite["big"].load().item() == pytest.approx(1e6, rel=0.01)
+    already = cast(weights_of(odd=torch.tensor([float("inf")])), torch.float16)
     assert already["odd"].load().isinf().all()
-    counts = cast(weights_of(n=torch.tensor([70_000])), torch.float16, "float16")
+    counts = cast(weights_of(n=torch.tensor([70_000])), torch.float16)
     assert counts["n"].dtype == torch.int64

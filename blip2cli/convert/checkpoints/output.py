@@ -1,4 +1,4 @@
-"""The output of a conversion of checkpoints: checks, and a directory or file that appears whole."""
+"""The output of a conversion: checks, and a directory or file that appears complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from blip2cli.convert.files import new_file, new_folder
-from blip2cli.errors import OutputError
+from blip2cli.errors import OutputError, option
 from blip2cli.sinks.base import disk_errors
 from blip2cli.sinks.check_output import check_parent, check_place
 from blip2cli.sinks.lock import OutputLock
@@ -20,7 +20,7 @@ _SAFE = "nothing that was there was changed"
 
 
 def check_destination(out: str, overwrite: bool, folder: bool) -> None:
-    """Raise OutputError for what is there and may not be replaced."""
+    """Raise OutputError when ``out`` cannot be created, or must not be replaced."""
     path = Path(out)
     if not folder:
         check_place(out, overwrite)
@@ -30,23 +30,27 @@ def check_destination(out: str, overwrite: bool, folder: bool) -> None:
         return
     if not overwrite:
         raise OutputError(
-            f"The output {out!r} exists already; add --overwrite to replace it, or choose another "
-            "name."
+            "destination",
+            f"The output {out!r} exists already",
+            f"add {option('overwrite')} to replace it, or choose another name",
         )
     if not path.is_dir() or (any(path.iterdir()) and not (path / "config.json").is_file()):
         raise OutputError(
-            f"The output {out!r} is no directory with a model (config.json), and is not replaced; "
-            "choose another name."
+            "destination",
+            f"The output {out!r} is no directory with a model (config.json), and is not replaced",
+            "choose another name",
         )
 
 
 def check_space(out: str, size: int) -> None:
-    """Raise OutputError when the disk has no room for ``size`` bytes."""
+    """Raise OutputError when the disk has less than ``size`` bytes left."""
     free = shutil.disk_usage(Path(os.path.realpath(out)).parent).free
     if free < size:
         raise OutputError(
+            "destination",
             f"The output {out!r} takes {size / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB "
-            "left; make room, or choose another disk."
+            "left",
+            "make room, or choose another disk",
         )
 
 

@@ -1,4 +1,4 @@
-"""The names of weights in LAVIS and in transformers, as one table that is read both ways.
+"""Names of weights in LAVIS and in transformers: one table, read in both directions.
 
 Sources: LAVIS's ``eva_vit.py``, ``Qformer.py`` and ``blip2_*.py``, transformers'
 ``modeling_blip_2.py``. The one thing that is not a renaming, the bias of query, key and value, is
@@ -82,7 +82,7 @@ _DROPPED = (
     "temp",  # the temperature of the contrastive loss
 )
 # eva_vit_g.pth is a whole image classifier; LAVIS builds 39 blocks of it, and no head.
-_PARTS_OF_VISION = ("cls_token", "pos_embed", "patch_embed.", "blocks.")
+_VISION_WEIGHTS = ("cls_token", "pos_embed", "patch_embed.", "blocks.")
 
 _FIELDS = {"n": r"(?P<n>\d+)", "p": r"(?P<p>weight|bias)", "rest": r"(?P<rest>.+)"}
 
@@ -100,27 +100,27 @@ class _Rule:
     write: str
 
 
-def _rules(kind: Family, back: bool) -> tuple[_Rule, ...]:
+def _rules(kind: Family, to_lavis: bool) -> tuple[_Rule, ...]:
     return tuple(
-        _Rule(_pattern(ours), lavis) if back else _Rule(_pattern(lavis), ours)
+        _Rule(_pattern(ours), lavis) if to_lavis else _Rule(_pattern(lavis), ours)
         for lavis, ours in _TABLES[kind]
     )
 
 
-_FORTH = {kind: _rules(kind, back=False) for kind in _TABLES}
-_BACK = {kind: _rules(kind, back=True) for kind in _TABLES}
+_TO_TRANSFORMERS = {kind: _rules(kind, to_lavis=False) for kind in _TABLES}
+_TO_LAVIS = {kind: _rules(kind, to_lavis=True) for kind in _TABLES}
 _DROPS = tuple(_pattern(name) for name in _DROPPED)
 _BLOCK = _pattern("blocks.{n}.{rest}")
 
 
 def to_transformers(name: str, kind: Family) -> str | None:
     """The name in transformers of a weight of LAVIS; None for an unknown one."""
-    return _renamed(name, _FORTH[kind])
+    return _renamed(name, _TO_TRANSFORMERS[kind])
 
 
 def to_lavis(name: str, kind: Family) -> str | None:
     """The name in LAVIS of a weight of transformers; None for an unknown one."""
-    return _renamed(name, _BACK[kind])
+    return _renamed(name, _TO_LAVIS[kind])
 
 
 def is_dropped(name: str) -> bool:
@@ -133,7 +133,7 @@ def is_dropped_of_vision(name: str, depth: int) -> bool:
     block = _BLOCK.fullmatch(name)
     if block is not None:
         return int(block["n"]) >= depth
-    return not name.startswith(_PARTS_OF_VISION)
+    return not name.startswith(_VISION_WEIGHTS)
 
 
 def _renamed(name: str, rules: tuple[_Rule, ...]) -> str | None:

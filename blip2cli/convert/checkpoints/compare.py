@@ -1,4 +1,4 @@
-"""``--check``: how far the result of a conversion is from its source, in weights and in logits."""
+"""Compares the result of a conversion with its source, in weights and in logits (``check``)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Compared:
         )
 
 
-def check_lavis_to_transformers(source: str, destination: str) -> list[str]:
+def compare_lavis_to_transformers(source: str, destination: str) -> list[str]:
     """Write the result's weights in LAVIS's names again, and compare them with the source's."""
     made = resolve(destination)
     positions = (made.config.get("qformer_config") or {}).get("max_position_embeddings", 512)
@@ -47,23 +47,23 @@ def check_lavis_to_transformers(source: str, destination: str) -> list[str]:
     return [str(compare(held, back))]
 
 
-def check_transformers_to_lavis(source: str, destination: str) -> list[str]:
+def compare_transformers_to_lavis(source: str, destination: str) -> list[str]:
     """Read the result in transformers' names again, and compare it with the source."""
     weights, _ = read_lavis(Path(destination)).renamed()
     return [str(compare(weights, read_model(resolve(source))))]
 
 
-def check_transformers(source: str, destination: str) -> list[str]:
+def compare_transformers(source: str, destination: str) -> list[str]:
     """Compare the weights, and the logits that both give for one picture, in float32."""
     made = read_model(resolve(destination))
-    said = [str(compare(made, read_model(resolve(source))))]
+    lines = [str(compare(made, read_model(resolve(source))))]
     before, after = logits(source), logits(destination)
     same = "the same" if before.argmax() == after.argmax() else "ANOTHER"
-    said.append(
+    lines.append(
         f"Check: the logits for a picture differ by {_distance(before, after):.3g} at most, of up "
         f"to {before.abs().max().item():.3g}; {same} one is the best."
     )
-    return said
+    return lines
 
 
 def compare(weights: Weights, others: Weights) -> Compared:
@@ -80,9 +80,9 @@ def compare(weights: Weights, others: Weights) -> Compared:
 
 @torch.inference_mode()
 def logits(model: str) -> Tensor:
-    """What a model says about a fixed picture, computed in float32.
+    """The logits of a model for a fixed picture, computed in float32.
 
-    Scores of the first token, [V]; of a retrieval model, whether a text fits, [2].
+    Those of the first token, [V]; of a retrieval model, those of image-text matching, [2].
     """
     loaded = Blip2.load(ModelOptions(model=model, dtype="float32"))
     features = loaded.features(picture(loaded.spec.height, loaded.spec.width))
@@ -93,7 +93,7 @@ def logits(model: str) -> Tensor:
 
 
 def picture(height: int, width: int) -> Tensor:
-    """A picture with slopes of colour and a bright square; uint8 [1, 3, H, W]."""
+    """A picture of colour gradients and a bright square; uint8 [1, 3, H, W]."""
     down = torch.linspace(0, 255, height)[:, None].expand(height, width)
     across = torch.linspace(0, 255, width)[None].expand(height, width)
     made = torch.stack((down, across, 255 - across)).to(torch.uint8)

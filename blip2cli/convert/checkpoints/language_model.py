@@ -1,4 +1,4 @@
-"""Language models and tokenizers that LAVIS's files do not hold: ``--language-model``."""
+"""Language models and tokenizers, which LAVIS's files do not hold (``language_model``)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blip2cli.convert.checkpoints.lavis import LANGUAGE_MODEL
 from blip2cli.convert.checkpoints.weights import Weight, Weights, read_weights
-from blip2cli.errors import ModelError
+from blip2cli.errors import ModelError, option
 from blip2cli.model.checkpoint.directory import TOKENIZER_FILES, Family, read_json, weight_files
 from blip2cli.model.checkpoint.hub import fetch_repository
 from blip2cli.model.checkpoint.resolve import HUB_ID
@@ -19,7 +19,8 @@ from blip2cli.model.tokenizer.text import read_tokenizer
 from blip2cli.system.library_logging import silence_hub, silence_libraries
 
 _MODEL_TYPE: dict[Family, str] = {"opt": "opt", "t5": "t5", "itm": "bert"}
-_WORDS: dict[Family, tuple[str, ...]] = {
+# Embeddings and output layers, with a row for each token.
+_VOCABULARY: dict[Family, tuple[str, ...]] = {
     "opt": ("model.decoder.embed_tokens.weight", "lm_head.weight"),
     "t5": ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight",
            "lm_head.weight"),
@@ -58,38 +59,50 @@ class Language:
 def find_language(name: str, kind: Family) -> Language:
     """The language model called ``name``: a directory or a hub id. Raises ModelError."""
     path = Path(name).expanduser()
-    wanted = _MODEL_TYPE[kind]
+    expected = _MODEL_TYPE[kind]
     if not path.is_dir():
         if HUB_ID.fullmatch(name) is None and "/" in name:
-            raise ModelError(f"--language-model {name} is neither a directory nor a hub id.")
+            raise ModelError(
+                "language_model",
+                f"{option('language_model')} {name} is neither a directory nor a hub id",
+            )
         with silence_hub():
             path = fetch_repository(name, weights=kind != "itm")
     if not (path / "config.json").is_file():
-        raise ModelError(f"--language-model {name} holds no model: it has no config.json.")
-    found = read_json(path / "config.json").get("model_type")
-    if found != wanted:
         raise ModelError(
-            f"--language-model {name} is of the type {found}, and this checkpoint wants {wanted}."
+            "language_model",
+            f"{option('language_model')} {name} holds no model: it has no config.json",
+        )
+    found = read_json(path / "config.json").get("model_type")
+    if found != expected:
+        raise ModelError(
+            "language_model",
+            f"{option('language_model')} {name} is of the type {found}, and this checkpoint wants "
+            f"{expected}",
         )
     if not any((path / file).is_file() for file in TOKENIZER_FILES):
-        raise ModelError(f"--language-model {name} has no tokenizer; fetch its files as well.")
+        raise ModelError(
+            "language_model",
+            f"{option('language_model')} {name} has no tokenizer",
+            "fetch its files as well",
+        )
     return Language(path, kind)
 
 
-def padded(weights: Weights, kind: Family, rows: int) -> Weights:
-    """The weights with so many rows of words; a new row is the mean of the others.
+def pad_vocabulary(weights: Weights, kind: Family, rows: int) -> Weights:
+    """The weights with ``rows`` tokens in their vocabulary; a new row is the mean of the others.
 
-    No text ever holds the words of new rows, but the model gives them a score: that of the mean
-    is the mean score, so it never wins, while that of zeros may.
+    No text holds the tokens of new rows, but the model gives them a logit: that of the mean is the
+    mean logit, so it never wins, while that of zeros may.
     """
-    names = {LANGUAGE_MODEL + name for name in _WORDS[kind]}
+    names = {LANGUAGE_MODEL + name for name in _VOCABULARY[kind]}
     return {
-        name: _taller(weight, rows) if name in names and weight.shape[0] < rows else weight
+        name: _padded(weight, rows) if name in names and weight.shape[0] < rows else weight
         for name, weight in weights.items()
     }
 
 
-def _taller(weight: Weight, rows: int) -> Weight:
+def _padded(weight: Weight, rows: int) -> Weight:
     def load() -> Tensor:
         old = weight.load()
         mean = old.float().mean(dim=0).to(old.dtype)

@@ -1,8 +1,8 @@
-"""One whole model of transformers from the files that LAVIS keeps apart.
+"""Assembles a model in transformers' layout from the separate files of LAVIS.
 
-A checkpoint of LAVIS holds what was trained. The vision encoder may lie in ``eva_vit_g.pth``; the
-language model and the tokenizer always lie elsewhere. Settings come from the released checkpoint
-with the same shapes, or from the model that ``--like`` names.
+A checkpoint of LAVIS holds what was trained. The vision encoder may be in ``eva_vit_g.pth``; the
+language model and the tokenizer are always elsewhere. Settings are those of the released checkpoint
+with the same shapes, or of the model that the option ``like`` names.
 """
 
 from __future__ import annotations
@@ -15,45 +15,46 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.convert.checkpoints import huggingface as hf
-from blip2cli.convert.checkpoints.language import Language, find_language, padded
+from blip2cli.convert.checkpoints.language_model import Language, find_language, pad_vocabulary
 from blip2cli.convert.checkpoints.lavis import (
     LANGUAGE_MODEL,
     VISION_MODEL,
     LavisFile,
     read_lavis,
     read_vision,
-    resized,
+    resize_positions,
 )
 from blip2cli.convert.checkpoints.options import CheckpointOptions
-from blip2cli.convert.checkpoints.types import VISION_G, WIDTH_L, Released, Settings, identify
+from blip2cli.convert.checkpoints.released import VISION_G, WIDTH_L, Released, Settings, identify
 from blip2cli.convert.checkpoints.weights import Weight, Weights
-from blip2cli.errors import ModelError
+from blip2cli.convert.examples import listed
+from blip2cli.errors import ModelError, option
 from blip2cli.model.checkpoint.directory import Checkpoint, Family
 from blip2cli.model.checkpoint.resolve import resolve
 
 POSITIONS = "vision_model.embeddings.position_embedding"
-_VISION_PARTS = ("vision_model.embeddings.", VISION_MODEL)
+_VISION_PREFIXES = ("vision_model.embeddings.", VISION_MODEL)
 
 
 @dataclass
 class Assembled:
-    """A model ready to be written."""
+    """A model in transformers' layout, ready to be written."""
 
     kind: Family
     config: Settings
     weights: Weights
-    write_rest: Callable[[Path], None]  # the files beside configuration and weights
+    write_small_files: Callable[[Path], None]  # all beside configuration and weights
     notes: list[str] = field(default_factory=list)
 
 
 def assemble(options: CheckpointOptions) -> Assembled:
-    """Put together the model of a checkpoint of LAVIS. Raises ModelError naming what is missing."""
+    """Assemble the model of a checkpoint of LAVIS. Raises ModelError naming what is missing."""
     file = read_lavis(Path(options.source).expanduser())
     weights, dropped = file.renamed()
     settings = (
-        _Like(resolve(options.like), file.kind)
+        _LikeModel(resolve(options.like), file.kind)
         if options.like is not None
-        else _ByShapes(file, weights, options.language_model)
+        else _LikeReleased(file, weights, options.language_model)
     )
     pixels = _image_size(weights, file, settings)
     if "query_tokens" in weights:
@@ -61,28 +62,28 @@ def assemble(options: CheckpointOptions) -> Assembled:
     settings.config["vision_config"] = settings.config["vision_config"] | {"image_size": pixels}
     notes = [f"Read as LAVIS's {settings.name}."]
     if dropped:
-        notes.append(f"Left out, as transformers has no place for it: {hf.some(dropped)}.")
+        notes.append(f"Left out, as transformers has no place for it: {listed(dropped)}.")
     weights = _with_vision(weights, options, settings, pixels)
     if file.kind != "itm":
         weights = _with_language(weights, options, settings, file.kind)
-    weights = hf.fitted(
+    weights = hf.match_config(
         settings.config, file.kind, weights, f"{options.source} with what was added"
     )
     settings.config.setdefault("dtype", str(hf.common_dtype(weights)).removeprefix("torch."))
-    return Assembled(file.kind, settings.config, weights, settings.write_rest, notes)
+    return Assembled(file.kind, settings.config, weights, settings.write_small_files, notes)
 
 
 class _Settings(ABC):
-    """The settings of the model to be, and what it can lend of itself."""
+    """The settings of the new model, and where the weights are that the file lacks."""
 
     name: str
     config: Settings
-    vision_hint: str
-    language_hint: str
+    vision_remedy: str  # where to find the vision encoder
+    language_remedy: str
 
     @property
     def image_size(self) -> int:
-        """The size in pixels, where nothing else tells it."""
+        """The size in pixels, if neither weights nor training tell it."""
         return int(self.config["vision_config"].get("image_size", 224))
 
     @property
@@ -90,51 +91,51 @@ class _Settings(ABC):
         """The width of a patch in pixels."""
         return int(self.config["vision_config"].get("patch_size", 14))
 
-    def lent(self, prefixes: tuple[str, ...]) -> Weights:
-        """The weights of these parts, if the model has any."""
+    def weights(self, prefixes: tuple[str, ...]) -> Weights:
+        """The weights with these prefixes, if the settings come with any."""
         return {}
 
     @abstractmethod
-    def write_rest(self, folder: Path) -> None:
+    def write_small_files(self, folder: Path) -> None:
         """Write all but ``config.json`` and the weights."""
 
 
-class _ByShapes(_Settings):
-    """A released type; the tokenizer is that of ``--language-model``."""
+class _LikeReleased(_Settings):
+    """Settings of a released checkpoint; the tokenizer is that of the language model."""
 
     def __init__(self, file: LavisFile, weights: Weights, language_model: str | None) -> None:
         released = _released(file, weights)
         self.name = f"{released.model} {released.type}"
         self.config = released.config(released.image_size, 32)
-        self.vision_hint = f"--vision-weights {released.vision_file}"
-        self.language_hint = f"--language-model {released.language_model}"
-        if released.hub is not None:
-            self.vision_hint += f", or --like {released.hub}"
-            self.language_hint += f", or --like {released.hub}"
+        like = f", or {option('like')} {released.hub}" if released.hub is not None else ""
+        self.vision_remedy = f"add {option('vision_weights')} {released.vision_file}{like}"
+        self.language_remedy = f"add {option('language_model')} {released.language_model}{like}"
         if language_model is None:
             what = "tokenizer" if file.kind == "itm" else "language model and no tokenizer"
-            raise ModelError(f"{file.path} holds no {what}; add {self.language_hint}.")
+            raise ModelError("language_model", f"{file.path} holds no {what}", self.language_remedy)
         self.language: Language = find_language(language_model, file.kind)
         self.kind = file.kind
 
-    def write_rest(self, folder: Path) -> None:
+    def write_small_files(self, folder: Path) -> None:
         """Write tokenizer, processor and generation settings."""
         vision = self.config["vision_config"]
         token = hf.write_processor(
             self.language.tokenizer(), vision["image_size"], self.config["num_query_tokens"], folder
         )
-        wanted = self.config["image_token_index"]
-        if token != wanted:
+        expected = self.config["image_token_index"]
+        if token != expected:
             raise ModelError(
+                "language_model",
                 f"the tokenizer in {self.language.path} has {token} tokens, and {self.name} was "
-                f"trained with {wanted}; give the language model that it was trained with."
+                f"trained with {expected}",
+                "give the language model that it was trained with",
             )
         if self.kind != "itm":
             hf.write_generation_config(self.config, folder)
 
 
-class _Like(_Settings):
-    """Another model of transformers, which lends what the file does not hold."""
+class _LikeModel(_Settings):
+    """Settings, tokenizer and missing weights of another model of transformers."""
 
     def __init__(self, checkpoint: Checkpoint, kind: Family) -> None:
         self.checkpoint = checkpoint
@@ -144,24 +145,26 @@ class _Like(_Settings):
         if "torch_dtype" in self.config:
             self.config.setdefault("dtype", self.config["torch_dtype"])
         self.name = f"{kind} model, like {checkpoint.path.name}"
-        self.vision_hint = "--vision-weights eva_vit_g.pth"
-        self.language_hint = "--language-model DIR"
+        self.vision_remedy = f"add {option('vision_weights')} eva_vit_g.pth"
+        self.language_remedy = f"add {option('language_model')} DIR"
         found = checkpoint.family
         if found != kind:
             raise ModelError(
-                f"--like {checkpoint.path} is a {_KINDS[found]}, and the checkpoint one "
-                f"{_KINDS[kind].partition(' ')[2]}; name a model of the same kind."
+                "like",
+                f"{option('like')} {checkpoint.path} is a {_KINDS[found]}, and the checkpoint one "
+                f"{_KINDS[kind].partition(' ')[2]}",
+                "name a model of the same kind",
             )
         self._weights: Weights | None = None
 
-    def lent(self, prefixes: tuple[str, ...]) -> Weights:
-        """The weights of these parts."""
+    def weights(self, prefixes: tuple[str, ...]) -> Weights:
+        """The weights with these prefixes."""
         if self._weights is None:
             self._weights = hf.read_model(self.checkpoint)
         return {name: w for name, w in self._weights.items() if name.startswith(prefixes)}
 
-    def write_rest(self, folder: Path) -> None:
-        """Copy the files of the other model; images get the size that this one sees."""
+    def write_small_files(self, folder: Path) -> None:
+        """Copy the files of the other model, with the image size of this one."""
         hf.copy_small_files(self.checkpoint.path, folder)
         hf.fit_processor(
             folder, self.config["vision_config"]["image_size"], self.config["num_query_tokens"]
@@ -183,20 +186,23 @@ def _released(file: LavisFile, weights: Weights) -> Released:
     found = identify(file.kind, vision, width, pixels)
     if found is None:
         raise ModelError(
+            "like",
             f"{file.path} has the widths of no released BLIP-2 (vision {vision}"
-            f"{f', language model {width}' if width else ''}); name a model in transformers' "
-            "layout that has them with --like."
+            f"{f', language model {width}' if width else ''})",
+            f"name a model in transformers' layout that has them with {option('like')}",
         )
     if found.vision_width == WIDTH_L:
         raise ModelError(
+            "sources",
             f"{file.path} is LAVIS's {found.type} with CLIP's ViT-L, whose layer norm before the "
-            "first block BLIP-2 in transformers has no place for; use a checkpoint with ViT-g."
+            "first block BLIP-2 in transformers has no place for",
+            "use a checkpoint with ViT-g",
         )
     return found
 
 
 def _image_size(weights: Weights, file: LavisFile, settings: _Settings) -> int:
-    """The side of an image in pixels: by the position embeddings, else as the training said."""
+    """The side of an image in pixels: by the position embeddings, else as in the training."""
     positions = weights.get(POSITIONS)
     if positions is not None:
         return _pixels(positions, settings.patch)
@@ -216,12 +222,13 @@ def _with_vision(
         depth = int(settings.config["vision_config"].get("num_hidden_layers", 39))
         added = read_vision(Path(options.vision_weights).expanduser(), depth)
     else:
-        added = settings.lent(_VISION_PARTS)
+        added = settings.weights(_VISION_PREFIXES)
     if not added:
-        raise ModelError(f"{options.source} holds no vision encoder; add {settings.vision_hint}.")
+        problem = f"{options.source} holds no vision encoder"
+        raise ModelError("vision_weights", problem, settings.vision_remedy)
     positions: Weight | None = added.get(POSITIONS)
     if positions is not None:
-        added = added | {POSITIONS: resized(positions, pixels // settings.patch)}
+        added = added | {POSITIONS: resize_positions(positions, pixels // settings.patch)}
     return weights | added
 
 
@@ -232,11 +239,10 @@ def _with_language(
         language: Any = getattr(settings, "language", None)
         if options.language_model is not None and language is None:
             language = find_language(options.language_model, kind)
-        added = language.weights() if language is not None else settings.lent((LANGUAGE_MODEL,))
+        added = language.weights() if language is not None else settings.weights((LANGUAGE_MODEL,))
         if not added:
-            raise ModelError(
-                f"{options.source} holds no language model; add {settings.language_hint}."
-            )
+            problem = f"{options.source} holds no language model"
+            raise ModelError("language_model", problem, settings.language_remedy)
         weights = weights | added
     rows = settings.config["text_config"].get("vocab_size", 50272)
-    return padded(weights, kind, int(rows))
+    return pad_vocabulary(weights, kind, int(rows))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from blip2cli.convert.checkpoints.language import padded
+from blip2cli.convert.checkpoints.language_model import pad_vocabulary
 from blip2cli.convert.checkpoints.weights import Weight
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
@@ -121,7 +121,7 @@ def test_new_words_are_the_mean_of_the_others_and_never_win() -> None:
         "language_model.model.decoder.embed_tokens.weight": Weight.of(words),
         "language_model.model.decoder.final_layer_norm.bias": Weight.of(torch.ones(4)),
     }
-    made = padded(weights, "opt", 8)
+    made = pad_vocabulary(weights, "opt", 8)
     taller = made["language_model.model.decoder.embed_tokens.weight"]
     assert taller.shape == (8, 4)
     assert torch.equal(taller.load()[:5], words)
@@ -203,7 +203,7 @@ def test_a_file_of_something_else_is_no_vision_encoder(tmp_path: Path) -> None:
 def test_what_is_missing_is_named_with_where_it_lies(tmp_path: Path) -> None:
     size = Size(depth=1, layers=2, image=28)
     source = save(random_state(saved_shapes("opt", size, 2560, vision=False)), tmp_path / "l.pth")
-    with pytest.raises(ModelError, match=r"add --language-model facebook/opt-2\.7b, or --like Sal"):
+    with pytest.raises(ModelError, match=r"add language_model facebook/opt-2\.7b, or like Sal"):
         convert(source, tmp_path / "out")
     (tmp_path / "t5").mkdir()
     (tmp_path / "t5" / "config.json").write_text('{"model_type": "t5"}')
@@ -213,7 +213,7 @@ def test_what_is_missing_is_named_with_where_it_lies(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has no tokenizer"):
         convert(source, tmp_path / "out", language_model=tmp_path / "t5")
     (tmp_path / "t5" / "vocab.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"no vision encoder; add --vision-weights eva_vit_g\.pth"):
+    with pytest.raises(ModelError, match=r"no vision encoder; add vision_weights eva_vit_g\.pth"):
         convert(source, tmp_path / "out", language_model=tmp_path / "t5")
     with pytest.raises(ModelError, match="is a model with T5, and the checkpoint one with OPT"):
         convert(source, tmp_path / "out", like=like("t5", tmp_path / "other"))

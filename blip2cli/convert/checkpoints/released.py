@@ -1,4 +1,4 @@
-"""The eleven checkpoints that LAVIS released, and the settings that their files do not hold.
+"""The eleven checkpoints that LAVIS released, and the settings that their files lack.
 
 Sources: LAVIS's ``configs/models/blip2/*.yaml``, the configurations of ``facebook/opt-*``,
 ``google/flan-t5-*`` and ``bert-base-uncased`` that its code loads, and those of the
@@ -137,12 +137,12 @@ def identify(
     """The released checkpoint of these widths; the nearest one where the size is another.
 
     ``width`` is the language model's (0 for retrieval). Fine-tuned models have the shapes, and so
-    the settings, of what they were tuned from.
+    the settings, of the model that they were tuned from.
     """
-    alike = [
+    matching = [
         one
         for one in RELEASED
         if (one.kind, one.vision_width, one.width) == (kind, vision_width, width)
     ]
-    exact = [one for one in alike if one.image_size == image_size]
-    return next(iter(exact or alike), None)
+    exact = [one for one in matching if one.image_size == image_size]
+    return next(iter(exact or matching), None)
