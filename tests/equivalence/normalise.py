@@ -23,6 +23,8 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"\b(read|model|write) \d+%", r"\1 #%"),
     (r"process \d+", "process #"),
     (r"\d[\d.,]* (GB|GiB|MB)( (?:of \S+ )?(?:free|available))", r"# \1\2"),
+    (r"\d[\d.]* times as quick", "# times as quick"),
+    (r"/[^\s\"']*/(?:old|new)/home/", "<home>/"),
     (r"\S*/blip2cli/tiny/weights/", "<weights>/"),
 )
 _COMPILED = tuple((re.compile(pattern, re.MULTILINE), text) for pattern, text in _RULES)
