@@ -62,14 +62,14 @@ def from_cell(value: object, field: str, place: str) -> tuple[str, ...]:
 
 def _checked(field: str, place: str, texts: Iterable[str], form: str) -> tuple[str, ...]:
     choices = tuple(text.strip() for text in texts)
+    if not all(map(is_utf8, choices)):
+        raise OptionError(field, f"{place} is not UTF-8", "save it as UTF-8")
     if len(choices) < 2 or not all(choices):
         problem = "holds an empty choice" if not all(choices) else "leaves nothing to choose"
         raise OptionError(field, f"{place} {problem}", f"give two or more, {form}")
     for number, choice in enumerate(choices):
         if choice in choices[:number]:
             raise OptionError(field, f"{place} holds {choice!r} twice", "leave one of them out")
-        if not is_utf8(choice):
-            raise OptionError(field, f"{place} is not UTF-8", "save it as UTF-8")
     return choices
 
 
