@@ -8,7 +8,7 @@ import os
 from blip2cli.errors import OutputError
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.paths import OutputPaths, to_stdout
-from blip2cli.sinks.table import SUFFIXES, known_suffix
+from blip2cli.sinks.table import known_suffix, suffixes
 from blip2cli.storage.opening import is_remote
 from blip2cli.storage.remote_errors import hide_secrets
 
@@ -79,7 +79,7 @@ def check_parent(out: str) -> None:
 
 
 def _suffix_advice(out: str) -> str:
-    known = f"known are {', '.join(SUFFIXES)}"
+    known = f"known are {', '.join(suffixes())}"
     name = os.path.basename(out).lower()
     if "." not in name.lstrip("."):
         return f"The output {out!r} has no suffix that says its format; {known}."
@@ -90,6 +90,6 @@ def _suffix_advice(out: str) -> str:
         meant: str | None = _MISSPELLINGS[suffix]
     else:
         suffix = os.path.splitext(name)[1]
-        meant = next(iter(difflib.get_close_matches(suffix, SUFFIXES, n=1)), None)
+        meant = next(iter(difflib.get_close_matches(suffix, suffixes(), n=1)), None)
     hint = f"; did you mean {meant}?" if meant else "."
     return f"The output {out!r} has the unknown suffix {suffix!r}, {known}{hint}"

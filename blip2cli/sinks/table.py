@@ -33,12 +33,16 @@ FORMATS = (
     ),
     OutputFormat("Parquet", (".parquet",), "parquet.ParquetSink", "parquet_journal.read_journal"),
 )
-SUFFIXES = tuple(suffix for one in FORMATS for suffix in one.suffixes)
+
+
+def suffixes() -> tuple[str, ...]:
+    """Those of all formats."""
+    return tuple(suffix for one in FORMATS for suffix in one.suffixes)
 
 
 def known_suffix(out: str) -> str | None:
     """The known suffix that ``out`` ends in, in upper or lower case; the longest that fits."""
-    fitting = [suffix for suffix in SUFFIXES if out.lower().endswith(suffix)]
+    fitting = [suffix for suffix in suffixes() if out.lower().endswith(suffix)]
     return max(fitting, key=len, default=None)
 
 
