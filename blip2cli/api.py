@@ -80,7 +80,7 @@ class Blip2:
         """Caption each image: ``file_name``, ``width``, ``height``, ``caption``, ``logprob``,
         ``flag``.
 
-        With ``num_return`` above 1 also ``candidates``. Raises ImageError, naming the image,
+        With ``num_captions`` above 1 also ``candidates``. Raises ImageError, naming the image,
         when one cannot be used.
         """
         return self._rows(CaptionTask(prompt=prompt, decode=_decoding(decoding)), images)

@@ -43,11 +43,11 @@ def test_a_named_test_exists(test: str) -> None:
 def test_a_command_can_be_given(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[tuple[Any, Any]] = []
 
-    def keep(build: Any, report: Any) -> int:
-        built.append(build())
+    def keep(task: Any, options: Any, report: Any) -> int:
+        built.append((task, options))
         return 0
 
-    monkeypatch.setattr("blip2cli.cli.run_command.perform", keep)
+    monkeypatch.setattr("blip2cli.cli.run_command.run_command", keep)
     words = shlex.split(command.removeprefix("blip2cli "))
     if words[0] == "convert":  # it looks at its files at once; what can be held is its options
         group: Any = typer.main.get_command(application())

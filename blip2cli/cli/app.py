@@ -14,7 +14,7 @@ import typer
 import typer.main
 
 from blip2cli import __version__, exit_codes
-from blip2cli.cli.flags.expand import expand
+from blip2cli.cli.flags.command import command as as_command
 from blip2cli.cli.terminal.messages import complain, unexpected
 from blip2cli.cli.terminal.usage_errors import sentence
 
@@ -42,7 +42,7 @@ def application(names: Container[str] = COMMANDS) -> typer.Typer:
     for name, said in COMMANDS.items():
         if name in names:
             module = importlib.import_module(f"blip2cli.cli.{name}")
-            app.command(name, epilog=module.EXAMPLES)(expand(getattr(module, name)))
+            app.command(name, epilog=module.EXAMPLES)(as_command(getattr(module, name)))
         else:
             app.command(name, help=said)(_nothing)
     app.callback()(root)

@@ -8,12 +8,11 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-from blip2cli import exit_codes
-from blip2cli.cli.flags.declare import MODEL, REPORT, option
-from blip2cli.cli.flags.options import DTYPE_HELP, QUANTIZE_HELP, VERBOSE_HELP
-from blip2cli.cli.terminal.messages import coloured, complain, unexpected
-from blip2cli.errors import Blip2CliError, spell_options
-from blip2cli.options import Dtype, Quantize
+from blip2cli.cli.flags.command import Without
+from blip2cli.cli.flags.spelling import flag
+from blip2cli.cli.terminal.messages import coloured, complain
+from blip2cli.errors import spell_options
+from blip2cli.options import DoctorOptions, DoctorOutputOptions, VerbosityOptions
 
 if TYPE_CHECKING:
     from blip2cli.doctor.environment import Environment
@@ -32,83 +31,22 @@ _LEAST = 60  # columns that lines are broken to at least
 
 
 def doctor(
-    *,
-    model: Annotated[
-        str | None,
-        option(
-            "--model",
-            metavar="NAME",
-            panel=MODEL,
-            help="Put this model through all checks: hub id, local directory, or tiny. "
-            "\\[default: a quick look at tiny]",
-            show_default=False,
-        ),
-    ] = None,
-    revision: Annotated[
-        str | None,
-        option(
-            "--revision", metavar="REV", panel=MODEL, help="Branch, tag or commit of a hub model."
-        ),
-    ] = None,
-    device: Annotated[
-        str, option("--device", metavar="NAME", panel=MODEL, help="auto, cpu, cuda, cuda:1, mps.")
-    ] = "auto",
-    dtype: Annotated[
-        Dtype,
-        option("--dtype", panel=MODEL, help=DTYPE_HELP),
-    ] = "auto",
-    quantize: Annotated[
-        Quantize | None,
-        option("--quantize", panel=MODEL, help=QUANTIZE_HELP, show_default=False),
-    ] = None,
-    image: Annotated[
-        str | None,
-        option(
-            "--image",
-            metavar="FILE",
-            panel=MODEL,
-            help="A picture to caption with five beams; of LAVIS's merlion.png the published "
-            "captions are known.",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, option("--json", panel=REPORT, help="Print one JSON object instead of a list.")
-    ] = False,
-    verbose: Annotated[
-        int,
-        option("--verbose", "-v", count=True, panel=REPORT, help=VERBOSE_HELP, show_default=False),
-    ] = 0,
+    options: Annotated[DoctorOptions, Without(("compile",))],
+    output: DoctorOutputOptions,
+    report: Annotated[VerbosityOptions, Without(("quiet",))],
 ) -> int:
     """Show what is installed and which device is used, and check a model for silent failures."""
-    try:
-        from blip2cli.doctor.examine import examine
-        from blip2cli.doctor.options import DoctorOptions
-        from blip2cli.system import library_logging
+    from blip2cli.doctor.examine import examine
+    from blip2cli.system import library_logging
 
-        library_logging.show_library_messages(verbose >= 2)
-        options = DoctorOptions(model, revision, device, dtype, image, quantize)
-        if as_json:
-            report = examine(options)
-            print(json.dumps(report.as_dict(_flag), ensure_ascii=False, indent=2), flush=True)
-        else:
-            report = examine(options, Printer(sys.stdout))
-        _conclude(report)
-        return report.exit_code
-    except Blip2CliError as error:
-        complain(error.sentence(_flag))
-        return error.exit_code
-    except BrokenPipeError:
-        from blip2cli.cli.run_command import forget_stdout
-
-        forget_stdout()
-        return exit_codes.BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
-        return unexpected(error, verbose)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    library_logging.show_library_messages(report.verbose >= 2)
+    if output.json:
+        found = examine(options)
+        print(json.dumps(found.as_dict(flag), ensure_ascii=False, indent=2), flush=True)
+    else:
+        found = examine(options, Printer(sys.stdout))
+    _conclude(found)
+    return found.exit_code
 
 
 def _conclude(report: Report) -> None:
@@ -117,7 +55,7 @@ def _conclude(report: Report) -> None:
     if failures:
         first, more = failures[0], len(failures) - 1
         also = f" ({more} more failed)" if more else ""
-        complain(f"{first.check} failed{also}: {spell_options(first.remedy or '', _flag)}.")
+        complain(f"{first.check} failed{also}: {spell_options(first.remedy or '', flag)}.")
 
 
 class Printer:
@@ -163,7 +101,7 @@ class Printer:
         start = f"{name:<{_NAME}} "
         indent = " " * (len(start) + (_MARK if mark else 0))
         lines = textwrap.wrap(
-            printable(spell_options(value, _flag)),
+            printable(spell_options(value, flag)),
             self._width - len(indent),
             break_on_hyphens=False,
             break_long_words=False,

@@ -5,48 +5,27 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from blip2cli import exit_codes
-from blip2cli.cli.flags.options import ReportFlags
 from blip2cli.cli.terminal.console import EMBEDDED, Console
 from blip2cli.cli.terminal.log_json import JsonLog
-from blip2cli.cli.terminal.messages import complain, unexpected
-from blip2cli.errors import Blip2CliError
 
 if TYPE_CHECKING:
-    from blip2cli.options import RunOptions
+    from blip2cli.options import ReportOptions, RunOptions
     from blip2cli.pipeline.events import Listener, Summary
     from blip2cli.pipeline.output import SinkOpener
     from blip2cli.sinks.base import Column, Sink
     from blip2cli.tasks import EmbedTextsTask, Task
 
-Built = tuple["Task | EmbedTextsTask", "RunOptions"]
+
+def run_command(task: Task | EmbedTextsTask, options: RunOptions, report: ReportOptions) -> int:
+    """Run the task, print what is to be said, and return the exit code."""
+    return _dry_run(task, options) if report.dry_run else _run(task, options, report)
 
 
-def perform(build: Callable[[], Built], report: ReportFlags) -> int:
-    """Build the task, run it, print what is to be said, and return the exit code."""
-    try:
-        report.check()
-        task, options = build()
-        if report.dry_run:
-            return _dry_run(task, options)
-        return _run(task, options, report)
-    except Blip2CliError as error:
-        if report.log_json:
-            JsonLog(sys.stderr).error(str(error), error.exit_code)
-        else:
-            complain(str(error))
-        return error.exit_code
-    except BrokenPipeError:
-        forget_stdout()
-        return exit_codes.BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
-        return unexpected(error, report.verbose)
-
-
-def _run(task: Task | EmbedTextsTask, options: RunOptions, report: ReportFlags) -> int:
+def _run(task: Task | EmbedTextsTask, options: RunOptions, report: ReportOptions) -> int:
     from blip2cli.sinks.paths import to_stdout
     from blip2cli.system import library_logging
     from blip2cli.tasks import EmbedTextsTask
@@ -176,10 +155,3 @@ def _errors_file(out: str | None) -> str:
 def _stdin() -> BinaryIO | None:
     """The paths of ``-``; none when stdin was closed (``<&-``)."""
     return sys.stdin.buffer if sys.stdin is not None else None
-
-
-def forget_stdout() -> None:
-    """Nobody reads stdout any more: let what is still buffered go nowhere, without a message."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blip2cli.doctor.environment import Environment, environment
-from blip2cli.doctor.options import DoctorOptions
 from blip2cli.doctor.report import ExaminedModel, Finding, Outcome, Report, fail, skipped
 from blip2cli.errors import ModelError, OptionError, RunError, option
+from blip2cli.options import DoctorOptions
 
 if TYPE_CHECKING:
     from blip2cli.doctor.checks import Check

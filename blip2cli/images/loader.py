@@ -37,7 +37,6 @@ from blip2cli.errors import ImageError
 from blip2cli.images import prefetch as limits
 from blip2cli.images.batches import BatchCutter, LoadedBatch, PendingBatch
 from blip2cli.images.decode import WarningsIgnored
-from blip2cli.images.limits import check_loading
 from blip2cli.images.load_image import (
     BatchArrays,
     EncodedImage,
@@ -109,7 +108,6 @@ def load_batches(
     of ``refs`` itself are raised after the batches that came before them. Raises OptionError for
     numbers that make no sense, RunError when workers cannot be started.
     """
-    check_loading(options)
     return BatchStream(refs, spec, options, prefetch, policy or LoaderPolicy())
 
 

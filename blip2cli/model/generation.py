@@ -39,7 +39,7 @@ def write_texts(
     options: DecodeOptions,
     end: Sequence[int],
 ) -> list[list[Written]]:
-    """``options.num_return`` texts for each prompt with its ids; draws in their seeds' order.
+    """``options.num_captions`` texts for each prompt with its ids; draws in their seeds' order.
 
     ``end`` are the tokens that end a text.
     """
@@ -55,11 +55,11 @@ def write_texts(
         requests = [
             replace(request, generator=generator_of(options.seed, prompt.name, n))
             for request, prompt in zip(requests, prompts, strict=True)
-            for n in range(options.num_return)
+            for n in range(options.num_captions)
         ]
     late = reads_late(reader.device, plain=rules is None and not options.sampling)
     texts = iter(write(reader, requests, end, rules, LateLoop if late else Loop))
-    return [[next(texts) for _ in range(options.num_return)] for _ in prompts]
+    return [[next(texts) for _ in range(options.num_captions)] for _ in prompts]
 
 
 def _rules(options: DecodeOptions, end: Sequence[int], device: torch.device) -> Rules | None:

@@ -21,7 +21,7 @@ from blip2cli.model.decoding.scoring import Asked, Likelihood, score
 from blip2cli.model.decoding.transfer import Upload
 from blip2cli.model.families.text_states import read_texts
 from blip2cli.model.generation import new_reader, write_texts
-from blip2cli.model.limits import check_decoding, check_room, check_writes
+from blip2cli.model.limits import check_room, check_writes
 from blip2cli.model.loading.load import end_tokens, load_model
 from blip2cli.model.nets.blip2 import Blip2Net, RetrievalModel
 from blip2cli.model.placement.dtype import place
@@ -189,13 +189,12 @@ class Blip2:
     def generate(
         self, features: ImageFeatures, prompts: Sequence[Prompt], options: DecodeOptions
     ) -> list[list[Generated]]:
-        """Write ``options.num_return`` texts, best first, for each prompt, in order.
+        """Write ``options.num_captions`` texts, best first, for each prompt, in order.
 
         The image side is not run again: prompts name rows of ``features``. Raises OptionError
         when the options contradict one another, a prompt is too long for the model, or the model
         is a retrieval model.
         """
-        check_decoding(options)
         check_writes(self.name, self.family)
         ids = [self.codec.encode(prompt.text) for prompt in prompts]
         for prompt, asked in zip(prompts, ids, strict=True):

@@ -40,7 +40,7 @@ def check_texts(task: EmbedTextsTask, options: RunOptions) -> None:
             f"--{name.replace('_', '-')} is about images, and none are read when texts are "
             "embedded; leave it out."
         )
-    if options.output.resume:
+    if options.output.resumes:
         raise OptionError(
             "--resume goes on with images; texts are embedded anew: add --overwrite instead, or "
             "choose another output."

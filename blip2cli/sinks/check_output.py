@@ -20,13 +20,13 @@ _MISSPELLINGS = {
 
 def check_output(options: OutputOptions) -> None:
     """Raise OutputError when the output cannot be written, or must not be replaced."""
-    if options.resume and options.overwrite:
+    if options.resumes and options.overwrite:
         raise OutputError(
             "--resume and --overwrite contradict each other: the first goes on with what is "
             "there, the second replaces it; give one."
         )
     if to_stdout(options):
-        if options.resume:
+        if options.resumes:
             raise OutputError("--resume needs a file to go on with; name it with -o.")
         return
     out = options.out or ""
@@ -42,9 +42,9 @@ def check_output(options: OutputOptions) -> None:
         )
     if known_suffix(out) is None or known_suffix(out) == os.path.basename(out).lower():
         raise OutputError(_suffix_advice(out))
-    check_place(out, options.overwrite or options.resume, "add --resume to go on with it, ")
+    check_place(out, options.overwrite or options.resumes, "add --resume to go on with it, ")
     paths = OutputPaths.of(out)
-    if not (options.overwrite or options.resume) and paths.parts():
+    if not (options.overwrite or options.resumes) and paths.parts():
         raise OutputError(
             f"An unfinished run left rows for {out!r} beside it; add --resume to go on with them, "
             "--overwrite to start anew without them, or choose another name."

@@ -16,7 +16,7 @@ from blip2cli.storage.hash_set import HashSet
 RowCount = Callable[[str], int]
 
 _FLAGS = {
-    "num_return": "--num-captions",
+    "num_captions": "--num-captions",
     "prompt": "--prompt",
     "questions": "-q",
     "questions_file": "--questions",

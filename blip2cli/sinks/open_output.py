@@ -36,12 +36,12 @@ class Resumed:
 
 
 def read_output(options: OutputOptions, row_count: RowCount) -> Resumed | None:
-    """The journals of the output to append to; None without ``options.resume`` or an output.
+    """The journals of the output to append to; None without ``options.resumes`` or an output.
 
     ``row_count`` is the number of rows an image has. Raises OutputError for an output that cannot
     be read.
     """
-    if not options.resume or to_stdout(options):
+    if not options.resumes or to_stdout(options):
         return None
     paths = OutputPaths.of(options.out or "")
     try:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Self, get_args
 
 from blip2cli.errors import OptionError, option
 from blip2cli.model.checkpoint.resolve import family_at_hand
-from blip2cli.model.limits import check_decoding
 from blip2cli.options import DecodeOptions, ModelOptions, Norm
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.answers import Answer, generate_answers, match_choices, score_choices
@@ -73,7 +72,6 @@ class AskTask:
                 f"{option('choice_norm')} is {' or '.join(get_args(Norm))}, not {self.norm}",
             )
         check_template(self.template, self._closed > 0)
-        check_decoding(self.decode)
         if self._open == 0:
             _check_unused(self.decode)
         if not self._closed and (self.norm != "sum" or self.match):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from blip2cli.model.checkpoint.resolve import family_at_hand
-from blip2cli.model.limits import check_decoding, check_writes
+from blip2cli.model.limits import check_writes
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, decode_settings, good, head, logprob
@@ -32,9 +32,6 @@ class CaptionTask:
     name = "caption"
     only = None
 
-    def __post_init__(self) -> None:
-        check_decoding(self.decode)
-
     @property
     def columns(self) -> tuple[Column, ...]:
         columns = (
@@ -42,7 +39,7 @@ class CaptionTask:
             Column("logprob", "float"),
             Column("flag", "string"),
         )
-        return columns + ((Column("candidates", "texts"),) if self.decode.num_return > 1 else ())
+        return columns + ((Column("candidates", "texts"),) if self.decode.num_captions > 1 else ())
 
     @property
     def settings(self) -> dict[str, object]:
@@ -73,7 +70,7 @@ class CaptionTask:
                 "logprob": logprob(texts[0]),
                 "flag": generated.flag,
             }
-            if self.decode.num_return > 1:
+            if self.decode.num_captions > 1:
                 row["candidates"] = [{"text": t.text, "logprob": logprob(t)} for t in texts]
             rows.append(row)
         return rows

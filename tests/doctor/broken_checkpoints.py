@@ -14,12 +14,11 @@ from torch import Tensor
 
 from blip2cli.doctor.examine import examine
 from blip2cli.doctor.model_under_test import ModelUnderTest
-from blip2cli.doctor.options import DoctorOptions
 from blip2cli.doctor.pictures import Picture
 from blip2cli.doctor.report import Finding
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.placement.dtype import Placement
-from blip2cli.options import Dtype
+from blip2cli.options import DoctorOptions, Dtype
 
 Break = Callable[[Path], None]
 

@@ -13,10 +13,10 @@ import pytest
 from blip2cli.doctor.checks import CHECKS, QUICK, Check
 from blip2cli.doctor.environment import Environment
 from blip2cli.doctor.examine import examine, run_checks
-from blip2cli.doctor.options import DoctorOptions
 from blip2cli.doctor.report import ExaminedModel, Finding, Outcome, Report, fail, ok, skipped, warn
 from blip2cli.errors import ModelError, OptionError, RunError, SourceError, option
 from blip2cli.model.checkpoint.embedded import EMBEDDED
+from blip2cli.options import DoctorOptions
 from tests.doctor.broken_checkpoints import broken, settings
 from tests.doctor.conftest import Sound
 

@@ -19,8 +19,8 @@ SIZES = (1, 2, 3, 5, 8, 13, 16)
 FEW = (1, 3, 5, 9)  # where two threads split the rows of a product unevenly
 TEXTS = (None, "a photo of", "Question: how many cats are there? Answer:")
 GREEDY = DecodeOptions(max_new_tokens=8)
-SAMPLED = DecodeOptions(max_new_tokens=6, temperature=1.2, num_return=2)
-BEAMS = DecodeOptions(max_new_tokens=6, num_beams=3, num_return=2)
+SAMPLED = DecodeOptions(max_new_tokens=6, temperature=1.2, num_captions=2)
+BEAMS = DecodeOptions(max_new_tokens=6, num_beams=3, num_captions=2)
 
 
 @pytest.mark.parametrize(("threads", "sizes"), [(1, SIZES), (2, FEW)], indirect=["threads"])

@@ -39,7 +39,7 @@ def names(batch: LoadedBatch) -> list[str]:
     "task",
     [
         CaptionTask(decode=SHORT),
-        CaptionTask("a photo of", DecodeOptions(max_new_tokens=4, num_beams=3, num_return=2)),
+        CaptionTask("a photo of", DecodeOptions(max_new_tokens=4, num_beams=3, num_captions=2)),
         AskTask(from_texts(["what?"]), decode=SHORT),
         EmbedTask(),
         EmbedTask("qformer", "none"),
@@ -59,7 +59,7 @@ def test_rows_fit_the_columns(task: Task, model: Blip2, batch: LoadedBatch) -> N
 
 
 def test_a_caption_is_the_best_text_and_its_logprob(model: Blip2, batch: LoadedBatch) -> None:
-    task = CaptionTask("a cat", DecodeOptions(max_new_tokens=5, num_beams=4, num_return=3))
+    task = CaptionTask("a cat", DecodeOptions(max_new_tokens=5, num_beams=4, num_captions=3))
     rows = task.rows(model, batch)
     features = model.features(batch.pixels)
     expected = model.generate(features, [Prompt(2, "a cat", "c.webp")], task.decode)[0]
@@ -77,7 +77,7 @@ def test_candidates_are_a_column_only_when_several_are_asked() -> None:
         Column("logprob", "float"),
         Column("flag", "string"),
     )
-    several = CaptionTask(decode=DecodeOptions(num_beams=2, num_return=2)).columns
+    several = CaptionTask(decode=DecodeOptions(num_beams=2, num_captions=2)).columns
     assert several == (*one, Column("candidates", "texts"))
 
 
@@ -197,7 +197,7 @@ def test_a_batch_without_good_images_gives_no_rows(tmp_path: Path, model: Blip2)
         (lambda: AskTask(from_texts([])), "Nothing is asked"),
         (lambda: AskTask(from_texts(["a?"]), template="Question:"), "{question}"),
         (lambda: AskTask(from_texts(["a?"]), decode=DecodeOptions(temperature=0)), "temperature"),
-        (lambda: CaptionTask(decode=DecodeOptions(num_return=3)), "captions an image need"),
+        (lambda: CaptionTask(decode=DecodeOptions(num_captions=3)), "captions an image need"),
         (lambda: EmbedTask("image", "none"), "pool none does not fit kind image"),
         (lambda: EmbedTask("qformer", "cls"), "pool cls does not fit kind qformer"),
         (lambda: EmbedTask("other"), "kind other"),  # type: ignore[arg-type]

@@ -35,10 +35,10 @@ SEARCHES = {
     "greedy": DecodeOptions(),
     "beam-5": DecodeOptions(num_beams=5),
     "beam-5-paper": DecodeOptions(num_beams=5, length_penalty=-1.0, max_new_tokens=10),
-    "n-best": DecodeOptions(num_beams=5, num_return=3),
+    "n-best": DecodeOptions(num_beams=5, num_captions=3),
 }
 # The model is sure of what it says: tamer draws would all be its best text.
-SAMPLED = DecodeOptions(temperature=5.0, top_k=50, num_return=2, max_new_tokens=12)
+SAMPLED = DecodeOptions(temperature=5.0, top_k=50, num_captions=2, max_new_tokens=12)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_every_text_is_transformers_own_for_that_image_alone(
     if options.num_beams > 1:
         arguments |= {
             "num_beams": options.num_beams,
-            "num_return_sequences": options.num_return,
+            "num_return_sequences": options.num_captions,
             "length_penalty": options.length_penalty,
         }
     chosen = pictures if search == "greedy" else pictures[:8]

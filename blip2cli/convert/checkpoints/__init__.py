@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from blip2cli.convert.checkpoints.options import CheckpointOptions
+from blip2cli.options import CheckpointOptions
 from blip2cli.convert.table import format_by_suffix
 from blip2cli.errors import OptionError, OutputError, SourceError
 
@@ -74,7 +74,7 @@ def _to_transformers(
     made = assemble(options) if from_lavis else _whole(options)
     weights = made.weights
     dtype = None
-    if options.dtype is not None:
+    if options.dtype != "auto":
         if options.dtype == "float16" and made.kind == "t5":
             raise OptionError(
                 "--dtype float16 does not work with Flan-T5: its feed-forward sums overflow "
@@ -184,8 +184,8 @@ def _check(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> None
             raise OptionError(f"{name} is for a .pth file of LAVIS; {options.source!r} is whole.")
     if options.vision_weights is not None and not os.path.isfile(options.vision_weights):
         raise OptionError(f"There is no file {options.vision_weights!r} for --vision-weights.")
-    if to_lavis and (options.dtype or options.quantize):
-        name = "--dtype" if options.dtype else "--quantize"
+    if to_lavis and (options.dtype != "auto" or options.quantize):
+        name = "--dtype" if options.dtype != "auto" else "--quantize"
         raise OptionError(f"{name} is for models of transformers; LAVIS casts what it reads.")
     read = [path for path in (options.source, *added.values()) if path and os.path.exists(path)]
     if os.path.exists(out) and any(os.path.samefile(path, out) for path in read):

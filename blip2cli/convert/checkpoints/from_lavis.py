@@ -24,13 +24,13 @@ from blip2cli.convert.checkpoints.lavis import (
     read_vision,
     resize_positions,
 )
-from blip2cli.convert.checkpoints.options import CheckpointOptions
 from blip2cli.convert.checkpoints.released import VISION_G, WIDTH_L, Released, Settings, identify
 from blip2cli.convert.checkpoints.weights import Weight, Weights
 from blip2cli.convert.examples import listed
 from blip2cli.errors import ModelError, option
 from blip2cli.model.checkpoint.directory import Checkpoint, Family
 from blip2cli.model.checkpoint.resolve import resolve
+from blip2cli.options import CheckpointOptions
 
 POSITIONS = "vision_model.embeddings.position_embedding"
 _VISION_PREFIXES = ("vision_model.embeddings.", VISION_MODEL)

@@ -27,7 +27,7 @@ from blip2cli.convert.formats.npy import (
 )
 from blip2cli.convert.formats.parquet import ParquetReader, ParquetWriter
 from blip2cli.convert.images import require_file_names
-from blip2cli.convert.options import ConvertOptions
+from blip2cli.options import ConvertOptions
 from blip2cli.errors import OutputError, SourceError
 
 _PATH = "image_path"

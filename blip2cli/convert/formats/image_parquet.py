@@ -20,7 +20,7 @@ from blip2cli.convert.images import (
     require_file_names,
     with_texts,
 )
-from blip2cli.convert.options import ConvertOptions
+from blip2cli.options import ConvertOptions
 from blip2cli.errors import SourceError
 
 IMAGE = "image"

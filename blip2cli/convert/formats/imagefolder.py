@@ -27,7 +27,7 @@ from blip2cli.convert.images import (
     text_column,
     with_texts,
 )
-from blip2cli.convert.options import ConvertOptions, ImagesMode
+from blip2cli.options import ConvertOptions, ImagesMode
 from blip2cli.errors import OptionError, OutputError, SourceError, option
 from blip2cli.storage import durable
 

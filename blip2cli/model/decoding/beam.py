@@ -36,7 +36,7 @@ def search(
     rules: Rules | None,
     options: DecodeOptions,
 ) -> list[list[Written]]:
-    """The best ``options.num_return`` texts of each request, best first.
+    """The best ``options.num_captions`` texts of each request, best first.
 
     Texts are ranked by the search's own score, the sum of processed log-probabilities over
     length to the power of the length penalty; what they report is the raw model's.
@@ -149,7 +149,7 @@ class _Loop:
             raw = self.slots.step(torch.tensor(self.tokens))
             self._advance(running, raw[rows].float().log_softmax(dim=-1))
             self._refill()
-        kept = self.options.num_return
+        kept = self.options.num_captions
         return [[beam.text for beam in each.finished[:kept]] for each in self.searches]
 
     def _refill(self) -> None:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 import typer
 
 from blip2cli.cli import app as application
 from blip2cli.cli.app import call
-from blip2cli.cli.flags.expand import expand
-from blip2cli.cli.flags.resuming import most_errors, seconds
+from blip2cli.cli.flags.command import command as as_command
 from blip2cli.errors import OptionError
 from blip2cli.options import (
+    GROUPS,
     DecodeOptions,
     LoaderOptions,
     ModelOptions,
+    OptionGroup,
     OutputOptions,
     SourceOptions,
+    declarations,
 )
+from blip2cli.options.declare import PANELS, declare, setting
+from blip2cli.options.values import parse_duration, parse_error_limit
 from blip2cli.tasks import EmbedTask, EmbedTextsTask
 from blip2cli.tasks.texts import Texts
 from blip2cli.tasks.vectors import VectorOptions
@@ -33,11 +37,11 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Caught:
     """What commands would have run: (task, run options), one after the other."""
     caught: Caught = []
 
-    def keep(build: Any, report: Any) -> int:
-        caught.append((*build(), report))
+    def keep(*built: Any) -> int:
+        caught.append(built)
         return 0
 
-    monkeypatch.setattr("blip2cli.cli.run_command.perform", keep)
+    monkeypatch.setattr("blip2cli.cli.run_command.run_command", keep)
     return caught
 
 
@@ -120,7 +124,7 @@ def test_an_option_and_its_variable_mean_the_same(
 
 def test_retrying_goes_on_with_what_is_there(built: Caught) -> None:
     assert call(["caption", "x", "--retry-errors"]) == 0
-    assert built[0][1].output.resume
+    assert built[0][1].output.resumes
 
 
 @pytest.mark.parametrize(
@@ -128,18 +132,18 @@ def test_retrying_goes_on_with_what_is_there(built: Caught) -> None:
     [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("1d2h3m4s", 93784), ("0.5", 0.5)],
 )
 def test_times_are_read_as_people_write_them(text: str, value: float) -> None:
-    assert seconds(text) == value
+    assert parse_duration(text) == value
 
 
 def test_numbers_of_errors_and_shares_are_told_apart() -> None:
-    assert [most_errors(text) for text in ("0", "10", "5%", "2.5%", "100%")] == [
+    assert [parse_error_limit(text) for text in ("0", "10", "5%", "2.5%", "100%")] == [
         0,
         10,
         0.05,
         0.025,
         1.0,
     ]
-    assert isinstance(most_errors("1"), int)
+    assert isinstance(parse_error_limit("1"), int)
 
 
 @pytest.mark.parametrize(
@@ -153,9 +157,13 @@ def test_numbers_of_errors_and_shares_are_told_apart() -> None:
         ("--max-errors", "few"),
     ],
 )
-def test_limits_that_cannot_be_read_are_refused(option: str, wrong: str) -> None:
-    with pytest.raises(OptionError, match=option):
-        seconds(wrong) if option == "--max-duration" else most_errors(wrong)
+def test_limits_that_cannot_be_read_are_refused(
+    option: str, wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["caption", "x", option, wrong]) == 2
+    assert option in capsys.readouterr().err
+    with pytest.raises(OptionError, match=option[2:].replace("-", "_")):
+        parse_duration(wrong) if option == "--max-duration" else parse_error_limit(wrong)
 
 
 def test_length_penalty_and_candidates_need_beams(built: Caught) -> None:
@@ -163,7 +171,7 @@ def test_length_penalty_and_candidates_need_beams(built: Caught) -> None:
         call(["caption", "x", "--num-beams", "5", "--length-penalty", "-1", "--num-captions", "2"])
         == 0
     )
-    assert built[0][0].decode == DecodeOptions(num_beams=5, length_penalty=-1.0, num_return=2)
+    assert built[0][0].decode == DecodeOptions(num_beams=5, length_penalty=-1.0, num_captions=2)
 
 
 def test_repeatable_options_take_lines_of_their_variables(
@@ -247,20 +255,39 @@ def test_the_same_flag_means_the_same_everywhere() -> None:
 
 
 def test_a_group_of_options_becomes_single_parameters() -> None:
-    @dataclasses.dataclass(frozen=True)
-    class Pair:
-        left: Annotated[int, typer.Option("--left")] = 1
-        right: Annotated[str, typer.Option("--right")] = "r"
-
-    globals()["Pair"] = Pair  # annotations are looked up by name, as in any module
     got: list[object] = []
 
-    def command(pair: Pair, *, extra: bool = False) -> int:
-        got.append((pair, extra))
+    @dataclasses.dataclass(frozen=True)
+    class Pair(OptionGroup):
+        left: int = setting(1, help="One.", panel="Model")
+        right: tuple[str, ...] = setting((), help="Several.", panel="Model")
+
+    globals()["Pair"] = Pair  # annotations are looked up by name, as in any module
+
+    def command(pair: Pair) -> int:
+        got.append(pair)
         return 5
 
     small = typer.Typer(add_completion=False)
-    small.command()(expand(command))
+    small.command()(as_command(command))
     run = typer.main.get_command(small)
-    assert run.main(["--left", "3", "--extra"], standalone_mode=False) == 5
-    assert got == [(Pair(3, "r"), True)]
+    arguments = ["--left", "3", "--right", "a", "--right", "b"]
+    assert run.main(arguments, standalone_mode=False) == 5
+    assert got == [Pair(3, ("a", "b"))]
+
+
+def test_an_option_that_is_not_declared_cannot_be_forgotten() -> None:
+    with pytest.raises(TypeError, match=r"Careless\.plain has no declaration"):
+
+        class Careless(OptionGroup):
+            plain: int = 1
+
+    with pytest.raises(TypeError, match="shapes_rows"):
+        declare(1, help="Half declared.", panel="Model", about_images=False)  # type: ignore[call-arg]
+
+
+def test_every_option_has_a_heading_and_a_help_text() -> None:
+    for group in GROUPS:
+        for name, declared in declarations(group):
+            assert declared.panel in PANELS, name
+            assert declared.help.endswith((".", "]")), name

@@ -18,11 +18,11 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The tasks that commands would have run, one after the other."""
     caught: list[Any] = []
 
-    def keep(build: Any, report: Any) -> int:
-        caught.append(build()[0])
+    def keep(task: Any, options: Any, report: Any) -> int:
+        caught.append(task)
         return 0
 
-    monkeypatch.setattr("blip2cli.cli.run_command.perform", keep)
+    monkeypatch.setattr("blip2cli.cli.run_command.run_command", keep)
     return caught
 
 

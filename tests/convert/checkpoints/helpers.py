@@ -25,7 +25,7 @@ MAKERS = {"opt": tiny_random_opt, "t5": tiny_random_t5, "itm": tiny_random_itm}
 def convert(source: str | Path, out: str | Path, **options: Any) -> ConvertedCheckpoint:
     """Convert one checkpoint."""
     named = {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
-    return convert_checkpoint(CheckpointOptions(str(source), str(out), **named))
+    return convert_checkpoint(CheckpointOptions((str(source),), str(out), **named))
 
 
 def like(kind: str, directory: Path, size: Size = SMALL) -> Path:

@@ -11,13 +11,12 @@ import torch
 
 from blip2cli.convert.checkpoints.compare import logits
 from blip2cli.doctor.examine import examine
-from blip2cli.doctor.options import DoctorOptions
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.embedded import embedded_path
 from blip2cli.model.quantize.int8 import dequantize, quantize
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
-from blip2cli.options import DecodeOptions, ModelOptions
+from blip2cli.options import DecodeOptions, DoctorOptions, ModelOptions
 from tests.convert.checkpoints.helpers import convert, like, loaded, state_of, tensors
 from training.evaluate import held_out_scenes
 

@@ -59,7 +59,7 @@ def test_every_weight_has_its_place_and_every_place_its_weight(
     assert source.stat().st_blocks * 512 < 1 << 24  # sparse indeed
     made = assemble(
         CheckpointOptions(
-            str(source),
+            (str(source),),
             "",
             language_model=str(files / released.language_model.partition("/")[2]),
             vision_weights=None if released.holds_vision else str(files / "eva_vit_g.pth"),
@@ -132,7 +132,7 @@ def test_tokenizer_and_processor_come_from_the_language_model(
 ) -> None:
     source = released_file(released, tmp_path)
     options = CheckpointOptions(
-        str(source),
+        (str(source),),
         "",
         language_model=str(files / released.language_model.partition("/")[2]),
         vision_weights=str(files / "eva_vit_g.pth"),

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from blip2cli.doctor.examine import examine
-from blip2cli.doctor.options import DoctorOptions
 from blip2cli.model.checkpoint.embedded import embedded_path
+from blip2cli.options import DoctorOptions
 from tests.convert.checkpoints.helpers import convert, like, loaded, same, state_of, tensors
 from tests.convert.checkpoints.lavis import SMALL, half_vision, random_state, save, saved_shapes
 from training.build import zero_key_bias

@@ -22,8 +22,8 @@ from tests.model.conftest import IMAGES, Pair
 from tests.model.tape import TapeRecord
 
 GREEDY = DecodeOptions(max_new_tokens=12)
-DRAWN = DecodeOptions(max_new_tokens=8, temperature=1.2, num_return=2)
-BEAMS = DecodeOptions(max_new_tokens=5, num_beams=3, num_return=2)
+DRAWN = DecodeOptions(max_new_tokens=8, temperature=1.2, num_captions=2)
+BEAMS = DecodeOptions(max_new_tokens=5, num_beams=3, num_captions=2)
 
 
 def prompts(count: int, seed: int = 0) -> list[Prompt]:

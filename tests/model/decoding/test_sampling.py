@@ -27,16 +27,16 @@ CASES: list[dict[str, Any]] = [
     {"min_new_tokens": 4, "repetition_penalty": 0.8, "no_repeat_ngram_size": 3},
     {"num_beams": 3},
     {"num_beams": 4, "length_penalty": -1.0, "min_new_tokens": 3},
-    {"num_beams": 3, "num_return": 3, "repetition_penalty": 1.5},
-    {"num_beams": 5, "num_return": 2, "no_repeat_ngram_size": 1, "length_penalty": 2.0},
+    {"num_beams": 3, "num_captions": 3, "repetition_penalty": 1.5},
+    {"num_beams": 5, "num_captions": 2, "no_repeat_ngram_size": 1, "length_penalty": 2.0},
 ]
 
 
 def theirs(pair: Pair, image: int, text: str | None, case: dict[str, Any]) -> list[list[int]]:
     """The new tokens of transformers' generate for one image alone, padding cut off."""
     arguments: dict[str, Any] = {"num_return_sequences": 1, **case}
-    if "num_return" in arguments:
-        arguments["num_return_sequences"] = arguments.pop("num_return")
+    if "num_captions" in arguments:
+        arguments["num_return_sequences"] = arguments.pop("num_captions")
     prompt = list(pair.ours.codec.encode(text))
     if text is not None:
         # What Blip2Processor makes of an image and a text: placeholders, then the prompt.
@@ -98,7 +98,7 @@ def test_logprob_is_the_mean_over_the_raw_distribution(either: Pair) -> None:
 
 
 def test_beam_texts_come_best_first_and_carry_their_own_logprob(either: Pair) -> None:
-    options = DecodeOptions(max_new_tokens=NEW, num_beams=4, num_return=4)
+    options = DecodeOptions(max_new_tokens=NEW, num_beams=4, num_captions=4)
     (texts,) = either.ours.generate(either.features, [Prompt(1, None, "1")], options)
     assert len({text.tokens for text in texts}) == 4
     # With a length penalty of one and no rules, the search ranks by this very mean.
@@ -131,7 +131,7 @@ def test_vision_side_runs_once_however_many_prompts_follow(
     assert len(opt.ours.generate(features, prompts, DecodeOptions(max_new_tokens=4))) == 4
 
 
-SAMPLED = DecodeOptions(max_new_tokens=6, temperature=1.5, top_k=50, top_p=0.95, num_return=3)
+SAMPLED = DecodeOptions(max_new_tokens=6, temperature=1.5, top_k=50, top_p=0.95, num_captions=3)
 
 
 def test_draws_depend_on_seed_and_name_alone(either: Pair) -> None:
@@ -169,7 +169,7 @@ def test_prompt_that_does_not_fit_is_refused(opt: Pair) -> None:
 
 def test_contradictory_options_are_refused(opt: Pair) -> None:
     with pytest.raises(OptionError, match=r"--num-beams 3 or more, or --temperature"):
-        opt.ours.generate(opt.features, [Prompt(0, None, "x")], DecodeOptions(num_return=3))
+        opt.ours.generate(opt.features, [Prompt(0, None, "x")], DecodeOptions(num_captions=3))
 
 
 def test_no_prompts_give_no_texts(opt: Pair) -> None:

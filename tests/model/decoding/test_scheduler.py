@@ -103,7 +103,7 @@ def test_texts_do_not_depend_on_the_slots(
 
 
 def test_searches_that_wait_find_the_same(either: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = DecodeOptions(max_new_tokens=NEW, num_beams=3, num_return=2, length_penalty=0.5)
+    options = DecodeOptions(max_new_tokens=NEW, num_beams=3, num_captions=2, length_penalty=0.5)
     prompts = [Prompt(i, text, "x") for i in range(IMAGES) for text in QUESTIONS]
     alone = [either.ours.generate(either.features, [prompt], options)[0] for prompt in prompts]
     watch = Watch(monkeypatch)

@@ -6,11 +6,7 @@ it wins.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-
-import typer
-
-from blip2cli.cli.flags.declare import DECODING, option
+from typing import Any
 
 # BLIP-2 (arXiv 2301.12597), sections 4.1 and 4.2, and the configurations of LAVIS. The prompt of
 # questions is the one of the model's family, so the template stays auto.
@@ -29,23 +25,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-
-def apply_preset(context: typer.Context, name: str | None) -> str | None:
-    """Let the preset's values stand where an option is neither typed nor in the environment."""
-    if name is not None:
-        context.default_map = {**(context.default_map or {}), **PRESETS[name]}
-    return name
-
-
-_PRESET: Any = option(
-    "--preset",
-    panel=DECODING,
-    help="Decode as the BLIP-2 paper does: captions with beam 5, the prompt 'a photo of' and 8 to "
+HELP = (
+    "Decode as the BLIP-2 paper does: captions with beam 5, the prompt 'a photo of' and 8 to "
     "30 new tokens; answers with the family's template, beam 5, length penalty -1 and at most 10 "
-    "new tokens. Options beside it win.",
-    callback=apply_preset,
-    is_eager=True,
-    show_default=False,
+    "new tokens. Options beside it win."
 )
-CaptionPreset = Annotated[Literal["paper-caption"] | None, _PRESET]
-AskPreset = Annotated[Literal["paper-vqa"] | None, _PRESET]

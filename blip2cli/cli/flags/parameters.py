@@ -1,0 +1,91 @@
+"""Options as Typer knows them: a parameter made from each declaration."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import typer
+
+from blip2cli.cli.flags.spelling import variable, with_flags
+from blip2cli.options.declare import Declared
+
+
+def parameter(
+    name: str, hint: Any, default: Any, declared: Declared, required: bool, taken: Iterable[str]
+) -> inspect.Parameter:
+    """The parameter of the option ``name`` of type ``hint``.
+
+    ``taken``: short flags that the command uses otherwise.
+    """
+    several = isinstance(default, tuple)
+    kind = list[str] | None if several else str | None if declared.parse else hint
+    if required:
+        kind, default = (list[str] if several else hint), inspect.Parameter.empty
+    elif several:
+        default = None
+    more = _argument(declared) if declared.positional else _option(name, declared, several, taken)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, more]
+    )
+
+
+def value_of(declared: Declared, default: Any, given: Any) -> Any:
+    """What Typer gives for an option, as the option's own type. Raises ``OptionError``."""
+    if isinstance(default, tuple):
+        return tuple(given or ())
+    if declared.parse is not None and given is not None:
+        return declared.parse(given)
+    return given
+
+
+def _argument(declared: Declared) -> Any:
+    return typer.Argument(metavar=declared.metavar, help=declared.help, show_default=False)
+
+
+def _option(name: str, declared: Declared, several: bool, taken: Iterable[str]) -> Any:
+    long = declared.long_flag(name)
+    names = [f"{long}/{declared.switch_off}" if declared.switch_off else long]
+    if declared.short and declared.short not in taken:
+        names.append(declared.short)
+    more: dict[str, Any] = {"metavar": declared.metavar, "rich_help_panel": declared.panel}
+    text = with_flags(declared.help)
+    if declared.default_help:
+        text += f" \\[default: {declared.default_help}]"
+    if declared.counted or declared.default_help:
+        more["show_default"] = False
+    if declared.counted:
+        more["count"] = True
+    if declared.minimum is not None and not declared.parse:
+        more["min"] = declared.minimum
+    if declared.presets is not None:
+        more |= {"callback": _preset_callback(declared), "is_eager": True, "show_default": False}
+    if several:
+        # Typer itself splits a variable at blanks, which patterns and questions may hold.
+        more |= {"callback": _lines_callback(variable(long)), "show_default": False}
+        text += f" \\[env var: {variable(long)}, one a line]"
+    else:
+        more["envvar"] = variable(long)
+    return typer.Option(*names, help=text, **more)
+
+
+def _lines_callback(name: str) -> Callable[[list[str] | None], list[str]]:
+    """Without values on the command line: the lines of the variable ``name``."""
+
+    def fill(given: list[str] | None) -> list[str]:
+        return given or [line for line in os.environ.get(name, "").splitlines() if line.strip()]
+
+    return fill
+
+
+def _preset_callback(declared: Declared) -> Callable[[typer.Context, str | None], str | None]:
+    """The preset's values stand where an option is neither typed nor in the environment."""
+
+    def apply(context: typer.Context, name: str | None) -> str | None:
+        if name is not None and declared.presets is not None:
+            context.default_map = {**(context.default_map or {}), **declared.presets[name]}
+        return name
+
+    return apply

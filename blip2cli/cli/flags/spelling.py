@@ -1,0 +1,40 @@
+"""How options are spelled on the command line: in messages, help texts and variables."""
+
+from __future__ import annotations
+
+import functools
+
+from blip2cli.errors import Blip2CliError, spell_options
+from blip2cli.options import GROUPS, declarations
+
+PREFIX = "BLIP2CLI_"
+
+
+def flag(name: str) -> str:
+    """``--num-beams`` for ``num_beams``; an argument is called as in the help: ``SOURCE``."""
+    return _flags().get(name) or "--" + name.replace("_", "-")
+
+
+def with_flags(text: str) -> str:
+    """A text for people with the options in it spelled as flags."""
+    return spell_options(text, flag)
+
+
+def sentence(error: Blip2CliError) -> str:
+    """What is printed of an error."""
+    return error.sentence(flag)
+
+
+def variable(long_flag: str) -> str:
+    """The environment variable behind a long flag: ``--max-new-tokens`` → ``BLIP2CLI_…``."""
+    return PREFIX + long_flag.removeprefix("--").replace("-", "_").upper()
+
+
+@functools.cache
+def _flags() -> dict[str, str]:
+    flags: dict[str, str] = {}
+    for group in GROUPS:
+        for name, declared in declarations(group):
+            positional = declared.metavar if declared.positional else None
+            flags.setdefault(name, positional or declared.long_flag(name))
+    return flags

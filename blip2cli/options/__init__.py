@@ -1,0 +1,84 @@
+"""The options of every command, each declared once; see ``declare``."""
+
+from __future__ import annotations
+
+from blip2cli.options.convert import (
+    CheckpointOptions,
+    ConversionOptions,
+    ConvertOptions,
+    ImagesMode,
+    MetadataKind,
+    SidecarSuffix,
+)
+from blip2cli.options.declare import Declared, OptionGroup, declarations
+from blip2cli.options.model import (
+    DEFAULT_MODEL,
+    DoctorOptions,
+    Dtype,
+    LoaderOptions,
+    ModelOptions,
+    Quantize,
+)
+from blip2cli.options.reporting import DoctorOutputOptions, ReportOptions, VerbosityOptions
+from blip2cli.options.run import (
+    ErrorsMode,
+    LimitOptions,
+    OutputOptions,
+    RunOptions,
+    SourceOptions,
+)
+from blip2cli.options.text import AskOptions, CaptionOptions, DecodeOptions, Norm
+from blip2cli.options.vectors import EmbeddingDtype, EmbedOptions, Kind, Pool
+
+# Every group of options there is.
+GROUPS: tuple[type[OptionGroup], ...] = (
+    SourceOptions,
+    ModelOptions,
+    LoaderOptions,
+    OutputOptions,
+    LimitOptions,
+    DecodeOptions,
+    CaptionOptions,
+    AskOptions,
+    EmbedOptions,
+    ConvertOptions,
+    CheckpointOptions,
+    DoctorOptions,
+    DoctorOutputOptions,
+    ReportOptions,
+)
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "GROUPS",
+    "AskOptions",
+    "CaptionOptions",
+    "CheckpointOptions",
+    "ConversionOptions",
+    "ConvertOptions",
+    "Declared",
+    "DecodeOptions",
+    "DoctorOptions",
+    "DoctorOutputOptions",
+    "Dtype",
+    "EmbedOptions",
+    "EmbeddingDtype",
+    "ErrorsMode",
+    "ImagesMode",
+    "Kind",
+    "LimitOptions",
+    "LoaderOptions",
+    "MetadataKind",
+    "ModelOptions",
+    "Norm",
+    "OptionGroup",
+    "OutputOptions",
+    "Pool",
+    "Quantize",
+    "ReportOptions",
+    "RunOptions",
+    "SidecarSuffix",
+    "SourceOptions",
+    "VerbosityOptions",
+    "declarations",
+]

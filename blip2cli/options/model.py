@@ -1,0 +1,145 @@
+"""The options of models: which weights, where and in which precision, and how images reach them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from blip2cli.errors import OptionError, option
+from blip2cli.options.declare import MODEL, OptionGroup, declare
+from blip2cli.options.values import parse_batch_size
+
+DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantize = Literal["int8", "int4"]  # what linear layers are rounded to
+
+DTYPE_HELP = (
+    "Precision; auto takes bfloat16 where it is quick, and in conversions the one the weights have."
+)
+QUANTIZE_HELP = (
+    "Linear layers in eight bits: stored so by conversions, elsewhere multiplied so as well, which "
+    "is quicker on a CPU, takes less memory, and is not quite exact. int4: four bits, on a GPU."
+)
+COMPILE_HELP = (
+    "Compile the image side first, which takes seconds to minutes; pays for many images, if at all."
+)
+
+_model = partial(declare, panel=MODEL)
+_placement = partial(_model, about_images=False)
+
+
+@dataclass(frozen=True)
+class ModelOptions(OptionGroup):
+    """Which weights, where and in which precision."""
+
+    model: str = _placement(
+        DEFAULT_MODEL,
+        metavar="NAME",
+        help="Hub id, local directory, or an embedded demonstration: tiny, tiny-t5, tiny-itm.",
+        shapes_rows=True,
+    )
+    revision: str | None = _placement(
+        None,
+        metavar="REV",
+        help="Branch, tag or commit of a hub model.",
+        shapes_rows=True,
+    )
+    device: str = _placement(
+        "auto",
+        metavar="NAME",
+        help="auto, cpu, cuda, cuda:1, mps.",
+        shapes_rows=False,
+    )
+    # The precision that "auto" came to is a setting of its own, see ``pipeline.output``.
+    dtype: Dtype = _placement("auto", help=DTYPE_HELP, shapes_rows=False)
+    quantize: Quantize | None = _placement(None, help=QUANTIZE_HELP, shapes_rows=True)
+    # The image side runs as compiled code (``model.vision.compiled``)
+    compile: bool = _model(
+        False,
+        switch_off="--no-compile",
+        help=COMPILE_HELP,
+        shapes_rows=True,
+        about_images=True,
+    )
+
+
+@dataclass(frozen=True)
+class DoctorOptions(ModelOptions):
+    """What is examined."""
+
+    model: str | None = _placement(  # type: ignore[assignment] # None: the installation alone
+        None,
+        metavar="NAME",
+        default_help="a quick look at tiny",
+        help="Put this model through all checks: hub id, local directory, or tiny.",
+        shapes_rows=False,
+    )
+    image: str | None = _placement(
+        None,
+        metavar="FILE",
+        help="A picture to caption with five beams; of LAVIS's merlion.png the published captions "
+        "are known.",
+        shapes_rows=False,
+    )
+
+
+@dataclass(frozen=True)
+class LoaderOptions(OptionGroup):
+    """How images are read and batched."""
+
+    # None: by the model and the memory (``model.placement.batch_size``)
+    batch_size: int | None = _model(
+        None,
+        minimum=1,
+        parse=parse_batch_size,
+        default_help="auto",
+        metavar="N",
+        help="Images a batch; auto: by the model and the memory.",
+        shapes_rows=False,
+        about_images=False,
+    )
+    # Processes of the DataLoader; None: by the cores there are
+    workers: int | None = _model(
+        None,
+        minimum=0,
+        metavar="N",
+        default_help="by cores, where images are waited for",
+        help="Processes that read images; 0 reads in this one.",
+        shapes_rows=False,
+        about_images=False,
+    )
+    image_timeout: float | None = _model(
+        None,
+        metavar="SECONDS",
+        default_help="no limit",
+        help="Seconds one image may take to be read and decoded; slower ones fail.",
+        shapes_rows=False,
+        about_images=True,
+    )
+    fast_decode: bool = _model(
+        False,
+        help="Decode JPEGs no larger than the model needs: quicker for large photographs, and "
+        "pixels differ a little.",
+        shapes_rows=True,
+        about_images=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_timeout is None:
+            return
+        if not self.image_timeout > 0:
+            raise OptionError(
+                "image_timeout",
+                f"{option('image_timeout')} takes a positive number of seconds, not "
+                f"{self.image_timeout}",
+            )
+        if self.workers == 0:
+            raise OptionError(
+                "image_timeout",
+                f"{option('image_timeout')} needs worker processes, since only another process "
+                "can be ended in the middle of an image",
+                f"leave out {option('workers')} 0, or give {option('workers')} 1",
+            )

@@ -1,0 +1,182 @@
+"""The options of every run beside the model's: source, output, limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+from blip2cli.errors import OptionError, option
+from blip2cli.options.declare import OUTPUT, SOURCE, OptionGroup, declare
+from blip2cli.options.model import LoaderOptions, ModelOptions
+from blip2cli.options.values import parse_duration, parse_error_limit
+
+ErrorsMode = Literal["file", "inline"]
+
+SOURCE_HELP = (
+    "Folders (read recursively), image files, globs, manifests, Parquet, tar and zip files, each "
+    "also as a URL (s3://, gs://, hf://), or - for paths on stdin."
+)
+
+
+_source = partial(declare, panel=SOURCE, about_images=True)
+_output = partial(declare, panel=OUTPUT)
+
+
+@dataclass(frozen=True)
+class SourceOptions(OptionGroup):
+    """Where images come from and which of them are taken."""
+
+    # As typed: folders, files, globs, URLs, or "-" for paths on stdin. Empty: no image is read.
+    sources: tuple[str, ...] = _source(
+        (),
+        positional=True,
+        metavar="SOURCE",
+        help=SOURCE_HELP,
+        shapes_rows=False,
+    )
+    include: tuple[str, ...] = _source(
+        (),
+        metavar="GLOB",
+        help="Only file names that match; repeatable.",
+        shapes_rows=False,
+    )
+    exclude: tuple[str, ...] = _source(
+        (),
+        metavar="GLOB",
+        help=f"No file names that match; wins over {option('include')}; repeatable.",
+        shapes_rows=False,
+    )
+    limit: int | None = _source(
+        None,
+        minimum=1,
+        metavar="N",
+        help="At most so many images.",
+        shapes_rows=False,
+    )
+    nul: bool = _source(
+        False,
+        flag="--null",
+        short="-0",
+        help="Paths on stdin end with NUL instead of a newline.",
+        shapes_rows=False,
+    )
+    keep: tuple[str, ...] = _source(
+        (),
+        metavar="COLUMN",
+        help="Carry this column of the source into the rows; repeatable.",
+        shapes_rows=True,
+    )
+    image_column: str | None = _source(
+        None,
+        metavar="NAME",
+        help="The column that holds the images, or their paths.",
+        shapes_rows=False,
+    )
+    absolute_paths: bool = _source(
+        False,
+        help="Manifests may name absolute paths and paths outside their folder.",
+        shapes_rows=False,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nul and "-" not in self.sources:
+            raise OptionError(
+                "nul",
+                f"{option('nul')} is about paths on stdin",
+                "give - as the source, or leave it out",
+            )
+
+
+@dataclass(frozen=True)
+class OutputOptions(OptionGroup):
+    """Where rows go and what happens to what stands there already."""
+
+    # Path by suffix; None or "-": JSONL on stdout
+    out: str | None = _output(
+        None,
+        flag="--output",
+        short="-o",
+        metavar="OUT",
+        help="File for the rows: .jsonl, .jsonl.gz or .parquet; - (or none): JSONL on stdout.",
+        shapes_rows=False,
+        about_images=False,
+    )
+    overwrite: bool = _output(
+        False,
+        help="Replace OUT if it is there.",
+        shapes_rows=False,
+        about_images=False,
+    )
+    errors: ErrorsMode = _output(
+        "file",
+        help="Images that failed: into a file beside OUT, or into OUT with an error column.",
+        shapes_rows=True,
+        about_images=True,
+    )
+    summary: str | None = _output(
+        None,
+        metavar="FILE",
+        help="Write how the run went as JSON.",
+        shapes_rows=False,
+        about_images=False,
+    )
+    resume: bool = _output(
+        False,
+        help="Go on with OUT if it is there: only images without rows are run.",
+        shapes_rows=False,
+        about_images=False,
+    )
+    retry_errors: bool = _output(
+        False,
+        help="Go on with OUT, and try the images again that failed before.",
+        shapes_rows=False,
+        about_images=True,
+    )
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a run goes on with an output that is there."""
+        return self.resume or self.retry_errors
+
+
+@dataclass(frozen=True)
+class LimitOptions(OptionGroup):
+    """When a run stops before its source ends."""
+
+    # So many images (int), or this share of them (float)
+    max_errors: int | float | None = _output(
+        None,
+        parse=parse_error_limit,
+        metavar="N|N%",
+        default_help="no limit",
+        help="Stop with exit code 1 when more images fail.",
+        shapes_rows=False,
+        about_images=True,
+    )
+    # Seconds, counted from the start of the process
+    max_duration: float | None = _output(
+        None,
+        parse=parse_duration,
+        metavar="TIME",
+        help=f"Stop after 90s, 15m, 2h or 1h30m with exit code 4; {option('resume')} goes on.",
+        shapes_rows=False,
+        about_images=True,
+    )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything a run needs apart from its task."""
+
+    source: SourceOptions = field(default_factory=SourceOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    loader: LoaderOptions = field(default_factory=LoaderOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
+    limits: LimitOptions = field(default_factory=LimitOptions)
+
+    @property
+    def groups(self) -> tuple[OptionGroup, ...]:
+        """All groups of options."""
+        return (self.model, self.loader, self.output, self.source, self.limits)

@@ -1,0 +1,208 @@
+"""The options of writing text: decoding, captions, questions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from blip2cli.errors import OptionError, option
+from blip2cli.options import presets
+from blip2cli.options.declare import DECODING, QUESTIONS, OptionGroup, declare
+
+Norm = Literal["sum", "mean"]
+
+_decoding = partial(declare, panel=DECODING, shapes_rows=True, about_images=False)
+_asking = partial(declare, panel=QUESTIONS, about_images=False)
+_preset = partial(
+    declare,
+    None,
+    help=presets.HELP,
+    presets=presets.PRESETS,
+    panel=DECODING,
+    shapes_rows=False,  # the options that it sets do
+    about_images=False,
+)
+
+
+@dataclass(frozen=True)
+class DecodeOptions(OptionGroup):
+    """How text is decoded. Greedy unless beams or a sampling option is given."""
+
+    max_new_tokens: int = _decoding(30, minimum=1, metavar="N", help="Longest text, in tokens.")
+    min_new_tokens: int = _decoding(0, minimum=0, metavar="N", help="Shortest text, in tokens.")
+    num_beams: int = _decoding(1, minimum=1, metavar="N", help="Beams searched; 1 is greedy.")
+    # Texts of one prompt, best first
+    num_captions: int = _decoding(
+        1,
+        minimum=1,
+        metavar="N",
+        help=f"Captions an image, best first; needs {option('num_beams')} or drawing.",
+    )
+    # Any of the three switches sampling on.
+    temperature: float | None = _decoding(
+        None, metavar="X", help="Draw the text; above 1 wilder, below 1 tamer."
+    )
+    top_p: float | None = _decoding(
+        None, metavar="P", help="Draw from the likeliest tokens that sum to P."
+    )
+    top_k: int | None = _decoding(None, metavar="K", help="Draw from the K likeliest tokens.")
+    repetition_penalty: float = _decoding(
+        1.0, metavar="X", help="Above 1, tokens already used become unlikelier."
+    )
+    length_penalty: float = _decoding(
+        1.0, metavar="X", help="With beams: above 0 favours longer texts, below 0 shorter."
+    )
+    no_repeat_ngram_size: int = _decoding(
+        0, minimum=0, metavar="N", help="No run of N tokens comes twice; 0 allows all."
+    )
+    seed: int = _decoding(
+        0, metavar="N", help="Seed of drawn texts; with the image's name it fixes them."
+    )
+    # Texts that are flagged are decoded once more, without repeats.
+    retry_degenerate: bool = _decoding(
+        False, help="Decode texts again that repeat themselves or the question, or are empty."
+    )
+
+    @property
+    def sampling(self) -> bool:
+        """True when text is drawn instead of taken greedily."""
+        return any(v is not None for v in (self.temperature, self.top_p, self.top_k))
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Without the seed where nothing is drawn: runs that differ only in it are the same."""
+        settings = super().settings
+        if not self.sampling:
+            del settings["seed"]
+        return settings
+
+    def __post_init__(self) -> None:
+        """Raise ``OptionError`` for values out of range, or that contradict one another."""
+        super().__post_init__()
+        self._check_ranges()
+        if self.sampling and self.num_beams > 1:
+            raise OptionError(
+                "num_beams",
+                f"{option('num_beams')} searches and {option('temperature')}, {option('top_p')} "
+                f"and {option('top_k')} draw",
+                "give one or the other",
+            )
+        if self.num_captions > 1 and not self.sampling:
+            needed = f"{self.num_captions} captions an image need {option('num_beams')}"
+            if self.num_beams == 1:
+                raise OptionError(
+                    "num_captions",
+                    f"{needed} {self.num_captions} or more, or {option('temperature')} to draw "
+                    "them: greedy decoding has only one",
+                )
+            if self.num_captions > self.num_beams:
+                raise OptionError(
+                    "num_captions",
+                    f"{needed} {self.num_captions} or more, not {self.num_beams}",
+                )
+        if self.length_penalty != 1.0 and self.num_beams == 1:
+            raise OptionError(
+                "length_penalty",
+                f"{option('length_penalty')} only acts in beam search",
+                f"add {option('num_beams')} 5",
+            )
+
+    def _check_ranges(self) -> None:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise OptionError(
+                "min_new_tokens",
+                f"{option('min_new_tokens')} {self.min_new_tokens} is more than "
+                f"{option('max_new_tokens')} {self.max_new_tokens}",
+            )
+        if not (self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty)):
+            raise OptionError(
+                "repetition_penalty",
+                f"{option('repetition_penalty')} must be above 0 (1 is none), not "
+                f"{self.repetition_penalty}",
+            )
+        if not math.isfinite(self.length_penalty):
+            raise OptionError(
+                "length_penalty", f"{option('length_penalty')} must be a finite number"
+            )
+        if self.temperature is not None and not (
+            self.temperature > 0 and math.isfinite(self.temperature)
+        ):
+            raise OptionError(
+                "temperature",
+                f"{option('temperature')} must be above 0, not {self.temperature}",
+                "leave it out to decode greedily",
+            )
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise OptionError(
+                "top_p", f"{option('top_p')} must be above 0 and at most 1, not {self.top_p}"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise OptionError("top_k", f"{option('top_k')} must be at least 1, not {self.top_k}")
+
+
+@dataclass(frozen=True)
+class CaptionOptions(OptionGroup):
+    """What a caption begins with."""
+
+    prompt: str | None = declare(
+        None,
+        metavar="TEXT",
+        help="Text the caption goes on from; the row holds what comes after it.",
+        panel=DECODING,
+        shapes_rows=True,
+        about_images=False,
+    )
+    preset: Literal["paper-caption"] | None = _preset()
+
+
+@dataclass(frozen=True)
+class AskOptions(OptionGroup):
+    """What is asked, and the answers there are. Which of them shape rows is the task's to say:
+    the questions themselves are compared, not the file they came from."""
+
+    question: tuple[str, ...] = _asking(
+        (),
+        short="-q",
+        metavar="TEXT",
+        help="A question for every image; repeatable. {answer} in it is the answer before it.",
+        shapes_rows=False,
+    )
+    questions: str | None = _asking(
+        None,
+        metavar="FILE",
+        help="A .txt with one question a line, or a .jsonl, .csv or .tsv table with "
+        "file_name, question and, if wanted, question_id and choices.",
+        shapes_rows=False,
+    )
+    template: str = _asking(
+        "auto",
+        metavar="TEXT",
+        help="What the model reads: auto, or a text that holds {question} (a retrieval model: "
+        "{choice}).",
+        shapes_rows=True,
+    )
+    choices: str | None = _asking(
+        None,
+        metavar="A,B,…",
+        help="The answers there are, separated by commas; rows get the probability of each.",
+        shapes_rows=False,
+    )
+    choices_file: str | None = _asking(
+        None,
+        metavar="FILE",
+        help="The answers there are, one a line; they may hold commas.",
+        shapes_rows=False,
+    )
+    choice_norm: Norm = _asking(
+        "sum",
+        help="Choices compare by the log-probability of the whole text, or of a token.",
+        shapes_rows=True,
+    )
+    match: bool = _asking(
+        False,
+        help="A retrieval model compares with its matching head: slower, more exact.",
+        shapes_rows=True,
+    )
+    preset: Literal["paper-vqa"] | None = _preset()

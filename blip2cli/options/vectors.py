@@ -1,0 +1,53 @@
+"""The options of embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from blip2cli.options.declare import VECTORS, OptionGroup, declare
+
+Kind = Literal["image", "qformer", "projection", "multimodal", "language"]
+Pool = Literal["cls", "mean", "none"]
+EmbeddingDtype = Literal["float32", "float16"]
+
+_vector = partial(declare, panel=VECTORS, about_images=False)
+
+
+@dataclass(frozen=True)
+class EmbedOptions(OptionGroup):
+    """Which vectors, of what, and how they are written."""
+
+    kind: Kind | None = _vector(
+        None,
+        help="image: the vision encoder's; qformer: the Q-Former's; projection: in the space "
+        "that images and texts share; multimodal: the Q-Former's, of an image with a text "
+        "(these two: retrieval models); language: the language model's, of a text.",
+        default_help="image; of texts projection, or language",
+        shapes_rows=True,
+    )
+    pool: Pool | None = _vector(
+        None,
+        help="cls: the class token; mean: over patches, queries or tokens; none: all queries "
+        "row by row, so D = queries × width.",
+        default_help="cls for image and for texts of retrieval models, else mean",
+        shapes_rows=True,
+    )
+    text: tuple[str, ...] = _vector(
+        (),
+        metavar="TEXT",
+        help="A text to embed in place of images, or beside each (multimodal); repeatable.",
+        shapes_rows=False,
+    )
+    texts: str | None = _vector(
+        None,
+        metavar="FILE",
+        help="The same from a .txt with one text a line, or a .jsonl, .csv or .tsv table with "
+        "a column text.",
+        shapes_rows=False,
+    )
+    normalize: bool = _vector(False, help="Give every vector the length 1 (L2).", shapes_rows=True)
+    embedding_dtype: EmbeddingDtype = _vector(
+        "float32", help="What the numbers are written as.", shapes_rows=True
+    )
