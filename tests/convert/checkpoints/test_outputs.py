@@ -36,7 +36,7 @@ def test_a_converted_model_computes_what_lavis_computes(kind: str, tmp_path: Pat
     state: State = random_state(saved_shapes(kind, SMALL, 32, vision=True))
     source = save(state, tmp_path / "lavis.pth")
     other = like(kind, tmp_path / "like")
-    convert_checkpoint(CheckpointOptions(str(source), str(tmp_path / "out"), like=str(other)))
+    convert_checkpoint(CheckpointOptions((str(source),), str(tmp_path / "out"), like=str(other)))
     model = loaded(tmp_path / "out")
     pixels = torch.randn(3, 3, SMALL.image, SMALL.image, generator=torch.manual_seed(1))
 
