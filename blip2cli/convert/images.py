@@ -12,8 +12,8 @@ import pyarrow as pa
 from blip2cli.convert.arrow import pc
 from blip2cli.convert.base import Reader, require_column
 from blip2cli.convert.examples import LeftOut
-from blip2cli.options import ConvertOptions
 from blip2cli.errors import ImageError, OptionError, SourceError, option
+from blip2cli.options import ConvertOptions
 from blip2cli.sources.base import ImageRef
 from blip2cli.sources.members import safe_name
 from blip2cli.storage.text_encoding import deep_from_utf8, from_utf8

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from blip2cli.options import CheckpointOptions
 from blip2cli.convert.table import format_by_suffix
 from blip2cli.errors import OptionError, OutputError, SourceError
+from blip2cli.options import CheckpointOptions
 
 if TYPE_CHECKING:
     from blip2cli.convert.checkpoints.from_lavis import Assembled

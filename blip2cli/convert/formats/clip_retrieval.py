@@ -27,8 +27,8 @@ from blip2cli.convert.formats.npy import (
 )
 from blip2cli.convert.formats.parquet import ParquetReader, ParquetWriter
 from blip2cli.convert.images import require_file_names
-from blip2cli.options import ConvertOptions
 from blip2cli.errors import OutputError, SourceError
+from blip2cli.options import ConvertOptions
 
 _PATH = "image_path"
 _FOLDERS = ("img_emb", "metadata")

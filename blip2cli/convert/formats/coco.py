@@ -14,8 +14,8 @@ from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.formats.json_array import ArrayFile
 from blip2cli.convert.ids import IdCheck, annotated_ids, id_getter
 from blip2cli.convert.images import NAME_TEXTS
-from blip2cli.options import ConvertOptions
 from blip2cli.errors import option
+from blip2cli.options import ConvertOptions
 from blip2cli.storage.text_encoding import deep_from_utf8
 
 

@@ -28,8 +28,8 @@ from blip2cli.convert.arrow_json import json_text
 from blip2cli.convert.base import Reader, Schemas, read_errors, slices
 from blip2cli.convert.column_types import EMBEDDING, KNOWN, SameCommand, embedding_type
 from blip2cli.convert.files import new_file
-from blip2cli.options import ConvertOptions
 from blip2cli.errors import OutputError, SourceError
+from blip2cli.options import ConvertOptions
 from blip2cli.sinks.settings import Settings
 from blip2cli.sources.records import csv_columns
 from blip2cli.storage.text_encoding import to_utf8

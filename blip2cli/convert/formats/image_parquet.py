@@ -20,8 +20,8 @@ from blip2cli.convert.images import (
     require_file_names,
     with_texts,
 )
-from blip2cli.options import ConvertOptions
 from blip2cli.errors import SourceError
+from blip2cli.options import ConvertOptions
 
 IMAGE = "image"
 _TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -27,8 +27,8 @@ from blip2cli.convert.images import (
     text_column,
     with_texts,
 )
-from blip2cli.options import ConvertOptions, ImagesMode
 from blip2cli.errors import OptionError, OutputError, SourceError, option
+from blip2cli.options import ConvertOptions, ImagesMode
 from blip2cli.storage import durable
 
 TEXT = "text"

@@ -31,8 +31,8 @@ from blip2cli.convert.column_types import (
 )
 from blip2cli.convert.files import new_file
 from blip2cli.convert.line_blocks import LineBlock, LineBlocks, parse_rows
-from blip2cli.options import ConvertOptions
 from blip2cli.errors import OutputError, SourceError
+from blip2cli.options import ConvertOptions
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import Settings, read_settings, write_settings
 from blip2cli.storage.text_encoding import deep_to_utf8

@@ -15,8 +15,8 @@ from blip2cli.convert.base import Reader, require_column
 from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.formats.json_array import ArrayFile
 from blip2cli.convert.images import ImageGroups, Row, require_file_names
-from blip2cli.options import ConvertOptions
 from blip2cli.errors import SourceError, option
+from blip2cli.options import ConvertOptions
 from blip2cli.storage.hash_set import HashSet
 
 _MARK = "<image>"

@@ -27,8 +27,8 @@ from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.files import new_file
 from blip2cli.convert.formats.jsonl import JsonlReader, JsonlWriter
 from blip2cli.convert.formats.parquet import ParquetReader
-from blip2cli.options import ConvertOptions
 from blip2cli.errors import OutputError, SourceError, option
+from blip2cli.options import ConvertOptions
 from blip2cli.sinks.settings import Settings
 
 Vectors = np.ndarray[Any, np.dtype[Any]]  # [rows, size]

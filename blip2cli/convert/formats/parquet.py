@@ -16,8 +16,8 @@ from blip2cli.convert.base import BATCH_ROWS, Reader, Schemas, read_errors, slic
 from blip2cli.convert.column_types import SameCommand, conform, with_embedding_dtype
 from blip2cli.convert.examples import listed
 from blip2cli.convert.files import new_file
-from blip2cli.options import ConvertOptions
 from blip2cli.errors import OutputError
+from blip2cli.options import ConvertOptions
 from blip2cli.sinks.settings import METADATA_KEY, Settings, parquet_metadata, parquet_settings
 from blip2cli.storage.text_encoding import deep_to_utf8
 

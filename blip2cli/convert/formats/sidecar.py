@@ -15,8 +15,8 @@ from blip2cli.convert.base import BATCH_ROWS, Reader, Schemas, read_errors
 from blip2cli.convert.examples import Examples
 from blip2cli.convert.files import check_folder
 from blip2cli.convert.images import local_name, require_file_names, text_column
-from blip2cli.options import ConvertOptions
 from blip2cli.errors import OptionError, OutputError, SourceError, option
+from blip2cli.options import ConvertOptions
 from blip2cli.sinks.settings import Settings
 from blip2cli.sources.base import IMAGE_SUFFIXES
 from blip2cli.storage import durable

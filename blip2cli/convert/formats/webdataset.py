@@ -26,8 +26,8 @@ from blip2cli.convert.images import (
     require_file_names,
     text_column,
 )
-from blip2cli.options import ConvertOptions
 from blip2cli.errors import OutputError, option
+from blip2cli.options import ConvertOptions
 from blip2cli.sinks.check_output import check_parent
 from blip2cli.sources.base import IMAGE_SUFFIXES
 from blip2cli.storage import durable
