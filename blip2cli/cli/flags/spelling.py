@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 
 from blip2cli.errors import Blip2CliError, spell_options
 from blip2cli.options import GROUPS, declarations
@@ -21,8 +22,14 @@ def with_flags(text: str) -> str:
 
 
 def sentence(error: Blip2CliError) -> str:
-    """What is printed of an error."""
-    return error.sentence(flag)
+    """What is printed of an error; where a variable may be to blame, it is named as well."""
+
+    def spell(name: str) -> str:
+        spelled = flag(name)
+        set_by = variable(spelled) if spelled.startswith("--") and name == error.field else ""
+        return f"{spelled} (or {set_by})" if os.environ.get(set_by) else spelled
+
+    return error.sentence(spell)
 
 
 def variable(long_flag: str) -> str:
