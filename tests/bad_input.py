@@ -1,23 +1,16 @@
-"""A folder of everything that images turn out to be: the good, the odd and the hopeless."""
+"""A folder of images in every state: good, unusual and undecodable."""
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """The picture as the content of a file."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+from tests.images.pictures import encoded
 
 
 def picture(width: int = 24, height: int = 18) -> Image.Image:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from PIL import Image
 
-from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path
+from tests.command import COMMAND, Run, environment
+from tests.images.pictures import draw_images
 from tests.s3_server import S3, serve_s3
 
 if TYPE_CHECKING:
     from blip2cli.model.wrapper import Blip2
-    from tests.torture.zygote import Zygote
-
-
-def is_embedded(name: str) -> bool:
-    """Whether the model ``name`` ships with this installation, weights and all."""
-    return name in EMBEDDED and (embedded_path(name) / "config.json").is_file()
-
-
-COMMAND = Path(sys.executable).with_name("blip2cli")
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+    from tests.fork_server import ForkServer
 
 
 @pytest.fixture(scope="session")
@@ -79,33 +68,6 @@ def mixed(tmp_path: Path) -> Path:
     return folder
 
 
-def draw_images(folder: Path) -> None:
-    """Five images of different sizes, colours and formats; sorted, their names run a to e."""
-    (folder / "e").mkdir()
-    for name, size, colours in (
-        ("a.png", (40, 30), ("red", "white")),
-        ("b.jpg", (64, 64), ("blue", "yellow")),
-        ("c.webp", (33, 50), ("green", "black")),
-        ("d.png", (20, 20), ("orange", "navy")),
-        ("e/f.bmp", (90, 20), ("pink", "brown")),
-    ):
-        image = Image.new("RGB", size, colours[0])
-        image.paste(colours[1], (size[0] // 4, size[1] // 3, size[0] // 2, size[1]))
-        image.save(folder / name)
-
-
-def environment(home: Path, **more: str) -> dict[str, str]:
-    """The surroundings of a command under test: no hub, no terminal width, no own settings."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("BLIP2CLI_", "HF_", "TRANSFORMERS_", "_BLIP2CLI"))
-        and not name.startswith(("AWS_", "FSSPEC_"))
-        and name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONWARNINGS")
-    }
-    return kept | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | more
-
-
 @pytest.fixture
 def blip2cli(tmp_path: Path) -> Run:
     """Run the real command as a process, in a folder of its own, and return what came of it."""
@@ -131,9 +93,9 @@ def blip2cli(tmp_path: Path) -> Run:
 
 
 @pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
+def fork_server() -> Iterator[ForkServer]:
     """Starts the real command in a fraction of a second, with the model ``tiny``."""
-    from tests.torture.zygote import Zygote
+    from tests.fork_server import ForkServer
 
-    with Zygote() as ready:
+    with ForkServer() as ready:
         yield ready

@@ -16,8 +16,9 @@ from blip2cli.images.preprocess import PixelSpec
 from blip2cli.options import LoaderOptions, SourceOptions
 from blip2cli.sources import open_sources
 from blip2cli.storage.text_encoding import from_utf8
-from tests.bad_input import encoded, make_folder, picture
-from tests.conftest import COMMAND, environment
+from tests.bad_input import make_folder, picture
+from tests.command import COMMAND, environment
+from tests.images.pictures import encoded
 
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
 

@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from blip2cli import __version__
-from tests.conftest import environment
+from tests.command import environment
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = "blip2cli/tiny/weights"

@@ -21,7 +21,7 @@ import typer.main
 
 from blip2cli.cli.app import application
 from tests.cli.pseudo_terminal import on_terminal
-from tests.conftest import environment, is_embedded
+from tests.command import environment, is_embedded
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -15,20 +15,10 @@ import typer.main
 
 from blip2cli import __version__
 from blip2cli.cli.app import COMMANDS, application, call
-from tests.conftest import COMMAND, Run, environment
+from tests.cli.helpers import error_sentence
+from tests.command import COMMAND, Run, environment
 
 LABELLING = ("caption", "ask", "embed")
-
-
-def sentence(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
-    """The one line an error leaves on stderr."""
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("blip2cli: ")
-    assert "Traceback" not in lines[0]
-    return lines[0].removeprefix("blip2cli: ")
 
 
 def test_help_names_the_commands(blip2cli: Run) -> None:
@@ -185,7 +175,7 @@ def test_a_mistake_is_one_sentence_that_names_the_mend(
     monkeypatch.chdir(tmp_path)
     code = call(arguments)
     out, err = capfd.readouterr()
-    assert said in sentence(subprocess.CompletedProcess(arguments, code, out, err))
+    assert said in error_sentence(subprocess.CompletedProcess(arguments, code, out, err))
 
 
 @pytest.mark.parametrize(
@@ -199,13 +189,13 @@ def test_a_mistake_is_one_sentence_that_names_the_mend(
 )
 def test_a_mistake_is_answered_at_once(arguments: list[str], said: str, blip2cli: Run) -> None:
     began = time.perf_counter()
-    assert said in sentence(blip2cli(*arguments))
+    assert said in error_sentence(blip2cli(*arguments))
     assert time.perf_counter() - began < 5  # on a busy machine; no model was loaded
 
 
 def test_a_mistake_in_a_variable_names_it(blip2cli: Run) -> None:
     done = blip2cli("caption", ".", env={"BLIP2CLI_BATCH_SIZE": "many"})
-    assert "--batch-size (or BLIP2CLI_BATCH_SIZE)" in sentence(done)
+    assert "--batch-size (or BLIP2CLI_BATCH_SIZE)" in error_sentence(done)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from blip2cli.model.vision.compiled import CACHE
 from blip2cli.options import ModelOptions, RunOptions, SourceOptions
 from blip2cli.pipeline.output import run_settings
 from blip2cli.tasks import CaptionTask
-from tests.conftest import Run, is_embedded
-from tests.model.vision.test_compiled import compiles
+from tests.command import Run, is_embedded
+from tests.compiler import needs_compiler
 
 SAMPLES = Path(__file__).parents[2] / "sample_images"
 
@@ -22,7 +22,7 @@ def texts(stdout: str) -> dict[str, str]:
     return {row["file_name"]: row["caption"] for row in map(json.loads, stdout.splitlines())}
 
 
-@compiles
+@needs_compiler
 @pytest.mark.skipif(not is_embedded("tiny"), reason="there is no tiny")
 def test_captions_are_the_same_and_the_code_is_kept(blip2cli: Run, tmp_path: Path) -> None:
     plain = blip2cli("caption", SAMPLES, "--model", "tiny", "-q")

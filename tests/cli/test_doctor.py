@@ -15,8 +15,8 @@ from blip2cli.cli.app import call
 from blip2cli.cli.doctor import Printer
 from blip2cli.doctor.report import Finding
 from blip2cli.model.checkpoint.embedded import embedded_path
-from tests.cli.test_app import sentence
-from tests.conftest import COMMAND, Run, environment
+from tests.cli.helpers import error_sentence
+from tests.command import COMMAND, Run, environment
 
 MARKS = ("ok ", "warn ", "FAIL ", "skipped ")
 
@@ -125,7 +125,7 @@ def test_a_mistake_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     code = call(["doctor", *arguments])
     out, err = capfd.readouterr()
-    assert said in sentence(subprocess.CompletedProcess(arguments, code, out, err))
+    assert said in error_sentence(subprocess.CompletedProcess(arguments, code, out, err))
 
 
 def test_a_hub_model_that_is_only_partly_there_is_a_finding(

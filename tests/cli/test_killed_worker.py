@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.conftest import COMMAND, environment
+from tests.command import COMMAND, environment
 
 
 def children(parent: int) -> set[int]:

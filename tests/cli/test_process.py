@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.cli.test_app import sentence
-from tests.conftest import COMMAND, Run, environment
+from tests.cli.helpers import error_sentence
+from tests.command import COMMAND, Run, environment
 
 NAMES = ["a.png", "b.jpg", "c.webp", "d.png", "e/f.bmp"]
 
@@ -50,7 +50,7 @@ def test_captions_go_to_a_file_that_is_then_protected(
     assert [len(row["candidates"]) for row in got] == [2] * 5
     assert all(row["candidates"][0]["text"] == row["caption"] for row in got)
     assert json.loads((tmp_path / "summary.json").read_text())["done"] == 5
-    assert "exists already" in sentence(blip2cli(*arguments))
+    assert "exists already" in error_sentence(blip2cli(*arguments))
     assert out.read_bytes() == before
 
 
@@ -90,7 +90,7 @@ def test_questions_for_single_images(
     assert "2 images answered, 3 skipped; " in done.stderr
     table.write_text("file_name,question\nnone.jpg,what?\n")
     refused = blip2cli("ask", images, "--model", checkpoint, "--questions", table)
-    assert "1 image that the source does not hold (none.jpg)" in sentence(refused)
+    assert "1 image that the source does not hold (none.jpg)" in error_sentence(refused)
 
 
 def test_vectors_of_paths_on_stdin(images: Path, checkpoint: Path, blip2cli: Run) -> None:
@@ -137,7 +137,7 @@ def test_a_failure_is_a_line_on_stderr_without_a_file_even_when_quiet(
     ],
 )
 def test_a_model_that_cannot_be_had(model: str, said: str, images: Path, blip2cli: Run) -> None:
-    said_all = sentence(blip2cli("caption", images, "--model", model))
+    said_all = error_sentence(blip2cli("caption", images, "--model", model))
     assert said in said_all
     assert "tiny" in said_all
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.cli.test_app import sentence
-from tests.conftest import Run
+from tests.cli.helpers import error_sentence
+from tests.command import Run
 from tests.hub_server import Hub, serve
 from tests.s3_server import S3
 
@@ -38,7 +38,7 @@ def test_a_data_set_on_the_hub(images: Path, checkpoint: Path, blip2cli: Run) ->
         env = {"HF_ENDPOINT": private.url, "HF_HUB_OFFLINE": "0"}
         url = "hf://datasets/someone/photos"
         refused = blip2cli("caption", url, "--model", checkpoint, env=env)
-        assert "set HF_TOKEN if it is private" in sentence(refused)
+        assert "set HF_TOKEN if it is private" in error_sentence(refused)
         env["HF_TOKEN"] = "hf_secret"
         done = blip2cli("embed", url, "--model", checkpoint, env=env)
     assert done.returncode == 0, done.stderr
@@ -53,14 +53,14 @@ def test_listing_and_mistakes_leave_one_line_each(images: Path, s3: S3, blip2cli
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[:2] == ["caption: 5 images", "  a.png"]
     missing = blip2cli("caption", "s3://listed/none", "--model", "tiny", env=s3.environment)
-    assert sentence(missing) == "There is no 's3://listed/none'; check the name."
+    assert error_sentence(missing) == "There is no 's3://listed/none'; check the name."
     both = blip2cli("caption", "s3://listed", images, "--model", "tiny", env=s3.environment)
-    assert "run them apart" in sentence(both)
+    assert "run them apart" in error_sentence(both)
 
 
 def test_rows_are_only_written_to_the_local_disk(images: Path, blip2cli: Run) -> None:
-    said = sentence(blip2cli("caption", images, "-o", "s3://key:s3cr3t@bucket/out.jsonl"))
+    said = error_sentence(blip2cli("caption", images, "-o", "s3://key:s3cr3t@bucket/out.jsonl"))
     assert "name a local file" in said
     assert "s3cr3t" not in said
-    said = sentence(blip2cli("caption", images, "--summary", "gs://bucket/summary.json"))
+    said = error_sentence(blip2cli("caption", images, "--summary", "gs://bucket/summary.json"))
     assert "name a local file" in said

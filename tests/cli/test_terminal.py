@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from tests.cli.pseudo_terminal import on_terminal
-from tests.conftest import COMMAND, environment
+from tests.command import COMMAND, environment
 
 
 def test_a_table_and_a_progress_bar(images: Path, checkpoint: Path, tmp_path: Path) -> None:

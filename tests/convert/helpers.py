@@ -14,7 +14,7 @@ from PIL import Image
 from blip2cli.convert import Converted, ConvertOptions
 from blip2cli.convert import convert as run
 from blip2cli.storage.text_encoding import to_json
-from tests.conftest import environment
+from tests.command import environment
 
 Row = dict[str, Any]
 NAMES = ("COCO_val2014_000000000012.jpg", "farm/two.cows_7.png", "x 33.webp")

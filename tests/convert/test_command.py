@@ -13,7 +13,7 @@ import pytest
 
 from blip2cli.cli.app import call
 from tests.cli.pseudo_terminal import on_terminal
-from tests.conftest import COMMAND, environment
+from tests.command import COMMAND, environment
 from tests.convert.helpers import captions, read_rows, write_rows
 
 

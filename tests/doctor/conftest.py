@@ -12,8 +12,8 @@ from blip2cli.doctor.report import Finding
 from blip2cli.images.decode import decode
 from blip2cli.model.checkpoint.embedded import embedded_path
 from tests.checkpoints import tiny_random_itm, tiny_random_t5
-from tests.conftest import draw_images
 from tests.doctor.broken_checkpoints import findings_on
+from tests.images.pictures import draw_images
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skimage.data
 from PIL import Image
 
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg")
@@ -16,6 +15,8 @@ PHOTOGRAPHS = ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg")
 
 def photograph(name: str) -> bytes:
     """A CC0 photograph that ships with scikit-image."""
+    import skimage.data  # most tests need no scikit-image
+
     return (Path(skimage.data.__file__).parent / name).read_bytes()
 
 
@@ -62,3 +63,18 @@ def damaged_tiff() -> bytes:
         (start,), (size,) = image.tag_v2[273], image.tag_v2[279]  # type: ignore[attr-defined]
     data[start + 9 : start + size] = bytes(size - 9)
     return bytes(data)
+
+
+def draw_images(folder: Path) -> None:
+    """Five images of different sizes, colours and formats; sorted, their names run a to e."""
+    (folder / "e").mkdir()
+    for name, size, colours in (
+        ("a.png", (40, 30), ("red", "white")),
+        ("b.jpg", (64, 64), ("blue", "yellow")),
+        ("c.webp", (33, 50), ("green", "black")),
+        ("d.png", (20, 20), ("orange", "navy")),
+        ("e/f.bmp", (90, 20), ("pink", "brown")),
+    ):
+        image = Image.new("RGB", size, colours[0])
+        image.paste(colours[1], (size[0] // 4, size[1] // 3, size[0] // 2, size[1]))
+        image.save(folder / name)

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.drawn_source import draw_source
+from tests.fork_server import Child, ForkServer
 from tests.torture.kills import IMAGES
-from tests.torture.sources import draw_source
-from tests.torture.work import (
+from tests.workload import (
     Reference,
-    Work,
+    Workload,
     check_final,
     check_finished,
     check_legal,
     check_sentence,
 )
-from tests.torture.zygote import Child, Zygote
 
 both_formats = pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 
@@ -33,11 +33,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def references(
-    zygote: Zygote, source: Path, tmp_path_factory: pytest.TempPathFactory
+    fork_server: ForkServer, source: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Reference]:
     root = tmp_path_factory.mktemp("unbroken")
     return {
-        suffix: Work(source, suffix).unbroken(zygote, root / suffix[1:])
+        suffix: Workload(source, suffix).unbroken(fork_server, root / suffix[1:])
         for suffix in (".jsonl", ".parquet")
     }
 
@@ -49,11 +49,11 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def stop_half_way(work: Work, zygote: Zygote, folder: Path, *flags: str) -> Child:
+def stop_half_way(workload: Workload, fork_server: ForkServer, folder: Path, *flags: str) -> Child:
     """Start a run and return it stopped (SIGSTOP) when some rows are on disk."""
-    child = work.start(zygote, folder, *flags, batch_size=2)
+    child = workload.start(fork_server, folder, *flags, batch_size=2)
     child.go()
-    marks = (work.name, f".{work.name}.part-000002")
+    marks = (workload.name, f".{workload.name}.part-000002")
     deadline = time.monotonic() + 100
     while not any((folder / mark).exists() for mark in marks):
         assert time.monotonic() < deadline
@@ -63,8 +63,10 @@ def stop_half_way(work: Work, zygote: Zygote, folder: Path, *flags: str) -> Chil
     return child
 
 
-def check_resumed(work: Work, zygote: Zygote, folder: Path, reference: Reference) -> None:
-    check_finished(work.start(zygote, folder, "--resume").wait())
+def check_resumed(
+    workload: Workload, fork_server: ForkServer, folder: Path, reference: Reference
+) -> None:
+    check_finished(workload.start(fork_server, folder, "--resume").wait())
     check_final(folder, reference)
 
 
@@ -74,12 +76,12 @@ def test_a_signal_keeps_what_is_finished_and_a_resume_does_the_rest(
     number: signal.Signals,
     suffix: str,
     source: Path,
-    zygote: Zygote,
+    fork_server: ForkServer,
     folder: Path,
     references: dict[str, Reference],
 ) -> None:
-    work = Work(source, suffix)
-    child = stop_half_way(work, zygote, folder)
+    workload = Workload(source, suffix)
+    child = stop_half_way(workload, fork_server, folder)
     passing = (".lock", ".tmp", ".next")  # there for a moment only
     before = {path.name for path in folder.iterdir() if not path.name.endswith(passing)}
     child.signal(number)
@@ -87,31 +89,35 @@ def test_a_signal_keeps_what_is_finished_and_a_resume_does_the_rest(
     assert child.wait().code == 128 + number
     check_legal(folder, [references[suffix]])
     assert before <= {path.name for path in folder.iterdir()}
-    check_resumed(work, zygote, folder, references[suffix])
+    check_resumed(workload, fork_server, folder, references[suffix])
 
 
 def test_a_second_signal_ends_it_at_once_without_a_torn_file(
-    source: Path, zygote: Zygote, folder: Path, references: dict[str, Reference]
+    source: Path, fork_server: ForkServer, folder: Path, references: dict[str, Reference]
 ) -> None:
-    work = Work(source, ".jsonl")
-    child = stop_half_way(work, zygote, folder)
+    workload = Workload(source, ".jsonl")
+    child = stop_half_way(workload, fork_server, folder)
     child.signal(signal.SIGCONT)
     while not child.ended(0.002):
         child.signal(signal.SIGINT)
     assert child.wait().code == 130
     check_legal(folder, [references[".jsonl"]])
-    assert (folder / work.name).read_bytes().endswith(b"\n")
-    check_resumed(work, zygote, folder, references[".jsonl"])
+    assert (folder / workload.name).read_bytes().endswith(b"\n")
+    check_resumed(workload, fork_server, folder, references[".jsonl"])
 
 
 @both_formats
 def test_a_second_run_on_the_same_output_is_refused(
-    suffix: str, source: Path, zygote: Zygote, folder: Path, references: dict[str, Reference]
+    suffix: str,
+    source: Path,
+    fork_server: ForkServer,
+    folder: Path,
+    references: dict[str, Reference],
 ) -> None:
-    work = Work(source, suffix)
-    first = stop_half_way(work, zygote, folder)
+    workload = Workload(source, suffix)
+    first = stop_half_way(workload, fork_server, folder)
     for flag in ("--resume", "--overwrite"):
-        ended = work.start(zygote, folder, flag).wait()
+        ended = workload.start(fork_server, folder, flag).wait()
         check_sentence(ended)
         assert ended.code == 2
     first.signal(signal.SIGCONT)
@@ -121,10 +127,10 @@ def test_a_second_run_on_the_same_output_is_refused(
 
 @both_formats
 def test_a_folder_that_vanishes_ends_the_run_with_a_sentence(
-    suffix: str, source: Path, zygote: Zygote, folder: Path
+    suffix: str, source: Path, fork_server: ForkServer, folder: Path
 ) -> None:
     # Inline, so that no file of failures has to be made and tells of it by chance.
-    child = stop_half_way(Work(source, suffix, ("--errors", "inline")), zygote, folder)
+    child = stop_half_way(Workload(source, suffix, ("--errors", "inline")), fork_server, folder)
     shutil.rmtree(folder)
     child.signal(signal.SIGCONT)
     ended = child.wait()
@@ -162,33 +168,33 @@ class mounted:  # noqa: N801 - used like a function
 def test_a_full_disk_keeps_what_is_safe_and_a_larger_one_takes_the_rest(
     suffix: str,
     source: Path,
-    zygote: Zygote,
+    fork_server: ForkServer,
     small_disk: Path,
     references: dict[str, Reference],
 ) -> None:
-    work = Work(source, suffix)
+    workload = Workload(source, suffix)
     # Four pages of 4 KiB, of which the ballast takes all but one or two.
     folder = small_disk / "folder"
     folder.mkdir()
     (small_disk / "ballast").write_bytes(b"x" * 4096)
-    ended = work.start(zygote, folder, batch_size=2).wait()
+    ended = workload.start(fork_server, folder, batch_size=2).wait()
     check_sentence(ended)
     assert ended.code == 1
     assert "No space left on device" in ended.stderr
     check_legal(folder, [references[suffix]])
     grow = ["mount", "-o", "remount,size=4m", str(small_disk)]
     subprocess.run(grow, check=True)
-    check_resumed(work, zygote, folder, references[suffix])
+    check_resumed(workload, fork_server, folder, references[suffix])
 
 
 def test_a_read_only_folder_is_named_before_anything_is_loaded(
-    source: Path, zygote: Zygote, folder: Path, tmp_path: Path
+    source: Path, fork_server: ForkServer, folder: Path, tmp_path: Path
 ) -> None:
     """Of a bind mount, because permission bits do not bind an administrator."""
     with mounted(folder, "--bind", folder):
         subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
         for flags in ((), ("--resume",)):
-            ended = Work(source, ".jsonl").start(zygote, folder, *flags).wait()
+            ended = Workload(source, ".jsonl").start(fork_server, folder, *flags).wait()
             check_sentence(ended)
             assert ended.code == 2
             assert "Read-only file system" in ended.stderr

@@ -25,27 +25,10 @@ from blip2cli.pipeline.out_of_memory import WithinMemory, is_exhaustion
 from blip2cli.pipeline.run import run
 from blip2cli.sources import open_sources
 from blip2cli.tasks import CaptionTask, EmbedTask
-from tests.conftest import environment
+from tests.command import environment
+from tests.memory_limited_model import MemoryLimitedModel
 
 CAPTION = CaptionTask(decode=DecodeOptions(max_new_tokens=6))
-
-
-class Hungry:
-    """The model, except that the allocator is asked for far too much when a batch is large."""
-
-    def __init__(self, model: Blip2, room: int) -> None:
-        self._model = model
-        self._room = room  # images that fit at once
-        self.tried: list[int] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def features(self, pixels: torch.Tensor) -> Any:
-        self.tried.append(len(pixels))
-        if len(pixels) > self._room:
-            torch.empty(1 << 60, dtype=torch.uint8)
-        return self._model.features(pixels)
 
 
 @pytest.fixture
@@ -68,7 +51,7 @@ def batch(mixed: Path, model: Blip2) -> LoadedBatch:
 def test_a_batch_is_halved_until_it_fits_and_the_size_remembered(
     room: int, tried: list[int], again: list[int], size: int | None, model: Blip2, batch: Any
 ) -> None:
-    hungry: Any = Hungry(model, room)
+    hungry: Any = MemoryLimitedModel(model, room)
     events: list[Event] = []
     within = WithinMemory(CAPTION, events.append)
     expected = CAPTION.rows(model, batch)
@@ -85,7 +68,7 @@ def test_a_batch_is_halved_until_it_fits_and_the_size_remembered(
 
 def test_vectors_are_the_same_bits(model: Blip2, batch: LoadedBatch) -> None:
     task = EmbedTask().fit(model)
-    rows, _ = WithinMemory(task).rows(Hungry(model, 2), batch)  # type: ignore[arg-type]
+    rows, _ = WithinMemory(task).rows(MemoryLimitedModel(model, 2), batch)  # type: ignore[arg-type]
     expected = task.rows(model, batch)
     assert [row["embedding"].tobytes() for row in rows] == [  # type: ignore[attr-defined]
         row["embedding"].tobytes()  # type: ignore[attr-defined]
@@ -94,7 +77,7 @@ def test_vectors_are_the_same_bits(model: Blip2, batch: LoadedBatch) -> None:
 
 
 def test_an_image_that_does_not_fit_alone_fails_alone(model: Blip2, batch: LoadedBatch) -> None:
-    class Glutton(Hungry):
+    class Glutton(MemoryLimitedModel):
         def features(self, pixels: torch.Tensor) -> Any:
             if any(torch.equal(image, batch.pixels[2]) for image in pixels):
                 torch.empty(1 << 60, dtype=torch.uint8)
@@ -114,7 +97,7 @@ def test_an_image_that_does_not_fit_alone_fails_alone(model: Blip2, batch: Loade
 def test_a_run_goes_on_and_notes_what_did_not_fit(
     mixed: Path, tmp_path: Path, model: Blip2
 ) -> None:
-    hungry: Any = Hungry(model, 0)
+    hungry: Any = MemoryLimitedModel(model, 0)
     events: list[Event] = []
     out = tmp_path / "out.jsonl"
     options = RunOptions(
@@ -132,7 +115,7 @@ def test_a_run_goes_on_and_notes_what_did_not_fit(
 
 
 def test_other_errors_are_let_through(model: Blip2, batch: LoadedBatch) -> None:
-    class Faulty(Hungry):
+    class Faulty(MemoryLimitedModel):
         def features(self, pixels: torch.Tensor) -> Any:
             raise RuntimeError("a mistake")
 

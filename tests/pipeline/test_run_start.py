@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.conftest import COMMAND, environment
+from tests.command import COMMAND, environment
 
 # The command, with a loading of the model that waits until the first image is being read (or for
 # good), and images that may hang. Says on stdout what it has found.

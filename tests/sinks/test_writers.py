@@ -18,7 +18,7 @@ from blip2cli.sinks import Column
 from blip2cli.storage import durable
 from blip2cli.storage.text_encoding import from_utf8
 from tests.sinks.helpers import FORMATS, listing, open_out, put, read, row
-from tests.storage.test_text_encoding import ANY_TEXT
+from tests.strategies import ANY_TEXT
 
 every_format = pytest.mark.parametrize("suffix", FORMATS)
 

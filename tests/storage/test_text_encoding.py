@@ -7,13 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from blip2cli.storage.text_encoding import from_utf8, printable, to_json, to_utf8
+from tests.strategies import ANY_TEXT
 
-# Anything a model or a file system may give: all of Unicode, and undecodable bytes.
-ANY_CHARACTER = st.one_of(
-    st.characters(exclude_categories=("Cs",)),
-    st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF),
-)
-ANY_TEXT = st.text(ANY_CHARACTER)
 # Text made to be mistaken for an escape.
 TRICKY = st.lists(
     st.sampled_from(["\\", "u", "udc80", "udcff", "uDCFF", "u005c", "u005C", "\udcff", "d", "x"])

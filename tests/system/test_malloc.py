@@ -11,7 +11,7 @@ import pytest
 
 from blip2cli.model import wrapper
 from blip2cli.options import ModelOptions
-from tests.conftest import environment
+from tests.command import environment
 
 # Pages that are mapped when eight times four pieces of 24 MB are made, written and freed together,
 # as was done once before.

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from blip2cli.system import openmp as threads
-from tests.conftest import environment
+from tests.command import environment
 
 CODE = """
 from blip2cli.system.openmp import after_torch, before_torch

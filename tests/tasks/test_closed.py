@@ -27,7 +27,7 @@ from blip2cli.pipeline.out_of_memory import WithinMemory
 from blip2cli.pipeline.run import run
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.questions import Question, Questions, from_texts
-from tests.pipeline.test_out_of_memory import Hungry
+from tests.memory_limited_model import MemoryLimitedModel
 from tests.tasks.helpers import load
 
 CHOICES = ("a", "a cat", "a cat and a pizza", "two", "three cats")
@@ -130,7 +130,7 @@ def test_open_and_closed_questions_may_be_mixed(model: Blip2, batch: LoadedBatch
 
 def test_a_batch_that_is_too_large_is_halved(model: Blip2, batch: LoadedBatch) -> None:
     within = WithinMemory(CLOSED)
-    rows, _ = within.rows(Hungry(model, 2), batch)  # type: ignore[arg-type]
+    rows, _ = within.rows(MemoryLimitedModel(model, 2), batch)  # type: ignore[arg-type]
     assert within.size == 2
     assert rows == CLOSED.rows(model, batch)
 

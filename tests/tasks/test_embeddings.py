@@ -26,7 +26,7 @@ from blip2cli.tasks import EmbedTask, EmbedTextsTask
 from blip2cli.tasks.texts import from_lines
 from blip2cli.tasks.vectors import VectorOptions
 from tests.checkpoints import tiny_random_itm, tiny_random_opt, tiny_random_t5
-from tests.conftest import is_embedded
+from tests.command import is_embedded
 
 TEXTS = ("two cats and a pizza on a blue background", "a tree", "a car", "how many birds?")
 WRITERS = ["opt", "t5", "tiny", "tiny-t5"]

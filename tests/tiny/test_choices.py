@@ -17,7 +17,7 @@ from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.questions import from_texts
 from tests.model.conftest import Pair
-from tests.model.decoding.test_scoring import by_hand
+from tests.model.reference_scores import reference_score
 
 SAMPLES = Path(__file__).parents[2] / "sample_images"
 CHOICES = ("one", "two", "three", "two cats", "two cats and a pizza", "a cake, a ball and a guitar")
@@ -53,7 +53,7 @@ def test_likelihoods_are_those_of_transformers(name: str) -> None:
     found = ours.score(pair.features, [Prompt(i, text, "") for i in images], [CHOICES] * 3)
     for image, likelihoods in zip(images, found, strict=True):
         for choice, likelihood in zip(CHOICES, likelihoods, strict=True):
-            total, tokens = by_hand(pair, image, text, choice)
+            total, tokens = reference_score(pair, image, text, choice)
             assert likelihood.tokens == tokens
             assert likelihood.total == pytest.approx(total, abs=1e-4), choice
 

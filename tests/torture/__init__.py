@@ -1,14 +1,16 @@
-"""Proof of durability: runs that are killed, or whose disk fails, at every point one can think of.
+"""Fault injection: runs that are killed, or whose disk fails, at every point, and are resumed.
 
-What is claimed: ``blip2cli … --resume`` after any interruption ends with the very output of a run
-that was never interrupted, leaves nothing else behind, and every state in between is a legal one.
+The claim under test: the option ``resume`` after any interruption ends with the very output of a
+run that was never interrupted, leaves nothing else behind, and every state in between is legal.
 
-* ``zygote`` starts the command in a fraction of its usual time, thousands of times,
-  with the model or, quicker still, a ``standin`` for it;
-* ``sources`` draws the images, ``work`` knows the commands and what their outputs have to be;
-* ``kills`` kills at random instants, ``faults`` at every system call that touches the output,
-  and makes each of them fail (through ``injection``, which drives strace);
-* ``report`` counts, prints, and says how to repeat what failed.
+* ``kills`` kills at random instants; ``faults`` goes through every system call that touches the
+  output, kills there or makes the call fail (``injection`` drives strace; ``stages`` lists the
+  folders to begin with);
+* ``corpora`` decodes hostile and mutated images (``mutants``);
+* ``report`` counts, prints, and gives the command that repeats a failed trial;
+* ``stub_model`` replaces the model where only durability matters.
 
-``make torture`` runs everything; the test files beside this one run a sample.
+The commands, their legal outputs and how they are started: ``tests/workload.py``,
+``tests/drawn_source.py`` and ``tests/fork_server.py``. ``make torture`` runs everything; the test
+files beside this one run a sample.
 """

@@ -1,4 +1,4 @@
-"""Images made to hurt: hostile ones from the field, cut ones, and mutants. None may end a run.
+"""Fuzzing the image decoders: hostile files, truncated ones and mutants. None may end a run.
 
 ``python -m tests.torture.corpora`` decodes, in the real loader's worker processes,
 
@@ -49,7 +49,7 @@ _HOSTILE = re.compile(r"/Tests/images/(?:.*/)?(?:(?:crash|timeout|oom)-[^/]*|bmp
 
 @dataclass
 class Findings:
-    """What became of the images of one or several corpora."""
+    """Counts of decoded and failed images of one or several corpora."""
 
     tried: int = 0
     rows: int = 0
@@ -58,7 +58,7 @@ class Findings:
     faults: list[str] = field(default_factory=list)  # sentences; none is allowed
     hangs: int = 0
     peak: int = 0  # bytes, of the largest worker
-    kept: Path | None = None  # where the images behind crashes and faults are written
+    saved: Path | None = None  # where the images behind crashes and faults are written
 
     def note(self, ref: ImageRef, error_type: str, message: str, known: frozenset[str]) -> None:
         """Count one failed image."""
@@ -74,8 +74,8 @@ class Findings:
             self.faults.append(f"{ref.file_name} fails as {error_type}, which the README lacks")
         else:
             return
-        if self.kept is not None:
-            (self.kept / re.sub(r"\W+", "-", ref.file_name)).write_bytes(ref.read())
+        if self.saved is not None:
+            (self.saved / re.sub(r"\W+", "-", ref.file_name)).write_bytes(ref.read())
 
     def line(self) -> str:
         """The counts in one line."""
@@ -183,8 +183,8 @@ def _download(archive: Path) -> None:
         check=False,
     )
     if not archive.exists():
-        said = re.findall(r"^ERROR: (.+)$", done.stderr, re.MULTILINE)
-        raise LookupError(said[-1] if said else f"pip ended with {done.returncode}")
+        errors = re.findall(r"^ERROR: (.+)$", done.stderr, re.MULTILINE)
+        raise LookupError(errors[-1] if errors else f"pip ended with {done.returncode}")
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -205,15 +205,15 @@ def cache_folder() -> Path:
 
 
 def main() -> int:
-    """Run all corpora and print what became of them; 1 when there was a fault."""
+    """Command line: run all corpora and print the counts; returns 1 when there was a fault."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture.corpora")
     parser.add_argument("--full", action="store_true", help="ten times the mutants, all prefixes")
     parser.add_argument("--seed", type=int, default=1, help="what mutants are drawn from")
     parser.add_argument("--cache", type=Path, default=cache_folder())
     given = parser.parse_args()
     began = time.monotonic()
-    kept = Path(tempfile.mkdtemp(prefix="blip2cli-corpora-"))
-    findings = Findings(kept=kept)
+    saved = Path(tempfile.mkdtemp(prefix="blip2cli-corpora-"))
+    findings = Findings(saved=saved)
     try:
         refs = hostile(given.cache)
         check(refs, findings)
@@ -230,8 +230,8 @@ def main() -> int:
         print(f"crash, survived: {name}")
     for fault in findings.faults:
         print(f"FAULT: {fault}")
-    if any(kept.iterdir()):
-        print(f"their images are kept in {kept}")
+    if any(saved.iterdir()):
+        print(f"their images are kept in {saved}")
     print(
         f"corpora, seed {given.seed}: {findings.line()}, growth {growth(sizes) >> 20} MiB; "
         f"{time.monotonic() - began:.0f} s"

@@ -1,12 +1,12 @@
 """A fault at every system call that touches the output, one run for each.
 
 ``python -m tests.torture.faults`` goes through every stage of every format, some thousands of
-points, with a stand-in for the model unless ``--real``; ``--only NAME`` repeats one point. At each
-call: SIGKILL before it, EIO and ENOSPC instead of it, once and for all calls of its name from there
-on. Short writes are real ones: with ``RLIMIT_FSIZE`` the write that
-reaches the limit stores what still fits, and the next one fails (strace could only lie about the
-number, which would be lost data). Afterwards the folder must be legal, the message one sentence,
-and a run without a fault must end as if nothing had happened.
+points, with a stub for the model unless ``--real``; ``--only NAME`` repeats one point. At each
+call: SIGKILL before it, EIO and ENOSPC instead of it, once and for all calls of its name from
+there on. Short writes are real ones: with ``RLIMIT_FSIZE`` the write that reaches the limit stores
+what still fits, and the next one fails (strace could only lie about the number, which would be
+lost data). Afterwards the folder must be legal, the message one sentence, and a run without a
+fault must end as an unbroken one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.fork_server import Completed, ForkServer
 from tests.torture import injection
 from tests.torture.injection import CHANGING, Trace
 from tests.torture.report import Report
-from tests.torture.stages import Stage, build_stages
-from tests.torture.work import FORMATS, GOOD_CODES, Broken, check_finished, check_sentence
-from tests.torture.zygote import Ended, Zygote
+from tests.torture.stages import STUB, Stage, build_stages
+from tests.workload import FORMATS, GOOD_CODES, Violation, check_finished, check_sentence
 
 KILL = "kill"
 ERRORS = {
@@ -51,35 +51,35 @@ class Point:
     def name(self) -> str:
         """For people, and for ``--only``."""
         what = f"{self.call}-{self.number}" if self.call else str(self.number)
-        return f"{self.stage.work.suffix}/{self.stage.name}/{self.kind}/{what}"
+        return f"{self.stage.workload.suffix}/{self.stage.name}/{self.kind}/{what}"
 
-    def strike(self, zygote: Zygote, root: Path) -> bool:
+    def inject(self, fork_server: ForkServer, root: Path) -> bool:
         """Run with the fault, check, go on without, check; False when it did not come about.
 
-        Raises ``Broken`` (or ``TimeoutError``); the folder ``trial`` stays then.
+        Raises ``Violation`` (or ``TimeoutError``); the folder ``trial`` stays then.
         """
         folder, log = root / "trial", root / "log"
         if self.kind == "size":
-            ended, hit = self._limited(zygote, folder)
+            ended, hit = self._limited(fork_server, folder)
         else:
             how = ERRORS.get(self.kind, "signal=SIGKILL:when={}").format(self.number)
-            ended = self.stage.run(zygote, folder, log, self.trace, f"{self.call}:{how}")
+            ended = self.stage.run(fork_server, folder, log, self.trace, f"{self.call}:{how}")
             hit = ended.code == -signal.SIGKILL or "(INJECTED)" in log.read_text(errors="replace")
         self._check_end(ended)
         self.stage.check_between(folder)
-        self.stage.finish(zygote, folder)
+        self.stage.finish(fork_server, folder)
         return hit
 
-    def _limited(self, zygote: Zygote, folder: Path) -> tuple[Ended, bool]:
+    def _limited(self, fork_server: ForkServer, folder: Path) -> tuple[Completed, bool]:
         self.stage.lay_out(folder)
-        work, flags = self.stage.work, self.stage.flags
-        ended = work.start(zygote, folder, *flags, file_size=self.number).wait()
+        workload, flags = self.stage.workload, self.stage.flags
+        ended = workload.start(fork_server, folder, *flags, file_size=self.number).wait()
         return ended, ended.code not in GOOD_CODES
 
-    def _check_end(self, ended: Ended) -> None:
+    def _check_end(self, ended: Completed) -> None:
         if ended.code in GOOD_CODES:
             if ended.stderr:
-                raise Broken(f"it ended well, but said {ended.stderr!r}")
+                raise Violation(f"it succeeded, but wrote {ended.stderr!r}")
         elif self.kind != KILL:
             check_sentence(ended)
         elif ended.code != -signal.SIGKILL:
@@ -87,7 +87,7 @@ class Point:
 
 
 def points_of(stage: Stage, trace: Trace) -> Iterator[Point]:
-    """Every fault of a stage."""
+    """Every fault of a stage: each kind at each system call, then the short writes."""
     for call in trace.calls:
         kinds = [KILL, *ERRORS] if call.name in CHANGING else ["EIO"]
         for kind in kinds:
@@ -98,7 +98,7 @@ def points_of(stage: Stage, trace: Trace) -> Iterator[Point]:
 
 
 def sample(points: Sequence[Point], number: int, seed: int) -> list[Point]:
-    """So many of them by chance, every kind and stage among them when possible."""
+    """``number`` random points, every kind and stage among them when possible."""
     rng = random.Random(seed)
     groups: dict[tuple[str, str], list[Point]] = {}
     for point in points:
@@ -116,9 +116,9 @@ def sample(points: Sequence[Point], number: int, seed: int) -> list[Point]:
 def main() -> int:
     """Go through all points; returns 1 when any failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture.faults")
-    parser.add_argument("--points", type=int, help="at most so many a format, by chance")
-    parser.add_argument("--seed", type=int, default=1, help="for that choice")
-    parser.add_argument("--real", action="store_true", help="with the model, not a stand-in")
+    parser.add_argument("--points", type=int, help="at most this many a format, drawn at random")
+    parser.add_argument("--seed", type=int, default=1, help="of that draw")
+    parser.add_argument("--real", action="store_true", help="with the model, not a stub")
     parser.add_argument("--only", metavar="NAME", help="points whose name begins so")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir(), "torture-faults"))
     options = parser.parse_args()
@@ -126,27 +126,32 @@ def main() -> int:
         print(injection.MISSING, file=sys.stderr)
         return 1
     report = Report("faults", options.keep)
-    with tempfile.TemporaryDirectory() as folder, Zygote(options.real) as zygote:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ForkServer(None if options.real else STUB) as fork_server,
+    ):
         root = Path(folder)
         for suffix in FORMATS:
             if options.only and not options.only.startswith(suffix + "/"):
                 continue
-            points = [p for stage in build_stages(zygote, root, suffix) for p in points_of(*stage)]
+            points = [
+                p for stage in build_stages(fork_server, root, suffix) for p in points_of(*stage)
+            ]
             if options.only:
                 points = [p for p in points if p.name.startswith(options.only)]
             print(f"{suffix}: {len(points)} points of failure", flush=True)
             if options.points is not None:
                 points = sample(points, options.points, options.seed)
             for point in points:
-                _try(point, zygote, root, report)
+                _try(point, fork_server, root, report)
     print(report.line())
     return 1 if report.failures else 0
 
 
-def _try(point: Point, zygote: Zygote, root: Path, report: Report) -> None:
+def _try(point: Point, fork_server: ForkServer, root: Path, report: Report) -> None:
     try:
-        if point.strike(zygote, root):
-            report.survive(point.stage.work.suffix)
+        if point.inject(fork_server, root):
+            report.survive(point.stage.workload.suffix)
         else:
             report.notes["did not come about"] += 1
     except (AssertionError, TimeoutError) as error:

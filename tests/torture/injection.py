@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.torture.zygote import Child
+from tests.fork_server import Child
 
 MISSING = "strace is not installed (apt-get install strace); faults cannot be injected"
 
@@ -92,12 +92,12 @@ def trace(child: Child, log: Path, paths: Iterable[str] = (), fault: str | None 
         command += ["-e", f"inject={fault}"]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert tracer.stderr is not None
-    said = ""
+    output = ""
     # With -P it says first which paths are symbolic links and so on.
-    while "attached" not in said:
+    while "attached" not in output:
         line = tracer.stderr.readline()
         if not line:
-            raise RuntimeError(f"strace could not attach: {said}")
-        said += line
+            raise RuntimeError(f"strace could not attach: {output}")
+        output += line
     child.tracer = tracer
     child.go()

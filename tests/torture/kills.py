@@ -1,4 +1,4 @@
-"""Killing runs at random instants, several times over, and resuming them.
+"""Runs killed with SIGKILL at random instants, several times over, and resumed.
 
 ``python -m tests.torture.kills --kills 1000 --seed 7`` prints how many kills were survived;
 ``--only .parquet/17`` repeats one trial with all its choices. What cannot be repeated is how far
@@ -18,46 +18,47 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.drawn_source import draw_source
+from tests.fork_server import Child, ForkServer
 from tests.torture.report import Report
-from tests.torture.sources import draw_source
-from tests.torture.work import (
+from tests.torture.stages import STUB
+from tests.workload import (
     FORMATS,
     Reference,
-    Work,
+    Workload,
     check_final,
     check_finished,
     check_legal,
 )
-from tests.torture.zygote import Child, Zygote
 
 IMAGES = 40
 DEEPEST = 5  # kills before the last resume
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What the trials of one format share."""
+class KillTrials:
+    """Trials of one output format: the command, its unbroken output and how long that takes."""
 
-    zygote: Zygote
+    fork_server: ForkServer
     root: Path
-    work: Work
+    workload: Workload
     reference: Reference
-    seconds: float  # an unbroken run takes so long
+    seconds: float  # of an unbroken run
 
     @classmethod
-    def build(cls, zygote: Zygote, root: Path, source: Path, suffix: str) -> Bench:
+    def build(cls, fork_server: ForkServer, root: Path, source: Path, suffix: str) -> KillTrials:
         """Run the command once without a kill."""
-        work = Work(source, suffix)
+        workload = Workload(source, suffix)
         began = time.monotonic()
-        reference = work.unbroken(zygote, root / f"unbroken{suffix}")
-        return cls(zygote, root, work, reference, time.monotonic() - began)
+        reference = workload.unbroken(fork_server, root / f"unbroken{suffix}")
+        return cls(fork_server, root, workload, reference, time.monotonic() - began)
 
     def trial(self, seed: int, number: int) -> int:
         """One chain of kills and the resume after them; returns how many kills hit a run.
 
-        Raises ``Broken`` (or ``TimeoutError``); the folder ``trial`` stays then.
+        Raises ``Violation`` (or ``TimeoutError``); the folder ``trial`` stays then.
         """
-        rng = random.Random(f"{seed}/{self.work.suffix}/{number}")
+        rng = random.Random(f"{seed}/{self.workload.suffix}/{number}")
         folder = self.root / "trial"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -66,26 +67,26 @@ class Bench:
             # The very first command may be a plain one or a --resume with nothing to go on with.
             flags = ("--resume",) if depth or rng.random() < 0.5 else ()
             size = rng.choice((1, 2, 3, 5, 8))
-            child = self.work.start(self.zygote, folder, *flags, batch_size=size)
+            child = self.workload.start(self.fork_server, folder, *flags, batch_size=size)
             ended = kill_somewhere(child, folder, rng, self.seconds)
             hits += ended == -signal.SIGKILL
             check_legal(folder, [self.reference])
             if ended != -signal.SIGKILL:
                 break
         size = rng.choice((1, 2, 3, 5, 8))
-        last = self.work.start(self.zygote, folder, "--resume", batch_size=size)
+        last = self.workload.start(self.fork_server, folder, "--resume", batch_size=size)
         check_finished(last.wait())
         check_final(folder, self.reference)
         return hits
 
 
 def kill_somewhere(child: Child, folder: Path, rng: random.Random, seconds: float) -> int:
-    """Let it run and kill it: after a random time, or just when files have changed."""
-    patience = rng.uniform(0, seconds)
+    """Let it run and kill it after a random time, or just after files have changed."""
+    delay = rng.uniform(0, seconds)
     changes = rng.randint(1, 25)
     child.go()
     if rng.random() < 0.4:
-        child.ended(patience)
+        child.ended(delay)
     else:
         before = _state(folder)
         while changes and not child.ended(0.0003):
@@ -109,40 +110,43 @@ def _state(folder: Path) -> set[tuple[str, int]]:
 
 
 def main() -> int:
-    """Kill until enough kills were survived; returns 1 when any trial failed."""
+    """Command line: kill until enough kills were survived; returns 1 when any trial failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture.kills")
     parser.add_argument("--kills", type=int, default=1000, help="over all formats")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--stand-in", action="store_true", help="instead of the model")
+    parser.add_argument("--stub", action="store_true", help="with a stub, not the model")
     parser.add_argument("--only", metavar="FORMAT/NUMBER", help="repeat one trial")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir(), "torture-kills"))
     options = parser.parse_args()
     report = Report("kills", options.keep)
     formats = FORMATS if options.only is None else (options.only.rpartition("/")[0],)
-    with tempfile.TemporaryDirectory() as folder, Zygote(not options.stand_in) as zygote:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ForkServer(STUB if options.stub else None) as fork_server,
+    ):
         root = Path(folder)
         source = draw_source(root / "source", IMAGES)
-        benches = [Bench.build(zygote, root, source, suffix) for suffix in formats]
+        formats_trials = [KillTrials.build(fork_server, root, source, suffix) for suffix in formats]
         if options.only is not None:
             numbers = [int(options.only.rpartition("/")[2])]
         else:
             numbers = list(range(options.kills))  # each trial has one kill at least
         for number in numbers:
-            for bench in benches:
-                _try(bench, options.seed, number, report)
+            for trials in formats_trials:
+                _try(trials, options.seed, number, report)
             if report.survived.total() >= options.kills:
                 break
     print(report.line())
     return 1 if report.failures else 0
 
 
-def _try(bench: Bench, seed: int, number: int, report: Report) -> None:
-    name = f"{bench.work.suffix}/{number}"
+def _try(trials: KillTrials, seed: int, number: int, report: Report) -> None:
+    name = f"{trials.workload.suffix}/{number}"
     try:
-        report.survive(bench.work.suffix, bench.trial(seed, number))
+        report.survive(trials.workload.suffix, trials.trial(seed, number))
     except (AssertionError, TimeoutError) as error:
         repeat = f"python -m tests.torture.kills --seed {seed} --only {name}"
-        report.fail(name, error, bench.root / "trial", repeat)
+        report.fail(name, error, trials.root / "trial", repeat)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,19 @@
-"""Small valid images of every format, cut at every byte or changed at random."""
+"""Small valid images of every format, truncated at every byte or mutated at random."""
 
 from __future__ import annotations
 
 import random
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from blip2cli.images.decode import FORMATS
-from blip2cli.sources.base import ImageRef
-from tests.bad_input import encoded
+from tests.images.helpers import Made
+from tests.images.pictures import encoded
 
 Stock = dict[str, bytes]
-
-
-@dataclass(frozen=True)
-class Given(ImageRef):
-    """An image that is no file."""
-
-    data: bytes = b""
-
-    def read(self) -> bytes:
-        return self.data
 
 
 def seeds() -> Stock:
@@ -63,16 +52,16 @@ def seeds() -> Stock:
     }
 
 
-def prefixes(kinds: Iterable[str], step: int = 1) -> Iterator[Given]:
+def prefixes(kinds: Iterable[str], step: int = 1) -> Iterator[Made]:
     """Every ``step``-th prefix of the seeds of these names, the whole image last."""
     for kind in kinds:
         data = seeds()[kind]
         for length in (*range(0, len(data), step), len(data)):
-            yield Given(f"{kind} cut at {length}", "", data=data[:length])
+            yield Made(f"{kind} cut at {length}", "", data=data[:length])
 
 
-def mutants(count: int, seed: int) -> Iterator[Given]:
-    """So many mutants; the same ``seed`` gives the same ones, and each by its number alone."""
+def mutants(count: int, seed: int) -> Iterator[Made]:
+    """``count`` mutants; a mutant depends on ``seed`` and its number only."""
     stock = seeds()
     kinds = list(stock)
     for number in range(count):
@@ -83,7 +72,7 @@ def mutants(count: int, seed: int) -> Iterator[Given]:
             draw.choice(_MUTATIONS)(data, draw, stock)
         if number % 2 and data.startswith(b"\x89PNG\r\n\x1a\n"):
             _right_checksums(data)
-        yield Given(f"{kind} mutant {seed}/{number}", "", data=bytes(data))
+        yield Made(f"{kind} mutant {seed}/{number}", "", data=bytes(data))
 
 
 def _bytes(data: bytearray, draw: random.Random, _: Stock) -> None:
@@ -109,7 +98,7 @@ def _length(data: bytearray, draw: random.Random, _: Stock) -> None:
 
 
 def _splice(data: bytearray, draw: random.Random, stock: Stock) -> None:
-    """Put a slice of this or another image in, over what is there or between it."""
+    """Put a slice of this or another image in, replacing bytes or inserted between them."""
     other = stock[draw.choice(list(stock))] if draw.random() < 0.5 else bytes(data)
     start = draw.randint(0, len(other))
     piece = other[start : start + draw.randint(1, 64)]

@@ -1,4 +1,4 @@
-"""Counting trials, saying now and then how it goes, and keeping what failed."""
+"""Counts of trials, a line of progress every 20 seconds, and the folders of failed trials."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Report:
     notes: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
-    _told: float = field(default_factory=time.monotonic)
+    _printed: float = field(default_factory=time.monotonic)
 
     def survive(self, kind: str, number: int = 1) -> None:
-        """Count interruptions whose run ended right all the same."""
+        """Count interruptions after which the resumed run was correct."""
         self.survived[kind] += number
-        if time.monotonic() - self._told >= EVERY:
-            self._told = time.monotonic()
+        if time.monotonic() - self._printed >= EVERY:
+            self._printed = time.monotonic()
             print(self.line(), flush=True)
 
     def fail(self, name: str, error: Exception, folder: Path, repeat: str) -> None:
@@ -40,7 +40,7 @@ class Report:
         print(text, flush=True)
 
     def line(self) -> str:
-        """How it stands."""
+        """The counts so far, in one line."""
         parts = [f"{kind} {count}" for kind, count in sorted(self.survived.items())]
         parts += [f"{note}: {count}" for note, count in sorted(self.notes.items())]
         seconds = time.monotonic() - self._began

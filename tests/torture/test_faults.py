@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.fork_server import ForkServer
 from tests.torture import injection
 from tests.torture.faults import points_of, sample
-from tests.torture.stages import build_stages
-from tests.torture.work import FORMATS, Broken
-from tests.torture.zygote import Zygote
+from tests.torture.stages import STUB, build_stages
+from tests.workload import FORMATS, Violation
 
 POINTS = 30  # a format, of some hundreds
 
@@ -18,36 +18,36 @@ needs_strace = pytest.mark.skipif(not injection.available(), reason=injection.MI
 
 
 @pytest.fixture(scope="module")
-def light() -> Iterator[Zygote]:
-    with Zygote(real=False) as ready:
+def stub_server() -> Iterator[ForkServer]:
+    with ForkServer(STUB) as ready:
         yield ready
 
 
 @needs_strace
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_fault_at_any_system_call_harms_nothing(
-    light: Zygote, tmp_path: Path, suffix: str
+    stub_server: ForkServer, tmp_path: Path, suffix: str
 ) -> None:
-    points = [p for stage in build_stages(light, tmp_path, suffix) for p in points_of(*stage)]
+    points = [p for stage in build_stages(stub_server, tmp_path, suffix) for p in points_of(*stage)]
     failed = []
     hits = 0
     for point in sample(points, POINTS, seed=0):
         try:
-            hits += point.strike(light, tmp_path)
-        except Broken as error:
+            hits += point.inject(stub_server, tmp_path)
+        except Violation as error:
             failed.append(f"{point.name}: {error}")
     assert not failed
     assert hits > POINTS * 0.8
 
 
 @needs_strace
-def test_a_fault_is_injected_where_the_trace_says(light: Zygote, tmp_path: Path) -> None:
+def test_a_fault_is_injected_where_the_trace_says(stub_server: ForkServer, tmp_path: Path) -> None:
     """The tool itself: a failing write of the output is reported, and nothing else fails."""
-    stage, trace = next(build_stages(light, tmp_path, ".jsonl"))
+    stage, trace = next(build_stages(stub_server, tmp_path, ".jsonl"))
     writes = [call for call in trace.calls if call.name == "write" and "<out.jsonl>" in call.text]
     folder, log = tmp_path / "trial", tmp_path / "log"
     fault = f"write:error=EDQUOT:when={writes[0].number}"
-    ended = stage.run(light, folder, log, trace, fault)
+    ended = stage.run(stub_server, folder, log, trace, fault)
     assert ended.code == 1
     assert os.strerror(122) in ended.stderr
     (hit,) = [line for line in log.read_text().splitlines() if "INJECTED" in line]

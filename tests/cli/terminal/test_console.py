@@ -23,26 +23,8 @@ from blip2cli.pipeline.events import (
     Resumed,
     Slower,
     Started,
-    Summary,
 )
-
-SUMMARY = Summary(
-    task="ask",
-    model="tiny",
-    output="out.jsonl",
-    done=10,
-    failed=2,
-    skipped=1,
-    already=0,
-    rows=20,
-    seconds=90.0,
-    load_seconds=2.0,
-    images_per_second=5.0,
-    read_share=0.25,
-    model_share=0.7,
-    write_share=0.05,
-    exit_code=3,
-)
+from tests.cli.terminal.summaries import SUMMARY
 
 
 def test_flagged_texts_are_counted() -> None:

@@ -15,7 +15,7 @@ from blip2cli.pipeline.events import (
     Started,
     TookOver,
 )
-from tests.cli.terminal.test_console import SUMMARY
+from tests.cli.terminal.summaries import SUMMARY
 
 
 def test_every_event_is_an_object_a_line() -> None:

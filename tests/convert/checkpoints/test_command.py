@@ -17,7 +17,7 @@ from blip2cli.cli.app import call
 from blip2cli.model.checkpoint.embedded import embedded_path
 from blip2cli.system.library_logging import silence_libraries
 from tests.checkpoints import tiny_random_t5
-from tests.conftest import COMMAND, environment
+from tests.command import COMMAND, environment
 from tests.convert.checkpoints.helpers import like, state_of, tensors
 from tests.convert.checkpoints.lavis import SMALL, random_state, save, saved_shapes
 from tests.convert.helpers import read_rows

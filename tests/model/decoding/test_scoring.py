@@ -17,6 +17,7 @@ from blip2cli.model.tokenizer.text import split_gap
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair, plain
+from tests.model.reference_scores import reference_score
 
 # Of unequal length, one the beginning of another, one of a single token.
 CHOICES = ("a", "a cat", "a cat and a pizza", "two", "two cats", "on a blue background", "a dog")
@@ -26,41 +27,6 @@ TEXTS = (
     "a photo of",
     "Answer: ",  # ends in a blank
 )
-
-
-def by_hand(pair: Pair, image: int, text: str, choice: str) -> tuple[float, int]:
-    """Log-probability of ``choice`` and its end, by one forward on this image alone."""
-    tokenizer, theirs = pair.ours.codec.tokenizer, pair.theirs
-    pixels = pair.pixel_values[image : image + 1].to(theirs.dtype)
-    end = theirs.config.text_config.eos_token_id
-    if pair.ours.family == "opt":
-        prompt = list(pair.ours.codec.encode(text.rstrip()))
-        whole = list(pair.ours.codec.encode(f"{text.rstrip()} {choice}"))
-        assert whole[: len(prompt)] == prompt
-        answer = [*whole[len(prompt) :], end]
-        filler = [theirs.config.image_token_index] * theirs.config.num_query_tokens
-        ids = torch.tensor([filler + prompt + answer])
-        with torch.no_grad():
-            out = theirs(pixel_values=pixels, input_ids=ids, attention_mask=torch.ones_like(ids))
-        logits = out.logits[0, len(filler) + len(prompt) - 1 : -1]
-    else:
-        answer = tokenizer(f" {choice}")["input_ids"]
-        assert answer[-1] == end
-        filler = [theirs.config.image_token_index] * theirs.config.num_query_tokens
-        ids = torch.tensor([filler + list(tokenizer(text)["input_ids"])])
-        start = theirs.config.text_config.decoder_start_token_id
-        decoder = torch.tensor([[start, *answer[:-1]]])
-        with torch.no_grad():
-            out = theirs(
-                pixel_values=pixels,
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                decoder_input_ids=decoder,
-            )
-        logits = out.logits[0]
-    assert len(logits) == len(answer)
-    said = logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None])
-    return said.sum().item(), len(answer)
 
 
 def doubled(pair: Pair) -> Pair:
@@ -86,7 +52,7 @@ def test_likelihoods_are_those_of_transformers(either: Pair, double: bool) -> No
     for prompt, likelihoods in zip(prompts, found, strict=True):
         assert prompt.text is not None
         for choice, likelihood in zip(CHOICES, likelihoods, strict=True):
-            total, tokens = by_hand(pair, prompt.image, prompt.text, choice)
+            total, tokens = reference_score(pair, prompt.image, prompt.text, choice)
             assert likelihood.tokens == tokens
             close = 1e-5 if double else 2e-3
             assert likelihood.total == pytest.approx(total, abs=close), (prompt, choice)

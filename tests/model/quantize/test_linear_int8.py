@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from blip2cli.model.layers.linear import ACTIVATIONS, Linear
+from blip2cli.model.layers.linear import ACTIVATIONS
 from blip2cli.model.quantize import linear_int8 as linear8
 from blip2cli.model.quantize.int8 import dequantize, quantize
 from blip2cli.model.quantize.linear_int8 import (
@@ -21,6 +21,7 @@ from blip2cli.model.quantize.linear_int8 import (
     replace_linear_layers,
 )
 from tests.model.layer_weights import filled
+from tests.model.quantize.int8_reference import exact_product, quantized
 
 pytestmark = pytest.mark.skipif(
     max_exact_level() == 0, reason="this torch has no such products here"
@@ -29,34 +30,16 @@ DTYPES = [torch.float32, torch.bfloat16]
 SHAPES = [(32, 128), (100, 333), (1408, 640)]
 
 
-def taken(layer: Linear, dtype: torch.dtype = torch.float32, zero: int = 128) -> Linear:
-    numbers, scales = quantize(layer.weight)
-    layer.weight = nn.Parameter(numbers, requires_grad=False)
-    layer.scales = scales
-    if layer.bias is not None:
-        layer.bias.data = layer.bias.to(dtype)
-    Int8Linear.take(layer, zero)
-    return layer
-
-
-def by_hand(plain: Linear, rows: Tensor, zero: int) -> Tensor:
-    """What the layer is to compute, in float64, before its activation."""
-    numbers, scales = quantize(plain.weight)
-    states, factors = quantize_rows(rows, zero)
-    products = (states.double() - zero) @ numbers.double().T * scales.T.double()
-    return products * factors.double() + plain.bias.double()
-
-
 @pytest.mark.parametrize("zero", [128, 32, 0])
 @pytest.mark.parametrize(("inside", "outside"), SHAPES)
 def test_products_are_those_of_the_whole_numbers(inside: int, outside: int, zero: int) -> None:
     zero = zero if max_exact_level() == 255 else zero // 2
     plain, layer = filled(inside, outside), filled(inside, outside)
-    taken(layer)
+    quantized(layer)
     layer.zero = zero
     rows = torch.randn(37, inside).abs()
     torch.testing.assert_close(
-        layer(rows).double(), by_hand(plain, rows, zero), rtol=1e-5, atol=1e-5
+        layer(rows).double(), exact_product(plain, rows, zero), rtol=1e-5, atol=1e-5
     )
 
 
@@ -66,7 +49,7 @@ def test_products_are_those_of_the_whole_numbers(inside: int, outside: int, zero
 def test_a_row_keeps_its_bits_at_every_row_count(
     threads: int, dtype: torch.dtype, inside: int, outside: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layer = taken(filled(inside, outside, "relu"), dtype)
+    layer = quantized(filled(inside, outside, "relu"), dtype)
     rows, beside = torch.randn(300, inside).to(dtype), torch.randn(300, outside).to(dtype)
     whole, added = layer(rows), layer(rows, beside)
     for count in (*range(1, 13), 17, 33, 64, 257):
@@ -81,7 +64,7 @@ def test_a_row_keeps_its_bits_at_every_row_count(
 @pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new"])
 def test_an_activation_behind_it_does_not_change_that(threads: int, activation: str) -> None:
-    layer = taken(filled(64, 1536, activation))
+    layer = quantized(filled(64, 1536, activation))
     rows = torch.randn(257, 64)
     whole = layer(rows)
     for count in (1, 2, 3, 7, 8, 13, 50, 64, 130):
@@ -100,7 +83,7 @@ def test_a_row_is_rounded_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     for row in (0, 1, 5):
         assert torch.equal(again[row], numbers[row])
         assert torch.equal(factors[row], scales[row])
-    layer = taken(filled(64, 32))
+    layer = quantized(filled(64, 32))
     assert layer(rows)[[0, 1, 2, 4, 5]].isfinite().all()
     torch.testing.assert_close(layer(rows)[4], layer.bias)
 
@@ -153,7 +136,7 @@ def test_results_are_near_those_of_the_plain_layer(
     dtype: torch.dtype, activation: str, bias: bool
 ) -> None:
     plain = filled(256, 192, activation, bias)
-    layer = taken(filled(256, 192, activation, bias), dtype)
+    layer = quantized(filled(256, 192, activation, bias), dtype)
     batch, beside = torch.randn(2, 5, 3, 256), torch.randn(2, 5, 3, 192)
     made = layer(batch.to(dtype), beside.to(dtype))
     assert made.shape == beside.shape
@@ -170,7 +153,7 @@ def test_stored_numbers_are_the_ones_multiplied() -> None:
     again = filled(64, 48)
     again.weight = nn.Parameter(dequantize(numbers, scales, torch.float32), requires_grad=False)
     rows = torch.randn(20, 64)
-    assert torch.equal(taken(layer)(rows), taken(again)(rows))
+    assert torch.equal(quantized(layer)(rows), quantized(again)(rows))
 
 
 WITHOUT_VNNI = """
@@ -178,17 +161,17 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 import torch
-from tests.model.quantize.test_linear_int8 import by_hand, filled, taken
+from tests.model.quantize.test_linear_int8 import exact_product, filled, quantized
 from blip2cli.model.quantize.linear_int8 import max_exact_level
 from blip2cli.model.placement.dtype import place
 assert max_exact_level() == 127, max_exact_level()
 for inside, outside in ((512, 128), (1408, 640)):
     rows = torch.randn(64, inside)
     rows[:, ::2] = 1.0
-    plain, layer = filled(inside, outside), taken(filled(inside, outside))
+    plain, layer = filled(inside, outside), quantized(filled(inside, outside))
     assert layer.zero == 64
     torch.testing.assert_close(
-        layer(rows).double(), by_hand(plain, rows, 64), rtol=1e-5, atol=1e-5
+        layer(rows).double(), exact_product(plain, rows, 64), rtol=1e-5, atol=1e-5
     )
 print(place("cpu", "float32", "opt", 1, "int8").reason)
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,13 +22,12 @@ from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions, Quantize
 from blip2cli.pipeline.batch_threads import Lanes
-from tests.conftest import environment
+from tests.command import environment
+from tests.compiler import needs_compiler
 from tests.model.conftest import Pair
 from tests.model.conftest import images as pictures
 
 CPU = torch.device("cpu")
-COMPILER = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-compiles = pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"there is no {COMPILER}")
 MANY = 2 * SMALL_CHUNK + 7  # images
 FIELDS = [field.name for field in dataclasses.fields(ImageFeatures)]
 
@@ -64,7 +62,7 @@ def assert_same(batch: ImageFeatures, members: list[int], whole: ImageFeatures) 
         assert torch.equal(getattr(batch, name), getattr(whole, name)[members]), name
 
 
-@compiles
+@needs_compiler
 def test_features_equal_transformers_and_those_of_the_layers_alone(ours: Blip2, opt: Pair) -> None:
     with torch.no_grad():
         want = opt.theirs.get_image_features(opt.pixel_values)
@@ -81,7 +79,7 @@ def test_features_equal_transformers_and_those_of_the_layers_alone(ours: Blip2, 
         )
 
 
-@compiles
+@needs_compiler
 @pytest.mark.parametrize("threads", [1, 2], indirect=True)
 def test_rows_keep_their_bits_in_every_batch_and_nothing_is_compiled_again(
     ours: Blip2, threads: int
@@ -99,7 +97,7 @@ def test_rows_keep_their_bits_in_every_batch_and_nothing_is_compiled_again(
     assert compilations() == before
 
 
-@compiles
+@needs_compiler
 def test_threads_may_call_it_at_once(ours: Blip2) -> None:
     pixels = pictures(MANY)
     whole = ours.features(pixels)
@@ -123,7 +121,7 @@ def test_threads_may_call_it_at_once(ours: Blip2) -> None:
     assert compilations() == before
 
 
-@compiles
+@needs_compiler
 def test_models_beside_one_another_keep_their_own_code(
     ours: Blip2, opt: Pair, t5: Pair, t5_directory: Path
 ) -> None:
@@ -134,7 +132,7 @@ def test_models_beside_one_another_keep_their_own_code(
         torch.testing.assert_close(got, pair.features.language_inputs, rtol=1e-4, atol=1e-5)
 
 
-@compiles
+@needs_compiler
 def test_a_retrieval_model_scores_as_it_did(retrieval_checkpoint: Path, code: Path) -> None:
     plain = Blip2.load(ModelOptions(str(retrieval_checkpoint), device="cpu", dtype="float32"))
     model = load(retrieval_checkpoint)
@@ -151,7 +149,7 @@ def test_a_retrieval_model_scores_as_it_did(retrieval_checkpoint: Path, code: Pa
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
-@compiles
+@needs_compiler
 @pytest.mark.skipif(max_exact_level() == 0, reason="this torch has no such products here")
 def test_layers_in_eight_bits_are_compiled_around(opt: Pair, code: Path) -> None:
     plain = Blip2.load(
@@ -214,7 +212,7 @@ def test_tools_that_are_missing_are_named_with_the_mend(monkeypatch: pytest.Monk
         check_tools(torch.device("mps"))
 
 
-@compiles
+@needs_compiler
 def test_a_compiler_that_fails_is_quoted(opt_directory: Path, images: Path, tmp_path: Path) -> None:
     broken = tmp_path / "g++"
     broken.write_text(

@@ -15,7 +15,7 @@ from blip2cli.errors import ImageError, OptionError, SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources import base, open_sources
 from blip2cli.sources.base import ImageRef
-from tests.sources.readers.test_manifest import failure, refs
+from tests.sources.helpers import failure, refs
 
 
 def write(file: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:

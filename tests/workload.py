@@ -1,4 +1,4 @@
-"""The commands under torture, and what their outputs have to be at every moment."""
+"""One caption command for durability tests, and checks of its output at every moment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.torture.zygote import Child, Ended, Zygote
+from tests.fork_server import Child, Completed, ForkServer
 
 FORMATS = (".jsonl", ".jsonl.gz", ".parquet")
 
@@ -38,17 +38,17 @@ CONSTANTS: dict[str, dict[str, object]] = {
 GOOD_CODES = (0, 3)  # finished: with every image, or without some
 
 
-class Broken(AssertionError):  # noqa: N818 - a finding, not a mistake of this program
-    """Something is not as it was promised."""
+class Violation(AssertionError):  # noqa: N818 - a finding, not an error of the test
+    """A promise of durability does not hold."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """One way to call the command; ``folder`` later holds nothing but what the command writes."""
+class Workload:
+    """One caption command; its output folder holds nothing but what the command writes."""
 
     source: Path
     suffix: str
-    more: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -60,24 +60,24 @@ class Work:
         fixed = ["--model", "tiny", "--workers", "0", "--max-new-tokens", "4", "--quiet"]
         size = ["--batch-size", str(batch_size)]
         out = ["-o", str(folder / self.name)]
-        return ["caption", str(self.source), *fixed, *size, *out, *self.more, *flags]
+        return ["caption", str(self.source), *fixed, *size, *out, *self.extra, *flags]
 
     def start(
         self,
-        zygote: Zygote,
+        fork_server: ForkServer,
         folder: Path,
         *flags: str,
         batch_size: int = 3,
         file_size: int | None = None,
     ) -> Child:
-        """A run of it that waits for ``go``."""
+        """Start it in the fork server; the child waits for ``go``."""
         arguments = self.arguments(folder, *flags, batch_size=batch_size)
-        return zygote.start(arguments, folder.parent, CONSTANTS[self.suffix], file_size)
+        return fork_server.start(arguments, folder.parent, CONSTANTS[self.suffix], file_size)
 
-    def unbroken(self, zygote: Zygote, folder: Path) -> Reference:
+    def unbroken(self, fork_server: ForkServer, folder: Path) -> Reference:
         """Run it to its end in the new ``folder``."""
         folder.mkdir()
-        return Reference.of(self.start(zygote, folder).wait(), folder, self.name)
+        return Reference.of(self.start(fork_server, folder).wait(), folder, self.name)
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,17 @@ class Reference:
     files: dict[str, bytes]
 
     @classmethod
-    def of(cls, ended: Ended, folder: Path, name: str) -> Reference:
+    def of(cls, ended: Completed, folder: Path, name: str) -> Reference:
         """Take it from the folder of a run that was not interrupted."""
         if ended.code not in GOOD_CODES or ended.stderr:
-            raise Broken(f"the unbroken run ended with {ended}")
+            raise Violation(f"the unbroken run ended with {ended}")
         return cls(name, contents(folder))
 
     def check_same_rows(self, other: Reference) -> None:
-        """Raise ``Broken`` unless the other holds the same rows, in whatever order."""
+        """Raise ``Violation`` unless the other holds the same rows, in whatever order."""
         mine, others = self.table.sort_by("file_name"), other.table.sort_by("file_name")
         if not mine.equals(others) or self.errors != other.errors:
-            raise Broken(f"there are other rows or failures than in {other.name}")
+            raise Violation(f"there are other rows or failures than in {other.name}")
 
     @property
     def table(self) -> pa.Table:
@@ -141,7 +141,7 @@ def readable(name: str, data: bytes) -> bytes:
         try:
             text += member.decompress(data)
         except zlib.error as error:
-            raise Broken(f"{name} is no gzip after {len(text)} characters: {error}") from error
+            raise Violation(f"{name} is no gzip after {len(text)} characters: {error}") from error
         if not member.eof:
             break
         data = member.unused_data
@@ -149,7 +149,7 @@ def readable(name: str, data: bytes) -> bytes:
 
 
 def check_legal(folder: Path, references: Sequence[Reference]) -> None:
-    """Raise ``Broken`` unless what lies there may lie there while the work is not finished.
+    """Raise ``Violation`` unless the folder is in a state that an unfinished run may leave.
 
     ``references`` are the new output and, when one is being replaced, the old one.
     """
@@ -157,7 +157,7 @@ def check_legal(folder: Path, references: Sequence[Reference]) -> None:
     found = contents(folder)
     for other in found.keys() - {name, ERRORS}:
         if not other.startswith(f".{name}."):
-            raise Broken(f"{other} lies beside the output, where readers see it")
+            raise Violation(f"{other} lies beside the output, where readers see it")
     if name in found:
         _check_output(name, found[name], references)
     _check_errors(found.get(ERRORS, b""), references)
@@ -166,11 +166,11 @@ def check_legal(folder: Path, references: Sequence[Reference]) -> None:
 def _check_output(name: str, data: bytes, references: Sequence[Reference]) -> None:
     if name.endswith(".parquet"):
         if not any(same_table(data, reference.files[name]) for reference in references):
-            raise Broken(f"{name} is there, but not complete")
+            raise Violation(f"{name} is there, but not complete")
         return
     text = readable(name, data)
     if not any(reference.rows.startswith(text) for reference in references):
-        raise Broken(f"{name} holds {_difference(text, references[0].rows)}")
+        raise Violation(f"{name} holds {_difference(text, references[0].rows)}")
 
 
 def _check_errors(data: bytes, references: Sequence[Reference]) -> None:
@@ -178,56 +178,56 @@ def _check_errors(data: bytes, references: Sequence[Reference]) -> None:
     known = [line for reference in references for line in reference.errors.split(b"\n")]
     for line in whole:
         if line not in known or not line:
-            raise Broken(f"{ERRORS} holds the line {line!r}")
+            raise Violation(f"{ERRORS} holds the line {line!r}")
     if not any(line.startswith(last) for line in known):
-        raise Broken(f"{ERRORS} ends with {last!r}")
+        raise Violation(f"{ERRORS} ends with {last!r}")
 
 
 def check_final(folder: Path, reference: Reference) -> None:
-    """Raise ``Broken`` unless the folder holds exactly what the unbroken run left."""
+    """Raise ``Violation`` unless the folder holds exactly what the unbroken run left."""
     found = contents(folder)
     if found.keys() != reference.files.keys():
         more = sorted(found.keys() - reference.files.keys())
         less = sorted(reference.files.keys() - found.keys())
-        raise Broken(f"at the end there is also {more}, and {less} is missing")
-    for name, wanted in reference.files.items():
+        raise Violation(f"at the end there is also {more}, and {less} is missing")
+    for name, expected in reference.files.items():
         if name.endswith(".parquet"):
-            if found[name] != wanted:
-                raise Broken(f"{name} differs from the unbroken run's")
+            if found[name] != expected:
+                raise Violation(f"{name} differs from the unbroken run's")
             continue
-        text, right = readable(name, found[name]), readable(name, wanted)
+        text, right = readable(name, found[name]), readable(name, expected)
         if text != right:
-            raise Broken(f"{name} differs from the unbroken run's: {_difference(text, right)}")
+            raise Violation(f"{name} differs from the unbroken run's: {_difference(text, right)}")
 
 
-def same_table(data: bytes, wanted: bytes) -> bool:
+def same_table(data: bytes, expected: bytes) -> bool:
     """Whether two Parquet files hold the same: equal bytes, or else equal rows and metadata."""
-    if data == wanted:
+    if data == expected:
         return True
     try:
         table = pq.read_table(io.BytesIO(data))
     except (pa.ArrowInvalid, OSError):
         return False
-    return bool(table.equals(pq.read_table(io.BytesIO(wanted)), check_metadata=True))
+    return bool(table.equals(pq.read_table(io.BytesIO(expected)), check_metadata=True))
 
 
-def check_sentence(ended: Ended) -> None:
-    """Raise ``Broken`` unless a run that failed said so in one sentence and ended with 1 or 2."""
+def check_sentence(ended: Completed) -> None:
+    """Raise ``Violation`` unless a failed run wrote one sentence and ended with 1 or 2."""
     lines = ended.stderr.splitlines()
     if ended.code not in (1, 2) or len(lines) != 1 or not lines[0].startswith("blip2cli: "):
-        raise Broken(f"it ended with {ended.code} and said {ended.stderr!r}")
+        raise Violation(f"it ended with {ended.code} and wrote {ended.stderr!r}")
     if "Internal error" in lines[0]:
-        raise Broken(f"it said {lines[0]!r}")
+        raise Violation(f"it wrote {lines[0]!r}")
 
 
-def check_finished(ended: Ended) -> None:
-    """Raise ``Broken`` unless a run came to its end."""
+def check_finished(ended: Completed) -> None:
+    """Raise ``Violation`` unless a run came to its end."""
     if ended.code not in GOOD_CODES:
-        raise Broken(f"the resumed run ended with {ended.code} and said {ended.stderr!r}")
+        raise Violation(f"the resumed run ended with {ended.code} and wrote {ended.stderr!r}")
 
 
-def _difference(text: bytes, wanted: bytes) -> str:
-    lines, right = text.splitlines(), wanted.splitlines()
+def _difference(text: bytes, expected: bytes) -> str:
+    lines, right = text.splitlines(), expected.splitlines()
     for number, line in enumerate(lines):
         if number >= len(right) or line != right[number]:
             expected: Any = right[number] if number < len(right) else None

@@ -1,9 +1,9 @@
-"""Starting the command in a fraction of a second instead of several.
+"""A fork server for the command: a run starts in a tenth of a second instead of several.
 
-A *zygote* process imports everything and loads the model ``tiny`` once, then forks a child for each
-run, which goes through the console script's own ``main``. Torch is kept to one thread and computes
-nothing before the fork, so no thread is lost in it. (``test_kills`` holds such runs against real
-processes.)
+The server process imports everything and loads the model ``tiny`` once, then forks a child for
+each run, which goes through the console script's own ``main``. Torch is kept to one thread and
+computes nothing before the fork, so no thread is lost in it. (``tests/torture/test_kills.py``
+compares such runs with processes of their own.)
 
 A child waits for ``go()`` before it starts, so that a tracer can be attached first.
 """
@@ -26,16 +26,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tests.conftest import COMMAND, environment
-from tests.torture import standin
+from tests.command import COMMAND, environment
 
-ROOT = Path(__file__).parents[2]
-PATIENCE = 300.0  # seconds until a run counts as hanging
+ROOT = Path(__file__).parents[1]
+TIMEOUT = 300.0  # seconds until a run counts as hanging
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a run ended."""
+class Completed:
+    """Exit code and output of a run that has ended."""
 
     code: int  # the exit code, or minus the number of the signal that ended it
     stdout: str
@@ -43,7 +42,7 @@ class Ended:
 
 
 class Child:
-    """One run of the command."""
+    """One run of the command: a child process of this one or of the fork server."""
 
     def __init__(self, pid: int, reaper: Any, stdout: int, stderr: int, go: int | None) -> None:
         self.pid = pid
@@ -71,8 +70,8 @@ class Child:
         poller.register(self._descriptor, select.POLLIN)
         return bool(poller.poll(timeout * 1000))
 
-    def wait(self, timeout: float = PATIENCE) -> Ended:
-        """Wait for its end. It may say at most what fits into a pipe (64 KiB)."""
+    def wait(self, timeout: float = TIMEOUT) -> Completed:
+        """Wait for its end. Its output must fit into a pipe (64 KiB)."""
         self.go()
         if not self.ended(timeout):
             self.signal(signal.SIGKILL)
@@ -81,31 +80,31 @@ class Child:
         if self.tracer is not None:
             self.tracer.communicate()
         os.close(self._descriptor)
-        said = []
+        outputs = []
         for pipe in self._pipes:
             with open(pipe, "rb") as stream:
-                said.append(stream.read().decode(errors="replace"))
-        return Ended(code, *said)
+                outputs.append(stream.read().decode(errors="replace"))
+        return Completed(code, *outputs)
 
 
-class Zygote:
-    """The client's side: a context manager whose ``start`` returns a new ``Child``."""
+class ForkServer:
+    """Client of the server process: a context manager whose ``start`` returns a new ``Child``."""
 
-    def __init__(self, real: bool = True) -> None:
-        """Without ``real`` the model and the images are stand-ins (see ``standin``)."""
-        self._home = tempfile.TemporaryDirectory(prefix="torture-home-")
+    def __init__(self, stub: str | None = None) -> None:
+        """``stub``: a module whose ``install()`` replaces the model; None: the model ``tiny``."""
+        self._home = tempfile.TemporaryDirectory(prefix="fork-server-home-")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         env = environment(Path(self._home.name), PYTHONPATH=f"{ROOT}")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.torture.zygote", str(theirs.fileno()), f"{int(real)}"],
+            [sys.executable, "-m", "tests.fork_server", str(theirs.fileno()), stub or ""],
             cwd=ROOT,
             env=env,
             pass_fds=[theirs.fileno()],
         )
         theirs.close()
         if self._socket.recv(100) != b"ready":
-            raise RuntimeError("the zygote did not start; see above")
+            raise RuntimeError("the fork server did not start; see above")
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +121,7 @@ class Zygote:
         constants: Mapping[str, object] | None = None,
         file_size: int | None = None,
     ) -> Child:
-        """Prepare a run in ``folder`` and return it waiting.
+        """Fork a run in ``folder``; it waits for ``go``.
 
         ``constants`` are set before it starts, named as ``blip2cli.sinks.parquet.PART_SECONDS``.
         No file may grow beyond ``file_size`` bytes: writes become short there, and then fail.
@@ -145,8 +144,8 @@ class Zygote:
         return int(self._socket.recv(100))
 
 
-def fresh(arguments: Sequence[str | Path], folder: Path, home: Path) -> Child:
-    """The same for the real console script in a process of its own, which starts at once."""
+def start_process(arguments: Sequence[str | Path], folder: Path, home: Path) -> Child:
+    """Start the real console script as a process of its own, at once."""
     out, out_end = os.pipe()
     err, err_end = os.pipe()
     process = subprocess.Popen(
@@ -168,12 +167,12 @@ def fresh(arguments: Sequence[str | Path], folder: Path, home: Path) -> Child:
     return Child(process.pid, reap, out, err, None)
 
 
-def _serve(control: socket.socket, real: bool) -> None:
-    """The zygote's side."""
-    if not real:
-        standin.install()
-    _import_everything(real)
-    model = _load_model() if real else None
+def _serve(control: socket.socket, stub: str) -> None:
+    """Loop of the server process."""
+    if stub:
+        importlib.import_module(stub).install()
+    _import_everything(with_torch=not stub)
+    model = None if stub else _load_model()
     control.send(b"ready")
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 3)
@@ -192,11 +191,11 @@ def _serve(control: socket.socket, real: bool) -> None:
         control.send(b"%d" % pid)
 
 
-def _import_everything(real: bool) -> None:
-    """Import what a run imports, as found out by a run in a child."""
+def _import_everything(with_torch: bool) -> None:
+    """Import what a run imports, as listed by a run in a child."""
     import blip2cli.cli.app
 
-    if real:
+    if with_torch:
         import torch
         from PIL import Image
 
@@ -214,7 +213,7 @@ def _import_everything(real: bool) -> None:
             found.write_text("\n".join(sys.modules))
             os._exit(code)
         if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) not in (0, 3):
-            raise RuntimeError("the zygote's first run failed")
+            raise RuntimeError("the fork server's first run failed")
         for name in found.read_text().split("\n"):
             with contextlib.suppress(Exception):  # some are not made by an import
                 importlib.import_module(name)
@@ -231,18 +230,18 @@ def _run(order: dict[str, Any], descriptors: list[int], model: Any) -> None:
     """A child: become like a fresh process, wait for ``go``, and run."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    nowhere = os.open(os.devnull, os.O_RDONLY)
-    for target, descriptor in enumerate((nowhere, descriptors[0], descriptors[1])):
+    devnull = os.open(os.devnull, os.O_RDONLY)
+    for target, descriptor in enumerate((devnull, descriptors[0], descriptors[1])):
         os.dup2(descriptor, target)
         os.close(descriptor)
-    # The interpreter made the old ones for the zygote's own descriptors.
+    # The interpreter made the old ones for the server's own descriptors.
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - until the process ends
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.chdir(order["folder"])
     started = os.read(descriptors[2], 1)
     os.close(descriptors[2])
-    if not started:  # whoever wanted the run is gone
+    if not started:  # the client is gone
         os._exit(1)
     for name, value in order["constants"].items():
         module, constant = name.rsplit(".", 1)
@@ -260,4 +259,4 @@ def _run(order: dict[str, Any], descriptors: list[int], model: Any) -> None:
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])), real=sys.argv[2] == "1")
+    _serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])

@@ -1,4 +1,4 @@
-"""The images of the torture: small drawn scenes, with files among them that are no pictures."""
+"""A source folder of small drawn scenes, with broken files among them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from blip2cli.tiny.scenes import draw_scene
 _NO_PICTURE, _TRUNCATED = 2, 7
 
 
-def draw_source(folder: Path, count: int, mended: bool = False) -> Path:
+def draw_source(folder: Path, count: int, repaired: bool = False) -> Path:
     """Fill the new ``folder`` with ``count`` images and return it.
 
-    With ``mended`` the truncated ones are whole, and all others the same as without.
+    With ``repaired`` the truncated ones are whole, and all others the same as without.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(2023)
@@ -26,7 +26,7 @@ def draw_source(folder: Path, count: int, mended: bool = False) -> Path:
         data = buffer.getvalue()
         if number % 8 == _NO_PICTURE:
             data = b"this is no picture"
-        elif number % 8 == _TRUNCATED and not mended:
+        elif number % 8 == _TRUNCATED and not repaired:
             data = data[: len(data) // 2]
         # Some lie in a sub-folder, so that names have a slash.
         path = folder / ("a" if number % 3 else "b") / f"{number:03}.png"

@@ -1,8 +1,8 @@
-"""Stand-ins for the model and the reading of images, which need torch.
+"""Stubs for the model and the image loader, which need torch.
 
 With them a run takes hundredths of a second instead of tenths. The command line, the pipeline, the
-journals, the writers and the lock are the real ones; only what the rows say is made up, and depends
-on nothing but the prompt and the name of the image.
+journals, the writers and the lock are the real ones; only the texts are made up, as a hash of the
+prompt and the name of the image.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class _Model:
 
 
 def install() -> None:
-    """Put the stand-ins where the command looks for the real ones; torch is not imported then."""
+    """Register the stubs as the modules that the command imports; torch is not imported then."""
     loader = ModuleType("blip2cli.images.loader")
     loader.__dict__.update(load_batches=_load_batches, LoadedImage=_Loaded)
     wrapper = ModuleType("blip2cli.model.wrapper")
