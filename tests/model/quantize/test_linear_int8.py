@@ -161,7 +161,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 import torch
-from tests.model.quantize.test_linear_int8 import exact_product, filled, quantized
+from tests.model.layer_weights import filled
+from tests.model.quantize.int8_reference import exact_product, quantized
 from blip2cli.model.quantize.linear_int8 import max_exact_level
 from blip2cli.model.placement.dtype import place
 assert max_exact_level() == 127, max_exact_level()
