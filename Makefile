@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast coverage equivalence torture lint format tiny bench
+.PHONY: help install demo reference test test-fast coverage equivalence torture lint format tiny bench
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ lint: install ## check style, formatting, types, and which room imports which
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+reference: install ## write docs/reference.md from the declarations of the options
+	$(BIN)/python docs/make_reference.py
 
 format: install ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .

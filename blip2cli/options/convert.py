@@ -55,15 +55,14 @@ class ConvertOptions(ConversionOptions):
         None,
         flag="--from",
         metavar="FORMAT",
-        help="What SRC is, where its path does not tell: jsonl, parquet, csv, tsv, "
-        "imagefolder, sidecar, npy, clip-retrieval.",
+        help="What SRC is, where its path does not tell: {readable_formats}.",
     )
     write_as: str | None = _format(
         None,
         flag="--to",
         metavar="FORMAT",
         help=f"What DST becomes, where its path does not tell: those of {option('read_as')}, "
-        "coco, vqa, llava, webdataset, image-parquet.",
+        "{write_only_formats}.",
     )
     shard_size: int | None = _format(
         None,

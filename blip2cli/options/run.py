@@ -99,7 +99,7 @@ class OutputOptions(OptionGroup):
         flag="--output",
         short="-o",
         metavar="OUT",
-        help="File for the rows: .jsonl, .jsonl.gz or .parquet; - (or none): JSONL on stdout.",
+        help="File for the rows: {output_suffixes}; - (or none): JSONL on stdout.",
         shapes_rows=False,
         about_images=False,
     )

@@ -156,7 +156,7 @@ def test_help_is_nearly_as_quick_as_importing_typer_and_rich(tmp_path: Path) -> 
         (["embed", ".", "--kind", "projection", "--model", "tiny"], "no projection head"),
         (["embed"], "Nothing is embedded; give SOURCE"),
         (["embed", "--text", " "], "A text given with --text is empty"),
-        (["embed", "--texts", "t.txt"], "No such file"),
+        (["embed", "--texts", "t.txt"], "no such file"),
         (["embed", ".", "--kind", "qformer", "--pool", "cls"], "does not fit"),
         (["caption", "none"], "There is no file or folder 'none'"),
         (["caption", "."], "."),

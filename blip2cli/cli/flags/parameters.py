@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from blip2cli.cli.flags.spelling import variable, with_flags
-from blip2cli.options.declare import Declared
+from blip2cli.options.declare import Declared, either
 
 
 def parameter(
@@ -42,7 +42,7 @@ def value_of(declared: Declared, default: Any, given: Any) -> Any:
 
 
 def _argument(declared: Declared) -> Any:
-    return typer.Argument(metavar=declared.metavar, help=declared.help, show_default=False)
+    return typer.Argument(metavar=declared.metavar, help=_help(declared), show_default=False)
 
 
 def _option(name: str, declared: Declared, several: bool, taken: Iterable[str]) -> Any:
@@ -51,7 +51,7 @@ def _option(name: str, declared: Declared, several: bool, taken: Iterable[str]) 
     if declared.short and declared.short not in taken:
         names.append(declared.short)
     more: dict[str, Any] = {"metavar": declared.metavar, "rich_help_panel": declared.panel}
-    text = with_flags(declared.help)
+    text = _help(declared)
     if declared.default_help:
         text += f" \\[default: {declared.default_help}]"
     if declared.counted or declared.default_help:
@@ -69,6 +69,41 @@ def _option(name: str, declared: Declared, several: bool, taken: Iterable[str]) 
     else:
         more["envvar"] = variable(long)
     return typer.Option(*names, help=text, **more)
+
+
+def _help(declared: Declared) -> str:
+    """The help text, with the entries of the tables that it names."""
+    text = with_flags(declared.help)
+    for place, entries in _TABLES.items():
+        if place in text:
+            text = text.replace(place, entries())
+    return text
+
+
+def _readable_formats() -> str:
+    from blip2cli.convert.table import READABLE
+
+    return ", ".join(READABLE)
+
+
+def _write_only_formats() -> str:
+    from blip2cli.convert.table import FORMATS
+
+    return ", ".join(one.name for one in FORMATS.values() if not one.readable)
+
+
+def _output_suffixes() -> str:
+    from blip2cli.sinks.table import suffixes
+
+    return either(suffixes())
+
+
+# Places in help texts, and what stands there.
+_TABLES: dict[str, Callable[[], str]] = {
+    "{readable_formats}": _readable_formats,
+    "{write_only_formats}": _write_only_formats,
+    "{output_suffixes}": _output_suffixes,
+}
 
 
 def _lines_callback(name: str) -> Callable[[list[str] | None], list[str]]:

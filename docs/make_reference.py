@@ -1,0 +1,131 @@
+"""Write ``docs/reference.md`` from the declarations: ``python docs/make_reference.py``.
+
+Commands, options, variables and exit codes are what the program itself knows of them, so the page
+cannot say anything else than ``--help``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from blip2cli import exit_codes
+from blip2cli.cli.app import COMMANDS, application
+from blip2cli.convert.table import FORMATS
+from blip2cli.options import GROUPS, declarations
+
+PAGE = Path(__file__).with_name("reference.md")
+
+_EXIT_CODES = {
+    exit_codes.SUCCESS: "every row is good",
+    exit_codes.RUN_FAILED: "the run failed; what was written so far is safe",
+    exit_codes.WRONG_INPUT: "something given is wrong; one sentence on stderr says what to do",
+    exit_codes.FAILED_IMAGES: "finished, some images failed",
+    exit_codes.MORE_TO_DO: "stopped by `--max-duration`; `--resume` goes on",
+    exit_codes.INTERRUPTED: "interrupted (SIGINT); finished rows are safe",
+    exit_codes.BROKEN_PIPE: "whoever read stdout is gone",
+    exit_codes.TERMINATED: "terminated (SIGTERM); finished rows are safe",
+}
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([*_lines(), ""])
+
+
+def _lines() -> Iterator[str]:
+    yield "# Reference"
+    yield ""
+    yield "Made from the program by `make reference`; a test compares the two."
+    commands: Any = typer.main.get_command(application())
+    for name in COMMANDS:
+        yield from _command(name, commands.commands[name])
+    yield from _settings()
+    yield from _formats()
+    yield ""
+    yield "## Exit codes"
+    yield ""
+    yield "| code | meaning |"
+    yield "|---|---|"
+    for code, meaning in _EXIT_CODES.items():
+        yield f"| {code} | {meaning} |"
+
+
+def _command(name: str, command: Any) -> Iterator[str]:
+    yield ""
+    yield f"## blip2cli {name}"
+    yield ""
+    yield " ".join(command.help.split("\n\n")[0].split())
+    panel = None
+    for parameter in command.params:
+        if not parameter.opts[0].startswith("-"):
+            yield ""
+            yield f"`{parameter.metavar}`: {_text(parameter.help)}"
+            continue
+        if "--help" in parameter.opts:
+            continue
+        if parameter.rich_help_panel != panel:
+            panel = parameter.rich_help_panel
+            yield ""
+            yield f"### {name}: {panel}"
+            yield ""
+            yield "| option | value | default | meaning |"
+            yield "|---|---|---|---|"
+        flags = [*sorted(parameter.opts, key=len, reverse=True), *parameter.secondary_opts]
+        spelled = ", ".join(f"`{flag}`" for flag in flags)
+        value, default = _value(parameter), _default(parameter)
+        yield f"| {spelled} | {value} | {default} | {_text(parameter.help)} |"
+
+
+def _value(parameter: Any) -> str:
+    choices = getattr(parameter.type_descriptor, "choices", None)
+    if choices:
+        return ", ".join(f"`{choice}`" for choice in choices)
+    return _text(parameter.metavar or "")
+
+
+def _default(parameter: Any) -> str:
+    found = re.search(r"\[default: ([^\]]*)\]", parameter.help.replace("\\", ""))
+    if found:
+        return _text(found[1])
+    if parameter.default in (None, False, 0, (), ""):
+        return ""
+    return f"`{parameter.default}`"
+
+
+def _text(text: str) -> str:
+    text = re.sub(r"\s*\[(default|env var): [^\]]*\]", "", text.replace("\\", ""))
+    return text.replace("|", "\\|")
+
+
+def _settings() -> Iterator[str]:
+    names = [name for group in GROUPS for name, each in declarations(group) if each.shapes_rows]
+    yield ""
+    yield "## Variables and settings"
+    yield ""
+    yield "Every option also reads a variable: `BLIP2CLI_` and the long flag's name in capitals,"
+    yield "`BLIP2CLI_MAX_NEW_TOKENS` for `--max-new-tokens`. A repeatable option takes one value a"
+    yield "line of its variable."
+    yield ""
+    yield "These options shape rows. An output keeps them as its settings, and `--resume` under"
+    yield "others is refused: " + ", ".join(f"`{name}`" for name in dict.fromkeys(names)) + ";"
+    yield "beside them the task with its questions, choices and texts, and the precision used."
+
+
+def _formats() -> Iterator[str]:
+    yield ""
+    yield "## Formats of convert"
+    yield ""
+    yield "| format | suffixes | read | what it is |"
+    yield "|---|---|---|---|"
+    for one in FORMATS.values():
+        suffixes = ", ".join(f"`{suffix}`" for suffix in one.suffixes)
+        yield f"| `{one.name}` | {suffixes} | {'yes' if one.readable else 'no'} | {one.help} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
