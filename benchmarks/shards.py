@@ -27,6 +27,7 @@ from blip2cli.convert.checkpoints.released import RELEASED
 from blip2cli.convert.checkpoints.shards import parse_size, write_shards
 from blip2cli.convert.checkpoints.weights import Weight
 from blip2cli.model.checkpoint.embedded import embedded_path
+from blip2cli.model.families import OPT
 
 COMMAND = Path(sys.executable).with_name("blip2cli")
 TILE = 1 << 20  # random numbers; each weight repeats them from a place of its own
@@ -42,7 +43,7 @@ model.save_pretrained(sys.argv[2], max_shard_size=sys.argv[3])
 def make_model(folder: Path, limit: int) -> int:
     """Write the random model, weight by weight; returns its size in bytes."""
     config = RELEASED[0].config(224, 32)
-    shapes, tied = expected_weights(config, "opt")
+    shapes, tied = expected_weights(config, OPT)
     tile = torch.randn(TILE).mul_(0.02).bfloat16()
 
     def loader(shape: tuple[int, ...], number: int) -> Callable[[], Tensor]:

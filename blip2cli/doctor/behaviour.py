@@ -163,7 +163,7 @@ def _generate(
     else:
         generate = theirs.generate
         ids = torch.cat((ids.new_full((1, queries), index), ids), dim=1)
-        length = ids.shape[1] if model.family == "opt" else 0
+        length = 0 if model.family.encoder_decoder else ids.shape[1]
         inputs = {"pixel_values": pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with silence_libraries():
         output = generate(
@@ -177,7 +177,7 @@ def _generate(
             output_logits=True,
             return_dict_in_generate=True,
         )
-    if model.family == "t5":
+    if model.family.encoder_decoder:
         length = 1  # its start token
     tokens = tuple(output.sequences[0, length:].tolist())
     return tokens, output.logits[0][0].float()

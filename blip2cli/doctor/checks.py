@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from blip2cli.doctor import behaviour, captions, precision, retrieval, settings, tokens, weights
 from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.report import Outcome
-from blip2cli.model.checkpoint.directory import Family
+from blip2cli.model.families import FAMILIES, RETRIEVAL, T5, WRITERS, Family
 
 
 @dataclass(frozen=True)
@@ -18,56 +18,52 @@ class Check:
     name: str  # stable; scripts may rely on it
     run: Callable[[ModelUnderTest], Outcome]
     needs: tuple[str, ...] = ("files",)  # checks without which this one cannot run
-    families: tuple[Family, ...] = ("opt", "t5")
+    families: tuple[Family, ...] = WRITERS
 
-
-WRITERS: tuple[Family, ...] = ("opt", "t5")
-RETRIEVAL: tuple[Family, ...] = ("itm",)
-ALL = WRITERS + RETRIEVAL
 
 CHECKS = (
-    Check("files", settings.files, needs=(), families=ALL),
-    Check("image-size", settings.image_size, families=ALL),
-    Check("pixel-values", settings.pixel_values, families=ALL),
-    Check("vision-epsilon", settings.vision_epsilon, families=ALL),
-    Check("qformer-epsilon", settings.qformer_epsilon, families=ALL),
+    Check("files", settings.files, needs=(), families=FAMILIES),
+    Check("image-size", settings.image_size, families=FAMILIES),
+    Check("pixel-values", settings.pixel_values, families=FAMILIES),
+    Check("vision-epsilon", settings.vision_epsilon, families=FAMILIES),
+    Check("qformer-epsilon", settings.qformer_epsilon, families=FAMILIES),
     Check("query-tokens", settings.query_tokens),
-    Check("query-tokens", retrieval.query_tokens, families=RETRIEVAL),
-    Check("text-input", retrieval.text_input, families=RETRIEVAL),
-    Check("projections", retrieval.projections, families=RETRIEVAL),
+    Check("query-tokens", retrieval.query_tokens, families=(RETRIEVAL,)),
+    Check("text-input", retrieval.text_input, families=(RETRIEVAL,)),
+    Check("projections", retrieval.projections, families=(RETRIEVAL,)),
     Check("embedding-rows", tokens.embedding_rows),
-    Check("embedding-rows", retrieval.word_rows, families=RETRIEVAL),
+    Check("embedding-rows", retrieval.word_rows, families=(RETRIEVAL,)),
     Check("image-token", tokens.image_token, needs=("files", "embedding-rows")),
-    Check("image-token", retrieval.image_token, families=RETRIEVAL),
+    Check("image-token", retrieval.image_token, families=(RETRIEVAL,)),
     Check("padding-side", tokens.padding_side),
-    Check("padding-side", retrieval.padding_side, families=RETRIEVAL),
+    Check("padding-side", retrieval.padding_side, families=(RETRIEVAL,)),
     Check("prompt-tokens", tokens.prompt_tokens),
-    Check("prompt-tokens", retrieval.prompt_tokens, families=RETRIEVAL),
+    Check("prompt-tokens", retrieval.prompt_tokens, families=(RETRIEVAL,)),
     Check("end-token", tokens.end_token),
-    Check("load", weights.load, needs=("files", "projections", "text-input"), families=ALL),
-    Check("unused-weights", weights.unused_weights, needs=("load",), families=ALL),
-    Check("finite-weights", weights.finite_weights, needs=("load",), families=ALL),
+    Check("load", weights.load, needs=("files", "projections", "text-input"), families=FAMILIES),
+    Check("unused-weights", weights.unused_weights, needs=("load",), families=FAMILIES),
+    Check("finite-weights", weights.finite_weights, needs=("load",), families=FAMILIES),
     Check("tied-embeddings", weights.tied_embeddings, needs=("load",)),
-    Check("t5-settings", settings.t5_settings, needs=("load",), families=("t5",)),
+    Check("t5-settings", settings.t5_settings, needs=("load",), families=(T5,)),
     Check("activations", behaviour.activations, needs=("load", "finite-weights")),
     Check(
         "activations",
         behaviour.activations,
         needs=("load", "finite-weights", "embedding-rows", "text-input"),
-        families=RETRIEVAL,
+        families=(RETRIEVAL,),
     ),
     Check("image-used", behaviour.image_used, needs=("activations",)),
-    Check("image-used", retrieval.image_used, needs=("activations",), families=RETRIEVAL),
-    Check("text-used", retrieval.text_used, needs=("activations",), families=RETRIEVAL),
+    Check("image-used", retrieval.image_used, needs=("activations",), families=(RETRIEVAL,)),
+    Check("text-used", retrieval.text_used, needs=("activations",), families=(RETRIEVAL,)),
     Check(
         "transformers",
         behaviour.transformers_agrees,
         needs=("activations", "embedding-rows", "image-token"),
     ),
     Check(
-        "transformers", retrieval.transformers_agrees, needs=("activations",), families=RETRIEVAL
+        "transformers", retrieval.transformers_agrees, needs=("activations",), families=(RETRIEVAL,)
     ),
-    Check("precision", precision.precision, needs=("activations",), families=ALL),
+    Check("precision", precision.precision, needs=("activations",), families=FAMILIES),
     Check("known-caption", captions.known_caption, needs=("activations",)),
 )
 

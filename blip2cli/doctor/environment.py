@@ -90,6 +90,7 @@ def environment(device: str = "auto", dtype: str = "auto") -> Environment:
     not fit it.
     """
     from blip2cli import __version__
+    from blip2cli.model.families import OPT
     from blip2cli.model.placement.dtype import place
 
     return Environment(
@@ -103,7 +104,7 @@ def environment(device: str = "auto", dtype: str = "auto") -> Environment:
         memory=memory(),
         cache=_cache(),
         network=_network(),
-        large_models=place(device, dtype, "opt", 1 << 30).reason,  # type: ignore[arg-type]
+        large_models=place(device, dtype, OPT, 1 << 30).reason,  # type: ignore[arg-type]
     )
 
 

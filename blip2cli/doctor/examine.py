@@ -127,7 +127,7 @@ def _examined(subject: ModelUnderTest) -> ExaminedModel:
     return ExaminedModel(
         name=subject.name,
         path=str(subject.path),
-        family=subject.checkpoint.family,
+        family=subject.checkpoint.family.name,
         device=str(placement.device),
         dtype=str(placement.dtype).removeprefix("torch."),
         reason=placement.reason,

@@ -141,7 +141,7 @@ class ModelUnderTest:
         from transformers.models.blip_2 import modeling_blip_2 as blip_2
 
         kind: Any = blip_2.Blip2ForConditionalGeneration
-        if self.checkpoint.family == "itm":
+        if not self.checkpoint.family.writes:
             kind = blip_2.Blip2ForImageTextRetrieval
         with silence_libraries():
             if self.checkpoint.weight_bytes >= LARGE_WEIGHTS or is_int8(self.checkpoint.config):

@@ -70,7 +70,7 @@ def image_token(subject: ModelUnderTest) -> Outcome:
 def padding_side(subject: ModelUnderTest) -> Outcome:
     """Batches of other programs are padded on the side that suits the language model."""
     side = subject.tokenizer_config.get("padding_side")
-    if subject.checkpoint.family == "t5":
+    if subject.checkpoint.family.encoder_decoder:
         if side == "left":
             return fail(
                 "left: padding comes between image and prompt, and shifts T5's relative positions "
@@ -99,7 +99,7 @@ def prompt_tokens(subject: ModelUnderTest) -> Outcome:
     ours = list(subject.codec.encode(PROBE))
     theirs = list(subject.tokenizer(PROBE)["input_ids"])
     text = subject.config.text_config
-    if subject.checkpoint.family == "t5":
+    if subject.checkpoint.family.encoder_decoder:
         place, word, expected = -1, "end", subject.tokenizer.eos_token_id
     else:
         place, word, expected = 0, "begin", text.bos_token_id
@@ -136,10 +136,10 @@ def end_token(subject: ModelUnderTest) -> Outcome:
     For OPT that is the newline, not OPT's own EOS: BLIP-2 was trained on captions followed by
     "\\n" (LAVIS blip2_opt.py, ``eos_token_id``).
     """
-    opt = subject.checkpoint.family == "opt"
+    end_text = subject.checkpoint.family.end_text
     tokenizer = subject.codec.tokenizer
-    if opt:
-        ids = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    if end_text is not None:
+        ids = tokenizer(end_text, add_special_tokens=False)["input_ids"]
         expected = ids[0] if len(ids) == 1 else None
         what = 'the newline "\\n"'
     else:

@@ -13,7 +13,7 @@ from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.report import Outcome, fail, ok, warn
 from blip2cli.doctor.settings import has_tied_embeddings
 from blip2cli.model.checkpoint.directory import Checkpoint
-from blip2cli.model.loading.load import TIED_NAMES, check_safetensors
+from blip2cli.model.loading.load import check_safetensors
 
 # Counters that older transformers saved along and that are no weights.
 _IGNORED = ("position_ids",)
@@ -31,7 +31,8 @@ def load(subject: ModelUnderTest) -> Outcome:
 
 def unused_weights(subject: ModelUnderTest) -> Outcome:
     """The model uses every weight in the files; a misspelt name would go unused."""
-    known = subject.model.model.state_dict().keys() | TIED_NAMES.keys()
+    aliases = dict(subject.checkpoint.family.weight_aliases)
+    known = subject.model.model.state_dict().keys() | aliases.keys()
     left = sorted(
         name
         for name in stored_names(subject.checkpoint)
@@ -66,7 +67,7 @@ def tied_embeddings(subject: ModelUnderTest) -> Outcome:
     """OPT ties input and output embedding; Flan-T5 has two."""
     if has_tied_embeddings(subject):
         return ok("one matrix reads and writes")
-    if subject.checkpoint.family == "t5":
+    if not subject.checkpoint.family.tied_embeddings:
         return ok("two matrices, as in Flan-T5")
     return fail(
         "the files hold an output matrix (lm_head) that differs from the input embedding, which "

@@ -9,27 +9,12 @@ from typing import Any
 
 import torch
 
-from blip2cli.model.checkpoint.directory import Family
 from blip2cli.model.decoding.beam import search
 from blip2cli.model.decoding.pipelined_decode import LateLoop, reads_late
 from blip2cli.model.decoding.sampling import Written, generator_of, score_rules
 from blip2cli.model.decoding.scheduler import Loop, Reader, Request, Rules, write
-from blip2cli.model.families.opt.session import OptReader
-from blip2cli.model.families.t5.session import T5Reader
 from blip2cli.model.tokenizer.prompts import Prompt
-from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.options import DecodeOptions
-
-
-def new_reader(model: Any, family: Family, features: ImageFeatures) -> Reader:
-    """The language model of a ``Blip2ForConditionalGeneration``, with these images before it."""
-    language = model.language_model
-    if family == "t5":
-        return T5Reader(language, features.language_inputs)
-    placeholder = model.config.image_token_index
-    if placeholder is None:  # an id outside the vocabulary, which no rule touches
-        placeholder = language.config.vocab_size
-    return OptReader(language, features.language_inputs, placeholder)
 
 
 def write_texts(

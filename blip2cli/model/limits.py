@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blip2cli.errors import OptionError
-from blip2cli.model.checkpoint.directory import Family
+from blip2cli.model.families import Family
 from blip2cli.options import DEFAULT_MODEL
 
 
 def check_writes(model: str, family: Family | None, instead: str = "embed images with it") -> None:
     """Raise OptionError when a model of this family writes no text; None: it is not known yet."""
-    if family == "itm":
+    if family is not None and not family.writes:
         raise OptionError(
             f"{model} is a retrieval model: it compares images with texts and writes none; "
             f"{instead}, or take a model that writes, such as {DEFAULT_MODEL}."

@@ -12,17 +12,16 @@ from torch import Tensor
 
 from blip2cli.errors import OptionError
 from blip2cli.images.preprocess import PixelSpec, normalize
-from blip2cli.model.checkpoint.config import OptConfig
-from blip2cli.model.checkpoint.directory import Family, check_image_size
+from blip2cli.model.checkpoint.directory import check_image_size
 from blip2cli.model.checkpoint.resolve import resolve
 from blip2cli.model.decoding.cuda_graphs import CudaRecord, GraphReader, Graphs
 from blip2cli.model.decoding.scheduler import Reader
 from blip2cli.model.decoding.scoring import Asked, Likelihood, score
 from blip2cli.model.decoding.transfer import Upload
-from blip2cli.model.families.text_states import read_texts
-from blip2cli.model.generation import new_reader, write_texts
+from blip2cli.model.families import Family
+from blip2cli.model.generation import write_texts
 from blip2cli.model.limits import check_room, check_writes
-from blip2cli.model.loading.load import end_tokens, load_model
+from blip2cli.model.loading.load import load_model
 from blip2cli.model.nets.blip2 import Blip2Net, RetrievalModel
 from blip2cli.model.placement.dtype import place
 from blip2cli.model.placement.single_thread import needs_single_thread, single_threaded
@@ -33,7 +32,6 @@ from blip2cli.model.tokenizer.text import (
     encode_choice,
     equally_long,
     load_codec,
-    split_gap,
 )
 from blip2cli.model.vision.chunked_vision import ChunkedVision
 from blip2cli.model.vision.features import ImageFeatures, compute_features
@@ -71,7 +69,7 @@ class Blip2:
         compute: Callable[[Tensor], ImageFeatures] | None = None,
     ) -> None:
         self.name = name
-        self.family: Family = family
+        self.family = family
         self.spec = spec
         self.reason = reason  # why this device and precision
         self.model = model
@@ -82,7 +80,7 @@ class Blip2:
             compute = ChunkedVision(model)
         self._compute = compute or functools.partial(compute_features, model)
         self.retrieval = Retrieval(model, codec) if isinstance(model, RetrievalModel) else None
-        self._end = end_tokens(model.config.text_config) if self.writes else ()
+        self._end = model.config.text_config.end_tokens if self.writes else ()
         self._readers: WeakKeyDictionary[ImageFeatures, Reader] = WeakKeyDictionary()
         self._upload = Upload(self.device)
         cuda = self.device.type == "cuda"
@@ -122,7 +120,7 @@ class Blip2:
     @property
     def writes(self) -> bool:
         """Whether there is a language model, so that ``generate`` works."""
-        return self.family != "itm"
+        return self.family.writes
 
     @property
     def device(self) -> torch.device:
@@ -152,19 +150,19 @@ class Blip2:
         check_writes(self.name, self.family, "read texts with its retrieval half")
         ids = [self.codec.encode(text) for text in texts]
         check_room(texts, ids, self._text_room)
+        language = self.model.language_model
         found: dict[int, Tensor] = {}
         for members in equally_long(ids, TEXTS_AT_ONCE):
             rows = torch.tensor([ids[number] for number in members], device=self.device)
-            states = read_texts(self.model, self.family, rows).float()
+            states = self.family.text_states(language, rows).float()
             found.update(zip(members, states, strict=True))
         return [found[number] for number in range(len(texts))]
 
     @property
     def text_width(self) -> int:
         """Dl, the width of the language model's states; of no meaning in a retrieval model."""
-        config = self.model.config.text_config
-        # A small OPT may project its states to another width before it gives them out.
-        return config.embed_width if isinstance(config, OptConfig) else config.hidden_size
+        # A small OPT projects its states to another width before it gives them out.
+        return self.model.config.text_config.embed_width
 
     def check_texts(self, texts: Sequence[str]) -> None:
         """Raise OptionError for the first text that is too long to be read alone."""
@@ -180,9 +178,7 @@ class Blip2:
         """The most tokens a text that is read alone may have; None: no limit."""
         if self.retrieval is not None:
             return self.retrieval.room
-        if self.family == "t5":
-            return None  # relative positions have no last one
-        return self._positions
+        return self.model.config.text_config.positions
 
     @single_threaded
     @torch.inference_mode()
@@ -227,7 +223,7 @@ class Blip2:
         coded: dict[tuple[str, tuple[str, ...]], tuple[tuple[int, ...], ...]] = {}
         asked = []
         for prompt, listed in zip(prompts, choices, strict=True):
-            text, gap = split_gap(self.family, prompt.text or "")
+            text, gap = self.family.split_gap(prompt.text or "")
             ids = self.codec.encode(text)
             key = (gap, tuple(listed))
             if key not in coded:
@@ -265,7 +261,7 @@ class Blip2:
         Raises OptionError when two have the same ids, or one has none.
         """
         if gap is None:
-            _, gap = split_gap(self.family, ":")
+            _, gap = self.family.split_gap(":")
         ids = tuple(encode_choice(self.codec, gap, choice) for choice in choices)
         seen: dict[tuple[int, ...], str] = {}
         for choice, tokens in zip(choices, ids, strict=True):
@@ -286,21 +282,13 @@ class Blip2:
     @property
     def _room(self) -> int | None:
         """Positions the language model has beside the image; None: relative ones have no last."""
-        if self.family != "opt":
-            return None
-        return self._positions - self.model.config.num_query_tokens
-
-    @property
-    def _positions(self) -> int:
-        """OPT's positions."""
-        config = self.model.config.text_config
-        assert isinstance(config, OptConfig)
-        return config.max_position_embeddings
+        positions = self.model.config.text_config.positions
+        return None if positions is None else positions - self.model.config.num_query_tokens
 
     def _reader(self, features: ImageFeatures) -> Reader:
         """The language model with these images, and with what it has read of them already."""
         if features not in self._readers:
-            reader = new_reader(self.model, self.family, features)
+            reader = self.family.open_session(self.model, features)
             graphs = self._graphs
             self._readers[features] = reader if graphs is None else GraphReader(reader, graphs)
         return self._readers[features]
@@ -322,6 +310,7 @@ class Blip2:
             return
         raise OptionError(
             f"the prompt for {prompt.name} is {length} tokens long; with the image and "
-            f"{new_tokens} new tokens that is more than the {self._positions} the model has room "
-            "for: shorten it or lower --max-new-tokens."
+            f"{new_tokens} new tokens that is more than the "
+            f"{self.model.config.text_config.positions} the model has room for: shorten it or "
+            "lower --max-new-tokens."
         )

@@ -25,7 +25,7 @@ from blip2cli.tasks.questions import Question, Questions
 
 if TYPE_CHECKING:
     from blip2cli.images.loader import LoadedBatch, LoadedImage
-    from blip2cli.model.checkpoint.directory import Family
+    from blip2cli.model.families import Family
     from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2
 
@@ -197,7 +197,7 @@ class AskTask:
     def _check_family(self, model: str, family: Family | None) -> None:
         """Raise OptionError when a model of ``family`` cannot answer; None: not known yet."""
         has_questions = len(self.questions) > 0
-        if family == "itm":
+        if family is not None and not family.writes:
             check_retrieval(model, self.template, has_questions, self._open > 0, self.norm)
         elif family is not None:
             check_generative(model, self.template, has_questions, self.match)

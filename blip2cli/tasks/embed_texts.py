@@ -75,7 +75,7 @@ class EmbedTextsTask:
         family = family_at_hand(model)
         check_text_kind(self.kind, model.model, family)
         if family is not None:
-            resolve_pool(self.kind or _first_kind(family == "itm"), self.pool, TEXT_POOLS)
+            resolve_pool(self.kind or _first_kind(not family.writes), self.pool, TEXT_POOLS)
 
     def fit(self, model: Blip2) -> Self:
         """Learn kind and size from ``model``. Raises ``OptionError``, also for a text that is

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import OptionError, option
+from blip2cli.model.families import RETRIEVAL
 from blip2cli.model.limits import check_writes
 from blip2cli.model.tokenizer.prompts import Prompt, fill_in, question_prompt
 from blip2cli.options import Norm
@@ -114,7 +115,7 @@ def check_retrieval(
     ``has_open``: some question has no choices, so that its answer would have to be generated.
     """
     if has_open:
-        check_writes(model, "itm", f"give it answers to choose from with {option('choices')}")
+        check_writes(model, RETRIEVAL, f"give it answers to choose from with {option('choices')}")
     if norm != "sum":
         raise OptionError(
             "choice_norm",

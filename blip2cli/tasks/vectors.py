@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from blip2cli.model.checkpoint.directory import Family
+    from blip2cli.model.families import Family
 
 Kind = Literal["projection", "image", "qformer", "multimodal", "language"]
 Pool = Literal["cls", "mean", "none"]
@@ -127,7 +127,7 @@ def resolve_pool(kind: Kind, pool: Pool | None, pools: Mapping[Kind, tuple[Pool,
 
 def check_image_kind(kind: Kind, model: str, family: Family | None) -> None:
     """Raise OptionError when ``model`` has no such vectors of images; None: not known yet."""
-    if kind in _RETRIEVAL_KINDS and family not in ("itm", None):
+    if kind in _RETRIEVAL_KINDS and family is not None and family.writes:
         raise OptionError(
             "kind",
             f"The model {model} has no projection head, so there is no {option('kind')} {kind}",
@@ -137,13 +137,15 @@ def check_image_kind(kind: Kind, model: str, family: Family | None) -> None:
 
 def check_text_kind(kind: Kind | None, model: str, family: Family | None) -> None:
     """Raise OptionError when ``model`` has no such vectors of texts; None: not known yet."""
-    if family == "itm" and kind == "language":
+    if family is None:
+        return
+    if not family.writes and kind == "language":
         raise OptionError(
             "kind",
             f"The model {model} has no language model, so there is no {option('kind')} language",
             f"its texts have {option('kind')} projection and {option('kind')} qformer",
         )
-    if family not in ("itm", None) and kind not in ("language", None):
+    if family.writes and kind not in ("language", None):
         raise OptionError(
             "kind",
             f"The model {model} is no retrieval model, so its texts have no {option('kind')} "

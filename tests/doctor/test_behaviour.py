@@ -13,6 +13,7 @@ from blip2cli.doctor.checks import CHECKS
 from blip2cli.doctor.examine import run_checks
 from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.pictures import Picture
+from blip2cli.model.families import OPT
 from tests.doctor.broken_checkpoints import (
     Break,
     both,
@@ -126,4 +127,4 @@ def test_pixels_that_differ_from_transformers_are_found(
 
 
 def _check(name: str) -> tuple:  # type: ignore[type-arg]
-    return tuple(c for c in CHECKS if c.name == name and "opt" in c.families)
+    return tuple(c for c in CHECKS if c.name == name and OPT in c.families)

@@ -16,6 +16,7 @@ from blip2cli.doctor.examine import examine, run_checks
 from blip2cli.doctor.report import ExaminedModel, Finding, Outcome, Report, fail, ok, skipped, warn
 from blip2cli.errors import ModelError, OptionError, RunError, SourceError, option
 from blip2cli.model.checkpoint.embedded import EMBEDDED
+from blip2cli.model.families import FAMILIES, OPT
 from blip2cli.options import DoctorOptions
 from tests.doctor.broken_checkpoints import broken, settings
 from tests.doctor.conftest import Sound
@@ -38,7 +39,7 @@ def test_without_a_model_the_installation_is_examined() -> None:
 
 def test_a_model_passes_every_check_of_its_family() -> None:
     report = examine(DoctorOptions("tiny", dtype="bfloat16"))
-    names = [check.name for check in CHECKS if "opt" in check.families]
+    names = [check.name for check in CHECKS if OPT in check.families]
     assert [finding.check for finding in report.findings] == ["packages", *names]
     assert {finding.status for finding in report.findings} == {"ok"}
     assert isinstance(report.model, ExaminedModel)
@@ -54,7 +55,7 @@ def test_every_embedded_model_is_sound() -> None:
 
 
 def test_every_family_has_each_check_once_and_after_those_it_needs() -> None:
-    for family in ("opt", "t5", "itm"):
+    for family in FAMILIES:
         done: list[str] = []
         named = {check.name for check in CHECKS}
         for check in CHECKS:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.doctor.settings import pixel_values, t5_settings
+from blip2cli.model.families import OPT
 from tests.doctor.broken_checkpoints import (
     REMOVED,
     Break,
@@ -120,6 +121,6 @@ def test_values_that_differ_by_rounding_are_the_same(opt: Sound, tmp_path: Path)
     from blip2cli.model.placement.dtype import place
 
     checkpoint = inspect_checkpoint(directory)
-    subject = ModelUnderTest("m", checkpoint, place("cpu", "float32", "opt", 1), ())
+    subject = ModelUnderTest("m", checkpoint, place("cpu", "float32", OPT, 1), ())
     assert subject.spec.mean == tuple(rounded)
     assert pixel_values(subject).status == "ok"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from blip2cli.model.families import OPT
 from tests.model.conftest import Pair
 
 
@@ -12,7 +13,7 @@ def reference_score(pair: Pair, image: int, text: str, choice: str) -> tuple[flo
     tokenizer, theirs = pair.ours.codec.tokenizer, pair.theirs
     pixels = pair.pixel_values[image : image + 1].to(theirs.dtype)
     end = theirs.config.text_config.eos_token_id
-    if pair.ours.family == "opt":
+    if pair.ours.family is OPT:
         prompt = list(pair.ours.codec.encode(text.rstrip()))
         whole = list(pair.ours.codec.encode(f"{text.rstrip()} {choice}"))
         assert whole[: len(prompt)] == prompt

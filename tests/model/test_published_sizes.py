@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from blip2cli.images.preprocess import PixelSpec, normalize
-from blip2cli.model.checkpoint.config import Blip2Config, T5Config, read_config
+from blip2cli.model.checkpoint.config import Blip2Config, read_config
 from blip2cli.model.decoding.scheduler import Reader, Request
 from blip2cli.model.families.opt.session import OptReader
+from blip2cli.model.families.t5.config import T5Config
 from blip2cli.model.families.t5.session import T5Reader
 from blip2cli.model.nets.blip2 import GenerationModel, RetrievalModel
 from blip2cli.model.vision.features import compute_features

@@ -11,6 +11,7 @@ import torch
 
 from blip2cli.errors import ModelError, OptionError
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.families import OPT
 from blip2cli.model.layers.linear import Linear, PackedLinear, can_pack
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.placement.dtype import Placement, place
@@ -94,7 +95,7 @@ def test_bfloat16_on_amx_leaves_the_vision_encoder_as_it_is(
         stays = amx and dtype == "bfloat16"
         assert kinds["vision_model"] is (PackedLinear if stays else Int8Linear)
         assert kinds["language_model"] is Int8Linear
-        reason = place("cpu", dtype, "opt", 1, "int8").reason  # type: ignore[arg-type]
+        reason = place("cpu", dtype, OPT, 1, "int8").reason  # type: ignore[arg-type]
         assert ("but the vision encoder's" in reason) is stays
 
 
@@ -138,30 +139,30 @@ def test_embedded_models_say_the_same(name: str, dtype: str) -> None:
 
 
 def test_the_reason_names_it() -> None:
-    placement = place("cpu", "float32", "opt", 1, "int8")
+    placement = place("cpu", "float32", OPT, 1, "int8")
     assert placement.quantize == "int8"
     assert ", linear layers in int8 (" in placement.reason
-    assert "int8" not in place("cpu", "float32", "opt", 1).reason
+    assert "int8" not in place("cpu", "float32", OPT, 1).reason
 
 
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionError, match="int2 is not supported; use one of int8, int4"):
-        place("cpu", "float32", "opt", 1, "int2")  # type: ignore[arg-type]
+        place("cpu", "float32", OPT, 1, "int2")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=r"--quantize int4 is for GPUs: .* use --quantize int8"):
-        place("cpu", "float32", "opt", 1, "int4")
+        place("cpu", "float32", OPT, 1, "int4")
     monkeypatch.setattr("blip2cli.model.quantize.linear_int8.max_exact_level", lambda: 0)
     with pytest.raises(OptionError, match="needs a torch with oneDNN"):
-        place("cpu", "float32", "opt", 1, "int8")
+        place("cpu", "float32", OPT, 1, "int8")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(OptionError, match="does not run on mps; use --device cpu"):
-        place("mps", "float32", "opt", 1, "int8")
+        place("mps", "float32", OPT, 1, "int8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr("blip2cli.model.quantize.libraries.find_spec", lambda name: None)
     with pytest.raises(OptionError, match="bitsandbytes or torchao: pip install bitsandbytes"):
-        place("cuda", "bfloat16", "opt", 1, "int8")
+        place("cuda", "bfloat16", OPT, 1, "int8")
     with pytest.raises(OptionError, match="needs the package bitsandbytes: pip install"):
-        place("cuda", "bfloat16", "opt", 1, "int4")
+        place("cuda", "bfloat16", OPT, 1, "int4")
 
 
 def test_numbers_without_scales_are_refused(opt_directory: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 from blip2cli.errors import OptionError
 from blip2cli.images.preprocess import normalize
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.families import RETRIEVAL
 from blip2cli.model.retrieval import Pair, Retrieval
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.vision.features import ImageFeatures
@@ -203,7 +204,7 @@ def test_a_retrieval_model_is_told_by_its_weights(
         for shard in (tmp_path / "shards").glob("model*"):
             shutil.copy(shard, directory)
         assert len(list(directory.glob("model-*.safetensors"))) > 1
-    assert inspect_checkpoint(directory).family == "itm"
+    assert inspect_checkpoint(directory).family is RETRIEVAL
     model = Blip2.load(ModelOptions(str(directory), device="cpu", dtype="float32"))
     assert model.retrieval is not None
 
@@ -216,7 +217,7 @@ def test_a_model_that_writes_is_told_by_its_weights(
     shutil.copytree(request.getfixturevalue(fixture), directory)
     file = directory / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"architectures": None}))
-    assert inspect_checkpoint(directory).family == fixture.removesuffix("_directory")
+    assert inspect_checkpoint(directory).family.name == fixture.removesuffix("_directory")
 
 
 @pytest.mark.parametrize(

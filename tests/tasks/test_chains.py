@@ -11,6 +11,7 @@ import torch
 from blip2cli.errors import OptionError
 from blip2cli.images.loader import LoadedBatch
 from blip2cli.images.preprocess import normalize
+from blip2cli.model.families import OPT
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.system.library_logging import silence_libraries
@@ -100,7 +101,7 @@ def feed_transformers(
                 max_new_tokens=SHORT.max_new_tokens,
                 min_new_tokens=SHORT.min_new_tokens,
             )[0]
-        new = out[len(ids) :] if model.family == "opt" else out
+        new = out[len(ids) :] if model.family is OPT else out
         return str(tokenizer.decode(new, skip_special_tokens=True)).strip()
 
     def ended(text: str) -> str:
@@ -136,14 +137,14 @@ def test_a_conversation_equals_turns_fed_to_transformers(
     model, theirs = family
     batch = load(mixed, model)
     rows = AskTask(from_texts(CONVERSATION), decode=SHORT).rows(model, batch)
-    template = "Question: {} Answer:" if model.family == "opt" else "Question: {} Short answer:"
+    template = "Question: {} Answer:" if model.family is OPT else "Question: {} Short answer:"
     values = normalize(batch.pixels, model.spec, torch.float32)
     answers = [row["answer"] for row in rows]
     expected = [
         feed_transformers(model, theirs, values[i : i + 1], template) for i in range(len(values))
     ]
     assert answers == [answer for image in expected for answer in image]
-    if model.family == "opt":  # T5's small vocabulary is learnt anew, and not always the same
+    if model.family is OPT:  # T5's small vocabulary is learnt anew, and not always the same
         assert len({answers[n] for n in range(1, len(answers), 4)}) > 1  # the first answers differ
     assert rows[1]["question"] == f"where is the {answers[0]}?"
     assert [rows[2]["question"], rows[3]["question"]] == ["why?", "who?"]

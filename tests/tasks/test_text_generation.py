@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from blip2cli.images.loader import LoadedBatch, load_batches
+from blip2cli.model.families import OPT
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
@@ -99,7 +100,7 @@ def test_retries_do_not_depend_on_the_batch(tiny: Blip2, batch: LoadedBatch) -> 
 class Script:
     """A model that returns given texts, and records its calls."""
 
-    family = "opt"
+    family = OPT
 
     def __init__(self, *texts: str) -> None:
         self.texts = list(texts)

@@ -18,6 +18,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from blip2cli.errors import ImageError
+from blip2cli.model.families import OPT
 from blip2cli.options import ModelOptions
 from blip2cli.pipeline.model_loader import find_model
 
@@ -62,7 +63,7 @@ def _load(ref: Any) -> _Loaded:
 
 class _Model:
     name = "tiny"
-    family = "opt"
+    family = OPT
     dtype = "torch.float32"
     device = "cpu"
     reason = "nothing is computed"

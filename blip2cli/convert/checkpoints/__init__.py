@@ -75,11 +75,7 @@ def _to_transformers(
     weights = made.weights
     dtype = None
     if options.dtype != "auto":
-        if options.dtype == "float16" and made.kind == "t5":
-            raise OptionError(
-                "--dtype float16 does not work with Flan-T5: its feed-forward sums overflow "
-                "float16 and the text turns to nonsense; use --dtype bfloat16 or float32."
-            )
+        made.kind.check_dtype(options.dtype)
         dtype = getattr(torch, options.dtype)
         weights = cast(weights, dtype)
     config = {name: part for name, part in made.config.items() if name != "quantization_config"}

@@ -28,8 +28,9 @@ from blip2cli.convert.checkpoints.released import VISION_G, WIDTH_L, Released, S
 from blip2cli.convert.checkpoints.weights import Weight, Weights
 from blip2cli.convert.examples import listed
 from blip2cli.errors import ModelError, option
-from blip2cli.model.checkpoint.directory import Checkpoint, Family
+from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.resolve import resolve
+from blip2cli.model.families import Family
 from blip2cli.options import CheckpointOptions
 
 POSITIONS = "vision_model.embeddings.position_embedding"
@@ -64,7 +65,7 @@ def assemble(options: CheckpointOptions) -> Assembled:
     if dropped:
         notes.append(f"Left out, as transformers has no place for it: {listed(dropped)}.")
     weights = _with_vision(weights, options, settings, pixels)
-    if file.kind != "itm":
+    if file.kind.writes:
         weights = _with_language(weights, options, settings, file.kind)
     weights = hf.match_config(
         settings.config, file.kind, weights, f"{options.source} with what was added"
@@ -111,7 +112,7 @@ class _LikeReleased(_Settings):
         self.vision_remedy = f"add {option('vision_weights')} {released.vision_file}{like}"
         self.language_remedy = f"add {option('language_model')} {released.language_model}{like}"
         if language_model is None:
-            what = "tokenizer" if file.kind == "itm" else "language model and no tokenizer"
+            what = "language model and no tokenizer" if file.kind.writes else "tokenizer"
             raise ModelError("language_model", f"{file.path} holds no {what}", self.language_remedy)
         self.language: Language = find_language(language_model, file.kind)
         self.kind = file.kind
@@ -130,7 +131,7 @@ class _LikeReleased(_Settings):
                 f"trained with {expected}",
                 "give the language model that it was trained with",
             )
-        if self.kind != "itm":
+        if self.kind.writes:
             hf.write_generation_config(self.config, folder)
 
 
@@ -144,15 +145,15 @@ class _LikeModel(_Settings):
         self.config.setdefault("num_query_tokens", 32)  # transformers' own default
         if "torch_dtype" in self.config:
             self.config.setdefault("dtype", self.config["torch_dtype"])
-        self.name = f"{kind} model, like {checkpoint.path.name}"
+        self.name = f"{kind.name} model, like {checkpoint.path.name}"
         self.vision_remedy = f"add {option('vision_weights')} eva_vit_g.pth"
         self.language_remedy = f"add {option('language_model')} DIR"
         found = checkpoint.family
         if found != kind:
             raise ModelError(
                 "like",
-                f"{option('like')} {checkpoint.path} is a {_KINDS[found]}, and the checkpoint one "
-                f"{_KINDS[kind].partition(' ')[2]}",
+                f"{option('like')} {checkpoint.path} is a model {found.label}, and the checkpoint "
+                f"one {kind.label}",
                 "name a model of the same kind",
             )
         self._weights: Weights | None = None
@@ -169,11 +170,6 @@ class _LikeModel(_Settings):
         hf.fit_processor(
             folder, self.config["vision_config"]["image_size"], self.config["num_query_tokens"]
         )
-
-
-_KINDS: dict[Family, str] = {
-    "opt": "model with OPT", "t5": "model with T5", "itm": "model for retrieval",
-}  # fmt: skip
 
 
 def _released(file: LavisFile, weights: Weights) -> Released:

@@ -14,8 +14,9 @@ from blip2cli.convert.checkpoints.released import Settings
 from blip2cli.convert.checkpoints.weights import Weights, read_weights
 from blip2cli.convert.examples import listed
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.directory import PROCESSOR_FILES, Checkpoint, Family, read_json
+from blip2cli.model.checkpoint.directory import PROCESSOR_FILES, Checkpoint, read_json
 from blip2cli.model.checkpoint.hub import SMALL_FILES
+from blip2cli.model.families import Family
 from blip2cli.model.quantize.int8 import is_int8
 from blip2cli.system.library_logging import silence_libraries
 
@@ -73,11 +74,7 @@ def meta_model(config: Settings, kind: Family) -> Any:
     from transformers.models.blip_2 import modeling_blip_2 as modeling
     from transformers.models.blip_2.configuration_blip_2 import Blip2Config
 
-    build: Any = (
-        modeling.Blip2ForImageTextRetrieval
-        if kind == "itm"
-        else modeling.Blip2ForConditionalGeneration
-    )
+    build: Any = getattr(modeling, kind.architecture)
     with silence_libraries(), torch.device("meta"):
         try:
             model = build(Blip2Config(**config))

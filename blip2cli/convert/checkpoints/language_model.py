@@ -12,20 +12,12 @@ from torch import Tensor
 from blip2cli.convert.checkpoints.lavis import LANGUAGE_MODEL
 from blip2cli.convert.checkpoints.weights import Weight, Weights, read_weights
 from blip2cli.errors import ModelError, option
-from blip2cli.model.checkpoint.directory import TOKENIZER_FILES, Family, read_json, weight_files
+from blip2cli.model.checkpoint.directory import TOKENIZER_FILES, read_json, weight_files
 from blip2cli.model.checkpoint.hub import fetch_repository
 from blip2cli.model.checkpoint.resolve import HUB_ID
+from blip2cli.model.families import Family
 from blip2cli.model.tokenizer.text import read_tokenizer
 from blip2cli.system.library_logging import silence_hub, silence_libraries
-
-_MODEL_TYPE: dict[Family, str] = {"opt": "opt", "t5": "t5", "itm": "bert"}
-# Embeddings and output layers, with a row for each token.
-_VOCABULARY: dict[Family, tuple[str, ...]] = {
-    "opt": ("model.decoder.embed_tokens.weight", "lm_head.weight"),
-    "t5": ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight",
-           "lm_head.weight"),
-    "itm": (),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,19 +31,16 @@ class Language:
         """The language model's weights in BLIP-2's names. Raises ModelError."""
         weights: Weights = {}
         for name, weight in read_weights(weight_files(self.path)).items():
-            if self.kind == "opt" and name.startswith("decoder."):
-                name = f"model.{name}"
-            if self.kind == "t5":
-                # LAVIS casts Flan-T5 to bfloat16 whatever it was stored in.
-                weight = weight.to(torch.bfloat16)
-            weights[LANGUAGE_MODEL + name] = weight
+            if self.kind.lavis_dtype is not None:  # whatever it was stored in
+                weight = weight.to(getattr(torch, self.kind.lavis_dtype))
+            weights[LANGUAGE_MODEL + self.kind.weight_name(name)] = weight
         return weights
 
     def tokenizer(self) -> Any:
         """The tokenizer; for retrieval with ``[DEC]``, as LAVIS adds it. Raises ModelError."""
         with silence_libraries():
             tokenizer = read_tokenizer(self.path)
-        if self.kind == "itm":
+        if not self.kind.writes:
             tokenizer.add_special_tokens({"bos_token": "[DEC]"})
         return tokenizer
 
@@ -59,7 +48,7 @@ class Language:
 def find_language(name: str, kind: Family) -> Language:
     """The language model called ``name``: a directory or a hub id. Raises ModelError."""
     path = Path(name).expanduser()
-    expected = _MODEL_TYPE[kind]
+    expected = kind.model_type
     if not path.is_dir():
         if HUB_ID.fullmatch(name) is None and "/" in name:
             raise ModelError(
@@ -67,7 +56,7 @@ def find_language(name: str, kind: Family) -> Language:
                 f"{option('language_model')} {name} is neither a directory nor a hub id",
             )
         with silence_hub():
-            path = fetch_repository(name, weights=kind != "itm")
+            path = fetch_repository(name, weights=kind.writes)
     if not (path / "config.json").is_file():
         raise ModelError(
             "language_model",
@@ -95,7 +84,7 @@ def pad_vocabulary(weights: Weights, kind: Family, rows: int) -> Weights:
     No text holds the tokens of new rows, but the model gives them a logit: that of the mean is the
     mean logit, so it never wins, while that of zeros may.
     """
-    names = {LANGUAGE_MODEL + name for name in _VOCABULARY[kind]}
+    names = {LANGUAGE_MODEL + name for name in kind.word_weights}
     return {
         name: _padded(weight, rows) if name in names and weight.shape[0] < rows else weight
         for name, weight in weights.items()

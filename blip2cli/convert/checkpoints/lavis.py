@@ -24,7 +24,7 @@ from blip2cli.convert.checkpoints.weight_names import (
 )
 from blip2cli.convert.checkpoints.weights import Weight, Weights, read_pickle, tensors_of
 from blip2cli.errors import ModelError, option
-from blip2cli.model.checkpoint.directory import Family
+from blip2cli.model.families import FAMILIES, OPT, RETRIEVAL, Family
 
 POSITION_IDS = "Qformer.bert.embeddings.position_ids"
 LANGUAGE_MODEL = "language_model."
@@ -72,7 +72,7 @@ class LavisFile:
             return ModelError(
                 "sources", f"{self.path} cannot be converted: {_NO_VIT_L}", _USE_VIT_G
             )
-        if name.startswith("Qformer.bert.") and to_transformers(name, "itm") is not None:
+        if name.startswith("Qformer.bert.") and to_transformers(name, RETRIEVAL) is not None:
             return ModelError(
                 "sources",
                 f"{self.path} has a Q-Former that reads text ({name}), as InstructBLIP has",
@@ -116,7 +116,7 @@ def read_vision(path: Path, depth: int) -> Weights:
     for name, tensor in tensors.items():
         if name in _VIT_L:
             raise ModelError("vision_weights", f"{path} cannot be used: {_NO_VIT_L}", _USE_VIT_G)
-        new = to_transformers(f"visual_encoder.{name}", "opt")
+        new = to_transformers(f"visual_encoder.{name}", OPT)
         if is_dropped_of_vision(name, depth):
             continue
         if new is None:
@@ -221,12 +221,9 @@ def _split_qkv_bias(layer: str, bias: Weight) -> Weights:
 
 
 def _kind(path: Path, tensors: dict[str, Tensor]) -> Family:
-    if "opt_proj.weight" in tensors:
-        return "opt"
-    if "t5_proj.weight" in tensors:
-        return "t5"
-    if "itm_head.weight" in tensors:
-        return "itm"
+    for family in FAMILIES:
+        if family.lavis_key in tensors:
+            return family
     if "blocks.0.attn.qkv.weight" in tensors or any(name in tensors for name in _VIT_L):
         raise ModelError(
             "sources",

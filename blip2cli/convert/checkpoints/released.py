@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from blip2cli.model.checkpoint.directory import Family
+from blip2cli.model.families import OPT, RETRIEVAL, T5, Family
 
 Settings = dict[str, Any]
 
@@ -32,7 +32,7 @@ QFORMER_TEXT: Settings = {"vocab_size": 30523, "use_qformer_text_input": True}
 
 def _opt(width: int, language_model: str) -> Settings:
     return {
-        "model_type": "opt", "_name_or_path": language_model, "hidden_size": width,
+        "model_type": OPT.model_type, "_name_or_path": language_model, "hidden_size": width,
         "word_embed_proj_dim": width, "ffn_dim": 4 * width, "num_hidden_layers": 32,
         "num_attention_heads": 32, "max_position_embeddings": 2048, "vocab_size": 50304,
         "activation_function": "relu", "do_layer_norm_before": True, "prefix": "</s>",
@@ -43,8 +43,8 @@ def _opt(width: int, language_model: str) -> Settings:
 
 def _flan_t5(width: int, inner: int, heads: int, language_model: str) -> Settings:
     return {
-        "model_type": "t5", "_name_or_path": language_model, "d_model": width, "d_ff": inner,
-        "d_kv": 64, "num_layers": 24, "num_decoder_layers": 24, "num_heads": heads,
+        "model_type": T5.model_type, "_name_or_path": language_model, "d_model": width,
+        "d_ff": inner, "d_kv": 64, "num_layers": 24, "num_decoder_layers": 24, "num_heads": heads,
         "vocab_size": 32128, "relative_attention_num_buckets": 32,
         "relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6,
         "feed_forward_proj": "gated-gelu", "is_gated_act": True,
@@ -63,7 +63,7 @@ class Released:
     file: str
     kind: Family
     image_size: int
-    language_model: str  # the hub's name of what its file does not hold; for "itm" a tokenizer
+    language_model: str  # the hub's name of what its file does not hold; for retrieval a tokenizer
     text: Settings  # text_config
     image_token: int
     hub: str | None  # the same model in transformers
@@ -82,19 +82,17 @@ class Released:
 
     def config(self, image_size: int, queries: int) -> Settings:
         """What ``config.json`` says, for this size in pixels and number of query tokens."""
-        retrieval = self.kind == "itm"
-        name = "Blip2ForImageTextRetrieval" if retrieval else "Blip2ForConditionalGeneration"
         return {
-            "architectures": [name],
+            "architectures": [self.kind.architecture],
             "model_type": "blip-2",
             "image_text_hidden_size": 256,
             "image_token_index": self.image_token,
             "num_query_tokens": queries,
             "initializer_factor": 1.0,
             "initializer_range": 0.02,
-            "use_decoder_only_language_model": self.kind != "t5",
+            "use_decoder_only_language_model": not self.kind.encoder_decoder,
             "vision_config": VISION_G | {"image_size": image_size},
-            "qformer_config": QFORMER | (QFORMER_TEXT if retrieval else {}),
+            "qformer_config": QFORMER | ({} if self.kind.writes else QFORMER_TEXT),
             "text_config": dict(self.text),
         }
 
@@ -103,30 +101,30 @@ _OPT_27 = ("facebook/opt-2.7b", _opt(2560, "facebook/opt-2.7b"), 50265)
 _OPT_67 = ("facebook/opt-6.7b", _opt(4096, "facebook/opt-6.7b"), 50265)
 _T5_XL = ("google/flan-t5-xl", _flan_t5(2048, 5120, 32, "google/flan-t5-xl"), 32100)
 _T5_XXL = ("google/flan-t5-xxl", _flan_t5(4096, 10240, 64, "google/flan-t5-xxl"), 32100)
-_BERT = ("google-bert/bert-base-uncased", {"model_type": "opt"}, 30523)
+_BERT = ("google-bert/bert-base-uncased", {"model_type": OPT.model_type}, 30523)
 
 RELEASED: tuple[Released, ...] = (
-    Released("blip2_opt", "pretrain_opt2.7b", "blip2_pretrained_opt2.7b.pth", "opt", 224,
+    Released("blip2_opt", "pretrain_opt2.7b", "blip2_pretrained_opt2.7b.pth", OPT, 224,
              *_OPT_27, "Salesforce/blip2-opt-2.7b"),
-    Released("blip2_opt", "pretrain_opt6.7b", "blip2_pretrained_opt6.7b.pth", "opt", 224,
+    Released("blip2_opt", "pretrain_opt6.7b", "blip2_pretrained_opt6.7b.pth", OPT, 224,
              *_OPT_67, "Salesforce/blip2-opt-6.7b"),
-    Released("blip2_opt", "caption_coco_opt2.7b", "blip2_caption_opt2.7b.pth", "opt", 364,
+    Released("blip2_opt", "caption_coco_opt2.7b", "blip2_caption_opt2.7b.pth", OPT, 364,
              *_OPT_27, "Salesforce/blip2-opt-2.7b-coco", holds_vision=True),
-    Released("blip2_opt", "caption_coco_opt6.7b", "blip2_caption_opt6.7b.pth", "opt", 364,
+    Released("blip2_opt", "caption_coco_opt6.7b", "blip2_caption_opt6.7b.pth", OPT, 364,
              *_OPT_67, "Salesforce/blip2-opt-6.7b-coco", holds_vision=True),
-    Released("blip2_t5", "pretrain_flant5xl", "blip2_pretrained_flant5xl.pth", "t5", 224,
+    Released("blip2_t5", "pretrain_flant5xl", "blip2_pretrained_flant5xl.pth", T5, 224,
              *_T5_XL, "Salesforce/blip2-flan-t5-xl"),
-    Released("blip2_t5", "pretrain_flant5xxl", "blip2_pretrained_flant5xxl.pth", "t5", 224,
+    Released("blip2_t5", "pretrain_flant5xxl", "blip2_pretrained_flant5xxl.pth", T5, 224,
              *_T5_XXL, "Salesforce/blip2-flan-t5-xxl"),
-    Released("blip2_t5", "caption_coco_flant5xl", "blip2_caption_flant5xl.pth", "t5", 364,
+    Released("blip2_t5", "caption_coco_flant5xl", "blip2_caption_flant5xl.pth", T5, 364,
              *_T5_XL, "Salesforce/blip2-flan-t5-xl-coco", holds_vision=True),
-    Released("blip2_t5", "pretrain_flant5xl_vitL", "blip2_pretrained_flant5xl_vitL.pth", "t5", 224,
+    Released("blip2_t5", "pretrain_flant5xl_vitL", "blip2_pretrained_flant5xl_vitL.pth", T5, 224,
              *_T5_XL, None, vision_width=WIDTH_L),
-    Released("blip2", "pretrain", "blip2_pretrained.pth", "itm", 224,
+    Released("blip2", "pretrain", "blip2_pretrained.pth", RETRIEVAL, 224,
              *_BERT, "Salesforce/blip2-itm-vit-g"),
-    Released("blip2", "coco", "blip2_finetune_coco.pth", "itm", 364,
+    Released("blip2", "coco", "blip2_finetune_coco.pth", RETRIEVAL, 364,
              *_BERT, "Salesforce/blip2-itm-vit-g-coco", holds_vision=True),
-    Released("blip2", "pretrain_vitL", "blip2_pretrained_vitL.pth", "itm", 224,
+    Released("blip2", "pretrain_vitL", "blip2_pretrained_vitL.pth", RETRIEVAL, 224,
              *_BERT, None, vision_width=WIDTH_L),
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from blip2cli.model.checkpoint.directory import Family
+from blip2cli.model.families import FAMILIES, Family
 
 # In a name, {n} is the number of a layer, {p} is weight or bias, and {rest} is anything.
 _VISION = (
@@ -39,7 +39,6 @@ _ATTENTION = tuple(
 )
 _QUERY_BRANCH = ("intermediate_query.dense.{p}", "output_query.dense.{p}",
                  "output_query.LayerNorm.{p}")  # fmt: skip
-_TEXT_BRANCH = ("intermediate.dense.{p}", "output.dense.{p}", "output.LayerNorm.{p}")
 _QFORMER = (
     ("query_tokens", "query_tokens"),
     ("Qformer.bert.embeddings.LayerNorm.{p}", "qformer.layernorm.{p}"),
@@ -49,31 +48,13 @@ _QFORMER = (
     ),
     ("ln_vision.{p}", "vision_model.post_layernorm.{p}"),
 )
-_RETRIEVAL = (
-    *(
-        (f"Qformer.bert.encoder.layer.{{n}}.{name}", f"qformer.encoder.layer.{{n}}.{name}")
-        for name in _TEXT_BRANCH
-    ),
-    ("Qformer.bert.embeddings.word_embeddings.weight", "embeddings.word_embeddings.weight"),
-    ("Qformer.bert.embeddings.position_embeddings.weight", "embeddings.position_embeddings.weight"),
-    ("vision_proj.{p}", "vision_projection.{p}"),
-    ("text_proj.{p}", "text_projection.{p}"),
-    ("itm_head.{p}", "itm_head.{p}"),
-)
 _TABLES: dict[Family, tuple[tuple[str, str], ...]] = {
-    kind: (
+    family: (
         *((f"visual_encoder.{lavis}", f"vision_model.{ours}") for lavis, ours in _VISION),
         *_QFORMER,
-        *(
-            _RETRIEVAL
-            if kind == "itm"
-            else (
-                (f"{kind}_proj.{{p}}", "language_projection.{p}"),
-                (f"{kind}_model.{{rest}}", "language_model.{rest}"),
-            )
-        ),
+        *family.lavis_names,
     )
-    for kind in ("opt", "t5", "itm")
+    for family in FAMILIES
 }
 
 # What LAVIS may save and transformers has no place for.

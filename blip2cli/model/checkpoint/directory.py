@@ -12,14 +12,11 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.embedded import embedded_root
-
-# What a model is made of decides what it can do: with a language model, OPT or (Flan-)T5, it writes
-# texts about images; a retrieval model ("itm") compares images with texts and writes none.
-Family = Literal["opt", "t5", "itm"]
+from blip2cli.model.families import RETRIEVAL, WRITERS, Family, language_family
 
 # In order of preference: single file, then its index of shards.
 WEIGHT_FILES = (
@@ -29,8 +26,7 @@ WEIGHT_FILES = (
     ("model.int8.safetensors", "model.int8.safetensors.index.json"),
 )
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "vocab.txt")
-RETRIEVAL_CLASS = "Blip2ForImageTextRetrieval"
-GENERATION_CLASSES = ("Blip2ForConditionalGeneration", "Blip2Model")
+GENERATION_CLASSES = (*(family.architecture for family in WRITERS), "Blip2Model")
 _HEADER_LIMIT = 100 << 20  # bytes; the safetensors library reads no longer headers either
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
@@ -128,16 +124,15 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
 
 def _family(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> Family:
     if _compares(path, config, weights):
-        return "itm"  # its text_config, if any, describes nothing that is there
+        return RETRIEVAL  # its text_config, if any, describes nothing that is there
     text = config.get("text_config") or {}
-    kind = text.get("model_type", "opt")  # transformers' own default
-    if kind == "opt":
-        return "opt"
-    if kind == "t5":
-        return "t5"
-    raise ModelError(
-        f"{path} uses the language model {kind}; blip2cli runs BLIP-2 with OPT or (Flan-)T5."
-    )
+    family = language_family(text)
+    if family is None:
+        raise ModelError(
+            f"{path} uses the language model {text['model_type']}; blip2cli runs BLIP-2 with OPT "
+            "or (Flan-)T5."
+        )
+    return family
 
 
 def _compares(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> bool:
@@ -147,13 +142,13 @@ def _compares(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> bo
     pickle, whose names cannot be read safely here, whether the Q-Former reads text.
     """
     classes = config.get("architectures") or ()
-    if RETRIEVAL_CLASS in classes:
+    if RETRIEVAL.architecture in classes:
         return True
     if any(name in classes for name in GENERATION_CLASSES):
         return False
     names = _weight_names(path, weights)
     if names is not None:
-        return "itm_head.weight" in names
+        return RETRIEVAL.lavis_key in names
     return bool((config.get("qformer_config") or {}).get("use_qformer_text_input"))
 
 

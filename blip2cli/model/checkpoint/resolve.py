@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.directory import Checkpoint, Family, inspect_checkpoint
+from blip2cli.model.checkpoint.directory import Checkpoint, inspect_checkpoint
 from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path
 from blip2cli.model.checkpoint.hub import cached, fetch
+from blip2cli.model.families import Family
 from blip2cli.options import ModelOptions
 from blip2cli.system.library_logging import silence_hub
 

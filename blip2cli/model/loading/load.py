@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.config import Blip2Config, TextConfig, read_config
+from blip2cli.model.checkpoint.config import Blip2Config, read_config
 from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.layers.linear import ACTIVATIONS, Linear, fuse_projections, pack_weights
-from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel, RetrievalModel
-from blip2cli.model.nets.opt import Opt
+from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel, build
 from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.placement.single_thread import single_thread
 from blip2cli.model.quantize import libraries as quantizers
@@ -41,15 +40,15 @@ _WIDE = ("query_tokens", "qformer.")
 def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False) -> Blip2Net:
     """Load the weights onto the device.
 
-    Returns a ``Matcher`` for the family ``itm``, a ``Writer`` for all others. With ``plain`` every
-    weight stays what and where it is in the file, for others to look at; else layers are joined and
-    packed where that is quicker. Raises ModelError naming the file or the weights when they are
-    damaged, missing or of another shape than the configuration says.
+    Returns a ``GenerationModel`` for families that write, else a ``RetrievalModel``. With ``plain``
+    every weight stays what and where it is in the file, for others to look at; else layers are
+    joined and packed where that is quicker. Raises ModelError naming the file or the weights when
+    they are damaged, missing or of another shape than the configuration says.
     """
     if checkpoint.safetensors:
         for file in checkpoint.weights:
             check_safetensors(file)
-    config = read_config(checkpoint.config)
+    config = read_config(checkpoint.config, checkpoint.family)
     small = checkpoint.weight_bytes < SMALL_WEIGHTS
     with single_thread() if small else nullcontext():
         return _load(checkpoint, config, placement, plain)
@@ -64,9 +63,7 @@ def _load(
 ) -> Blip2Net:
     try:
         with torch.device("meta"):
-            model = (
-                RetrievalModel(config) if checkpoint.family == "itm" else GenerationModel(config)
-            )
+            model = build(config)
         _check_activations(checkpoint, model)
         _fill(checkpoint, model, placement, rounding=placement.quantize is not None and not plain)
     except (ModelError, MemoryError, torch.OutOfMemoryError):
@@ -125,9 +122,10 @@ def _fill(
         for name, weight in module._parameters.items()
         if weight is not None
     }
+    aliases = dict(checkpoint.family.weight_aliases)
     odd = []
     for name, weight in _stored(checkpoint):
-        where = TIED_NAMES.get(name, name)
+        where = aliases.get(name, name)
         if where not in places:
             continue
         module, own = places[where]
@@ -215,18 +213,9 @@ def _stored(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor | QuantizedWei
                 yield name, weight
 
 
-# T5's stacks may bring the embedding under their own names, of which there is one.
-TIED_NAMES = {
-    f"language_model.{part}.embed_tokens.weight": "language_model.shared.weight"
-    for part in ("encoder", "decoder")
-}
-
-
 def _tie(model: GenerationModel) -> None:
     """One matrix reads and writes where the files hold one, or two that are the same."""
-    language = model.language_model
-    words = language.model.decoder.embed_tokens if isinstance(language, Opt) else language.shared
-    head = language.lm_head
+    words, head = model.input_embeddings, model.language_model.lm_head
     if head.weight.is_meta:
         head.weight = words.weight
     elif words.weight.is_meta:
@@ -278,11 +267,3 @@ def _explain(checkpoint: Checkpoint, error: Exception) -> str:
 def _some(names: list[str]) -> str:
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown}, …"
-
-
-def end_tokens(config: TextConfig) -> tuple[int, ...]:
-    """The token ids that end a text, as transformers' ``generate`` takes them."""
-    end = config.eos_token_id
-    if end is None:
-        return ()
-    return tuple(end) if isinstance(end, list) else (int(end),)

@@ -5,14 +5,14 @@ As transformers' ``Blip2ForConditionalGeneration`` and ``Blip2ForImageTextRetrie
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from blip2cli.model.checkpoint.config import Blip2Config, OptConfig
+from blip2cli.model.checkpoint.config import Blip2Config
 from blip2cli.model.layers.linear import Linear
-from blip2cli.model.nets.opt import Opt
 from blip2cli.model.nets.qformer import QFormer, TextEmbeddings
-from blip2cli.model.nets.t5 import T5
 from blip2cli.model.nets.vision import VisionModel
 
 
@@ -39,14 +39,14 @@ class GenerationModel(VisionQFormer):
     def __init__(self, config: Blip2Config) -> None:
         super().__init__(config)
         text = config.text_config
-        self.language_projection = Linear(config.qformer_config.hidden_size, text.hidden_size)
-        self.language_model: Opt | T5 = Opt(text) if isinstance(text, OptConfig) else T5(text)
+        self.language_projection = Linear(config.qformer_config.hidden_size, text.width)
+        self.language_model: Any = config.family.language_model(text)
 
     @property
     def input_embeddings(self) -> nn.Embedding:
         """The embedding that the language model reads with."""
-        language = self.language_model
-        return language.shared if isinstance(language, T5) else language.model.decoder.embed_tokens
+        embeddings: nn.Embedding = self.language_model.input_embeddings
+        return embeddings
 
 
 class RetrievalModel(VisionQFormer):
@@ -74,3 +74,8 @@ class RetrievalModel(VisionQFormer):
 
 
 Blip2Net = GenerationModel | RetrievalModel
+
+
+def build(config: Blip2Config) -> Blip2Net:
+    """The network of a configuration, its weights not filled in."""
+    return GenerationModel(config) if config.family.writes else RetrievalModel(config)

@@ -21,7 +21,7 @@ from typing import Protocol
 
 import torch
 
-from blip2cli.model.checkpoint.config import Blip2Config, OptConfig, patches
+from blip2cli.model.checkpoint.config import Blip2Config, patches
 from blip2cli.model.decoding.scheduler import SLOTS
 from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel
 from blip2cli.system.memory import memory
@@ -132,7 +132,7 @@ def estimate_memory(config: Blip2Config, writes: bool, itemsize: int) -> MemoryE
     weights += qformer.num_hidden_layers * qformer.hidden_size * vision.hidden_size
     reading = writing = 0
     if writes:
-        text = _Text.of(config)
+        text = config.text_config.size
         reading = queries * _layer(text.width, text.inner)
         kept += queries * (text.width + text.cached)
         writing = (queries + TEXT_ROOM) * text.cached + 3 * text.vocabulary
@@ -155,29 +155,3 @@ def _layer(width: int, inner: int) -> int:
 
 def _weights(width: int, inner: int) -> int:
     return 4 * width * width + 2 * width * inner
-
-
-@dataclass(frozen=True)
-class _Text:
-    """The language model."""
-
-    width: int
-    inner: int
-    cached: int  # numbers kept of one position: the keys and values of all layers
-    vocabulary: int
-    weights: int
-
-    @classmethod
-    def of(cls, config: Blip2Config) -> _Text:
-        text = config.text_config
-        if isinstance(text, OptConfig):
-            width, inner, layers = text.hidden_size, text.ffn_dim, text.num_hidden_layers
-            weights = layers * _weights(width, inner) + text.vocab_size * text.embed_width
-            return cls(width, inner, 2 * layers * width, text.vocab_size, weights)
-        width, inner, heads = text.d_model, text.d_ff, text.num_heads * text.d_kv
-        layers = text.num_decoder_layers or text.num_layers
-        forward = (3 if text.gated else 2) * width * inner
-        weights = text.num_layers * (4 * width * heads + forward)
-        weights += layers * (8 * width * heads + forward) + 2 * text.vocab_size * width
-        # A decoder keeps keys and values of what it wrote and of what the encoder read.
-        return cls(width, inner, 4 * layers * heads, text.vocab_size, weights)

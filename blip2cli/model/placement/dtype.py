@@ -12,7 +12,7 @@ from functools import cache
 import torch
 
 from blip2cli.errors import ModelError, OptionError
-from blip2cli.model.checkpoint.directory import Family
+from blip2cli.model.families import Family
 from blip2cli.model.quantize.libraries import QUANTIZERS, installed_quantizer
 from blip2cli.options import Dtype, Quantize
 
@@ -95,11 +95,7 @@ def _dtype(
         if asked not in DTYPES:
             names = ", ".join(DTYPES)
             raise OptionError(f"--dtype {asked} is not supported; use auto or one of {names}.")
-        if asked == "float16" and family == "t5":
-            raise OptionError(
-                "--dtype float16 does not work with Flan-T5: its feed-forward sums overflow "
-                "float16 and the text turns to nonsense; use --dtype bfloat16 or float32."
-            )
+        family.check_dtype(asked)
         if asked == "float16" and device.type == "cpu":
             raise OptionError(
                 "--dtype float16 is slower than float32 on a CPU; "

@@ -6,13 +6,7 @@ import re
 from dataclasses import dataclass
 
 from blip2cli.errors import OptionError
-from blip2cli.model.checkpoint.directory import Family
-
-# BLIP-2 (arXiv 2301.12597), section 4.1 and appendix: the prompts of zero-shot VQA.
-TEMPLATES: dict[Family, str] = {
-    "opt": "Question: {question} Answer:",
-    "t5": "Question: {question} Short answer:",
-}
+from blip2cli.model.families import Family
 
 
 @dataclass(frozen=True)
@@ -33,7 +27,7 @@ def question_prompt(template: str, question: str, family: Family, history: str =
     goes in front. Raises OptionError when it holds none.
     """
     if template == "auto":
-        template = TEMPLATES[family]
+        template = family.template
     if "{question}" not in template:
         raise OptionError("--template must hold {question}, or be auto.")
     if "{history}" not in template:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.directory import Checkpoint, Family, read_json
+from blip2cli.model.checkpoint.directory import Checkpoint, read_json
 from blip2cli.model.tokenizer.tokenizer import read_plain
 from blip2cli.system.library_logging import silence_libraries
 
@@ -61,39 +61,13 @@ def encode_choice(codec: TextCodec, gap: str, choice: str) -> tuple[int, ...]:
     return tuple(codec.tokenizer(gap + choice, add_special_tokens=False)["input_ids"])
 
 
-def split_gap(family: Family, prompt: str) -> tuple[str, str]:
-    """What is read before an answer, and the blanks that the answer itself begins with.
-
-    OPT goes on in the line of the prompt, and the blank before a word belongs to the word's token;
-    a prompt that kept it would leave the answer a first token the model never learnt. After a line
-    break there is none. T5 writes a text of its own, for which the prompt's end is of no matter:
-    its SentencePiece tokenizer begins every text with a blank, one that is there already included,
-    and a byte-level one needs it written.
-    """
-    if family == "t5":
-        return prompt, " "
-    bare = prompt.rstrip(" ")
-    return bare, prompt[len(bare) :] or ("" if bare.endswith(("\n", "\t")) else " ")
-
-
 def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
     """Load the tokenizer from the checkpoint's directory. Raises ModelError."""
     tokenizer = read_tokenizer(checkpoint.path, plain=True)
-    if checkpoint.family == "itm":
-        # BERT's way: [CLS] text [SEP], also around no text at all.
-        around = tokenizer("")["input_ids"]
-        if not around:
-            raise ModelError(
-                f"the tokenizer in {checkpoint.path} puts nothing around a text, where a retrieval "
-                "model needs [CLS] and [SEP]; copy the tokenizer files of the model it was "
-                "trained from."
-            )
-        return TextCodec(tokenizer, int(around[0]), None)
-    if checkpoint.family == "opt":
-        start = _first(text_config.bos_token_id, tokenizer.bos_token_id)
-        return TextCodec(tokenizer, start, _forced_bos(checkpoint, tokenizer.bos_token_id))
-    start = _first(text_config.bos_token_id, tokenizer.eos_token_id)
-    return TextCodec(tokenizer, start, None)
+    family = checkpoint.family
+    start = family.start_token(tokenizer, text_config, checkpoint.path)
+    forced = _forced_bos(checkpoint, tokenizer.bos_token_id) if family.adds_begin_token else None
+    return TextCodec(tokenizer, start, forced)
 
 
 def read_tokenizer(path: Path, plain: bool = False) -> Any:
@@ -150,13 +124,6 @@ def _forced_bos(checkpoint: Checkpoint, bos: int | None) -> int | None:
     if bos is not None and settings.is_file() and read_json(settings).get("add_bos_token"):
         return bos
     return None
-
-
-def _first(*ids: int | None) -> int:
-    for value in ids:
-        if value is not None:
-            return int(value)
-    raise ModelError("neither config.json nor the tokenizer names a begin token (bos_token_id).")
 
 
 def _first_line(error: Exception) -> str:

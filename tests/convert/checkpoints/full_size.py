@@ -39,7 +39,7 @@ LANGUAGE_MODELS: dict[str, dict[str, object]] = {
 def released_file(released: Released, folder: Path) -> Path:
     """What LAVIS published under this name."""
     size = Size(image=released.image_size, width=released.vision_width)
-    shapes = saved_shapes(released.kind, size, released.width, released.holds_vision)
+    shapes = saved_shapes(released.kind.name, size, released.width, released.holds_vision)
     return sparse_pth(folder / released.file, shapes)
 
 

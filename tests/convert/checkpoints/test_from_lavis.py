@@ -14,6 +14,7 @@ from blip2cli.convert.checkpoints.language_model import pad_vocabulary
 from blip2cli.convert.checkpoints.weights import Weight
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.families import OPT
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions
 from blip2cli.system.library_logging import silence_libraries
@@ -121,7 +122,7 @@ def test_new_words_are_the_mean_of_the_others_and_never_win() -> None:
         "language_model.model.decoder.embed_tokens.weight": Weight.of(words),
         "language_model.model.decoder.final_layer_norm.bias": Weight.of(torch.ones(4)),
     }
-    made = pad_vocabulary(weights, "opt", 8)
+    made = pad_vocabulary(weights, OPT, 8)
     taller = made["language_model.model.decoder.embed_tokens.weight"]
     assert taller.shape == (8, 4)
     assert torch.equal(taller.load()[:5], words)

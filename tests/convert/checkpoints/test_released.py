@@ -20,6 +20,7 @@ from blip2cli.convert.checkpoints.lavis import POSITION_IDS, lavis_weights
 from blip2cli.convert.checkpoints.released import RELEASED, Released
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.families import OPT, RETRIEVAL, T5
 from blip2cli.model.tokenizer.text import load_codec
 from blip2cli.system.library_logging import silence_libraries
 from tests.convert.checkpoints.full_size import language_folder, released_file, vision_file
@@ -69,7 +70,7 @@ def test_every_weight_has_its_place_and_every_place_its_weight(
     assert made.config["dtype"] == "float32"  # the one precision that holds all that is there
     write_config(made.config, tmp_path, None)
     config = Blip2Config.from_pretrained(tmp_path)
-    build = Blip2ForImageTextRetrieval if made.kind == "itm" else Blip2ForConditionalGeneration
+    build = Blip2ForImageTextRetrieval if made.kind is RETRIEVAL else Blip2ForConditionalGeneration
     with torch.device("meta"), silence_libraries():
         model = build(config)
     demanded = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
@@ -80,11 +81,11 @@ def test_every_weight_has_its_place_and_every_place_its_weight(
         "language_model.encoder.embed_tokens.weight",
         "language_model.decoder.embed_tokens.weight",
     }
-    assert ("language_model.lm_head.weight" in got) == (made.kind == "t5")
+    assert ("language_model.lm_head.weight" in got) == (made.kind is T5)
     assert got == {name: shape for name, shape in demanded.items() if name not in tied}
 
     size = Size(image=released.image_size)
-    saved = saved_shapes(released.kind, size, released.width, vision=True)
+    saved = saved_shapes(released.kind.name, size, released.width, vision=True)
     back = lavis_weights(made.weights, made.kind, 512).weights
     assert {name: weight.shape for name, weight in back.items()} == {
         name: shape for name, shape in saved.items() if not name.startswith(KEPT_BY_TRANSFORMERS)
@@ -113,15 +114,15 @@ SETTINGS = {
 def test_settings_are_those_of_the_published_models(released: Released, tmp_path: Path) -> None:
     write_config(released.config(released.image_size, 32), tmp_path, None)
     config = Blip2Config.from_pretrained(tmp_path)
-    for key, value in SETTINGS[released.kind].items():
+    for key, value in SETTINGS[released.kind.name].items():
         part = config if hasattr(config, key) and key != "vocab_size" else config.text_config
         assert getattr(part, key) == value, key
     assert config.num_query_tokens == 32
     assert config.vision_config.image_size == (364 if released.holds_vision else 224)
     assert config.vision_config.layer_norm_eps == 1e-6
-    assert config.qformer_config.vocab_size == (30523 if released.kind == "itm" else 30522)
-    assert config.qformer_config.use_qformer_text_input == (released.kind == "itm")
-    if released.kind == "t5":
+    assert config.qformer_config.vocab_size == (30523 if released.kind is RETRIEVAL else 30522)
+    assert config.qformer_config.use_qformer_text_input == (released.kind is RETRIEVAL)
+    if released.kind is T5:
         assert config.text_config.is_gated_act
         assert not config.text_config.scale_decoder_outputs
 
@@ -148,12 +149,12 @@ def test_tokenizer_and_processor_come_from_the_language_model(
     assert checkpoint.image_processor()["size"] == {"height": 224, "width": 224}
     assert json.loads((folder / "processor_config.json").read_text())["num_query_tokens"] == 32
     codec = load_codec(checkpoint, Blip2Config.from_pretrained(folder).text_config)
-    token = {"opt": 50265, "t5": 32100, "itm": 30523}[released.kind]
+    token = {"opt": 50265, "t5": 32100, "itm": 30523}[released.kind.name]
     assert codec.tokenizer.get_vocab()["<image>"] == token
-    ids = codec.encode("madeup5" if released.kind != "itm" else "cats")
-    if released.kind == "opt":
+    ids = codec.encode("madeup5" if released.kind is not RETRIEVAL else "cats")
+    if released.kind is OPT:
         assert ids[0] == 2  # </s> begins every prompt
-    elif released.kind == "t5":
+    elif released.kind is T5:
         assert ids == (5, 1)
     else:
         assert ids == (101, 2000, 102)

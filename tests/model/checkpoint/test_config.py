@@ -9,6 +9,8 @@ from transformers import Blip2Config, OPTConfig, T5Config
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint import config as ours
 from blip2cli.model.checkpoint.config import read_config
+from blip2cli.model.families.opt.config import OptConfig
+from blip2cli.model.families.t5 import config as t5
 
 
 def test_defaults_are_those_of_transformers() -> None:
@@ -16,8 +18,8 @@ def test_defaults_are_those_of_transformers() -> None:
     pairs: list[tuple[type[Any], Any]] = [
         (ours.VisionConfig, theirs.vision_config),
         (ours.QFormerConfig, theirs.qformer_config),
-        (ours.OptConfig, OPTConfig()),
-        (ours.T5Config, T5Config()),
+        (OptConfig, OPTConfig()),
+        (t5.T5Config, T5Config()),
     ]
     # What follows from others there is None here until a file says it.
     derived = {
@@ -37,7 +39,7 @@ def test_defaults_are_those_of_transformers() -> None:
         theirs.num_query_tokens,
         theirs.image_text_hidden_size,
     )
-    assert isinstance(empty.text_config, ours.OptConfig)
+    assert isinstance(empty.text_config, OptConfig)
     assert empty.image_token_index is theirs.image_token_index is None
 
 
@@ -58,7 +60,7 @@ def test_defaults_are_those_of_transformers() -> None:
 def test_t5_follows_transformers_in_what_is_not_written(said: dict[str, Any]) -> None:
     theirs = T5Config(**said)
     read = read_config({"text_config": {"model_type": "t5"} | said}).text_config
-    assert isinstance(read, ours.T5Config)
+    assert isinstance(read, t5.T5Config)
     assert read.activation == theirs.dense_act_fn
     assert read.gated == theirs.is_gated_act
     assert read.scales_output == theirs.scale_decoder_outputs
@@ -79,7 +81,7 @@ def test_a_whole_file_is_read_as_transformers_reads_it() -> None:
     assert not read.vision_config.qkv_bias
     assert read.qformer_config.encoder_hidden_size == 64
     assert read.qformer_config.cross_attention_frequency == 3
-    assert isinstance(read.text_config, ours.OptConfig)
+    assert isinstance(read.text_config, OptConfig)
     assert (read.text_config.hidden_size, read.text_config.embed_width) == (48, 24)
     assert (read.num_query_tokens, read.image_token_index) == (5, 77)
 

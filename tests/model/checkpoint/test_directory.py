@@ -9,6 +9,7 @@ import pytest
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path, embedded_root
+from blip2cli.model.families import OPT, T5
 
 
 @pytest.fixture
@@ -18,12 +19,12 @@ def copy(opt_directory: Path, tmp_path: Path) -> Path:
 
 def test_whole_checkpoint(opt_directory: Path, t5_directory: Path) -> None:
     checkpoint = inspect_checkpoint(opt_directory)
-    assert checkpoint.family == "opt"
+    assert checkpoint.family is OPT
     assert checkpoint.safetensors
     assert checkpoint.weights == (opt_directory / "model.safetensors",)
     assert checkpoint.weight_bytes == (opt_directory / "model.safetensors").stat().st_size
     assert checkpoint.image_processor()["size"] == {"height": 32, "width": 32}
-    assert inspect_checkpoint(t5_directory).family == "t5"
+    assert inspect_checkpoint(t5_directory).family is T5
 
 
 def test_directory_without_config(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from blip2cli.errors import OptionError
 from blip2cli.model.decoding.sampling import draw
+from blip2cli.model.families import T5
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.options import DecodeOptions
 from blip2cli.system.library_logging import silence_libraries
@@ -47,7 +48,7 @@ def theirs(pair: Pair, image: int, text: str | None, case: dict[str, Any]) -> li
         out = pair.theirs.generate(
             pixel_values=pair.pixel_values[image : image + 1], max_new_tokens=NEW, **arguments
         )
-    before = 1 if pair.ours.family == "t5" else QUERIES + len(prompt)
+    before = 1 if pair.ours.family is T5 else QUERIES + len(prompt)
     end = pair.theirs.language_model.generation_config.eos_token_id
     rows = [row[before:].tolist() for row in out]
     return [row[: row.index(end) + 1] if end in row else row for row in rows]
@@ -84,7 +85,7 @@ def test_logprob_is_the_mean_over_the_raw_distribution(either: Pair) -> None:
         embed = model.get_input_embeddings()
         image = either.features.language_inputs[3:4]
         with torch.no_grad():
-            if either.ours.family == "t5":
+            if either.ours.family is T5:
                 start = torch.zeros(1, 1, dtype=torch.long)
                 logits = model.language_model(
                     inputs_embeds=torch.cat((image, embed(prompt)), 1),

@@ -12,8 +12,8 @@ import torch
 from blip2cli.errors import OptionError
 from blip2cli.model.decoding import scoring
 from blip2cli.model.decoding.scoring import Likelihood
+from blip2cli.model.families import OPT, T5
 from blip2cli.model.tokenizer.prompts import Prompt
-from blip2cli.model.tokenizer.text import split_gap
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair, plain
@@ -61,12 +61,12 @@ def test_likelihoods_are_those_of_transformers(either: Pair, double: bool) -> No
 
 
 def test_a_choice_begins_as_the_model_would_begin_it(opt: Pair, t5: Pair) -> None:
-    assert split_gap("opt", "Answer:") == ("Answer:", " ")
-    assert split_gap("opt", "Answer:  ") == ("Answer:", "  ")
-    assert split_gap("opt", "Answer:\n") == ("Answer:\n", "")
-    assert split_gap("t5", "Answer: ") == ("Answer: ", " ")
+    assert OPT.split_gap("Answer:") == ("Answer:", " ")
+    assert OPT.split_gap("Answer:  ") == ("Answer:", "  ")
+    assert OPT.split_gap("Answer:\n") == ("Answer:\n", "")
+    assert T5.split_gap("Answer: ") == ("Answer: ", " ")
     for text in ("Answer:", "Answer: ", "Answer:\n"):
-        bare, gap = split_gap("opt", text)
+        bare, gap = OPT.split_gap(text)
         for choice in CHOICES:
             (ids,) = opt.ours.encode_choices([choice], gap)
             whole = opt.ours.codec.encode(bare + gap + choice)
@@ -150,7 +150,7 @@ def test_an_image_is_read_once_for_all_its_prompts(opt: Pair) -> None:
 def test_a_prompt_is_read_once_for_choices_of_all_lengths(either: Pair) -> None:
     read: list[tuple[int, ...]] = []
     language = either.ours.model.language_model
-    opt = either.ours.family == "opt"
+    opt = either.ours.family is OPT
     layer = language.model.decoder.layers[0].fc1 if opt else language.encoder.block[0].layer[-1]
     handles = [layer.register_forward_pre_hook(lambda _, given: read.append(given[0].shape[:2]))]
     if not opt:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from blip2cli.errors import ModelError, OptionError
+from blip2cli.model.families import OPT, T5
 from blip2cli.model.placement import dtype
 from blip2cli.model.placement.dtype import SMALL_WEIGHTS, place
 
@@ -28,7 +29,7 @@ def test_auto_on_a_cpu(
 ) -> None:
     monkeypatch.setattr(dtype, "cpu_bfloat16", lambda: instructions)
     monkeypatch.setattr(dtype, "bfloat16_speedup", lambda: 2.25)
-    placement = place("cpu", "auto", "opt", size)
+    placement = place("cpu", "auto", OPT, size)
     assert placement.dtype is want
     assert reason in placement.reason
 
@@ -36,7 +37,7 @@ def test_auto_on_a_cpu(
 def test_instructions_that_do_not_pay_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dtype, "cpu_bfloat16", lambda: "AMX")
     monkeypatch.setattr(dtype, "bfloat16_speedup", lambda: 0.9)
-    placement = place("cpu", "auto", "opt", SMALL_WEIGHTS)
+    placement = place("cpu", "auto", OPT, SMALL_WEIGHTS)
     assert placement.dtype is torch.float32
     assert "quicker here, although the CPU has AMX" in placement.reason
 
@@ -53,7 +54,7 @@ def test_the_gain_is_measured_in_milliseconds() -> None:
 def test_auto_device_without_others_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    placement = place("auto", "float32", "opt", 1)
+    placement = place("auto", "float32", OPT, 1)
     assert placement.device == torch.device("cpu")
     assert placement.reason == "cpu (torch sees no other device), float32 (asked for)"
 
@@ -62,7 +63,7 @@ def test_auto_device_without_others_is_the_cpu(monkeypatch: pytest.MonkeyPatch) 
 def test_auto_on_a_gpu(monkeypatch: pytest.MonkeyPatch, bf16: bool, want: torch.dtype) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
-    placement = place("auto", "auto", "t5", 1)
+    placement = place("auto", "auto", T5, 1)
     assert placement.device == torch.device("cuda")
     assert placement.dtype is want
 
@@ -70,24 +71,24 @@ def test_auto_on_a_gpu(monkeypatch: pytest.MonkeyPatch, bf16: bool, want: torch.
 def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ModelError, match="torch sees no GPU; use --device cpu"):
-        place("cuda", "auto", "opt", 1)
+        place("cuda", "auto", OPT, 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ModelError, match="sees only cuda:0 to cuda:1"):
-        place("cuda:2", "auto", "opt", 1)
+        place("cuda:2", "auto", OPT, 1)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ModelError, match="use --device cpu"):
-        place("mps", "auto", "opt", 1)
+        place("mps", "auto", OPT, 1)
 
 
 @pytest.mark.parametrize("device", ["gpu", "xla", "cuda:x", ""])
 def test_devices_nobody_knows_are_refused(device: str) -> None:
     with pytest.raises(OptionError, match="use auto, cpu, cuda"):
-        place(device, "auto", "opt", 1)
+        place(device, "auto", OPT, 1)
 
 
 def test_float16_is_refused_where_it_does_harm() -> None:
-    with pytest.raises(OptionError, match="nonsense; use --dtype bfloat16 or float32"):
-        place("cpu", "float16", "t5", 1)
+    with pytest.raises(OptionError, match="nonsense; use dtype bfloat16 or float32"):
+        place("cpu", "float16", T5, 1)
     with pytest.raises(OptionError, match="slower than float32 on a CPU"):
-        place("cpu", "float16", "opt", 1)
+        place("cpu", "float16", OPT, 1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.families import OPT
 from blip2cli.model.layers.linear import Linear
 from blip2cli.model.loading import load as loading
 from blip2cli.model.loading.load import load_model
@@ -147,5 +148,5 @@ def test_the_first_package_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatc
     assert installed_quantizer("int8") is QUANTIZERS["int8"][0]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    reason = place("cuda", "bfloat16", "opt", 1, "int4").reason
+    reason = place("cuda", "bfloat16", OPT, 1, "int4").reason
     assert ", linear layers in int4 (by bitsandbytes)" in reason

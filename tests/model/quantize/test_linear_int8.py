@@ -164,6 +164,7 @@ import torch
 from tests.model.layer_weights import filled
 from tests.model.quantize.int8_reference import exact_product, quantized
 from blip2cli.model.quantize.linear_int8 import max_exact_level
+from blip2cli.model.families import OPT
 from blip2cli.model.placement.dtype import place
 assert max_exact_level() == 127, max_exact_level()
 for inside, outside in ((512, 128), (1408, 640)):
@@ -174,7 +175,7 @@ for inside, outside in ((512, 128), (1408, 640)):
     torch.testing.assert_close(
         layer(rows).double(), exact_product(plain, rows, 64), rtol=1e-5, atol=1e-5
     )
-print(place("cpu", "float32", "opt", 1, "int8").reason)
+print(place("cpu", "float32", OPT, 1, "int8").reason)
 """
 
 

@@ -3,23 +3,24 @@ from __future__ import annotations
 import pytest
 
 from blip2cli.errors import OptionError
+from blip2cli.model.families import OPT, T5
 from blip2cli.model.tokenizer.prompts import question_prompt
 
 
 def test_auto_is_the_papers_template() -> None:
     question = "how many cats are there?"
-    assert question_prompt("auto", question, "opt") == f"Question: {question} Answer:"
-    assert question_prompt("auto", question, "t5") == f"Question: {question} Short answer:"
+    assert question_prompt("auto", question, OPT) == f"Question: {question} Answer:"
+    assert question_prompt("auto", question, T5) == f"Question: {question} Short answer:"
 
 
 def test_own_template_may_hold_other_braces() -> None:
-    assert question_prompt("{x} {question} {", "why?", "opt") == "{x} why? {"
+    assert question_prompt("{x} {question} {", "why?", OPT) == "{x} why? {"
 
 
 def test_braces_in_the_question_stay() -> None:
-    assert question_prompt("Q: {question}", "{question} {0}", "opt") == "Q: {question} {0}"
+    assert question_prompt("Q: {question}", "{question} {0}", OPT) == "Q: {question} {0}"
 
 
 def test_template_without_the_question_is_refused() -> None:
     with pytest.raises(OptionError, match=r"\{question\}"):
-        question_prompt("Question:", "why?", "opt")
+        question_prompt("Question:", "why?", OPT)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from blip2cli.model.layers.attention import attention_scores, fused_attention, uses_fused_kernel
 
@@ -64,3 +65,14 @@ def finish(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
     inner = layer.final_layer_norm(hidden) if layer.do_layer_norm_before else hidden
     hidden = layer.fc2(layer.fc1(inner), hidden)
     return hidden if layer.do_layer_norm_before else layer.final_layer_norm(hidden)
+
+
+def text_states(decoder: Any, ids: Tensor) -> Tensor:
+    """The decoder's last hidden state of texts without an image, [N, T] to [N, T, D]."""
+    hidden = decoder.place(decoder.embed_tokens(ids), torch.arange(ids.shape[1], device=ids.device))
+    for layer in decoder.layers:
+        # Plain matrix products of few positions would depend on the other rows.
+        attended = scaled_dot_product_attention(*project(layer, hidden), is_causal=True, scale=1.0)
+        hidden = finish(layer, hidden, attended.transpose(1, 2).flatten(2))
+    states: Tensor = decoder.leave(hidden)
+    return states

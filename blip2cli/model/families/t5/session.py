@@ -17,7 +17,7 @@ from torch import Tensor
 
 from blip2cli.model.decoding.kv_buffers import Room
 from blip2cli.model.decoding.scheduler import Pair, Request, Shape, round_up, take_ahead
-from blip2cli.model.nets.t5 import attend
+from blip2cli.model.families.t5.net import attend
 
 READ_STEP = 16
 ROOM_STEP = 8

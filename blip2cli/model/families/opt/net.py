@@ -1,13 +1,13 @@
-"""OPT's weights, in the places of transformers' ``OPTForCausalLM`` (``modeling_opt.py``).
+"""OPT's network, its weights named as in transformers' ``OPTForCausalLM`` (``modeling_opt.py``).
 
-How they are run is told in ``model/opt.py``.
+``layer`` and ``session`` run it.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from blip2cli.model.checkpoint.config import OptConfig
+from blip2cli.model.families.opt.config import OptConfig
 from blip2cli.model.layers.linear import FusableProjections, Linear
 from blip2cli.model.nets.uninitialized import Embedding, LayerNorm
 
@@ -22,6 +22,11 @@ class Opt(nn.Module):
         self.config = config
         self.model = Model(config)
         self.lm_head = Linear(config.embed_width, config.vocab_size, bias=False)
+
+    @property
+    def input_embeddings(self) -> Embedding:
+        """The embedding of the tokens that are read."""
+        return self.model.decoder.embed_tokens
 
 
 class Model(nn.Module):

@@ -1,6 +1,6 @@
 """T5's encoder and decoder, as transformers' ``T5ForConditionalGeneration`` (``modeling_t5.py``).
 
-How texts are written with them is told in ``model/t5.py``.
+``session`` writes texts with it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blip2cli.model.checkpoint.config import T5Config
+from blip2cli.model.families.t5.config import T5Config
 from blip2cli.model.layers.attention import attention_scores, fused_attention, uses_fused_kernel
 from blip2cli.model.layers.linear import (
     FusableProjections,
@@ -32,6 +32,11 @@ class T5(nn.Module):
         self.encoder = Stack(config, config.num_layers, decoding=False)
         self.decoder = Stack(config, config.num_decoder_layers or config.num_layers, decoding=True)
         self.lm_head = Linear(config.d_model, config.vocab_size, bias=False)
+
+    @property
+    def input_embeddings(self) -> Embedding:
+        """The embedding of the tokens that are read."""
+        return self.shared
 
 
 class Stack(nn.Module):
@@ -146,7 +151,7 @@ class Attention(FusableProjections):
     def split_heads(self, states: Tensor, *names: str) -> list[Tensor]:
         """Queries, keys or values of states [N, T, D]: [N, heads, T, head size] each.
 
-        Side by side in memory: see ``project`` in ``model/opt.py``.
+        Side by side in memory: see ``project`` in ``families/opt/layer.py``.
         """
         size = (self.n_heads, self.key_value_proj_dim)
         made = self.project(states, *names)

@@ -1,0 +1,64 @@
+"""OPT (arXiv 2205.01068) as BLIP-2's language model: a decoder alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.model.families.base import Family, first_id
+from blip2cli.model.families.opt.config import OptConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from blip2cli.model.decoding.scheduler import Reader
+    from blip2cli.model.vision.features import ImageFeatures
+
+
+class _Opt(Family):
+    def start_token(self, tokenizer: Any, config: Any, path: Path) -> int:
+        return first_id(config.bos_token_id, tokenizer.bos_token_id)
+
+    def weight_name(self, name: str) -> str:
+        # A bare OPTModel lacks the outer name of an OPTForCausalLM.
+        return f"model.{name}" if name.startswith("decoder.") else name
+
+    def language_model(self, config: Any) -> nn.Module:
+        from blip2cli.model.families.opt.net import Opt
+
+        return Opt(config)
+
+    def open_session(self, model: Any, features: ImageFeatures) -> Reader:
+        from blip2cli.model.families.opt.session import OptReader
+
+        placeholder = model.config.image_token_index
+        if placeholder is None:  # an id outside the vocabulary, which no rule touches
+            placeholder = model.config.text_config.vocab_size
+        return OptReader(model.language_model, features.language_inputs, placeholder)
+
+    def text_states(self, language: Any, ids: Tensor) -> Tensor:
+        from blip2cli.model.families.opt.layer import text_states
+
+        return text_states(language.model.decoder, ids)
+
+
+OPT = _Opt(
+    name="opt",
+    label="with OPT",
+    model_type="opt",
+    architecture="Blip2ForConditionalGeneration",
+    config_class=OptConfig,
+    lavis_key="opt_proj.weight",
+    lavis_names=(
+        ("opt_proj.{p}", "language_projection.{p}"),
+        ("opt_model.{rest}", "language_model.{rest}"),
+    ),
+    # Zero-shot VQA in BLIP-2 (arXiv 2301.12597), section 4.1 and appendix.
+    template="Question: {question} Answer:",
+    # Not OPT's own end token: BLIP-2 was trained on captions followed by a line break
+    # (``eos_token_id`` in LAVIS's blip2_opt.py).
+    end_text="\n",
+    tied_embeddings=True,
+    adds_begin_token=True,
+    word_weights=("model.decoder.embed_tokens.weight", "lm_head.weight"),
+)
