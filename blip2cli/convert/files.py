@@ -52,7 +52,7 @@ def check_folder(path: str, overwrite: bool, names: tuple[str, ...] = ()) -> Non
 
     Without ``overwrite`` it must not hold these ``names``, or anything at all if none are given.
     """
-    check_parent(path)
+    check_parent(path, "destination")
     if not os.path.lexists(path):
         return
     if not os.path.isdir(path):

@@ -135,4 +135,4 @@ def _check(options: ConvertOptions, paths: list[str]) -> None:
             "destination", f"{out!r} is what is converted", "choose another name for the output"
         )
     if not folder and options.write_as != "webdataset":  # these know which files may exist
-        check_place(out, options.overwrite)
+        check_place(out, options.overwrite, field="destination")

@@ -136,7 +136,7 @@ class DiskGuard:
     def check(self) -> None:
         """Raise RunError after a failed write."""
         if self.failed:
-            raise RunError(f"Writing {self._path!r} failed before; nothing was added.")
+            raise RunError(None, f"Writing {self._path!r} failed before", "nothing was added")
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -159,4 +159,4 @@ def disk_errors(path: str, safe: str) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RunError(f"Writing {path!r} failed ({reason}); {safe}.") from error
+        raise RunError(None, f"Writing {path!r} failed ({reason})", safe) from error

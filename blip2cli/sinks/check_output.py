@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 
-from blip2cli.errors import OutputError
+from blip2cli.errors import OutputError, option
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.paths import OutputPaths, to_stdout
 from blip2cli.sinks.table import known_suffix, suffixes
@@ -22,67 +22,83 @@ def check_output(options: OutputOptions) -> None:
     """Raise OutputError when the output cannot be written, or must not be replaced."""
     if options.resumes and options.overwrite:
         raise OutputError(
-            "--resume and --overwrite contradict each other: the first goes on with what is "
-            "there, the second replaces it; give one."
+            "resume",
+            f"{option('resume')} and {option('overwrite')} contradict each other: the first goes "
+            "on with what is there, the second replaces it",
+            "give one",
         )
     if to_stdout(options):
         if options.resumes:
-            raise OutputError("--resume needs a file to go on with; name it with -o.")
+            raise OutputError(
+                "resume",
+                f"{option('resume')} needs a file to go on with",
+                f"name it with {option('output')}",
+            )
         return
     out = options.out or ""
     if is_remote(out):
         raise OutputError(
+            "output",
             f"The output {hide_secrets(out)!r} is a URL, but rows are only written to the local "
-            "disk; name a local file, and copy it there afterwards."
+            "disk",
+            "name a local file, and copy it there afterwards",
         )
     if os.path.isdir(out):
         raise OutputError(
-            f"The output {out!r} is a folder; name a file in it, "
-            f"for example {os.path.join(out, 'captions.jsonl')!r}."
+            "output",
+            f"The output {out!r} is a folder",
+            f"name a file in it, for example {os.path.join(out, 'captions.jsonl')!r}",
         )
     if known_suffix(out) is None or known_suffix(out) == os.path.basename(out).lower():
-        raise OutputError(_suffix_advice(out))
-    check_place(out, options.overwrite or options.resumes, "add --resume to go on with it, ")
+        raise OutputError("output", *_suffix_advice(out))
+    check_place(out, options.overwrite or options.resumes, f"{option('resume')} to go on with it, ")
     paths = OutputPaths.of(out)
     if not (options.overwrite or options.resumes) and paths.parts():
         raise OutputError(
-            f"An unfinished run left rows for {out!r} beside it; add --resume to go on with them, "
-            "--overwrite to start anew without them, or choose another name."
+            "output",
+            f"An unfinished run left rows for {out!r} beside it",
+            f"add {option('resume')} to go on with them, {option('overwrite')} to start anew "
+            "without them, or choose another name",
         )
 
 
-def check_place(out: str, replace: bool, or_else: str = "add ") -> None:
+def check_place(out: str, replace: bool, alternative: str = "", field: str = "output") -> None:
     """Raise OutputError when the file ``out`` cannot be created, or replaced if ``replace``.
 
-    ``or_else`` begins the advice to replace it.
+    ``alternative`` to replacing it comes first in the remedy; ``field`` is the option to blame.
     """
     path = os.path.realpath(out)
-    check_parent(out)
+    check_parent(out, field)
     if os.path.lexists(path):
         if not os.path.isfile(path):
-            raise OutputError(f"The output {out!r} is not a regular file; choose another name.")
+            raise OutputError(
+                field, f"The output {out!r} is not a regular file", "choose another name"
+            )
         if not replace:
             raise OutputError(
-                f"The output {out!r} exists already; {or_else}--overwrite to replace it, or "
-                "choose another name."
+                field,
+                f"The output {out!r} exists already",
+                f"add {alternative}{option('overwrite')} to replace it, or choose another name",
             )
 
 
-def check_parent(out: str) -> None:
+def check_parent(out: str, field: str = "output") -> None:
     """Raise OutputError when the folder above ``out`` does not exist."""
     parent = os.path.dirname(os.path.realpath(out))
     if not os.path.isdir(parent):
         raise OutputError(
-            f"The folder {os.path.dirname(out) or parent!r} for the output does not exist; create "
-            "it (mkdir -p) first."
+            field,
+            f"The folder {os.path.dirname(out) or parent!r} for the output does not exist",
+            "create it (mkdir -p) first",
         )
 
 
-def _suffix_advice(out: str) -> str:
+def _suffix_advice(out: str) -> tuple[str, str]:
+    """Problem and remedy for an output without a known suffix."""
     known = f"known are {', '.join(suffixes())}"
     name = os.path.basename(out).lower()
     if "." not in name.lstrip("."):
-        return f"The output {out!r} has no suffix that says its format; {known}."
+        return f"The output {out!r} has no suffix that says its format", known
     suffix = next(
         (s for s in sorted(_MISSPELLINGS, key=len, reverse=True) if name.endswith(s)), None
     )
@@ -91,5 +107,5 @@ def _suffix_advice(out: str) -> str:
     else:
         suffix = os.path.splitext(name)[1]
         meant = next(iter(difflib.get_close_matches(suffix, suffixes(), n=1)), None)
-    hint = f"; did you mean {meant}?" if meant else "."
-    return f"The output {out!r} has the unknown suffix {suffix!r}, {known}{hint}"
+    hint = f"did you mean {meant}?" if meant else ""
+    return f"The output {out!r} has the unknown suffix {suffix!r}, {known}", hint

@@ -9,19 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from blip2cli.errors import OutputError
+from blip2cli.errors import OutputError, option
 from blip2cli.storage.hash_set import HashSet
 
 # How many rows one image has, by its name.
 RowCount = Callable[[str], int]
-
-_FLAGS = {
-    "num_captions": "--num-captions",
-    "prompt": "--prompt",
-    "questions": "-q",
-    "questions_file": "--questions",
-    "task": "the command",
-}
 
 
 @dataclass(frozen=True)
@@ -82,24 +74,26 @@ def check_settings(
 ) -> None:
     """Raise OutputError, naming the setting, when rows made now would not fit those from before.
 
+    Settings have the names of the options they come from, and ``task`` that of the command.
     Only settings in ``now`` are compared, so some of them can be checked before a model is
     loaded. The version is not compared: a new release must not end a job that runs every night.
     """
     if before is None:
         raise OutputError(
-            f"--resume: the settings of {out!r} are not known, because they lay in a hidden file "
-            "beside it that is gone; choose another name, or add --overwrite instead."
+            "resume",
+            f"{option('resume')}: the settings of {out!r} are not known, because they were in a "
+            "hidden file beside it that is gone",
+            f"choose another name, or add {option('overwrite')} instead",
         )
     for key, value in now.items():
         if key != "version" and before.get(key) != value:
+            name = "the command" if key == "task" else option(key)
             raise OutputError(
-                f"--resume: {out!r} was made with {_flag(key)} {_shown(before.get(key))}, not "
-                f"{_shown(value)}; give the same settings, or choose another output."
+                "resume",
+                f"{option('resume')}: {out!r} was made with {name} {_shown(before.get(key))}, not "
+                f"{_shown(value)}",
+                "give the same settings, or choose another output",
             )
-
-
-def _flag(key: str) -> str:
-    return _FLAGS.get(key, "--" + key.replace("_", "-"))
 
 
 def _shown(value: object) -> str:

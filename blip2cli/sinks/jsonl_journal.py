@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from blip2cli.errors import OutputError
+from blip2cli.errors import OutputError, option
 from blip2cli.sinks.journal import Journal, RowCount, RowNames
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import read_settings, recover_settings
@@ -42,8 +42,9 @@ def read_journal(
     for number, line in enumerate(lines, 1):
         if bad:
             raise OutputError(
-                f"--resume: line {bad} of {paths.final!r} is no row of this tool; choose another "
-                "name, or add --overwrite instead."
+                "resume",
+                f"{option('resume')}: line {bad} of {paths.final!r} is no row of this tool",
+                f"choose another name, or add {option('overwrite')} instead",
             )
         name = _file_name(line)
         if name is None:

@@ -1,8 +1,8 @@
-"""One run at a time for an output: a lock file beside it, held while the run lasts.
+"""Lock file of an output: one run at a time writes it.
 
 The lock is the kernel's (``flock``), so it ends with its process however that ends; the file names
-its holder for people. A lock file that nobody holds is what a killed process left behind: it is
-taken over. Where the file system has no locks, the process named in the file is looked for.
+its holder for people. A lock file that nobody holds was left by a killed process: it is taken over.
+On a file system without locks, the process named in the file is looked for.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class OutputLock:
                     self._descriptor = descriptor
             except OSError as error:
                 raise OutputError(
-                    f"The lock of the output {self._out!r} cannot be taken ({error.strerror}); "
-                    "choose another folder."
+                    "output",
+                    f"The lock of the output {self._out!r} cannot be taken ({error.strerror})",
+                    "choose another folder",
                 ) from None
             finally:
                 if self._descriptor is None:
@@ -74,18 +75,21 @@ class OutputLock:
             # Really creating a file also finds read-only file systems and full quotas, which the
             # permission bits do not tell.
             raise OutputError(
+                "output",
                 f"No file can be created in the folder of the output {self._out!r} "
-                f"({error.strerror}); choose another folder."
+                f"({error.strerror})",
+                "choose another folder",
             ) from None
 
     def _is_mine(self, descriptor: int) -> bool:
-        """Lock the open file; False when it was removed meanwhile, so that it must be made anew."""
+        """Lock the open file; False when it was removed meanwhile and must be created again."""
         held = self._flock(descriptor)
         holder = os.pread(descriptor, 200, 0).decode("ascii", "replace").strip()
         if not held:
             raise OutputError(
-                f"Another run{f' ({holder})' if holder else ''} is writing {self._out!r}; wait "
-                "for its end, or choose another name."
+                "output",
+                f"Another run{f' ({holder})' if holder else ''} is writing {self._out!r}",
+                "wait for its end, or choose another name",
             )
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
@@ -102,18 +106,18 @@ class OutputLock:
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
                 raise
-            return not _lives(os.pread(descriptor, 200, 0).decode("ascii", "replace"))
+            return not _may_run(os.pread(descriptor, 200, 0).decode("ascii", "replace"))
         return True
 
     def _sign(self, descriptor: int) -> None:
-        # A lock without a name on it still locks: a full disk is told when rows are written.
+        # A lock without a name still locks; a full disk is reported when rows are written.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
 
-def _lives(holder: str) -> bool:
-    """Whether the process that signed a lock may still run; one of another machine may."""
+def _may_run(holder: str) -> bool:
+    """Whether the holder named in a lock may still run; on another machine it may."""
     words = holder.split()
     if len(words) != 4 or not words[1].isdecimal():
         return False

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from blip2cli.errors import OutputError
+from blip2cli.errors import OutputError, option
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.base import IDENTITY, Column, RowSchema, Sink, disk_errors
 from blip2cli.sinks.check_output import check_output
@@ -52,7 +52,9 @@ def read_output(options: OutputOptions, row_count: RowCount) -> Resumed | None:
         failures = read_failures(paths, rows.done) if options.errors == "file" else None
     except OSError as error:
         raise OutputError(
-            f"--resume: {options.out!r} or a file beside it cannot be read ({error.strerror})."
+            "resume",
+            f"{option('resume')}: {options.out!r} or a file beside it cannot be read "
+            f"({error.strerror})",
         ) from None
     return Resumed(rows, failures, paths.final)
 

@@ -8,7 +8,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from blip2cli.errors import OutputError
+from blip2cli.errors import OutputError, option
 from blip2cli.sinks.journal import Journal, RowCount, RowNames
 from blip2cli.sinks.parquet import merge, remove_parts
 from blip2cli.sinks.paths import OutputPaths
@@ -42,9 +42,10 @@ def read_journal(
                         names.add(from_utf8(row["file_name"]), 0, failed)
         except (pa.ArrowException, KeyError, TypeError, IndexError, OSError) as error:
             raise OutputError(
-                f"--resume: {path!r} cannot be read as rows of this tool "
-                f"({' '.join(str(error).split())}); choose another name, or add --overwrite "
-                "instead."
+                "resume",
+                f"{option('resume')}: {path!r} cannot be read as rows of this tool "
+                f"({' '.join(str(error).split())})",
+                f"choose another name, or add {option('overwrite')} instead",
             ) from None
     complete = functools.partial(_complete, paths, parts)
     names.end()

@@ -83,4 +83,12 @@ def _parsed(data: bytes) -> Settings | None:
         settings = json.loads(data)["settings"]
     except (ValueError, KeyError, TypeError):
         return None
-    return settings if isinstance(settings, dict) else None
+    return _renamed(settings) if isinstance(settings, dict) else None
+
+
+def _renamed(settings: dict[str, object]) -> Settings:
+    """Settings of outputs from before version 0.2, by today's names."""
+    names = {"num_return": "num_captions"}
+    if "questions_file" in settings or isinstance(settings.get("questions"), list):
+        names |= {"questions": "question", "questions_file": "questions"}
+    return {names.get(name, name): value for name, value in settings.items()}

@@ -100,9 +100,9 @@ class AskTask:
     def settings(self) -> dict[str, object]:
         settings: dict[str, object] = {"task": self.name, "template": self.template}
         if self.questions.per_image is None:
-            settings["questions"] = [question.text for question in self.questions.common]
+            settings["question"] = [question.text for question in self.questions.common]
         else:
-            settings["questions_file"] = self.questions.source
+            settings["questions"] = self.questions.source
         settings |= {
             "choices": list(self.choices) or None,
             "choice_norm": self.norm if self._closed else None,

@@ -312,7 +312,7 @@ def test_what_cannot_be_completed_leaves_the_old_file(tmp_path: Path) -> None:
     for suffix in TABLES:
         out = tmp_path / f"t.{suffix}"
         out.write_bytes(b"old")
-        with pytest.raises(OutputError, match="exists already; add --overwrite"):
+        with pytest.raises(OutputError, match="exists already; add overwrite"):
             convert(source, out)
     (tmp_path / "bad.jsonl").write_bytes(source.read_bytes() * 2000 + b'{"file_name": ')
     before = sorted(tmp_path.iterdir())

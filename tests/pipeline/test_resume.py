@@ -188,13 +188,13 @@ def test_other_settings_are_refused_before_the_model_is_loaded(
     before = out.read_bytes()
     events: list[Event] = []
     for task, flag in (
-        (CaptionTask("a photo of", SHORT), "--prompt unset"),
-        (CaptionTask(decode=replace(SHORT, num_beams=3)), "--num-beams 1"),
+        (CaptionTask("a photo of", SHORT), "prompt unset"),
+        (CaptionTask(decode=replace(SHORT, num_beams=3)), "num_beams 1"),
         (TASKS["embed"], "the command caption"),
     ):
         with pytest.raises(OutputError, match=flag):
             again(out, task, on_event=events.append)
-    with pytest.raises(OutputError, match="--errors file, not inline"):
+    with pytest.raises(OutputError, match="errors file, not inline"):
         again(out, errors="inline")
     assert events == []
     assert out.read_bytes() == before
@@ -203,7 +203,7 @@ def test_other_settings_are_refused_before_the_model_is_loaded(
 def test_an_output_without_resume_is_refused(again: Callable[..., Summary], tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     again(out)
-    with pytest.raises(OutputError, match="add --resume"):
+    with pytest.raises(OutputError, match="add resume"):
         again(out, resume=False)
     with pytest.raises(OutputError, match="contradict"):
         again(out, overwrite=True)
@@ -249,7 +249,7 @@ def test_stdout_cannot_be_gone_on_with(mixed: Path) -> None:
     def unwanted(options: ModelOptions) -> Blip2:
         raise AssertionError("the model was loaded")
 
-    with pytest.raises(OutputError, match="--resume needs a file"):
+    with pytest.raises(OutputError, match="resume needs a file"):
         run(
             CAPTION,
             RunOptions(source, output=OutputOptions(resume=True)),

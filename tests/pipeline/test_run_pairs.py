@@ -80,11 +80,11 @@ def test_other_texts_do_not_go_on_with_an_output(
     run(TASK, options(images, out, retrieval_checkpoint), lambda o: model)
     chosen = options(images, out, retrieval_checkpoint, resume=True)
     for other, said in (
-        (EmbedTask("multimodal", texts=from_lines(TEXTS)), "--normalize True, not False"),
-        (EmbedTask("multimodal", vectors=TASK.vectors, texts=from_lines(["a dog"])), "--text "),
+        (EmbedTask("multimodal", texts=from_lines(TEXTS)), "normalize True, not False"),
+        (EmbedTask("multimodal", vectors=TASK.vectors, texts=from_lines(["a dog"])), "with text "),
         (
             EmbedTask("multimodal", vectors=VectorOptions(True), texts=TASK.texts),
-            "--embedding-dtype float16, not float32",
+            "embedding_dtype float16, not float32",
         ),
     ):
         with pytest.raises(OutputError) as caught:

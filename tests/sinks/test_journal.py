@@ -158,14 +158,14 @@ def test_an_output_without_its_settings_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_setting_that_differs_is_named() -> None:
-    before = {"version": "0.1", "num_beams": 1, "prompt": None, "questions": ["a?"]}
+    before = {"version": "0.1", "num_beams": 1, "prompt": None, "question": ["a?"]}
     check_settings("x", before, before | {"version": "0.2"})
-    with pytest.raises(OutputError, match="made with --num-beams 1, not 5;"):
+    with pytest.raises(OutputError, match="made with num_beams 1, not 5;"):
         check_settings("x", before, before | {"num_beams": 5})
-    with pytest.raises(OutputError, match="made with --prompt unset, not a photo of;"):
+    with pytest.raises(OutputError, match="made with prompt unset, not a photo of;"):
         check_settings("x", before, before | {"prompt": "a photo of"})
-    with pytest.raises(OutputError, match=r"made with -q 'a\?', not 'b\?', 'c\?';"):
-        check_settings("x", before, before | {"questions": ["b?", "c?"]})
+    with pytest.raises(OutputError, match=r"made with question 'a\?', not 'b\?', 'c\?';"):
+        check_settings("x", before, before | {"question": ["b?", "c?"]})
 
 
 def test_settings_belong_to_the_output_they_were_written_for(tmp_path: Path) -> None:

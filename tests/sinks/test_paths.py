@@ -34,7 +34,7 @@ def test_stdout_needs_nothing() -> None:
 def test_what_exists_is_not_touched_without_overwrite(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"out.{suffix}"
     out.write_text("mine")
-    assert "--overwrite" in refusal(out)
+    assert "add resume to go on with it, overwrite to replace it" in refusal(out)
     check_output(OutputOptions(str(out), overwrite=True))
     assert out.read_text() == "mine"
 

@@ -63,7 +63,7 @@ def test_overwrite_keeps_the_old_file_until_there_is_something_new(
     first = open_out(out)
     first.write([row(7)])
     first.close()
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="overwrite to replace it"):
         open_out(out)
 
     sink = open_out(out, overwrite=True)

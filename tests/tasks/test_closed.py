@@ -107,10 +107,10 @@ def test_other_choices_are_other_settings(mixed: Path, tmp_path: Path, model: Bl
     run(CLOSED, options(mixed, out, 2), lambda _: model)
     whole = out.read_bytes()
     other = AskTask(CLOSED.questions, choices=CHOICES[:3])
-    with pytest.raises(OutputError, match=r"with --choices 'a', 'a cat', .*, not 'a', 'a cat'"):
+    with pytest.raises(OutputError, match=r"with choices 'a', 'a cat', .*, not 'a', 'a cat'"):
         run(other, options(mixed, out, 2, resume=True), lambda _: model)
     mean = AskTask(CLOSED.questions, choices=CHOICES, norm="mean")
-    with pytest.raises(OutputError, match=r"with --choice-norm sum, not mean"):
+    with pytest.raises(OutputError, match=r"with choice_norm sum, not mean"):
         run(mean, options(mixed, out, 2, resume=True), lambda _: model)
     run(CLOSED, options(mixed, out, 2, resume=True), lambda _: model)
     assert out.read_bytes() == whole

@@ -228,7 +228,7 @@ def test_settings_are_plain_and_leave_out_a_seed_without_effect() -> None:
     assert "seed" not in task.settings
     drawn = dataclasses.replace(task, decode=DecodeOptions(top_k=5, seed=4))
     assert drawn.settings["seed"] == 4
-    assert AskTask(from_texts(["a?", "b?"])).settings["questions"] == ["a?", "b?"]
+    assert AskTask(from_texts(["a?", "b?"])).settings["question"] == ["a?", "b?"]
     assert EmbedTask("qformer", vectors=VectorOptions(True, "float16")).settings == {
         "task": "embed",
         "kind": "qformer",

@@ -23,9 +23,9 @@ def check_destination(out: str, overwrite: bool, folder: bool) -> None:
     """Raise OutputError when ``out`` cannot be created, or must not be replaced."""
     path = Path(out)
     if not folder:
-        check_place(out, overwrite)
+        check_place(out, overwrite, field="destination")
         return
-    check_parent(out)
+    check_parent(out, "destination")
     if not os.path.lexists(path):
         return
     if not overwrite:

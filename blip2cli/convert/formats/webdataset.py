@@ -79,7 +79,7 @@ class WebDatasetWriter:
             shard.abort()
 
     def _check(self, options: ConvertOptions) -> None:
-        check_parent(self._stem)
+        check_parent(self._stem, "destination")
         folder, name = os.path.split(os.path.realpath(self._stem))
         there = [
             n for n in os.listdir(folder) if n.startswith(f"{name}-") and n.endswith(".tar")
