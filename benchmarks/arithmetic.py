@@ -42,7 +42,7 @@ class Texts:
     def decode(self, images_at_once: int) -> tuple[int, int, float]:
         """First tokens, later ones (of all beams), and the least number of steps for the later.
 
-        A step appends one token to each text of so many images; the longest text needs a step a
+        A step appends one token to each text of ``images`` images; the longest text needs a step a
         token, however many others there are.
         """
         lengths = [length for row in self.lengths for length in row]

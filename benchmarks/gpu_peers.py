@@ -193,12 +193,12 @@ def missing(peer: str, device: str) -> str | None:
     if peer != "vllm":
         return None
     if device == "cpu":
-        return "vLLM races on CUDA alone"
+        return "vLLM races on CUDA only"
     return None if importlib.util.find_spec("vllm") else "vLLM is not installed"
 
 
 def first(work: Work, count: int) -> Work:
-    """The work on the first images alone."""
+    """The work on the first images."""
     lengths = work.lengths and work.lengths[:count]
     return replace(work, files=work.files[:count], lengths=lengths)
 

@@ -235,7 +235,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--model", default="full", help="tiny, mid-opt or full")
     add("--dtype", help="bfloat16; on a CPU float32")
     add("--images", type=int, default=4096)
-    add("--docs-images", type=int, default=64, help="so many for the peer docs")
+    add("--docs-images", type=int, default=64, help="number of images for the peer docs")
     add("--tried", type=int, default=512, help="images that a setting is tried on")
     add("--rounds", type=int, default=3)
     add("--batches", type=int, nargs="+", default=[32, 64, 128, 256])

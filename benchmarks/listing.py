@@ -1,6 +1,6 @@
 """What a very large folder costs: ``python benchmarks/listing.py [--files N] [--folder DIR]``.
 
-Makes a flat folder of so many small images (hard links to a few), and measures, each in a process
+Makes a flat folder of many small images (hard links to a few), and measures, each in a process
 of its own: the time to list it all, the time from the shell to the first row, the peak memory of
 both, and a ``--resume`` that finds nothing left to do. The folder is removed afterwards unless it
 was given.
@@ -38,7 +38,7 @@ print(first, time.perf_counter() - began, count)
 
 
 def fill(folder: Path, files: int) -> None:
-    """Put so many images into ``folder``; goes on with one that is partly filled."""
+    """Fill ``folder`` up to ``count`` images."""
     folder.mkdir(parents=True, exist_ok=True)
     base = folder
     for number in range(files):

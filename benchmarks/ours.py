@@ -47,20 +47,19 @@ class _Ours:
         """Answers as JSON has them."""
         return answers
 
-    def in_lanes(
+    def in_batch_threads(
         self, do: Callable[[LoadedBatch, int], Part], work: Work, setting: Setting
     ) -> Iterator[Part]:
-        """``do`` with every batch and the number of images before it, as many at once as a run
-        has under way."""
+        """``do(batch, images before it)`` for every batch, in as many threads as a run uses."""
         before = 0
-        with Lanes(lambda numbered: do(*numbered), batch_threads(self.model)) as lanes:
+        with Lanes(lambda numbered: do(*numbered), batch_threads(self.model)) as threads:
             for batch in batches(work, setting, self.model.spec):
-                lanes.put((batch, before))
+                threads.put((batch, before))
                 before += len(batch.items)
-                while lanes.full:
-                    yield lanes.take()
-            while lanes.pending:
-                yield lanes.take()
+                while threads.full:
+                    yield threads.take()
+            while threads.pending:
+                yield threads.take()
 
 
 class Write(_Ours):
@@ -88,7 +87,7 @@ class Write(_Ours):
             each = len(work.prompts)
             return [tokens[i : i + each] for i in range(0, len(tokens), each)]
 
-        return [each for part in self.in_lanes(write, work, setting) for each in part]
+        return [each for part in self.in_batch_threads(write, work, setting) for each in part]
 
 
 class Choose(_Ours):
@@ -105,7 +104,7 @@ class Choose(_Ours):
             scores = self.model.score(features, prompts, [work.choices] * len(prompts))
             return [[choice.total for choice in image] for image in scores]
 
-        return [each for part in self.in_lanes(choose, work, setting) for each in part]
+        return [each for part in self.in_batch_threads(choose, work, setting) for each in part]
 
 
 class Embed(_Ours):
@@ -117,7 +116,7 @@ class Embed(_Ours):
         def embed(batch: LoadedBatch, base: int) -> Tensor:
             return self.model.features(batch.pixels).query_output.float().mean(dim=1)
 
-        return list(self.in_lanes(embed, work, setting))
+        return list(self.in_batch_threads(embed, work, setting))
 
     def plain(self, answers: list[Tensor]) -> list[list[float]]:
         """Answers as JSON has them."""

@@ -116,8 +116,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Race against what people run today.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}")
     parser.add_argument("--models", type=Path, default=MODELS, help="where random models are kept")
-    parser.add_argument("--images", type=int, help="at most so many; nothing is recorded")
-    parser.add_argument("--rounds", type=int, help="so many; nothing is recorded")
+    parser.add_argument("--images", type=int, help="at most this many; nothing is recorded")
+    parser.add_argument("--rounds", type=int, help="number of rounds; nothing is recorded")
     options = parser.parse_args()
     unknown = set(options.names) - set(ALL)
     if unknown:

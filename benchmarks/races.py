@@ -31,8 +31,8 @@ class Race:
     workers: tuple[int, ...] = (0,)  # the same of the DataLoader's, at the best batch size
     ours: int = 64  # batch size
     rounds: int = 3
-    share: int = 1  # ``docs`` runs only one image in so many
-    alone: bool = False  # too large to be in memory beside another
+    share: int = 1  # ``docs`` runs one image in ``share``
+    sequential: bool = False  # too large to be in memory beside another peer
     size: tuple[int, int] = (320, 240)  # of the images, width and height
 
     @property
@@ -109,7 +109,7 @@ RACES: dict[str, Race] = {
     "preprocess-640": Race("tiny", "pixels", 64, _all("docs", "ours"), rounds=5, size=(640, 480)),
     "preprocess-12mp": Race("tiny", "pixels", 8, _all("docs", "ours"), rounds=5, size=(4000, 3000)),
     "caption-full": Race(
-        "full", "caption", 16, _MIXED, (8, 16), ours=16, rounds=1, share=8, alone=True
+        "full", "caption", 16, _MIXED, (8, 16), ours=16, rounds=1, share=8, sequential=True
     ),
     "ask-full": Race(
         "full",
@@ -120,7 +120,7 @@ RACES: dict[str, Race] = {
         ours=8,
         rounds=1,
         share=4,
-        alone=True,
+        sequential=True,
     ),
     "int8-full": Race(
         "full",
@@ -130,6 +130,6 @@ RACES: dict[str, Race] = {
         (8, 16),
         ours=16,
         rounds=1,
-        alone=True,
+        sequential=True,
     ),
 }

@@ -79,7 +79,7 @@ class Reference(Processed):
         self.ends = {ends} if isinstance(ends, int) else set(ends or ())
 
     def ids(self, prompt: str | None, count: int) -> dict[str, Tensor]:
-        """Ids and mask of the same prompt for each of so many images."""
+        """Ids and mask of the same prompt for each image."""
         if prompt is None:
             return {}
         inputs = self.inputs([Image.new("RGB", (8, 8))], prompt)

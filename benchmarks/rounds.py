@@ -15,7 +15,7 @@ from work import Setting, Work
 from blip2cli.options import ModelOptions
 
 # Bytes a full model takes, with what computing needs beside it.
-ROOM = {"float32": 17e9, "bfloat16": 10e9, "int8": 12e9}
+MODEL_BYTES = {"float32": 17e9, "bfloat16": 10e9, "int8": 12e9}
 
 
 class RefusedError(Exception):
@@ -56,12 +56,12 @@ def run(plan: Race, path: Path, work: Work) -> dict[str, Ran]:
     shares = {peer: plan.share if peer == "docs" else 1 for peer, _ in plan.peers}
     found = {peer: Ran(dtype, range(0, plan.images, shares[peer])) for peer, dtype in plan.peers}
     works = {peer: part(work, share) for peer, share in shares.items()}
-    if plan.alone:
+    if plan.sequential:
         for _ in range(plan.rounds):
             for peer, ran in found.items():
                 _check_memory(ran.dtype)
                 with hosts(plan.kind, path, [(peer, ran.dtype)]) as (host,):
-                    _alone(host, plan, works[peer], ran)
+                    _single_round(host, plan, works[peer], ran)
         return found
     with hosts(plan.kind, path, [(peer, ran.dtype) for peer, ran in found.items()]) as running:
         for host in running:  # the first run warms up, and is not counted
@@ -82,7 +82,7 @@ def part(work: Work, share: int) -> Work:
 
 
 def first(work: Work, images: int) -> Work:
-    """The first so many images."""
+    """The first ``images`` images."""
     return replace(work, files=work.files[:images], lengths=work.lengths and work.lengths[:images])
 
 
@@ -99,7 +99,7 @@ def hosts(kind: str, path: Path, peers: Sequence[tuple[str, str]]) -> Iterator[l
             host.close()
 
 
-def _alone(host: Host, plan: Race, work: Work, ran: Ran) -> None:
+def _single_round(host: Host, plan: Race, work: Work, ran: Ran) -> None:
     """One round of a peer that has just been loaded.
 
     Where several settings are tried, each try is the whole work, and the best one is the round.
@@ -141,8 +141,8 @@ def _check_memory(dtype: str) -> None:
     except OSError:
         return  # no Linux; whoever starts it will see
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    if free < ROOM[dtype]:
+    if free < MODEL_BYTES[dtype]:
         raise RefusedError(
-            f"the full model in {dtype} takes {ROOM[dtype] / 1e9:.0f} GB of memory, and "
+            f"the full model in {dtype} takes {MODEL_BYTES[dtype] / 1e9:.0f} GB of memory, and "
             f"{free / 1e9:.1f} GB are free."
         )

@@ -3,7 +3,7 @@
 Makes a random model with the shapes of ``Salesforce/blip2-opt-2.7b`` in bfloat16 (7.5 GB; so much
 again for the result), converts it into float16 in shards of 1 GB in a process of its own, and
 reports that process's peaks, as Linux counts them: all of its resident memory (``VmHWM``), which
-includes pages of the source that are only mapped, and its own alone (``RssAnon``). With ``--peer``
+includes pages of the source that are only mapped, and its own (``RssAnon``). With ``--peer``
 also those of transformers' ``from_pretrained`` and ``save_pretrained`` for the same task. All files
 are removed in the end.
 """
@@ -86,7 +86,7 @@ def watch(command: list[str]) -> tuple[float, float, float]:
 def main() -> None:
     """Make the model, convert it, report and tidy up."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", help="where there is room for 15 GB; default: for temporaries")
+    parser.add_argument("--folder", help="where 15 GB are free; default: for temporaries")
     parser.add_argument("--source-shards", default="5GB", help="largest file of the source")
     parser.add_argument("--max-shard-size", default="1GB", help="largest file of the result")
     parser.add_argument("--peer", action="store_true", help="measure transformers as well")

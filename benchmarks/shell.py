@@ -33,11 +33,11 @@ TRIED_ON = 1000  # files at most that the settings of ``batched`` are tried on
 
 @dataclass(frozen=True)
 class Shell:
-    """A folder of so many files."""
+    """Captions for a folder of files, whole processes."""
 
     files: int
     rounds: int = 3
-    every: int = 1  # ``docs`` captions one file in so many; what it takes is worked out from that
+    every: int = 1  # ``docs`` captions one file in ``every``; what it takes is worked out from that
     settings: tuple[Setting, ...] = (Setting(32), Setting(64), Setting(64, 1))
 
     @property
@@ -172,7 +172,7 @@ class _Runs:
 
 
 def _folder(models: Path, files: int) -> Path:
-    """A folder of exactly so many files."""
+    """A folder of exactly ``images`` files."""
     folder = models / f"folder-{files}"
     drawn = draw_images(models / "images", min(files, DISTINCT))
     folder.mkdir(parents=True, exist_ok=True)

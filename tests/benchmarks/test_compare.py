@@ -18,7 +18,7 @@ def ran(answers: list[Any], dtype: str = "float32", numbers: range = range(2)) -
     return Ran(dtype, numbers, answers=[answers])
 
 
-def told(kind: str, **peers: Ran) -> list[str]:
+def notes_of(kind: str, **peers: Ran) -> list[str]:
     return compare(kind, Path("model"), WORK, peers)
 
 
@@ -31,28 +31,28 @@ def gap(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_equal_texts_pass() -> None:
-    (note,) = told("caption", batched=ran([[[1, 2]], [[3]]]), ours=ran([[[1, 2]], [[3]]]))
+    (note,) = notes_of("caption", batched=ran([[[1, 2]], [[3]]]), ours=ran([[[1, 2]], [[3]]]))
     assert "same tokens as batched" in note
     assert "2 texts" in note
 
 
 def test_a_sampled_peer_is_compared_on_its_own_images() -> None:
     docs = ran([[[3]]], numbers=range(1, 2))
-    (note,) = told("caption", docs=docs, ours=ran([[[1, 2]], [[3]]]))
+    (note,) = notes_of("caption", docs=docs, ours=ran([[[1, 2]], [[3]]]))
     assert "1 texts" in note
     with pytest.raises(DifferentError, match="image 1"):
-        told("beam", docs=docs, ours=ran([[[3]], [[1, 2]]]))
+        notes_of("beam", docs=docs, ours=ran([[[3]], [[1, 2]]]))
 
 
 def test_one_other_token_in_float32_is_refused(gap: list[float]) -> None:
     gap.append(0.5)
     with pytest.raises(DifferentError, match=r"image 1: \[9\] instead of \[3\]"):
-        told("caption", batched=ran([[[1, 2]], [[3]]]), ours=ran([[[1, 2]], [[9]]]))
+        notes_of("caption", batched=ran([[[1, 2]], [[3]]]), ours=ran([[[1, 2]], [[9]]]))
 
 
 def test_a_tie_in_float32_is_told(gap: list[float]) -> None:
     gap.append(0.0002)
-    (note,) = told("caption", batched=ran([[[1, 2]], [[3]]]), ours=ran([[[1, 2]], [[9]]]))
+    (note,) = notes_of("caption", batched=ran([[[1, 2]], [[3]]]), ours=ran([[[1, 2]], [[9]]]))
     assert "1 of 2 texts and 66.7% of the tokens are equal" in note
     assert "0.0002 apart" in note
 
@@ -60,13 +60,13 @@ def test_a_tie_in_float32_is_told(gap: list[float]) -> None:
 def test_near_ties_in_bfloat16_are_told(gap: list[float]) -> None:
     gap += [0.5, 0.1]
     left, right = ran([[[1]], [[3]]], "bfloat16"), ran([[[7]], [[9]]], "bfloat16")
-    (note,) = told("caption", batched=left, ours=right)
+    (note,) = notes_of("caption", batched=left, ours=right)
     assert "0 of 2 texts" in note
     assert "0.5 apart" in note
 
 
 def test_between_precisions_only_shares_are_told() -> None:
-    (note,) = told(
+    (note,) = notes_of(
         "caption", batched=ran([[[1]], [[3]]], "bfloat16"), ours=ran([[[1]], [[9]]], "int8")
     )
     assert note.startswith("ours in int8 beside batched in bfloat16: 1 of 2 texts")
@@ -75,7 +75,7 @@ def test_between_precisions_only_shares_are_told() -> None:
 def test_a_peer_that_changes_its_mind_is_refused() -> None:
     ours = Ran("float32", range(2), answers=[[[[1]], [[3]]], [[[1]], [[4]]]])
     with pytest.raises(DifferentError, match="ours says one thing in one round"):
-        told("caption", batched=ran([[[1]], [[3]]]), ours=ours)
+        notes_of("caption", batched=ran([[[1]], [[3]]]), ours=ours)
 
 
 @pytest.mark.parametrize(
@@ -83,16 +83,16 @@ def test_a_peer_that_changes_its_mind_is_refused() -> None:
 )
 def test_scores_are_held_to_their_tolerance(ours: list[float], why: str) -> None:
     peer = ran([[-1.0, -2.0]], numbers=range(1))
-    (note,) = told("choices", forward=peer, ours=ran([[-1.0, -2.0004]], numbers=range(1)))
+    (note,) = notes_of("choices", forward=peer, ours=ran([[-1.0, -2.0004]], numbers=range(1)))
     assert "same rankings" in note
     with pytest.raises(DifferentError, match=why):
-        told("choices", forward=peer, ours=ran([ours], numbers=range(1)))
+        notes_of("choices", forward=peer, ours=ran([ours], numbers=range(1)))
 
 
 def test_vectors_and_pixels_are_held_to_theirs() -> None:
-    (note,) = told("embed", batched=ran([[3.0, 4.0]]), ours=ran([[3.0, 4.0001]]))
+    (note,) = notes_of("embed", batched=ran([[3.0, 4.0]]), ours=ran([[3.0, 4.0001]]))
     assert "2e-05 of their length" in note
     with pytest.raises(DifferentError, match="of their length apart"):
-        told("embed", batched=ran([[3.0, 4.0]]), ours=ran([[3.0, 4.01]]))
+        notes_of("embed", batched=ran([[3.0, 4.0]]), ours=ran([[3.0, 4.01]]))
     with pytest.raises(DifferentError, match="pixels of 1 of 2"):
-        told("pixels", docs=ran(["a", "b"]), ours=ran(["a", "c"]))
+        notes_of("pixels", docs=ran(["a", "b"]), ours=ran(["a", "c"]))

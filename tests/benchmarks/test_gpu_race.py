@@ -63,7 +63,7 @@ def test_only_those_who_choose_try_several_settings() -> None:
 
 
 def test_vllm_is_left_out_with_a_line() -> None:
-    assert missing("vllm", "cpu") == "vLLM races on CUDA alone"
+    assert missing("vllm", "cpu") == "vLLM races on CUDA only"
     assert missing("ours", "cpu") is None
 
 
