@@ -42,8 +42,8 @@ class Texts:
     def decode(self, images_at_once: int) -> tuple[int, int, float]:
         """First tokens, later ones (of all beams), and the least number of steps for the later.
 
-        A step appends one token to each text of ``images`` images; the longest text needs a step a
-        token, however many others there are.
+        A step appends one token to each text of ``images_at_once`` images; the longest text
+        needs a step a token, however many others there are.
         """
         lengths = [length for row in self.lengths for length in row]
         later = self.beams * sum(length - 1 for length in lengths)

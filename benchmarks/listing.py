@@ -38,7 +38,7 @@ print(first, time.perf_counter() - began, count)
 
 
 def fill(folder: Path, files: int) -> None:
-    """Fill ``folder`` up to ``count`` images."""
+    """Fill ``folder`` up to ``files`` images."""
     folder.mkdir(parents=True, exist_ok=True)
     base = folder
     for number in range(files):

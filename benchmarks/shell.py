@@ -172,7 +172,7 @@ class _Runs:
 
 
 def _folder(models: Path, files: int) -> Path:
-    """A folder of exactly ``images`` files."""
+    """A folder of exactly ``files`` files."""
     folder = models / f"folder-{files}"
     drawn = draw_images(models / "images", min(files, DISTINCT))
     folder.mkdir(parents=True, exist_ok=True)

@@ -23,8 +23,9 @@ QUESTIONS = (
 )
 CHOICES = ("yes", "no", "two of them")
 
-# Tokens of a COCO caption: their number, and how many captions of 100 have it (mean 11, 6 to 20 as in the
-# annotations of 2014; Chen et al., "Microsoft COCO Captions", arXiv 1504.00325).
+# Tokens of a COCO caption: their number, and how many captions of 100 have it (mean
+# 11, 6 to 20 as in the annotations of 2014; Chen et al., "Microsoft COCO Captions",
+# arXiv 1504.00325).
 LENGTHS = {7: 3, 8: 11, 9: 16, 10: 19, 11: 16, 12: 12, 13: 8, 14: 5, 15: 4, 16: 2, 18: 2, 20: 2}
 
 
