@@ -12,12 +12,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import ImageError, OptionError
-from blip2cli.options import DEFAULT_MODEL, DecodeOptions, Dtype, ModelOptions, Norm, Quantize
+from blip2cli.options import (
+    DEFAULT_MODEL,
+    AskOptions,
+    CaptionOptions,
+    DecodeOptions,
+    Dtype,
+    EmbeddingDtype,
+    EmbedOptions,
+    Kind,
+    ModelOptions,
+    Norm,
+    Pool,
+    Quantize,
+)
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, EmbedTextsTask, Task
 from blip2cli.tasks.choices import from_list
 from blip2cli.tasks.questions import from_texts
 from blip2cli.tasks.texts import from_lines
-from blip2cli.tasks.vectors import VectorOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +37,6 @@ if TYPE_CHECKING:
 
     from blip2cli.images.loader import LoadedBatch
     from blip2cli.model.wrapper import Blip2 as Model
-    from blip2cli.sinks.base import EmbeddingDtype
-    from blip2cli.tasks.vectors import Kind, Pool
 
     Picture = str | os.PathLike[str] | Image.Image
 
@@ -83,7 +93,7 @@ class Blip2:
         With ``num_captions`` above 1 also ``candidates``. Raises ImageError, naming the image,
         when one cannot be used.
         """
-        return self._rows(CaptionTask(prompt=prompt, decode=_decoding(decoding)), images)
+        return self._rows(CaptionTask(CaptionOptions(prompt), _decoding(decoding)), images)
 
     def ask(
         self,
@@ -104,8 +114,10 @@ class Blip2:
         ``blip2cli ask``. Raises ImageError, naming the image, when one cannot be used.
         """
         texts = [questions] if isinstance(questions, str) else list(questions)
-        among = from_list(choices) if choices else ()
-        task = AskTask(from_texts(texts), template, _decoding(decoding), among, norm, match)
+        options = AskOptions(template=template, choice_norm=norm, match=match)
+        task = AskTask(
+            from_texts(texts), options, _decoding(decoding), from_list(choices) if choices else ()
+        )
         return self._rows(task, images)
 
     def embed(
@@ -125,8 +137,8 @@ class Blip2:
         ImageError, naming the image, when one cannot be used, and OptionError when the model has
         no such vectors.
         """
-        vectors, beside = VectorOptions(normalize, dtype), from_lines(_listed(text))
-        task = EmbedTask(kind, pool, vectors, beside).fit(self.model)
+        options = EmbedOptions(kind, pool, normalize=normalize, embedding_dtype=dtype)
+        task = EmbedTask(options, from_lines(_listed(text))).fit(self.model)
         return _stacked(self._rows(task, images), task.size, dtype)
 
     def embed_texts(
@@ -147,8 +159,8 @@ class Blip2:
         lines = _listed(texts)
         if not lines:
             return _stacked([], 0, dtype)
-        task = EmbedTextsTask(from_lines(lines), kind, pool, VectorOptions(normalize, dtype))
-        task = task.fit(self.model)
+        options = EmbedOptions(kind, pool, normalize=normalize, embedding_dtype=dtype)
+        task = EmbedTextsTask(from_lines(lines), options).fit(self.model)
         return _stacked(task.rows(self.model, lines), task.size, dtype)
 
     def _rows(self, task: Task, images: Picture | Sequence[Picture]) -> list[dict[str, Any]]:

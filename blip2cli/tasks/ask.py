@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Self, get_args
+from typing import TYPE_CHECKING, Self
 
 from blip2cli.errors import OptionError, option
 from blip2cli.model.checkpoint.resolve import family_at_hand
-from blip2cli.options import DecodeOptions, ModelOptions, Norm
+from blip2cli.options import AskOptions, DecodeOptions, ModelOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.answers import Answer, generate_answers, match_choices, score_choices
 from blip2cli.tasks.base import Row, blank, decode_settings, good, head
@@ -36,22 +36,21 @@ _NO_QUESTION = Questions((Question("", "1"),))
 class AskTask:
     """One row per image and question, ordered by image, then question.
 
-    ``template`` is ``auto`` (the paper's, by the language model's family) or any text that holds
-    ``{question}``. Image features are computed once, however many questions follow.
+    ``options.template`` is ``auto`` (the paper's, by the language model's family) or any text that
+    holds ``{question}``. Image features are computed once, however many questions follow.
 
     ``choices`` are the answers of every question that has none of its own; a question with choices
     is answered by one of them. A retrieval model can only choose, and needs no question then: it
-    compares each choice with the image, in a ``template`` that holds ``{choice}``.
+    compares each choice with the image, in a template that holds ``{choice}``.
 
     Questions may refer to the answers before them (see ``chains``).
     """
 
     questions: Questions
-    template: str = "auto"
+    # Where questions and choices come from is read by ``from_options``; the rest acts here.
+    options: AskOptions = field(default_factory=AskOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     choices: tuple[str, ...] = ()
-    norm: Norm = "sum"  # choices compare by the log-probability of all their tokens, or of one
-    match: bool = False  # a retrieval model scores with its matching head, not its projections
     # Most prompts decoded together: many questions make many prompts of one batch of images, and
     # each holds keys and values. Rows do not depend on it.
     prompt_batch: int = 128
@@ -66,16 +65,11 @@ class AskTask:
                 f'give a question with {option("question")} "…" or a file with '
                 f"{option('questions')} FILE",
             )
-        if self.norm not in get_args(Norm):
-            raise OptionError(
-                "choice_norm",
-                f"{option('choice_norm')} is {' or '.join(get_args(Norm))}, not {self.norm}",
-            )
-        check_template(self.template, self._closed > 0)
+        check_template(self.options.template, self._closed > 0)
         if self._open == 0:
             _check_unused(self.decode)
-        if not self._closed and (self.norm != "sum" or self.match):
-            name = "match" if self.match else "choice_norm"
+        if not self._closed and (self.options.choice_norm != "sum" or self.options.match):
+            name = "match" if self.options.match else "choice_norm"
             raise OptionError(
                 name,
                 f"{option(name)} is about answers to choose from",
@@ -98,16 +92,19 @@ class AskTask:
 
     @property
     def settings(self) -> dict[str, object]:
-        settings: dict[str, object] = {"task": self.name, "template": self.template}
+        settings: dict[str, object] = {
+            "task": self.name,
+            "template": self.options.template,
+        }
         if self.questions.per_image is None:
             settings["question"] = [question.text for question in self.questions.common]
         else:
             settings["questions"] = self.questions.source
-        settings |= {
-            "choices": list(self.choices) or None,
-            "choice_norm": self.norm if self._closed else None,
-            "match": self.match or None,
-        }
+        settings["choices"] = list(self.choices) or None
+        settings |= self.options.settings
+        if not self._closed:
+            settings["choice_norm"] = None
+        settings["match"] = self.options.match or None
         return settings | decode_settings(self.decode)
 
     @property
@@ -134,7 +131,7 @@ class AskTask:
         if not any(questions):
             return []
         features = model.features(batch.pixels)
-        all_depend = HISTORY in self.template
+        all_depend = HISTORY in self.options.template
         rounds = [assign_rounds(chain, all_depend) for chain in questions]
         answered: list[list[tuple[str, Answer]]] = [[] for _ in items]
         for number in range(1 + max(max(chain, default=0) for chain in rounds)):
@@ -148,7 +145,7 @@ class AskTask:
                         prepared.append(
                             prepare_question(
                                 model,
-                                self.template,
+                                self.options.template,
                                 question,
                                 image,
                                 item.file_name,
@@ -196,11 +193,11 @@ class AskTask:
 
     def _check_family(self, model: str, family: Family | None) -> None:
         """Raise OptionError when a model of ``family`` cannot answer; None: not known yet."""
-        has_questions = len(self.questions) > 0
+        has_questions, options = len(self.questions) > 0, self.options
         if family is not None and not family.writes:
-            check_retrieval(model, self.template, has_questions, self._open > 0, self.norm)
+            check_retrieval(model, options, has_questions, self._open > 0)
         elif family is not None:
-            check_generative(model, self.template, has_questions, self.match)
+            check_generative(model, options, has_questions)
 
     def _answer(
         self, model: Blip2, features: ImageFeatures, questions: Sequence[PreparedQuestion]
@@ -216,9 +213,9 @@ class AskTask:
         if closed:
             chosen = [questions[n] for n in closed]
             if model.writes:
-                answers = score_choices(model, features, chosen, self.norm)
+                answers = score_choices(model, features, chosen, self.options.choice_norm)
             else:
-                answers = match_choices(model, features, chosen, self.match)
+                answers = match_choices(model, features, chosen, self.options.match)
             found.update(zip(closed, answers, strict=True))
         return [found[number] for number in range(len(questions))]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from blip2cli.model.checkpoint.resolve import family_at_hand
 from blip2cli.model.limits import check_writes
-from blip2cli.options import DecodeOptions, ModelOptions
+from blip2cli.options import CaptionOptions, DecodeOptions, ModelOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, decode_settings, good, head, logprob
 from blip2cli.tasks.text_generation import generate_texts
@@ -22,11 +22,11 @@ class CaptionTask:
     """One row per image: ``caption``, ``logprob``, ``flag`` and, of several captions,
     ``candidates``. The flag marks degenerate captions (see ``degenerate``).
 
-    ``prompt`` is the beginning of every caption (such as "a photo of"); rows hold only what the
-    model generates after it.
+    ``options.prompt`` is the beginning of every caption (such as "a photo of"); rows hold only what
+    the model generates after it.
     """
 
-    prompt: str | None = None
+    options: CaptionOptions = field(default_factory=CaptionOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
 
     name = "caption"
@@ -43,7 +43,7 @@ class CaptionTask:
 
     @property
     def settings(self) -> dict[str, object]:
-        return {"task": self.name, "prompt": self.prompt} | decode_settings(self.decode)
+        return {"task": self.name} | self.options.settings | decode_settings(self.decode)
 
     def check(self, model: ModelOptions) -> None:
         check_writes(model.model, family_at_hand(model))
@@ -59,8 +59,9 @@ class CaptionTask:
         if not items:
             return []
         features = model.features(batch.pixels)
-        prompts = [Prompt(i, self.prompt, item.file_name) for i, item in enumerate(items)]
-        sources = [self.prompt] * len(prompts)
+        prompt = self.options.prompt
+        prompts = [Prompt(i, prompt, item.file_name) for i, item in enumerate(items)]
+        sources = [prompt] * len(prompts)
         rows = []
         found = generate_texts(model, features, prompts, sources, self.decode)
         for item, generated in zip(items, found, strict=True):

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Self
 
 from blip2cli.errors import OptionError, option
 from blip2cli.model.checkpoint.resolve import family_at_hand
+from blip2cli.options import EmbedOptions, Kind, ModelOptions, Pool
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, good, head
 from blip2cli.tasks.texts import Texts
 from blip2cli.tasks.vectors import (
     IMAGE_POOLS,
-    Kind,
-    Pool,
-    VectorOptions,
     check_image_kind,
+    embedding_column,
+    finish_vectors,
     resolve_pool,
 )
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from blip2cli.images.loader import LoadedBatch, LoadedImage
     from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2
-    from blip2cli.options import ModelOptions
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,11 @@ class EmbedTask:
     """One row per image: ``embedding`` and ``kind``; the vectors of ``vectors.IMAGE_POOLS``.
 
     The kind ``multimodal`` looks at each image with each of ``texts``: one row per image and
-    text, with the column ``text``. ``size``, the numbers in a row's embedding, is known once
-    ``fit`` has seen the model.
+    text, with the column ``text``. ``size``, the numbers in a row's embedding, is set by
+    ``fit``.
     """
 
-    kind: Kind = "image"
-    pool: Pool | None = None
-    vectors: VectorOptions = field(default_factory=VectorOptions)
+    options: EmbedOptions = field(default_factory=EmbedOptions)
     texts: Texts = field(default_factory=Texts)
     size: int | None = None
 
@@ -47,7 +44,7 @@ class EmbedTask:
     only = None
 
     def __post_init__(self) -> None:
-        resolve_pool(self.kind, self.pool, IMAGE_POOLS)
+        resolve_pool(self.kind, self.options.pool, IMAGE_POOLS)
         if self.kind == "multimodal" and not self.texts:
             raise OptionError(
                 "text",
@@ -63,19 +60,24 @@ class EmbedTask:
             )
 
     @property
-    def pooling(self) -> Pool:
+    def kind(self) -> Kind:
+        """The given kind, or "image"."""
+        return self.options.kind or "image"
+
+    @property
+    def pool(self) -> Pool:
         """The given pool, or the kind's default."""
-        return resolve_pool(self.kind, self.pool, IMAGE_POOLS)
+        return resolve_pool(self.kind, self.options.pool, IMAGE_POOLS)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        columns = (self.vectors.column(self.size), Column("kind", "string"))
+        columns = (embedding_column(self.options, self.size), Column("kind", "string"))
         return ((Column("text", "string"),) if self.texts else ()) + columns
 
     @property
     def settings(self) -> dict[str, object]:
-        settings = {"task": self.name, "kind": self.kind, "pool": self.pooling}
-        return settings | self.vectors.settings | self.texts.settings
+        settings = {"task": self.name} | self.options.settings
+        return settings | {"kind": self.kind, "pool": self.pool} | self.texts.settings
 
     def check(self, model: ModelOptions) -> None:
         check_image_kind(self.kind, model.model, family_at_hand(model))
@@ -88,7 +90,7 @@ class EmbedTask:
             width = model.model.vision_model.config.hidden_size
         elif self.kind == "projection":
             width = model.model.config.image_text_hidden_size
-        return replace(self, size=queries * width if self.pooling == "none" else width)
+        return replace(self, size=queries * width if self.pool == "none" else width)
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
         items = good(batch)
@@ -97,7 +99,7 @@ class EmbedTask:
         features = model.features(batch.pixels)
         if self.texts:
             return self._rows_with_texts(model, items, features)
-        vectors = self.vectors.finish(self._vectors(model, features))
+        vectors = finish_vectors(self.options, self._vectors(model, features))
         return [
             head(item) | {"embedding": vector, "kind": self.kind}
             for item, vector in zip(items, vectors, strict=True)
@@ -118,7 +120,9 @@ class EmbedTask:
         assert model.retrieval is not None  # ``fit`` has seen to it
         pairs = [Pair(i, text) for i in range(len(items)) for text in self.texts.lines]
         states = model.retrieval.multimodal(features, pairs)
-        vectors = self.vectors.finish(states if self.pooling == "none" else states.mean(dim=1))
+        vectors = finish_vectors(
+            self.options, states if self.pool == "none" else states.mean(dim=1)
+        )
         return [
             head(items[pair.image]) | {"text": pair.text, "embedding": vector, "kind": self.kind}
             for pair, vector in zip(pairs, vectors, strict=True)
@@ -127,7 +131,7 @@ class EmbedTask:
     def _vectors(self, model: Blip2, features: ImageFeatures) -> torch.Tensor:
         """One vector per image, ``[B, D]``, or all of its queries', ``[B, Q, D]``."""
         if self.kind == "image":
-            if self.pooling == "cls":
+            if self.pool == "cls":
                 return features.pooled
             return features.image_embeds[:, 1:].float().mean(dim=1)
         if self.kind == "projection":
@@ -135,4 +139,4 @@ class EmbedTask:
             queries = model.retrieval.project_images(features)
         else:
             queries = features.query_output
-        return queries if self.pooling == "none" else queries.float().mean(dim=1)
+        return queries if self.pool == "none" else queries.float().mean(dim=1)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Self
 
 from blip2cli.errors import OptionError, option
 from blip2cli.model.checkpoint.resolve import family_at_hand
+from blip2cli.options import EmbedOptions, Kind, ModelOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row
 from blip2cli.tasks.texts import Texts
 from blip2cli.tasks.vectors import (
     TEXT_POOLS,
-    Kind,
-    Pool,
-    VectorOptions,
     check_text_kind,
+    embedding_column,
+    finish_vectors,
     resolve_pool,
 )
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import torch
 
     from blip2cli.model.wrapper import Blip2
-    from blip2cli.options import ModelOptions
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,7 @@ class EmbedTextsTask:
     """
 
     texts: Texts
-    kind: Kind | None = None
-    pool: Pool | None = None
-    vectors: VectorOptions = field(default_factory=VectorOptions)
+    options: EmbedOptions = field(default_factory=EmbedOptions)
     size: int | None = None
 
     name = "embed"
@@ -52,50 +49,53 @@ class EmbedTextsTask:
                 "No text is given",
                 f"give one with {option('text')}, or a file with {option('texts')}",
             )
-        if self.kind is not None:
-            resolve_pool(self.kind, self.pool, TEXT_POOLS)
+        if self.options.kind is not None:
+            resolve_pool(self.options.kind, self.options.pool, TEXT_POOLS)
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """All columns of the rows."""
         return (
             Column("text", "string"),
-            self.vectors.column(self.size),
+            embedding_column(self.options, self.size),
             Column("kind", "string"),
         )
 
     @property
     def settings(self) -> dict[str, object]:
         """What shaped the rows, apart from the model and the texts; plain JSON values."""
-        pool = self.pool if self.kind is None else resolve_pool(self.kind, self.pool, TEXT_POOLS)
-        return {"task": self.name, "kind": self.kind, "pool": pool} | self.vectors.settings
+        kind, pool = self.options.kind, self.options.pool
+        if kind is not None:
+            pool = resolve_pool(kind, pool, TEXT_POOLS)
+        return {"task": self.name} | self.options.settings | {"pool": pool}
 
     def check(self, model: ModelOptions) -> None:
         """Raise ``OptionError`` when what is at hand of ``model`` tells that it cannot do this."""
         family = family_at_hand(model)
-        check_text_kind(self.kind, model.model, family)
+        check_text_kind(self.options.kind, model.model, family)
         if family is not None:
-            resolve_pool(self.kind or _first_kind(not family.writes), self.pool, TEXT_POOLS)
+            kind = self.options.kind or _first_kind(not family.writes)
+            resolve_pool(kind, self.options.pool, TEXT_POOLS)
 
     def fit(self, model: Blip2) -> Self:
         """Learn kind and size from ``model``. Raises ``OptionError``, also for a text that is
         too long for it."""
-        check_text_kind(self.kind, model.name, model.family)
-        kind = self.kind or _first_kind(not model.writes)
-        resolve_pool(kind, self.pool, TEXT_POOLS)
+        check_text_kind(self.options.kind, model.name, model.family)
+        kind = self.options.kind or _first_kind(not model.writes)
+        resolve_pool(kind, self.options.pool, TEXT_POOLS)
         model.check_texts(self.texts.lines)
         config = model.model.config
         size = {
             "projection": config.image_text_hidden_size,
             "qformer": config.qformer_config.hidden_size,
         }.get(kind) or model.text_width
-        return replace(self, kind=kind, size=size)
+        return replace(self, options=replace(self.options, kind=kind), size=size)
 
     def rows(self, model: Blip2, texts: Sequence[str]) -> list[Row]:
         """The rows of some of the texts, in order. The task is a fitted one."""
-        vectors = self.vectors.finish(self._vectors(model, texts))
+        vectors = finish_vectors(self.options, self._vectors(model, texts))
         return [
-            {"text": text, "embedding": vector, "kind": self.kind}
+            {"text": text, "embedding": vector, "kind": self.options.kind}
             for text, vector in zip(texts, vectors, strict=True)
         ]
 
@@ -103,15 +103,16 @@ class EmbedTextsTask:
         """One vector per text, ``[N, D]``."""
         import torch
 
-        assert self.kind is not None  # ``fit`` has seen to it
+        kind = self.options.kind
+        assert kind is not None  # ``fit`` has set it
         retrieval = model.retrieval
         if retrieval is None:
             tokens = model.text_states(texts)
-        elif self.kind == "projection":
+        elif kind == "projection":
             tokens = retrieval.project_tokens(texts)
         else:
             tokens = retrieval.text_states(texts)
-        first = resolve_pool(self.kind, self.pool, TEXT_POOLS) == "cls"
+        first = resolve_pool(kind, self.options.pool, TEXT_POOLS) == "cls"
         return torch.stack([rows[0] if first else rows.mean(dim=0) for rows in tokens])
 
 

@@ -1,4 +1,4 @@
-"""Tasks made from option groups, as the command line has them."""
+"""Tasks built from the option groups of the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def caption_task(options: CaptionOptions, decode: DecodeOptions) -> CaptionTask:
     """Captions of images."""
     from blip2cli.tasks import CaptionTask
 
-    return CaptionTask(options.prompt, decode)
+    return CaptionTask(options, decode)
 
 
 def ask_task(options: AskOptions, decode: DecodeOptions) -> AskTask:
@@ -25,45 +25,42 @@ def ask_task(options: AskOptions, decode: DecodeOptions) -> AskTask:
     _exclude("question", options.question, "questions", options.questions, "questions")
     _exclude("choices", options.choices, "choices_file", options.choices_file, "choices")
     if options.questions is not None:
-        asked = questions.from_file(options.questions)
+        all_questions = questions.from_file(options.questions)
     else:
-        asked = questions.from_texts(options.question)
-    among: tuple[str, ...] = ()
+        all_questions = questions.from_texts(options.question)
+    all_choices: tuple[str, ...] = ()
     if options.choices is not None:
-        among = choices.from_text(options.choices)
+        all_choices = choices.from_text(options.choices)
     elif options.choices_file is not None:
-        among = choices.from_file(options.choices_file)
-    norm, match = options.choice_norm, options.match
-    return AskTask(asked, options.template, decode, among, norm, match)
+        all_choices = choices.from_file(options.choices_file)
+    return AskTask(all_questions, options, decode, all_choices)
 
 
 def embed_task(options: EmbedOptions, of_images: bool) -> EmbedTask | EmbedTextsTask:
     """Vectors of images, or of texts alone. Raises ``OptionError``."""
     from blip2cli.tasks import EmbedTask, EmbedTextsTask, texts
-    from blip2cli.tasks.vectors import VectorOptions
 
     _exclude("text", options.text, "texts", options.texts, "texts")
     if options.texts is not None:
-        given = texts.from_file(options.texts)
+        all_texts = texts.from_file(options.texts)
     else:
-        given = texts.from_lines(options.text)
-    vectors = VectorOptions(options.normalize, options.embedding_dtype)
+        all_texts = texts.from_lines(options.text)
     if of_images:
-        return EmbedTask(options.kind or "image", options.pool, vectors, given)
+        return EmbedTask(options, all_texts)
     if options.kind == "multimodal":
         raise OptionError(
             "kind",
             f"{option('kind')} multimodal looks at images with texts",
             f"give {option('sources')} as well",
         )
-    if not given:
+    if not all_texts:
         raise OptionError(
             "sources",
             "Nothing is embedded",
             f"give {option('sources')}, such as a folder of images, or texts with "
             f"{option('text')} or {option('texts')}",
         )
-    return EmbedTextsTask(given, options.kind, options.pool, vectors)
+    return EmbedTextsTask(all_texts, options)
 
 
 def _exclude(first: str, value: object, second: str, other: object, what: str) -> None:

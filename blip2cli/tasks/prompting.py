@@ -14,7 +14,7 @@ from blip2cli.errors import OptionError, option
 from blip2cli.model.families import RETRIEVAL
 from blip2cli.model.limits import check_writes
 from blip2cli.model.tokenizer.prompts import Prompt, fill_in, question_prompt
-from blip2cli.options import Norm
+from blip2cli.options import AskOptions
 from blip2cli.tasks.chains import HISTORY, Turn, fill_placeholders, render_history
 from blip2cli.tasks.choices import CHOICE
 from blip2cli.tasks.questions import Question
@@ -85,7 +85,7 @@ def check_template(template: str, closed: bool) -> None:
     )
 
 
-def check_generative(model: str, template: str, has_questions: bool, match: bool) -> None:
+def check_generative(model: str, options: AskOptions, has_questions: bool) -> None:
     """Raise OptionError when these options do not suit a model with a language model."""
     if not has_questions:
         raise OptionError(
@@ -94,12 +94,12 @@ def check_generative(model: str, template: str, has_questions: bool, match: bool
             f"give one with {option('question')}, or take a retrieval model such as "
             "Salesforce/blip2-itm-vit-g to compare images with the choices alone",
         )
-    if CHOICE in template:
+    if CHOICE in options.template:
         raise _template_error(
-            f"{template!r}: {CHOICE} is for retrieval models",
+            f"{options.template!r}: {CHOICE} is for retrieval models",
             f"{model} reads the question, at {QUESTION}, and its choices are what may follow",
         )
-    if match:
+    if options.match:
         raise OptionError(
             "match",
             f"{option('match')} asks the matching head of a retrieval model, which {model} lacks",
@@ -107,22 +107,21 @@ def check_generative(model: str, template: str, has_questions: bool, match: bool
         )
 
 
-def check_retrieval(
-    model: str, template: str, has_questions: bool, has_open: bool, norm: Norm
-) -> None:
+def check_retrieval(model: str, options: AskOptions, has_questions: bool, has_open: bool) -> None:
     """Raise OptionError when these options do not suit a retrieval model.
 
     ``has_open``: some question has no choices, so that its answer would have to be generated.
     """
     if has_open:
         check_writes(model, RETRIEVAL, f"give it answers to choose from with {option('choices')}")
-    if norm != "sum":
+    if options.choice_norm != "sum":
         raise OptionError(
             "choice_norm",
             f"{option('choice_norm')} is about the tokens of a model that writes, and {model} is a "
             "retrieval model",
             "leave it out",
         )
+    template = options.template
     if template == "auto":
         return
     if CHOICE not in template:

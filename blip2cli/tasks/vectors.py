@@ -7,20 +7,17 @@ compute them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import OptionError, option
-from blip2cli.sinks.base import Column, EmbeddingDtype
+from blip2cli.options import EmbedOptions, Kind, Pool
+from blip2cli.sinks.base import Column
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
     from blip2cli.model.families import Family
-
-Kind = Literal["projection", "image", "qformer", "multimodal", "language"]
-Pool = Literal["cls", "mean", "none"]
 
 # The pools of each kind, the default first. Of images:
 # image       cls: the vision encoder's pooled class token; mean: over its patches, without that
@@ -46,55 +43,34 @@ TEXT_POOLS: dict[Kind, tuple[Pool, ...]] = {
 _RETRIEVAL_KINDS: tuple[Kind, ...] = ("projection", "multimodal")
 
 
-@dataclass(frozen=True)
-class VectorOptions:
-    """Normalisation and dtype, of images and texts alike."""
+def embedding_column(options: EmbedOptions, size: int | None) -> Column:
+    """The column of vectors of ``size`` numbers."""
+    return Column("embedding", "embedding", size, options.embedding_dtype)
 
-    normalize: bool = False  # divide by the length (L2, in float32)
-    dtype: EmbeddingDtype = "float32"  # of the stored numbers
 
-    def __post_init__(self) -> None:
-        if self.dtype not in get_args(EmbeddingDtype):
+def finish_vectors(options: EmbedOptions, vectors: torch.Tensor) -> np.ndarray[Any, np.dtype[Any]]:
+    """Vectors ``[N, D]``, or ``[N, Q, D]``, as rows ``[N, D]`` or ``[N, Q * D]`` on the host.
+
+    Each of the Q vectors is normalised by itself. Raises OptionError when float16 cannot hold a
+    number.
+    """
+    import torch
+
+    # NumPy has no bfloat16, and norms are computed in float32.
+    vectors = vectors.float()
+    if options.normalize:
+        vectors = torch.nn.functional.normalize(vectors, dim=-1)
+    vectors = vectors.flatten(1)
+    if options.embedding_dtype == "float16":
+        largest = vectors.abs().amax() if vectors.numel() else vectors.sum()
+        vectors = vectors.half()
+        if not vectors.isfinite().all() and largest.isfinite():
             raise OptionError(
                 "embedding_dtype",
-                f"{option('embedding_dtype')} {self.dtype} is unknown",
-                f"choose one of {' and '.join(get_args(EmbeddingDtype))}",
+                f"A vector holds a number of size {largest.item():.0f}, and float16 ends at 65504",
+                f"write it with {option('embedding_dtype')} float32, or add {option('normalize')}",
             )
-
-    def column(self, size: int | None) -> Column:
-        """The column of vectors of ``size`` numbers."""
-        return Column("embedding", "embedding", size, self.dtype)
-
-    @property
-    def settings(self) -> dict[str, object]:
-        """The options that shape rows, by name."""
-        return {"normalize": self.normalize, "embedding_dtype": self.dtype}
-
-    def finish(self, vectors: torch.Tensor) -> np.ndarray[Any, np.dtype[Any]]:
-        """Vectors ``[N, D]``, or ``[N, Q, D]``, as rows ``[N, D]`` or ``[N, Q * D]`` on the host.
-
-        Each of the Q vectors is normalised by itself. Raises OptionError when float16 cannot hold
-        a number.
-        """
-        import torch
-
-        # NumPy has no bfloat16, and norms are computed in float32.
-        vectors = vectors.float()
-        if self.normalize:
-            vectors = torch.nn.functional.normalize(vectors, dim=-1)
-        vectors = vectors.flatten(1)
-        if self.dtype == "float16":
-            largest = vectors.abs().amax() if vectors.numel() else vectors.sum()
-            vectors = vectors.half()
-            if not vectors.isfinite().all() and largest.isfinite():
-                raise OptionError(
-                    "embedding_dtype",
-                    f"A vector holds a number of size {largest.item():.0f}, and float16 ends at "
-                    "65504",
-                    f"write it with {option('embedding_dtype')} float32, or add "
-                    f"{option('normalize')}",
-                )
-        return vectors.cpu().numpy()  # one copy to the host
+    return vectors.cpu().numpy()  # one copy to the host
 
 
 def resolve_pool(kind: Kind, pool: Pool | None, pools: Mapping[Kind, tuple[Pool, ...]]) -> Pool:
@@ -102,12 +78,6 @@ def resolve_pool(kind: Kind, pool: Pool | None, pools: Mapping[Kind, tuple[Pool,
 
     Raises OptionError for a kind that is not in ``pools``, or a pool its kind does not have.
     """
-    if kind not in get_args(Kind):
-        raise OptionError(
-            "kind",
-            f"{option('kind')} {kind} is unknown",
-            f"choose one of {', '.join(get_args(Kind))}",
-        )
     if kind not in pools:
         what = "images" if pools is IMAGE_POOLS else "texts"
         raise OptionError(

@@ -25,13 +25,19 @@ from blip2cli.model.retrieval import Pair, Retrieval
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2
-from blip2cli.options import DecodeOptions, ModelOptions, RunOptions, SourceOptions
+from blip2cli.options import (
+    DecodeOptions,
+    EmbedOptions,
+    Kind,
+    ModelOptions,
+    RunOptions,
+    SourceOptions,
+)
 from blip2cli.pipeline.run import run
 from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
 from blip2cli.tasks.questions import from_texts
 from blip2cli.tasks.texts import from_lines
-from blip2cli.tasks.vectors import Kind
 from tests.checkpoints import QUERIES, tiny_random_itm
 from tests.model.conftest import Pair as Both
 from tests.model.conftest import images
@@ -239,7 +245,7 @@ def test_projections_are_refused_before_a_model_without_them_is_loaded(
 
 
 def embed_task(kind: Kind) -> EmbedTask:
-    return EmbedTask(kind, texts=from_lines(["a cat"] if kind == "multimodal" else []))
+    return EmbedTask(EmbedOptions(kind), from_lines(["a cat"] if kind == "multimodal" else []))
 
 
 def unwanted(options: ModelOptions) -> Blip2:

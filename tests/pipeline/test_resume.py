@@ -16,7 +16,9 @@ from PIL import Image
 from blip2cli.errors import OptionError, OutputError, RunError
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
+    CaptionOptions,
     DecodeOptions,
+    EmbedOptions,
     LimitOptions,
     LoaderOptions,
     ModelOptions,
@@ -36,7 +38,7 @@ FORMATS = ("jsonl", "jsonl.gz", "parquet")
 TASKS: dict[str, Task] = {
     "caption": CAPTION,
     "ask": AskTask(from_texts(["a?", "b?", "c?"]), decode=SHORT),
-    "embed": EmbedTask("qformer"),
+    "embed": EmbedTask(EmbedOptions("qformer")),
 }
 
 
@@ -175,8 +177,8 @@ def test_replacing_an_output_forgets_its_failures(
     again(out)
     shutil.copy(mixed / "b.jpg", mixed / "b-broken.jpg")
     with pytest.raises(Stopped):
-        again(out, CaptionTask("x", SHORT), stop=1, resume=False, overwrite=True)
-    summary = again(out, CaptionTask("x", SHORT))
+        again(out, CaptionTask(CaptionOptions("x"), SHORT), stop=1, resume=False, overwrite=True)
+    summary = again(out, CaptionTask(CaptionOptions("x"), SHORT))
     assert (summary.done, summary.exit_code) == (4, 0)
 
 
@@ -188,7 +190,7 @@ def test_other_settings_are_refused_before_the_model_is_loaded(
     before = out.read_bytes()
     events: list[Event] = []
     for task, flag in (
-        (CaptionTask("a photo of", SHORT), "prompt unset"),
+        (CaptionTask(CaptionOptions("a photo of"), SHORT), "prompt unset"),
         (CaptionTask(decode=replace(SHORT, num_beams=3)), "num_beams 1"),
         (TASKS["embed"], "the command caption"),
     ):

@@ -24,6 +24,7 @@ from blip2cli.images.loader import BatchStream
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
     DecodeOptions,
+    EmbedOptions,
     LoaderOptions,
     ModelOptions,
     OutputOptions,
@@ -225,7 +226,7 @@ def test_failures_can_stay_in_line(mixed: Path, tmp_path: Path, loader: Loader) 
 
 def test_settings_are_stored_with_the_rows(images: Path, tmp_path: Path, loader: Loader) -> None:
     out = tmp_path / "out.parquet"
-    run(EmbedTask("qformer"), options(images, out), loader)
+    run(EmbedTask(EmbedOptions("qformer")), options(images, out), loader)
     table = pq.read_table(out)
     assert table.column_names == ["file_name", "width", "height", "embedding", "kind"]
     stored = b" ".join((table.schema.metadata or {}).values()).decode()
@@ -280,7 +281,7 @@ def test_names_on_stdin_are_read_once(images: Path, monkeypatch: pytest.MonkeyPa
         (CAPTION, {"output": OutputOptions("/no/such/place/out.jsonl")}, OutputError),
         (CAPTION, {"output": OutputOptions(summary="/no/such/place/s.json")}, OutputError),
         (CAPTION, {"output": OutputOptions(summary="/")}, OutputError),
-        (EmbedTask("projection"), {"model": ModelOptions("tiny")}, OptionError),
+        (EmbedTask(EmbedOptions("projection")), {"model": ModelOptions("tiny")}, OptionError),
     ],
 )
 def test_mistakes_are_found_before_the_model_is_loaded(

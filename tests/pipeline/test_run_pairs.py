@@ -14,15 +14,23 @@ import pytest
 
 from blip2cli.errors import OutputError
 from blip2cli.model.wrapper import Blip2
-from blip2cli.options import LoaderOptions, ModelOptions, OutputOptions, RunOptions, SourceOptions
+from blip2cli.options import (
+    EmbedOptions,
+    LoaderOptions,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+    SourceOptions,
+)
 from blip2cli.pipeline.events import Event, Progress
 from blip2cli.pipeline.run import run
 from blip2cli.tasks import EmbedTask
 from blip2cli.tasks.texts import from_lines
-from blip2cli.tasks.vectors import VectorOptions
 
 TEXTS = ("two cats", "a red car and a tree")
-TASK = EmbedTask("multimodal", vectors=VectorOptions(True, "float16"), texts=from_lines(TEXTS))
+TASK = EmbedTask(
+    EmbedOptions("multimodal", normalize=True, embedding_dtype="float16"), from_lines(TEXTS)
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +88,13 @@ def test_other_texts_do_not_go_on_with_an_output(
     run(TASK, options(images, out, retrieval_checkpoint), lambda o: model)
     chosen = options(images, out, retrieval_checkpoint, resume=True)
     for other, said in (
-        (EmbedTask("multimodal", texts=from_lines(TEXTS)), "normalize True, not False"),
-        (EmbedTask("multimodal", vectors=TASK.vectors, texts=from_lines(["a dog"])), "with text "),
+        (EmbedTask(EmbedOptions("multimodal"), from_lines(TEXTS)), "normalize True, not False"),
         (
-            EmbedTask("multimodal", vectors=VectorOptions(True), texts=TASK.texts),
+            EmbedTask(TASK.options, from_lines(["a dog"])),
+            "with text ",
+        ),
+        (
+            EmbedTask(EmbedOptions("multimodal", normalize=True), TASK.texts),
             "embedding_dtype float16, not float32",
         ),
     ):

@@ -18,6 +18,7 @@ from blip2cli.cli.app import call
 from blip2cli.errors import OptionError, OutputError, UserError
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
+    EmbedOptions,
     LimitOptions,
     LoaderOptions,
     ModelOptions,
@@ -30,7 +31,6 @@ from blip2cli.pipeline.run import run
 from blip2cli.pipeline.run_texts import run_texts
 from blip2cli.tasks import EmbedTask, EmbedTextsTask
 from blip2cli.tasks.texts import from_file, from_lines
-from blip2cli.tasks.vectors import VectorOptions
 
 TEXTS = ("two cats", "a red car", "a tree and a house", "a dog", "three birds")
 MANY = (*TEXTS, *(f"{text} and a {word}" for text in TEXTS for word in ("cat", "cow", "hat")))
@@ -67,7 +67,7 @@ def test_rows_are_text_and_embedding(
     suffix: str, dtype: Any, options: RunOptions, model: Blip2, tmp_path: Path
 ) -> None:
     out = tmp_path / f"texts{suffix}"
-    task = replace(TASK, vectors=VectorOptions(dtype=dtype))
+    task = replace(TASK, options=EmbedOptions(embedding_dtype=dtype))
     summary = run_texts(task, into(options, out), lambda chosen: model)
     assert (summary.done, summary.rows, summary.exit_code, summary.unit) == (5, 5, 0, "text")
     want = expected(model, task)
@@ -205,7 +205,8 @@ def test_the_command_embeds_texts_of_a_file(
     said = capfd.readouterr()
     rows = [json.loads(line) for line in said.out.splitlines()]
     task = EmbedTextsTask(
-        from_file(str(tmp_path / "t.jsonl")), vectors=VectorOptions(True, "float16")
+        from_file(str(tmp_path / "t.jsonl")),
+        EmbedOptions(normalize=True, embedding_dtype="float16"),
     )
     want = expected(model, task)
     assert [row["text"] for row in rows] == list(TEXTS)

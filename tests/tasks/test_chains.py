@@ -13,7 +13,7 @@ from blip2cli.images.loader import LoadedBatch
 from blip2cli.images.preprocess import normalize
 from blip2cli.model.families import OPT
 from blip2cli.model.wrapper import Blip2
-from blip2cli.options import DecodeOptions, ModelOptions
+from blip2cli.options import AskOptions, DecodeOptions, ModelOptions
 from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.chains import assign_rounds, fill_placeholders, render_history
@@ -200,7 +200,9 @@ def test_an_answer_may_be_a_choice(model: Blip2, batch: LoadedBatch) -> None:
 
 def test_a_template_may_place_the_history(model: Blip2, batch: LoadedBatch) -> None:
     placed = AskTask(
-        from_texts(["what?", "why?"]), "{history} Question: {question} Answer:", decode=SHORT
+        from_texts(["what?", "why?"]),
+        AskOptions(template="{history} Question: {question} Answer:"),
+        decode=SHORT,
     )
     leading = AskTask(from_texts(["what?", "{history} why?"]), decode=SHORT)
     assert placed.rows(model, batch) == leading.rows(model, batch)

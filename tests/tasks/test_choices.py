@@ -11,7 +11,7 @@ from hypothesis import given as examples
 from hypothesis import strategies as st
 
 from blip2cli.errors import OptionError
-from blip2cli.options import DecodeOptions
+from blip2cli.options import AskOptions, DecodeOptions
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.choices import from_cell, from_file, from_list, from_text, probabilities
 from blip2cli.tasks.questions import Question, Questions, from_texts
@@ -127,10 +127,19 @@ def test_decoding_options_do_not_go_with_choices_only(options: DecodeOptions, na
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: AskTask(QUESTIONS, norm="mean"), "choice_norm is about answers to choose from"),
-        (lambda: AskTask(QUESTIONS, match=True), "match is about answers to choose from"),
-        (lambda: AskTask(QUESTIONS, "{choice}"), "does not hold {question}"),
-        (lambda: AskTask(QUESTIONS, norm="most", choices=("a", "b")), "choice_norm is sum or mean"),
+        (
+            lambda: AskTask(QUESTIONS, AskOptions(choice_norm="mean")),
+            "choice_norm is about answers to choose from",
+        ),
+        (
+            lambda: AskTask(QUESTIONS, AskOptions(match=True)),
+            "match is about answers to choose from",
+        ),
+        (lambda: AskTask(QUESTIONS, AskOptions(template="{choice}")), "does not hold {question}"),
+        (
+            lambda: AskTask(QUESTIONS, AskOptions(choice_norm="most"), choices=("a", "b")),
+            "choice_norm has no value 'most'; choose sum or mean",
+        ),
         (lambda: AskTask(from_texts([])), "Nothing is asked"),
     ],
 )

@@ -16,6 +16,7 @@ from blip2cli.images.loader import LoadedBatch
 from blip2cli.images.preprocess import normalize
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
+    AskOptions,
     LoaderOptions,
     ModelOptions,
     OutputOptions,
@@ -93,8 +94,12 @@ def test_probabilities_are_those_of_transformers_scores(
     itm: Blip2,
     batch: LoadedBatch,
 ) -> None:
-    rows = AskTask(questions, template, choices=CHOICES).fit(itm).rows(itm, batch)
-    matched = AskTask(questions, template, choices=CHOICES, match=True).rows(itm, batch)
+    rows = (
+        AskTask(questions, AskOptions(template=template), choices=CHOICES).fit(itm).rows(itm, batch)
+    )
+    matched = AskTask(questions, AskOptions(template=template, match=True), choices=CHOICES).rows(
+        itm, batch
+    )
     for number in (0, 3):
         contrast, matching = transformers_logits(directory, itm, batch.pixels[number], texts)
         expected = torch.tensor(contrast).div(0.07).softmax(0).tolist()
@@ -115,7 +120,7 @@ def test_probabilities_are_those_of_transformers_scores(
 
 def test_rows_are_the_same_at_any_batch(mixed: Path, tmp_path: Path, itm: Blip2) -> None:
     for match in (False, True):
-        task = AskTask(NO_QUESTION, choices=CHOICES, match=match)
+        task = AskTask(NO_QUESTION, AskOptions(match=match), choices=CHOICES)
         texts = []
         for size in (1, 3, 16):
             out = tmp_path / f"{match}{size}.jsonl"
@@ -136,10 +141,22 @@ def test_rows_are_the_same_at_any_batch(mixed: Path, tmp_path: Path, itm: Blip2)
     ("task", "message"),
     [
         (AskTask(from_texts(["what?"])), "choose from with choices"),
-        (AskTask(NO_QUESTION, choices=CHOICES, norm="mean"), "choice_norm is about the tokens"),
-        (AskTask(from_texts(["a?"]), "{question}", choices=CHOICES), "does not hold {choice}"),
-        (AskTask(from_texts(["a?"]), "{choice}", choices=CHOICES), "does not hold {question}"),
-        (AskTask(NO_QUESTION, "{question} {choice}", choices=CHOICES), "give one with question"),
+        (
+            AskTask(NO_QUESTION, AskOptions(choice_norm="mean"), choices=CHOICES),
+            "choice_norm is about the tokens",
+        ),
+        (
+            AskTask(from_texts(["a?"]), AskOptions(template="{question}"), choices=CHOICES),
+            "does not hold {choice}",
+        ),
+        (
+            AskTask(from_texts(["a?"]), AskOptions(template="{choice}"), choices=CHOICES),
+            "does not hold {question}",
+        ),
+        (
+            AskTask(NO_QUESTION, AskOptions(template="{question} {choice}"), choices=CHOICES),
+            "give one with question",
+        ),
     ],
 )
 def test_a_retrieval_model_refuses_unfit_options_before_and_after_loading(

@@ -16,6 +16,7 @@ from blip2cli.images.loader import LoadedBatch
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
+    AskOptions,
     DecodeOptions,
     LoaderOptions,
     ModelOptions,
@@ -42,7 +43,7 @@ def batch(mixed: Path, model: Blip2) -> LoadedBatch:
 
 @pytest.mark.parametrize("norm", ["sum", "mean"])
 def test_the_answer_is_the_likeliest_choice(norm: Any, model: Blip2, batch: LoadedBatch) -> None:
-    task = AskTask(from_texts(["what is it?"]), choices=CHOICES, norm=norm)
+    task = AskTask(from_texts(["what is it?"]), AskOptions(choice_norm=norm), choices=CHOICES)
     features = model.features(batch.pixels)
     text = "Question: what is it? Answer:"
     found = model.score(features, [Prompt(i, text, "") for i in range(5)], [CHOICES] * 5)
@@ -62,7 +63,9 @@ def test_the_answer_is_the_likeliest_choice(norm: Any, model: Blip2, batch: Load
 
 def test_sum_and_mean_give_different_probabilities(model: Blip2, batch: LoadedBatch) -> None:
     lists = [
-        AskTask(from_texts(["what?"]), choices=CHOICES, norm=norm).rows(model, batch)
+        AskTask(from_texts(["what?"]), AskOptions(choice_norm=norm), choices=CHOICES).rows(
+            model, batch
+        )
         for norm in ("sum", "mean")
     ]
     assert [row["probabilities"] for row in lists[0]] != [row["probabilities"] for row in lists[1]]
@@ -109,7 +112,7 @@ def test_other_choices_are_other_settings(mixed: Path, tmp_path: Path, model: Bl
     other = AskTask(CLOSED.questions, choices=CHOICES[:3])
     with pytest.raises(OutputError, match=r"with choices 'a', 'a cat', .*, not 'a', 'a cat'"):
         run(other, options(mixed, out, 2, resume=True), lambda _: model)
-    mean = AskTask(CLOSED.questions, choices=CHOICES, norm="mean")
+    mean = AskTask(CLOSED.questions, AskOptions(choice_norm="mean"), choices=CHOICES)
     with pytest.raises(OutputError, match=r"with choice_norm sum, not mean"):
         run(mean, options(mixed, out, 2, resume=True), lambda _: model)
     run(CLOSED, options(mixed, out, 2, resume=True), lambda _: model)
@@ -140,10 +143,12 @@ def test_a_batch_that_is_too_large_is_halved(model: Blip2, batch: LoadedBatch) -
     [
         (AskTask(from_texts([]), choices=("a", "b")), "give one with question"),
         (
-            AskTask(from_texts(["a?"]), "{question} {choice}", choices=("a", "b")),
+            AskTask(
+                from_texts(["a?"]), AskOptions(template="{question} {choice}"), choices=("a", "b")
+            ),
             "is for retrieval",
         ),
-        (AskTask(from_texts(["a?"]), choices=("a", "b"), match=True), "matching head"),
+        (AskTask(from_texts(["a?"]), AskOptions(match=True), choices=("a", "b")), "matching head"),
     ],
 )
 def test_a_generative_model_refuses_unfit_options_before_and_after_loading(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from blip2cli.images.loader import LoadedBatch, load_batches
 from blip2cli.images.preprocess import normalize
 from blip2cli.model.checkpoint.embedded import embedded_path
 from blip2cli.model.wrapper import Blip2
-from blip2cli.options import LoaderOptions, ModelOptions, SourceOptions
+from blip2cli.options import EmbedOptions, LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sources import open_sources
 from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks import EmbedTask, EmbedTextsTask
 from blip2cli.tasks.texts import from_lines
-from blip2cli.tasks.vectors import VectorOptions
+from blip2cli.tasks.vectors import finish_vectors
 from tests.checkpoints import tiny_random_itm, tiny_random_opt, tiny_random_t5
 from tests.command import is_embedded
 
@@ -64,7 +64,7 @@ class Side:
         task = task.fit(self.ours)
         rows = task.rows(self.ours, task.texts.lines)
         assert [row["text"] for row in rows] == list(TEXTS)
-        assert {row["kind"] for row in rows} == {task.kind}
+        assert {row["kind"] for row in rows} == {task.options.kind}
         found = torch.stack([torch.as_tensor(row["embedding"]) for row in rows])
         assert found.shape[1] == task.size
         assert found.std(dim=0).max() > 1e-3
@@ -115,17 +115,20 @@ def test_image_equals_Blip2VisionModel(side: Side) -> None:  # noqa: N802
         output = side.theirs(blip_2.Blip2Model).get_image_features(side.pixels)
     else:
         output = side.theirs(blip_2.Blip2ForImageTextRetrieval).vision_model(side.pixels)
-    close(side.vectors(EmbedTask("image")), output.pooler_output)
-    close(side.vectors(EmbedTask("image", "cls")), output.pooler_output)
-    close(side.vectors(EmbedTask("image", "mean")), output.last_hidden_state[:, 1:].mean(1))
+    close(side.vectors(EmbedTask(EmbedOptions("image"))), output.pooler_output)
+    close(side.vectors(EmbedTask(EmbedOptions("image", "cls"))), output.pooler_output)
+    close(
+        side.vectors(EmbedTask(EmbedOptions("image", "mean"))),
+        output.last_hidden_state[:, 1:].mean(1),
+    )
 
 
 @pytest.mark.parametrize("side", WRITERS, indirect=True)
 @torch.inference_mode()
 def test_qformer_equals_get_qformer_features(side: Side) -> None:
     queries = side.theirs(blip_2.Blip2Model).get_qformer_features(side.pixels)
-    close(side.vectors(EmbedTask("qformer")), queries.mean(1))
-    close(side.vectors(EmbedTask("qformer", "none")), queries.flatten(1))
+    close(side.vectors(EmbedTask(EmbedOptions("qformer"))), queries.mean(1))
+    close(side.vectors(EmbedTask(EmbedOptions("qformer", "none"))), queries.flatten(1))
 
 
 @pytest.mark.parametrize("side", RETRIEVERS, indirect=True)
@@ -138,15 +141,15 @@ def test_qformer_of_a_retrieval_model_equals_Blip2QFormerModel(side: Side) -> No
         encoder_hidden_states=patches,
         encoder_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long),
     ).last_hidden_state
-    close(side.vectors(EmbedTask("qformer")), queries.mean(1))
+    close(side.vectors(EmbedTask(EmbedOptions("qformer"))), queries.mean(1))
 
 
 @pytest.mark.parametrize("side", RETRIEVERS, indirect=True)
 @torch.inference_mode()
 def test_projection_equals_Blip2VisionModelWithProjection(side: Side) -> None:  # noqa: N802
     projected = side.theirs(blip_2.Blip2VisionModelWithProjection)(side.pixels).image_embeds
-    close(side.vectors(EmbedTask("projection")), projected.mean(1))
-    close(side.vectors(EmbedTask("projection", "none")), projected.flatten(1))
+    close(side.vectors(EmbedTask(EmbedOptions("projection"))), projected.mean(1))
+    close(side.vectors(EmbedTask(EmbedOptions("projection", "none"))), projected.flatten(1))
 
 
 @pytest.mark.parametrize("side", RETRIEVERS, indirect=True)
@@ -156,7 +159,7 @@ def test_multimodal_equals_the_query_positions_before_the_matching_head(side: Si
     patches = theirs.vision_model(side.pixels).last_hidden_state
     mask = torch.ones(patches.shape[:2], dtype=torch.long)
     queries = theirs.query_tokens.shape[1]
-    task = EmbedTask("multimodal", "none", texts=from_lines(TEXTS))
+    task = EmbedTask(EmbedOptions("multimodal", "none"), from_lines(TEXTS))
     got = side.vectors(task).unflatten(0, (len(patches), len(TEXTS)))
     for number, text in enumerate(TEXTS):
         ids = side.ids(text)["input_ids"].expand(len(patches), -1)
@@ -180,7 +183,7 @@ def test_multimodal_equals_the_query_positions_before_the_matching_head(side: Si
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         logits = theirs(side.pixels, **inputs, use_image_text_matching_head=True).logits_per_image
         close(theirs.itm_head(got[:, number].unflatten(1, (queries, -1))).mean(1), logits)
-    mean = side.vectors(EmbedTask("multimodal", texts=from_lines(TEXTS)))
+    mean = side.vectors(EmbedTask(EmbedOptions("multimodal"), from_lines(TEXTS)))
     close(mean, got.flatten(0, 1).unflatten(1, (queries, -1)).mean(1))
 
 
@@ -191,7 +194,10 @@ def test_language_equals_get_text_features(side: Side) -> None:
     want = [theirs.get_text_features(**side.ids(text)).last_hidden_state[0] for text in TEXTS]
     means = torch.stack([states.mean(0) for states in want])
     close(side.text_vectors(EmbedTextsTask(from_lines(TEXTS))), means)
-    close(side.text_vectors(EmbedTextsTask(from_lines(TEXTS), "language", "mean")), means)
+    close(
+        side.text_vectors(EmbedTextsTask(from_lines(TEXTS), EmbedOptions("language", "mean"))),
+        means,
+    )
 
 
 @pytest.mark.parametrize("side", RETRIEVERS, indirect=True)
@@ -202,13 +208,16 @@ def test_texts_equal_Blip2TextModelWithProjection(side: Side) -> None:  # noqa: 
     texts = from_lines(TEXTS)
     first = torch.stack([output.text_embeds[0, 0] for output in outputs])
     close(side.text_vectors(EmbedTextsTask(texts)), first)
-    close(side.text_vectors(EmbedTextsTask(texts, "projection", "cls")), first)
+    close(side.text_vectors(EmbedTextsTask(texts, EmbedOptions("projection", "cls"))), first)
     mean = torch.stack([output.text_embeds[0].mean(0) for output in outputs])
-    close(side.text_vectors(EmbedTextsTask(texts, "projection", "mean")), mean)
+    close(side.text_vectors(EmbedTextsTask(texts, EmbedOptions("projection", "mean"))), mean)
     states = [output.last_hidden_state[0] for output in outputs]
-    close(side.text_vectors(EmbedTextsTask(texts, "qformer")), torch.stack([s[0] for s in states]))
     close(
-        side.text_vectors(EmbedTextsTask(texts, "qformer", "mean")),
+        side.text_vectors(EmbedTextsTask(texts, EmbedOptions("qformer"))),
+        torch.stack([s[0] for s in states]),
+    )
+    close(
+        side.text_vectors(EmbedTextsTask(texts, EmbedOptions("qformer", "mean"))),
         torch.stack([s.mean(0) for s in states]),
     )
     # Padded together, as the documentation has it, they are the same to rounding.
@@ -219,7 +228,7 @@ def test_texts_equal_Blip2TextModelWithProjection(side: Side) -> None:  # noqa: 
 @pytest.mark.parametrize("side", ["itm"], indirect=True)
 @torch.inference_mode()
 def test_projections_of_images_and_texts_give_the_contrastive_scores(side: Side) -> None:
-    queries = side.vectors(EmbedTask("projection", "none")).unflatten(1, (-1, 16))
+    queries = side.vectors(EmbedTask(EmbedOptions("projection", "none"))).unflatten(1, (-1, 16))
     texts = side.text_vectors(EmbedTextsTask(from_lines(TEXTS)))
     theirs = side.theirs(blip_2.Blip2ForImageTextRetrieval)
     token = theirs.config.image_token_index
@@ -232,41 +241,42 @@ def test_projections_of_images_and_texts_give_the_contrastive_scores(side: Side)
 
 @pytest.mark.parametrize("side", ["itm"], indirect=True)
 def test_normalised_vectors_have_length_1(side: Side) -> None:
-    options = VectorOptions(normalize=True)
-    plain = side.vectors(EmbedTask("image"))
-    close(side.vectors(EmbedTask("image", vectors=options)), unit(plain, dim=-1))
+    plain = side.vectors(EmbedTask(EmbedOptions("image")))
+    close(side.vectors(EmbedTask(EmbedOptions("image", normalize=True))), unit(plain, dim=-1))
     assert (plain.norm(dim=1) - 1).abs().min() > 0.1
     # Each of several vectors in a row.
-    queries = side.vectors(EmbedTask("qformer", "none")).unflatten(1, (-1, 32))
-    got = side.vectors(EmbedTask("qformer", "none", options))
+    queries = side.vectors(EmbedTask(EmbedOptions("qformer", "none"))).unflatten(1, (-1, 32))
+    got = side.vectors(EmbedTask(EmbedOptions("qformer", "none", normalize=True)))
     close(got, unit(queries, dim=-1).flatten(1))
-    texts = side.text_vectors(EmbedTextsTask(from_lines(TEXTS), "qformer", vectors=options))
+    texts = side.text_vectors(
+        EmbedTextsTask(from_lines(TEXTS), EmbedOptions("qformer", normalize=True))
+    )
     close(texts.norm(dim=1), torch.ones(len(TEXTS)))
 
 
 @pytest.mark.parametrize("side", ["itm"], indirect=True)
 def test_float16_is_the_nearest_to_float32(side: Side) -> None:
-    task = EmbedTask("projection", vectors=VectorOptions(dtype="float16"))
+    task = EmbedTask(EmbedOptions("projection", embedding_dtype="float16"))
     got = side.vectors(task)
     assert got.dtype == torch.float16
-    assert torch.equal(got, side.vectors(EmbedTask("projection")).half())
+    assert torch.equal(got, side.vectors(EmbedTask(EmbedOptions("projection"))).half())
     assert task.fit(side.ours).columns[0].numbers == "float16"
 
 
 def test_a_number_beyond_float16_is_refused() -> None:
     large = torch.tensor([[1.0, 70000.0]])
+    half = EmbedOptions(embedding_dtype="float16")
     with pytest.raises(OptionError, match="of size 70000, and float16 ends at 65504"):
-        VectorOptions(dtype="float16").finish(large)
-    assert VectorOptions(dtype="float16", normalize=True).finish(large).dtype == np.float16
-    assert VectorOptions().finish(large).tolist() == large.tolist()
+        finish_vectors(half, large)
+    assert finish_vectors(replace(half, normalize=True), large).dtype == np.float16
+    assert finish_vectors(EmbedOptions(), large).tolist() == large.tolist()
 
 
 @pytest.mark.parametrize("side", ["opt", "t5", "itm"], indirect=True)
 @pytest.mark.parametrize("normalize_", [False, True])
 def test_a_text_has_the_same_bits_in_any_batch(side: Side, normalize_: bool) -> None:
-    options = VectorOptions(normalize=normalize_)
     many = (*TEXTS, *(f"{text} and a house" for text in TEXTS), *("a cat", "a dog", "a", "b"))
-    task = EmbedTextsTask(from_lines(many), vectors=options).fit(side.ours)
+    task = EmbedTextsTask(from_lines(many), EmbedOptions(normalize=normalize_)).fit(side.ours)
     single = {text: task.rows(side.ours, [text])[0]["embedding"] for text in many}
     for size in (2, 3, 5, len(many)):
         for start in range(0, len(many), size):
@@ -278,7 +288,7 @@ def test_a_text_has_the_same_bits_in_any_batch(side: Side, normalize_: bool) -> 
 @pytest.mark.parametrize("kind", ["projection", "multimodal"])
 def test_rows_do_not_depend_on_the_batch(side: Side, kind: Any) -> None:
     texts = from_lines(TEXTS if kind == "multimodal" else [])
-    task = EmbedTask(kind, "none", VectorOptions(normalize=True), texts).fit(side.ours)
+    task = EmbedTask(EmbedOptions(kind, "none", normalize=True), texts).fit(side.ours)
     together = task.rows(side.ours, side.batch)
     for number, item in enumerate(side.batch.items):
         one = LoadedBatch((item,), side.batch.pixels[number : number + 1])

@@ -12,12 +12,11 @@ from blip2cli.errors import OptionError
 from blip2cli.images.loader import LoadedBatch
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
-from blip2cli.options import DecodeOptions, ModelOptions
+from blip2cli.options import AskOptions, CaptionOptions, DecodeOptions, EmbedOptions, ModelOptions
 from blip2cli.sinks.base import Column, RowSchema
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, EmbedTextsTask, Task
 from blip2cli.tasks.questions import Question, Questions, from_texts
 from blip2cli.tasks.texts import Texts, from_lines
-from blip2cli.tasks.vectors import VectorOptions
 from tests.tasks.helpers import load
 
 TINY = ModelOptions("tiny")
@@ -39,10 +38,13 @@ def names(batch: LoadedBatch) -> list[str]:
     "task",
     [
         CaptionTask(decode=SHORT),
-        CaptionTask("a photo of", DecodeOptions(max_new_tokens=4, num_beams=3, num_captions=2)),
+        CaptionTask(
+            CaptionOptions("a photo of"),
+            DecodeOptions(max_new_tokens=4, num_beams=3, num_captions=2),
+        ),
         AskTask(from_texts(["what?"]), decode=SHORT),
         EmbedTask(),
-        EmbedTask("qformer", "none"),
+        EmbedTask(EmbedOptions("qformer", "none")),
     ],
 )
 def test_rows_fit_the_columns(task: Task, model: Blip2, batch: LoadedBatch) -> None:
@@ -59,7 +61,9 @@ def test_rows_fit_the_columns(task: Task, model: Blip2, batch: LoadedBatch) -> N
 
 
 def test_a_caption_is_the_best_text_and_its_logprob(model: Blip2, batch: LoadedBatch) -> None:
-    task = CaptionTask("a cat", DecodeOptions(max_new_tokens=5, num_beams=4, num_captions=3))
+    task = CaptionTask(
+        CaptionOptions("a cat"), DecodeOptions(max_new_tokens=5, num_beams=4, num_captions=3)
+    )
     rows = task.rows(model, batch)
     features = model.features(batch.pixels)
     expected = model.generate(features, [Prompt(2, "a cat", "c.webp")], task.decode)[0]
@@ -104,7 +108,7 @@ def test_an_image_gets_its_own_questions(model: Blip2, batch: LoadedBatch) -> No
             "a.png": (Question("z?", "9"),),
         }
     )
-    task = AskTask(questions, template="{question}", decode=SHORT)
+    task = AskTask(questions, AskOptions(template="{question}"), decode=SHORT)
     rows = task.rows(model, batch)
     assert [(row["file_name"], row["question_id"]) for row in rows] == [
         ("a.png", "9"),
@@ -166,10 +170,13 @@ def test_features_are_computed_once_an_image(model: Blip2, batch: LoadedBatch) -
     ("task", "expected"),
     [
         (EmbedTask(), lambda f: f.pooled),
-        (EmbedTask("image", "cls"), lambda f: f.pooled),
-        (EmbedTask("image", "mean"), lambda f: f.image_embeds[:, 1:].mean(1)),
-        (EmbedTask("qformer"), lambda f: f.query_output.mean(1)),
-        (EmbedTask("qformer", "none"), lambda f: f.query_output.reshape(len(f.query_output), -1)),
+        (EmbedTask(EmbedOptions("image", "cls")), lambda f: f.pooled),
+        (EmbedTask(EmbedOptions("image", "mean")), lambda f: f.image_embeds[:, 1:].mean(1)),
+        (EmbedTask(EmbedOptions("qformer")), lambda f: f.query_output.mean(1)),
+        (
+            EmbedTask(EmbedOptions("qformer", "none")),
+            lambda f: f.query_output.reshape(len(f.query_output), -1),
+        ),
     ],
 )
 def test_embeddings_are_the_features(
@@ -195,23 +202,38 @@ def test_a_batch_without_good_images_gives_no_rows(tmp_path: Path, model: Blip2)
     ("make", "message"),
     [
         (lambda: AskTask(from_texts([])), "Nothing is asked"),
-        (lambda: AskTask(from_texts(["a?"]), template="Question:"), "{question}"),
+        (lambda: AskTask(from_texts(["a?"]), AskOptions(template="Question:")), "{question}"),
         (lambda: AskTask(from_texts(["a?"]), decode=DecodeOptions(temperature=0)), "temperature"),
         (lambda: CaptionTask(decode=DecodeOptions(num_captions=3)), "captions an image need"),
-        (lambda: EmbedTask("image", "none"), "pool none does not fit kind image"),
-        (lambda: EmbedTask("qformer", "cls"), "pool cls does not fit kind qformer"),
-        (lambda: EmbedTask("other"), "kind other"),  # type: ignore[arg-type]
-        (lambda: EmbedTask("projection").check(TINY), "tiny has no projection head"),
-        (lambda: EmbedTask("multimodal", texts=CAT).check(TINY), "kind image and kind qformer"),
-        (lambda: EmbedTask("multimodal"), "give one with text"),
-        (lambda: EmbedTask("projection", texts=CAT), "leave out sources to embed the texts"),
-        (lambda: EmbedTask("language"), "kind language is none of images"),
+        (lambda: EmbedTask(EmbedOptions("image", "none")), "pool none does not fit kind image"),
+        (lambda: EmbedTask(EmbedOptions("qformer", "cls")), "pool cls does not fit kind qformer"),
+        (lambda: EmbedTask(EmbedOptions("other")), "kind has no value 'other'"),  # type: ignore[arg-type]
+        (lambda: EmbedTask(EmbedOptions("projection")).check(TINY), "tiny has no projection head"),
+        (
+            lambda: EmbedTask(EmbedOptions("multimodal"), CAT).check(TINY),
+            "kind image and kind qformer",
+        ),
+        (lambda: EmbedTask(EmbedOptions("multimodal")), "give one with text"),
+        (
+            lambda: EmbedTask(EmbedOptions("projection"), CAT),
+            "leave out sources to embed the texts",
+        ),
+        (lambda: EmbedTask(EmbedOptions("language")), "kind language is none of images"),
         (lambda: EmbedTextsTask(Texts()), "give one with text"),
-        (lambda: EmbedTextsTask(CAT, "image"), "kind image is none of texts"),
-        (lambda: EmbedTextsTask(CAT, "language", "cls"), "pool cls does not fit kind language"),
-        (lambda: EmbedTextsTask(CAT, pool="cls").check(TINY), "kind language of texts, which"),
-        (lambda: EmbedTextsTask(CAT, "projection").check(TINY), "they have kind language"),
-        (lambda: VectorOptions(dtype="int8"), "embedding_dtype int8"),  # type: ignore[arg-type]
+        (lambda: EmbedTextsTask(CAT, EmbedOptions("image")), "kind image is none of texts"),
+        (
+            lambda: EmbedTextsTask(CAT, EmbedOptions("language", "cls")),
+            "pool cls does not fit kind language",
+        ),
+        (
+            lambda: EmbedTextsTask(CAT, EmbedOptions(pool="cls")).check(TINY),
+            "kind language of texts, which",
+        ),
+        (
+            lambda: EmbedTextsTask(CAT, EmbedOptions("projection")).check(TINY),
+            "they have kind language",
+        ),
+        (lambda: EmbedOptions(embedding_dtype="int8"), "embedding_dtype has no value 'int8'"),  # type: ignore[arg-type]
     ],
 )
 def test_unfit_options_are_refused(make: object, message: str) -> None:
@@ -223,17 +245,19 @@ def test_unfit_options_are_refused(make: object, message: str) -> None:
 def test_settings_are_plain_and_leave_out_a_seed_without_effect() -> None:
     import json
 
-    task = CaptionTask("a photo of")
+    task = CaptionTask(CaptionOptions("a photo of"))
     assert json.loads(json.dumps(task.settings)) == task.settings
     assert "seed" not in task.settings
     drawn = dataclasses.replace(task, decode=DecodeOptions(top_k=5, seed=4))
     assert drawn.settings["seed"] == 4
     assert AskTask(from_texts(["a?", "b?"])).settings["question"] == ["a?", "b?"]
-    assert EmbedTask("qformer", vectors=VectorOptions(True, "float16")).settings == {
+    assert EmbedTask(
+        EmbedOptions("qformer", normalize=True, embedding_dtype="float16")
+    ).settings == {
         "task": "embed",
         "kind": "qformer",
         "pool": "mean",
         "normalize": True,
         "embedding_dtype": "float16",
     }
-    assert EmbedTask("multimodal", texts=CAT).settings["text"] == ["a cat"]
+    assert EmbedTask(EmbedOptions("multimodal"), CAT).settings["text"] == ["a cat"]

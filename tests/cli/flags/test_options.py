@@ -16,6 +16,7 @@ from blip2cli.errors import OptionError
 from blip2cli.options import (
     GROUPS,
     DecodeOptions,
+    EmbedOptions,
     LoaderOptions,
     ModelOptions,
     OptionGroup,
@@ -27,7 +28,6 @@ from blip2cli.options.declare import PANELS, declare, setting
 from blip2cli.options.values import parse_duration, parse_error_limit
 from blip2cli.tasks import EmbedTask, EmbedTextsTask
 from blip2cli.tasks.texts import Texts
-from blip2cli.tasks.vectors import VectorOptions
 
 Caught = list[Any]
 
@@ -107,7 +107,7 @@ def look(path: str, found: Any) -> Any:
     if first == "decode":
         return getattr(task.decode, rest)
     if first in ("task", "report"):
-        return getattr(task if first == "task" else report, rest)
+        return getattr(task.options if first == "task" else report, rest)
     return getattr(getattr(options, first), rest)
 
 
@@ -200,7 +200,10 @@ def test_choices_come_from_the_command_line_or_a_file(
     assert call(["ask", "x", "-q", "a?"]) == 0
     tasks = [task for task, _, _ in built]
     assert [task.choices for task in tasks] == [("yes", "no"), ("red, or so", "blue"), ("1", "2")]
-    assert [(task.norm, task.match) for task in tasks[:2]] == [("mean", False), ("sum", True)]
+    assert [(task.options.choice_norm, task.options.match) for task in tasks[:2]] == [
+        ("mean", False),
+        ("sum", True),
+    ]
 
 
 def test_options_of_vectors(built: Caught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,12 +218,18 @@ def test_options_of_vectors(built: Caught, tmp_path: Path, monkeypatch: pytest.M
     assert call(["embed"]) == 0
     tasks = [task for task, _, _ in built]
     assert tasks == [
-        EmbedTask("image"),
-        EmbedTask("multimodal", "none", texts=Texts(("a, b",))),
+        EmbedTask(),
+        EmbedTask(EmbedOptions("multimodal", "none", ("a, b",)), Texts(("a, b",))),
         EmbedTextsTask(
-            Texts(("a cat", "a dog"), str(file)), "qformer", vectors=VectorOptions(normalize=True)
+            Texts(("a cat", "a dog"), str(file)),
+            EmbedOptions("qformer", texts=str(file), normalize=True),
         ),
-        EmbedTextsTask(Texts(("a cat", "a dog, asleep")), vectors=VectorOptions(True, "float16")),
+        EmbedTextsTask(
+            Texts(("a cat", "a dog, asleep")),
+            EmbedOptions(
+                text=("a cat", "a dog, asleep"), normalize=True, embedding_dtype="float16"
+            ),
+        ),
     ]
     assert [options.source.sources for _, options, _ in built] == [("x",), ("x",), (), ()]
 

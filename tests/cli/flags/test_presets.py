@@ -29,13 +29,13 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_answers_are_decoded_as_in_the_paper(built: list[Any]) -> None:
     assert call(["ask", "x", "-q", "why?", "--preset", "paper-vqa"]) == 0
     assert built[0].decode == VQA
-    assert built[0].template == "auto"  # the paper's, by the language model's family
+    assert built[0].options.template == "auto"  # the paper's, by the language model's family
 
 
 def test_captions_are_decoded_as_in_the_paper(built: list[Any]) -> None:
     assert call(["caption", "x", "--preset", "paper-caption"]) == 0
     assert built[0].decode == CAPTION
-    assert built[0].prompt == "a photo of"
+    assert built[0].options.prompt == "a photo of"
 
 
 @pytest.mark.parametrize("where", ["before", "after", "environment"])
@@ -53,7 +53,7 @@ def test_what_is_said_beside_a_preset_wins(
     words = [*said, *preset] if where == "before" else [*preset, *said]
     assert call(["caption", "x", *words]) == 0
     assert built[0].decode == DecodeOptions(min_new_tokens=8, max_new_tokens=20)
-    assert built[0].prompt == "this is"
+    assert built[0].options.prompt == "this is"
 
 
 def test_a_preset_is_over_with_its_command(built: list[Any]) -> None:
