@@ -86,7 +86,7 @@ def vectors(count: int = 3, size: int = 4) -> list[Row]:
     ]
 
 
-def elsewhere(code: str, *arguments: str | Path) -> Any:
+def in_subprocess(code: str, *arguments: str | Path) -> Any:
     """Run Python ``code`` in a process of its own, as a user of the file would; its JSON output.
 
     ``sys.argv[1:]`` are the arguments. The readers bring warnings and threads of their own.

@@ -28,14 +28,14 @@ def test_it_says_how_many_rows_went_where(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_rows(tmp_path / "c.jsonl", captions())
-    code, said = convert(capsys, source, tmp_path / "c.csv")
+    code, message = convert(capsys, source, tmp_path / "c.csv")
     assert code == 0
-    assert said.startswith(f"3 rows into {tmp_path / 'c.csv'}; ")
+    assert message.startswith(f"3 rows into {tmp_path / 'c.csv'}; ")
     assert convert(capsys, source, tmp_path / "d.csv", "--quiet") == (0, "")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["c.jsonl"], "Only 'c.jsonl' was given; name what is converted and, last, what"),
         (["no.jsonl", "o.csv"], "There is no file or folder 'no.jsonl'; check the path."),
@@ -61,7 +61,7 @@ def test_it_says_how_many_rows_went_where(
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(
     arguments: list[str],
-    said: str,
+    message: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -79,7 +79,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     code, text = convert(capsys, *arguments)
     assert code == 2
     assert text.count("\n") == 1
-    assert said in text
+    assert message in text
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -138,12 +138,12 @@ def test_an_interruption_leaves_the_old_output(how: signal.Signals, tmp_path: Pa
     while not (temporary.exists() and temporary.stat().st_size) and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(how)
-    _, said = process.communicate(timeout=120)
+    _, message = process.communicate(timeout=120)
     assert process.returncode == (130 if how == signal.SIGINT else -how)
     assert out.read_text() == "old"
     if how == signal.SIGINT:
         assert sorted(os.listdir(tmp_path)) == ["c.csv", "c.jsonl"]
-        assert "Traceback" not in said
+        assert "Traceback" not in message
     short = write_rows(tmp_path / "d.jsonl", captions())
     assert call(["convert", str(short), str(out), "--overwrite", "--quiet"]) == 0
     assert call(["convert", str(out), str(tmp_path / "back.jsonl"), "--quiet"]) == 0

@@ -1,4 +1,4 @@
-"""Several files into one: order, doubles, gaps, and what does not fit together."""
+"""Several files into one: order, duplicates, gaps, and what does not fit together."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def test_settings_stay_only_where_all_files_share_them(tmp_path: Path) -> None:
     ],
 )
 def test_gaps_in_a_series(names: list[str], missing: str | None) -> None:
-    wanted = None if missing is None else f"The series of files has gaps: {missing}."
-    assert gaps(names) == wanted
+    expected = None if missing is None else f"The series of files has gaps: {missing}."
+    assert gaps(names) == expected
 
 
 def test_numbers_sort_by_value() -> None:

@@ -14,7 +14,7 @@ from tests.convert.helpers import (
     captions,
     convert,
     draw,
-    elsewhere,
+    in_subprocess,
     read_rows,
     write_rows,
 )
@@ -41,7 +41,7 @@ def test_an_imagefolder_loads_with_its_captions(metadata: str, tmp_path: Path) -
     source = write_rows(tmp_path / "captions.jsonl", captions())
     out = tmp_path / "set"
     convert(source, out, write_as="imagefolder", image_root=str(root), metadata=metadata)
-    assert sorted(elsewhere(LOAD_FOLDER, out, tmp_path / "cache")) == LOADED
+    assert sorted(in_subprocess(LOAD_FOLDER, out, tmp_path / "cache")) == LOADED
     convert(out, tmp_path / "back.jsonl")
     assert read_rows(tmp_path / "back.jsonl") == captions()
 
@@ -54,7 +54,7 @@ def test_metadata_beside_the_images_makes_their_folder_a_data_set(tmp_path: Path
     after = {path: path.stat().st_ino for path in root.rglob("*.*")}
     assert after.keys() - before.keys() == {root / "metadata.jsonl"}
     assert before.items() <= after.items()
-    assert sorted(elsewhere(LOAD_FOLDER, root, tmp_path / "cache")) == LOADED
+    assert sorted(in_subprocess(LOAD_FOLDER, root, tmp_path / "cache")) == LOADED
     with pytest.raises(OutputError, match=r"holds 'metadata.jsonl' already"):
         convert(source, root, write_as="imagefolder")
     with pytest.raises(OutputError, match="one metadata file only"):
@@ -114,7 +114,7 @@ def test_images_in_parquet_load_as_images(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "captions.jsonl", captions())
     out = tmp_path / "set.parquet"
     convert(source, out, write_as="image-parquet", image_root=str(root))
-    kinds, rows = elsewhere(LOAD_PARQUET, out, tmp_path / "cache")
+    kinds, rows = in_subprocess(LOAD_PARQUET, out, tmp_path / "cache")
     assert kinds["image"] == "Image"
     assert kinds["caption"] == "Value"
     assert rows == [[20 + i, r["file_name"], r["caption"]] for i, r in enumerate(captions())]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli.errors import OptionError, SourceError
-from tests.convert.helpers import NAMES, answers, captions, convert, elsewhere, write_rows
+from tests.convert.helpers import NAMES, answers, captions, convert, in_subprocess, write_rows
 
 IDS = [12, 7, 33]
 LOAD = """
@@ -29,8 +29,8 @@ def annotations(path: Path, ids: list[int]) -> Path:
 
 
 def questions(path: Path, ids: list[int]) -> Path:
-    asked = [{"image_id": 1, "question_id": i, "question": "?"} for i in ids]
-    path.write_text(json.dumps({"questions": asked}))
+    questions = [{"image_id": 1, "question_id": i, "question": "?"} for i in ids]
+    path.write_text(json.dumps({"questions": questions}))
     return path
 
 
@@ -40,7 +40,7 @@ def test_pycocotools_loads_the_results(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     convert(source, out, write_as="coco", annotations=str(truth))
     assert json.loads(out.read_text())[0] == {"image_id": 12, "caption": "a fort"}
-    assert elsewhere(LOAD, truth, out) == ["a fort", "two\ncows", "ein Stück"]
+    assert in_subprocess(LOAD, truth, out) == ["a fort", "two\ncows", "ein Stück"]
 
 
 def test_vqa_results_have_the_ids_of_the_questions(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_what_is_missing_is_listed(tmp_path: Path) -> None:
     assert not (tmp_path / "r.json").exists()
 
 
-def test_ids_that_are_not_wanted_are_refused(tmp_path: Path) -> None:
+def test_ids_without_an_annotation_are_refused(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "captions.jsonl", captions())
     truth = annotations(tmp_path / "truth.json", IDS[:2])
     with pytest.raises(SourceError, match=r"33 of 'x 33.webp' is not in annotations"):
@@ -139,7 +139,7 @@ def test_rows_without_a_caption_are_left_out_and_count_as_missing(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("kind", "rows", "said"),
+    ("kind", "rows", "message"),
     [
         ("coco", answers(), "have no column caption"),
         ("vqa", captions(), "have no column answer"),
@@ -147,9 +147,9 @@ def test_rows_without_a_caption_are_left_out_and_count_as_missing(tmp_path: Path
     ],
 )
 def test_rows_of_another_command_are_refused(
-    kind: str, rows: list[dict[str, object]], said: str, tmp_path: Path
+    kind: str, rows: list[dict[str, object]], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(SourceError, match=message):
         convert(write_rows(tmp_path / "r.jsonl", rows), tmp_path / "o.json", write_as=kind)
 
 

@@ -22,7 +22,7 @@ from tests.convert.helpers import (
     answers,
     captions,
     convert,
-    elsewhere,
+    in_subprocess,
     read_rows,
     vectors,
     write_rows,
@@ -58,7 +58,7 @@ ROW = rows_of(
     logprob=st.none() | NUMBER,
     candidates=st.none() | st.lists(CANDIDATE, max_size=3),
 )
-ASKED = rows_of(
+ANSWERED = rows_of(
     **{
         "file_name": NAME,
         "width": st.none() | INT,
@@ -81,7 +81,7 @@ SOME = settings(
 
 @pytest.mark.parametrize("suffix", TABLES)
 @SOME
-@given(rows=st.lists(ROW, min_size=1, max_size=8) | st.lists(ASKED, min_size=1, max_size=8))
+@given(rows=st.lists(ROW, min_size=1, max_size=8) | st.lists(ANSWERED, min_size=1, max_size=8))
 def test_any_rows_come_back_byte_for_byte(suffix: str, rows: list[Row], tmp_path: Path) -> None:
     source = write_rows(tmp_path / "in.jsonl", rows)
     convert(source, tmp_path / f"t.{suffix}", overwrite=True)
@@ -169,7 +169,7 @@ def test_csv_of_others_is_read_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("file_name,width\na.jpg,wide\n", "width is not what a column of that name holds"),
         ("file_name,width\na.jpg\n", "Expected 2 columns, got 1"),
@@ -177,9 +177,9 @@ def test_csv_of_others_is_read_as_it_is(tmp_path: Path) -> None:
         ("file_name,candidates\na.jpg,[\n", "candidates is not what"),
     ],
 )
-def test_a_csv_that_cannot_be_read_says_why(text: str, said: str, tmp_path: Path) -> None:
+def test_a_csv_that_cannot_be_read_says_why(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "o.csv").write_text(text)
-    with pytest.raises(SourceError, match=said.replace("[", r"\[")):
+    with pytest.raises(SourceError, match=message.replace("[", r"\[")):
         convert(tmp_path / "o.csv", tmp_path / "o.jsonl")
     assert not (tmp_path / "o.jsonl").exists()
 
@@ -199,7 +199,7 @@ def test_text_of_other_tools_that_looks_like_an_escape_stays_itself(tmp_path: Pa
     assert [from_utf8(text) for text in stored] == texts
 
 
-def test_types_that_show_late_are_found(tmp_path: Path) -> None:
+def test_types_beyond_the_sampled_rows_are_found(tmp_path: Path) -> None:
     """Behind the rows that are sampled for the schema, in several blocks."""
     text = "x" * 6000
     rows: list[Row] = [
@@ -232,7 +232,7 @@ def test_a_column_of_two_kinds_is_refused(
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30, 60])
-def test_a_torn_tail_is_told_with_its_byte_offset(cut: int, tmp_path: Path) -> None:
+def test_a_torn_tail_is_reported_with_its_byte_offset(cut: int, tmp_path: Path) -> None:
     rows = captions()
     data = b"".join(to_json(row) + b"\n" for row in rows)
     start = len(data) - len(to_json(rows[-1])) - 1
@@ -246,7 +246,7 @@ def test_a_torn_tail_is_told_with_its_byte_offset(cut: int, tmp_path: Path) -> N
     assert convert(tmp_path / "u.jsonl", tmp_path / "o.csv").rows == 2
 
 
-def test_a_torn_gzip_stream_is_told_with_the_offset_in_its_content(tmp_path: Path) -> None:
+def test_a_torn_gzip_stream_is_reported_with_the_offset_in_its_content(tmp_path: Path) -> None:
     data = b"".join(to_json(row) + b"\n" for row in captions())
     (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress(data)[:-12])
     with pytest.raises(SourceError, match=r"torn at line \d, which begins at byte \d+ of its con"):
@@ -254,17 +254,17 @@ def test_a_torn_gzip_stream_is_told_with_the_offset_in_its_content(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (b'{"file_name": "a.jpg",}', "not JSON"),
         (b'["a.jpg"]', "expected an object"),
         (b'{"width": ' + b"9" * 30 + b"}", "width"),
     ],
 )
-def test_a_bad_line_is_named(line: bytes, said: str, tmp_path: Path) -> None:
+def test_a_bad_line_is_named(line: bytes, message: str, tmp_path: Path) -> None:
     good = to_json(captions()[0]) + b"\n"
     (tmp_path / "t.jsonl").write_bytes(good * 5 + line + b"\n" + good)
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(SourceError, match=message):
         convert(tmp_path / "t.jsonl", tmp_path / "o.parquet")
 
 
@@ -272,9 +272,9 @@ def test_rows_of_two_commands_are_refused(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "m.jsonl", [*captions(), *answers()])
     with pytest.raises(SourceError, match=r"line 4, has rows of ask.*before are rows of caption"):
         convert(source, tmp_path / "m.parquet")
-    late = write_rows(tmp_path / "l.jsonl", [*(captions() * 500), *answers()])
+    behind = write_rows(tmp_path / "l.jsonl", [*(captions() * 500), *answers()])
     with pytest.raises(SourceError, match=r"line 1501, has rows of ask"):
-        convert(late, tmp_path / "l.parquet")
+        convert(behind, tmp_path / "l.parquet")
 
 
 def test_settings_travel_with_the_rows(tmp_path: Path) -> None:
@@ -337,4 +337,4 @@ out.append([[x] for x in polars.read_parquet(sys.argv[2])["caption"]])
 print(json.dumps(out))
 """
     paths = (tmp_path / f"t.{suffix}" for suffix in ("csv", "parquet", "jsonl.gz"))
-    assert elsewhere(code, *paths) == [[[row["caption"]] for row in rows]] * 5
+    assert in_subprocess(code, *paths) == [[[row["caption"]] for row in rows]] * 5

@@ -14,7 +14,7 @@ import pytest
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import OutputOptions
 from blip2cli.sinks import Column, open_sink
-from tests.convert.helpers import captions, convert, elsewhere, read_rows, vectors, write_rows
+from tests.convert.helpers import captions, convert, in_subprocess, read_rows, vectors, write_rows
 
 
 def test_an_array_and_its_keys_belong_together(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ print(json.dumps([
     numpy.array_equal(frame["embedding"].to_numpy(), vectors),
 ]))
 """
-    found = elsewhere(code, tmp_path / "e.parquet", tmp_path / "v.npy")
+    found = in_subprocess(code, tmp_path / "e.parquet", tmp_path / "v.npy")
     assert found == ["00007.jpg", 7, "Array(Float32, shape=(8,))", True]
 
 
@@ -149,9 +149,9 @@ def test_the_examples_of_the_readme_find_what_is_nearest(tmp_path: Path) -> None
     convert(tmp_path / "vectors.parquet", tmp_path / "vectors.npy")
     move = "import os; os.chdir(sys.argv[1])\n"
     printed = python.replace("print(", "print(json.dumps(").rstrip() + ")\n"
-    assert elsewhere(move + printed, tmp_path) == ["farm/cows.jpg", "c", "b"]
-    asked = move + "import duckdb; print(json.dumps(duckdb.sql(sys.argv[2]).fetchall()))"
-    assert elsewhere(asked, tmp_path, query) == [["farm/cows.jpg"], ["c"], ["b"]]
+    assert in_subprocess(move + printed, tmp_path) == ["farm/cows.jpg", "c", "b"]
+    query_code = move + "import duckdb; print(json.dumps(duckdb.sql(sys.argv[2]).fetchall()))"
+    assert in_subprocess(query_code, tmp_path, query) == [["farm/cows.jpg"], ["c"], ["b"]]
 
 
 def half_vectors(folder: Path, count: int = 5, size: int = 8) -> Path:

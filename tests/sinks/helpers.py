@@ -1,4 +1,4 @@
-"""Rows and outputs for the tests of this room."""
+"""Rows and outputs for the tests of sinks."""
 
 from __future__ import annotations
 

@@ -91,11 +91,11 @@ def test_failures_inline_or_beside_stdout_are_noted_nowhere_else(
 def test_a_failed_fsync_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = open_file(tmp_path)
     errors.write("a.png", TRUNCATED)
-    calls = 0
+    attempts = 0
 
     def failing(descriptor: int) -> None:
-        nonlocal calls
-        calls += 1
+        nonlocal attempts
+        attempts += 1
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(durable.os, "fsync", failing)
@@ -103,4 +103,4 @@ def test_a_failed_fsync_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(RunError):
             errors.commit()
     errors.abort()
-    assert calls == 1
+    assert attempts == 1

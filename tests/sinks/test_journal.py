@@ -1,4 +1,4 @@
-"""Going on with outputs: what a crash may leave, and what is made of it."""
+"""Resuming outputs: what a crash may leave, and how it is repaired."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BROKEN = ImageError("truncated", "The file ends early.")
 
 
 def resume(path: Path, per_image: int = 1, **options: Any) -> tuple[Resumed | None, Sink]:
-    """What is there, and a sink that goes on with it."""
+    """The journals of an output, and a sink that appends to it."""
     output = OutputOptions(str(path), resume=True, **options)
     resumed = read_output(output, lambda name: per_image)
     journal = resumed.rows if resumed else None
@@ -65,7 +65,7 @@ def test_a_finished_output_grows(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
-def test_a_file_cut_at_any_byte_is_gone_on_with(tmp_path: Path, suffix: str) -> None:
+def test_a_file_cut_at_any_byte_is_resumed(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"out.{suffix}"
     _, sink = resume(out)
     for number in range(6):
@@ -113,7 +113,7 @@ def test_reading_the_journal_changes_nothing(tmp_path: Path) -> None:
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_completing_mends_the_end_when_nothing_is_left(tmp_path: Path) -> None:
+def test_completing_repairs_the_end_when_no_image_is_left(tmp_path: Path) -> None:
     for suffix in FORMATS:
         out = tmp_path / f"out.{suffix}"
         _, sink = resume(out)

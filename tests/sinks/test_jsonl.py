@@ -58,17 +58,17 @@ def test_fsync_is_on_a_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(jsonl.time, "monotonic", lambda: now)
     sink = open_out(tmp_path / "out.jsonl")
     sink.write([row(0)])
-    begun = synced
+    at_start = synced
     for number in range(1, 50):
         sink.write([row(number)])
-    assert synced == begun
+    assert synced == at_start
     now += jsonl.SYNC_SECONDS
     sink.write([row(50)])
-    assert synced == begun + 1
+    assert synced == at_start + 1
     sink.write([row(51)])
-    assert synced == begun + 1
+    assert synced == at_start + 1
     sink.commit()
-    assert synced == begun + 2
+    assert synced == at_start + 2
     sink.close()
 
 
@@ -147,14 +147,14 @@ def test_a_killed_process_loses_nothing_it_had_written(tmp_path: Path, name: str
         for _ in range(200):
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)
-        said = 200 + process.stdout.read().count(b"\n")
+        reported = 200 + process.stdout.read().count(b"\n")
     data = out.read_bytes()
     if name.endswith("gz"):
         data = zlib.decompressobj(wbits=31).decompress(data)
     lines = data.decode().split("\n")
     assert lines.pop() == ""  # the last line is whole
     assert [json.loads(line) for line in lines] == [row(n) for n in range(len(lines))]
-    assert len(lines) in (said, said + 1)
+    assert len(lines) in (reported, reported + 1)
 
 
 @pytest.mark.parametrize("replaced", [False, True])

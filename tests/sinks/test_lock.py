@@ -35,7 +35,7 @@ def test_nothing_is_left_of_a_lock_that_was_released(tmp_path: Path) -> None:
     assert listing(tmp_path) == set()
 
 
-def test_a_second_run_is_refused_and_told_who_writes(tmp_path: Path) -> None:
+def test_a_second_run_is_refused_and_names_the_writer(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with hold(out) as process:
         try:
@@ -92,9 +92,9 @@ def test_a_lock_that_cannot_be_had_is_a_sentence(
 
 
 def test_the_holder_sweeps_up_the_temporary_files_of_a_killed_run(tmp_path: Path) -> None:
-    kept = {"out.jsonl", ".out.jsonl.meta.json", ".out.jsonl.meta.next", ".other.jsonl.tmp"}
-    for name in (*kept, ".out.jsonl.tmp", ".out.jsonl.meta.tmp", ".out.jsonl.errors.tmp"):
+    others = {"out.jsonl", ".out.jsonl.meta.json", ".out.jsonl.meta.next", ".other.jsonl.tmp"}
+    for name in (*others, ".out.jsonl.tmp", ".out.jsonl.meta.tmp", ".out.jsonl.errors.tmp"):
         (tmp_path / name).touch()
     with OutputLock(str(tmp_path / "out.jsonl")) as lock:
         lock.sweep()
-    assert listing(tmp_path) == kept
+    assert listing(tmp_path) == others

@@ -126,11 +126,11 @@ def test_row_groups_do_not_depend_on_the_parts(
     monkeypatch.setattr(parquet, "GROUP_ROWS", 7)
     out = tmp_path / "out.parquet"
     sink = open_out(out)
-    begun = 0
+    start = 0
     for size in pieces:
-        sink.write([row(n) for n in range(begun, begun + size)])
+        sink.write([row(n) for n in range(start, start + size)])
         sink.commit()
-        begun += size
+        start += size
     sink.close()
     with pq.ParquetFile(out) as file:
         groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]

@@ -131,7 +131,7 @@ def unescaped(value: Any) -> Any:
 
 
 class FullDisk:
-    """Lets so many bytes through, then says that the disk is full."""
+    """Lets ``free`` bytes through, then fails with a full disk."""
 
     def __init__(self, free: int) -> None:
         self.free = free
@@ -174,11 +174,11 @@ def test_a_failed_fsync_is_final(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink = open_out(tmp_path / f"out.{suffix}")
-    calls = 0
+    attempts = 0
 
     def failing(descriptor: int) -> None:
-        nonlocal calls
-        calls += 1
+        nonlocal attempts
+        attempts += 1
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "fsync", failing)
@@ -187,7 +187,7 @@ def test_a_failed_fsync_is_final(
     with pytest.raises(RunError):
         sink.close()
     sink.abort()
-    assert calls == 1  # never tried again
+    assert attempts == 1  # never tried again
     assert read_if_there(tmp_path / f"out.{suffix}") is None
 
 

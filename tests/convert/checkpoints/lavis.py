@@ -148,11 +148,11 @@ def random_state(shapes: Shapes, seed: int = 0) -> State:
 
 
 def half_vision(state: State) -> State:
-    """LAVIS's ``vit_precision: fp16``: linear and convolution layers alone are halved."""
-    parts = (".qkv.weight", ".proj.weight", ".proj.bias", ".weight", ".bias")
+    """LAVIS's ``vit_precision: fp16``: linear and convolution layers, and only they, are halved."""
+    suffixes = (".qkv.weight", ".proj.weight", ".proj.bias", ".weight", ".bias")
     return {
         name: value.half()
-        if name.startswith("visual_encoder.") and name.endswith(parts) and ".norm" not in name
+        if name.startswith("visual_encoder.") and name.endswith(suffixes) and ".norm" not in name
         else value
         for name, value in state.items()
     }
@@ -196,21 +196,21 @@ def attend(
 ) -> Tensor:
     """``Qformer.bert``: query tokens, then a text's words; [B, Q + T, hidden]."""
     bert = "Qformer.bert"
-    parts = [] if queries is None else [queries]
+    embeddings = [] if queries is None else [queries]
     if ids is not None:
         words = state[f"{bert}.embeddings.word_embeddings.weight"][ids]
-        places = state[f"{bert}.embeddings.position_embeddings.weight"][: ids.shape[1]]
-        parts.append(words + places)
-    x = _normed(state, f"{bert}.embeddings.LayerNorm", torch.cat(parts, dim=1), 1e-12)
+        positions = state[f"{bert}.embeddings.position_embeddings.weight"][: ids.shape[1]]
+        embeddings.append(words + positions)
+    x = _normed(state, f"{bert}.embeddings.LayerNorm", torch.cat(embeddings, dim=1), 1e-12)
     length = 0 if queries is None else queries.shape[1]
     for number in range(size.layers):
         layer = f"{bert}.encoder.layer.{number}"
         x = _bert_block(state, f"{layer}.attention", x, x, size)
-        asked, said = x[:, :length], x[:, length:]
+        query_states, text_states = x[:, :length], x[:, length:]
         if length and seen is not None and number % 2 == 0:
-            asked = _bert_block(state, f"{layer}.crossattention", asked, seen, size)
-        out = [_feed(state, layer, "_query", asked)] if length else []
-        out += [_feed(state, layer, "", said)] if said.shape[1] else []
+            query_states = _bert_block(state, f"{layer}.crossattention", query_states, seen, size)
+        out = [_feed(state, layer, "_query", query_states)] if length else []
+        out += [_feed(state, layer, "", text_states)] if text_states.shape[1] else []
         x = torch.cat(out, dim=1)
     return x
 

@@ -41,14 +41,14 @@ def caption(model: str | Path, out: Path, *more: str) -> list[dict[str, object]]
 def test_captions_are_the_same_after_a_journey(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said = run(capsys, "tiny", tmp_path / "t.pth", "--check")
+    code, message = run(capsys, "tiny", tmp_path / "t.pth", "--check")
     assert code == 0
-    assert "The language model was left out, as LAVIS does" in said
-    assert "Check: all 209 weights are the same, bit for bit." in said
-    code, said = run(capsys, tmp_path / "t.pth", tmp_path / "model", "--like", "tiny", "--check")
+    assert "The language model was left out, as LAVIS does" in message
+    assert "Check: all 209 weights are the same, bit for bit." in message
+    code, message = run(capsys, tmp_path / "t.pth", tmp_path / "model", "--like", "tiny", "--check")
     assert code == 0
-    assert "Check: all 216 weights are the same, bit for bit." in said
-    assert said.splitlines()[-1].startswith("261 weights, 6.8 MB, into ")
+    assert "Check: all 216 weights are the same, bit for bit." in message
+    assert message.splitlines()[-1].startswith("261 weights, 6.8 MB, into ")
     before = caption("tiny", tmp_path / "before.jsonl")
     after = caption(tmp_path / "model", tmp_path / "after.jsonl")
     assert len(before) == 12
@@ -59,13 +59,13 @@ def test_other_precisions_and_shards_caption_alike(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "small"
-    asked = ("--dtype", "bfloat16", "--max-shard-size", "2MB", "--check")
-    code, said = run(capsys, "tiny", out, *asked)
+    flags = ("--dtype", "bfloat16", "--max-shard-size", "2MB", "--check")
+    code, message = run(capsys, "tiny", out, *flags)
     assert code == 0
-    assert "of 261 weights are the same, bit for bit; the largest difference of two" in said
-    differ = float(said.partition("logits for a picture differ by ")[2].split()[0])
+    assert "of 261 weights are the same, bit for bit; the largest difference of two" in message
+    differ = float(message.partition("logits for a picture differ by ")[2].split()[0])
     assert 0 < differ < 0.5
-    assert "the same one is the best." in said
+    assert "the same one is the best." in message
     assert sorted(path.name for path in out.glob("model*")) == [
         *(f"model-0000{n}-of-00004.safetensors" for n in range(1, 5)),
         "model.safetensors.index.json",
@@ -85,9 +85,9 @@ def test_a_retrieval_model_is_compared_by_its_scores(
 ) -> None:
     source = like("itm", tmp_path / "itm")
     capsys.readouterr()
-    code, said = run(capsys, source, tmp_path / "half", "--dtype", "bfloat16", "--check")
+    code, message = run(capsys, source, tmp_path / "half", "--dtype", "bfloat16", "--check")
     assert code == 0
-    differ = float(said.partition("logits for a picture differ by ")[2].split()[0])
+    differ = float(message.partition("logits for a picture differ by ")[2].split()[0])
     assert 0 < differ < 0.2
 
 
@@ -125,14 +125,14 @@ def test_a_malicious_pickle_does_nothing_and_is_refused(
             random_state(saved_shapes("opt", SMALL, 32, vision=False)), tmp_path / "l.pth"
         )
         options = ["--like", like("opt", tmp_path / "like"), "--vision-weights", evil]
-    code, said = run(capsys, source, tmp_path / "out", *options)
+    code, message = run(capsys, source, tmp_path / "out", *options)
     assert code == 2
-    assert said.count("\n") == 1
-    assert "or holds more than weights" in said
+    assert message.count("\n") == 1
+    assert "or holds more than weights" in message
     assert not touched.exists()
     assert not (tmp_path / "out").exists()
     if how != "pickle":
-        assert "posix.system" in said
+        assert "posix.system" in message
         # The pickle was a live one: read carelessly, it does what it is made for.
         file = source / "pytorch_model.bin" if how == "bin" else evil
         torch.load(file, weights_only=False)
@@ -155,7 +155,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["junk.pth", "out"], "damaged"),
         (["empty.pth", "out"], "damaged"),
@@ -187,7 +187,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_mistake_is_one_sentence_and_changes_nothing(
     arguments: list[str],
-    said: str,
+    message: str,
     desk: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -198,7 +198,7 @@ def test_a_mistake_is_one_sentence_and_changes_nothing(
     capsys.readouterr()
     code, text = run(capsys, *arguments)
     assert (code, text.count("\n")) == (2, 1), text
-    assert said in text
+    assert message in text
     assert {path: path.stat().st_mtime_ns for path in sorted(desk.rglob("*"))} == before
 
 
@@ -223,9 +223,9 @@ def test_overwrite_replaces_a_model_wholly(
     out = tmp_path / "model"
     assert run(capsys, "tiny", out, "--max-shard-size", "1MB", "--quiet") == (0, "")
     assert run(capsys, "tiny", out, "--overwrite", "--quiet") == (0, "")
-    kept = {n for n in os.listdir(embedded_path("tiny")) if n.endswith((".json", ".jinja"))}
-    kept -= {"model.safetensors.index.json"}  # one file again
-    assert set(os.listdir(out)) == kept | {"model.safetensors"}
+    copied = {n for n in os.listdir(embedded_path("tiny")) if n.endswith((".json", ".jinja"))}
+    copied -= {"model.safetensors.index.json"}  # one file again
+    assert set(os.listdir(out)) == copied | {"model.safetensors"}
     assert os.listdir(tmp_path) == ["model"]
     pth = tmp_path / "t.pth"
     pth.write_text("old")

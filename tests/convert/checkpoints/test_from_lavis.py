@@ -1,4 +1,4 @@
-"""What LAVIS's files do not hold comes from elsewhere, and nothing is missed or left over."""
+"""What LAVIS's files lack comes from other files, and no weight is missing or left over."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def test_the_language_model_comes_from_its_own_directory(kind: str, tmp_path: Pa
     names = {name.removeprefix("language_model.") for name in out if "language_model" in name}
     assert names == apart.keys()
     for name, weight in apart.items():
-        wanted = weight.bfloat16() if kind == "t5" else weight  # LAVIS casts T5
-        assert torch.equal(out[f"language_model.{name}"], wanted)
-        assert out[f"language_model.{name}"].dtype == wanted.dtype
+        expected = weight.bfloat16() if kind == "t5" else weight  # LAVIS casts T5
+        assert torch.equal(out[f"language_model.{name}"], expected)
+        assert out[f"language_model.{name}"].dtype == expected.dtype
     if kind == "t5":
         head = loaded(tmp_path / "out").language_model.lm_head.weight
         assert torch.equal(head, apart["lm_head.weight"].bfloat16().float())
@@ -149,7 +149,7 @@ def one_more(name: str, *shape: int) -> State:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda s: {n: v for n, v in s.items() if n != "query_tokens"}, "lacks query_tokens"),
         (missing, "lacks vision_model.post_layernorm.bias"),
@@ -168,28 +168,28 @@ def one_more(name: str, *shape: int) -> State:
         (lambda s: {}, "holds no weights of LAVIS"),
     ],
 )
-def test_what_does_not_fit_is_named(change: object, said: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_named(change: object, message: str, tmp_path: Path) -> None:
     assert callable(change)
     source = save(change(small_state(vision=True)), tmp_path / "l.pth")
     other = like("opt", tmp_path / "like")
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         convert(source, tmp_path / "out", like=other)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["l.pth", "like"]
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("blocks.0.attn.rel", "blocks.0.attn.rel, which is no weight of LAVIS's vision encoder"),
         ("conv1.weight", "CLIP's ViT-L"),
     ],
 )
-def test_another_vision_encoder_is_refused(name: str, said: str, tmp_path: Path) -> None:
+def test_another_vision_encoder_is_refused(name: str, message: str, tmp_path: Path) -> None:
     vision: dict[str, Tensor] = random_state(vision_shapes(SMALL)) | {name: torch.ones(2)}
     torch.save(vision, tmp_path / "eva.pth")
     source = save(small_state(), tmp_path / "l.pth")
     other = like("opt", tmp_path / "like")
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         convert(source, tmp_path / "out", like=other, vision_weights=tmp_path / "eva.pth")
 
 

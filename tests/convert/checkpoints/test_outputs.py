@@ -42,17 +42,17 @@ def test_a_converted_model_computes_what_lavis_computes(kind: str, tmp_path: Pat
 
     seen = see(state, pixels, SMALL)
     queries = state["query_tokens"].expand(3, -1, -1)
-    asked = attend(state, SMALL, queries, seen, None)
+    expected = attend(state, SMALL, queries, seen, None)
     vision = model.vision_model(pixel_values=pixels).last_hidden_state
     query = model.qformer(query_embeds=queries, encoder_hidden_states=vision).last_hidden_state
     assert seen.abs().max() > 2  # numbers large enough for the bound to mean something
-    assert asked.abs().max() > 2
+    assert expected.abs().max() > 2
     assert (vision - seen).abs().max() < BOUND
-    assert (query - asked).abs().max() < BOUND
+    assert (query - expected).abs().max() < BOUND
     if kind != "itm":
         weight, bias = state[f"{kind}_proj.weight"], state[f"{kind}_proj.bias"]
-        told = torch.nn.functional.linear(asked, weight, bias)
-        assert (model.language_projection(query) - told).abs().max() < BOUND
+        projected = torch.nn.functional.linear(expected, weight, bias)
+        assert (model.language_projection(query) - projected).abs().max() < BOUND
         return
     ids = texts(SMALL.vocabulary)
     filler = torch.full((3, SMALL.queries), model.config.image_token_index)

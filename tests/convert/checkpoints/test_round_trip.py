@@ -54,8 +54,8 @@ def test_lavis_to_transformers_to_lavis(kind: str, halved: bool, tmp_path: Path)
     source = save(state, tmp_path / "one.pth", optimizer={"lr": 0.1}, epoch=3)
     convert(source, tmp_path / "model", like=like(kind, tmp_path / "like"))
     convert(tmp_path / "model", tmp_path / "two.pth")
-    kept = {name: value for name, value in state.items() if not name.startswith(LOST)}
-    assert same(kept, state_of(tmp_path / "two.pth"))
+    trained = {name: value for name, value in state.items() if not name.startswith(LOST)}
+    assert same(trained, state_of(tmp_path / "two.pth"))
 
 
 def test_tiny_to_lavis_to_transformers(tmp_path: Path) -> None:

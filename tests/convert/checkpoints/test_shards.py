@@ -50,8 +50,10 @@ def test_files_are_what_the_library_reads(tmp_path: Path) -> None:
         "empty": torch.ones(0, 3),
         "turned": torch.rand(4, 5).t(),
     }
-    told: list[tuple[int, int]] = []
-    write_shards(weights_of(**made), tmp_path, 60, lambda *progress: told.append(progress))
+    progress_calls: list[tuple[int, int]] = []
+    write_shards(
+        weights_of(**made), tmp_path, 60, lambda *progress: progress_calls.append(progress)
+    )
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     files = sorted(path.name for path in tmp_path.glob("*.safetensors"))
     assert len(files) > 3
@@ -67,8 +69,8 @@ def test_files_are_what_the_library_reads(tmp_path: Path) -> None:
         assert torch.equal(read[name], tensor), name
     size = sum(tensor.nbytes for tensor in made.values())
     assert index["metadata"]["total_size"] == size
-    assert told[-1] == (size, size)
-    assert len(told) == len(made)
+    assert progress_calls[-1] == (size, size)
+    assert len(progress_calls) == len(made)
 
 
 def test_one_file_needs_no_index(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where models lie: on the hub, in its cache, in directories of every age and layout."""
+"""Where models are found: on the hub, in its cache, in directories of every age and layout."""
 
 from __future__ import annotations
 
@@ -78,16 +78,16 @@ def test_a_model_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
 
 def run(home: Path, hub: Hub | None, *arguments: object) -> subprocess.CompletedProcess[str]:
     """``blip2cli convert`` in a process of its own, whose cache is ``home``."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     settings = {
         "HF_HOME": str(home),
-        # Port 9 discards: nothing listens, and no real host is ever asked.
+        # Port 9 discards: nothing listens, and no real host is ever contacted.
         "HF_ENDPOINT": hub.url if hub is not None else "http://127.0.0.1:9",
         "NO_PROXY": "127.0.0.1",
     }
     return subprocess.run(
         [sys.executable, "-m", "blip2cli", "convert", *map(str, arguments)],
-        env=kept | settings,
+        env=inherited | settings,
         capture_output=True,
         text=True,
         timeout=300,
@@ -102,7 +102,7 @@ def test_language_models_and_models_come_from_the_hub_and_then_from_its_cache(
     bert.mkdir()
     write_json(bert / "config.json", {"model_type": "bert"})
     bert_tokenizer(bert)
-    (bert / "model.safetensors").write_bytes(b"not wanted")
+    (bert / "model.safetensors").write_bytes(b"not used")
     small = published_opt(tmp_path / "opt")
     size = Size(**vars(SMALL) | {"width": 1408})  # the width tells which vision encoder it had
     source = save(random_state(saved_shapes("itm", size, 0, vision=False)), tmp_path / "itm.pth")

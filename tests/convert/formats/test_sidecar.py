@@ -93,8 +93,8 @@ def test_names_that_are_not_utf_8_keep_their_bytes(tmp_path: Path) -> None:
 def test_sidecars_away_from_their_images(tmp_path: Path) -> None:
     root = draw(tmp_path / "photos")
     convert(write_rows(tmp_path / "c.jsonl", captions()), tmp_path / "o", write_as="sidecar")
-    done = convert(tmp_path / "o", tmp_path / "alone.jsonl")
-    assert {row["file_name"] for row in read_rows(tmp_path / "alone.jsonl")} == {
+    done = convert(tmp_path / "o", tmp_path / "without_image.jsonl")
+    assert {row["file_name"] for row in read_rows(tmp_path / "without_image.jsonl")} == {
         name.rpartition(".")[0] for name in NAMES
     }
     assert "3 have no image beside them" in done.notes[0]
@@ -102,7 +102,7 @@ def test_sidecars_away_from_their_images(tmp_path: Path) -> None:
     assert {row["file_name"] for row in read_rows(tmp_path / "found.jsonl")} == set(NAMES)
 
 
-def test_two_kinds_of_sidecars_are_told_apart(tmp_path: Path) -> None:
+def test_two_kinds_of_sidecars_are_distinguished(tmp_path: Path) -> None:
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "a.txt").write_text("\ufeffone\r\n", encoding="utf-8")
     (tmp_path / "o" / "a.caption").write_text("two")

@@ -9,7 +9,7 @@ import pytest
 from blip2cli.errors import OutputError
 from blip2cli.options import SourceOptions
 from blip2cli.sources import open_sources
-from tests.convert.helpers import NAMES, answers, captions, convert, draw, elsewhere, write_rows
+from tests.convert.helpers import NAMES, answers, captions, convert, draw, in_subprocess, write_rows
 
 LOAD = """
 import webdataset
@@ -25,7 +25,7 @@ def test_webdataset_reads_the_shards(tmp_path: Path) -> None:
     convert(source, tmp_path / "w.tar", image_root=str(root), shard_size=2)
     shards = sorted(tmp_path.glob("w-*.tar"))
     assert [path.name for path in shards] == ["w-000000.tar", "w-000001.tar"]
-    samples = elsewhere(LOAD, *shards)
+    samples = in_subprocess(LOAD, *shards)
     assert [sample[0] for sample in samples] == [
         "COCO_val2014_000000000012",
         "farm/two_cows_7",
@@ -40,7 +40,7 @@ def test_answers_of_one_image_are_one_sample(tmp_path: Path) -> None:
     root = draw(tmp_path / "photos")
     source = write_rows(tmp_path / "a.jsonl", answers())
     convert(source, tmp_path / "w.tar", image_root=str(root))
-    samples = elsewhere(LOAD, tmp_path / "w-000000.tar")
+    samples = in_subprocess(LOAD, tmp_path / "w-000000.tar")
     assert [sample[1] for sample in samples] == ["i0\nh0", "i1\nh1", "i2\nh2"]
     assert samples[0][2]["file_name"] == NAMES[0]
     assert [a["question_id"] for a in samples[1][2]["answers"]] == ["10", "11"]
@@ -53,7 +53,7 @@ def test_names_that_differ_in_dots_only_stay_apart(tmp_path: Path) -> None:
         (root / name).write_bytes((root / NAMES[2]).read_bytes())
     rows = [captions()[0] | {"file_name": name, "caption": name} for name in names]
     convert(write_rows(tmp_path / "c.jsonl", rows), tmp_path / "w.tar", image_root=str(root))
-    samples = elsewhere(LOAD, tmp_path / "w-000000.tar")
+    samples = in_subprocess(LOAD, tmp_path / "w-000000.tar")
     assert [sample[0] for sample in samples] == ["a_b", "a_b-1", "_c", "a_b-2"]
     assert [sample[2]["file_name"] for sample in samples] == names
 
