@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blip2cli.tiny.scenes import draw_scene
+from training.random_scenes import random_scene
 
 # Of every eight images two are broken, in two different ways and not in the same batch.
 _NO_PICTURE, _TRUNCATED = 2, 7
@@ -22,7 +22,7 @@ def draw_source(folder: Path, count: int, repaired: bool = False) -> Path:
     rng = np.random.default_rng(2023)
     for number in range(count):
         buffer = io.BytesIO()
-        draw_scene(rng, (64, 56))[0].save(buffer, "PNG")
+        random_scene(rng, (64, 56))[0].save(buffer, "PNG")
         data = buffer.getvalue()
         if number % 8 == _NO_PICTURE:
             data = b"this is no picture"

@@ -26,7 +26,7 @@ from transformers import (
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from blip2cli.tiny.kinds import COLORS, EMOJI, NUMBERS, plural, with_article
-from blip2cli.tiny.scenes import draw_scene
+from training.random_scenes import random_scene
 from training.texts import scene_texts
 
 IMAGE_SIZE = 112
@@ -52,7 +52,7 @@ def build_tokenizer() -> GPT2Tokenizer:
     lines += ["what shape is in the image? circle\ntriangle\nrectangle\n"] * 100
     for _ in range(3000):
         # A scene's picture is not needed here: the smallest canvas is quickest.
-        scene = draw_scene(rng, size=(56, 56))[1]
+        scene = random_scene(rng, size=(56, 56))[1]
         lines += [f"{text.prompt}{text.target}" for text in scene_texts(chance, scene, 4)]
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -22,17 +22,14 @@ from transformers import GPT2Tokenizer
 
 from blip2cli.tiny.kinds import KINDS
 from blip2cli.tiny.scenes import (
-    COUNT_SHARES,
     MAX_OBJECTS,
     Placed,
     Scene,
-    draw_scene,
-    random_kinds,
-    weather,
 )
 from training.build import GRID, IMAGE_SIZE, QUERIES
 from training.easyvqa import ShapePicture
 from training.labels import UNKNOWN, patch_labels, scene_slots, shape_slots
+from training.random_scenes import COUNT_SHARES, degrade, random_kinds, random_scene
 from training.texts import Text, scene_texts
 
 PACKED = 72  # text tokens a picture
@@ -88,8 +85,8 @@ def draw_example(
     rng: np.random.Generator, count_shares: Mapping[int, float] = COUNT_SHARES
 ) -> tuple[NDArray[np.uint8], Scene]:
     """One scene as the model will read it: uint8 [IMAGE_SIZE, IMAGE_SIZE, 3], and its content."""
-    image, scene = draw_scene(rng, kinds=random_kinds(rng, count_shares))
-    image = weather(rng, image).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+    image, scene = random_scene(rng, kinds=random_kinds(rng, count_shares))
+    image = degrade(rng, image).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
     return np.asarray(image), scene
 
 

@@ -1,6 +1,4 @@
-"""The embedded models: what they know, how their pictures are drawn, how they are trained.
+"""The embedded models: their weights, and the drawn scenes that ``doctor`` tries them on.
 
-``kinds``, ``sprites``, ``backgrounds``, ``scenes`` and ``texts`` make pictures with their captions
-and questions; ``build``, ``data``, ``heads`` and ``train`` make a checkpoint out of them;
-``evaluate`` measures it. The finished checkpoints lie in ``weights/``.
+``training/`` at the top of the repository trains them, and draws scenes with the same modules.
 """

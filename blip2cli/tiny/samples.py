@@ -1,4 +1,4 @@
-"""The pictures in ``sample_images/``: ``python -m blip2cli.tiny.samples FOLDER`` draws them.
+"""The images in ``sample_images/``: their names, sizes and content.
 
 Every way a file can come is there once: PNG, JPEG, WebP, small and large, wide and tall, in a
 sub-folder, and one JPEG stored sideways with an EXIF orientation. They show the tool at work, not
@@ -7,17 +7,13 @@ how often the model is right (its model card says that).
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from blip2cli.tiny.kinds import caption
 from blip2cli.tiny.scenes import Scene, draw_scene
-
-ORIENTATION = 0x0112  # EXIF tag
-SIDEWAYS = 6  # "rotate 90° clockwise to view"
 
 
 @dataclass(frozen=True)
@@ -34,9 +30,7 @@ class Sample:
     @property
     def caption(self) -> str:
         """The true caption."""
-        return draw_scene(np.random.default_rng(0), (64, 64), list(self.kinds), self.background)[
-            1
-        ].caption
+        return caption(self.kinds, self.background)
 
 
 SAMPLES = (
@@ -58,24 +52,4 @@ SAMPLES = (
 def draw_sample(sample: Sample) -> tuple[Image.Image, Scene]:
     """The picture as a viewer shows it, and its scene."""
     rng = np.random.default_rng(sample.seed)
-    return draw_scene(rng, sample.size, list(sample.kinds), sample.background)
-
-
-def write_samples(folder: Path) -> None:
-    """Draw every sample into ``folder``."""
-    for sample in SAMPLES:
-        path = folder / sample.file_name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image, _ = draw_sample(sample)
-        if sample.sideways:
-            exif = Image.Exif()
-            exif[ORIENTATION] = SIDEWAYS
-            image.transpose(Image.Transpose.ROTATE_90).save(path, quality=90, exif=exif)
-        else:
-            image.save(path, quality=90)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Draw the sample images.")
-    parser.add_argument("folder", type=Path)
-    write_samples(parser.parse_args().folder)
+    return draw_scene(rng, sample.size, sample.kinds, sample.background)

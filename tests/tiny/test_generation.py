@@ -18,9 +18,9 @@ from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.tiny.samples import SAMPLES
-from blip2cli.tiny.scenes import draw_scene, weather
 from training.data import Packer
 from training.evaluate import exactly_right
+from training.random_scenes import degrade, random_scene
 from training.texts import Text
 
 WEIGHTS = Path(blip2cli.tiny.__file__).parent / "weights" / "tiny"
@@ -37,7 +37,7 @@ def pictures() -> list[Image.Image]:
         with Image.open(SHIPPED / sample.file_name) as opened:
             images.append(ImageOps.exif_transpose(opened).convert("RGB"))
     rng = np.random.default_rng(777)
-    return images + [weather(rng, draw_scene(rng)[0]) for _ in range(100)]
+    return images + [degrade(rng, random_scene(rng)[0]) for _ in range(100)]
 
 
 @pytest.fixture(scope="module")

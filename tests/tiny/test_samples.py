@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from blip2cli.tiny.samples import SAMPLES, Sample, write_samples
+from blip2cli.tiny.samples import SAMPLES, Sample
 
 SHIPPED = Path(__file__).parents[2] / "sample_images"
 
@@ -22,13 +22,3 @@ def test_every_sample_is_seen_upright(sample: Sample) -> None:
     with Image.open(SHIPPED / sample.file_name) as image:
         assert (image.size != sample.size) == sample.sideways
         assert ImageOps.exif_transpose(image).size == sample.size
-
-
-def test_they_can_be_drawn_again(tmp_path: Path) -> None:
-    write_samples(tmp_path)
-    for sample in SAMPLES:
-        name = sample.file_name
-        with Image.open(tmp_path / name) as again, Image.open(SHIPPED / name) as shipped:
-            assert again.size == shipped.size
-            if name.endswith(".png"):  # lossless: the same on every machine
-                assert again.tobytes() == shipped.tobytes()

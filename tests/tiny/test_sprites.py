@@ -1,15 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
-from blip2cli.tiny.sprites import draw_sheet, sprites
-
-
-def test_a_missing_font_is_named_with_its_package(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="install the package fonts-noto-color-emoji"):
-        draw_sheet(tmp_path / "missing.ttf")
+from blip2cli.tiny.sprites import sprites
 
 
 def test_cut_outs_touch_all_four_edges() -> None:

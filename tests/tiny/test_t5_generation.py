@@ -19,8 +19,8 @@ from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tiny.samples import SAMPLES
-from blip2cli.tiny.scenes import draw_scene, weather
 from tests.tiny.helpers import WEIGHTS
+from training.random_scenes import degrade, random_scene
 
 FOLDER = WEIGHTS / "tiny-t5"
 SHIPPED = WEIGHTS.parents[2] / "sample_images"
@@ -49,7 +49,7 @@ def pictures() -> list[Image.Image]:
         with Image.open(SHIPPED / sample.file_name) as opened:
             images.append(ImageOps.exif_transpose(opened).convert("RGB"))
     rng = np.random.default_rng(777)
-    return images + [weather(rng, draw_scene(rng)[0]) for _ in range(12)]
+    return images + [degrade(rng, random_scene(rng)[0]) for _ in range(12)]
 
 
 @pytest.fixture(scope="module")

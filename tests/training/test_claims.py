@@ -7,14 +7,15 @@ import random
 import numpy as np
 import pytest
 
-from blip2cli.tiny.scenes import Scene, draw_scene
+from blip2cli.tiny.scenes import Scene
 from training.claims import CHANGES, Claim, nearly_right
+from training.random_scenes import random_scene
 
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
     rng = np.random.default_rng(3)
-    return [draw_scene(rng, size=(56, 56))[1] for _ in range(150)]
+    return [random_scene(rng, size=(56, 56))[1] for _ in range(150)]
 
 
 def test_a_true_claim_reads_as_the_caption(scenes: list[Scene]) -> None:

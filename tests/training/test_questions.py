@@ -7,10 +7,11 @@ from collections import Counter
 import numpy as np
 
 from blip2cli.tiny.kinds import ANIMALS, KINDS, NUMBERS, plural, with_article
-from blip2cli.tiny.scenes import Placed, Scene, draw_scene
+from blip2cli.tiny.scenes import Placed, Scene
 from training.questions import scene_question
+from training.random_scenes import random_scene
 
-SCENES = [draw_scene(np.random.default_rng(seed), (64, 64))[1] for seed in range(150)]
+SCENES = [random_scene(np.random.default_rng(seed), (64, 64))[1] for seed in range(150)]
 
 
 def place(scene: Scene, kind: str) -> Placed:

@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from blip2cli.tiny.scenes import draw_scene
+from training.random_scenes import random_scene
 from training.texts import roughened, scene_texts
 
-SCENES = [draw_scene(np.random.default_rng(seed), (64, 64))[1] for seed in range(40)]
+SCENES = [random_scene(np.random.default_rng(seed), (64, 64))[1] for seed in range(40)]
 
 
 def test_texts_come_in_the_published_forms() -> None:

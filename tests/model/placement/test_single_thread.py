@@ -14,7 +14,7 @@ from blip2cli.model.retrieval import Pair
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
-from blip2cli.tiny.scenes import draw_scene
+from training.random_scenes import random_scene
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_larger_model_has_all_threads(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def scenes(count: int, size: tuple[int, int]) -> Tensor:
-    drawn = [np.array(draw_scene(np.random.default_rng(seed), size)[0]) for seed in range(count)]
+    drawn = [np.array(random_scene(np.random.default_rng(seed), size)[0]) for seed in range(count)]
     return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
 
 
