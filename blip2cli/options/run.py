@@ -13,11 +13,6 @@ from blip2cli.options.values import parse_duration, parse_error_limit
 
 ErrorsMode = Literal["file", "inline"]
 
-SOURCE_HELP = (
-    "Folders (read recursively), image files, globs, manifests, Parquet, tar and zip files, each "
-    "also as a URL (s3://, gs://, hf://), or - for paths on stdin."
-)
-
 
 _source = partial(declare, panel=SOURCE, about_images=True)
 _output = partial(declare, panel=OUTPUT)
@@ -32,7 +27,7 @@ class SourceOptions(OptionGroup):
         (),
         positional=True,
         metavar="SOURCE",
-        help=SOURCE_HELP,
+        help="{sources}.",
         shapes_rows=False,
     )
     include: tuple[str, ...] = _source(

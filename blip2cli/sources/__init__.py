@@ -1,4 +1,4 @@
-"""Where images come from: one reader a file, and the table that picks the reader.
+"""Where images come from: listing the images of all sources, each once.
 
 Names (``file_name``) are relative to the source's root: the folder itself, the folder of a single
 file or a manifest, the part of a glob before its first wildcard, the current folder for paths on
@@ -12,37 +12,21 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain, pairwise
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from blip2cli.errors import OptionError, SourceError
-from blip2cli.options import SourceOptions
+from blip2cli.errors import SourceError, option
 from blip2cli.sources.base import IMAGE_SUFFIXES, FailedRef, ImageRef, Source
 from blip2cli.sources.carried_columns import CarriedColumn, columns_of, fitted
-from blip2cli.sources.containers import open_container
 from blip2cli.sources.parents import common_parent
 from blip2cli.sources.patterns import Selection
-from blip2cli.sources.readers.files import FileSource
-from blip2cli.sources.readers.folder import FolderSource
-from blip2cli.sources.readers.globs import GlobSource
-from blip2cli.sources.readers.remote import claim_remote
-from blip2cli.sources.readers.stdin import StdinSource
+from blip2cli.sources.readers import find_reader
+
+if TYPE_CHECKING:
+    from blip2cli.options import SourceOptions
 
 __all__ = ["IMAGE_SUFFIXES", "CarriedColumn", "ImageRef", "carried_columns", "open_sources"]
-
-Claim = Callable[[str, SourceOptions, "BinaryIO | None"], "Source | None"]
-
-# Asked in this order; the first that takes the argument reads it. What exists on disk goes before
-# patterns, so a file called "cat[1].png" is found by its name.
-READERS: tuple[Claim, ...] = (
-    lambda text, options, stdin: StdinSource.claim(text, stdin, options.nul),
-    lambda text, options, stdin: FolderSource.claim(text),
-    lambda text, options, stdin: open_container(text, options),  # a table of its own, for globs too
-    lambda text, options, stdin: claim_remote(text, options),
-    lambda text, options, stdin: FileSource.claim(text),
-    lambda text, options, stdin: GlobSource.claim(text, options),
-)
 
 
 def open_sources(options: SourceOptions, stdin: BinaryIO | None = None) -> Iterator[ImageRef]:
@@ -54,20 +38,20 @@ def open_sources(options: SourceOptions, stdin: BinaryIO | None = None) -> Itera
     of a row that is wrong in the middle of a manifest. Raises OptionError as ``carried_columns``
     does.
     """
-    if options.limit is not None and options.limit < 0:
-        raise OptionError(f"--limit takes 0 or a positive number, not {options.limit}.")
     if not options.sources:
-        raise SourceError("No source was given; name a folder, a file, a glob, or - for stdin.")
+        raise SourceError(
+            "sources", "No source was given", "name a folder, a file, a glob, or - for stdin"
+        )
     sources = [_open(text, options, stdin) for text in dict.fromkeys(options.sources)]
     columns = columns_of(sources, options.keep)
     for source in sources:
         # A mistyped pattern must not hide behind the images of another source.
-        if isinstance(source, GlobSource) and next(source.refs(source.root), None) is None:
-            raise SourceError(source.nothing())
+        if source.must_match and next(source.refs(source.root), None) is None:
+            raise source.no_images()
     refs = _select(sources, options)
     if columns:
         refs = (fitted(ref, columns) for ref in refs)
-    if options.limit == 0 or any(isinstance(s, StdinSource) for s in sources):
+    if any(source.streamed for source in sources):
         return refs
     return chain([next(refs)], refs)  # finds an empty folder before a model is loaded
 
@@ -75,7 +59,7 @@ def open_sources(options: SourceOptions, stdin: BinaryIO | None = None) -> Itera
 def carried_columns(options: SourceOptions) -> tuple[CarriedColumn, ...]:
     """The columns of ``options.keep`` with their types, in their order; stdin is not touched.
 
-    Raises OptionError for a column that is not there, SourceError for a source that cannot be
+    Raises OptionError for a column that does not exist, SourceError for a source that cannot be
     opened.
     """
     if not options.keep:
@@ -86,19 +70,17 @@ def carried_columns(options: SourceOptions) -> tuple[CarriedColumn, ...]:
 
 
 def _open(text: str, options: SourceOptions, stdin: BinaryIO | None) -> Source:
-    for claim in READERS:
-        source = claim(text, options, stdin)
-        if source is not None:
-            return source
+    reader = find_reader(text)
+    if reader is not None:
+        return reader.open(text, options, stdin)
     if not text:
-        raise SourceError("An empty source was given; name a folder, a file or a glob.")
-    raise SourceError(f"There is no file or folder {text!r}; check the path.")
+        raise SourceError("sources", "An empty source was given", "name a folder, a file or a glob")
+    raise SourceError("sources", f"There is no file or folder {text!r}", "check the path")
 
 
 def _select(sources: list[Source], options: SourceOptions) -> Iterator[ImageRef]:
-    """Yield what --include, --exclude and --limit leave. Raises SourceError if that is nothing."""
-    if options.limit == 0:
-        return
+    """Yield what the options ``include``, ``exclude`` and ``limit`` leave. Raises SourceError if
+    that is nothing."""
     selection = Selection(options.include, options.exclude)
     seen = given = 0
     for ref in _all(sources):
@@ -112,8 +94,12 @@ def _select(sources: list[Source], options: SourceOptions) -> Iterator[ImageRef]
         return
     if seen:
         images = "the only image" if seen == 1 else f"any of the {seen} images"
-        raise SourceError(f"{selection} does not leave {images}; loosen the pattern.")
-    raise SourceError(" ".join(source.nothing() for source in sources))
+        field = "include" if options.include else "exclude"
+        raise SourceError(field, f"{selection} does not leave {images}", "loosen the pattern")
+    errors = [source.no_images() for source in sources]
+    if len(errors) == 1:
+        raise errors[0]
+    raise SourceError("sources", " ".join(error.sentence(option) for error in errors))
 
 
 def _all(sources: list[Source]) -> Iterator[ImageRef]:
@@ -145,6 +131,6 @@ def _disjoint(sources: list[Source]) -> bool:
     """True when no two sources can name the same image."""
     if not all(source.unique for source in sources):
         return False
-    spaces = (getattr(source, "space", source.root) for source in sources)
-    roots = sorted(space.rstrip(os.sep) + os.sep for space in spaces)
+    namespaces = (source.namespace for source in sources)
+    roots = sorted(namespace.rstrip(os.sep) + os.sep for namespace in namespaces)
     return not any(b.startswith(a) for a, b in pairwise(roots))

@@ -1,8 +1,8 @@
-"""What every source of images has in common: the reference to one image, and its name.
+"""What every source of images has in common: references to images, their names, reading errors.
 
-A *source* is one argument of the command line turned into images by one reader. To add a kind
-of source, write a reader file that offers the :class:`Source` protocol and put one line into the
-table of :mod:`blip2cli.sources`. Sources whose bytes are no local file of their own (members of an
+A *source* is one argument of the command line turned into images by one reader. To add a kind of
+source, write a reader file with a subclass of :class:`Source` and put one line into the table of
+:mod:`blip2cli.sources.readers`. Sources whose bytes are no local file of their own (members of an
 archive, cells of a table) subclass :class:`ImageRef` and override :meth:`ImageRef.read`.
 
 ``error_type`` names raised here: ``missing``, ``permission_denied``, ``not_a_file``,
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar
 
-from blip2cli.errors import ImageError
+from blip2cli.errors import ImageError, SourceError
 
 # What a folder is searched for. HEIC and JPEG XL are in the list although they may not decode
 # here: a folder of phone photographs must report them, not pass over them in silence.
@@ -38,8 +40,8 @@ class ImageRef:
 
     file_name: str  # row key: POSIX path relative to the source root
     path: str  # absolute local path; surrogateescape holds bytes that are not UTF-8
-    # Values of the columns named with --keep, in their order; keyword-only so that subclasses may
-    # add fields without a default.
+    # Values of the carried columns, in their order; keyword-only so that subclasses may add
+    # fields without a default.
     carried: tuple[object, ...] = field(default=(), kw_only=True)
 
     def read(self) -> bytes:
@@ -48,27 +50,15 @@ class ImageRef:
         Raises ImageError: ``missing``, ``permission_denied``, ``not_a_file`` (a folder, pipe or
         device), ``too_large`` (over ``MAX_FILE_BYTES``) or ``read_error``.
         """
-        try:
+        with reading_errors():
             # O_NONBLOCK: opening a named pipe that nobody writes to would wait for ever.
             descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
             with open(descriptor, "rb") as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise ImageError("not_a_file", "It is a folder, pipe or device, not a file.")
-                if status.st_size > MAX_FILE_BYTES:
-                    raise ImageError(
-                        "too_large", f"The file holds {status.st_size} bytes, over 1 GiB."
-                    )
+                check_size(status.st_size, "The file")
                 return file.read()
-        except (FileNotFoundError, NotADirectoryError):
-            raise ImageError("missing", "There is no such file.") from None
-        except IsADirectoryError:
-            raise ImageError("not_a_file", "It is a folder, not a file.") from None
-        except PermissionError:
-            raise ImageError("permission_denied", "The file may not be read.") from None
-        except (OSError, ValueError) as error:  # ValueError: a NUL inside the path
-            reason = getattr(error, "strerror", None) or str(error)
-            raise ImageError("read_error", f"The file cannot be read: {reason}.") from None
 
 
 @dataclass(frozen=True)
@@ -83,26 +73,68 @@ class FailedRef(ImageRef):
         raise ImageError(self.error_type, self.message)
 
 
-class Source(Protocol):
-    """One argument of the command line, validated, not yet listed."""
+def check_size(size: int, what: str = "It") -> None:
+    """Raise ImageError ``too_large`` for more bytes than an image may have."""
+    if size > MAX_FILE_BYTES:
+        raise ImageError("too_large", f"{what} holds {size} bytes, over 1 GiB.")
+
+
+@contextmanager
+def reading_errors(what: str = "file") -> Iterator[None]:
+    """Turn errors that occur while the bytes of one image are read into an ImageError.
+
+    ``missing``, ``permission_denied``, ``not_a_file`` or ``read_error``.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError("missing", f"There is no such {what}.") from None
+    except IsADirectoryError:
+        raise ImageError("not_a_file", "It is a folder, not a file.") from None
+    except PermissionError:
+        raise ImageError("permission_denied", f"The {what} may not be read.") from None
+    except (OSError, ValueError, EOFError) as error:  # ValueError: a NUL inside the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageError("read_error", f"The {what} cannot be read: {reason}.") from None
+    except SourceError as error:  # a package for the protocol is missing
+        raise ImageError("read_error", str(error)) from None
+
+
+@dataclass(frozen=True)
+class Source(ABC):
+    """One argument of the command line, checked, not listed yet."""
+
+    text: str  # the argument as the user typed it, for messages
+    root: str  # absolute folder below which the images lie; with one source, names start there
+    unique: bool = field(default=True, kw_only=True)  # it cannot give the same image twice
+
+    streamed: ClassVar[bool] = False  # it may not be read before its images are requested
+    must_match: ClassVar[bool] = False  # without an image it is a mistake, also beside others
 
     @property
-    def text(self) -> str:
-        """The argument as the user typed it, for messages."""
+    def namespace(self) -> str:
+        """The folder below which no other source has names, unless it is given one inside."""
+        return self.root
 
-    @property
-    def root(self) -> str:
-        """Absolute folder below which the images lie; with one source, names start there."""
-
-    @property
-    def unique(self) -> bool:
-        """True when this source alone can never give the same image twice."""
-
+    @abstractmethod
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield the images lazily, in a stable order, named relative to the folder ``base``."""
 
-    def nothing(self) -> str:
-        """The sentence that says why no image came, and the mend."""
+    @abstractmethod
+    def no_images(self) -> SourceError:
+        """The error that says why no image came, and the remedy."""
+
+
+@contextmanager
+def opening_errors(text: str) -> Iterator[None]:
+    """Turn an OSError of the file behind the source ``text`` into a SourceError."""
+    try:
+        yield
+    except SourceError:  # of a URL: an OSError as well, but one with a remedy
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SourceError("sources", f"The source {text!r} cannot be read: {reason}") from None
 
 
 def absolute(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Columns of a source that are carried into the rows (``--keep``): their types and values.
+"""Columns of a source that are carried into the rows (option ``keep``): types and values.
 
 A value that the output has no type for (a list, an object, true and false, a date) is carried as
 a string, JSON where it has a form in JSON.
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from blip2cli.errors import OptionError, SourceError
+from blip2cli.errors import OptionError, SourceError, option
 from blip2cli.sources.base import ImageRef, Source
 
 ColumnType = Literal["string", "int", "float"]
 
-LOOKED_AT = 1000  # rows from which types are told where a format does not state them
+SAMPLED_ROWS = 1000  # rows that types are inferred from where a format does not state them
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
@@ -28,12 +28,15 @@ class CarriedColumn:
     type: ColumnType
 
 
-@runtime_checkable
-class Columned(Source, Protocol):
-    """A source whose images have columns."""
+@dataclass(frozen=True)
+class ColumnedSource(Source):
+    """A source whose images have columns; ``columns`` are those carried into the rows."""
+
+    columns: tuple[CarriedColumn, ...] = field(default=(), kw_only=True)
 
     def carried_columns(self) -> tuple[CarriedColumn, ...]:
-        """The columns asked for, in their order. Raises OptionError for one that is not there."""
+        """The carried columns in the order of the option. Raises OptionError for a missing one."""
+        return self.columns
 
 
 def columns_of(sources: Sequence[Source], keep: tuple[str, ...]) -> tuple[CarriedColumn, ...]:
@@ -45,10 +48,10 @@ def columns_of(sources: Sequence[Source], keep: tuple[str, ...]) -> tuple[Carrie
         return ()
     for name in keep:
         if keep.count(name) > 1:
-            raise OptionError(f"--keep {name} is given twice; give it once.")
+            raise OptionError("keep", f"{option('keep')} {name} is given twice", "give it once")
     found: list[tuple[CarriedColumn, ...]] = []
     for source in sources:
-        if not isinstance(source, Columned):
+        if not isinstance(source, ColumnedSource):
             raise no_columns(source.text, keep[0])
         found.append(source.carried_columns())
     return tuple(
@@ -60,24 +63,26 @@ def columns_of(sources: Sequence[Source], keep: tuple[str, ...]) -> tuple[Carrie
 def no_columns(source: str, name: str) -> OptionError:
     """The error for a source that is no table."""
     return OptionError(
-        f"--keep {name}: the source {source!r} has no columns; only manifests, Parquet tables and "
-        "tar shards have. Leave it out, or run this source apart."
+        "keep",
+        f"{option('keep')} {name}: the source {source!r} has no columns",
+        "only manifests, Parquet tables and tar shards have. Leave it out, or run this source "
+        "apart",
     )
 
 
-def absent(what: str, name: str, there: Iterable[str]) -> OptionError:
-    """The error for a column that ``what`` does not have."""
-    columns = ", ".join(there)
-    return OptionError(
-        f"--keep {name}: {what} has no such column"
-        + (f"; it has {columns}." if columns else ", nor any other.")
-    )
+def missing_column(what: str, name: str, columns: Iterable[str]) -> OptionError:
+    """The error for a column that ``what``, which has ``columns``, does not have."""
+    names = ", ".join(columns)
+    problem = f"{option('keep')} {name}: {what} has no such column"
+    if not names:
+        return OptionError("keep", f"{problem}, nor any other")
+    return OptionError("keep", problem, f"it has {names}")
 
 
-def types_in(
+def infer_columns(
     rows: Iterable[Mapping[str, object]], keep: Sequence[str]
 ) -> tuple[CarriedColumn, ...]:
-    """Types told from the values of ``rows``; "string" where all are null."""
+    """The columns ``keep``, types inferred from ``rows``; "string" where all are null."""
     seen: list[set[ColumnType]] = [set() for _ in keep]
     for row in rows:
         for types, name in zip(seen, keep, strict=True):
@@ -91,7 +96,7 @@ def types_in(
 def fitted(ref: ImageRef, columns: Sequence[CarriedColumn]) -> ImageRef:
     """``ref`` with its values in the types of ``columns``.
 
-    Raises SourceError for a value that came too late to be told from the first rows.
+    Raises SourceError for a value that does not fit the type inferred from the first rows.
     """
     carried = tuple(_fit(ref, v, column) for v, column in zip(ref.carried, columns, strict=True))
     return ref if carried == ref.carried else replace(ref, carried=carried)
@@ -109,8 +114,10 @@ def _fit(ref: ImageRef, value: object, column: CarriedColumn) -> object:
         return float(value)  # type: ignore[arg-type]
     number = "whole numbers" if column.type == "int" else "numbers"
     raise SourceError(
-        f"--keep {column.name}: {ref.file_name!r} has {_as_json(value)[:40]} there, while the "
-        f"first rows have {number}; write all its values in the same way."
+        "keep",
+        f"{option('keep')} {column.name}: {ref.file_name!r} has {_as_json(value)[:40]} there, "
+        f"while the first rows have {number}",
+        "write all its values in the same way",
     )
 
 

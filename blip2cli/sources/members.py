@@ -1,4 +1,4 @@
-"""What archives and tables have in common: the names of the images they hold.
+"""Names of the images that archives and tables hold.
 
 An archive counts as a folder: with one source, names are the members' own; with several, the
 archive's file name comes before them (``shard-000000.tar/000012.jpg``). Nothing is ever written
@@ -19,8 +19,8 @@ def safe_name(name: str) -> str:
     return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
 
 
-def wanted(name: str) -> bool:
-    """True for a member that is an image by its suffix, and neither hidden nor litter of macOS."""
+def is_image_member(name: str) -> bool:
+    """True for a member that is an image by its suffix, and neither hidden nor made by macOS."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     if not parts or os.path.splitext(parts[-1])[1].lower() not in IMAGE_SUFFIXES:
         return False
@@ -28,15 +28,15 @@ def wanted(name: str) -> bool:
 
 
 @dataclass
-class Names:
-    """Gives every member of one container a name of its own, below ``base``."""
+class MemberNames:
+    """Unique names for the members of one container, below ``base``."""
 
     location: str
     base: str
     _seen: HashSet = field(default_factory=HashSet)
 
-    def of(self, name: str, number: int) -> tuple[str, str]:
-        """The row's ``file_name`` and the place it stands for.
+    def unique(self, name: str, number: int) -> tuple[str, str]:
+        """The row's ``file_name`` and the path it stands for.
 
         ``number`` (the row or member, from 0) names what has no name, and is put before the
         suffix of a name that has come before.
@@ -46,5 +46,5 @@ class Names:
         while not self._seen.add(name):
             stem = f"{stem}-{number:08d}"
             name = stem + suffix
-        place = f"{self.location}/{name}"
-        return name_below(place, self.base), place
+        path = f"{self.location}/{name}"
+        return name_below(path, self.base), path

@@ -27,7 +27,9 @@ def common_parent(sources: Sequence[Source]) -> str:
         common = common[: [*same, False].index(False)]
         if other != protocol or not common:
             raise SourceError(
+                "sources",
                 f"{sources[0].text!r} and {source.text!r} have no common parent (a bucket, or the "
-                "local disk) that their images could be named from; run them apart."
+                "local disk) that their images could be named from",
+                "run them apart",
             )
     return f"{protocol}://{'/'.join(common)}"

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from blip2cli.errors import option
+
 _MAGIC = re.compile(r"[*?[]")
 
 
@@ -64,7 +66,7 @@ def _character_class(body: str, negated: bool) -> str:
 
 @lru_cache(maxsize=512)
 def name_regex(pattern: str) -> re.Pattern[str]:
-    """Compile a selection pattern (``--include``, ``--exclude``) for whole file names.
+    """Compile a selection pattern (options ``include``, ``exclude``) for whole file names.
 
     A pattern without a slash is tried on the last component, so ``*.png`` means every PNG; one
     with a slash is tried on the whole name; one that ends in a slash means all in that folder.
@@ -88,7 +90,7 @@ def name_regex(pattern: str) -> re.Pattern[str]:
 class PathPattern:
     """A pattern for paths, matched component by component while a tree is walked.
 
-    ``states`` are the places in ``parts`` that a folder may stand for. Following all of them at
+    ``states`` are the indices in ``parts`` that a folder may stand for. Following all of them at
     once gives each path once, and in the order of the walk. Like in a shell, ``*`` passes over
     names with a leading dot, and ``**`` does not go through links.
     """
@@ -107,7 +109,7 @@ class PathPattern:
 
     @property
     def names_suffix(self) -> bool:
-        """True when the pattern itself says which suffix is wanted."""
+        """True when the pattern itself names a suffix."""
         suffix = os.path.splitext(self.parts[-1])[1]
         return len(suffix) > 1 and not has_magic(suffix)
 
@@ -118,7 +120,7 @@ class PathPattern:
     def step(
         self, states: frozenset[int], name: str, is_folder: bool, is_link: bool = False
     ) -> frozenset[int]:
-        """The places after one more component ``name``; empty when nothing can match."""
+        """The states after one more component ``name``; empty when nothing can match."""
         after: set[int] = set()
         for state in self._closure(states):
             part = self.parts[state]
@@ -139,7 +141,7 @@ class PathPattern:
         return frozenset(after)
 
     def _closure(self, states: frozenset[int]) -> set[int]:
-        """Add the places reached by letting ``**`` stand for no folder at all."""
+        """Add the states reached by letting ``**`` stand for no folder at all."""
         reached = set(states)
         for state in sorted(states):
             while state < self.end - 1 and self.parts[state] == "**":
@@ -149,8 +151,8 @@ class PathPattern:
 
 
 class Selection:
-    """``--include`` and ``--exclude``: a name passes when an include (or none is given) matches
-    and no exclude does."""
+    """The options ``include`` and ``exclude``: a name passes when an include matches, or none is
+    given, and no exclude does."""
 
     def __init__(self, include: Iterable[str], exclude: Iterable[str]) -> None:
         self.include = tuple(include)
@@ -159,13 +161,13 @@ class Selection:
         self._exclude = [name_regex(p) for p in self.exclude]
 
     def takes(self, file_name: str, failed: bool = False) -> bool:
-        """True when the name is wanted. A failure found while listing (``failed``) may stand for
+        """True when the name is selected. A failure found while listing (``failed``) may stand for
         a whole folder, so only an exclude silences it."""
         if self._include and not failed and not any(r.match(file_name) for r in self._include):
             return False
         return not any(r.match(file_name) for r in self._exclude)
 
     def __str__(self) -> str:
-        parts = [f"--include {p!r}" for p in self.include]
-        parts += [f"--exclude {p!r}" for p in self.exclude]
-        return " ".join(parts)
+        given = [f"{option('include')} {pattern!r}" for pattern in self.include]
+        given += [f"{option('exclude')} {pattern!r}" for pattern in self.exclude]
+        return " ".join(given)

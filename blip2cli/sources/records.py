@@ -31,7 +31,9 @@ def text_records(location: str) -> Iterator[Record]:
     """
     for number, line in _lines(location):
         if "\0" in line:
-            raise broken(location, number, "it holds a NUL byte; a .txt manifest has a path a line")
+            raise broken(
+                location, number, "it holds a NUL byte", "a .txt manifest has a path a line"
+            )
         if line:
             yield number, {"file_name": line}
 
@@ -85,8 +87,8 @@ def csv_records(location: str, delimiter: str) -> Iterator[Record]:
                     raise broken(
                         location,
                         number,
-                        f"{len(cells)} cells for {len(columns)} columns; put text that holds a "
-                        "separator in double quotes",
+                        f"{len(cells)} cells for {len(columns)} columns",
+                        "put text that holds a separator in double quotes",
                     )
         except csv.Error as error:
             raise broken(location, before + 1, str(error)) from None
@@ -106,9 +108,9 @@ def csv_columns(location: str, delimiter: str) -> list[str]:
     return []
 
 
-def broken(location: str, line: int, what: str) -> SourceError:
+def broken(location: str, line: int, what: str, remedy: str = "") -> SourceError:
     """The error for a line that cannot be read."""
-    return SourceError(f"{location!r}, line {line}: {what}.")
+    return SourceError(None, f"{location!r}, line {line}: {what}", remedy)
 
 
 def _lines(location: str) -> Iterator[tuple[int, str]]:
@@ -127,5 +129,5 @@ def _lines(location: str) -> Iterator[tuple[int, str]]:
 
 def _check_start(location: str, file: BinaryIO) -> None:
     if file.read(2) in _UTF16:
-        raise SourceError(f"The manifest {location!r} is UTF-16 text; save it as UTF-8.")
+        raise SourceError(None, f"The manifest {location!r} is UTF-16 text", "save it as UTF-8")
     file.seek(0)

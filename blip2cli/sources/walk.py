@@ -1,27 +1,80 @@
-"""Walking a folder tree: lazily, in a stated order, without being caught in a loop.
+"""Tree walk over local folders and URLs: lazily, in a stated order, without being caught in a loop.
 
 Order: bytewise by path component, folders and files interleaved, that is the order of the tuples
 of encoded components. Each folder is listed when its turn comes, so the first names are out
 before the last folder is opened, and memory holds one listing per level.
+
+A walk takes two objects: a *tree*, which lists folders (``local_tree.LocalTree``, or the one of
+``readers.remote``), and *rules*, which say what is an image and which folders are entered
+(``local_tree.FollowLinks``, or ``PatternRules``).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-from blip2cli.sources.base import IMAGE_SUFFIXES
+from blip2cli.sources.base import IMAGE_SUFFIXES, FailedRef, ImageRef, name_below
+from blip2cli.sources.patterns import PathPattern
+from blip2cli.storage.remote_errors import RemoteError
 
 SUFFIXES = frozenset(os.fsencode(s) for s in IMAGE_SUFFIXES)
 
-# One entry of a listing: name, whether it is a folder, whether it is a symbolic link.
-Entry = tuple[bytes, bool, bool]
+# One entry of a listing: name, whether it is a folder, whether it is a symbolic link, and the size
+# in bytes if the listing gives it.
+Entry = tuple[bytes, bool, bool, "int | None"]
+State = TypeVar("State")
 
-SEPARATOR = b"/"  # stands in no name
-BLOCK = 4096  # records joined at once; joining takes memory of its own for each
-FOLDER, LINKED_FOLDER, LINK = b"\0D", b"\0E", b"\0L"  # kinds of entries that are no plain file
-_KINDS = {b"": (False, False), b"D": (True, False), b"E": (True, True), b"L": (False, True)}
+
+class Tree(Protocol):
+    """A hierarchy of folders."""
+
+    def listing(self, folder: bytes, hidden: bool) -> Iterable[Entry]:
+        """The folders and files in ``folder``, sorted bytewise; names with a leading dot only if
+        ``hidden``. Raises OSError when the folder cannot be listed."""
+
+    def encode(self, path: str) -> bytes:
+        """A path as bytes, which is how paths are ordered."""
+
+    def decode(self, path: bytes) -> str:
+        """A path, or one component of it, as text."""
+
+    def images_below(self, top: str, base: str) -> Iterator[ImageRef]:
+        """Yield the images below the folder ``top``, named relative to ``base``. Raises OSError
+        when ``top`` cannot be listed."""
+
+    def image(self, file_name: str, path: str, size: int | None) -> ImageRef:
+        """The reference to a file."""
+
+
+class Rules(Protocol[State]):
+    """Which files are images and which folders are entered; each such folder has a state."""
+
+    @property
+    def start(self) -> State:
+        """The state of the folder where the walk begins."""
+
+    def takes(self, state: State, name: bytes) -> bool:
+        """Whether the file ``name`` in a folder of this state is an image."""
+
+    def enter(self, state: State, path: bytes, name: bytes, is_link: bool) -> State | None:
+        """The state of the folder ``path``, named ``name`` in a folder of state ``state``; None
+        when it is not entered. Raises OSError when it cannot be examined."""
+
+    def lists_hidden(self, state: State) -> bool:
+        """Whether names with a leading dot are listed in a folder of this state."""
+
+    def takes_all(self, state: State) -> bool:
+        """Whether every image below a folder of this state is meant."""
+
+
+@dataclass(frozen=True)
+class MatchedFolder:
+    """A folder that a pattern matches: every image below it is meant."""
+
+    path: str
 
 
 def has_image_suffix(name: bytes) -> bool:
@@ -29,127 +82,83 @@ def has_image_suffix(name: bytes) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
-def listing(folder: bytes, hidden: bool = False) -> Listing:
-    """Return the folders and files of one folder, sorted bytewise.
+def walk(
+    tree: Tree, top: str, rules: Rules[State], base: str
+) -> Iterator[ImageRef | MatchedFolder]:
+    """Yield the images that ``rules`` take below the folder ``top``, named relative to ``base``.
 
-    Names with a leading dot are left out unless ``hidden``. Pipes, sockets and devices are left
-    out; a link that leads nowhere stays, so that it is reported instead of lost.
-    Raises OSError when the folder cannot be listed.
+    A folder below ``top`` that cannot be listed comes as one failed image. Raises OSError when
+    ``top`` itself cannot be listed.
     """
-    records: list[bytes] = []
-    with os.scandir(folder) as scan:
-        for entry in scan:
-            name = entry.name
-            if not hidden and name.startswith(b"."):
+    takes, decode, image = rules.takes, tree.decode, tree.image
+    # An explicit stack: a tree may be deeper than Python's recursion limit.
+    start, encoded = rules.start, tree.encode(top)
+    stack = [(encoded, iter(tree.listing(encoded, rules.lists_hidden(start))), start)]
+    while stack:
+        folder, remaining, state = stack[-1]
+        inside = os.path.join(folder, b"")  # joined once: a folder may hold millions
+        for name, is_folder, is_link, size in remaining:
+            if not is_folder:
+                if takes(state, name):
+                    path = decode(inside + name)
+                    yield image(name_below(path, base), path, size)
                 continue
-            # Nearly all entries are plain files; the folder itself says so, without a stat.
-            if entry.is_file(follow_symlinks=False):
-                records.append(name)
-                continue
-            link = entry.is_symlink()
+            below = inside + name
             try:
-                if entry.is_dir():
-                    records.append(name + (LINKED_FOLDER if link else FOLDER))
-                elif link and (entry.is_file() or not os.path.exists(entry.path)):
-                    records.append(name + LINK)
-            except OSError:  # a link to itself: reading it will say so
-                records.append(name + LINK)
-    records.sort()
-    return Listing([SEPARATOR.join(records[i : i + BLOCK]) for i in range(0, len(records), BLOCK)])
+                inner = rules.enter(state, below, name, is_link)
+                if inner is None:
+                    continue
+                if rules.takes_all(inner):
+                    yield MatchedFolder(decode(below))
+                    continue
+                entries = iter(tree.listing(below, rules.lists_hidden(inner)))
+            except OSError as error:
+                yield unlistable_ref(decode(below), error, base)
+                continue
+            stack.append((below, entries, inner))
+            break
+        else:
+            stack.pop()
+
+
+def unlistable_ref(path: str, error: OSError, base: str) -> FailedRef:
+    """One failed image that stands for a folder whose images cannot be seen."""
+    if isinstance(error, RemoteError):
+        error_type = error.of_image().error_type
+    else:
+        error_type = "permission_denied" if isinstance(error, PermissionError) else "read_error"
+    message = f"This folder cannot be listed ({error.strerror}), its images are left out."
+    return FailedRef(name_below(path, base), path, error_type, message)
 
 
 @dataclass(frozen=True)
-class Listing:
-    """The entries of one folder in few pieces of memory, for folders of millions of files.
+class PatternRules:
+    """Rules of a glob pattern; the state of a folder is that of the pattern."""
 
-    A name, then for what is no plain file a NUL and a letter. The NUL sorts before all that a
-    name may hold, so sorting the records sorts the names.
-    """
+    pattern: PathPattern
+    decode: Callable[[bytes], str]  # of the tree
 
-    blocks: list[bytes]  # records, joined by SEPARATOR
+    @property
+    def start(self) -> frozenset[int]:
+        """The state of the folder where the pattern begins."""
+        return self.pattern.start
 
-    def __iter__(self) -> Iterator[Entry]:
-        for block in self.blocks:
-            for record in block.split(SEPARATOR):
-                name, _, kind = record.partition(b"\0")
-                is_folder, is_link = _KINDS[kind]
-                yield name, is_folder, is_link
+    def takes(self, state: frozenset[int], name: bytes) -> bool:
+        """Whether a file matches; unless the pattern ends in a suffix, only images do."""
+        after = self.pattern.step(state, self.decode(name), is_folder=False)
+        return self.pattern.end in after and (self.pattern.names_suffix or has_image_suffix(name))
 
+    def enter(
+        self, state: frozenset[int], path: bytes, name: bytes, is_link: bool
+    ) -> frozenset[int] | None:
+        """The state after one more component; None when nothing below can match."""
+        after = self.pattern.step(state, self.decode(name), is_folder=True, is_link=is_link)
+        return after if self.takes_all(after) else after - {self.pattern.end} or None
 
-@dataclass(frozen=True)
-class Unlistable:
-    """A sub-folder that could not be listed."""
+    def lists_hidden(self, state: frozenset[int]) -> bool:
+        """Whether a name with a leading dot could match next."""
+        return self.pattern.wants_hidden(state)
 
-    path: str
-    error: OSError
-
-
-@dataclass
-class TreeWalk:
-    """All images below one folder.
-
-    A symbolic link to a folder is followed once. It is not followed at all when it points to a
-    place the walk reaches in its own right, or to a folder that was entered through a link
-    before; so every image has one name and loops end.
-    """
-
-    top: bytes
-    _entered: set[tuple[int, int]] = field(default_factory=set)  # (device, inode)
-
-    def __iter__(self) -> Iterator[str | Unlistable]:
-        """Yield absolute paths of images; raises OSError when ``top`` cannot be listed."""
-        self._real_top = os.path.realpath(self.top)
-        self._entered = {_identity(self.top)}
-        yield from self._below(self.top, listing(self.top), through_link=False)
-
-    def _below(
-        self, folder: bytes, entries: Iterable[Entry], through_link: bool
-    ) -> Iterator[str | Unlistable]:
-        # An explicit stack: a tree may be deeper than Python's recursion limit.
-        stack = [(folder, iter(entries), through_link)]
-        while stack:
-            folder, remaining, linked = stack[-1]
-            inside = os.path.join(folder, b"")  # joined once: a folder may hold millions
-            for name, is_folder, is_link in remaining:
-                path = inside + name
-                if not is_folder:
-                    if has_image_suffix(name):
-                        yield os.fsdecode(path)
-                    continue
-                try:
-                    if not self._enter(path, is_link, linked):
-                        continue
-                    below = listing(path)
-                except OSError as error:
-                    yield Unlistable(os.fsdecode(path), error)
-                    continue
-                stack.append((path, iter(below), linked or is_link))
-                break
-            else:
-                stack.pop()
-
-    def _enter(self, path: bytes, is_link: bool, through_link: bool) -> bool:
-        """Decide whether to go into a folder. Real folders of the tree itself need no check."""
-        if not is_link and not through_link:
-            return True
-        if is_link and self._reached_anyway(os.path.realpath(path)):
-            return False
-        identity = _identity(path)
-        if identity in self._entered:
-            return False
-        self._entered.add(identity)
-        return True
-
-    def _reached_anyway(self, real: bytes) -> bool:
-        """True when ``real`` lies in the tree, and not in a hidden part that is left out."""
-        if real == self._real_top:
-            return True
-        prefix = self._real_top.rstrip(b"/") + b"/"
-        if not real.startswith(prefix):
-            return False
-        return not any(part.startswith(b".") for part in real[len(prefix) :].split(b"/"))
-
-
-def _identity(path: bytes) -> tuple[int, int]:
-    status = os.stat(path)
-    return (status.st_dev, status.st_ino)
+    def takes_all(self, state: frozenset[int]) -> bool:
+        """Whether the pattern matches the folder itself."""
+        return self.pattern.end in state and not self.pattern.names_suffix

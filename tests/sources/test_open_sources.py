@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.errors import OptionError, SourceError
+from blip2cli.errors import SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources import open_sources
 
@@ -86,9 +86,9 @@ def test_include_and_exclude(tree: Tree, names: Names) -> None:
 
 def test_a_selection_that_leaves_nothing(tree: Tree, names: Names) -> None:
     root = tree("a.png", "b.png")
-    with pytest.raises(SourceError, match=r"--include '\*.gif' does not leave any of the 2 images"):
+    with pytest.raises(SourceError, match=r"include '\*.gif' does not leave any of the 2 images"):
         names(root, include=("*.gif",))
-    with pytest.raises(SourceError, match=r"--exclude '\*' does not leave the only image"):
+    with pytest.raises(SourceError, match=r"exclude '\*' does not leave the only image"):
         names(root / "a.png", exclude=("*",))
 
 
@@ -96,10 +96,7 @@ def test_limit(tree: Tree, names: Names) -> None:
     root = tree("a.png", "b.png", "c.jpg", "d.png")
     assert names(root, limit=2) == ["a.png", "b.png"]
     assert names(root, limit=9) == ["a.png", "b.png", "c.jpg", "d.png"]
-    assert names(root, limit=0) == []
     assert names(root, limit=1, include=("*.jpg",)) == ["c.jpg"]
-    with pytest.raises(OptionError, match="--limit"):
-        names(root, limit=-1)
 
 
 def test_limit_reads_no_more_of_stdin_than_it_needs(tree: Tree) -> None:

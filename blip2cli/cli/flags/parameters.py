@@ -98,8 +98,15 @@ def _output_suffixes() -> str:
     return either(suffixes())
 
 
+def _sources() -> str:
+    from blip2cli.sources.readers import describe_sources
+
+    return describe_sources()
+
+
 # Places in help texts, and what stands there.
 _TABLES: dict[str, Callable[[], str]] = {
+    "{sources}": _sources,
     "{readable_formats}": _readable_formats,
     "{write_only_formats}": _write_only_formats,
     "{output_suffixes}": _output_suffixes,

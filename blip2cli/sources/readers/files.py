@@ -5,34 +5,31 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from blip2cli.sources.base import ImageRef, absolute, name_below
+from blip2cli.errors import SourceError
+from blip2cli.sources.base import ImageRef, Source, absolute, name_below
+
+if TYPE_CHECKING:
+    from blip2cli.options import SourceOptions
 
 
 @dataclass(frozen=True)
-class FileSource:
+class FileSource(Source):
     """One image file."""
 
-    text: str
     path: str
-    unique: bool = True
-
-    @classmethod
-    def claim(cls, text: str) -> FileSource | None:
-        """Take ``text`` if something that is not a folder stands there."""
-        if os.path.isdir(text) or not os.path.lexists(text):
-            return None
-        return cls(text=text, path=absolute(text))
-
-    @property
-    def root(self) -> str:
-        """The folder the file lies in."""
-        return os.path.dirname(self.path)
 
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield the one image."""
         yield ImageRef(name_below(self.path, base), self.path)
 
-    def nothing(self) -> str:
-        """Never needed in practice: a file source always gives one image."""
-        return f"The file {self.text!r} gave no image."
+    def no_images(self) -> SourceError:
+        """Never needed in practice: a file always gives one image."""
+        return SourceError("sources", f"The file {self.text!r} gave no image")
+
+
+def open_source(text: str, options: SourceOptions) -> FileSource:
+    """The file ``text``, which exists."""
+    path = absolute(text)
+    return FileSource(text, os.path.dirname(path), path)

@@ -11,33 +11,26 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
-from blip2cli.errors import SourceError
-from blip2cli.sources.base import ImageRef, absolute, name_below
+from blip2cli.errors import SourceError, option
+from blip2cli.sources.base import ImageRef, Source, absolute, name_below
+
+if TYPE_CHECKING:
+    from blip2cli.options import SourceOptions
 
 CHUNK = 1 << 16
 MAX_PATH_BYTES = 1 << 16  # far over any system's limit: what comes is not a list of paths
 
 
 @dataclass(frozen=True)
-class StdinSource:
+class StdinSource(Source):
     """Paths read from a byte stream."""
 
     stream: BinaryIO
     nul: bool
-    root: str
-    text: str = "-"
-    unique: bool = False
 
-    @classmethod
-    def claim(cls, text: str, stream: BinaryIO | None, nul: bool) -> StdinSource | None:
-        """Take ``-``. Raises SourceError when there is no standard input to read."""
-        if text != "-":
-            return None
-        if stream is None:
-            raise SourceError("The source '-' reads paths from stdin, which is closed here.")
-        return cls(stream=stream, nul=nul, root=os.getcwd())
+    streamed: ClassVar[bool] = True
 
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield an image for each path. Raises SourceError for what is not a list of paths."""
@@ -46,19 +39,25 @@ class StdinSource:
                 record = record.removesuffix(b"\r")
                 if b"\0" in record:
                     raise SourceError(
-                        "The paths on stdin are separated by NUL, not by newline; add -0."
+                        "nul",
+                        "The paths on stdin are separated by NUL, not by newline",
+                        f"add {option('nul')}",
                     )
             if record:
                 path = absolute(os.path.join(self.root, os.fsdecode(record)))
                 yield ImageRef(name_below(path, base), path)
 
-    def nothing(self) -> str:
-        """The sentence for an empty input."""
-        return "No paths came on stdin; pipe a list in, for example from find, or name a folder."
+    def no_images(self) -> SourceError:
+        """The error for an empty input."""
+        return SourceError(
+            "sources",
+            "No paths came on stdin",
+            "pipe a list in, for example from find, or name a folder",
+        )
 
     def _records(self) -> Iterator[bytes]:
         separator = b"\0" if self.nul else b"\n"
-        # read1 returns what is there; read would wait until the buffer is full.
+        # read1 returns what has arrived; read would wait until the buffer is full.
         read = getattr(self.stream, "read1", self.stream.read)
         tail = b""
         while chunk := read(CHUNK):
@@ -66,8 +65,17 @@ class StdinSource:
             yield from whole
             if len(tail) > MAX_PATH_BYTES:
                 raise SourceError(
+                    "sources",
                     f"Over {MAX_PATH_BYTES} bytes came on stdin without a "
-                    f"{'NUL' if self.nul else 'newline'}; '-' takes a list of paths, not an image."
+                    f"{'NUL' if self.nul else 'newline'}",
+                    "'-' takes a list of paths, not an image",
                 )
         if tail:
             yield tail
+
+
+def open_source(text: str, options: SourceOptions, stdin: BinaryIO | None) -> StdinSource:
+    """The paths on ``stdin``. Raises SourceError when there is no standard input to read."""
+    if stdin is None:
+        raise SourceError("sources", "The source '-' reads paths from stdin, which is closed here")
+    return StdinSource(text, os.getcwd(), stdin, options.nul, unique=False)

@@ -13,16 +13,18 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from blip2cli.errors import ImageError, SourceError
-from blip2cli.options import SourceOptions
 from blip2cli.sources import base as limits
-from blip2cli.sources.base import ImageRef
-from blip2cli.sources.members import Names, wanted
-from blip2cli.sources.open_file_cache import check_size, held, reading
-from blip2cli.sources.readers.manifest import container, opening_errors
+from blip2cli.sources.base import ImageRef, Source, check_size, opening_errors, reading_errors
+from blip2cli.sources.manifest_paths import file_location
+from blip2cli.sources.members import MemberNames, is_image_member
+from blip2cli.sources.open_file_cache import cached_open
 from blip2cli.storage.opening import open_binary
+
+if TYPE_CHECKING:
+    from blip2cli.options import SourceOptions
 
 _ENCRYPTED = 0x1  # bits of a member's flags
 _UTF8 = 0x800
@@ -31,20 +33,20 @@ _UTF8 = 0x800
 class _Zip(zipfile.ZipFile):
     """A zip file that owns the file it is read from."""
 
-    _below: BinaryIO | None = None  # ZipFile.__del__ closes also what could not be opened
+    _file: BinaryIO | None = None  # ZipFile.__del__ closes also what could not be opened
 
     def __init__(self, location: str) -> None:
-        self._below = below = open_binary(location)
+        self._file = file = open_binary(location)
         try:
-            super().__init__(below)
+            super().__init__(file)
         except BaseException:
-            below.close()
+            file.close()
             raise
 
     def close(self) -> None:
         super().close()
-        if self._below is not None:
-            self._below.close()
+        if self._file is not None:
+            self._file.close()
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ class ZipRef(ImageRef):
 
     def read(self) -> bytes:
         """Return the member's bytes. Raises ImageError."""
-        with reading("archive"):
+        with reading_errors("archive"):
             try:
-                archive = held(_Zip, self.location)
+                archive = cached_open(_Zip, self.location)
                 info = archive.infolist()[self.index]
                 if info.flag_bits & _ENCRYPTED:
                     raise ImageError("encrypted", "It is encrypted; unpack the archive first.")
@@ -76,55 +78,44 @@ class ZipRef(ImageRef):
 
 
 @dataclass(frozen=True)
-class ZipSource:
-    """The images in a zip archive."""
-
-    text: str
-    location: str
-    unique: bool = True
-
-    @classmethod
-    def claim(cls, text: str, options: SourceOptions) -> ZipSource | None:
-        """Take a ``.zip`` file. Raises SourceError for what is none."""
-        location = container(text, (".zip",))
-        if location is None:
-            return None
-        source = cls(text, location)
-        source._open().close()
-        return source
-
-    @property
-    def root(self) -> str:
-        """The archive itself, which counts as a folder."""
-        return self.location
+class ZipSource(Source):
+    """The images in a zip archive, which counts as a folder: ``root`` is the archive."""
 
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield the images."""
-        with self._open() as archive:
+        with _opened(self.text, self.root) as archive:
             members = [
                 (_name(info), index)
                 for index, info in enumerate(archive.infolist())
                 # What is no regular file says so in its Unix mode, if it has one.
                 if stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
             ]
-        images = [(name, index) for name, index in members if wanted(name)]
+        images = [(name, index) for name, index in members if is_image_member(name)]
         images.sort(key=lambda image: image[0].encode("utf-8", "surrogateescape"))
-        names = Names(self.location, base)
+        names = MemberNames(self.root, base)
         for name, index in images:
-            yield ZipRef(*names.of(name, index), self.location, index)
+            yield ZipRef(*names.unique(name, index), self.root, index)
 
-    def nothing(self) -> str:
-        """The sentence for an archive without images."""
-        return f"The archive {self.text!r} holds no images."
+    def no_images(self) -> SourceError:
+        """The error for an archive without images."""
+        return SourceError("sources", f"The archive {self.text!r} holds no images")
 
-    def _open(self) -> _Zip:
-        with opening_errors(self.text):
-            try:
-                return _Zip(self.location)
-            except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-                raise SourceError(
-                    f"{self.text!r} is no zip archive, or a damaged one ({error})."
-                ) from None
+
+def open_source(text: str, options: SourceOptions) -> ZipSource:
+    """The archive ``text``, a ``.zip`` file. Raises SourceError when it is none."""
+    location = file_location(text)
+    _opened(text, location).close()
+    return ZipSource(text, location)
+
+
+def _opened(text: str, location: str) -> _Zip:
+    with opening_errors(text):
+        try:
+            return _Zip(location)
+        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            raise SourceError(
+                "sources", f"{text!r} is no zip archive, or a damaged one ({error})"
+            ) from None
 
 
 def _name(info: zipfile.ZipInfo) -> str:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from blip2cli.errors import ImageError, SourceError
 from blip2cli.options import SourceOptions
-from blip2cli.sources import open_sources, walk
-from blip2cli.sources.walk import listing
+from blip2cli.sources import local_tree, open_sources
+from blip2cli.sources.local_tree import Listing, LocalTree
 
 Tree = Callable[..., Path]
 Names = Callable[..., list[str]]
@@ -82,8 +82,8 @@ def test_listing_streams_folder_by_folder(tree: Tree, monkeypatch: pytest.Monkey
         opened.append(os.path.basename(path))
         return real(path)
 
-    monkeypatch.setattr(walk.os, "scandir", scandir)
-    found = iter(walk.TreeWalk(os.fsencode(root)))
+    monkeypatch.setattr(local_tree.os, "scandir", scandir)
+    found = LocalTree().images_below(str(root), str(root))
     for _ in range(3):
         next(found)
     assert opened[1:] == [b"a"]
@@ -96,12 +96,14 @@ def test_a_folder_that_cannot_be_listed_is_a_failed_image(
 ) -> None:
     root = tree("a.png", "locked/b.png", "z.png")
 
-    def refusing(folder: bytes, hidden: bool = False) -> walk.Listing:
+    listing = LocalTree.listing
+
+    def refusing(tree: LocalTree, folder: bytes, hidden: bool = False) -> Listing:
         if folder.endswith(b"locked"):
             raise PermissionError(13, "Permission denied")
-        return listing(folder, hidden)
+        return listing(tree, folder, hidden)
 
-    monkeypatch.setattr(walk, "listing", refusing)
+    monkeypatch.setattr(LocalTree, "listing", refusing)
     options = SourceOptions((str(root),), include=("*.png",))
     refs = list(open_sources(options))
     assert [ref.file_name for ref in refs] == ["a.png", "locked", "z.png"]
@@ -161,7 +163,7 @@ def test_any_name_is_found_and_can_be_read(
 def test_a_listing_keeps_order_and_kinds_across_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walk, "BLOCK", 2)
+    monkeypatch.setattr(local_tree, "BLOCK", 2)
     for name in ("a", "a-b", "a.png", "c"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "b").mkdir()
@@ -169,7 +171,7 @@ def test_a_listing_keeps_order_and_kinds_across_blocks(
     (tmp_path / "to-b").symlink_to("b")
     (tmp_path / "to-c").symlink_to("c")
     (tmp_path / "z").symlink_to("z")
-    assert list(listing(os.fsencode(tmp_path))) == [
+    assert [entry[:3] for entry in LocalTree().listing(os.fsencode(tmp_path))] == [
         (b"a", False, False),
         (b"a\x01", True, False),
         (b"a-b", False, False),
@@ -189,7 +191,7 @@ def test_a_large_listing_takes_little_memory(tmp_path: Path) -> None:
     os.close(descriptor)
     tracemalloc.start()
     try:
-        entries = listing(os.fsencode(tmp_path))
+        entries = LocalTree().listing(os.fsencode(tmp_path))
         held, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

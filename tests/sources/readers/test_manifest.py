@@ -232,11 +232,11 @@ def test_a_manifest_without_use_is_refused_at_once(name: str, tmp_path: Path) ->
 
 def test_a_parquet_file_without_use_names_its_columns(tmp_path: Path) -> None:
     table = write_table(tmp_path / "m.parquet", url=["x"], n=[1])
-    with pytest.raises(SourceError, match=r"neither .* it has url, n\. .*--image-column"):
+    with pytest.raises(SourceError, match=r"neither .* it has url, n\. .*image_column"):
         refs(table)
-    with pytest.raises(OptionError, match=r"--image-column n: .* it holds int64"):
+    with pytest.raises(OptionError, match=r"image_column n: .* it holds int64"):
         refs(table, image_column="n")
-    with pytest.raises(OptionError, match=r"--image-column x: .* no such column; it has url, n"):
+    with pytest.raises(OptionError, match=r"image_column x: .* no such column; it has url, n"):
         refs(table, image_column="x")
 
 
@@ -281,7 +281,7 @@ def test_types_of_parquet_come_from_its_schema(tmp_path: Path) -> None:
     assert [c.type for c in carried_columns(options)] == ["string", "float", "int", "string"]
     carried = [ref.carried for ref in open_sources(options)]
     assert carried == [('["x"]', 1.5, 1, "1970-01-01"), (None,) * 4]
-    with pytest.raises(OptionError, match="--keep raw: this column holds bytes"):
+    with pytest.raises(OptionError, match="keep raw: this column holds bytes"):
         refs(table, keep=("raw",))
 
 
@@ -289,7 +289,7 @@ def test_a_value_that_comes_too_late_for_its_column(tmp_path: Path) -> None:
     lines = [f'{{"path": "{n}.png", "n": {n}}}' for n in range(1500)]
     (tmp_path / "m.jsonl").write_text("\n".join([*lines, '{"path": "last.png", "n": "many"}']))
     images = open_sources(SourceOptions((str(tmp_path / "m.jsonl"),), keep=("n",)))
-    with pytest.raises(SourceError, match=r"--keep n: 'last.png' has \"many\" .* whole numbers"):
+    with pytest.raises(SourceError, match=r"keep n: 'last.png' has \"many\" .* whole numbers"):
         list(images)
 
 
@@ -308,7 +308,7 @@ def test_columns_that_cannot_be_kept(tree: Tree) -> None:
     (root / "m.jsonl").write_text('{"path": "a.png", "id": 1}\n')
     (root / "m.txt").write_text("a.png\n")
     for source in ("m.csv", "m.jsonl"):
-        with pytest.raises(OptionError, match=r"--keep size: .* it has path, id"):
+        with pytest.raises(OptionError, match=r"keep size: .* it has path, id"):
             refs(root / source, keep=("size",))
     with pytest.raises(OptionError, match="plain list of paths"):
         refs(root / "m.txt", keep=("id",))
@@ -319,7 +319,7 @@ def test_columns_that_cannot_be_kept(tree: Tree) -> None:
             carried_columns(SourceOptions((str(other),), keep=("id",)))
     with pytest.raises(OptionError, match="has no columns"):
         carried_columns(SourceOptions(("-",), keep=("id",)))
-    with pytest.raises(OptionError, match="--keep id is given twice"):
+    with pytest.raises(OptionError, match="keep id is given twice"):
         refs(root / "m.csv", keep=("id", "id"))
 
 

@@ -13,8 +13,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from blip2cli.errors import ImageError, SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources import base, open_sources
+from blip2cli.sources.remote_ref import RemoteRef
 from blip2cli.storage import opening
-from blip2cli.storage.fetching import RemoteRef
 from tests.s3_server import S3
 from tests.sources.faulty import OwnMemory
 

@@ -70,7 +70,7 @@ def test_no_paths_at_all(here: Path, names: Names, data: bytes) -> None:
 
 
 def test_what_is_no_list_of_paths(here: Path, names: Names) -> None:
-    with pytest.raises(SourceError, match="add -0"):
+    with pytest.raises(SourceError, match="add nul"):
         names("-", stdin=b"a.png\0b.png\0")
     with pytest.raises(SourceError, match="not an image"):
         names("-", stdin=b"\xff\xd8" * stdin.MAX_PATH_BYTES)

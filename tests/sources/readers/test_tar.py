@@ -61,7 +61,7 @@ def test_fields_of_a_sample_are_carried_along(form: str, tmp_path: Path) -> None
     right = ("zwölf", 8, 0.5, None)
     carried = [ref.carried for ref in open_sources(options)]
     assert carried == [("a caption", 7, 1.0, '["a"]'), right, right, (None,) * 4]
-    with pytest.raises(OptionError, match=r"--keep name: .* it has .*id, score"):
+    with pytest.raises(OptionError, match=r"keep name: .* it has .*id, score"):
         refs(shard, keep=("name",))
 
 

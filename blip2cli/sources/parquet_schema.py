@@ -1,31 +1,32 @@
-"""What the columns of a Parquet file are for: which one holds images, which can be carried."""
+"""Columns of a Parquet schema: which one holds images, which can be carried into rows."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
-from blip2cli.errors import OptionError
+from blip2cli.errors import OptionError, option
 from blip2cli.sources.carried_columns import CarriedColumn
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def image_column(schema: pa.Schema, wanted: str | None, text: str) -> str | None:
-    """The column that holds images; ``None`` when no column does, or ``wanted`` holds paths.
+def image_column(schema: pa.Schema, chosen: str | None, text: str) -> str | None:
+    """The column that holds images; ``None`` when no column does, or ``chosen`` holds paths.
 
-    Raises OptionError when ``wanted`` is not there, or when several columns hold images and none
+    Raises OptionError when ``chosen`` does not exist, or when several columns hold images and none
     of them is called ``image``.
     """
-    if wanted is not None:
-        if wanted not in schema.names:
+    if chosen is not None:
+        if chosen not in schema.names:
             raise OptionError(
-                f"--image-column {wanted}: {text!r} has no such column; it has "
-                f"{', '.join(schema.names)}."
+                "image_column",
+                f"{option('image_column')} {chosen}: {text!r} has no such column",
+                f"it has {', '.join(schema.names)}",
             )
-        kind = schema.field(wanted).type
-        return wanted if is_bytes(kind) or _has_bytes(kind) else None
+        kind = schema.field(chosen).type
+        return chosen if is_bytes(kind) or _has_bytes(kind) else None
     features = _features(schema)
     found = [
         name
@@ -40,8 +41,9 @@ def image_column(schema: pa.Schema, wanted: str | None, text: str) -> str | None
     ]
     if len(found) > 1 and "image" not in found:
         raise OptionError(
-            f"{text!r} has several columns of images ({', '.join(found)}); choose one with "
-            "--image-column."
+            "image_column",
+            f"{text!r} has several columns of images ({', '.join(found)})",
+            f"choose one with {option('image_column')}",
         )
     return "image" if "image" in found else found[0] if found else None
 
@@ -51,7 +53,9 @@ def carried_column(field: pa.Field[pa.DataType]) -> CarriedColumn:
     import pyarrow.types as kinds
 
     if is_bytes(field.type) or _has_bytes(field.type):
-        raise OptionError(f"--keep {field.name}: this column holds bytes, which rows cannot.")
+        raise OptionError(
+            "keep", f"{option('keep')} {field.name}: this column holds bytes, which rows cannot"
+        )
     if kinds.is_integer(field.type):
         return CarriedColumn(field.name, "int")
     return CarriedColumn(field.name, "float" if kinds.is_floating(field.type) else "string")
@@ -64,6 +68,13 @@ def is_text(kind: pa.DataType) -> bool:
     if kinds.is_dictionary(kind):
         kind = kind.value_type
     return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
+
+
+def path_in_struct(kind: pa.DataType) -> bool:
+    """True for a struct that has text called ``path``, beside the bytes of an image."""
+    import pyarrow.types as kinds
+
+    return kinds.is_struct(kind) and any(f.name == "path" and is_text(f.type) for f in kind)
 
 
 def is_bytes(kind: pa.DataType) -> bool:
@@ -85,7 +96,7 @@ def _has_bytes(kind: pa.DataType) -> bool:
 
 
 def _features(schema: pa.Schema) -> dict[str, str]:
-    """The types of columns that a Hugging Face data set states of itself."""
+    """The types of columns that the metadata of a Hugging Face data set states."""
     try:
         about = json.loads((schema.metadata or {})[b"huggingface"])
         features = about["info"]["features"]

@@ -1,0 +1,135 @@
+"""Folders of the local disk for ``walk``: compact listings, and symbolic links followed once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from blip2cli.sources.base import ImageRef
+from blip2cli.sources.walk import Entry, MatchedFolder, has_image_suffix, walk
+
+SEPARATOR = b"/"  # stands in no name
+BLOCK = 4096  # records joined at once; joining takes memory of its own for each
+FOLDER, LINKED_FOLDER, LINK = b"\0D", b"\0E", b"\0L"  # kinds of entries that are no plain file
+_KINDS = {b"": (False, False), b"D": (True, False), b"E": (True, True), b"L": (False, True)}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The entries of one folder in few pieces of memory, for folders of millions of files.
+
+    A name, then for what is no plain file a NUL and a letter. The NUL sorts before all that a
+    name may hold, so sorting the records sorts the names.
+    """
+
+    blocks: list[bytes]  # records, joined by SEPARATOR
+
+    def __iter__(self) -> Iterator[Entry]:
+        for block in self.blocks:
+            for record in block.split(SEPARATOR):
+                name, _, kind = record.partition(b"\0")
+                is_folder, is_link = _KINDS[kind]
+                yield name, is_folder, is_link, None
+
+
+class LocalTree:
+    """The tree of the local file system."""
+
+    encode = staticmethod(os.fsencode)
+    decode = staticmethod(os.fsdecode)
+
+    def listing(self, folder: bytes, hidden: bool = False) -> Listing:
+        """Return the folders and files of one folder, sorted bytewise.
+
+        Names with a leading dot are left out unless ``hidden``. Pipes, sockets and devices are
+        left out; a link that leads nowhere stays, so that it is reported instead of lost.
+        Raises OSError when the folder cannot be listed.
+        """
+        records: list[bytes] = []
+        with os.scandir(folder) as scan:
+            for entry in scan:
+                name = entry.name
+                if not hidden and name.startswith(b"."):
+                    continue
+                # Nearly all entries are plain files; the folder itself says so, without a stat.
+                if entry.is_file(follow_symlinks=False):
+                    records.append(name)
+                    continue
+                link = entry.is_symlink()
+                try:
+                    if entry.is_dir():
+                        records.append(name + (LINKED_FOLDER if link else FOLDER))
+                    elif link and (entry.is_file() or not os.path.exists(entry.path)):
+                        records.append(name + LINK)
+                except OSError:  # a link to itself: reading it will say so
+                    records.append(name + LINK)
+        records.sort()
+        starts = range(0, len(records), BLOCK)
+        return Listing([SEPARATOR.join(records[i : i + BLOCK]) for i in starts])
+
+    def image(self, file_name: str, path: str, size: int | None) -> ImageRef:
+        """The reference to a file."""
+        return ImageRef(file_name, path)
+
+    def images_below(self, top: str, base: str) -> Iterator[ImageRef]:
+        """Yield the images below the folder ``top``, named relative to ``base``."""
+        for found in walk(self, top, FollowLinks(os.fsencode(top)), base):
+            assert not isinstance(found, MatchedFolder)  # these rules never take a whole folder
+            yield found
+
+
+@dataclass
+class FollowLinks:
+    """Rules of a folder source: all images below ``top``; state: reached through a link.
+
+    A symbolic link to a folder is followed once. It is not followed at all when it points to a
+    place the walk reaches in its own right, or to a folder that was entered through a link
+    before; so every image has one name and loops end.
+    """
+
+    top: bytes
+    start: bool = False
+    _entered: set[tuple[int, int]] = field(default_factory=set)  # (device, inode)
+
+    def __post_init__(self) -> None:
+        self._real_top = os.path.realpath(self.top)
+        self._entered.add(_identity(self.top))
+
+    def takes(self, state: bool, name: bytes) -> bool:
+        """Whether the name has an image suffix."""
+        return has_image_suffix(name)
+
+    def enter(self, state: bool, path: bytes, name: bytes, is_link: bool) -> bool | None:
+        """Decide whether to go into a folder. Real folders of the tree itself need no check."""
+        if not is_link and not state:
+            return False
+        if is_link and self._reached_anyway(os.path.realpath(path)):
+            return None
+        identity = _identity(path)
+        if identity in self._entered:
+            return None
+        self._entered.add(identity)
+        return True
+
+    def lists_hidden(self, state: bool) -> bool:
+        """Names with a leading dot are left out."""
+        return False
+
+    def takes_all(self, state: bool) -> bool:
+        """Folders are entered, not yielded."""
+        return False
+
+    def _reached_anyway(self, real: bytes) -> bool:
+        """True when ``real`` lies in the tree, and not in a hidden part that is left out."""
+        if real == self._real_top:
+            return True
+        prefix = self._real_top.rstrip(b"/") + b"/"
+        if not real.startswith(prefix):
+            return False
+        return not any(part.startswith(b".") for part in real[len(prefix) :].split(b"/"))
+
+
+def _identity(path: bytes) -> tuple[int, int]:
+    status = os.stat(path)
+    return (status.st_dev, status.st_ino)

@@ -1,0 +1,113 @@
+"""Parquet files read in pieces: rows without their images, and single images by row group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.errors import ImageError, SourceError
+from blip2cli.storage.opening import open_binary
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ROWS = 4096  # rows of names and carried values read together
+_BATCH_BYTES = 8 << 20  # images read together: a handful of photographs
+_BUFFER_BYTES = 1 << 20  # columns stream through so much instead of being read whole
+
+
+class ParquetTable:
+    """An open Parquet file, and the place it was last read at."""
+
+    def __init__(self, location: str) -> None:
+        import pyarrow.parquet as pq
+
+        self._raw = open_binary(location)
+        try:
+            # Without pre-buffering and with a buffer of its own, a column streams through memory.
+            self.file = pq.ParquetFile(self._raw, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        except BaseException:
+            self._raw.close()
+            raise
+        self._place: tuple[str, int] | None = None  # column and row group being read
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._cells: Any = ()  # of the current batch
+        self._start = 0  # the row of the first of them
+
+    def close(self) -> None:
+        """Close the file."""
+        self._batches = iter(())
+        self.file.close()
+        self._raw.close()
+
+    def cell(self, column: str, group: int, row: int) -> tuple[bytes | None, str | None]:
+        """The bytes and the path of one image, by row group and row in it.
+
+        Reads forward through the row group batch by batch, so images in order are read once.
+        Raises ImageError, OSError or ValueError.
+        """
+        import pyarrow as pa
+
+        try:
+            if self._place != (column, group) or row < self._start:
+                self._go_to(column, group)
+            while row >= self._start + len(self._cells):
+                self._start += len(self._cells)
+                self._cells = next(self._batches).column(0)
+        except (pa.ArrowException, StopIteration) as error:
+            self._place = None
+            raise ImageError("read_error", f"The table is damaged here ({error}).") from None
+        value = self._cells[row - self._start].as_py()
+        if isinstance(value, dict):
+            return value.get("bytes"), value.get("path")
+        return value, None
+
+    def _go_to(self, column: str, group: int) -> None:
+        about = self.file.metadata.row_group(group)
+        row_bytes = about.total_byte_size // max(1, about.num_rows) + 1
+        self._batches = self.file.iter_batches(
+            batch_size=max(1, min(_ROWS, _BATCH_BYTES // row_bytes)),
+            row_groups=[group],
+            columns=[column],
+            use_threads=False,
+        )
+        self._place, self._cells, self._start = (column, group), (), 0
+
+
+def table_rows(
+    location: str, columns: list[str]
+) -> Iterator[tuple[int, int, int, Mapping[str, Any]]]:
+    """Yield (row in the table, row group, row in the group, cells) for every row."""
+    table = ParquetTable(location)
+    try:
+        number = 0
+        for group in range(table.file.metadata.num_row_groups):
+            if not columns:
+                for row in range(table.file.metadata.row_group(group).num_rows):
+                    yield number, group, row, {}
+                    number += 1
+                continue
+            row = 0
+            for batch in table.file.iter_batches(
+                batch_size=_ROWS, row_groups=[group], columns=columns, use_threads=False
+            ):
+                for cells in batch.to_pylist():
+                    yield number, group, row, cells
+                    number, row = number + 1, row + 1
+    finally:
+        table.close()
+
+
+@contextmanager
+def arrow_errors(text: str) -> Iterator[None]:
+    """Turn what Arrow raises for the source ``text`` into a SourceError."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except pa.ArrowException as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SourceError(
+            "sources", f"{text!r} is no Parquet file, or a damaged one ({first})"
+        ) from None
