@@ -129,6 +129,8 @@ def ours(path: str, device: str, dtype: str) -> Run:
         RunOptions,
         SourceOptions,
     )
+    from blip2cli.pipeline.image_items import ImageItems
+    from blip2cli.pipeline.job import Job
     from blip2cli.pipeline.run import run as pipeline
     from blip2cli.tasks import CaptionTask
 
@@ -159,16 +161,15 @@ def ours(path: str, device: str, dtype: str) -> Run:
         with tempfile.TemporaryDirectory() as place:
             files = Path(place) / "files.txt"
             files.write_text("\n".join(work.files) + "\n", encoding="utf-8")
-            summary = pipeline(
-                CaptionTask(decode=DecodeOptions(max_new_tokens=work.max_new_tokens)),
-                RunOptions(
-                    SourceOptions((str(files),), absolute_paths=True),
-                    chosen,
-                    LoaderOptions(setting.batch_size or None, setting.workers or None),
-                    OutputOptions(str(Path(place) / "rows.jsonl")),
-                ),
-                lambda _: told,  # type: ignore[arg-type, return-value]
+            task = CaptionTask(decode=DecodeOptions(max_new_tokens=work.max_new_tokens))
+            options = RunOptions(
+                SourceOptions((str(files),), absolute_paths=True),
+                chosen,
+                LoaderOptions(setting.batch_size or None, setting.workers or None),
+                OutputOptions(str(Path(place) / "rows.jsonl")),
             )
+            load: Any = lambda _: told  # noqa: E731
+            summary = pipeline(Job(ImageItems(), task, options, load=load))
         if summary.done != len(names):
             raise RuntimeError(f"{len(names) - summary.done} images failed")
         if model.trouble:

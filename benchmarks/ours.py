@@ -18,7 +18,7 @@ from blip2cli.model.placement.batch_size import batch_threads
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions
-from blip2cli.pipeline.batch_threads import Lanes
+from blip2cli.pipeline.batch_threads import BatchThreads
 from blip2cli.sources.base import ImageRef
 
 Part = TypeVar("Part")
@@ -52,7 +52,7 @@ class _Ours:
     ) -> Iterator[Part]:
         """``do(batch, images before it)`` for every batch, in as many threads as a run uses."""
         before = 0
-        with Lanes(lambda numbered: do(*numbered), batch_threads(self.model)) as threads:
+        with BatchThreads(lambda numbered: do(*numbered), batch_threads(self.model)) as threads:
             for batch in batches(work, setting, self.model.spec):
                 threads.put((batch, before))
                 before += len(batch.items)
@@ -127,7 +127,7 @@ class Pixels:
     """Files to normalised pixels, in one process."""
 
     def __init__(self, path: str, dtype: str) -> None:
-        self.spec = PixelSpec.from_processor_config(resolve(path).image_processor())
+        self.spec = resolve(path).pixel_spec
         self.dtype = getattr(torch, dtype)
 
     def run(self, work: Work, setting: Setting) -> list[Tensor]:

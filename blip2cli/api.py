@@ -1,7 +1,7 @@
 """The Python API: ``from blip2cli import Blip2; Blip2.load("tiny").caption(["cat.jpg"])``.
 
-The same tasks, model and options as the command line's, on images at hand: paths or Pillow
-images in, plain dictionaries and arrays out. Decoding options are the fields of
+The same tasks, model and options as the command line's, on images in memory or files: paths or
+Pillow images in, plain dictionaries and arrays out. Decoding options are the fields of
 ``blip2cli.options.DecodeOptions``, by name.
 """
 
@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.errors import ImageError, OptionError
+from blip2cli.errors import ImageError, OptionError, option
 from blip2cli.options import (
     DEFAULT_MODEL,
     AskOptions,
@@ -50,7 +50,9 @@ class Blip2:
 
             batch_size = auto_batch_size(model)
         if batch_size < 1:
-            raise OptionError(f"batch_size takes a positive number, not {batch_size}.")
+            raise OptionError(
+                "batch_size", f"{option('batch_size')} takes a positive number, not {batch_size}"
+            )
         self.model = model
         self.batch_size = batch_size
 
@@ -69,8 +71,8 @@ class Blip2:
         """Load ``model``: a hub id, a local directory, or an embedded name such as ``tiny``.
 
         ``batch_size`` images go through it together; None: by the model and the memory.
-        ``compile``: see ``--compile``. Raises ModelError when it cannot be found or loaded,
-        OptionError when the options do not fit it.
+        ``compile`` compiles the image side first. Raises ModelError when it cannot be found or
+        loaded, OptionError when the options do not fit it.
         """
         from blip2cli.model.wrapper import Blip2 as Model
 
@@ -159,8 +161,9 @@ class Blip2:
         lines = _listed(texts)
         if not lines:
             return _stacked([], 0, dtype)
+        lines = list(from_lines(lines).lines)
         options = EmbedOptions(kind, pool, normalize=normalize, embedding_dtype=dtype)
-        task = EmbedTextsTask(from_lines(lines), options).fit(self.model)
+        task = EmbedTextsTask(options).fit(self.model)
         return _stacked(task.rows(self.model, lines), task.size, dtype)
 
     def _rows(self, task: Task, images: Picture | Sequence[Picture]) -> list[dict[str, Any]]:
@@ -207,5 +210,7 @@ def _decoding(options: dict[str, Any]) -> DecodeOptions:
     known = DecodeOptions.__dataclass_fields__
     for name in options:
         if name not in known:
-            raise OptionError(f"{name} is no decoding option; there are {', '.join(known)}.")
+            raise OptionError(
+                name, f"{name} is no decoding option", f"there are {', '.join(known)}"
+            )
     return DecodeOptions(**options)

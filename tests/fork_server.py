@@ -253,7 +253,7 @@ def _run(order: dict[str, Any], descriptors: list[int], model: Any) -> None:
         limit = (order["file_size"], order["file_size"])
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     if model is not None:
-        sys.modules["blip2cli.model.wrapper"].Blip2.load = lambda options: model
+        sys.modules["blip2cli.model.wrapper"].Blip2.load = lambda options, checkpoint: model
     sys.argv = ["blip2cli", *order["arguments"]]
     importlib.import_module("blip2cli.cli.app").main()
 

@@ -43,8 +43,8 @@ def test_a_named_test_exists(test: str) -> None:
 def test_a_command_can_be_given(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[tuple[Any, Any]] = []
 
-    def keep(task: Any, options: Any, report: Any) -> int:
-        built.append((task, options))
+    def keep(job: Any, report: Any) -> int:
+        built.append((job.task, job.options))
         return 0
 
     monkeypatch.setattr("blip2cli.cli.run_command.run_command", keep)

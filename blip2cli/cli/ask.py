@@ -20,6 +20,8 @@ def ask(
 ) -> int:
     """Answer questions about every image: one row an image and question."""
     from blip2cli.cli.run_command import run_command
+    from blip2cli.pipeline.image_items import ImageItems
+    from blip2cli.pipeline.job import Job
     from blip2cli.tasks.from_options import ask_task
 
-    return run_command(ask_task(questions, decode), run, report)
+    return run_command(Job(ImageItems(), ask_task(questions, decode), run), report)

@@ -18,6 +18,8 @@ def caption(
 ) -> int:
     """Write a caption for every image, with its mean token log-probability."""
     from blip2cli.cli.run_command import run_command
+    from blip2cli.pipeline.image_items import ImageItems
+    from blip2cli.pipeline.job import Job
     from blip2cli.tasks.from_options import caption_task
 
-    return run_command(caption_task(caption, decode), run, report)
+    return run_command(Job(ImageItems(), caption_task(caption, decode), run), report)

@@ -103,7 +103,7 @@ class ModelUnderTest:
     @cached_property
     def spec(self) -> PixelSpec:
         """Size, mean and standard deviation of pixels, by the processor."""
-        return PixelSpec.from_processor_config(self.checkpoint.image_processor())
+        return PixelSpec.from_processor_config(self.checkpoint.image_processor)
 
     @cached_property
     def image_size(self) -> tuple[int, int]:
@@ -167,7 +167,7 @@ class ModelUnderTest:
 
         height, width = self.image_size
         with silence_libraries():
-            processor = BlipImageProcessorPil.from_dict(self.checkpoint.image_processor())
+            processor = BlipImageProcessorPil.from_dict(self.checkpoint.image_processor)
             made = processor(
                 [picture.image for picture in self.pictures],
                 size={"height": height, "width": width},

@@ -9,9 +9,9 @@ from blip2cli.model.families import Family
 from blip2cli.options import DEFAULT_MODEL
 
 
-def check_writes(model: str, family: Family | None, instead: str = "embed images with it") -> None:
-    """Raise OptionError when a model of this family writes no text; None: it is not known yet."""
-    if family is not None and not family.writes:
+def check_writes(model: str, family: Family, instead: str = "embed images with it") -> None:
+    """Raise OptionError when a model of this family writes no text."""
+    if not family.writes:
         raise OptionError(
             f"{model} is a retrieval model: it compares images with texts and writes none; "
             f"{instead}, or take a model that writes, such as {DEFAULT_MODEL}."

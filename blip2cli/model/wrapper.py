@@ -12,7 +12,7 @@ from torch import Tensor
 
 from blip2cli.errors import OptionError
 from blip2cli.images.preprocess import PixelSpec, normalize
-from blip2cli.model.checkpoint.directory import check_image_size
+from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.resolve import resolve
 from blip2cli.model.decoding.cuda_graphs import CudaRecord, GraphReader, Graphs
 from blip2cli.model.decoding.scheduler import Reader
@@ -87,15 +87,14 @@ class Blip2:
         self._graphs = Graphs(CudaRecord(self.device)) if self.writes and cuda else None
 
     @classmethod
-    def load(cls, options: ModelOptions) -> Blip2:
-        """Find, fetch and load a model.
+    def load(cls, options: ModelOptions, checkpoint: Checkpoint | None = None) -> Blip2:
+        """Load ``checkpoint``; None: find the model of that name, and fetch it.
 
         Raises ModelError when it cannot be found, fetched or loaded, and OptionError when
         device or precision do not fit it, or it cannot be compiled.
         """
-        checkpoint = resolve(options.model, options.revision)
-        spec = PixelSpec.from_processor_config(checkpoint.image_processor())
-        check_image_size(checkpoint, spec.height, spec.width)
+        checkpoint = checkpoint or resolve(options.model, options.revision)
+        spec = checkpoint.pixel_spec
         placement = place(
             options.device,
             options.dtype,

@@ -1,26 +1,55 @@
-"""Several batches under way at once, in threads, their results in order.
+"""Batches in several threads at once, their results in order.
 
 The layers of a small model are too small to be shared out among cores: threads that compute one
 matrix product together wait for one another after each, and most of all on a machine that has other
-things to do. So on a CPU such a model runs a batch in each of several threads, which compute alone.
+things to do. So on a CPU such a model runs a batch in each of several threads, with one thread of
+torch's each.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, Self, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-# Up to so many threads decode their own images, beyond that processes do: one that labels with
+if TYPE_CHECKING:
+    from blip2cli.images.load_image import LoadedImage
+    from blip2cli.tasks.base import Row
+
+# Up to this number of threads decode their own images, beyond it processes do: one that labels with
 # ``tiny`` and decodes holds the interpreter for about a fifth of its time.
-DECODING = 4
+MAX_DECODING_THREADS = 4
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
 
-class Lanes(Generic[Batch, Result]):
+@dataclass(eq=False)
+class ProcessedBatch:
+    """A batch with its rows."""
+
+    rows: list[Row]
+    done: int  # items that have rows
+    images: Sequence[LoadedImage] = ()  # the items, failures included, when they are images
+    load_share: float = 0.0  # the part of the time that went into loading the batch, 0 to 1
+
+
+def process_batch(
+    process: Callable[[Any], ProcessedBatch], load: Callable[[], Any]
+) -> ProcessedBatch:
+    """Finish loading a batch and make its rows."""
+    start = time.perf_counter()
+    batch = load()
+    loaded = time.perf_counter()
+    processed = process(batch)
+    processed.load_share = (loaded - start) / max(time.perf_counter() - start, 1e-9)
+    return processed
+
+
+class BatchThreads(Generic[Batch, Result]):
     """``work`` on batches, ``count`` of them at once; 1: in the caller's own thread.
 
     As a context manager; leaving it waits for what is under way, whose results are dropped. What
@@ -37,9 +66,9 @@ class Lanes(Generic[Batch, Result]):
         if self._count > 1:
             import torch
 
-            self._threads = torch.get_num_threads()
+            self._torch_threads = torch.get_num_threads()
             torch.set_num_threads(1)
-            self._pool = ThreadPoolExecutor(self._count, "lane", torch.set_num_threads, (1,))
+            self._pool = ThreadPoolExecutor(self._count, "batch", torch.set_num_threads, (1,))
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -47,7 +76,7 @@ class Lanes(Generic[Batch, Result]):
             import torch
 
             self._pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(self._threads)
+            torch.set_num_threads(self._torch_threads)
 
     @property
     def pending(self) -> int:
@@ -58,18 +87,18 @@ class Lanes(Generic[Batch, Result]):
     def full(self) -> bool:
         """Whether a result is to be taken before another batch is put.
 
-        One batch more than there are threads waits: who is done with one goes on at once.
+        One batch more than there are threads waits: a thread that is done goes on at once.
         """
         return self.pending >= self._count + (self._pool is not None)
 
     @property
     def ready(self) -> bool:
-        """Whether the next result is there already."""
+        """Whether the next result can be taken without waiting for it."""
         oldest = self._pending[0] if self._pending else None
         return isinstance(oldest, Future) and oldest.done()
 
     def put(self, batch: Batch) -> None:
-        """Begin to work on a batch."""
+        """Start to work on a batch."""
         if self._pool is None:
             self._pending.append(batch)
         else:

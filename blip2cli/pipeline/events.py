@@ -1,4 +1,4 @@
-"""What a run tells while it goes: values handed to a callback, printed by whoever listens."""
+"""Events of a run: values handed to a listener, which prints them."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ class Failed:
 
 @dataclass(frozen=True)
 class Halved:
-    """Memory ran out; from here on so many images are run together at most."""
+    """Memory ran out; from here on batches have at most ``batch_size`` images."""
 
     batch_size: int
 
 
 @dataclass(frozen=True)
 class Slower:
-    """It turned out on the way that the model can't be run in the quickest way."""
+    """It turned out on the way that the model cannot be run in the quickest way."""
 
     reason: str
 

@@ -1,8 +1,8 @@
-"""When the memory of the device does not hold a batch: smaller ones, and the run goes on.
+"""Out of memory: the batch is halved, and the run goes on with smaller batches.
 
 A row is the same whatever else is in its batch, so a batch may be cut anywhere. Which size fits is
 not known beforehand (it depends on the images' prompts, on the other users of the device), only
-found out: a batch that does not fit is halved, and its halves again, and the largest part that did
+found out: a batch that does not fit is halved, and its halves again, and the largest piece that did
 fit is the size that later batches are cut to.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
     from blip2cli.model.wrapper import Blip2
     from blip2cli.tasks.base import Row, Task
 
-# How exhaustion is worded where it has no class of its own: torch's allocator on CPUs, Apple's,
+# What exceptions say that have no class of their own: torch's allocator on CPUs, Apple's,
 # and the libraries that allocate for themselves (cuBLAS, cuDNN, oneDNN, the C++ library).
-_WORDS = (
+_MESSAGES = (
     "out of memory",
     "can't allocate memory",
     "not enough memory",
@@ -40,13 +39,13 @@ def is_exhaustion(error: BaseException) -> bool:
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
 
 
-class WithinMemory:
+class BatchHalving:
     """A task whose batches become smaller when memory runs out.
 
-    ``size`` is the largest number of images that are run together; None: as many as come.
+    ``size`` is the largest number of images that are run together; None: no limit.
     """
 
     def __init__(self, task: Task, on_event: Listener = lambda event: None) -> None:
@@ -57,29 +56,29 @@ class WithinMemory:
     def rows(self, model: Blip2, batch: LoadedBatch) -> tuple[list[Row], LoadedBatch]:
         """The task's rows, and the batch as it turned out.
 
-        In that batch an image too large to run even alone is a failed one (``error_type``
+        In that batch an image too large to run even by itself is a failed one (``error_type``
         ``out_of_memory``) without pixels. Announces a smaller size as ``Halved``. Any other error
         of the task is let through.
         """
         rows: list[Row] = []
         done: list[LoadedBatch] = []
-        fitted = 0  # images of the largest part that fitted
+        fitted = 0  # images of the largest piece that fitted
         exhausted = False
-        waiting = _parts(batch, self.size or len(batch.items))
+        waiting = _cut(batch, self.size or len(batch.items))
         while waiting:
-            part = waiting.pop(0)
-            found = self._attempt(model, part)
-            if found is None:
+            piece = waiting.pop(0)
+            made = self._attempt(model, piece)
+            if made is None:
                 exhausted = True
                 _free(model)
-                if len(part.pixels) > 1:
-                    waiting[:0] = _parts(part, (len(part.pixels) + 1) // 2)
+                if len(piece.pixels) > 1:
+                    waiting[:0] = _cut(piece, (len(piece.pixels) + 1) // 2)
                     continue
-                part, found = _given_up(part), []
+                piece, made = _failed(piece), []
             else:
-                fitted = max(fitted, len(part.pixels))
-            rows += found
-            done.append(part)
+                fitted = max(fitted, len(piece.pixels))
+            rows += made
+            done.append(piece)
         if exhausted:
             self._shrink(max(1, fitted))
         return rows, done[0] if len(done) == 1 else _joined(done)
@@ -99,23 +98,22 @@ class WithinMemory:
             self._on_event(Halved(size))
 
 
-def _parts(batch: LoadedBatch, size: int) -> list[LoadedBatch]:
-    """``batch`` in order, in parts of at most ``size`` images that have pixels."""
+def _cut(batch: LoadedBatch, size: int) -> list[LoadedBatch]:
+    """``batch`` in order, in pieces of at most ``size`` images that have pixels."""
     if len(batch.pixels) <= size:
         return [batch]
-    return list(_cut(batch, size))
-
-
-def _cut(batch: LoadedBatch, size: int) -> Iterator[LoadedBatch]:
+    pieces = []
     good = itertools.accumulate(item.error is None for item in batch.items)
-    # The number of the part is counted so that failed images stay with the good one before them.
+    # Pieces are numbered so that failed images stay with the good one before them.
     numbered = zip((max(0, count - 1) // size for count in good), batch.items, strict=True)
     for number, members in itertools.groupby(numbered, key=lambda pair: pair[0]):
         items = tuple(item for _, item in members)
-        yield replace(batch, items=items, pixels=batch.pixels[number * size : (number + 1) * size])
+        pixels = batch.pixels[number * size : (number + 1) * size]
+        pieces.append(replace(batch, items=items, pixels=pixels))
+    return pieces
 
 
-def _given_up(batch: LoadedBatch) -> LoadedBatch:
+def _failed(batch: LoadedBatch) -> LoadedBatch:
     """``batch``, of one image that has pixels, with that image failed."""
     error = ImageError("out_of_memory", "The model needs more memory for it than there is.")
     items = tuple(
@@ -125,15 +123,15 @@ def _given_up(batch: LoadedBatch) -> LoadedBatch:
     return replace(batch, items=items, pixels=batch.pixels[:0])
 
 
-def _joined(parts: list[LoadedBatch]) -> LoadedBatch:
+def _joined(pieces: list[LoadedBatch]) -> LoadedBatch:
     import torch
 
-    items = tuple(item for part in parts for item in part.items)
-    return replace(parts[0], items=items, pixels=torch.cat([part.pixels for part in parts]))
+    items = tuple(item for piece in pieces for item in piece.items)
+    return replace(pieces[0], items=items, pixels=torch.cat([piece.pixels for piece in pieces]))
 
 
 def _free(model: Blip2) -> None:
-    """Give back what is held for reuse, so that smaller pieces find room."""
+    """Give back what is held for reuse, so that smaller pieces fit."""
     import torch
 
     gc.collect()

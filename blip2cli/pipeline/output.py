@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from blip2cli import __version__
-from blip2cli.errors import OptionError, OutputError, RunError
+from blip2cli.errors import OptionError, OutputError, RunError, option
 from blip2cli.options import RunOptions
 from blip2cli.pipeline.events import Summary
 from blip2cli.sinks import (
@@ -28,167 +27,173 @@ from blip2cli.sources import carried_columns
 from blip2cli.storage.opening import is_remote
 
 if TYPE_CHECKING:
-    from blip2cli.images.loader import LoadedBatch
+    from blip2cli.images.load_image import LoadedImage
     from blip2cli.model.wrapper import Blip2
-    from blip2cli.tasks.base import Row, Task
-
-SinkOpener = Callable[[Sequence[Column], Mapping[str, object]], Sink]
+    from blip2cli.pipeline.batch_threads import ProcessedBatch
+    from blip2cli.pipeline.job import Job
+    from blip2cli.tasks.base import BaseTask, Row, Task
 
 
 @dataclass
 class Output:
-    """The sink and the file of failures, written and committed together.
+    """The sink and the list of failures, written and committed together.
 
     As a context manager it aborts what was not closed: rows committed so far stay.
     """
 
-    task: Task
     sink: Sink
-    errors: FailureList
-    inline: bool  # failures are rows with an ``error`` column
+    failures: FailureList
+    failed_rows: (
+        Callable[[LoadedImage], list[Row]] | None
+    )  # failures are rows with an ``error`` column
     carried: tuple[str, ...] = ()  # columns of the source that are carried into the rows
-    begun: bool = False  # a row was written
+    started: bool = False  # a row was written
     closed: bool = False
 
     @classmethod
-    def open(
-        cls,
-        task: Task,
-        model: Blip2,
-        options: RunOptions,
-        opener: SinkOpener | None,
-        stdout: BinaryIO | None,
-        resumed: Resumed | None = None,
-    ) -> Output:
-        """Open both, to go on with what ``resumed`` found. Raises ``OutputError``."""
-        settings = run_settings(task, options, model)
+    def open(cls, job: Job[Any], task: Any, model: Blip2, resumed: Resumed | None = None) -> Output:
+        """Open both, to go on with what ``resumed`` found. Raises ``OutputError``.
+
+        ``task`` is that of ``job``, fitted to ``model``.
+        """
+        options = job.options
+        settings = run_settings(task, options, model) | job.items.settings
         if resumed is not None:
             check_settings(options.output.out or "", resumed.rows.settings, settings)
         carried = tuple(Column(c.name, c.type) for c in carried_columns(options.source))
         columns = (*carried, *task.columns)
-        if opener is not None:
-            sink = opener(columns, settings)
+        if job.sink is not None:
+            sink = job.sink(columns, settings)
         else:
-            journal = resumed.rows if resumed is not None else None
-            stream = stdout or sys.stdout.buffer
-            sink = open_sink(options.output, columns, settings, stream, journal)
-        failures = resumed.failures if resumed is not None else None
-        errors = open_failure_list(options.output, failures)
+            sink = open_sink(
+                options.output,
+                columns,
+                settings,
+                job.stdout or sys.stdout.buffer,
+                resumed.rows if resumed is not None else None,
+                job.items.identity,
+            )
+        failures = open_failure_list(
+            options.output, resumed.failures if resumed is not None else None
+        )
         inline = options.output.errors == "inline"
-        return cls(task, sink, errors, inline, options.source.keep)
+        return cls(sink, failures, task.failed_rows if inline else None, options.source.keep)
 
-    def write(self, rows: Sequence[Row], batch: LoadedBatch) -> None:
+    def write(self, batch: ProcessedBatch) -> None:
         """Write the batch's rows and failures."""
-        if self.inline:
-            rows = self._with_failures(rows, batch)
+        rows: Sequence[Row] = batch.rows
+        if self.failed_rows is not None:
+            rows = _with_failures(rows, batch.images, self.failed_rows)
         if self.carried:
             carried = {
-                i.file_name: dict(zip(self.carried, i.carried, strict=True)) for i in batch.items
+                image.file_name: dict(zip(self.carried, image.carried, strict=True))
+                for image in batch.images
             }
             rows = [row | carried[str(row["file_name"])] for row in rows]
         if rows:
-            if not self.begun:
-                self.errors.remove_old()
-                self.begun = True
+            if not self.started:
+                self.failures.remove_old()
+                self.started = True
             self.sink.write(rows)
-        for item in batch.items:
-            if item.error is not None:
-                self.errors.write(item.file_name, item.error)
+        for image in batch.images:
+            if image.error is not None:
+                self.failures.write(image.file_name, image.error)
             else:
-                self.errors.succeeded(item.file_name)
+                self.failures.succeeded(image.file_name)
 
     def close(self) -> None:
         """Complete the output."""
-        self.errors.close()
+        self.failures.close()
         self.sink.close()
         self.closed = True
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self.closed:
             return
-        # What was finished is kept, whatever ended the run. If the disk is what ended it,
+        # What was finished stays, whatever ended the run. If the disk is what ended it,
         # committing fails a second time, and the first error is the one to report.
         with contextlib.suppress(RunError, BrokenPipeError):
             self.sink.commit()
-            self.errors.commit()
+            self.failures.commit()
         self.sink.abort()
-        self.errors.abort()
-
-    def _with_failures(self, rows: Sequence[Row], batch: LoadedBatch) -> list[Row]:
-        """Rows of good and failed images together, in source order."""
-        left = list(reversed(rows))
-        merged: list[Row] = []
-        for item in batch.items:
-            if item.error is not None:
-                error = f"{item.error.error_type}: {item.error}"
-                merged += [row | {"error": error} for row in self.task.failed_rows(item)]
-                continue
-            # An image may have several rows, or none.
-            while left and left[-1]["file_name"] == item.file_name:
-                merged.append(left.pop() | {"error": None})
-        return merged
+        self.failures.abort()
 
 
-class Shaping(Protocol):
-    """What shaped rows: a task of images or of texts."""
+def _with_failures(
+    rows: Sequence[Row],
+    images: Sequence[LoadedImage],
+    failed_rows: Callable[[LoadedImage], list[Row]],
+) -> list[Row]:
+    """Rows of good and failed images together, in source order."""
+    left = list(reversed(rows))
+    merged: list[Row] = []
+    for image in images:
+        if image.error is not None:
+            error = f"{image.error.error_type}: {image.error}"
+            merged += [row | {"error": error} for row in failed_rows(image)]
+            continue
+        # An image may have several rows, or none.
+        while left and left[-1]["file_name"] == image.file_name:
+            merged.append(left.pop() | {"error": None})
+    return merged
 
-    @property
-    def settings(self) -> dict[str, object]:
-        """Plain JSON values."""
+
+# Settings in the order in which outputs hold them; others follow.
+_FIRST_SETTINGS = ("version", "model", "revision", "quantize", "dtype", "fast_decode", "compile")
 
 
 def run_settings(
-    task: Shaping, options: RunOptions, model: Blip2 | None = None
+    task: BaseTask, options: RunOptions, model: Blip2 | None = None
 ) -> dict[str, object]:
     """What shaped the rows, stored once with the output; plain JSON values.
 
     Without ``model`` it is what is known before the model is loaded: the precision is missing.
     """
-    settings: dict[str, object] = {
-        "version": __version__,
-        "model": options.model.model,
-        "revision": options.model.revision,
-        "quantize": options.model.quantize,
-    }
+    settings: dict[str, object] = {"version": __version__}
+    for group in options.groups:
+        # What is off is null, as in outputs from before there was such an option.
+        settings |= {k: None if value is False else value for k, value in group.settings.items()}
     if model is not None:
         settings["dtype"] = str(model.dtype).removeprefix("torch.")
-    # Unset, as in outputs from before there were such options.
-    settings["fast_decode"] = options.loader.fast_decode or None
-    settings["compile"] = options.model.compile or None
-    settings["errors"] = options.output.errors
-    settings["keep"] = list(options.source.keep)
-    return settings | task.settings
+    first = {name: settings.pop(name) for name in _FIRST_SETTINGS if name in settings}
+    return first | settings | task.settings
 
 
-def check_kept(task: Task, options: RunOptions) -> None:
-    """Raise ``OptionError`` when a column of ``--keep`` has the name of one of our own."""
+def check_carried(task: Task, options: RunOptions) -> None:
+    """Raise ``OptionError`` when a column to carry has the name of one of our own."""
     own = {"file_name", "width", "height", "error", *(column.name for column in task.columns)}
     for name in options.source.keep:
         if name in own:
             raise OptionError(
-                f"--keep {name}: rows have a column {name} of their own; rename it in the source, "
-                "or leave it out."
+                "keep",
+                f"{option('keep')} {name}: rows have a column {name} of their own",
+                "rename it in the source, or leave it out",
             )
 
 
 def check_summary(path: str | None) -> None:
-    """Raise ``OutputError`` when ``--summary`` cannot be written to ``path``."""
+    """Raise ``OutputError`` when the summary cannot be written to ``path``."""
     if path is None:
         return
     if is_remote(path):
-        raise OutputError("--summary is only written to the local disk; name a local file.")
+        raise OutputError(
+            "summary",
+            f"{option('summary')} is only written to the local disk",
+            "name a local file",
+        )
     if Path(path).is_dir():
-        raise OutputError(f"--summary {path} is a folder; give the name of a file.")
+        raise OutputError(
+            "summary", f"{option('summary')} {path} is a folder", "give the name of a file"
+        )
     if not Path(path).absolute().parent.is_dir():
-        raise OutputError(f"--summary {path}: its folder does not exist; create it first.")
+        raise OutputError(
+            "summary",
+            f"{option('summary')} {path}: its folder does not exist",
+            "create it first",
+        )
 
 
 def write_summary(path: str, summary: Summary) -> None:
@@ -196,4 +201,6 @@ def write_summary(path: str, summary: Summary) -> None:
     try:
         Path(path).write_text(json.dumps(summary.as_dict(), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"--summary {path} cannot be written: {error.strerror}.") from None
+        raise OutputError(
+            "summary", f"{option('summary')} {path} cannot be written: {error.strerror}"
+        ) from None

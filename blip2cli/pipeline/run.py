@@ -1,8 +1,8 @@
-"""The pipeline: source → loader → task → sink, one batch at a time.
+"""The pipeline: items → batches → task → sink, one batch at a time.
 
-``prepare`` checks everything that is cheap to check and loads nothing heavy; ``run`` loads the
-model and works. Torch is imported only once the model is needed, so a mistake in the options is
-answered at once, and a run that finds nothing left to do never loads it.
+Everything that is cheap to check is checked first. Torch is imported only once the model is needed,
+so a mistake in the options is answered at once, and a run that finds nothing left to do never loads
+it.
 """
 
 from __future__ import annotations
@@ -12,275 +12,256 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, BinaryIO
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from blip2cli import exit_codes
-from blip2cli.errors import ModelError
-from blip2cli.options import RunOptions
-from blip2cli.pipeline import events
-from blip2cli.pipeline.batch_threads import DECODING, Lanes
+from blip2cli.model.checkpoint.resolve import resolve
+from blip2cli.pipeline.batch_threads import BatchThreads, ProcessedBatch, process_batch
 from blip2cli.pipeline.events import (
     Failed,
     Finished,
     Listener,
     ModelReady,
     Progress,
+    Slower,
     Started,
     Summary,
+    TookOver,
 )
-from blip2cli.pipeline.labelling import Labelled, label
-from blip2cli.pipeline.model_loader import ModelLoader, find_model, import_model
-from blip2cli.pipeline.out_of_memory import WithinMemory
-from blip2cli.pipeline.output import Output, SinkOpener, write_summary
-from blip2cli.pipeline.plan import Plan, Total, check_options, prepare, resumed
+from blip2cli.pipeline.job import BatchReader, Job
+from blip2cli.pipeline.model_loader import import_model
+from blip2cli.pipeline.output import Output, write_summary
+from blip2cli.pipeline.plan import Plan
 from blip2cli.pipeline.signals import Interrupted, Interrupts
-from blip2cli.pipeline.stats import Tally
+from blip2cli.pipeline.stats import RunStats
 from blip2cli.pipeline.stop_conditions import ErrorLimit
-from blip2cli.sinks import OutputLock, to_stdout
+from blip2cli.sinks import OutputLock
 
 if TYPE_CHECKING:
-    from blip2cli.images.loader import BatchStream, LoadedBatch
     from blip2cli.images.preprocess import PixelSpec
     from blip2cli.model.wrapper import Blip2
-    from blip2cli.tasks.base import Task
+    from blip2cli.tasks.base import BaseTask
 
 
-def run(
-    task: Task,
-    options: RunOptions,
-    model_loader: ModelLoader | None = None,
-    on_event: Listener = lambda event: None,
-    *,
-    stdin: BinaryIO | None = None,
-    stdout: BinaryIO | None = None,
-    sink_opener: SinkOpener | None = None,
-    count: bool = False,
-) -> Summary:
-    """Do the whole task and return how it went.
+def run(job: Job[Any], on_event: Listener = lambda event: None) -> Summary:
+    """Do the whole job and return how it went.
 
-    ``sink_opener`` takes the place of the sinks chosen by the output's suffix. With ``count`` a
-    large source is counted in the background while the run goes, so that ``Progress.total``
-    becomes known. SIGINT and SIGTERM end the run after the batch in flight, with its rows safe.
-
-    Raises ``UserError`` before anything is loaded when the input is wrong, ``RunError`` when the
-    run cannot go on, and lets the ``BrokenPipeError`` of a closed ``stdout`` through; what was
+    SIGINT and SIGTERM end the run after the batches in flight, with their rows safe. Raises
+    ``UserError`` before anything is loaded when the input is wrong, ``RunError`` when the run
+    cannot go on, and lets the ``BrokenPipeError`` of a closed ``stdout`` through; what was
     committed stays in every case.
     """
-    began = time.perf_counter()
-    check_options(task, options)
-    own = sink_opener is not None or to_stdout(options.output)
-    with contextlib.nullcontext(False) if own else locked(options, on_event) as taken_over:
-        plan = prepare(task, options, stdin)
-        on_event(Started(task.name, options.model.model, plan.total))
+    start = time.perf_counter()
+    job = job.check()
+    output = job.options.output
+    with _locked(job, on_event) as recovered:
+        plan = job.plan()
+        on_event(Started(job.task.name, job.options.model.model, plan.total, job.items.unit))
         if plan.resumed is not None:
-            on_event(resumed(plan, options.output.retry_errors))
-        # What ended the run before may have been an image that crashes the decoder.
-        wary = taken_over or plan.resumed is not None
-        job = _Job(task, options, plan, on_event, began, wary)
-        job.tally.listed = job.elapsed
-        with Interrupts() as job.interrupts, contextlib.suppress(Interrupted):
+            on_event(plan.resumed_event(plan.resumed))
+        state = RunState(job, plan, on_event, start, recovered or plan.resumed is not None)
+        with state.interrupts, contextlib.suppress(Interrupted):
             # Interrupted: nothing was in flight, and what is finished has been committed.
-            if plan.first:
-                with contextlib.ExitStack() as reading:
-                    model, batches = job.load(model_loader, reading)
-                    with job.interrupts.shielded():
-                        out = Output.open(
-                            job.task, model, options, sink_opener, stdout, plan.resumed
-                        )
-                    total = Total(plan, options.source if count and task.only is None else None)
-                    with out:
-                        job.work(model, batches, out, total)
-            else:
-                job.complete()
-    summary = job.summary()
-    if options.output.summary is not None:
-        write_summary(options.output.summary, summary)
+            state.work() if plan.names else state.complete()
+    summary = state.summary()
+    if output.summary is not None:
+        write_summary(output.summary, summary)
     on_event(Finished(summary))
     return summary
 
 
 @contextlib.contextmanager
-def locked(options: RunOptions, on_event: Listener) -> Iterator[bool]:
+def _locked(job: Job[Any], on_event: Listener) -> Iterator[bool]:
     """Hold the lock of the output; whether it was taken over from a run that was killed."""
-    with OutputLock(options.output.out or "") as lock:
+    if not job.to_file:
+        yield False
+        return
+    with OutputLock(job.options.output.out or "") as lock:
         if lock.taken_from is not None:
-            on_event(events.TookOver(lock.taken_from))
+            on_event(TookOver(lock.taken_from))
         lock.sweep()
         yield lock.taken_from is not None
 
 
 @dataclass
-class _Job:
-    """One run under way: what it has to do, and how far it is."""
+class RunState:
+    """A run under way: its job, and how far it is."""
 
-    task: Task
-    options: RunOptions
+    job: Job[Any]
     plan: Plan
     on_event: Listener
-    began: float  # on the clock of ``time.perf_counter``
-    wary: bool  # images are decoded in another process
+    start: float  # on the clock of ``time.perf_counter``
+    # What ended the run before may have been an image that crashes the decoder.
+    isolate_decoding: bool
     interrupts: Interrupts = field(default_factory=Interrupts)
-    tally: Tally = field(default_factory=Tally)
-    more: bool = True  # there is more to do than was done
-    told: bool = False  # that it runs slower than it might
+    stats: RunStats = field(default_factory=RunStats)
+    finished: bool = False  # nothing is left to do
+    reported_slower: bool = False
+
+    def __post_init__(self) -> None:
+        self.stats.listed = self.elapsed
 
     @property
     def elapsed(self) -> float:
         """Seconds since the start."""
-        return time.perf_counter() - self.began
-
-    def load(
-        self, model_loader: ModelLoader | None, reading: contextlib.ExitStack
-    ) -> tuple[Blip2, BatchStream]:
-        """Load the model, and begin to read images as early as that goes; fit the task.
-
-        Leaving ``reading`` ends the reading of images.
-        """
-        if model_loader is not None:
-            model = model_loader(self.options.model)
-            batches = reading.enter_context(self._batches(model.spec))
-        else:
-            spec = find_model(self.options.model, self.task)
-            # Paths on stdin come when they come, and who gives them may wait for the rows.
-            ahead = "-" not in self.options.source.sources
-            batches = reading.enter_context(self._batches(spec, ahead))
-            begun = self.elapsed
-            kind = import_model()
-            self.tally.imported = self.elapsed - begun
-            model = kind.load(self.options.model)
-            if model.spec != spec:
-                name = self.options.model.model
-                raise ModelError(f"The files of {name} changed while it was loaded; run it again.")
-        if self.options.loader.batch_size is None:
-            from blip2cli.model.placement.batch_size import auto_batch_size
-
-            batches.set_batch_size(auto_batch_size(model))
-        self.tally.load = self.elapsed
-        with self.interrupts.shielded():
-            self.task = self.task.fit(model)
-            dtype = str(model.dtype).removeprefix("torch.")
-            device = str(model.device)
-            self.on_event(ModelReady(model.name, device, dtype, model.reason, self.tally.load))
-        return model, batches
-
-    def _batches(self, spec: PixelSpec, ahead: bool = False) -> BatchStream:
-        from blip2cli.images.loader import load_batches
-
-        options = self.options.loader
-        if options.workers is None and self.wary:
-            options, ahead = replace(options, workers=1), False
-        return load_batches(self.plan.refs, spec, options, ahead)
-
-    def work(self, model: Blip2, batches: BatchStream, out: Output, total: Total) -> None:
-        """Take batches until the source ends, the time is up or a signal asks to stop.
-
-        Raises ``RunError`` when too many images fail.
-        """
-        limits = self.options.limits
-        errors = ErrorLimit(limits.max_errors)
-        allowed = math.inf if limits.max_duration is None else limits.max_duration
-        within = WithinMemory(self.task, self.on_event)
-        work = functools.partial(label, within, model)
-        count = self._lanes(model)
-        if 1 < count <= DECODING:
-            batches.share_decoding()
-        with Lanes(work, count) as lanes:
-            while self.interrupts.signum is None:
-                try:
-                    with self.tally.timing("read"):
-                        begun = batches.next_pending()
-                except Interrupted:
-                    break  # what is under way is finished
-                self.more = begun is not None
-                # At least one batch is done, so that a job that is run again and again gets on.
-                first = not self.tally.seen and not lanes.pending
-                if begun is None or (self.elapsed >= allowed and not first):
-                    break
-                total.begin()
-                with self.interrupts.shielded():
-                    lanes.put(begun)
-                    while lanes.full or lanes.ready:
-                        self._do(lanes, out, total)
-                    self._tell(model)
-                errors.check(self.tally)
-            with self.interrupts.shielded():
-                while lanes.pending:
-                    self._do(lanes, out, total)
-        errors.check(self.tally, at_end=not self.more)
-        if not self.more:
-            with self.interrupts.shielded():
-                out.close()
-
-    def _tell(self, model: Blip2) -> None:
-        trouble = model.trouble
-        if trouble is not None and not self.told:
-            self.told = True
-            self.on_event(events.Slower(trouble))
-
-    def _lanes(self, model: Blip2) -> int:
-        from blip2cli.model.placement.batch_size import batch_threads
-
-        # Who gives paths on stdin may wait for the rows of one before giving the next.
-        return 1 if "-" in self.options.source.sources else batch_threads(model)
-
-    def _do(
-        self, lanes: Lanes[Callable[[], LoadedBatch], Labelled], out: Output, total: Total
-    ) -> None:
-        began = time.perf_counter()
-        done = lanes.take()
-        self.tally.waited(time.perf_counter() - began, done.decoding)
-        with self.tally.timing("write"):
-            out.write(done.rows, done.batch)
-        self.tally.first = self.tally.first or self.elapsed
-        self.tally.count(done.rows)
-        for item in done.batch.items:
-            if item.error is None:
-                self.tally.done += 1
-            else:
-                self.tally.failed += 1
-                self.on_event(Failed(item.file_name, item.error.error_type, str(item.error)))
-        self.on_event(Progress(self.tally.done, self.tally.failed, total.known))
+        return time.perf_counter() - self.start
 
     def complete(self) -> None:
         """Nothing is left to do: bring what an earlier run left into its final form."""
-        assert self.plan.resumed is not None  # else ``prepare`` refuses a source without images
+        assert self.plan.resumed is not None  # else the plan refuses a source without images
         with self.interrupts.shielded():
             self.plan.resumed.complete()
-        self.more = False
+        self.finished = True
+
+    def work(self) -> None:
+        """Load the model, then take batches until the items end, the time is up or a signal asks
+        to stop.
+
+        Raises ``RunError`` when too many items fail.
+        """
+        job = self.job
+        with contextlib.ExitStack() as stack:
+            model, task, batches, count = self._load(stack)
+            with self.interrupts.shielded():
+                output = Output.open(job, task, model, self.plan.resumed)
+            stack.enter_context(output)
+            process = functools.partial(
+                process_batch, job.items.processor(task, model, self.on_event)
+            )
+            threads = stack.enter_context(BatchThreads(process, count))
+            self._run_batches(batches, threads, output, model)
+            ErrorLimit(job.options.limits.max_errors).check(self.stats, at_end=self.finished)
+            if self.finished:
+                with self.interrupts.shielded():
+                    output.close()
+
+    def _load(self, stack: contextlib.ExitStack) -> tuple[Blip2, BaseTask, BatchReader, int]:
+        """Load the model, and start to read items as early as that goes; fit the task.
+
+        Leaving ``stack`` ends the reading. Returns the model, the fitted task, the batches and how
+        many of them run at once.
+        """
+        job, chosen = self.job, self.job.options.model
+        if job.load is not None:
+            model = job.load(chosen)
+            batches = stack.enter_context(self._read(model.spec, prefetch=False))
+        else:
+            checkpoint = job.checkpoint
+            if checkpoint is None:
+                checkpoint = resolve(chosen.model, chosen.revision)
+                job.task.check(chosen.model, checkpoint.family)
+            batches = stack.enter_context(self._read(checkpoint.pixel_spec, prefetch=True))
+            start = self.elapsed
+            kind = import_model()
+            self.stats.imported = self.elapsed - start
+            model = kind.load(chosen, checkpoint)
+        count = job.items.fit(job, batches, model)
+        self.stats.load = self.elapsed
+        with self.interrupts.shielded():
+            task = job.task.fit(model)
+            dtype = str(model.dtype).removeprefix("torch.")
+            device = str(model.device)
+            self.on_event(ModelReady(model.name, device, dtype, model.reason, self.stats.load))
+        return model, task, batches, count
+
+    def _read(self, spec: PixelSpec, prefetch: bool) -> AbstractContextManager[BatchReader]:
+        return self.job.items.read(
+            self.job,
+            self.plan,
+            spec,
+            prefetch=prefetch,
+            isolate_decoding=self.isolate_decoding,
+        )
+
+    def _run_batches(
+        self,
+        batches: BatchReader,
+        threads: BatchThreads[Callable[[], Any], ProcessedBatch],
+        output: Output,
+        model: Blip2,
+    ) -> None:
+        limits = self.job.options.limits
+        errors = ErrorLimit(limits.max_errors)
+        deadline = math.inf if limits.max_duration is None else limits.max_duration
+        while self.interrupts.signum is None:
+            try:
+                with self.stats.timing("read"):
+                    pending = batches.next_pending()
+            except Interrupted:
+                break  # what is under way is finished
+            self.finished = pending is None
+            # At least one batch is done, so that a job that is run again and again gets on.
+            first = not self.stats.seen and not threads.pending
+            if pending is None or (self.elapsed >= deadline and not first):
+                break
+            self.plan.start_counting()
+            with self.interrupts.shielded():
+                threads.put(pending)
+                while threads.full or threads.ready:
+                    self._write(threads, output)
+                self._report_slower(model)
+            errors.check(self.stats)
+        with self.interrupts.shielded():
+            while threads.pending:
+                self._write(threads, output)
+
+    def _report_slower(self, model: Blip2) -> None:
+        if not self.reported_slower and model.trouble is not None:
+            self.reported_slower = True
+            self.on_event(Slower(model.trouble))
+
+    def _write(
+        self, threads: BatchThreads[Callable[[], Any], ProcessedBatch], output: Output
+    ) -> None:
+        """Take the oldest batch, write its rows, and say so."""
+        stats, start = self.stats, time.perf_counter()
+        batch = threads.take()
+        stats.add_batch_time(time.perf_counter() - start, batch.load_share)
+        with stats.timing("write"):
+            output.write(batch)
+        stats.first = stats.first or self.elapsed
+        stats.count(batch.rows)
+        stats.done += batch.done
+        for item in batch.images:
+            if item.error is not None:
+                stats.failed += 1
+                self.on_event(Failed(item.file_name, item.error.error_type, str(item.error)))
+        self.on_event(Progress(stats.done, stats.failed, self.plan.total))
 
     def summary(self) -> Summary:
         """How the run went, as of now."""
-        tally = self.tally
+        job, plan, stats = self.job, self.plan, self.stats
         seconds = self.elapsed
-        working = max(seconds - tally.load, 1e-9)
         return Summary(
-            task=self.task.name,
-            model=self.options.model.model,
-            output=self.options.output.out,
-            done=tally.done,
-            failed=tally.failed,
-            skipped=self.plan.skipped,
-            already=self.plan.already,
-            rows=tally.rows,
-            flagged=tally.flagged,
-            retried=tally.retried,
+            task=job.task.name,
+            model=job.options.model.model,
+            output=job.options.output.out,
+            done=stats.done,
+            failed=stats.failed,
+            skipped=plan.passed_over.skipped,
+            already=plan.passed_over.already,
+            rows=stats.rows,
+            flagged=stats.flagged,
+            retried=stats.retried,
             seconds=seconds,
-            load_seconds=tally.load,
-            images_per_second=tally.done / working,
-            read_share=tally.share("read"),
-            model_share=tally.share("model"),
-            write_share=tally.share("write"),
+            load_seconds=stats.load,
+            images_per_second=stats.done / max(seconds - stats.load, 1e-9),
+            read_share=stats.share("read"),
+            model_share=stats.share("model"),
+            write_share=stats.share("write"),
             exit_code=self._exit_code(),
-            list_seconds=tally.listed,
-            import_seconds=tally.imported,
-            first_seconds=tally.first,
+            unit=job.items.unit,
+            list_seconds=stats.listed,
+            import_seconds=stats.imported,
+            first_seconds=stats.first,
         )
 
     def _exit_code(self) -> int:
         if self.interrupts.exit_code:
             return self.interrupts.exit_code
-        if self.more:
+        if not self.finished:
             return exit_codes.MORE_TO_DO
-        failed = self.tally.failed or self.plan.failed_before
+        failed = self.stats.failed or self.plan.failed_before
         return exit_codes.FAILED_IMAGES if failed else exit_codes.SUCCESS

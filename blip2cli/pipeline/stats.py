@@ -1,4 +1,4 @@
-"""Counts and stage times of one run, and the summary made of them."""
+"""Counts and stage times of a run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Stage = Literal["read", "model", "write"]
 
 
 @dataclass
-class Tally:
+class RunStats:
     """What was done so far; seconds are wall-clock."""
 
-    listed: float = 0.0  # from the start until the first images were listed
+    listed: float = 0.0  # from the start until the first items were listed
     imported: float = 0.0  # importing torch and what runs the model
     load: float = 0.0  # from the start until the model was ready: imports and weights
     first: float = 0.0  # from the start until the first rows were written; 0: none yet
-    done: int = 0  # images with rows
+    done: int = 0  # items with rows
     failed: int = 0
     rows: int = 0
     flagged: int = 0  # rows whose text is degenerate, or was at first
@@ -31,16 +31,16 @@ class Tally:
     @contextmanager
     def timing(self, stage: Stage) -> Iterator[None]:
         """Add the time of the block to ``stage``, however the block ends."""
-        began = time.perf_counter()
+        start = time.perf_counter()
         try:
             yield
         finally:
-            self.stages[stage] += time.perf_counter() - began
+            self.stages[stage] += time.perf_counter() - start
 
-    def waited(self, seconds: float, reading: float) -> None:
-        """Add the time of a batch, of which the part ``reading`` went into decoding its images."""
-        self.stages["read"] += seconds * reading
-        self.stages["model"] += seconds * (1 - reading)
+    def add_batch_time(self, seconds: float, load_share: float) -> None:
+        """Add the time of a batch, of which the part ``load_share`` went into loading it."""
+        self.stages["read"] += seconds * load_share
+        self.stages["model"] += seconds * (1 - load_share)
 
     def share(self, stage: Stage) -> float:
         """The part of the working time that ``stage`` took, 0 to 1."""
@@ -56,7 +56,7 @@ class Tally:
 
     @property
     def seen(self) -> int:
-        """Images dealt with so far."""
+        """Items dealt with so far."""
         return self.done + self.failed
 
     @property

@@ -1,6 +1,6 @@
 """Where rows go: one writer a format, chosen by the suffix of the output (see ``table``)."""
 
-from blip2cli.sinks.base import Column, RowSchema, Sink
+from blip2cli.sinks.base import IDENTITY, Column, RowSchema, Sink
 from blip2cli.sinks.check_output import check_output
 from blip2cli.sinks.failure_list import FailureList
 from blip2cli.sinks.journal import check_settings
@@ -9,6 +9,7 @@ from blip2cli.sinks.open_output import Resumed, open_failure_list, open_sink, re
 from blip2cli.sinks.paths import to_stdout
 
 __all__ = [
+    "IDENTITY",
     "Column",
     "FailureList",
     "OutputLock",

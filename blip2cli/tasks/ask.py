@@ -8,8 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from blip2cli.errors import OptionError, option
-from blip2cli.model.checkpoint.resolve import family_at_hand
-from blip2cli.options import AskOptions, DecodeOptions, ModelOptions
+from blip2cli.options import AskOptions, DecodeOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.answers import Answer, generate_answers, match_choices, score_choices
 from blip2cli.tasks.base import Row, blank, decode_settings, good, head
@@ -111,11 +110,15 @@ class AskTask:
     def only(self) -> Collection[str] | None:
         return self.questions.only
 
-    def check(self, model: ModelOptions) -> None:
-        self._check_family(model.model, family_at_hand(model))
+    def check(self, model: str, family: Family) -> None:
+        has_questions = len(self.questions) > 0
+        if not family.writes:
+            check_retrieval(model, self.options, has_questions, self._open > 0)
+        else:
+            check_generative(model, self.options, has_questions)
 
     def fit(self, model: Blip2) -> Self:
-        self._check_family(model.name, model.family)
+        self.check(model.name, model.family)
         if model.writes:
             for choices in {
                 question.choices
@@ -190,14 +193,6 @@ class AskTask:
     @cached_property
     def _open(self) -> int:
         return len(self._questions) - self._closed
-
-    def _check_family(self, model: str, family: Family | None) -> None:
-        """Raise OptionError when a model of ``family`` cannot answer; None: not known yet."""
-        has_questions, options = len(self.questions) > 0, self.options
-        if family is not None and not family.writes:
-            check_retrieval(model, options, has_questions, self._open > 0)
-        elif family is not None:
-            check_generative(model, options, has_questions)
 
     def _answer(
         self, model: Blip2, features: ImageFeatures, questions: Sequence[PreparedQuestion]

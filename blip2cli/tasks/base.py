@@ -10,8 +10,9 @@ from blip2cli.sinks.base import Column
 
 if TYPE_CHECKING:
     from blip2cli.images.loader import LoadedBatch, LoadedImage
+    from blip2cli.model.families import Family
     from blip2cli.model.wrapper import Blip2, Generated
-    from blip2cli.options import DecodeOptions, ModelOptions
+    from blip2cli.options import DecodeOptions
 
 Row = dict[str, object]
 
@@ -19,8 +20,9 @@ Row = dict[str, object]
 LOGPROB_DECIMALS = 6
 
 
-class Task(Protocol):
-    """Turns images into rows. Tasks are frozen: ``fit`` gives a new one."""
+class BaseTask(Protocol):
+    """What tasks of images and of texts have in common. Tasks are frozen: ``fit`` gives a new
+    one."""
 
     @property
     def name(self) -> str:
@@ -28,25 +30,28 @@ class Task(Protocol):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The columns after ``file_name``, ``width`` and ``height``, in order."""
+        """The columns of the rows, in order; of images behind name, width and height."""
 
     @property
     def settings(self) -> dict[str, object]:
         """What shaped the rows, apart from the model; plain JSON values."""
 
-    @property
-    def only(self) -> Collection[str] | None:
-        """File names this task is about; ``None`` when it is about every image."""
-
-    def check(self, model: ModelOptions) -> None:
-        """Raise ``OptionError`` when what is at hand of ``model`` tells that it cannot do this;
-        called before it is loaded."""
+    def check(self, model: str, family: Family) -> None:
+        """Raise ``OptionError``, naming ``model``, when models of ``family`` cannot do this."""
 
     def fit(self, model: Blip2) -> Self:
         """This task with what only the loaded model knows, such as the size of a vector.
 
         Raises ``OptionError`` when ``model`` cannot do this.
         """
+
+
+class Task(BaseTask, Protocol):
+    """Turns images into rows."""
+
+    @property
+    def only(self) -> Collection[str] | None:
+        """File names this task is about; ``None`` when it is about every image."""
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
         """Complete rows of the batch's good images, in order."""

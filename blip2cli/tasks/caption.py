@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from blip2cli.model.checkpoint.resolve import family_at_hand
 from blip2cli.model.limits import check_writes
-from blip2cli.options import CaptionOptions, DecodeOptions, ModelOptions
+from blip2cli.options import CaptionOptions, DecodeOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, decode_settings, good, head, logprob
 from blip2cli.tasks.text_generation import generate_texts
 
 if TYPE_CHECKING:
     from blip2cli.images.loader import LoadedBatch, LoadedImage
+    from blip2cli.model.families import Family
     from blip2cli.model.wrapper import Blip2
 
 
@@ -45,11 +45,11 @@ class CaptionTask:
     def settings(self) -> dict[str, object]:
         return {"task": self.name} | self.options.settings | decode_settings(self.decode)
 
-    def check(self, model: ModelOptions) -> None:
-        check_writes(model.model, family_at_hand(model))
+    def check(self, model: str, family: Family) -> None:
+        check_writes(model, family)
 
     def fit(self, model: Blip2) -> Self:
-        check_writes(model.name, model.family)
+        self.check(model.name, model.family)
         return self
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from blip2cli.errors import OptionError, option
-from blip2cli.model.checkpoint.resolve import family_at_hand
-from blip2cli.options import EmbedOptions, Kind, ModelOptions, Pool
+from blip2cli.options import EmbedOptions, Kind, Pool
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, good, head
 from blip2cli.tasks.texts import Texts
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from blip2cli.images.loader import LoadedBatch, LoadedImage
+    from blip2cli.model.families import Family
     from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2
 
@@ -79,12 +79,12 @@ class EmbedTask:
         settings = {"task": self.name} | self.options.settings
         return settings | {"kind": self.kind, "pool": self.pool} | self.texts.settings
 
-    def check(self, model: ModelOptions) -> None:
-        check_image_kind(self.kind, model.model, family_at_hand(model))
+    def check(self, model: str, family: Family) -> None:
+        check_image_kind(self.kind, model, family)
 
     def fit(self, model: Blip2) -> Self:
         """Learn the vectors' size from ``model``."""
-        check_image_kind(self.kind, model.name, model.family)
+        self.check(model.name, model.family)
         _, queries, width = model.model.query_tokens.shape
         if self.kind == "image":
             width = model.model.vision_model.config.hidden_size

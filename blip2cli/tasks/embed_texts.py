@@ -1,4 +1,4 @@
-"""Embeddings of texts alone: one vector per text, no image."""
+"""Embeddings of texts without images: one vector per text."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
-from blip2cli.errors import OptionError, option
-from blip2cli.model.checkpoint.resolve import family_at_hand
-from blip2cli.options import EmbedOptions, Kind, ModelOptions
+from blip2cli.options import EmbedOptions, Kind
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row
-from blip2cli.tasks.texts import Texts
 from blip2cli.tasks.vectors import (
     TEXT_POOLS,
     check_text_kind,
@@ -23,6 +20,7 @@ from blip2cli.tasks.vectors import (
 if TYPE_CHECKING:
     import torch
 
+    from blip2cli.model.families import Family
     from blip2cli.model.wrapper import Blip2
 
 
@@ -36,25 +34,17 @@ class EmbedTextsTask:
     ``fit`` finds out, together with ``size``.
     """
 
-    texts: Texts
     options: EmbedOptions = field(default_factory=EmbedOptions)
     size: int | None = None
 
     name = "embed"
 
     def __post_init__(self) -> None:
-        if not self.texts:
-            raise OptionError(
-                "text",
-                "No text is given",
-                f"give one with {option('text')}, or a file with {option('texts')}",
-            )
         if self.options.kind is not None:
             resolve_pool(self.options.kind, self.options.pool, TEXT_POOLS)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """All columns of the rows."""
         return (
             Column("text", "string"),
             embedding_column(self.options, self.size),
@@ -63,27 +53,19 @@ class EmbedTextsTask:
 
     @property
     def settings(self) -> dict[str, object]:
-        """What shaped the rows, apart from the model and the texts; plain JSON values."""
         kind, pool = self.options.kind, self.options.pool
         if kind is not None:
             pool = resolve_pool(kind, pool, TEXT_POOLS)
         return {"task": self.name} | self.options.settings | {"pool": pool}
 
-    def check(self, model: ModelOptions) -> None:
-        """Raise ``OptionError`` when what is at hand of ``model`` tells that it cannot do this."""
-        family = family_at_hand(model)
-        check_text_kind(self.options.kind, model.model, family)
-        if family is not None:
-            kind = self.options.kind or _first_kind(not family.writes)
-            resolve_pool(kind, self.options.pool, TEXT_POOLS)
+    def check(self, model: str, family: Family) -> None:
+        check_text_kind(self.options.kind, model, family)
+        resolve_pool(self.options.kind or _first_kind(family), self.options.pool, TEXT_POOLS)
 
     def fit(self, model: Blip2) -> Self:
-        """Learn kind and size from ``model``. Raises ``OptionError``, also for a text that is
-        too long for it."""
-        check_text_kind(self.options.kind, model.name, model.family)
-        kind = self.options.kind or _first_kind(not model.writes)
-        resolve_pool(kind, self.options.pool, TEXT_POOLS)
-        model.check_texts(self.texts.lines)
+        """Learn kind and size from ``model``."""
+        self.check(model.name, model.family)
+        kind = self.options.kind or _first_kind(model.family)
         config = model.model.config
         size = {
             "projection": config.image_text_hidden_size,
@@ -92,7 +74,10 @@ class EmbedTextsTask:
         return replace(self, options=replace(self.options, kind=kind), size=size)
 
     def rows(self, model: Blip2, texts: Sequence[str]) -> list[Row]:
-        """The rows of some of the texts, in order. The task is a fitted one."""
+        """One row per text, in order. The task is a fitted one.
+
+        Raises ``OptionError`` for a text that is too long for the model.
+        """
         vectors = finish_vectors(self.options, self._vectors(model, texts))
         return [
             {"text": text, "embedding": vector, "kind": self.options.kind}
@@ -116,5 +101,5 @@ class EmbedTextsTask:
         return torch.stack([rows[0] if first else rows.mean(dim=0) for rows in tokens])
 
 
-def _first_kind(retrieval: bool) -> Kind:
-    return "projection" if retrieval else "language"
+def _first_kind(family: Family) -> Kind:
+    return "language" if family.writes else "projection"

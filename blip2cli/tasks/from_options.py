@@ -9,6 +9,7 @@ from blip2cli.options import AskOptions, CaptionOptions, DecodeOptions, EmbedOpt
 
 if TYPE_CHECKING:
     from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, EmbedTextsTask
+    from blip2cli.tasks.texts import Texts
 
 
 def caption_task(options: CaptionOptions, decode: DecodeOptions) -> CaptionTask:
@@ -36,31 +37,41 @@ def ask_task(options: AskOptions, decode: DecodeOptions) -> AskTask:
     return AskTask(all_questions, options, decode, all_choices)
 
 
-def embed_task(options: EmbedOptions, of_images: bool) -> EmbedTask | EmbedTextsTask:
-    """Vectors of images, or of texts alone. Raises ``OptionError``."""
-    from blip2cli.tasks import EmbedTask, EmbedTextsTask, texts
+def embedded_texts(options: EmbedOptions) -> Texts:
+    """The texts that are embedded, or looked at beside images. Raises ``OptionError``."""
+    from blip2cli.tasks import texts
 
     _exclude("text", options.text, "texts", options.texts, "texts")
     if options.texts is not None:
-        all_texts = texts.from_file(options.texts)
-    else:
-        all_texts = texts.from_lines(options.text)
-    if of_images:
-        return EmbedTask(options, all_texts)
+        return texts.from_file(options.texts)
+    return texts.from_lines(options.text)
+
+
+def embed_task(options: EmbedOptions, texts: Texts) -> EmbedTask:
+    """Vectors of images, with ``texts`` beside each. Raises ``OptionError``."""
+    from blip2cli.tasks import EmbedTask
+
+    return EmbedTask(options, texts)
+
+
+def embed_texts_task(options: EmbedOptions, texts: Texts) -> EmbedTextsTask:
+    """Vectors of texts without images. Raises ``OptionError``, also when there are no texts."""
+    from blip2cli.tasks import EmbedTextsTask
+
     if options.kind == "multimodal":
         raise OptionError(
             "kind",
             f"{option('kind')} multimodal looks at images with texts",
             f"give {option('sources')} as well",
         )
-    if not all_texts:
+    if not texts:
         raise OptionError(
             "sources",
             "Nothing is embedded",
             f"give {option('sources')}, such as a folder of images, or texts with "
             f"{option('text')} or {option('texts')}",
         )
-    return EmbedTextsTask(all_texts, options)
+    return EmbedTextsTask(options)
 
 
 def _exclude(first: str, value: object, second: str, other: object, what: str) -> None:

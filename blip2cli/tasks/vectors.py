@@ -95,9 +95,9 @@ def resolve_pool(kind: Kind, pool: Pool | None, pools: Mapping[Kind, tuple[Pool,
     return pool or pools[kind][0]
 
 
-def check_image_kind(kind: Kind, model: str, family: Family | None) -> None:
-    """Raise OptionError when ``model`` has no such vectors of images; None: not known yet."""
-    if kind in _RETRIEVAL_KINDS and family is not None and family.writes:
+def check_image_kind(kind: Kind, model: str, family: Family) -> None:
+    """Raise OptionError when ``model`` has no such vectors of images."""
+    if kind in _RETRIEVAL_KINDS and family.writes:
         raise OptionError(
             "kind",
             f"The model {model} has no projection head, so there is no {option('kind')} {kind}",
@@ -105,10 +105,8 @@ def check_image_kind(kind: Kind, model: str, family: Family | None) -> None:
         )
 
 
-def check_text_kind(kind: Kind | None, model: str, family: Family | None) -> None:
-    """Raise OptionError when ``model`` has no such vectors of texts; None: not known yet."""
-    if family is None:
-        return
+def check_text_kind(kind: Kind | None, model: str, family: Family) -> None:
+    """Raise OptionError when ``model`` has no such vectors of texts."""
     if not family.writes and kind == "language":
         raise OptionError(
             "kind",

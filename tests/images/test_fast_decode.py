@@ -18,6 +18,8 @@ from blip2cli.images.loader import load_batches
 from blip2cli.images.preprocess import PixelSpec, to_array
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import LoaderOptions, ModelOptions, OutputOptions, RunOptions, SourceOptions
+from blip2cli.pipeline.image_items import ImageItems
+from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.tasks.base import Task
 from blip2cli.tasks.caption import CaptionTask
@@ -128,7 +130,7 @@ def test_rows_say_the_same_and_are_not_mixed_with_others(model: Blip2, tmp_path:
             loader=LoaderOptions(2, 0, fast_decode=fast),
             output=OutputOptions(str(out), resume=resume),
         )
-        assert run(task, options, lambda chosen: model).exit_code == 0
+        assert run(Job(ImageItems(), task, options, load=lambda chosen: model)).exit_code == 0
         return [json.loads(line) for line in out.read_text().splitlines()]
 
     for task, key in ((CaptionTask(), "caption"), (EmbedTask(), "embedding")):

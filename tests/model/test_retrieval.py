@@ -33,6 +33,8 @@ from blip2cli.options import (
     RunOptions,
     SourceOptions,
 )
+from blip2cli.pipeline.image_items import ImageItems
+from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
@@ -232,7 +234,7 @@ def test_a_model_that_writes_is_told_by_its_weights(
 def test_text_is_refused_before_anything_is_loaded(sides: Sides, task: Task) -> None:
     options = RunOptions(SourceOptions(("nowhere",)), ModelOptions(str(sides.directory)))
     with pytest.raises(OptionError, match="is a retrieval model"):
-        run(task, options, unwanted)
+        run(Job(ImageItems(), task, options, load=unwanted))
 
 
 @pytest.mark.parametrize("kind", ["projection", "multimodal"])
@@ -241,7 +243,7 @@ def test_projections_are_refused_before_a_model_without_them_is_loaded(
 ) -> None:
     options = RunOptions(SourceOptions(("nowhere",)), ModelOptions(str(opt_directory)))
     with pytest.raises(OptionError, match=f"no projection head, so there is no kind {kind}"):
-        run(embed_task(kind), options, unwanted)
+        run(Job(ImageItems(), embed_task(kind), options, load=unwanted))
 
 
 def embed_task(kind: Kind) -> EmbedTask:

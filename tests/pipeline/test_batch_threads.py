@@ -7,13 +7,14 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from blip2cli.pipeline.batch_threads import Lanes
+from blip2cli.pipeline.batch_threads import BatchThreads, ProcessedBatch, process_batch
+from blip2cli.pipeline.stats import RunStats
 
 
-def drained(lanes: Lanes[int, int]) -> list[int]:
+def drained(threads: BatchThreads[int, int]) -> list[int]:
     found = []
-    while lanes.pending:
-        found.append(lanes.take())
+    while threads.pending:
+        found.append(threads.take())
     return found
 
 
@@ -24,20 +25,20 @@ def test_results_come_in_the_order_of_the_batches(count: int) -> None:
         return number * number
 
     found = []
-    with Lanes(work, count) as lanes:
+    with BatchThreads(work, count) as threads:
         for number in range(20):
-            lanes.put(number)
-            while lanes.full:
-                found.append(lanes.take())
-        found += drained(lanes)
+            threads.put(number)
+            while threads.full:
+                found.append(threads.take())
+        found += drained(threads)
     assert found == [number * number for number in range(20)]
 
 
-def test_one_lane_is_the_callers_own_thread() -> None:
-    with Lanes(lambda number: threading.get_ident(), 1) as lanes:
-        lanes.put(0)
-        assert lanes.full
-        assert lanes.take() == threading.get_ident()
+def test_one_thread_is_the_callers_own_thread() -> None:
+    with BatchThreads(lambda number: threading.get_ident(), 1) as threads:
+        threads.put(0)
+        assert threads.full
+        assert threads.take() == threading.get_ident()
 
 
 def test_several_work_at_once_each_with_one_thread() -> None:
@@ -48,11 +49,11 @@ def test_several_work_at_once_each_with_one_thread() -> None:
         meeting.wait()  # would time out if one came after the other
         return torch.get_num_threads()
 
-    with Lanes(work, 2) as lanes:
+    with BatchThreads(work, 2) as threads:
         for number in range(4):
-            lanes.put(number)
-        assert lanes.full
-        assert drained(lanes) == [1, 1, 1, 1]
+            threads.put(number)
+        assert threads.full
+        assert drained(threads) == [1, 1, 1, 1]
     assert torch.get_num_threads() == before
 
 
@@ -63,13 +64,13 @@ def test_an_exception_comes_in_its_turn(count: int) -> None:
             raise ValueError("the second")
         return number
 
-    with Lanes(work, count) as lanes:
+    with BatchThreads(work, count) as threads:
         for number in range(3):
-            lanes.put(number)
-        assert lanes.take() == 0
+            threads.put(number)
+        assert threads.take() == 0
         with pytest.raises(ValueError, match="the second"):
-            lanes.take()
-        assert lanes.take() == 2
+            threads.take()
+        assert threads.take() == 2
 
 
 def test_leaving_waits_for_what_is_under_way_and_begins_nothing_more() -> None:
@@ -81,9 +82,9 @@ def test_leaving_waits_for_what_is_under_way_and_begins_nothing_more() -> None:
         time.sleep(0.1)
         done.append(number)
 
-    with Lanes(work, 2) as lanes:
+    with BatchThreads(work, 2) as threads:
         for number in range(6):
-            lanes.put(number)
+            threads.put(number)
         time.sleep(0.02)
     assert sorted(begun) == sorted(done)
     assert len(done) < 6
@@ -98,21 +99,21 @@ def test_one_batch_more_than_there_are_threads_waits_for_the_first_that_is_free(
         assert gates[number].wait(30)
         return number
 
-    with Lanes(work, 2) as lanes:
+    with BatchThreads(work, 2) as threads:
         for number in range(3):
-            assert not lanes.full
-            lanes.put(number)
-        assert lanes.full
+            assert not threads.full
+            threads.put(number)
+        assert threads.full
         gates[1].set()  # the second is done before the first, and nobody takes anything
         assert until(lambda: begun[2:] == [2])
-        assert not lanes.ready
+        assert not threads.ready
         gates[0].set()
-        assert until(lambda: lanes.ready)
-        assert (lanes.take(), lanes.take()) == (0, 1)
-        assert not lanes.ready
+        assert until(lambda: threads.ready)
+        assert (threads.take(), threads.take()) == (0, 1)
+        assert not threads.ready
         gates[2].set()
-        assert lanes.take() == 2
-        assert not lanes.ready
+        assert threads.take() == 2
+        assert not threads.ready
 
 
 def until(condition: Callable[[], bool]) -> bool:
@@ -120,3 +121,27 @@ def until(condition: Callable[[], bool]) -> bool:
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.002)
     return condition()
+
+
+def test_the_time_of_loading_is_told_apart_from_the_models() -> None:
+    batch = object()
+
+    def load() -> object:
+        time.sleep(0.3)
+        return batch
+
+    def process(loaded: object) -> ProcessedBatch:
+        assert loaded is batch
+        time.sleep(0.1)
+        return ProcessedBatch([{"caption": "slow"}], 1)
+
+    processed = process_batch(process, load)
+    assert processed.rows == [{"caption": "slow"}]
+    assert processed.load_share == pytest.approx(0.75, abs=0.1)
+
+
+def test_waiting_for_a_batch_counts_for_reading_as_far_as_it_was_loaded() -> None:
+    stats = RunStats()
+    stats.add_batch_time(4.0, 0.25)
+    stats.add_batch_time(2.0, 0.0)
+    assert stats.stages == {"read": 1.0, "model": 5.0, "write": 0.0}

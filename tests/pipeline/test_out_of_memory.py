@@ -21,7 +21,9 @@ from blip2cli.options import (
     SourceOptions,
 )
 from blip2cli.pipeline.events import Event, Failed, Halved
-from blip2cli.pipeline.out_of_memory import WithinMemory, is_exhaustion
+from blip2cli.pipeline.image_items import ImageItems
+from blip2cli.pipeline.job import Job
+from blip2cli.pipeline.out_of_memory import BatchHalving, is_exhaustion
 from blip2cli.pipeline.run import run
 from blip2cli.sources import open_sources
 from blip2cli.tasks import CaptionTask, EmbedTask
@@ -53,22 +55,22 @@ def test_a_batch_is_halved_until_it_fits_and_the_size_remembered(
 ) -> None:
     hungry: Any = MemoryLimitedModel(model, room)
     events: list[Event] = []
-    within = WithinMemory(CAPTION, events.append)
+    halving = BatchHalving(CAPTION, events.append)
     expected = CAPTION.rows(model, batch)
     for tries in (tried, again):
         hungry.tried.clear()
-        rows, after = within.rows(hungry, batch)
+        rows, after = halving.rows(hungry, batch)
         assert hungry.tried == tries
         assert rows == expected  # log-probabilities to the last bit of their six decimals
         assert after.items == batch.items
         assert torch.equal(after.pixels, batch.pixels)
-    assert within.size == size
+    assert halving.size == size
     assert events == ([] if size is None else [Halved(size)])  # once
 
 
 def test_vectors_are_the_same_bits(model: Blip2, batch: LoadedBatch) -> None:
     task = EmbedTask().fit(model)
-    rows, _ = WithinMemory(task).rows(MemoryLimitedModel(model, 2), batch)  # type: ignore[arg-type]
+    rows, _ = BatchHalving(task).rows(MemoryLimitedModel(model, 2), batch)  # type: ignore[arg-type]
     expected = task.rows(model, batch)
     assert [row["embedding"].tobytes() for row in rows] == [  # type: ignore[attr-defined]
         row["embedding"].tobytes()  # type: ignore[attr-defined]
@@ -83,15 +85,15 @@ def test_an_image_that_does_not_fit_alone_fails_alone(model: Blip2, batch: Loade
                 torch.empty(1 << 60, dtype=torch.uint8)
             return super().features(pixels)
 
-    within = WithinMemory(CAPTION)
-    rows, after = within.rows(Glutton(model, 9), batch)  # type: ignore[arg-type]
+    halving = BatchHalving(CAPTION)
+    rows, after = halving.rows(Glutton(model, 9), batch)  # type: ignore[arg-type]
     names = ["a.png", "b-broken.jpg", "b.jpg", "c.webp", "d.png", "e/f.bmp"]
     assert [item.file_name for item in after.items] == names
     errors = {item.file_name: item.error.error_type for item in after.items if item.error}
     assert errors == {"b-broken.jpg": "not_an_image", "c.webp": "out_of_memory"}
     assert rows == [r for r in CAPTION.rows(model, batch) if r["file_name"] != "c.webp"]
     assert torch.equal(after.pixels, batch.pixels[[0, 1, 3, 4]])
-    assert within.size == 2  # what fitted, not what the one image came down to
+    assert halving.size == 2  # what fitted, not what the one image came down to
 
 
 def test_a_run_goes_on_and_notes_what_did_not_fit(
@@ -105,7 +107,7 @@ def test_a_run_goes_on_and_notes_what_did_not_fit(
         loader=LoaderOptions(batch_size=2, workers=0),
         output=OutputOptions(str(out)),
     )
-    summary = run(CAPTION, options, lambda _: hungry, events.append)
+    summary = run(Job(ImageItems(), CAPTION, options, load=lambda _: hungry), events.append)
     assert (summary.done, summary.failed, summary.exit_code) == (0, 6, 3)
     noted = [json.loads(line) for line in (tmp_path / "out.errors.jsonl").read_text().splitlines()]
     kinds = [entry["error_type"] for entry in noted]
@@ -120,7 +122,7 @@ def test_other_errors_are_let_through(model: Blip2, batch: LoadedBatch) -> None:
             raise RuntimeError("a mistake")
 
     with pytest.raises(RuntimeError, match="a mistake"):
-        WithinMemory(CAPTION).rows(Faulty(model, 9), batch)  # type: ignore[arg-type]
+        BatchHalving(CAPTION).rows(Faulty(model, 9), batch)  # type: ignore[arg-type]
 
 
 def test_what_counts_as_exhaustion() -> None:
@@ -146,7 +148,7 @@ from blip2cli.model.wrapper import Blip2
 from blip2cli.options import LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sources import open_sources
 from blip2cli.tasks import CaptionTask
-from blip2cli.pipeline.out_of_memory import WithinMemory
+from blip2cli.pipeline.out_of_memory import BatchHalving
 
 STEP = 128 << 20
 
@@ -164,12 +166,12 @@ greedy = Greedy(Blip2.load(ModelOptions("tiny", device="cpu", dtype="float32")))
 refs = open_sources(SourceOptions((sys.argv[1],), limit=8))
 (batch,) = load_batches(refs, greedy.spec, LoaderOptions(8, 0))
 task, events = CaptionTask(), []
-free = WithinMemory(task, events.append).rows(greedy, batch)[0]
+free = BatchHalving(task, events.append).rows(greedy, batch)[0]
 assert greedy.tried == [8] and not events
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 4 * STEP + STEP // 2, resource.RLIM_INFINITY))
-within = WithinMemory(task, events.append)
-tight = [within.rows(greedy, batch)[0] for _ in range(2)]
+halving = BatchHalving(task, events.append)
+tight = [halving.rows(greedy, batch)[0] for _ in range(2)]
 print(json.dumps({"free": free, "tight": tight, "tried": greedy.tried, "events": repr(events)}))
 """
 

@@ -27,6 +27,8 @@ from blip2cli.options import (
     SourceOptions,
 )
 from blip2cli.pipeline.events import Event, Progress, Resumed, Summary, TookOver
+from blip2cli.pipeline.image_items import ImageItems
+from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.sinks import OutputLock
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
@@ -70,14 +72,17 @@ def again(mixed: Path, model: Blip2) -> Callable[..., Summary]:
                     raise Stopped
 
         return run(
-            task,
-            RunOptions(
-                source=SourceOptions((str(mixed),)),
-                loader=LoaderOptions(batch_size=batch, workers=0),
-                output=OutputOptions(str(out), **({"resume": True} | output)),
-                limits=limits or LimitOptions(),
+            Job(
+                ImageItems(),
+                task,
+                RunOptions(
+                    source=SourceOptions((str(mixed),)),
+                    loader=LoaderOptions(batch_size=batch, workers=0),
+                    output=OutputOptions(str(out), **({"resume": True} | output)),
+                    limits=limits or LimitOptions(),
+                ),
+                load=lambda options: model,
             ),
-            lambda options: model,
             listen,
         )
 
@@ -165,7 +170,7 @@ def test_failures_in_line_are_rows_like_others(
         out = tmp_path / f"more.{suffix}"
         codes = [again(out, TASKS["ask"], errors="inline").exit_code for _ in range(2)]
         assert codes == [3, 3]  # also when nothing is left to do
-    with pytest.raises(OptionError, match="--retry-errors reads the file"):
+    with pytest.raises(OptionError, match="retry_errors reads the file"):
         again(pieces, errors="inline", retry_errors=True)
 
 
@@ -223,10 +228,10 @@ def test_the_time_is_up(again: Callable[..., Summary], tmp_path: Path) -> None:
 
 def test_too_many_failures_stop_the_run(again: Callable[..., Summary], tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    with pytest.raises(RunError, match="1 of 2 images failed, more than --max-errors 0 allows"):
+    with pytest.raises(RunError, match="1 of 2 images failed, more than max_errors 0 allows"):
         again(out, limits=LimitOptions(max_errors=0))
     assert len(out.read_text().splitlines()) == 1
-    with pytest.raises(RunError, match="--max-errors 10% allows"):
+    with pytest.raises(RunError, match="max_errors 10% allows"):
         again(tmp_path / "other.jsonl", limits=LimitOptions(max_errors=0.1))
 
 
@@ -253,8 +258,11 @@ def test_stdout_cannot_be_gone_on_with(mixed: Path) -> None:
 
     with pytest.raises(OutputError, match="resume needs a file"):
         run(
-            CAPTION,
-            RunOptions(source, output=OutputOptions(resume=True)),
-            unwanted,
-            stdout=io.BytesIO(),
+            Job(
+                ImageItems(),
+                CAPTION,
+                RunOptions(source, output=OutputOptions(resume=True)),
+                load=unwanted,
+                stdout=io.BytesIO(),
+            )
         )

@@ -31,10 +31,11 @@ from blip2cli.options import (
     RunOptions,
     SourceOptions,
 )
-from blip2cli.pipeline.batch_threads import Lanes
+from blip2cli.pipeline.batch_threads import BatchThreads, ProcessedBatch, process_batch
 from blip2cli.pipeline.events import Event, Failed, Finished, ModelReady, Progress, Started
-from blip2cli.pipeline.labelling import Labelled, label
-from blip2cli.pipeline.run import prepare, run
+from blip2cli.pipeline.image_items import ImageItems
+from blip2cli.pipeline.job import Job
+from blip2cli.pipeline.run import run
 from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
 from blip2cli.tasks.questions import Question, Questions, from_texts
 
@@ -71,7 +72,7 @@ def test_rows_are_the_same_whatever_the_batch_size(
     written = []
     for batch in (1, 3, 16):
         out = tmp_path / f"{batch}.jsonl"
-        run(CAPTION, options(images, out, batch), loader)
+        run(Job(ImageItems(), CAPTION, options(images, out, batch), load=loader))
         written.append(out.read_bytes())
     assert written[0] == written[1] == written[2]
     assert [json.loads(line)["file_name"] for line in written[0].splitlines()] == [
@@ -83,7 +84,7 @@ def test_rows_are_the_same_whatever_the_batch_size(
     ]
 
 
-def test_rows_and_events_are_the_same_in_any_number_of_lanes(
+def test_rows_and_events_are_the_same_in_any_number_of_batch_threads(
     mixed: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -93,7 +94,7 @@ def test_rows_and_events_are_the_same_in_any_number_of_lanes(
         )
         told: list[Event] = []
         out = tmp_path / f"{count}.jsonl"
-        summary = run(CAPTION, options(mixed, out, 1), loader, told.append)
+        summary = run(Job(ImageItems(), CAPTION, options(mixed, out, 1), load=loader), told.append)
         assert (summary.done, summary.failed, summary.exit_code) == (5, 1, 3)
         failures = out.with_suffix(".errors.jsonl").read_bytes()
         events = [event for event in told if isinstance(event, Progress | Failed)]
@@ -101,9 +102,9 @@ def test_rows_and_events_are_the_same_in_any_number_of_lanes(
     assert seen[0] == seen[1] == seen[2]
 
 
-@pytest.mark.parametrize(("lanes", "shared"), [(1, 0), (2, 1), (4, 1), (5, 0)])
-def test_a_few_lanes_decode_their_own_images(
-    lanes: int,
+@pytest.mark.parametrize(("threads", "shared"), [(1, 0), (2, 1), (4, 1), (5, 0)])
+def test_a_few_batch_threads_decode_their_own_images(
+    threads: int,
     shared: int,
     images: Path,
     tmp_path: Path,
@@ -111,31 +112,36 @@ def test_a_few_lanes_decode_their_own_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[BatchStream] = []
-    monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: lanes)
+    monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: threads)
     monkeypatch.setattr(BatchStream, "share_decoding", lambda stream: told.append(stream))
-    assert run(CAPTION, options(images, tmp_path / "out.jsonl", 1), loader).done == 5
+    assert (
+        run(
+            Job(ImageItems(), CAPTION, options(images, tmp_path / "out.jsonl", 1), load=loader)
+        ).done
+        == 5
+    )
     assert len(told) == shared
 
 
-def test_a_signal_lets_every_lane_finish(
+def test_a_signal_lets_every_batch_thread_finish(
     images: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: 2)
-    monkeypatch.setattr(Lanes, "ready", False)  # as if both lanes had much to do
+    monkeypatch.setattr(BatchThreads, "ready", False)  # as if both threads had much to do
     out = tmp_path / "out.jsonl"
 
     def stop(event: Event) -> None:
         if isinstance(event, Progress) and event.done == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    summary = run(CAPTION, options(images, out, 1), loader, stop)
+    summary = run(Job(ImageItems(), CAPTION, options(images, out, 1), load=loader), stop)
     assert summary.exit_code == 143
-    # The first image's row brought the signal, when each lane had one of the next two.
+    # The first image's row brought the signal, when each thread had one of the next two.
     assert [row["file_name"] for row in read(out)] == ["a.png", "b.jpg", "c.webp"]
     output = replace(options(images, out, 1).output, resume=True)
-    run(CAPTION, replace(options(images, out, 1), output=output), loader)
+    run(Job(ImageItems(), CAPTION, replace(options(images, out, 1), output=output), load=loader))
     whole = tmp_path / "whole.jsonl"
-    run(CAPTION, options(images, whole, 1), loader)
+    run(Job(ImageItems(), CAPTION, options(images, whole, 1), load=loader))
     assert out.read_bytes() == whole.read_bytes()
 
 
@@ -146,16 +152,16 @@ def test_rows_that_are_ready_are_written_before_another_batch_is_read(
     labelled, begin = threading.Semaphore(0), BatchStream.next_pending
     done, asked = 0, []
 
-    def count(*arguments: Any) -> Labelled:
-        rows = label(*arguments)
+    def count(*arguments: Any) -> ProcessedBatch:
+        rows = process_batch(*arguments)
         labelled.release()
         return rows
 
     def slowly(stream: BatchStream) -> Any:
-        if len(asked) == 2:  # a source that has no third image until both lanes are idle
+        if len(asked) == 2:  # a source that has no third image until both threads are idle
             assert labelled.acquire(timeout=60)
             assert labelled.acquire(timeout=60)
-            time.sleep(0.2)  # what a lane made is there a little after ``label`` returned
+            time.sleep(0.2)  # what a thread made is there a little after ``process_batch`` returned
         asked.append(done)
         return begin(stream)
 
@@ -164,9 +170,9 @@ def test_rows_that_are_ready_are_written_before_another_batch_is_read(
         if isinstance(event, Progress):
             done = event.done
 
-    monkeypatch.setattr("blip2cli.pipeline.run.label", count)
+    monkeypatch.setattr("blip2cli.pipeline.run.process_batch", count)
     monkeypatch.setattr(BatchStream, "next_pending", slowly)
-    run(CAPTION, options(images, tmp_path / "out.jsonl", 1), loader, see)
+    run(Job(ImageItems(), CAPTION, options(images, tmp_path / "out.jsonl", 1), load=loader), see)
     # With the third image put both rows went out, though one more batch might have waited.
     assert asked[3] >= 2
 
@@ -175,7 +181,10 @@ def test_a_run_tells_what_happens(mixed: Path, tmp_path: Path, loader: Loader) -
     events: list[Event] = []
     summary_file = tmp_path / "summary.json"
     out = tmp_path / "out.jsonl"
-    summary = run(CAPTION, options(mixed, out, summary=str(summary_file)), loader, events.append)
+    summary = run(
+        Job(ImageItems(), CAPTION, options(mixed, out, summary=str(summary_file)), load=loader),
+        events.append,
+    )
     kinds = [type(event) for event in events]
     assert kinds[:2] == [Started, ModelReady]
     assert kinds[2:] == [Failed, Progress, Progress, Progress, Finished]
@@ -206,7 +215,7 @@ def test_a_run_tells_what_happens(mixed: Path, tmp_path: Path, loader: Loader) -
 def test_failures_can_stay_in_line(mixed: Path, tmp_path: Path, loader: Loader) -> None:
     out = tmp_path / "out.jsonl"
     task = AskTask(from_texts(["a?", "b?"]), decode=SHORT)
-    summary = run(task, options(mixed, out, 3, errors="inline"), loader)
+    summary = run(Job(ImageItems(), task, options(mixed, out, 3, errors="inline"), load=loader))
     rows = read(out)
     assert [row["file_name"] for row in rows[:6]] == [
         "a.png",
@@ -226,7 +235,7 @@ def test_failures_can_stay_in_line(mixed: Path, tmp_path: Path, loader: Loader) 
 
 def test_settings_are_stored_with_the_rows(images: Path, tmp_path: Path, loader: Loader) -> None:
     out = tmp_path / "out.parquet"
-    run(EmbedTask(EmbedOptions("qformer")), options(images, out), loader)
+    run(Job(ImageItems(), EmbedTask(EmbedOptions("qformer")), options(images, out), load=loader))
     table = pq.read_table(out)
     assert table.column_names == ["file_name", "width", "height", "embedding", "kind"]
     stored = b" ".join((table.schema.metadata or {}).values()).decode()
@@ -239,7 +248,9 @@ def test_only_images_with_questions_are_run(images: Path, tmp_path: Path, loader
         per_image={"d.png": (Question("x?", "1"),), "b.jpg": (Question("y?", "2"),)}
     )
     out = tmp_path / "out.jsonl"
-    summary = run(AskTask(questions, decode=SHORT), options(images, out), loader)
+    summary = run(
+        Job(ImageItems(), AskTask(questions, decode=SHORT), options(images, out), load=loader)
+    )
     assert [(row["file_name"], row["question"]) for row in read(out)] == [
         ("b.jpg", "y?"),
         ("d.png", "x?"),
@@ -250,7 +261,7 @@ def test_only_images_with_questions_are_run(images: Path, tmp_path: Path, loader
 def test_questions_for_unknown_images_are_refused(images: Path) -> None:
     questions = Questions(per_image={"z.png": (Question("x?", "1"),)})
     with pytest.raises(OptionError, match=r"1 image .* \(z.png\)"):
-        run(AskTask(questions), options(images), unwanted)
+        run(Job(ImageItems(), AskTask(questions), options(images), load=unwanted))
 
 
 def test_a_limit_hides_no_name(images: Path) -> None:
@@ -259,18 +270,24 @@ def test_a_limit_hides_no_name(images: Path) -> None:
         per_image={"a.png": (Question("x?", "1"),), "e/f.bmp": (Question("x?", "2"),)}
     )
     source = SourceOptions((str(images),), limit=2)
-    plan = prepare(AskTask(questions), RunOptions(source))
-    assert [ref.file_name for ref in plan.refs] == ["a.png"]
+    plan = Job(ImageItems(), AskTask(questions), RunOptions(source)).check().plan()
+    assert [ref.file_name for ref in plan.items] == ["a.png"]
     with pytest.raises(OptionError, match="loosen"):
-        prepare(AskTask(questions), RunOptions(replace(source, include=("c*",))))
+        Job(
+            ImageItems(), AskTask(questions), RunOptions(replace(source, include=("c*",)))
+        ).check().plan()
 
 
 def test_names_on_stdin_are_read_once(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(images)
     questions = Questions(per_image={"c.webp": (Question("x?", "1"),)})
     stdin = io.BytesIO(b"a.png\nc.webp\n")
-    plan = prepare(AskTask(questions), RunOptions(SourceOptions(("-",))), stdin)
-    assert [ref.file_name for ref in plan.refs] == ["c.webp"]
+    plan = (
+        Job(ImageItems(), AskTask(questions), RunOptions(SourceOptions(("-",))), stdin=stdin)
+        .check()
+        .plan()
+    )
+    assert [ref.file_name for ref in plan.items] == ["c.webp"]
 
 
 @pytest.mark.parametrize(
@@ -288,12 +305,12 @@ def test_mistakes_are_found_before_the_model_is_loaded(
     task: Task, change: dict[str, Any], error: type[UserError], images: Path
 ) -> None:
     with pytest.raises(error):
-        run(task, replace(options(images), **change), unwanted)
+        run(Job(ImageItems(), task, replace(options(images), **change), load=unwanted))
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError):
-        run(CAPTION, options(tmp_path), unwanted)
+        run(Job(ImageItems(), CAPTION, options(tmp_path), load=unwanted))
 
 
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
@@ -318,7 +335,7 @@ def test_a_signal_ends_the_run_after_the_batch(
         if isinstance(event, Progress):
             os.kill(os.getpid(), number)
 
-    summary = run(CAPTION, options(images, out), loader, interrupt)
+    summary = run(Job(ImageItems(), CAPTION, options(images, out), load=loader), interrupt)
     assert summary.exit_code == 128 + number
     assert summary.done == 2
     assert signal.getsignal(number) is signal.default_int_handler
@@ -329,11 +346,8 @@ def test_an_ignored_signal_stays_ignored(images: Path, loader: Loader) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         summary = run(
-            EmbedTask(),
-            options(images),
-            loader,
+            Job(ImageItems(), EmbedTask(), options(images), load=loader, stdout=io.BytesIO()),
             lambda event: os.kill(os.getpid(), signal.SIGINT),
-            stdout=io.BytesIO(),
         )
     finally:
         signal.signal(signal.SIGINT, before)
@@ -345,7 +359,7 @@ def test_a_signal_while_the_model_loads_leaves_nothing(images: Path, tmp_path: P
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal did not get through")
 
-    summary = run(CAPTION, options(images, tmp_path / "out.jsonl"), slow)
+    summary = run(Job(ImageItems(), CAPTION, options(images, tmp_path / "out.jsonl"), load=slow))
     assert summary.exit_code == 143
     assert list(tmp_path.iterdir()) == []
 
@@ -361,20 +375,20 @@ def test_an_error_half_way_keeps_what_was_written(
 
     out = tmp_path / "out.jsonl"
     with pytest.raises(RuntimeError, match="out of something"):
-        run(Failing(decode=SHORT), options(images, out), loader)
+        run(Job(ImageItems(), Failing(decode=SHORT), options(images, out), load=loader))
     assert [row["file_name"] for row in read(out)] == ["a.png", "b.jpg"]
 
 
 def test_a_full_disk_stops_the_run(images: Path, loader: Loader) -> None:
     with open("/dev/full", "wb", buffering=0) as full, pytest.raises(RunError):
-        run(CAPTION, options(images), loader, stdout=full)
+        run(Job(ImageItems(), CAPTION, options(images), load=loader, stdout=full))
 
 
 def test_a_reader_that_went_away_is_let_through(images: Path, loader: Loader) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
     with open(write_end, "wb", buffering=0) as pipe, pytest.raises(BrokenPipeError):
-        run(CAPTION, options(images), loader, stdout=pipe)
+        run(Job(ImageItems(), CAPTION, options(images), load=loader, stdout=pipe))
 
 
 def test_a_large_source_is_counted_while_the_run_goes(tmp_path: Path, loader: Loader) -> None:
@@ -385,12 +399,15 @@ def test_a_large_source_is_counted_while_the_run_goes(tmp_path: Path, loader: Lo
     for count in (False, True):
         events: list[Event] = []
         run(
-            EmbedTask(),
-            options(tmp_path, batch=64),
-            loader,
+            Job(
+                ImageItems(),
+                EmbedTask(),
+                options(tmp_path, batch=64),
+                load=loader,
+                stdout=io.BytesIO(),
+                count_all=count,
+            ),
             events.append,
-            stdout=io.BytesIO(),
-            count=count,
         )
         assert isinstance(events[0], Started)
         assert events[0].total is None
@@ -431,7 +448,7 @@ def test_columns_of_the_source_come_into_the_rows(
             loader=replace(chosen.loader, workers=workers),
         )
         task = AskTask(from_texts(["a?", "b?"]), decode=SHORT)
-        assert run(task, chosen, loader).exit_code == 3
+        assert run(Job(ImageItems(), task, chosen, load=loader)).exit_code == 3
         rows = read(out) if name == "out.jsonl" else pq.read_table(out).to_pylist()
         assert list(rows[0])[:7] == ["file_name", "width", "height", *keep, "question"]
         assert list(rows[0])[-1] == "error"
@@ -450,5 +467,5 @@ def test_a_kept_column_may_not_take_the_name_of_our_own(name: str, tmp_path: Pat
     manifest.write_text(f"path,{name}\na.png,1\n")
     chosen = options(manifest)
     chosen = replace(chosen, source=replace(chosen.source, keep=(name,)))
-    with pytest.raises(OptionError, match=f"--keep {name}: rows have a column"):
-        run(CAPTION, chosen, unwanted)
+    with pytest.raises(OptionError, match=f"keep {name}: rows have a column"):
+        run(Job(ImageItems(), CAPTION, chosen, load=unwanted))

@@ -23,6 +23,8 @@ from blip2cli.options import (
     SourceOptions,
 )
 from blip2cli.pipeline.events import Event, Progress
+from blip2cli.pipeline.image_items import ImageItems
+from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.tasks import EmbedTask
 from blip2cli.tasks.texts import from_lines
@@ -60,10 +62,10 @@ def test_a_resumed_run_equals_an_unbroken_one(
 
     whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
     chosen = options(mixed, whole, retrieval_checkpoint, batch=5)
-    assert run(TASK, chosen, lambda o: model).exit_code == 3
+    assert run(Job(ImageItems(), TASK, chosen, load=lambda o: model)).exit_code == 3
     chosen = options(mixed, cut, retrieval_checkpoint, resume=True)
-    assert run(TASK, chosen, lambda o: model, interrupt).exit_code == 130
-    assert run(TASK, chosen, lambda o: model).exit_code == 3
+    assert run(Job(ImageItems(), TASK, chosen, load=lambda o: model), interrupt).exit_code == 130
+    assert run(Job(ImageItems(), TASK, chosen, load=lambda o: model)).exit_code == 3
     assert cut.read_bytes() == whole.read_bytes()
     if suffix == ".parquet":
         table = pq.read_table(whole)
@@ -85,7 +87,7 @@ def test_other_texts_do_not_go_on_with_an_output(
     images: Path, model: Blip2, retrieval_checkpoint: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "pairs.jsonl"
-    run(TASK, options(images, out, retrieval_checkpoint), lambda o: model)
+    run(Job(ImageItems(), TASK, options(images, out, retrieval_checkpoint), load=lambda o: model))
     chosen = options(images, out, retrieval_checkpoint, resume=True)
     for other, said in (
         (EmbedTask(EmbedOptions("multimodal"), from_lines(TEXTS)), "normalize True, not False"),
@@ -99,7 +101,7 @@ def test_other_texts_do_not_go_on_with_an_output(
         ),
     ):
         with pytest.raises(OutputError) as caught:
-            run(other, chosen, lambda o: model)
+            run(Job(ImageItems(), other, chosen, load=lambda o: model))
         assert said in str(caught.value)
 
 
@@ -113,7 +115,7 @@ def test_a_failed_image_has_a_row_for_every_text_inline(
         LoaderOptions(batch_size=4, workers=0),
         OutputOptions(str(out), errors="inline"),
     )
-    run(TASK, chosen, lambda o: model)
+    run(Job(ImageItems(), TASK, chosen, load=lambda o: model))
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     failed = [row for row in rows if row["error"] is not None]
     assert [(row["file_name"], row["text"]) for row in failed] == [

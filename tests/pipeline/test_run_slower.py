@@ -11,6 +11,8 @@ from blip2cli.model.decoding.cuda_graphs import Graphs
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, LoaderOptions, OutputOptions, RunOptions, SourceOptions
 from blip2cli.pipeline.events import Event, Slower
+from blip2cli.pipeline.image_items import ImageItems
+from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.tasks import CaptionTask
 from tests.model.tape import TapeRecord
@@ -35,7 +37,9 @@ def test_rows_are_the_same(
             loader=LoaderOptions(batch_size=1, workers=0),
             output=OutputOptions(str(tmp_path / name)),
         )
-        assert run(CAPTION, options, lambda _: model, events.append).done > 2
+        assert (
+            run(Job(ImageItems(), CAPTION, options, load=lambda _: model), events.append).done > 2
+        )
         return (tmp_path / name).read_bytes()
 
     wanted = rows("plain.jsonl")

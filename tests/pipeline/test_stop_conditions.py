@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from blip2cli.errors import RunError
-from blip2cli.pipeline.stats import Tally
+from blip2cli.pipeline.stats import RunStats
 from blip2cli.pipeline.stop_conditions import ErrorLimit
 
 
 def stops(most: int | float | None, done: int, failed: int, at_end: bool = False) -> bool:
     try:
-        ErrorLimit(most).check(Tally(done=done, failed=failed), at_end)
+        ErrorLimit(most).check(RunStats(done=done, failed=failed), at_end)
     except RunError:
         return True
     return False
@@ -31,7 +31,7 @@ def test_a_share_counts_once_enough_images_were_seen() -> None:
 
 
 def test_the_message_names_the_limit() -> None:
-    with pytest.raises(RunError, match=r"6 of 100 images failed, more than --max-errors 5% allows"):
-        ErrorLimit(0.05).check(Tally(done=94, failed=6))
-    with pytest.raises(RunError, match=r"4 of 54 images failed, more than --max-errors 3 allows"):
-        ErrorLimit(3).check(Tally(done=50, failed=4))
+    with pytest.raises(RunError, match=r"6 of 100 images failed, more than max_errors 5% allows"):
+        ErrorLimit(0.05).check(RunStats(done=94, failed=6))
+    with pytest.raises(RunError, match=r"4 of 54 images failed, more than max_errors 3 allows"):
+        ErrorLimit(3).check(RunStats(done=50, failed=4))

@@ -23,6 +23,8 @@ from blip2cli.options import (
     RunOptions,
     SourceOptions,
 )
+from blip2cli.pipeline.image_items import ImageItems
+from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks import AskTask
@@ -129,7 +131,7 @@ def test_rows_are_the_same_at_any_batch(mixed: Path, tmp_path: Path, itm: Blip2)
                 loader=LoaderOptions(batch_size=size, workers=0),
                 output=OutputOptions(str(out), errors="inline"),
             )
-            run(task, options, lambda _: itm)
+            run(Job(ImageItems(), task, options, load=lambda _: itm))
             texts.append(out.read_text())
         assert texts[0] == texts[1] == texts[2]
         rows = [json.loads(line) for line in texts[0].splitlines()]
@@ -162,7 +164,7 @@ def test_rows_are_the_same_at_any_batch(mixed: Path, tmp_path: Path, itm: Blip2)
 def test_a_retrieval_model_refuses_unfit_options_before_and_after_loading(
     task: AskTask, message: str, directory: Path, itm: Blip2
 ) -> None:
-    for attempt in (lambda: task.check(ModelOptions(str(directory))), lambda: task.fit(itm)):
+    for attempt in (lambda: task.check(str(directory), itm.family), lambda: task.fit(itm)):
         with pytest.raises(OptionError) as caught:
             attempt()
         assert message in str(caught.value)

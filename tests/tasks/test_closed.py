@@ -19,12 +19,13 @@ from blip2cli.options import (
     AskOptions,
     DecodeOptions,
     LoaderOptions,
-    ModelOptions,
     OutputOptions,
     RunOptions,
     SourceOptions,
 )
-from blip2cli.pipeline.out_of_memory import WithinMemory
+from blip2cli.pipeline.image_items import ImageItems
+from blip2cli.pipeline.job import Job
+from blip2cli.pipeline.out_of_memory import BatchHalving
 from blip2cli.pipeline.run import run
 from blip2cli.tasks import AskTask
 from blip2cli.tasks.questions import Question, Questions, from_texts
@@ -85,7 +86,14 @@ def test_rows_are_the_same_at_any_batch_and_in_both_formats(
     lines = {}
     for size in (1, 2, 16):
         out = tmp_path / f"{size}.jsonl"
-        run(CLOSED, options(mixed, out, size, errors="inline"), lambda _: model)
+        run(
+            Job(
+                ImageItems(),
+                CLOSED,
+                options(mixed, out, size, errors="inline"),
+                load=lambda _: model,
+            )
+        )
         lines[size] = out.read_text()
     assert lines[1] == lines[2] == lines[16]
     rows = [json.loads(line) for line in lines[1].splitlines()]
@@ -98,7 +106,7 @@ def test_rows_are_the_same_at_any_batch_and_in_both_formats(
     assert {failed[0][key] for key in ("answer", "logprob", "flag")} == {None}
     assert failed[0]["probabilities"] is None
     out = tmp_path / "rows.parquet"
-    run(CLOSED, options(mixed, out, 3, errors="inline"), lambda _: model)
+    run(Job(ImageItems(), CLOSED, options(mixed, out, 3, errors="inline"), load=lambda _: model))
     table = pq.read_table(out)
     choice = pa.struct([("choice", pa.string()), ("probability", pa.float64())])
     assert table.schema.field("probabilities").type == pa.list_(pa.field("element", choice))
@@ -107,15 +115,15 @@ def test_rows_are_the_same_at_any_batch_and_in_both_formats(
 
 def test_other_choices_are_other_settings(mixed: Path, tmp_path: Path, model: Blip2) -> None:
     out = tmp_path / "rows.jsonl"
-    run(CLOSED, options(mixed, out, 2), lambda _: model)
+    run(Job(ImageItems(), CLOSED, options(mixed, out, 2), load=lambda _: model))
     whole = out.read_bytes()
     other = AskTask(CLOSED.questions, choices=CHOICES[:3])
     with pytest.raises(OutputError, match=r"with choices 'a', 'a cat', .*, not 'a', 'a cat'"):
-        run(other, options(mixed, out, 2, resume=True), lambda _: model)
+        run(Job(ImageItems(), other, options(mixed, out, 2, resume=True), load=lambda _: model))
     mean = AskTask(CLOSED.questions, AskOptions(choice_norm="mean"), choices=CHOICES)
     with pytest.raises(OutputError, match=r"with choice_norm sum, not mean"):
-        run(mean, options(mixed, out, 2, resume=True), lambda _: model)
-    run(CLOSED, options(mixed, out, 2, resume=True), lambda _: model)
+        run(Job(ImageItems(), mean, options(mixed, out, 2, resume=True), load=lambda _: model))
+    run(Job(ImageItems(), CLOSED, options(mixed, out, 2, resume=True), load=lambda _: model))
     assert out.read_bytes() == whole
 
 
@@ -132,9 +140,9 @@ def test_open_and_closed_questions_may_be_mixed(model: Blip2, batch: LoadedBatch
 
 
 def test_a_batch_that_is_too_large_is_halved(model: Blip2, batch: LoadedBatch) -> None:
-    within = WithinMemory(CLOSED)
-    rows, _ = within.rows(MemoryLimitedModel(model, 2), batch)  # type: ignore[arg-type]
-    assert within.size == 2
+    halving = BatchHalving(CLOSED)
+    rows, _ = halving.rows(MemoryLimitedModel(model, 2), batch)  # type: ignore[arg-type]
+    assert halving.size == 2
     assert rows == CLOSED.rows(model, batch)
 
 
@@ -154,7 +162,7 @@ def test_a_batch_that_is_too_large_is_halved(model: Blip2, batch: LoadedBatch) -
 def test_a_generative_model_refuses_unfit_options_before_and_after_loading(
     task: AskTask, message: str, checkpoint: Path, model: Blip2
 ) -> None:
-    for attempt in (lambda: task.check(ModelOptions(str(checkpoint))), lambda: task.fit(model)):
+    for attempt in (lambda: task.check(str(checkpoint), model.family), lambda: task.fit(model)):
         with pytest.raises(OptionError) as caught:
             attempt()
         assert message in str(caught.value)

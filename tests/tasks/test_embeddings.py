@@ -62,7 +62,7 @@ class Side:
 
     def text_vectors(self, task: EmbedTextsTask) -> Tensor:
         task = task.fit(self.ours)
-        rows = task.rows(self.ours, task.texts.lines)
+        rows = task.rows(self.ours, TEXTS)
         assert [row["text"] for row in rows] == list(TEXTS)
         assert {row["kind"] for row in rows} == {task.options.kind}
         found = torch.stack([torch.as_tensor(row["embedding"]) for row in rows])
@@ -193,9 +193,9 @@ def test_language_equals_get_text_features(side: Side) -> None:
     theirs = side.theirs(blip_2.Blip2Model)
     want = [theirs.get_text_features(**side.ids(text)).last_hidden_state[0] for text in TEXTS]
     means = torch.stack([states.mean(0) for states in want])
-    close(side.text_vectors(EmbedTextsTask(from_lines(TEXTS))), means)
+    close(side.text_vectors(EmbedTextsTask()), means)
     close(
-        side.text_vectors(EmbedTextsTask(from_lines(TEXTS), EmbedOptions("language", "mean"))),
+        side.text_vectors(EmbedTextsTask(EmbedOptions("language", "mean"))),
         means,
     )
 
@@ -205,31 +205,30 @@ def test_language_equals_get_text_features(side: Side) -> None:
 def test_texts_equal_Blip2TextModelWithProjection(side: Side) -> None:  # noqa: N802
     theirs = side.theirs(blip_2.Blip2TextModelWithProjection)
     outputs = [theirs(**side.ids(text)) for text in TEXTS]
-    texts = from_lines(TEXTS)
     first = torch.stack([output.text_embeds[0, 0] for output in outputs])
-    close(side.text_vectors(EmbedTextsTask(texts)), first)
-    close(side.text_vectors(EmbedTextsTask(texts, EmbedOptions("projection", "cls"))), first)
+    close(side.text_vectors(EmbedTextsTask()), first)
+    close(side.text_vectors(EmbedTextsTask(EmbedOptions("projection", "cls"))), first)
     mean = torch.stack([output.text_embeds[0].mean(0) for output in outputs])
-    close(side.text_vectors(EmbedTextsTask(texts, EmbedOptions("projection", "mean"))), mean)
+    close(side.text_vectors(EmbedTextsTask(EmbedOptions("projection", "mean"))), mean)
     states = [output.last_hidden_state[0] for output in outputs]
     close(
-        side.text_vectors(EmbedTextsTask(texts, EmbedOptions("qformer"))),
+        side.text_vectors(EmbedTextsTask(EmbedOptions("qformer"))),
         torch.stack([s[0] for s in states]),
     )
     close(
-        side.text_vectors(EmbedTextsTask(texts, EmbedOptions("qformer", "mean"))),
+        side.text_vectors(EmbedTextsTask(EmbedOptions("qformer", "mean"))),
         torch.stack([s.mean(0) for s in states]),
     )
     # Padded together, as the documentation has it, they are the same to rounding.
     padded = theirs(**side.ids(*TEXTS)).text_embeds[:, 0]
-    close(side.text_vectors(EmbedTextsTask(texts)), padded)
+    close(side.text_vectors(EmbedTextsTask()), padded)
 
 
 @pytest.mark.parametrize("side", ["itm"], indirect=True)
 @torch.inference_mode()
 def test_projections_of_images_and_texts_give_the_contrastive_scores(side: Side) -> None:
     queries = side.vectors(EmbedTask(EmbedOptions("projection", "none"))).unflatten(1, (-1, 16))
-    texts = side.text_vectors(EmbedTextsTask(from_lines(TEXTS)))
+    texts = side.text_vectors(EmbedTextsTask())
     theirs = side.theirs(blip_2.Blip2ForImageTextRetrieval)
     token = theirs.config.image_token_index
     for number, text in enumerate(TEXTS):
@@ -248,9 +247,7 @@ def test_normalised_vectors_have_length_1(side: Side) -> None:
     queries = side.vectors(EmbedTask(EmbedOptions("qformer", "none"))).unflatten(1, (-1, 32))
     got = side.vectors(EmbedTask(EmbedOptions("qformer", "none", normalize=True)))
     close(got, unit(queries, dim=-1).flatten(1))
-    texts = side.text_vectors(
-        EmbedTextsTask(from_lines(TEXTS), EmbedOptions("qformer", normalize=True))
-    )
+    texts = side.text_vectors(EmbedTextsTask(EmbedOptions("qformer", normalize=True)))
     close(texts.norm(dim=1), torch.ones(len(TEXTS)))
 
 
@@ -276,7 +273,7 @@ def test_a_number_beyond_float16_is_refused() -> None:
 @pytest.mark.parametrize("normalize_", [False, True])
 def test_a_text_has_the_same_bits_in_any_batch(side: Side, normalize_: bool) -> None:
     many = (*TEXTS, *(f"{text} and a house" for text in TEXTS), *("a cat", "a dog", "a", "b"))
-    task = EmbedTextsTask(from_lines(many), EmbedOptions(normalize=normalize_)).fit(side.ours)
+    task = EmbedTextsTask(EmbedOptions(normalize=normalize_)).fit(side.ours)
     single = {text: task.rows(side.ours, [text])[0]["embedding"] for text in many}
     for size in (2, 3, 5, len(many)):
         for start in range(0, len(many), size):
@@ -305,6 +302,6 @@ def test_rows_do_not_depend_on_the_batch(side: Side, kind: Any) -> None:
 
 @pytest.mark.parametrize("side", ["opt"], indirect=True)
 def test_a_text_too_long_for_the_language_model_is_refused(side: Side) -> None:
-    task = EmbedTextsTask(from_lines(["a", "cat " * 200]))
+    task = EmbedTextsTask().fit(side.ours)
     with pytest.raises(OptionError, match=r"The text 'cat cat .*…' is \d+ tokens long.*128"):
-        task.fit(side.ours)
+        task.rows(side.ours, ["a", "cat " * 200])

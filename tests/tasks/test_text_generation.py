@@ -21,6 +21,8 @@ from blip2cli.options import (
     SourceOptions,
 )
 from blip2cli.pipeline.events import Finished, Summary
+from blip2cli.pipeline.image_items import ImageItems
+from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.sources import open_sources
 from blip2cli.tasks import AskTask, CaptionTask
@@ -177,7 +179,7 @@ def summary(task: Any, model: Any, folder: Path, out: Path) -> Summary:
         loader=LoaderOptions(batch_size=4, workers=0),
         output=OutputOptions(str(out)),
     )
-    run(task, options, lambda _: model, listen)
+    run(Job(ImageItems(), task, options, load=lambda _: model), listen)
     return found[0]
 
 

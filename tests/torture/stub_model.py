@@ -18,9 +18,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from blip2cli.errors import ImageError
+from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.families import OPT
 from blip2cli.options import ModelOptions
-from blip2cli.pipeline.model_loader import find_model
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class _Model:
         self.spec = spec
 
     @classmethod
-    def load(cls, options: ModelOptions) -> _Model:
-        return cls(find_model(options))
+    def load(cls, options: ModelOptions, checkpoint: Checkpoint) -> _Model:
+        return cls(checkpoint.pixel_spec)
 
     def features(self, pixels: object) -> None:
         """Nothing is looked at."""

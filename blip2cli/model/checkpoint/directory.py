@@ -11,12 +11,16 @@ import json
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.embedded import embedded_root
 from blip2cli.model.families import RETRIEVAL, WRITERS, Family, language_family
+
+if TYPE_CHECKING:
+    from blip2cli.images.preprocess import PixelSpec
 
 # In order of preference: single file, then its index of shards.
 WEIGHT_FILES = (
@@ -50,6 +54,7 @@ class Checkpoint:
         """Size of all weight files on disk, in bytes."""
         return sum(file.stat().st_size for file in self.weights)
 
+    @cached_property
     def image_processor(self) -> dict[str, Any]:
         """The image processor's settings, from whichever file holds them."""
         for name in PROCESSOR_FILES:
@@ -65,20 +70,26 @@ class Checkpoint:
             "copy that file from the model it was trained from."
         )
 
+    @cached_property
+    def pixel_spec(self) -> PixelSpec:
+        """How images are preprocessed.
 
-def check_image_size(checkpoint: Checkpoint, height: int, width: int) -> None:
-    """Raise ModelError when the processor makes pictures of another size than the encoder reads.
+        Raises ModelError when the image processor makes pictures of another size than the vision
+        encoder reads: transformers would run them and give other texts, without a word.
+        """
+        from blip2cli.images.preprocess import PixelSpec  # numpy and Pillow, not for a mistake
 
-    transformers would run them and give other texts, without a word.
-    """
-    wanted = (checkpoint.config.get("vision_config") or {}).get("image_size", 224)  # its default
-    sides = (wanted, wanted) if isinstance(wanted, int) else tuple(wanted)
-    if sides != (height, width):
-        raise ModelError(
-            f"{checkpoint.path} has an image processor for {height}x{width} pixels, but its "
-            f"vision encoder reads {sides[0]}x{sides[1]}: set size in "
-            "preprocessor_config.json to image_size in config.json."
-        )
+        spec = PixelSpec.from_processor_config(self.image_processor)
+        size = (self.config.get("vision_config") or {}).get("image_size", 224)  # its default
+        height, width = (size, size) if isinstance(size, int) else size
+        if (height, width) != (spec.height, spec.width):
+            raise ModelError(
+                None,
+                f"{self.path} has an image processor for {spec.height}x{spec.width} pixels, but "
+                f"its vision encoder reads {height}x{width}: set size in preprocessor_config.json "
+                "to image_size in config.json",
+            )
+        return spec
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -118,7 +129,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
         )
     weights = weight_files(path)
     checkpoint = Checkpoint(path, config, _family(path, config, weights), weights)
-    checkpoint.image_processor()
+    _ = checkpoint.image_processor  # raises ModelError where there is none
     return checkpoint
 
 

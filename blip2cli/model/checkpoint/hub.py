@@ -192,11 +192,6 @@ def _unreachable(error: Exception) -> str | None:
     return None
 
 
-def cached(repo: str, revision: str | None) -> Checkpoint:
-    """The checkpoint as the cache holds it, without asking the hub. Raises ModelError."""
-    return _cached(repo, revision, "the hub was not asked")
-
-
 def _cached(repo: str, revision: str | None, reason: str) -> Checkpoint:
     """The checkpoint as the cache holds it, whole; otherwise the sentence for people offline."""
     from huggingface_hub import constants, try_to_load_from_cache

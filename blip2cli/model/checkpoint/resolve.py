@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-import sys
 from pathlib import Path
 
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import Checkpoint, inspect_checkpoint
 from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path
-from blip2cli.model.checkpoint.hub import cached, fetch
-from blip2cli.model.families import Family
+from blip2cli.model.checkpoint.hub import fetch
 from blip2cli.options import ModelOptions
 from blip2cli.system.library_logging import silence_hub
 
@@ -59,27 +58,15 @@ def resolve(name: str, revision: str | None = None) -> Checkpoint:
         raise ModelError(str(error).removesuffix(".") + hint) from error.__cause__
 
 
-def family_at_hand(options: ModelOptions) -> Family | None:
-    """The family of a model that is on this machine; None when only loading will tell.
+def local_checkpoint(options: ModelOptions) -> Checkpoint | None:
+    """The checkpoint of an embedded model or of a directory; never looks at the hub.
 
-    Reads config.json and no more, and never asks the hub. Its cache is looked at only once
-    ``resolve`` has found the model there: the library takes too long to import for a mistake in
-    the options to be answered at once.
+    None for other names, and for what is broken: ``resolve`` says what is wrong with it.
     """
-    name = options.model
-    try:
-        if name in EMBEDDED:
-            return inspect_checkpoint(embedded_path(name)).family
-        path = Path(name).expanduser()
-        if path.is_dir():
-            return inspect_checkpoint(path).family
-        if path.is_file() or HUB_ID.fullmatch(name) is None:
-            return None
-        if "huggingface_hub" not in sys.modules:
-            return None
-        return cached(name, options.revision).family
-    except (ModelError, OSError):
-        return None  # loading it says what is wrong with it
+    if options.model in EMBEDDED or Path(options.model).expanduser().is_dir():
+        with contextlib.suppress(ModelError, OSError):
+            return resolve(options.model, options.revision)
+    return None
 
 
 def _suggestion(name: str) -> str:

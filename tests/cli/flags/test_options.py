@@ -34,11 +34,11 @@ Caught = list[Any]
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> Caught:
-    """What commands would have run: (task, run options), one after the other."""
+    """What commands would have run: task, run options, report options and items of each."""
     caught: Caught = []
 
-    def keep(*built: Any) -> int:
-        caught.append(built)
+    def keep(job: Any, report: Any) -> int:
+        caught.append((job.task, job.options, report, job.items))
         return 0
 
     monkeypatch.setattr("blip2cli.cli.run_command.run_command", keep)
@@ -47,7 +47,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Caught:
 
 def test_defaults_are_the_defaults_of_the_option_objects(built: Caught) -> None:
     assert call(["caption", "x"]) == 0
-    task, options, report = built[0]
+    task, options, report, _ = built[0]
     assert task.decode == DecodeOptions()
     assert options.source == SourceOptions(("x",))
     assert options.model == ModelOptions()
@@ -102,7 +102,7 @@ VALUES = {
 
 
 def look(path: str, found: Any) -> Any:
-    task, options, report = found
+    task, options, report, _ = found
     first, _, rest = path.partition(".")
     if first == "decode":
         return getattr(task.decode, rest)
@@ -182,7 +182,7 @@ def test_repeatable_options_take_lines_of_their_variables(
     monkeypatch.setenv("BLIP2CLI_KEEP", "id\nprice in €")
     monkeypatch.setenv("BLIP2CLI_QUESTION", "is it red?\nwhat is it?")
     assert call(["ask", "x", "--exclude", "a b*", "--exclude", "c"]) == 0
-    task, options, _ = built[0]
+    task, options, *_ = built[0]
     assert options.source.include == ("*.png", "holiday 2024/*")
     assert options.source.exclude == ("a b*", "c")
     assert options.source.keep == ("id", "price in €")
@@ -198,7 +198,7 @@ def test_choices_come_from_the_command_line_or_a_file(
     assert call(["ask", "x", "--choices-file", str(file), "--match"]) == 0
     monkeypatch.setenv("BLIP2CLI_CHOICES", "1,2")
     assert call(["ask", "x", "-q", "a?"]) == 0
-    tasks = [task for task, _, _ in built]
+    tasks = [task for task, *_ in built]
     assert [task.choices for task in tasks] == [("yes", "no"), ("red, or so", "blue"), ("1", "2")]
     assert [(task.options.choice_norm, task.options.match) for task in tasks[:2]] == [
         ("mean", False),
@@ -216,22 +216,22 @@ def test_options_of_vectors(built: Caught, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("BLIP2CLI_NORMALIZE", "1")
     monkeypatch.setenv("BLIP2CLI_EMBEDDING_DTYPE", "float16")
     assert call(["embed"]) == 0
-    tasks = [task for task, _, _ in built]
+    tasks = [task for task, *_ in built]
     assert tasks == [
         EmbedTask(),
         EmbedTask(EmbedOptions("multimodal", "none", ("a, b",)), Texts(("a, b",))),
+        EmbedTextsTask(EmbedOptions("qformer", texts=str(file), normalize=True)),
         EmbedTextsTask(
-            Texts(("a cat", "a dog"), str(file)),
-            EmbedOptions("qformer", texts=str(file), normalize=True),
-        ),
-        EmbedTextsTask(
-            Texts(("a cat", "a dog, asleep")),
             EmbedOptions(
                 text=("a cat", "a dog, asleep"), normalize=True, embedding_dtype="float16"
             ),
         ),
     ]
-    assert [options.source.sources for _, options, _ in built] == [("x",), ("x",), (), ()]
+    assert [options.source.sources for _, options, *_ in built] == [("x",), ("x",), (), ()]
+    assert [items.texts for *_, items in built[2:]] == [
+        Texts(("a cat", "a dog"), str(file)),
+        Texts(("a cat", "a dog, asleep")),
+    ]
 
 
 def test_q_is_a_question_in_ask_and_quiet_elsewhere(built: Caught) -> None:

@@ -18,8 +18,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The tasks that commands would have run, one after the other."""
     caught: list[Any] = []
 
-    def keep(task: Any, options: Any, report: Any) -> int:
-        caught.append(task)
+    def keep(job: Any, report: Any) -> int:
+        caught.append(job.task)
         return 0
 
     monkeypatch.setattr("blip2cli.cli.run_command.run_command", keep)

@@ -100,7 +100,7 @@ def test_the_size_in_pixels_may_come_from_the_training_run(tmp_path: Path) -> No
     assert loaded(tmp_path / "out").config.vision_config.image_size == 48
     # So are the images that the processor makes, which came from the other model.
     checkpoint = inspect_checkpoint(tmp_path / "out")
-    assert checkpoint.image_processor()["size"] == {"height": 48, "width": 48}
+    assert checkpoint.image_processor["size"] == {"height": 48, "width": 48}
     model = Blip2.load(ModelOptions(str(tmp_path / "out"), device="cpu", dtype="float32"))
     assert (model.spec.height, model.spec.width) == (48, 48)
     assert model.features(images(2, 48)).image_embeds.shape == (2, 37, SMALL.width)

@@ -146,7 +146,7 @@ def test_tokenizer_and_processor_come_from_the_language_model(
     (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     checkpoint = inspect_checkpoint(folder)
     assert checkpoint.family == released.kind
-    assert checkpoint.image_processor()["size"] == {"height": 224, "width": 224}
+    assert checkpoint.image_processor["size"] == {"height": 224, "width": 224}
     assert json.loads((folder / "processor_config.json").read_text())["num_query_tokens"] == 32
     codec = load_codec(checkpoint, Blip2Config.from_pretrained(folder).text_config)
     token = {"opt": 50265, "t5": 32100, "itm": 30523}[released.kind.name]

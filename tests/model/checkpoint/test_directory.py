@@ -23,7 +23,7 @@ def test_whole_checkpoint(opt_directory: Path, t5_directory: Path) -> None:
     assert checkpoint.safetensors
     assert checkpoint.weights == (opt_directory / "model.safetensors",)
     assert checkpoint.weight_bytes == (opt_directory / "model.safetensors").stat().st_size
-    assert checkpoint.image_processor()["size"] == {"height": 32, "width": 32}
+    assert checkpoint.image_processor["size"] == {"height": 32, "width": 32}
     assert inspect_checkpoint(t5_directory).family is T5
 
 

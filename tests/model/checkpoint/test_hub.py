@@ -186,16 +186,20 @@ def test_other_models_are_told_before_their_weights_are_fetched(hub: Hub, tmp_pa
 
 
 def test_a_retrieval_model_is_refused_a_caption_before_torch_is_imported(tmp_path: Path) -> None:
+    samples = Path(__file__).parents[3] / "sample_images"
     directory = tiny_random_itm(tmp_path / "itm")
     (directory / "vocab.txt").write_text("[PAD]\n")
     program = (
         "import sys\n"
         "from blip2cli.errors import OptionError\n"
-        "from blip2cli.options import ModelOptions\n"
-        "from blip2cli.pipeline.model_loader import load_model\n"
+        "from blip2cli.options import ModelOptions, RunOptions, SourceOptions\n"
+        "from blip2cli.pipeline.image_items import ImageItems\n"
+        "from blip2cli.pipeline.job import Job\n"
+        "from blip2cli.pipeline.run import run\n"
         "from blip2cli.tasks import CaptionTask\n"
+        f"options = RunOptions(SourceOptions(({str(samples)!r},)), ModelOptions(sys.argv[1]))\n"
         "try:\n"
-        "    load_model(ModelOptions(sys.argv[1]), CaptionTask())\n"
+        "    run(Job(ImageItems(), CaptionTask(), options))\n"
         "except OptionError as error:\n"
         "    assert 'torch' not in sys.modules\n"
         "    sys.exit(str(error))\n"

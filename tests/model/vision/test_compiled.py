@@ -21,7 +21,7 @@ from blip2cli.model.vision.compiled import CACHE, SMALL_CHUNK, check_tools, chun
 from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions, Quantize
-from blip2cli.pipeline.batch_threads import Lanes
+from blip2cli.pipeline.batch_threads import BatchThreads
 from tests.command import environment
 from tests.compiler import needs_compiler
 from tests.model.conftest import Pair
@@ -109,13 +109,13 @@ def test_threads_may_call_it_at_once(ours: Blip2) -> None:
     def work(members: list[int]) -> ImageFeatures:
         return ours.features(pixels[members])
 
-    with torch._dynamo.config.patch(error_on_recompile=True), Lanes(work, 3) as lanes:
+    with torch._dynamo.config.patch(error_on_recompile=True), BatchThreads(work, 3) as threads:
         for members in batches:
-            lanes.put(members)
-            while lanes.full:
-                found.append(lanes.take())
-        while lanes.pending:
-            found.append(lanes.take())
+            threads.put(members)
+            while threads.full:
+                found.append(threads.take())
+        while threads.pending:
+            found.append(threads.take())
     for members, batch in zip(batches, found, strict=True):
         assert_same(batch, members, whole)
     assert compilations() == before

@@ -27,14 +27,17 @@ from blip2cli.options import (
     SourceOptions,
 )
 from blip2cli.pipeline.events import Event, Progress
+from blip2cli.pipeline.image_items import ImageItems
+from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
-from blip2cli.pipeline.run_texts import run_texts
+from blip2cli.pipeline.text_items import TextItems
 from blip2cli.tasks import EmbedTask, EmbedTextsTask
-from blip2cli.tasks.texts import from_file, from_lines
+from blip2cli.tasks.texts import Texts, from_lines
 
 TEXTS = ("two cats", "a red car", "a tree and a house", "a dog", "three birds")
 MANY = (*TEXTS, *(f"{text} and a {word}" for text in TEXTS for word in ("cat", "cow", "hat")))
-TASK = EmbedTextsTask(from_lines(TEXTS))
+TASK = EmbedTextsTask()
+FIVE = TextItems(from_lines(TEXTS))
 
 
 @pytest.fixture
@@ -53,8 +56,7 @@ def into(options: RunOptions, out: Path, **more: Any) -> RunOptions:
 
 
 def expected(model: Blip2, task: EmbedTextsTask = TASK) -> list[dict[str, object]]:
-    task = task.fit(model)
-    return task.rows(model, task.texts.lines)
+    return task.fit(model).rows(model, TEXTS)
 
 
 def unwanted(options: ModelOptions) -> Blip2:
@@ -68,7 +70,7 @@ def test_rows_are_text_and_embedding(
 ) -> None:
     out = tmp_path / f"texts{suffix}"
     task = replace(TASK, options=EmbedOptions(embedding_dtype=dtype))
-    summary = run_texts(task, into(options, out), lambda chosen: model)
+    summary = run(Job(FIVE, task, into(options, out), load=lambda chosen: model))
     assert (summary.done, summary.rows, summary.exit_code, summary.unit) == (5, 5, 0, "text")
     want = expected(model, task)
     if suffix == ".parquet":
@@ -97,11 +99,10 @@ def test_rows_are_text_and_embedding(
 
 def test_rows_do_not_depend_on_the_batch(options: RunOptions, model: Blip2, tmp_path: Path) -> None:
     files = []
-    task = EmbedTextsTask(from_lines(MANY))
     for size in (1, 2, 16):
         out = tmp_path / f"{size}.jsonl"
         chosen = replace(into(options, out), loader=LoaderOptions(batch_size=size))
-        run_texts(task, chosen, lambda chosen: model)
+        run(Job(TextItems(from_lines(MANY)), TASK, chosen, load=lambda chosen: model))
         files.append(out.read_bytes())
     assert files[0] == files[1] == files[2]
 
@@ -111,11 +112,11 @@ def test_failures_listed_for_images_before_go_when_texts_take_their_place(
 ) -> None:
     out = tmp_path / "texts.jsonl"
     images = replace(options, source=SourceOptions((str(mixed),)))
-    assert run(EmbedTask(), images, lambda chosen: model).exit_code == 3
+    assert run(Job(ImageItems(), EmbedTask(), images, load=lambda chosen: model)).exit_code == 3
     assert (tmp_path / "texts.errors.jsonl").exists()
     with pytest.raises(OutputError, match="exists already"):
-        run_texts(TASK, options, unwanted)
-    run_texts(TASK, into(options, out, overwrite=True), lambda chosen: model)
+        run(Job(FIVE, TASK, options, load=unwanted))
+    run(Job(FIVE, TASK, into(options, out, overwrite=True), load=lambda chosen: model))
     assert len(out.read_text().splitlines()) == 5
     assert not (tmp_path / "texts.errors.jsonl").exists()
 
@@ -123,33 +124,38 @@ def test_failures_listed_for_images_before_go_when_texts_take_their_place(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"source": SourceOptions((), limit=2)}, "--limit is about images"),
-        ({"source": SourceOptions((), keep=("id",))}, "--keep is about images"),
-        ({"limits": LimitOptions(max_errors=2)}, "--max-errors is about images"),
-        ({"limits": LimitOptions(max_duration=9.0)}, "--max-duration is about images"),
-        ({"output": OutputOptions("t.jsonl", resume=True)}, "--resume goes on with images"),
-        ({"output": OutputOptions("t.jsonl", errors="inline")}, "--errors is about images"),
-        ({"loader": LoaderOptions(image_timeout=1.0)}, "--image-timeout is about images"),
-        ({"loader": LoaderOptions(fast_decode=True)}, "--fast-decode is about images"),
+        ({"source": SourceOptions((), limit=2)}, "limit is about images"),
+        ({"source": SourceOptions((), keep=("id",))}, "keep is about images"),
+        ({"limits": LimitOptions(max_errors=2)}, "max_errors is about images"),
+        ({"limits": LimitOptions(max_duration=9.0)}, "max_duration is about images"),
+        ({"output": OutputOptions("t.jsonl", resume=True)}, "resume goes on with images"),
+        ({"output": OutputOptions("t.jsonl", errors="inline")}, "errors is about images"),
+        ({"loader": LoaderOptions(image_timeout=1.0)}, "image_timeout is about images"),
+        ({"loader": LoaderOptions(fast_decode=True)}, "fast_decode is about images"),
         ({"output": OutputOptions("t.txt")}, "unknown suffix"),
-        ({"output": OutputOptions("t.jsonl", summary="no/s.json")}, "--summary"),
+        ({"output": OutputOptions("t.jsonl", summary="no/s.json")}, "summary"),
     ],
 )
 def test_what_does_not_fit_texts_is_refused_before_the_model_is_loaded(
     change: dict[str, Any], said: str, options: RunOptions
 ) -> None:
     with pytest.raises(UserError) as caught:
-        run_texts(TASK, replace(options, **change), unwanted)
+        run(Job(FIVE, TASK, replace(options, **change), load=unwanted))
     assert said in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_no_text_is_refused(options: RunOptions) -> None:
+    with pytest.raises(OptionError, match="give one with text"):
+        run(Job(TextItems(Texts()), TASK, options, load=unwanted))
 
 
 def test_a_text_that_is_too_long_is_refused_before_a_row_is_written(
     options: RunOptions, model: Blip2, tmp_path: Path
 ) -> None:
-    task = EmbedTextsTask(from_lines([*TEXTS, "cat " * 200]))
+    items = TextItems(from_lines([*TEXTS, "cat " * 200]))
     with pytest.raises(OptionError, match="has room for 128; shorten it"):
-        run_texts(task, options, lambda chosen: model)
+        run(Job(items, TASK, options, load=lambda chosen: model))
     assert list(tmp_path.glob("*.jsonl")) == []
 
 
@@ -162,15 +168,15 @@ def test_an_interrupted_run_keeps_what_was_finished(
             os.kill(os.getpid(), signal.SIGINT)
 
     out = tmp_path / f"cut{suffix}"
-    task = EmbedTextsTask(from_lines(MANY))
-    summary = run_texts(task, into(options, out), lambda chosen: model, interrupt)
+    items = TextItems(from_lines(MANY))
+    summary = run(Job(items, TASK, into(options, out), load=lambda chosen: model), interrupt)
     assert (summary.done, summary.exit_code) == (8, 130)
     if suffix == ".jsonl":
         assert len(out.read_text().splitlines()) == 8
     else:
         assert not out.exists()
         assert pq.read_table(tmp_path / ".cut.parquet.part-000000").num_rows == 8
-    run_texts(task, into(options, out, overwrite=True), lambda chosen: model)
+    run(Job(items, TASK, into(options, out, overwrite=True), load=lambda chosen: model))
     if suffix == ".parquet":
         assert pq.read_table(out).column("text").to_pylist() == list(MANY)
         assert list(tmp_path.glob(".cut.parquet.part-*")) == []
@@ -183,13 +189,13 @@ def test_one_output_has_one_writer(options: RunOptions, tmp_path: Path) -> None:
         OutputLock(str(tmp_path / "texts.jsonl")),
         pytest.raises(OutputError, match=r"Another run .* is writing"),
     ):
-        run_texts(TASK, options, unwanted)
+        run(Job(FIVE, TASK, options, load=unwanted))
 
 
 @pytest.fixture
 def embed(checkpoint: Path, model: Blip2, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Run ``blip2cli embed`` in this process, with the model of ``checkpoint``."""
-    monkeypatch.setattr(Blip2, "load", classmethod(lambda cls, options: model))
+    monkeypatch.setattr(Blip2, "load", classmethod(lambda cls, options, checkpoint: model))
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("BLIP2CLI_")]:
         monkeypatch.delenv(name)
@@ -205,7 +211,6 @@ def test_the_command_embeds_texts_of_a_file(
     said = capfd.readouterr()
     rows = [json.loads(line) for line in said.out.splitlines()]
     task = EmbedTextsTask(
-        from_file(str(tmp_path / "t.jsonl")),
         EmbedOptions(normalize=True, embedding_dtype="float16"),
     )
     want = expected(model, task)

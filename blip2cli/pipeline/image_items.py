@@ -1,0 +1,186 @@
+"""The images of a source as the items of a job: listed, resumed, read in batches."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import TYPE_CHECKING, BinaryIO
+
+from blip2cli.errors import OptionError, option
+from blip2cli.options import SourceOptions
+from blip2cli.pipeline.batch_threads import MAX_DECODING_THREADS, ProcessedBatch
+from blip2cli.pipeline.events import Listener
+from blip2cli.pipeline.out_of_memory import BatchHalving
+from blip2cli.pipeline.output import check_carried, run_settings
+from blip2cli.pipeline.plan import PassedOver, Plan
+from blip2cli.sinks import IDENTITY, Resumed, check_settings, read_output
+from blip2cli.sources import ImageRef, open_sources
+from blip2cli.tasks.questions import check_names
+
+if TYPE_CHECKING:
+    from blip2cli.images.loader import BatchStream, LoadedBatch
+    from blip2cli.images.preprocess import PixelSpec
+    from blip2cli.model.wrapper import Blip2
+    from blip2cli.pipeline.job import Job
+    from blip2cli.tasks.base import Task
+
+_LISTED_FIRST = 256  # the number of a source with fewer images is known before the run starts
+
+
+@dataclass(frozen=True)
+class ImageItems:
+    """The images of the job's ``SourceOptions``."""
+
+    unit = "image"
+    name_column = "file_name"
+    identity = IDENTITY
+    resumable = True
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """None: an image shapes no other row than its own."""
+        return {}
+
+    def check(self, job: Job[Task]) -> None:
+        """Raise ``OptionError`` for options that contradict one another."""
+        output = job.options.output
+        if output.retry_errors and output.errors == "inline":
+            raise OptionError(
+                "retry_errors",
+                f"{option('retry_errors')} reads the file of failed images, which "
+                f"{option('errors')} inline does without",
+                "leave one of the two out",
+            )
+        check_carried(job.task, job.options)
+
+    def plan(self, job: Job[Task]) -> Plan:
+        """Read the output that is to be resumed, and list the first images."""
+        task, options = job.task, job.options
+        output, source, stdin = options.output, options.source, job.stdin
+        resumed = read_output(output, task.row_count)
+        if resumed is not None:
+            check_settings(output.out or "", resumed.rows.settings, run_settings(task, options))
+        if task.only is not None:
+            stdin = _check_names(task.only, source, stdin)
+        passed_over = PassedOver()
+        dealt_with = _dealt_with(resumed, output.retry_errors)
+        refs = _select(open_sources(source, stdin), task.only, dealt_with, passed_over)
+        first = tuple(islice(refs, _LISTED_FIRST))
+        if not first and not passed_over.already:
+            raise OptionError(
+                None,
+                f"None of the images that {option('limit')}, {option('include')} and "
+                f"{option('exclude')} leave has a question in {option('questions')}",
+                "loosen them",
+            )
+        noted = len(resumed.failures.failed) if resumed is not None and resumed.failures else 0
+        plan = Plan(
+            chain(first, refs),
+            tuple(ref.file_name for ref in first),
+            len(first) if len(first) < _LISTED_FIRST else None,
+            passed_over,
+            resumed,
+            failed_before=resumed.rows.failed + (0 if output.retry_errors else noted)
+            if resumed is not None
+            else 0,
+            retried=noted if output.retry_errors else 0,
+        )
+        if job.count_all and plan.total is None and task.only is None and "-" not in source.sources:
+            plan.counter = threading.Thread(target=_count, args=(plan, source), daemon=True)
+        return plan
+
+    def read(
+        self,
+        job: Job[Task],
+        plan: Plan,
+        spec: PixelSpec,
+        *,
+        prefetch: bool,
+        isolate_decoding: bool,
+    ) -> BatchStream:
+        """Decode the images of ``plan`` to what ``spec`` says."""
+        from blip2cli.images.loader import load_batches
+
+        options = job.options.loader
+        if options.workers is None and isolate_decoding:
+            options, prefetch = replace(options, workers=1), False
+        # Paths on stdin come when they come, and who gives them may wait for the rows.
+        prefetch = prefetch and "-" not in job.options.source.sources
+        return load_batches(plan.items, spec, options, prefetch)
+
+    def fit(self, job: Job[Task], batches: BatchStream, model: Blip2) -> int:
+        """Set the batch size, and who decodes."""
+        from blip2cli.model.placement.batch_size import auto_batch_size, batch_threads
+
+        if job.options.loader.batch_size is None:
+            batches.set_batch_size(auto_batch_size(model))
+        # Who gives paths on stdin may wait for the rows of one before giving the next.
+        count = 1 if "-" in job.options.source.sources else batch_threads(model)
+        if 1 < count <= MAX_DECODING_THREADS:
+            batches.share_decoding()
+        return count
+
+    def processor(
+        self, task: Task, model: Blip2, on_event: Listener
+    ) -> Callable[[LoadedBatch], ProcessedBatch]:
+        """The task, in smaller batches where memory runs out."""
+        halving = BatchHalving(task, on_event)
+
+        def process(batch: LoadedBatch) -> ProcessedBatch:
+            rows, batch = halving.rows(model, batch)
+            done = sum(item.error is None for item in batch.items)
+            return ProcessedBatch(rows, done, batch.items)
+
+        return process
+
+
+def _check_names(
+    names: Collection[str], source: SourceOptions, stdin: BinaryIO | None
+) -> BinaryIO | None:
+    """Raise ``OptionError`` for a name that the source does not hold; returns stdin, rewound.
+
+    The listing is read twice, so paths that come through stdin have to be held in memory.
+    """
+    paths = stdin.read() if stdin is not None and "-" in source.sources else b""
+    everything = replace(source, include=(), exclude=(), limit=None)
+    check_names(names, (ref.file_name for ref in open_sources(everything, io.BytesIO(paths))))
+    return io.BytesIO(paths)
+
+
+def _dealt_with(resumed: Resumed | None, retry_errors: bool) -> Callable[[str], bool]:
+    """Whether an earlier run has dealt with an image, by its name."""
+    if resumed is None:
+        return lambda name: False
+    done = resumed.rows.done
+    if resumed.failures is None or retry_errors:
+        return lambda name: name in done
+    failed = resumed.failures.failed
+    return lambda name: name in done or name in failed
+
+
+def _select(
+    refs: Iterator[ImageRef],
+    only: Collection[str] | None,
+    dealt_with: Callable[[str], bool],
+    passed_over: PassedOver,
+) -> Iterator[ImageRef]:
+    """The images that are to be run; counts the others."""
+    for ref in refs:
+        if only is not None and ref.file_name not in only:
+            passed_over.skipped += 1
+        elif dealt_with(ref.file_name):
+            passed_over.already += 1
+        else:
+            yield ref
+
+
+def _count(plan: Plan, source: SourceOptions) -> None:
+    """Find out the total, in a thread of its own.
+
+    Listing is quick beside the model, but not so quick that a run should wait for it.
+    """
+    count = sum(1 for _ in open_sources(source))
+    plan.total = max(0, count - plan.passed_over.already)
