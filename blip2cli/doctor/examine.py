@@ -44,15 +44,18 @@ def examine(options: DoctorOptions, listener: Listener = lambda part: None) -> R
     from blip2cli.doctor.pictures import read_picture
 
     picture = None if options.image is None else read_picture(options.image)
-    subject, broken = _find(options, picture)
+    subject = _find(options, picture)
     machine = environment(options.device, options.dtype)
     # No mistake of the user's is left: from here on there is a report.
     listener(machine)
+    model: ExaminedModel | None = None
     findings: list[Finding] = []
-    for finding in _findings(options, machine, subject, broken, listener):
-        findings.append(finding)
-        listener(finding)
-    model = None if subject is None else _examined(subject)
+    for part in _report_parts(options, machine, subject):
+        listener(part)
+        if isinstance(part, ExaminedModel):
+            model = part
+        else:
+            findings.append(part)
     return Report(machine, model, tuple(findings))
 
 
@@ -70,9 +73,7 @@ def _import_packages() -> None:
             ) from error
 
 
-def _find(
-    options: DoctorOptions, picture: Picture | None
-) -> tuple[ModelUnderTest | None, ModelError | None]:
+def _find(options: DoctorOptions, picture: Picture | None) -> ModelUnderTest | ModelError:
     """The model and its placement, or the error that keeps a model on this machine unread."""
     from blip2cli.doctor.model_under_test import ModelUnderTest
     from blip2cli.doctor.pictures import drawn_pictures
@@ -81,24 +82,20 @@ def _find(
 
     name = options.model or EMBEDDED_MODEL
     try:
-        checkpoint = resolve(name, options.revision)
+        found = resolve(name, options.revision)
     except ModelError as error:
         if not _is_local(name, options.revision):
             raise
-        return None, error
+        return error
     placement = place(
-        options.device, options.dtype, checkpoint.family, checkpoint.weight_bytes, options.quantize
+        options.device, options.dtype, found.family, found.weight_bytes, options.quantize
     )
-    return ModelUnderTest(name, checkpoint, placement, drawn_pictures(), picture), None
+    return ModelUnderTest(name, found, placement, drawn_pictures(), picture)
 
 
-def _findings(
-    options: DoctorOptions,
-    machine: Environment,
-    subject: ModelUnderTest | None,
-    broken: ModelError | None,
-    listener: Listener,
-) -> Iterator[Finding]:
+def _report_parts(
+    options: DoctorOptions, machine: Environment, subject: ModelUnderTest | ModelError
+) -> Iterator[ExaminedModel | Finding]:
     from blip2cli.doctor import installation
     from blip2cli.doctor.checks import CHECKS, QUICK
 
@@ -106,32 +103,20 @@ def _findings(
     if options.model is None:
         yield _finding("image-formats", installation.image_formats())
         yield _finding("cache", installation.cache(machine.cache))
-    if broken is not None:
-        yield _finding("files", _failure(broken))
-    if subject is None:
+    if isinstance(subject, ModelError):
+        yield _finding("files", _failure(subject))
         return
-    listener(_examined(subject))
-    family = subject.checkpoint.family
-    yield from run_checks(
-        subject,
-        [
-            check
-            for check in CHECKS
-            if family in check.families and (options.model or check.name in QUICK)
-        ],
-    )
-
-
-def _examined(subject: ModelUnderTest) -> ExaminedModel:
-    placement = subject.placement
-    return ExaminedModel(
+    family, placement = subject.checkpoint.family, subject.placement
+    yield ExaminedModel(
         name=subject.name,
         path=str(subject.path),
-        family=subject.checkpoint.family.name,
+        family=family.name,
         device=str(placement.device),
         dtype=str(placement.dtype).removeprefix("torch."),
         reason=placement.reason,
     )
+    checks = [check for check in CHECKS if options.model or check.name in QUICK]
+    yield from run_checks(subject, [check for check in checks if family in check.families])
 
 
 def run_checks(subject: ModelUnderTest, checks: Sequence[Check]) -> Iterator[Finding]:

@@ -88,8 +88,8 @@ def padding_side(subject: ModelUnderTest) -> Outcome:
             remedy,
         )
     return fail(
-        f"{side}: OPT goes on from padding in other programs' batches of unequal prompts (blip2cli "
-        "never pads)",
+        f"{side}: {subject.checkpoint.family.name.upper()} goes on from padding in other programs' "
+        "batches of unequal prompts (blip2cli never pads)",
         remedy,
     )
 
