@@ -16,9 +16,9 @@ import typer.main
 from blip2cli import __version__, exit_codes
 from blip2cli.cli.flags.command import command as as_command
 from blip2cli.cli.terminal.messages import complain, unexpected
-from blip2cli.cli.terminal.usage_errors import sentence
+from blip2cli.cli.terminal.usage_errors import usage_sentence
 
-# Name, and what the list of commands says. A command's own module is imported only when it is the
+# Name, and its line in the list of commands. A command's own module is imported only when it is the
 # one that is asked for: the others would cost as much as all the rest of ``--help``.
 COMMANDS = {
     "caption": "Write a caption for every image, with its mean token log-probability.",
@@ -31,7 +31,7 @@ COMMANDS = {
 
 
 def application(names: Container[str] = COMMANDS) -> typer.Typer:
-    """The application with the commands of ``names`` in full; of the others the name alone."""
+    """The application with the commands of ``names`` in full; of the others only the name."""
     app = typer.Typer(
         name="blip2cli",
         pretty_exceptions_enable=False,
@@ -39,12 +39,12 @@ def application(names: Container[str] = COMMANDS) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         epilog="Example:  blip2cli caption sample_images --model tiny",
     )
-    for name, said in COMMANDS.items():
+    for name, summary in COMMANDS.items():
         if name in names:
             module = importlib.import_module(f"blip2cli.cli.{name}")
             app.command(name, epilog=module.EXAMPLES)(as_command(getattr(module, name)))
         else:
-            app.command(name, help=said)(_nothing)
+            app.command(name, help=summary)(_nothing)
     app.callback()(root)
     return app
 
@@ -81,7 +81,7 @@ def call(arguments: Sequence[str]) -> int:
         command = typer.main.get_command(app)
         code = command.main(list(arguments), prog_name="blip2cli", standalone_mode=False)
     except typer.TyperException as error:
-        complain(sentence(error))
+        complain(usage_sentence(error))
         return exit_codes.WRONG_INPUT
     except typer.Abort:
         return exit_codes.INTERRUPTED

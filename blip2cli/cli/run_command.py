@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from blip2cli import exit_codes
-from blip2cli.cli.terminal.console import EMBEDDED, Console
+from blip2cli.cli.terminal.console import Console
 from blip2cli.cli.terminal.log_json import JsonLog
+from blip2cli.model.checkpoint.embedded import EMBEDDED
 
 if TYPE_CHECKING:
     from blip2cli.options import ReportOptions

@@ -46,7 +46,7 @@ class SourceOptions(OptionGroup):
         None,
         minimum=1,
         metavar="N",
-        help="At most so many images.",
+        help="At most this many images.",
         shapes_rows=False,
     )
     nul: bool = _source(
@@ -140,7 +140,7 @@ class OutputOptions(OptionGroup):
 class LimitOptions(OptionGroup):
     """When a run stops before its source ends."""
 
-    # So many images (int), or this share of them (float)
+    # A number of images (int), or a share of them (float)
     max_errors: int | float | None = _output(
         None,
         parse=parse_error_limit,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli.cli.app import call
-from blip2cli.cli.doctor import Printer
+from blip2cli.cli.terminal.doctor_report import DoctorPrinter
 from blip2cli.doctor.report import Finding
 from blip2cli.model.checkpoint.embedded import embedded_path
 from tests.cli.helpers import error_sentence
@@ -176,15 +176,15 @@ class Terminal(io.StringIO):
 def test_on_a_terminal_lines_are_broken_under_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "64")
     monkeypatch.setenv("NO_COLOR", "1")
-    finding = Finding("fail", "word " * 20 + "\x1b[31mred", "mend it, " * 9 + "now", "image-token")
+    finding = Finding("fail", "word " * 20 + "\x1b[31mred", "fix it, " * 9 + "now", "image-token")
     shown, piped = Terminal(), io.StringIO()
-    Printer(shown)(finding)
-    Printer(piped)(finding)
+    DoctorPrinter(shown)(finding)
+    DoctorPrinter(piped)(finding)
     lines = shown.getvalue().splitlines()
     assert max(map(len, lines)) <= 64
     assert lines[1].startswith("FAIL    image-token      word word")
     assert all(line.startswith(" " * 25) for line in lines[2:])
-    assert [line for line in lines if line.strip().startswith("→ mend it,")]
+    assert [line for line in lines if line.strip().startswith("→ fix it,")]
     assert "\\x1b[31mred" in shown.getvalue().replace("\n" + " " * 25, " ")
     assert len(piped.getvalue().splitlines()) == 3
 

@@ -1,4 +1,4 @@
-"""What a run says on stderr: the progress bar or plain lines, failures, the summary."""
+"""What a run prints on stderr: the progress bar or plain lines, failures, the summary."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from blip2cli.cli.flags.spelling import with_flags
 from blip2cli.exit_codes import FAILED_IMAGES, MORE_TO_DO, SUCCESS
+from blip2cli.model.checkpoint.embedded import EMBEDDED
 from blip2cli.pipeline.events import (
     Event,
     Failed,
@@ -29,12 +31,6 @@ if TYPE_CHECKING:
 TINY_NOTE = (
     "Note: {} is a demonstration that knows drawn objects only; for photographs use --model {}."
 )
-# The embedded models, and the real one of the same kind.
-EMBEDDED = {
-    "tiny": "Salesforce/blip2-opt-2.7b",
-    "tiny-t5": "Salesforce/blip2-flan-t5-xl",
-    "tiny-itm": "Salesforce/blip2-itm-vit-g",
-}
 _PLAIN_INTERVAL = 60.0  # seconds between lines where no terminal shows a bar
 _DONE = {"caption": "captioned", "ask": "answered", "embed": "embedded"}
 
@@ -66,8 +62,8 @@ class Console:
         self._bar: tqdm[Any] | None = None
         self._total: int | None = None
         self._unit = "image"
-        self._began = 0.0
-        self._said = 0.0
+        self._ready_at = 0.0
+        self._last_line = 0.0
 
     def __call__(self, event: Event) -> None:
         """Print ``event``, if it is to be printed."""
@@ -75,10 +71,12 @@ class Console:
             case Started():
                 self._started(event)
             case TookOver():
-                self.say(f"Took over the lock of {event.holder}, which ended without releasing it.")
+                self.print_line(
+                    f"Took over the lock of {event.holder}, which ended without releasing it."
+                )
             case Resumed():
                 for line in resumed_lines(event):
-                    self.say(line)
+                    self.print_line(line)
             case ModelReady():
                 self._ready(event)
             case Failed():
@@ -87,20 +85,20 @@ class Console:
                     self._print(f"{name}: {event.error_type}: {message}")
             case Halved():
                 count = _count(event.batch_size)
-                self.say(f"Out of memory: going on with batches of {count}.")
+                self.print_line(f"Out of memory: going on with batches of {count}.")
             case Slower():
                 if self.verbosity:
-                    self.say(f"Slower than it might be: {event.reason}.")
+                    self.print_line(f"Slower than it might be: {event.reason}.")
             case Progress():
                 self._progress(event)
             case Finished():
                 self.close()
                 for line in summary_lines(event.summary, self._errors_file, self._again):
-                    self.say(line)
+                    self.print_line(line)
                 if self.verbosity and event.summary.first_seconds:
-                    self.say(phases_line(event.summary))
+                    self.print_line(phases_line(event.summary))
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a line above the bar, unless quiet."""
         if not self.quiet:
             self._print(line)
@@ -125,19 +123,19 @@ class Console:
 
     def _print(self, line: str) -> None:
         with self.paused():
-            print(line, file=self.stream, flush=True)
+            print(with_flags(line), file=self.stream, flush=True)
 
     def _started(self, event: Started) -> None:
         self._total, self._unit = event.total, event.unit
         if event.model in EMBEDDED:
-            self.say(TINY_NOTE.format(event.model, EMBEDDED[event.model]))
+            self.print_line(TINY_NOTE.format(event.model, EMBEDDED[event.model]))
         elif self.bar_wanted:
-            self.say(f"Loading {event.model} …")
+            self.print_line(f"Loading {event.model} …")
 
     def _ready(self, event: ModelReady) -> None:
-        self._began = self._said = time.monotonic()
+        self._ready_at = self._last_line = time.monotonic()
         if self.verbosity:
-            self.say(
+            self.print_line(
                 f"{event.name} on {event.device} in {event.dtype}: {event.reason} "
                 f"(loaded in {event.seconds:.1f} s)"
             )
@@ -162,9 +160,9 @@ class Console:
             self._bar.update(event.done + event.failed - self._bar.n)
             return
         now = time.monotonic()
-        if now - self._said >= _PLAIN_INTERVAL:
-            self._said = now
-            self.say(progress_line(event, now - self._began, self._unit))
+        if now - self._last_line >= _PLAIN_INTERVAL:
+            self._last_line = now
+            self.print_line(progress_line(event, now - self._ready_at, self._unit))
 
 
 def progress_line(event: Progress, seconds: float, unit: str = "image") -> str:
@@ -181,7 +179,7 @@ def progress_line(event: Progress, seconds: float, unit: str = "image") -> str:
 
 
 def resumed_lines(event: Resumed) -> list[str]:
-    """What is said of an output that a run goes on with."""
+    """The lines about an output that a run goes on with."""
     line = f"Going on: {_count(event.images)} done before"
     if event.failed:
         line += f", {event.failed} failed before (--retry-errors tries them again)"
@@ -218,7 +216,7 @@ def summary_lines(
         line += f" (read {s.read_share:.0%}, model {s.model_share:.0%}, write {s.write_share:.0%})"
     if s.flagged:
         line += f"; {s.flagged} texts flagged" if s.flagged > 1 else "; 1 text flagged"
-        line += f", {s.retried} mended" if s.retried else ""
+        line += f", {s.retried} good after a retry" if s.retried else ""
     lines = [line + "."]
     if s.failed and errors_file is not None:
         lines.append(f"Images that failed are listed in {errors_file}")
@@ -243,7 +241,7 @@ def phases_line(summary: Summary) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: ``3.1 s``, ``4 min 10 s``, ``2 h 5 min``."""
+    """Seconds as a person writes them: ``3.1 s``, ``4 min 10 s``, ``2 h 5 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -1,4 +1,4 @@
-"""What a run says on stderr, as JSON for other programs: an object a line.
+"""What a run prints on stderr, as JSON for other programs: an object a line.
 
 Every object has ``time`` (seconds since 1970) and ``event``, the name of an event of
 ``blip2cli.pipeline.events`` in lower case with underscores, or ``error`` with ``message`` and
@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict
 from typing import Any, TextIO
 
+from blip2cli.cli.flags.spelling import with_flags
 from blip2cli.pipeline.events import Event, Finished
 
 
@@ -26,12 +27,13 @@ class JsonLog:
         """Print ``event``."""
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
         values = event.summary.as_dict() if isinstance(event, Finished) else asdict(event)
-        self._say(name, values)
+        values = {k: with_flags(v) if isinstance(v, str) else v for k, v in values.items()}
+        self._print(name, values)
 
     def error(self, message: str, exit_code: int) -> None:
         """Print why the run ended."""
-        self._say("error", {"message": message, "exit_code": exit_code})
+        self._print("error", {"message": message, "exit_code": exit_code})
 
-    def _say(self, name: str, values: dict[str, Any]) -> None:
+    def _print(self, name: str, values: dict[str, Any]) -> None:
         line = json.dumps({"time": round(time.time(), 3), "event": name} | values)
         print(line, file=self._stream, flush=True)

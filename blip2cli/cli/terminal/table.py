@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _SHOWN = 4  # numbers of a vector, or choices, that are shown
-_LEAST_NAME = 24  # characters for file names, if there is room
+_MIN_NAME = 24  # characters for file names, if they fit
 # The same in every row, of no use to a reader, or shown with the text it is about.
 _HIDDEN = ("kind", "question_id", "flag")
 
@@ -109,9 +109,9 @@ def _widths(names: Sequence[str], cells: Sequence[Sequence[Text]], total: int) -
         max(len(name), *(cell_len(line) for row in cells for line in row[i].plain.split("\n")))
         for i, name in enumerate(names)
     ]
-    room = max(total - 2 * (len(names) - 1), 8 * len(names))
-    while sum(needed) > room:
+    available = max(total - 2 * (len(names) - 1), 8 * len(names))
+    while sum(needed) > available:
         needed[needed.index(max(needed))] -= 1
-    # Later batches may hold longer names than the first: some of the room left over is theirs.
-    needed[0] += max(0, min(room - sum(needed), _LEAST_NAME - needed[0]))
+    # Later batches may hold longer names than the first: some of the space left over is theirs.
+    needed[0] += max(0, min(available - sum(needed), _MIN_NAME - needed[0]))
     return needed

@@ -1,4 +1,4 @@
-"""Mistakes on the command line, each as one sentence that names the mend."""
+"""Mistakes on the command line, each as one sentence that names the remedy."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import typer
 
 
-def sentence(error: typer.TyperException) -> str:
-    """What to say about a mistake that Typer's parser found.
+def usage_sentence(error: typer.TyperException) -> str:
+    """The sentence about a mistake that Typer's parser found.
 
     The parser's exception classes are private to Typer; the attributes read here are what tells
     them apart.

@@ -5,8 +5,12 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-# Name to folder under blip2cli/tiny/weights.
-EMBEDDED: dict[str, str] = {"tiny": "tiny", "tiny-t5": "tiny-t5", "tiny-itm": "tiny-itm"}
+# The models in blip2cli/tiny/weights, and the published one of the same kind.
+EMBEDDED: dict[str, str] = {
+    "tiny": "Salesforce/blip2-opt-2.7b",
+    "tiny-t5": "Salesforce/blip2-flan-t5-xl",
+    "tiny-itm": "Salesforce/blip2-itm-vit-g",
+}
 
 
 def embedded_root() -> Path:
@@ -16,4 +20,4 @@ def embedded_root() -> Path:
 
 def embedded_path(name: str) -> Path:
     """The directory of the embedded model ``name``, a key of ``EMBEDDED``."""
-    return embedded_root() / EMBEDDED[name]
+    return embedded_root() / name

@@ -7,13 +7,13 @@ import re
 import pytest
 
 from blip2cli.cli.terminal.console import (
-    EMBEDDED,
     Console,
     duration,
     progress_line,
     resumed_lines,
     summary_lines,
 )
+from blip2cli.model.checkpoint.embedded import EMBEDDED
 from blip2cli.pipeline.events import (
     Failed,
     Finished,
@@ -31,7 +31,7 @@ def test_flagged_texts_are_counted() -> None:
     (line,) = summary_lines(dataclasses.replace(SUMMARY, flagged=3))
     assert line.endswith("write 5%); 3 texts flagged.")
     (line,) = summary_lines(dataclasses.replace(SUMMARY, flagged=1, retried=1))
-    assert line.endswith("write 5%); 1 text flagged, 1 mended.")
+    assert line.endswith("write 5%); 1 text flagged, 1 good after a retry.")
     assert "flagged" not in summary_lines(SUMMARY)[0]
 
 
