@@ -1,4 +1,4 @@
-"""From prompts about images to texts: greedy, drawn, or searched with beams."""
+"""Generation of tokens by the options: greedy, sampled or beam search."""
 
 from __future__ import annotations
 
@@ -9,49 +9,59 @@ from typing import Any
 
 import torch
 
-from blip2cli.model.decoding.beam import search
-from blip2cli.model.decoding.pipelined_decode import LateLoop, reads_late
-from blip2cli.model.decoding.sampling import Written, generator_of, score_rules
-from blip2cli.model.decoding.scheduler import Loop, Reader, Request, Rules, write
+from blip2cli.model.decoding.beam import beam_search
+from blip2cli.model.decoding.kv_slots import DecodeRequest
+from blip2cli.model.decoding.pipelined_decode import PipelinedScheduler, is_pipelined
+from blip2cli.model.decoding.sampling import (
+    GeneratedTokens,
+    Processors,
+    generator_of,
+    logits_processors,
+)
+from blip2cli.model.decoding.scheduler import Scheduler, decode
+from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.options import DecodeOptions
 
 
-def write_texts(
-    reader: Reader,
+def generate_tokens(
+    session: DecoderSession,
     prompts: Sequence[Prompt],
     ids: Sequence[tuple[int, ...]],
     options: DecodeOptions,
     end: Sequence[int],
-) -> list[list[Written]]:
-    """``options.num_captions`` texts for each prompt with its ids; draws in their seeds' order.
+) -> list[list[GeneratedTokens]]:
+    """``options.num_captions`` sequences for each prompt with its ids; samples in seed order.
 
-    ``end`` are the tokens that end a text.
+    ``end`` are the tokens that end a sequence.
     """
-    rules = _rules(options, end, reader.device)
+    processors = _processors(options, end, session.device)
     most = options.max_new_tokens
     requests = [
-        Request(prompt.image, asked, min(most, prompt.max_new_tokens or most), most)
-        for prompt, asked in zip(prompts, ids, strict=True)
+        DecodeRequest(prompt.image, prompt_ids, min(most, prompt.max_new_tokens or most), most)
+        for prompt, prompt_ids in zip(prompts, ids, strict=True)
     ]
     if options.num_beams > 1:
-        return search(reader, requests, end, rules, options)
+        return beam_search(session, requests, end, processors, options)
     if options.sampling:
         requests = [
             replace(request, generator=generator_of(options.seed, prompt.name, n))
             for request, prompt in zip(requests, prompts, strict=True)
             for n in range(options.num_captions)
         ]
-    late = reads_late(reader.device, plain=rules is None and not options.sampling)
-    texts = iter(write(reader, requests, end, rules, LateLoop if late else Loop))
-    return [[next(texts) for _ in range(options.num_captions)] for _ in prompts]
+    greedy = processors is None and not options.sampling
+    scheduler = PipelinedScheduler if is_pipelined(session.device, greedy) else Scheduler
+    sequences = iter(decode(session, requests, end, processors, scheduler))
+    return [[next(sequences) for _ in range(options.num_captions)] for _ in prompts]
 
 
-def _rules(options: DecodeOptions, end: Sequence[int], device: torch.device) -> Rules | None:
-    """None where the raw scores decide."""
+def _processors(
+    options: DecodeOptions, end: Sequence[int], device: torch.device
+) -> Processors | None:
+    """None where the raw logits decide."""
 
     @functools.cache
-    def rules(before: int) -> Any:
-        return score_rules(options, end, before, device)
+    def processors(prompt_length: int) -> Any:
+        return logits_processors(options, end, prompt_length, device)
 
-    return rules if rules(0) else None
+    return processors if processors(0) else None

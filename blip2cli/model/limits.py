@@ -1,4 +1,4 @@
-"""What cannot be done, told before a model is loaded: by its options, or by its family."""
+"""Limits of a model: no texts without a language model, none longer than its positions."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ from blip2cli.model.families import Family
 from blip2cli.options import DEFAULT_MODEL
 
 
-def check_writes(model: str, family: Family, instead: str = "embed images with it") -> None:
-    """Raise OptionError when a model of this family writes no text."""
+def check_writes(model: str, family: Family, alternative: str = "embed images with it") -> None:
+    """Raise OptionError when a model of ``family`` generates no text.
+
+    ``alternative`` is what to do with the model instead.
+    """
     if not family.writes:
         raise OptionError(
-            f"{model} is a retrieval model: it compares images with texts and writes none; "
-            f"{instead}, or take a model that writes, such as {DEFAULT_MODEL}."
+            "model",
+            f"{model} is a retrieval model: it compares images with texts and writes none",
+            f"{alternative}, or take a model that writes, such as {DEFAULT_MODEL}",
         )
 
 
-def check_room(texts: Sequence[str], ids: Sequence[Sequence[int]], room: int | None) -> None:
-    """Raise OptionError for the first text with more tokens than ``room``; None: no limit."""
+def check_length(texts: Sequence[str], ids: Sequence[Sequence[int]], positions: int | None) -> None:
+    """Raise OptionError for the first text with more tokens than ``positions``; None: no limit."""
     for text, tokens in zip(texts, ids, strict=True):
-        if room is not None and len(tokens) > room:
+        if positions is not None and len(tokens) > positions:
             start = text if len(text) <= 40 else f"{text[:40]}…"
             raise OptionError(
+                None,
                 f"The text {start!r} is {len(tokens)} tokens long, and the model has room for "
-                f"{room}; shorten it."
+                f"{positions}",
+                "shorten it",
             )

@@ -1,4 +1,4 @@
-"""Comparing images with texts: what a retrieval model does in place of writing.
+"""Retrieval: scores of images against texts, by the contrastive and the matching head.
 
 Everything is computed as transformers' ``Blip2ForImageTextRetrieval`` computes it for one image
 and one text at a time (arXiv 2301.12597, section 3.1), but the vision encoder runs once an image,
@@ -16,22 +16,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from blip2cli.model.limits import check_room
+from blip2cli.model.grouping import grouped
+from blip2cli.model.limits import check_length
 from blip2cli.model.nets.blip2 import RetrievalModel
 from blip2cli.model.placement.single_thread import needs_single_thread, single_threaded
-from blip2cli.model.tokenizer.text import TextCodec, equally_long
+from blip2cli.model.tokenizer.text import TextCodec
 from blip2cli.model.vision.features import ImageFeatures
 
 Item = TypeVar("Item")
 
 # Pairs that go through the Q-Former together: each holds its image's patches once more.
-_AT_ONCE = 32
-_REMEMBERED = 1 << 16  # texts whose vectors are kept: 64 MB of them at 256 numbers each
+_BATCH = 32
+_CACHED_TEXTS = 1 << 16  # texts whose vectors are cached: 64 MB of them at 256 numbers each
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and a text that are looked at together."""
+    """An image and a text to be compared."""
 
     image: int  # row in the features
     text: str
@@ -48,7 +49,7 @@ class Retrieval:
         self.model = model
         self.codec = codec
         self.runs_single_threaded = needs_single_thread(model)
-        # Vectors of texts that were compared before: the same ones come again with every batch.
+        # Vectors of texts, which come again with every batch.
         self._projected: dict[str, Tensor] = {}
 
     @single_threaded
@@ -62,14 +63,14 @@ class Retrieval:
         names = list(dict.fromkeys(pair.text for pair in pairs))  # each text is read once
         if not names:
             return torch.zeros(0, device=features.image_embeds.device)
-        texts = self._recalled(names)
+        texts = self._cached(names)
         images = self.project_images(features)
         places = {name: number for number, name in enumerate(names)}
         scores = [
             _contrast(
-                images[[pair.image for pair in part]], texts[[places[pair.text] for pair in part]]
+                images[[pair.image for pair in chunk]], texts[[places[pair.text] for pair in chunk]]
             )
-            for part in _parts(pairs)
+            for chunk in _chunks(pairs)
         ]
         return torch.cat(scores)
 
@@ -86,10 +87,6 @@ class Retrieval:
             return logits.mean(dim=1)
 
         return self._paired(features, pairs, score, (2,))
-
-    def matching_probabilities(self, features: ImageFeatures, pairs: Sequence[Pair]) -> Tensor:
-        """The probability that each pair belongs together, by the matching head: [M]."""
-        return self.matching_logits(features, pairs).softmax(dim=-1)[:, 1]
 
     def multimodal(self, features: ImageFeatures, pairs: Sequence[Pair]) -> Tensor:
         """The query outputs for an image with a text beside it: [M, Q, Dq].
@@ -122,19 +119,19 @@ class Retrieval:
         """
         return torch.stack([rows[0] for rows in self.project_tokens(texts)])
 
-    def _recalled(self, texts: Sequence[str]) -> Tensor:
+    def _cached(self, texts: Sequence[str]) -> Tensor:
         """``project_texts``, of each text once."""
-        kept = self._projected
-        known = {text: kept[text] for text in texts if text in kept}
+        cache = self._projected
+        known = {text: cache[text] for text in texts if text in cache}
         new = [text for text in texts if text not in known]
         if new:
             fresh = dict(zip(new, self.project_texts(new), strict=True))
             known |= fresh
             # When full, another takes its place: emptied under other threads it would fail them.
-            if len(kept) + len(fresh) > _REMEMBERED:
+            if len(cache) + len(fresh) > _CACHED_TEXTS:
                 self._projected = fresh
             else:
-                kept.update(fresh)
+                cache.update(fresh)
         return torch.stack([known[text] for text in texts])
 
     def project_tokens(self, texts: Sequence[str]) -> list[Tensor]:
@@ -186,13 +183,13 @@ class Retrieval:
     def _equal(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
         """Positions and ids [N, T] of texts of one length, a few at a time."""
         ids = [self.codec.encode(text) for text in texts]
-        check_room(texts, ids, self.room)
-        device = self.model.query_tokens.device
-        for part in equally_long(ids, _AT_ONCE):
-            yield part, torch.tensor([ids[number] for number in part], device=device)
+        check_length(texts, ids, self.positions)
+        for _, members in grouped(map(len, ids), _BATCH):
+            rows = torch.tensor([ids[number] for number in members], device=self.model.device)
+            yield members, rows
 
     @property
-    def room(self) -> int:
+    def positions(self) -> int:
         """The most tokens a text may have."""
         return self.model.embeddings.position_embeddings.num_embeddings
 
@@ -200,11 +197,11 @@ class Retrieval:
 def _contrast(images: Tensor, texts: Tensor) -> Tensor:
     """The largest product of a query's vector with the text's: [M, Q, P], [M, P] to [M].
 
-    Multiplied and summed row by row: a matrix product would give other bits in other company.
+    Multiplied and summed row by row: the bits of a matrix product depend on the other rows.
     """
     return (images * texts[:, None]).sum(dim=-1).amax(dim=1)
 
 
-def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), _AT_ONCE):
-        yield items[start : start + _AT_ONCE]
+def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]

@@ -1,4 +1,4 @@
-"""The one shared model wrapper: weights in, features and text out."""
+"""A loaded BLIP-2 model: pixels to features, features and prompts to texts or scores."""
 
 from __future__ import annotations
 
@@ -10,35 +10,31 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from blip2cli.errors import OptionError
+from blip2cli.errors import OptionError, option
 from blip2cli.images.preprocess import PixelSpec, normalize
 from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.resolve import resolve
-from blip2cli.model.decoding.cuda_graphs import CudaRecord, GraphReader, Graphs
-from blip2cli.model.decoding.scheduler import Reader
-from blip2cli.model.decoding.scoring import Asked, Likelihood, score
+from blip2cli.model.decoding.cuda_graphs import CudaGraphCapture, GraphCache, GraphSession
+from blip2cli.model.decoding.scoring import ChoicePrompt, Likelihood, score_choices
+from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.decoding.transfer import Upload
 from blip2cli.model.families import Family
-from blip2cli.model.generation import write_texts
-from blip2cli.model.limits import check_room, check_writes
+from blip2cli.model.generation import generate_tokens
+from blip2cli.model.grouping import grouped
+from blip2cli.model.limits import check_length, check_writes
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.nets.blip2 import Blip2Net, RetrievalModel
 from blip2cli.model.placement.dtype import place
 from blip2cli.model.placement.single_thread import needs_single_thread, single_threaded
 from blip2cli.model.retrieval import Retrieval
 from blip2cli.model.tokenizer.prompts import Prompt
-from blip2cli.model.tokenizer.text import (
-    TextCodec,
-    encode_choice,
-    equally_long,
-    load_codec,
-)
+from blip2cli.model.tokenizer.text import TextCodec, load_codec
 from blip2cli.model.vision.chunked_vision import ChunkedVision
 from blip2cli.model.vision.features import ImageFeatures, compute_features
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.system.malloc import keep_freed_memory
 
-TEXTS_AT_ONCE = 32  # texts that go through the language model together
+TEXT_BATCH = 32  # texts without an image that go through the language model together
 
 
 @dataclass(frozen=True)
@@ -81,10 +77,10 @@ class Blip2:
         self._compute = compute or functools.partial(compute_features, model)
         self.retrieval = Retrieval(model, codec) if isinstance(model, RetrievalModel) else None
         self._end = model.config.text_config.end_tokens if self.writes else ()
-        self._readers: WeakKeyDictionary[ImageFeatures, Reader] = WeakKeyDictionary()
+        self._sessions: WeakKeyDictionary[ImageFeatures, DecoderSession] = WeakKeyDictionary()
         self._upload = Upload(self.device)
         cuda = self.device.type == "cuda"
-        self._graphs = Graphs(CudaRecord(self.device)) if self.writes and cuda else None
+        self._graphs = GraphCache(CudaGraphCapture(self.device)) if self.writes and cuda else None
 
     @classmethod
     def load(cls, options: ModelOptions, checkpoint: Checkpoint | None = None) -> Blip2:
@@ -124,8 +120,7 @@ class Blip2:
     @property
     def device(self) -> torch.device:
         """Where the model runs."""
-        device: torch.device = self.model.query_tokens.device
-        return device
+        return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -148,35 +143,34 @@ class Blip2:
         """
         check_writes(self.name, self.family, "read texts with its retrieval half")
         ids = [self.codec.encode(text) for text in texts]
-        check_room(texts, ids, self._text_room)
-        language = self.model.language_model
+        check_length(texts, ids, self._text_positions)
         found: dict[int, Tensor] = {}
-        for members in equally_long(ids, TEXTS_AT_ONCE):
+        for _, members in grouped(map(len, ids), TEXT_BATCH):
             rows = torch.tensor([ids[number] for number in members], device=self.device)
-            states = self.family.text_states(language, rows).float()
+            states = self.family.text_states(self.model.language_model, rows).float()
             found.update(zip(members, states, strict=True))
         return [found[number] for number in range(len(texts))]
 
     @property
     def text_width(self) -> int:
-        """Dl, the width of the language model's states; of no meaning in a retrieval model."""
+        """Dl, the width of the language model's states; meaningless in a retrieval model."""
         # A small OPT projects its states to another width before it gives them out.
         return self.model.config.text_config.embed_width
 
     def check_texts(self, texts: Sequence[str]) -> None:
-        """Raise OptionError for the first text that is too long to be read alone."""
-        room = self._text_room
-        if room is None:
+        """Raise OptionError for the first text without an image that is too long."""
+        most = self._text_positions
+        if most is None:
             return
-        # A text has no more tokens than twice its bytes: those need not be counted.
-        long = [text for text in texts if 2 * len(text.encode()) + 2 > room]
-        check_room(long, [self.codec.encode(text) for text in long], room)
+        # A text has no more tokens than twice its bytes: short ones need not be tokenized.
+        long = [text for text in texts if 2 * len(text.encode()) + 2 > most]
+        check_length(long, [self.codec.encode(text) for text in long], most)
 
     @property
-    def _text_room(self) -> int | None:
-        """The most tokens a text that is read alone may have; None: no limit."""
+    def _text_positions(self) -> int | None:
+        """The most tokens a text without an image may have; None: no limit."""
         if self.retrieval is not None:
-            return self.retrieval.room
+            return self.retrieval.positions
         return self.model.config.text_config.positions
 
     @single_threaded
@@ -184,20 +178,19 @@ class Blip2:
     def generate(
         self, features: ImageFeatures, prompts: Sequence[Prompt], options: DecodeOptions
     ) -> list[list[Generated]]:
-        """Write ``options.num_captions`` texts, best first, for each prompt, in order.
+        """``options.num_captions`` texts, best first, for each prompt, in order.
 
-        The image side is not run again: prompts name rows of ``features``. Raises OptionError
-        when the options contradict one another, a prompt is too long for the model, or the model
-        is a retrieval model.
+        The image side is not run again: prompts name rows of ``features``. Raises OptionError when
+        a prompt is too long for the model, or the model is a retrieval model.
         """
         check_writes(self.name, self.family)
         ids = [self.codec.encode(prompt.text) for prompt in prompts]
-        for prompt, asked in zip(prompts, ids, strict=True):
-            self._check_room(prompt, len(asked), options.max_new_tokens)
-        written = write_texts(self._reader(features), prompts, ids, options, self._end)
+        for prompt, prompt_ids in zip(prompts, ids, strict=True):
+            self._check_positions(prompt, len(prompt_ids), options.max_new_tokens)
+        session = self._session(features)
         found = [
-            [Generated(self.codec.decode(w.tokens), tuple(w.tokens), w.logprob) for w in texts]
-            for texts in written
+            [Generated(self.codec.decode(s.tokens), tuple(s.tokens), s.logprob) for s in sequences]
+            for sequences in generate_tokens(session, prompts, ids, options, self._end)
         ]
         if options.sampling:
             for texts in found:
@@ -219,38 +212,38 @@ class Blip2:
         is a retrieval model.
         """
         check_writes(self.name, self.family)
-        coded: dict[tuple[str, tuple[str, ...]], tuple[tuple[int, ...], ...]] = {}
-        asked = []
+        encoded: dict[tuple[str, tuple[str, ...]], tuple[tuple[int, ...], ...]] = {}
+        scored = []
         for prompt, listed in zip(prompts, choices, strict=True):
             text, gap = self.family.split_gap(prompt.text or "")
             ids = self.codec.encode(text)
             key = (gap, tuple(listed))
-            if key not in coded:
-                coded[key] = self.encode_choices(listed, gap)
-            asked.append(Asked(prompt.image, ids, coded[key]))
-            self._check_room(prompt, len(ids), max(map(len, coded[key])))
-        if not asked:
-            return []
-        return score(self._reader(features), asked, self._end)
+            if key not in encoded:
+                encoded[key] = self.encode_choices(listed, gap)
+            scored.append(ChoicePrompt(prompt.image, ids, encoded[key]))
+            self._check_positions(prompt, len(ids), max(map(len, encoded[key])))
+        return score_choices(self._session(features), scored, self._end) if scored else []
 
     @single_threaded
     @torch.inference_mode()
     def scores(
         self, features: ImageFeatures, text: str | None = None, tokens: Tensor | None = None
     ) -> Tensor:
-        """The language model's raw scores [B, T + 1, V] for each image.
+        """The language model's logits [B, T + 1, V] for each image.
 
         They are those of the token after the prompt ``text``, and after each of ``tokens``
-        [B, T], which are taken as written. Raises OptionError for a retrieval model.
+        [B, T] of its continuation. Raises OptionError for a retrieval model.
         """
         check_writes(self.name, self.family)
         rows = torch.arange(len(features))
         if tokens is None:
             tokens = torch.zeros((len(features), 0), dtype=torch.long)
         prompt = self.codec.encode(text)
-        pairs = [(image, prompt) for image in rows.tolist()]
-        reader = self._reader(features)
-        return reader.scores(reader.follow(pairs, rows.to(self.device), tokens.to(self.device)))
+        prompts = [(image, prompt) for image in rows.tolist()]
+        session = self._session(features)
+        return session.logits(
+            session.continuation_states(prompts, rows.to(self.device), tokens.to(self.device))
+        )
 
     def encode_choices(
         self, choices: Sequence[str], gap: str | None = None
@@ -261,55 +254,59 @@ class Blip2:
         """
         if gap is None:
             _, gap = self.family.split_gap(":")
-        ids = tuple(encode_choice(self.codec, gap, choice) for choice in choices)
+        ids = tuple(self.codec.encode_choice(gap + choice) for choice in choices)
         seen: dict[tuple[int, ...], str] = {}
         for choice, tokens in zip(choices, ids, strict=True):
             if not tokens:
-                raise OptionError(f"the model has no token for the choice {choice!r}.")
+                raise OptionError("choices", f"the model has no token for the choice {choice!r}")
             if tokens in seen:
                 raise OptionError(
+                    "choices",
                     f"the model's tokenizer cannot tell the choices {seen[tokens]!r} and "
-                    f"{choice!r} apart; leave one of them out."
+                    f"{choice!r} apart",
+                    "leave one of them out",
                 )
             seen[tokens] = choice
         return ids
 
     def fits(self, text: str, new_tokens: int) -> bool:
-        """Whether a prompt and so many tokens after it are within the model's positions."""
-        return self._room is None or len(self.codec.encode(text)) + new_tokens <= self._room
+        """Whether a prompt and ``new_tokens`` after it are within the model's positions."""
+        most = self._prompt_positions
+        return most is None or len(self.codec.encode(text)) + new_tokens <= most
 
     @property
-    def _room(self) -> int | None:
-        """Positions the language model has beside the image; None: relative ones have no last."""
+    def _prompt_positions(self) -> int | None:
+        """Positions the language model has behind the image; None: no limit."""
         positions = self.model.config.text_config.positions
         return None if positions is None else positions - self.model.config.num_query_tokens
 
-    def _reader(self, features: ImageFeatures) -> Reader:
-        """The language model with these images, and with what it has read of them already."""
-        if features not in self._readers:
-            reader = self.family.open_session(self.model, features)
+    def _check_positions(self, prompt: Prompt, length: int, new_tokens: int) -> None:
+        """Raise OptionError when a sequence would run past the model's last position."""
+        most = self._prompt_positions
+        if most is not None and length + new_tokens > most:
+            raise OptionError(
+                "max_new_tokens",
+                f"the prompt for {prompt.name} is {length} tokens long; with the image and "
+                f"{new_tokens} new tokens that is more than the "
+                f"{self.model.config.text_config.positions} the model has room for: shorten it or "
+                f"lower {option('max_new_tokens')}",
+            )
+
+    def _session(self, features: ImageFeatures) -> DecoderSession:
+        """The decoder session of these images, with its caches."""
+        if features not in self._sessions:
+            session = self.family.open_session(self.model, features)
             graphs = self._graphs
-            self._readers[features] = reader if graphs is None else GraphReader(reader, graphs)
-        return self._readers[features]
+            self._sessions[features] = session if graphs is None else GraphSession(session, graphs)
+        return self._sessions[features]
 
     @property
     def trouble(self) -> str | None:
-        """Why it runs slower than it might, where that turned out on the way."""
+        """Why decoding is slower than it might be, once that turned out."""
         failure = None if self._graphs is None else self._graphs.failure
         return failure and f"decode steps run without CUDA graphs ({failure})"
 
     def free(self) -> None:
-        """Give up what is kept between batches, because memory is short."""
+        """Free what is cached between batches, because memory is short."""
         if self._graphs is not None:
             self._graphs.clear()
-
-    def _check_room(self, prompt: Prompt, length: int, new_tokens: int) -> None:
-        """Refuse what would run past the language model's last position."""
-        if self._room is None or length + new_tokens <= self._room:
-            return
-        raise OptionError(
-            f"the prompt for {prompt.name} is {length} tokens long; with the image and "
-            f"{new_tokens} new tokens that is more than the "
-            f"{self.model.config.text_config.positions} the model has room for: shorten it or "
-            "lower --max-new-tokens."
-        )

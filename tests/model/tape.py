@@ -1,5 +1,5 @@
-"""What a CUDA graph does, on a CPU: operations are noted with the very tensors they read and wrote,
-and done again on those, whatever the program has come to hold since."""
+"""A CUDA graph on a CPU: operations are recorded with the very tensors they read and wrote, and
+repeated on those."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from torch.utils._pytree import tree_leaves
 
 
 class Tape(TorchDispatchMode):
-    """Notes operations while it is open."""
+    """Records operations while it is open."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.noted: list[tuple[Any, Any, Any, Any]] = []
+        self.operations: list[tuple[Any, Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
-            raise RuntimeError("the host asks for a number while a graph is recorded")
+            raise RuntimeError("the host asks for a number while a graph is captured")
         made = func(*args, **(kwargs or {}))
-        self.noted.append((func, args, kwargs or {}, made))
+        self.operations.append((func, args, kwargs or {}, made))
         return made
 
     def play(self) -> None:
-        """Do it again; results go where they went at first."""
-        for func, args, kwargs, made in self.noted:
+        """Repeat them; results go where they went at first."""
+        for func, args, kwargs, made in self.operations:
             again = func(*args, **kwargs)
             for old, new in zip(tree_leaves(made), tree_leaves(again), strict=True):
                 if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
                     old.copy_(new)
 
 
-class TapeRecord:
-    """Takes the place of ``CudaRecord``; counts replays by the order of recording."""
+class TapeCapture:
+    """Takes the place of ``CudaGraphCapture``; counts replays by the order of capture."""
 
     def __init__(self) -> None:
         self.played: list[int] = []

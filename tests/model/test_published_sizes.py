@@ -14,10 +14,11 @@ import torch
 
 from blip2cli.images.preprocess import PixelSpec, normalize
 from blip2cli.model.checkpoint.config import Blip2Config, read_config
-from blip2cli.model.decoding.scheduler import Reader, Request
-from blip2cli.model.families.opt.session import OptReader
+from blip2cli.model.decoding.kv_slots import DecodeRequest
+from blip2cli.model.decoding.session import DecoderSession
+from blip2cli.model.families.opt.session import OptSession
 from blip2cli.model.families.t5.config import T5Config
-from blip2cli.model.families.t5.session import T5Reader
+from blip2cli.model.families.t5.session import T5Session
 from blip2cli.model.nets.blip2 import GenerationModel, RetrievalModel
 from blip2cli.model.vision.features import compute_features
 
@@ -116,20 +117,27 @@ def test_every_published_model_is_run_from_pixels_to_scores(
     assert features.image_embeds.shape == (2, patches + 1, 1408)
     assert features.language_inputs.shape == (2, 32, published.width)
     language, vocabulary = built.language_model, published.text["vocab_size"]
-    reader: Reader = (
-        T5Reader(language, features.language_inputs)
+    session: DecoderSession = (
+        T5Session(language, features.language_inputs)
         if family == "t5"
-        else OptReader(language, features.language_inputs, published.image_token)
+        else OptSession(language, features.language_inputs, published.image_token)
     )
-    requests = [Request(image, (2, *range(10, 16)), limit=10, room=10) for image in range(2)]
-    slots = reader.open(reader.shape(requests[0]), 8)
-    following = slots.fill([0, 1], requests)
-    scores = slots.step(torch.tensor([*following, *[0] * 6]))
-    assert scores.shape == (8, vocabulary)
+    requests = [
+        DecodeRequest(image, (2, *range(10, 16)), max_tokens=10, reserved_tokens=10)
+        for image in range(2)
+    ]
+    slots = session.open_slots(session.slot_shape(requests[0]), 8)
+    first = slots.prefill([0, 1], requests)
+    logits = slots.decode_step(torch.tensor([*first, *[0] * 6]))
+    assert logits.shape == (8, vocabulary)
     pairs = [(request.image, request.prompt) for request in requests]
     which = torch.zeros(3, dtype=torch.long, device="meta")
     tokens = torch.zeros(3, 4, dtype=torch.long, device="meta")
-    assert reader.scores(reader.follow(pairs, which, tokens)).shape == (3, 5, vocabulary)
+    assert session.logits(session.continuation_states(pairs, which, tokens)).shape == (
+        3,
+        5,
+        vocabulary,
+    )
 
 
 def test_it_is_as_large_as_the_published_one(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.model.decoding.cuda_graphs import Graphs
+from blip2cli.model.decoding.cuda_graphs import GraphCache
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, LoaderOptions, OutputOptions, RunOptions, SourceOptions
 from blip2cli.pipeline.events import Event, Slower
@@ -15,7 +15,7 @@ from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.tasks import CaptionTask
-from tests.model.tape import TapeRecord
+from tests.model.tape import TapeCapture
 
 CAPTION = CaptionTask(decode=DecodeOptions(max_new_tokens=6))
 Record = Callable[[Callable[[], object]], Callable[[], object]]
@@ -25,7 +25,7 @@ def refuses(work: Callable[[], object]) -> Callable[[], object]:
     raise RuntimeError("operation not permitted when stream is capturing")
 
 
-@pytest.mark.parametrize("record", [refuses, TapeRecord()], ids=["refused", "recorded"])
+@pytest.mark.parametrize("record", [refuses, TapeCapture()], ids=["refused", "recorded"])
 def test_rows_are_the_same(
     record: Record, images: Path, tmp_path: Path, model: Blip2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,10 +43,10 @@ def test_rows_are_the_same(
         return (tmp_path / name).read_bytes()
 
     wanted = rows("plain.jsonl")
-    monkeypatch.setattr(model, "_graphs", Graphs(record))
+    monkeypatch.setattr(model, "_graphs", GraphCache(record))
     assert rows("recorded.jsonl") == wanted
     said = [event.reason for event in events if isinstance(event, Slower)]
-    if isinstance(record, TapeRecord):
+    if isinstance(record, TapeCapture):
         assert said == []
         assert sum(record.played) > 2
     else:

@@ -1,17 +1,18 @@
-"""Beam search in slots, choosing what transformers' ``generate`` chooses for each text alone.
+"""Beam search in KV slots, with the results of transformers' ``generate`` on single sequences.
 
-Each text has as many neighbouring slots as beams. What stands before the text is read once and
-never moved: when beams change places, only the positions written since are copied.
+Each request has as many neighbouring slots as beams. Its context is prefilled once and never
+moved: when beams change places, only the positions decoded since are copied.
 
-The search is that of ``GenerationMixin._beam_search`` with ``early_stopping=False``, for one text
-at a time: of all continuations the best (1 + end tokens) x beams are looked at; those among the
-first ``num_beams`` that end are finished; the best that do not end go on; and it is over when
-the best beam, at its present length, is no better than the worst of ``num_beams`` finished texts.
+The search is that of ``GenerationMixin._beam_search`` with ``early_stopping=False``, for one
+sequence at a time: of all continuations the best (1 + end tokens) x beams are candidates; those
+among the first ``num_beams`` that end are finished; the best that do not end go on; and it is over
+when the best beam, at its present length, is no better than the worst of ``num_beams`` finished
+sequences.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,9 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding import scheduler as slots
-from blip2cli.model.decoding.sampling import Written
-from blip2cli.model.decoding.scheduler import Reader, Request, Rules, Shape, round_up, ruled
+from blip2cli.model.decoding import scheduler
+from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
+from blip2cli.model.decoding.sampling import GeneratedTokens, Processors, process_logits
+from blip2cli.model.decoding.session import DecoderSession, round_up
+from blip2cli.model.grouping import grouped
 from blip2cli.model.layers.linear import ROWS
 from blip2cli.options import DecodeOptions
 
@@ -29,45 +32,42 @@ _WORST = np.float32(-1e9)  # as in transformers: scores are float32, and this is
 
 
 @torch.inference_mode()
-def search(
-    reader: Reader,
-    requests: Sequence[Request],
+def beam_search(
+    session: DecoderSession,
+    requests: Sequence[DecodeRequest],
     end: Sequence[int],
-    rules: Rules | None,
+    processors: Processors | None,
     options: DecodeOptions,
-) -> list[list[Written]]:
-    """The best ``options.num_captions`` texts of each request, best first.
+) -> list[list[GeneratedTokens]]:
+    """The best ``options.num_captions`` sequences of each request, best first.
 
-    Texts are ranked by the search's own score, the sum of processed log-probabilities over
-    length to the power of the length penalty; what they report is the raw model's.
+    Sequences are ranked by the search's own score, the sum of processed log-probabilities over
+    length to the power of the length penalty; their log-probabilities are the raw model's.
     """
-    shapes: dict[Shape, list[int]] = defaultdict(list)
-    for number, request in enumerate(requests):
-        shapes[reader.shape(request)].append(number)
-    found: list[list[Written]] = [[] for _ in requests]
-    for shape, members in shapes.items():
-        asked = [requests[number] for number in members]
-        reader.expect([(each.image, each.prompt) for each in asked])
-        loop = _Loop(reader, shape, asked, frozenset(end), rules, options)
-        for number, texts in zip(members, loop.run(), strict=True):
-            found[number] = texts
-    reader.expect(())  # lets go of what was read ahead
+    found: list[list[GeneratedTokens]] = [[] for _ in requests]
+    for shape, members in grouped(map(session.slot_shape, requests)):
+        alike = [requests[number] for number in members]
+        session.prefetch([(each.image, each.prompt) for each in alike])
+        searches = _BeamScheduler(session, shape, alike, frozenset(end), processors, options)
+        for number, sequences in zip(members, searches.run(), strict=True):
+            found[number] = sequences
+    session.prefetch(())
     return found
 
 
 @dataclass
 class _Beam:
-    """One text on its way."""
+    """A hypothesis: a sequence with its score."""
 
-    score: np.float32  # sum of the processed log-probabilities
-    text: Written
+    score: np.float32  # sum of the processed log-probabilities; once finished, over length
+    sequence: GeneratedTokens
 
 
 @dataclass
 class _Search:
     """The beams of one request; ``beams`` are best first."""
 
-    request: Request
+    request: DecodeRequest
     penalty: float
     beams: list[_Beam]
     finished: list[_Beam] = field(default_factory=list)  # by score over length, best first
@@ -75,93 +75,97 @@ class _Search:
     def scores(self) -> list[float]:
         """The score of each beam; before the first token only one counts, as all are alike."""
         return [
-            float(beam.score if beam.text.tokens or number == 0 else _WORST)
+            float(beam.score if beam.sequence.tokens or number == 0 else _WORST)
             for number, beam in enumerate(self.beams)
         ]
 
-    def take(self, candidates: Sequence[tuple[_Beam, bool]]) -> bool:
-        """Go one token further; True when the search is over.
+    def advance(self, candidates: Sequence[tuple[_Beam, bool]]) -> bool:
+        """Advance by one token; True when the search is over.
 
         ``candidates`` are the best continuations, best first, and whether they end.
         """
         width = len(self.beams)
         for beam, ends in candidates[:width]:
             if ends:
-                self.finished.append(_Beam(self._per_length(beam), beam.text))
+                self.finished.append(_Beam(self._per_length(beam), beam.sequence))
         # A stable sort: of equal scores the one found earlier stays before.
         self.finished = sorted(self.finished, key=lambda beam: -beam.score)[:width]
         self.beams = [beam for beam, ends in candidates if not ends][:width]
-        if len(self.beams) < width:  # every text is as long as it may be
+        if len(self.beams) < width:  # every sequence is at its limit
             return True
         if len(self.finished) < width:
             return False
         return bool(self._per_length(self.beams[0]) <= self.finished[-1].score)
 
     def _per_length(self, beam: _Beam) -> np.float32:
-        # In float32, as there: near ties are decided by the last bit.
-        return np.float32(beam.score / np.float32(len(beam.text.tokens) ** self.penalty))
+        # In float32, as in transformers: near ties are decided by the last bit.
+        return np.float32(beam.score / np.float32(len(beam.sequence.tokens) ** self.penalty))
 
 
-def _together(reader: Reader, width: int) -> int:
-    """How many texts are searched at once.
+def _max_groups(session: DecoderSession, width: int) -> int:
+    """How many requests are searched together.
 
-    A CPU takes them in eights, as batches are, where a few more slots will do: 32 texts of five
-    beams took 3.3 s with 80 slots in place of 3.8 with 64, where the last eight are left alone.
+    A CPU takes them in eights, as batches are, where a few more slots will do: 32 requests of five
+    beams took 3.3 s with 80 slots in place of 3.8 with 64, where the last eight run by themselves.
     """
-    most = slots.most(reader)
+    most = scheduler.max_slots(session)
     groups = max(1, most // width)
-    if reader.device.type != "cpu" or reader.at_once:
+    if session.device.type != "cpu" or session.sequences_per_step:
         return groups
     return min(round_up(groups, ROWS), max(1, 2 * most // width))
 
 
-class _Loop:
-    """All requests of one shape."""
+class _BeamScheduler:
+    """Searches the requests of one slot shape, each in a group of slots."""
 
     def __init__(
         self,
-        reader: Reader,
-        shape: Shape,
-        requests: Sequence[Request],
+        session: DecoderSession,
+        shape: SlotShape,
+        requests: Sequence[DecodeRequest],
         end: frozenset[int],
-        rules: Rules | None,
+        processors: Processors | None,
         options: DecodeOptions,
     ) -> None:
         self.width = options.num_beams
-        groups = min(len(requests), _together(reader, self.width))
-        self.reader, self.end, self.rules, self.options = reader, end, rules, options
-        self.looked_at = max(2, 1 + len(end)) * self.width
+        groups = min(len(requests), _max_groups(session, self.width))
+        self.session, self.end, self.processors, self.options = session, end, processors, options
+        self.candidates = max(2, 1 + len(end)) * self.width
         self.searches = [
-            _Search(request, options.length_penalty, [_Beam(np.float32(0), Written())] * self.width)
+            _Search(
+                request,
+                options.length_penalty,
+                [_Beam(np.float32(0), GeneratedTokens())] * self.width,
+            )
             for request in requests
         ]
         self.owner: list[int | None] = [None] * groups  # the search that each group of slots runs
         count = round_up(groups * self.width, ROWS)
         self.tokens = [0] * count
-        self.slots = reader.open(shape, count)
+        self.slots = session.open_slots(shape, count)
         self.waiting = deque(range(len(requests)))
 
-    def run(self) -> list[list[Written]]:
-        """Search until no request waits and none is under way."""
+    def run(self) -> list[list[GeneratedTokens]]:
+        """Search until no request waits and no search is in progress."""
         self._refill()
         while running := [g for g, owner in enumerate(self.owner) if owner is not None]:
             rows = [g * self.width + beam for g in running for beam in range(self.width)]
-            raw = self.slots.step(torch.tensor(self.tokens))
-            self._advance(running, raw[rows].float().log_softmax(dim=-1))
+            logits = self.slots.decode_step(torch.tensor(self.tokens))
+            self._advance(running, logits[rows].float().log_softmax(dim=-1))
             self._refill()
-        kept = self.options.num_captions
-        return [[beam.text for beam in each.finished[:kept]] for each in self.searches]
+        count = self.options.num_captions
+        return [[beam.sequence for beam in each.finished[:count]] for each in self.searches]
 
     def _refill(self) -> None:
         free = [g for g, owner in enumerate(self.owner) if owner is None]
-        least = max(1, len(self.owner) // slots.REFILL)
-        if not self.waiting or len(free) < min(least, len(self.waiting)):
+        enough = max(1, len(self.owner) // scheduler.REFILL)
+        if not self.waiting or len(free) < min(enough, len(self.waiting)):
             return
         taken = [(group, self.waiting.popleft()) for group in free[: len(self.waiting)]]
         places = [group * self.width + beam for group, _ in taken for beam in range(self.width)]
         requests = [self.searches[n].request for _, n in taken for _ in range(self.width)]
-        following = self.slots.fill(places, requests)
-        for place, token in zip(places, following, strict=True):
+        tokens = self.slots.prefill(places, requests)
+        for place, token in zip(places, tokens, strict=True):
             self.tokens[place] = token
         for group, number in taken:
             self.owner[group] = number
@@ -171,36 +175,38 @@ class _Loop:
         owners = [self.owner[group] for group in running]
         searches = [self.searches[number] for number in owners if number is not None]
         scores = raw
-        if self.rules is not None:
-            before = [self.reader.history(each.request) for each in searches for _ in each.beams]
-            said = [beam.text.tokens for each in searches for beam in each.beams]
-            scores = ruled(self.rules, before, said, raw)
+        if self.processors is not None:
+            histories = [
+                self.session.history(each.request) for each in searches for _ in each.beams
+            ]
+            tokens = [beam.sequence.tokens for each in searches for beam in each.beams]
+            scores = process_logits(self.processors, histories, tokens, raw)
         start = torch.tensor([each.scores() for each in searches], device=raw.device)
         vocabulary = raw.shape[-1]
         total = (scores.unflatten(0, (len(searches), self.width)) + start[..., None]).flatten(1)
-        best, places = total.topk(min(self.looked_at, total.shape[1]))
-        said_raw = raw.reshape(len(searches), -1).gather(1, places).tolist()
+        best, places = total.topk(min(self.candidates, total.shape[1]))
+        logprobs = raw.reshape(len(searches), -1).gather(1, places).tolist()
         into, origin = [], []
         for row, (group, each) in enumerate(zip(running, searches, strict=True)):
             candidates, origins = [], {}
             for value, place, logprob in zip(
-                best[row].tolist(), places[row].tolist(), said_raw[row], strict=True
+                best[row].tolist(), places[row].tolist(), logprobs[row], strict=True
             ):
                 came, token = divmod(place, vocabulary)
-                text = each.beams[came].text
-                longer = Written([*text.tokens, token], [*text.logprobs, logprob])
+                prefix = each.beams[came].sequence
+                longer = GeneratedTokens([*prefix.tokens, token], [*prefix.logprobs, logprob])
                 beam = _Beam(np.float32(value), longer)
                 origins[id(beam)] = came
-                ends = token in self.end or len(longer.tokens) >= each.request.limit
+                ends = token in self.end or len(longer.tokens) >= each.request.max_tokens
                 candidates.append((beam, ends))
-            if each.take(candidates):
+            if each.advance(candidates):
                 self.owner[group] = None
                 continue
             for number, beam in enumerate(each.beams):
                 slot = group * self.width + number
-                self.tokens[slot] = beam.text.tokens[-1]
+                self.tokens[slot] = beam.sequence.tokens[-1]
                 if origins[id(beam)] != number:
                     into.append(slot)
                     origin.append(group * self.width + origins[id(beam)])
         if into:
-            self.slots.move(into, origin)
+            self.slots.reorder(into, origin)

@@ -1,13 +1,13 @@
-"""Decode steps as CUDA graphs: recorded once, then replayed with one call.
+"""CUDA graphs: decode steps captured once, then replayed with one launch.
 
-A step of a language model is hundreds of small kernels, and telling a GPU about each takes longer
-than running it. Recorded, they are one thing to start. Recording needs tensors that stay where they
-are, so slots are kept from batch to batch (see ``room``), one set for each shape of texts. A step
-is recorded for a few numbers of slots, largest first, so that all share one pool of memory; a
-smaller step works on the first rows of the same tensors.
+A decode step is hundreds of small kernels, and launching each takes longer than running it.
+Captured as a graph, they take one launch. Capture needs tensors that stay where they are, so slots
+are reused from batch to batch (see ``kv_buffers``), one set for each slot shape. A step is captured
+for a few numbers of slots, largest first, so that all share one memory pool; a smaller step works
+on the first rows of the same tensors.
 
-Recording takes as long as some tens of steps and is done when texts of a shape come a second
-time. Where it fails, the reason is kept, and steps run one kernel at a time.
+Capture takes as long as some tens of steps and is done when a slot shape comes a second time. Where
+it fails, the reason is stored, and steps are launched one kernel at a time.
 """
 
 from __future__ import annotations
@@ -21,193 +21,172 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.scheduler import SLOTS, Pair, Reader, Request, Shape, Slots
+from blip2cli.model.decoding.kv_slots import DecodeRequest, KVSlots, SlotShape
+from blip2cli.model.decoding.scheduler import SLOTS
+from blip2cli.model.decoding.session import DecoderSession, ImagePrompt
 
-SIZES = (SLOTS, 32, 16, 8)  # numbers of slots whose steps are recorded
-KEPT = 4  # shapes of which slots are kept: keys and values of so many texts each
+SIZES = (SLOTS, 32, 16, 8)  # numbers of slots whose steps are captured
+CACHED = 4  # slot shapes whose slots are cached: keys and values of as many sequences each
 
 Work = Callable[[], object]
-# Runs work that reads and writes tensors which stay where they are, and returns what does the same
-# work again.
-Record = Callable[[Work], Callable[[], object]]
+# Runs work that reads and writes tensors which stay where they are, and returns its replay.
+Capture = Callable[[Work], Callable[[], object]]
 
 
-class FixedSlots(Slots, Protocol):
-    """Slots whose tensors stay where they are."""
+class ReusableSlots(KVSlots, Protocol):
+    """Slots that other batches may use after one another; their tensors stay where they are."""
 
-    def narrow(self, count: int) -> None:
+    def use_first(self, count: int) -> None:
         """Use the first ``count`` slots."""
 
-    def reopen(self, reader: Any, count: int) -> None:
-        """Be as new, with ``count`` slots, for another batch's images."""
+    def reset(self, session: Any, count: int) -> None:
+        """Be as new, with ``count`` slots, for the images of ``session``."""
 
-    def close(self) -> None:
-        """Forget the images; only ``reopen`` may follow."""
+    def release(self) -> None:
+        """Drop the images; only ``reset`` may follow."""
 
 
-class Recorded:
-    """Slots with the steps that were recorded of them."""
+class CapturedSlots:
+    """Slots with the graphs of their decode steps."""
 
-    def __init__(self, slots: FixedSlots, count: int, device: torch.device) -> None:
+    def __init__(self, slots: ReusableSlots, count: int, device: torch.device) -> None:
         self.slots = slots
         self.count = count
         self.tokens = torch.zeros(count, dtype=torch.long, device=device)
-        self.scores: Tensor | None = None  # [count, V]
+        self.logits: Tensor | None = None  # [count, V]
         self.replays: dict[int, Callable[[], object]] = {}  # by the number of slots, ascending
 
-    def record(self, record: Record) -> None:
-        """Record steps; what the slots held is lost."""
-        first = self.slots.step(self.tokens)
-        scores = torch.empty_like(first)
+    def capture(self, capture: Capture) -> None:
+        """Capture steps; what the slots held is lost."""
+        first = self.slots.decode_step(self.tokens)
+        logits = torch.empty_like(first)
         replays = {}
         for size in sorted({self.count, *SIZES}, reverse=True):
             if size <= self.count:
-                self.slots.narrow(size)
-                replays[size] = record(self._step(size, scores))
-        self.scores = scores
+                self.slots.use_first(size)
+                replays[size] = capture(self._step(size, logits))
+        self.logits = logits
         self.replays = dict(sorted(replays.items()))
 
-    def _step(self, size: int, scores: Tensor) -> Work:
-        return lambda: scores[:size].copy_(self.slots.step(self.tokens[:size]))
+    def _step(self, size: int, logits: Tensor) -> Work:
+        return lambda: logits[:size].copy_(self.slots.decode_step(self.tokens[:size]))
 
-    def step(self, tokens: Tensor) -> Tensor:
-        """Append one token a slot, [S]; return the next token's raw scores, [S, V], which the next
-        step overwrites."""
+    def decode_step(self, tokens: Tensor) -> Tensor:
+        """Append one token a slot, [S]; returns the logits of the next tokens, [S, V], which the
+        next step overwrites."""
         count = len(tokens)
         replay = next((self.replays[size] for size in self.replays if size >= count), None)
-        if replay is None or self.scores is None:
-            return self.slots.step(tokens)
+        if replay is None or self.logits is None:
+            return self.slots.decode_step(tokens)
         self.tokens[:count].copy_(tokens)
         replay()
-        return self.scores[:count]
+        return self.logits[:count]
 
 
-class Borrowed:
-    """``Slots`` for one loop, given back when they are dropped."""
+class _LentSlots:
+    """``KVSlots`` for one scheduler, given back to the cache when they are dropped."""
 
-    def __init__(self, recorded: Recorded) -> None:
-        self._recorded = recorded
-        self._slots = recorded.slots
-
-    def fill(self, slots: Sequence[int], requests: Sequence[Request]) -> list[int]:
-        """See ``Slots``."""
-        return self._slots.fill(slots, requests)
-
-    def step(self, tokens: Tensor) -> Tensor:
-        """See ``Slots``."""
-        return self._recorded.step(tokens)
-
-    def move(self, into: Sequence[int], origin: Sequence[int]) -> None:
-        """See ``Slots``."""
-        self._slots.move(into, origin)
-
-    def keep(self, slots: Sequence[int]) -> None:
-        """See ``Slots``."""
-        self._slots.keep(slots)
+    def __init__(self, captured: CapturedSlots) -> None:
+        slots = captured.slots
+        self.decode_step = captured.decode_step
+        self.prefill, self.reorder, self.compact = slots.prefill, slots.reorder, slots.compact
 
 
-class Graphs:
-    """The kept slots of one model.
+class GraphCache:
+    """The cached slots of one model, with the graphs of their decode steps.
 
-    ``failure`` says why steps are not recorded, once that has failed.
+    ``failure`` says why steps are not captured, once that has failed.
     """
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, capture: Capture) -> None:
         self.failure: str | None = None
-        self._record = record
-        self._kept: OrderedDict[Shape, Recorded] = OrderedDict()  # longest unused first
-        self._most = KEPT
-        self._alone = threading.Lock()
+        self._capture = capture
+        self._cached: OrderedDict[SlotShape, CapturedSlots] = OrderedDict()  # longest unused first
+        self._most = CACHED
+        self._lock = threading.Lock()
 
-    def open(self, reader: Reader, shape: Shape, count: int) -> Slots:
-        """``count`` empty slots: those that were kept, or new ones."""
-        with self._alone:
-            recorded = self._kept.pop(shape, None)
+    def open_slots(self, session: DecoderSession, shape: SlotShape, count: int) -> KVSlots:
+        """``count`` empty slots: cached ones, or new ones."""
+        with self._lock:
+            captured = self._cached.pop(shape, None)
             if self.failure is not None:
-                return reader.open(shape, count)
-            if recorded is None or recorded.count < count:
-                slots: Any = reader.open(shape, count)
-                recorded = Recorded(slots, count, reader.device)
+                return session.open_slots(shape, count)
+            if captured is None or captured.count < count:
+                slots: Any = session.open_slots(shape, count)
+                captured = CapturedSlots(slots, count, session.device)
             else:
-                recorded.slots.reopen(reader, recorded.count)
-                if not recorded.replays:
-                    self._try(recorded)
-                recorded.slots.reopen(reader, count)
-        borrowed = Borrowed(recorded)
-        weakref.finalize(borrowed, self._give_back, shape, recorded).atexit = False
-        return borrowed
+                captured.slots.reset(session, captured.count)
+                if not captured.replays:
+                    self._try(captured)
+                captured.slots.reset(session, count)
+        lent = _LentSlots(captured)
+        weakref.finalize(lent, self._give_back, shape, captured).atexit = False
+        return lent
 
     def clear(self) -> None:
-        """Give up what is kept, because memory is short, and keep less from now on."""
-        self._kept.clear()
+        """Free the cached slots, because memory is short, and cache fewer from now on."""
+        self._cached.clear()
         self._most = max(1, self._most // 2)
 
-    def _try(self, recorded: Recorded) -> None:
+    def _try(self, captured: CapturedSlots) -> None:
         try:
-            recorded.record(self._record)
-        except Exception as error:  # noqa: BLE001 - whatever it is, there is another way
-            recorded.replays = {}
+            captured.capture(self._capture)
+        except Exception as error:  # noqa: BLE001 - whatever it is, steps run without
+            captured.replays = {}
             lines = str(error).strip().splitlines() or [""]
             self.failure = f"{type(error).__name__}: {lines[0]}"
-            self._kept.clear()
+            self._cached.clear()
 
-    def _give_back(self, shape: Shape, recorded: Recorded) -> None:
-        # Not under the lock: it may be the garbage collector who calls, in the middle of ``open``.
-        recorded.slots.close()
+    def _give_back(self, shape: SlotShape, captured: CapturedSlots) -> None:
+        # Not under the lock: the garbage collector may call this within ``open_slots``.
+        captured.slots.release()
         if self.failure is None:
-            self._kept[shape] = recorded
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
+            self._cached[shape] = captured
+            while len(self._cached) > self._most:
+                self._cached.popitem(last=False)
 
 
-class GraphReader:
-    """A reader whose slots are kept and recorded."""
+class GraphSession:
+    """A ``DecoderSession`` whose slots come from a ``GraphCache``."""
 
-    def __init__(self, reader: Reader, graphs: Graphs) -> None:
-        self._reader = reader
+    def __init__(self, session: DecoderSession, graphs: GraphCache) -> None:
+        self._session = session
         self._graphs = graphs
 
     @property
     def device(self) -> torch.device:
-        """See ``Reader``."""
-        return self._reader.device
+        return self._session.device
 
     @property
-    def at_once(self) -> int:
-        """See ``Reader``."""
-        return self._reader.at_once
+    def sequences_per_step(self) -> int:
+        return self._session.sequences_per_step
 
-    def shape(self, request: Request) -> Shape:
-        """See ``Reader``."""
-        return self._reader.shape(request)
+    def slot_shape(self, request: DecodeRequest) -> SlotShape:
+        return self._session.slot_shape(request)
 
-    def expect(self, pairs: Sequence[Pair]) -> None:
-        """See ``Reader``."""
-        self._reader.expect(pairs)
+    def prefetch(self, prompts: Sequence[ImagePrompt]) -> None:
+        self._session.prefetch(prompts)
 
-    def open(self, shape: Shape, slots: int) -> Slots:
-        """See ``Reader``."""
-        return self._graphs.open(self._reader, shape, slots)
+    def open_slots(self, shape: SlotShape, count: int) -> KVSlots:
+        return self._graphs.open_slots(self._session, shape, count)
 
-    def history(self, request: Request) -> tuple[int, ...]:
-        """See ``Reader``."""
-        return self._reader.history(request)
+    def history(self, request: DecodeRequest) -> tuple[int, ...]:
+        return self._session.history(request)
 
-    def padded(self, prompt: int, tokens: int) -> int:
-        """See ``Reader``."""
-        return self._reader.padded(prompt, tokens)
+    def padded_length(self, prompt: int, tokens: int) -> int:
+        return self._session.padded_length(prompt, tokens)
 
-    def follow(self, pairs: Sequence[Pair], which: Tensor, tokens: Tensor) -> Tensor:
-        """See ``Reader``."""
-        return self._reader.follow(pairs, which, tokens)
+    def continuation_states(
+        self, prompts: Sequence[ImagePrompt], rows: Tensor, tokens: Tensor
+    ) -> Tensor:
+        return self._session.continuation_states(prompts, rows, tokens)
 
-    def scores(self, hidden: Tensor) -> Tensor:
-        """See ``Reader``."""
-        return self._reader.scores(hidden)
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self._session.logits(hidden)
 
 
-class CudaRecord:
-    """Records on a CUDA device, into one pool of memory."""
+class CudaGraphCapture:
+    """Captures work as graphs on a CUDA device, in one memory pool."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -215,7 +194,7 @@ class CudaRecord:
         self._stream: Any = None
 
     def __call__(self, work: Work) -> Callable[[], object]:
-        """Run ``work``, record it, and return its replay; raises what torch raises."""
+        """Run ``work``, capture it, and return its replay; raises what torch raises."""
         with torch.cuda.device(self._device):
             if self._stream is None:
                 self._pool = torch.cuda.graph_pool_handle()
@@ -226,8 +205,8 @@ class CudaRecord:
                 work()
             torch.cuda.current_stream().wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
-            # Other threads, such as those that pin memory, may go on with what they do. After a
-            # failure nothing else ever runs on this stream.
+            # Other threads, such as those that pin memory, may go on. After a failure nothing else
+            # ever runs on this stream.
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):

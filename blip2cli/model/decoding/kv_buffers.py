@@ -1,8 +1,7 @@
-"""The tensors of slots: made once, changed in place, and narrowed to their first rows.
+"""Tensors with one row a slot: allocated once, changed in place, used up to a number of rows.
 
-Nothing is allocated while texts are written, so addresses stay what they are: a step that was
-recorded for a device (see ``graphs``) finds its keys and values where they were, with as many slots
-as it was recorded for, for as long as the slots exist.
+Nothing is allocated between decode steps, so addresses stay: a step that was captured as a CUDA
+graph (see ``cuda_graphs``) finds its keys and values where they were.
 """
 
 from __future__ import annotations
@@ -13,24 +12,24 @@ import torch
 from torch import Tensor
 
 
-class Room:
-    """Tensors with one row a slot, of which the first so many are in use.
+class KVBuffers:
+    """Lists of tensors [S, ...], of which the first rows are in use.
 
-    ``held`` are lists of tensors [S, ...]. They are changed in place to views of the rows in use,
-    so that whoever made them may go on using them.
+    The lists are changed in place to views of the rows in use, so that whoever made them may go
+    on using them.
     """
 
-    def __init__(self, *held: list[Tensor]) -> None:
-        self.whole = [list(tensors) for tensors in held]
-        self._views = held
+    def __init__(self, *views: list[Tensor]) -> None:
+        self.whole = [list(tensors) for tensors in views]
+        self._views = views
 
-    def narrow(self, count: int) -> None:
+    def use_first(self, count: int) -> None:
         """Use the first ``count`` rows."""
         for views, whole in zip(self._views, self.whole, strict=True):
             views[:] = [tensor[:count] for tensor in whole]
 
-    def keep(self, slots: Sequence[int]) -> None:
-        """Keep only these rows, in this order, as the first ones."""
+    def compact(self, slots: Sequence[int]) -> None:
+        """Keep these rows alone, in this order, as the first ones."""
         moved = [(into, origin) for into, origin in enumerate(slots) if into != origin]
         if moved:
             device = self.whole[0][0].device
@@ -38,10 +37,10 @@ class Room:
             for tensors in self.whole:
                 for tensor in tensors:
                     tensor[into] = tensor[origin]  # read whole before any is written
-        self.narrow(len(slots))
+        self.use_first(len(slots))
 
-    def clear(self) -> None:
-        """Make all rows what they were at first but for the lengths: zero."""
+    def zero(self) -> None:
+        """Zero all rows."""
         for tensors in self.whole:
             for tensor in tensors:
                 tensor.zero_()

@@ -1,9 +1,9 @@
-"""How the next token is chosen from its scores."""
+"""Choosing the next token from its logits: logits processors and sampling."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from blip2cli.model.grouping import grouped
 from blip2cli.options import DecodeOptions
 from blip2cli.system.library_logging import silence_libraries
 
@@ -18,9 +19,14 @@ if TYPE_CHECKING:
     from transformers.generation.logits_process import LogitsProcessorList
 
 
+# From the length of the history before the first new token to processors that make logits [R, V] of
+# ids [R, H] and raw logits [R, V].
+Processors = Callable[[int], Callable[[Tensor, Tensor], Tensor]]
+
+
 @dataclass
-class Written:
-    """One row's text so far."""
+class GeneratedTokens:
+    """The tokens generated for one sequence so far."""
 
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -31,48 +37,48 @@ class Written:
         return sum(self.logprobs) / len(self.logprobs)
 
 
-def score_rules(
+def logits_processors(
     options: DecodeOptions, end: Sequence[int], prompt_length: int, device: torch.device
 ) -> LogitsProcessorList | None:
-    """transformers' own rules on the next token's scores, in transformers' order.
+    """transformers' own logits processors, in the order of its ``generate``.
 
-    ``prompt_length`` is the length of the history before the first new token. None where there are
-    none: importing transformers takes longer than a small job.
+    ``prompt_length`` is the length of the history before the first new token. None where the raw
+    logits decide: importing transformers takes longer than a small job.
     """
-    if not _any_rule(options, end):
+    if not _needs_processors(options, end):
         return None
-    rules = _transformers_rules()
+    library = _transformers_processors()
 
-    chosen: LogitsProcessorList = rules.LogitsProcessorList()
+    chosen: LogitsProcessorList = library.LogitsProcessorList()
     if options.repetition_penalty != 1.0:
-        chosen.append(rules.RepetitionPenaltyLogitsProcessor(float(options.repetition_penalty)))
+        chosen.append(library.RepetitionPenaltyLogitsProcessor(float(options.repetition_penalty)))
     if options.no_repeat_ngram_size > 0:
-        chosen.append(rules.NoRepeatNGramLogitsProcessor(options.no_repeat_ngram_size))
+        chosen.append(library.NoRepeatNGramLogitsProcessor(options.no_repeat_ngram_size))
     if options.min_new_tokens > 0 and end:
         chosen.append(
-            rules.MinNewTokensLengthLogitsProcessor(
+            library.MinNewTokensLengthLogitsProcessor(
                 prompt_length,
                 options.min_new_tokens,
                 torch.tensor(list(end), device=device),
             )
         )
     if options.temperature is not None and options.temperature != 1.0:
-        chosen.append(rules.TemperatureLogitsWarper(float(options.temperature)))
+        chosen.append(library.TemperatureLogitsWarper(float(options.temperature)))
     if options.top_k is not None:
-        chosen.append(rules.TopKLogitsWarper(options.top_k))
+        chosen.append(library.TopKLogitsWarper(options.top_k))
     if options.top_p is not None and options.top_p < 1.0:
-        chosen.append(rules.TopPLogitsWarper(options.top_p))
+        chosen.append(library.TopPLogitsWarper(options.top_p))
     return chosen
 
 
 @lru_cache(maxsize=1)
-def _transformers_rules() -> Any:
+def _transformers_processors() -> Any:
     with silence_libraries():
         from transformers.generation import logits_process
     return logits_process
 
 
-def _any_rule(options: DecodeOptions, end: Sequence[int]) -> bool:
+def _needs_processors(options: DecodeOptions, end: Sequence[int]) -> bool:
     return (
         options.repetition_penalty != 1.0
         or options.no_repeat_ngram_size > 0
@@ -83,17 +89,35 @@ def _any_rule(options: DecodeOptions, end: Sequence[int]) -> bool:
     )
 
 
-def draw(scores: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    """Draw one token a row from scores [R, V], row i with generator i; returns [R].
+def process_logits(
+    processors: Processors,
+    histories: Sequence[tuple[int, ...]],
+    tokens: Sequence[Sequence[int]],
+    raw: Tensor,
+) -> Tensor:
+    """Processed logits [R, V] from each row's history, its generated tokens and raw logits [R, V].
+
+    Processors take rows of one length, so those of equal lengths go through them together.
+    """
+    lengths = [(len(history), len(new)) for history, new in zip(histories, tokens, strict=True)]
+    logits = torch.empty_like(raw)
+    for (length, _), rows in grouped(lengths):
+        ids = torch.tensor([(*histories[row], *tokens[row]) for row in rows], device=raw.device)
+        logits[rows] = processors(length)(ids, raw[rows])
+    return logits
+
+
+def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Sample one token a row from logits [R, V], row i with generator i; returns [R].
 
     By inverting the distribution function in float64: one uniform number decides, so the
-    draw is the same on every device that gives the same scores.
+    draw is the same on every device that gives the same logits.
     """
-    total = scores.double().softmax(dim=-1).cumsum(dim=-1)
+    total = logits.double().softmax(dim=-1).cumsum(dim=-1)
     uniform = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators])
     # Scaled by the last sum, which rounding leaves just off 1: the point is always below it.
     point = uniform.to(total.device) * total[:, -1:]
-    return torch.searchsorted(total, point, right=True)[:, 0].clamp(max=scores.shape[-1] - 1)
+    return torch.searchsorted(total, point, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
 def generator_of(seed: int, name: str, number: int) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""How likely given texts are as answers: the likelihood of each choice after its prompt.
+"""Choice scoring: the log-likelihood of each choice after its prompt.
 
 Every choice is scored by the probability that the model writes exactly it: the product of its
 tokens' probabilities and of that of the end after it, under the raw distribution. The end counts
@@ -7,23 +7,23 @@ and because with it the choices exclude one another: the softmax over their scor
 own distribution, given that the answer is one of them. Ranking by the summed log-probability is
 what BLIP's authors do with a closed list of answers (``rank_answer`` in LAVIS, arXiv 2201.12086).
 
-A prompt is read once, and its keys and values are shared by its choices. Those that the reader
-fills up to one length run together: a score does not depend on its neighbours.
+A prompt is read once, and its keys and values are shared by its choices. Those that are padded to
+one length run together: a score does not depend on its neighbours.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.scheduler import Pair, Reader
+from blip2cli.model.decoding.session import DecoderSession, ImagePrompt
+from blip2cli.model.grouping import grouped
 
-# What is held at once: prompts that were read, rows and tokens that follow them, and tokens with
-# scores of the whole vocabulary.
+# Held in memory together: prompts that were read, rows and tokens of their continuations, and
+# tokens with logits of the whole vocabulary.
 _PROMPTS = 64
 _ROWS = 256
 _TOKENS = 4096
@@ -44,8 +44,8 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One prompt with its choices, as token ids."""
+class ChoicePrompt:
+    """A prompt with its choices, as token ids."""
 
     image: int  # row in the features
     prompt: tuple[int, ...]
@@ -53,88 +53,67 @@ class Asked:
 
 
 @torch.inference_mode()
-def score(reader: Reader, asked: Sequence[Asked], end: Sequence[int]) -> list[list[Likelihood]]:
+def score_choices(
+    session: DecoderSession, prompts: Sequence[ChoicePrompt], end: Sequence[int]
+) -> list[list[Likelihood]]:
     """The likelihood of every choice of every prompt, in order.
 
     ``end`` are the tokens that end a text, any of them; where there is none, none is counted.
     """
     found: dict[tuple[int, int], Likelihood] = {}  # by prompt and number of the choice
-    for prompts in _alike(asked):
-        reader.expect([(asked[prompt].image, asked[prompt].prompt) for prompt in prompts])
-        for longest, some in _together(reader, asked, prompts):
-            pairs = [(asked[prompt].image, asked[prompt].prompt) for prompt, _ in some]
-            once = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
-            which = torch.tensor([once[pair] for pair in pairs])
-            choices = [asked[prompt].choices[number] for prompt, number in some]
-            said = _said(reader, list(once), which, choices, longest, end)
-            for pair, values in zip(some, said, strict=True):
+    for length, members in grouped((len(each.prompt) for each in prompts), _PROMPTS):
+        session.prefetch([(prompts[number].image, prompts[number].prompt) for number in members])
+        pairs = [(n, c) for n in members for c in range(len(prompts[n].choices))]
+        padded = [session.padded_length(length, len(prompts[n].choices[c])) for n, c in pairs]
+        for longest, rows in grouped(padded, _rows):
+            chunk = [pairs[row] for row in rows]
+            read = [(prompts[n].image, prompts[n].prompt) for n, _ in chunk]
+            once = {prompt: number for number, prompt in enumerate(dict.fromkeys(read))}
+            which = torch.tensor([once[prompt] for prompt in read])
+            choices = [prompts[n].choices[c] for n, c in chunk]
+            logprobs = _logprobs(session, list(once), which, choices, longest, end)
+            for pair, values in zip(chunk, logprobs, strict=True):
                 found[pair] = Likelihood(sum(values), len(values))
-    reader.expect(())  # lets go of what was read ahead
+    session.prefetch(())
     return [
-        [found[number, choice] for choice in range(len(one.choices))]
-        for number, one in enumerate(asked)
+        [found[number, choice] for choice in range(len(each.choices))]
+        for number, each in enumerate(prompts)
     ]
 
 
-def _alike(asked: Sequence[Asked]) -> Iterator[list[int]]:
-    """Prompts of one length, so many at a time as are kept."""
-    lengths: dict[int, list[int]] = defaultdict(list)
-    for number, one in enumerate(asked):
-        lengths[len(one.prompt)].append(number)
-    for members in lengths.values():
-        for start in range(0, len(members), _PROMPTS):
-            yield members[start : start + _PROMPTS]
+def _rows(length: int) -> int:
+    """How many continuations of a padded length run together."""
+    return min(_ROWS, max(1, _TOKENS // (length + 1)))
 
 
-def _together(
-    reader: Reader, asked: Sequence[Asked], prompts: Sequence[int]
-) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """What choices are filled up to, and prompts with choices of such a length, so many at a time
-    as are run together."""
-    groups: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for prompt in prompts:
-        for number, choice in enumerate(asked[prompt].choices):
-            longest = reader.padded(len(asked[prompt].prompt), len(choice))
-            groups[longest].append((prompt, number))
-    for longest, members in groups.items():
-        size = min(_ROWS, max(1, _TOKENS // (longest + 1)))
-        for start in range(0, len(members), size):
-            yield longest, members[start : start + size]
-
-
-def _of_one_length(choices: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
-    """Which choices have equally many tokens, so many at a time as are scored together."""
-    lengths: dict[int, list[int]] = defaultdict(list)
-    for row, choice in enumerate(choices):
-        lengths[len(choice)].append(row)
-    for length, rows in lengths.items():
-        size = max(1, _SCORED // (length + 1))
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
-
-
-def _said(
-    reader: Reader,
-    pairs: Sequence[Pair],
+def _logprobs(
+    session: DecoderSession,
+    prompts: Sequence[ImagePrompt],
     which: Tensor,
     choices: Sequence[tuple[int, ...]],
     longest: int,
     end: Sequence[int],
 ) -> list[list[float]]:
-    """The log-probability of each token of each choice, and of the end after it."""
-    filled = [(*choice, *(0,) * (longest - len(choice))) for choice in choices]
-    device = reader.device
-    hidden = reader.follow(pairs, which.to(device), torch.tensor(filled, device=device))
-    values: dict[int, list[float]] = {}  # by row
-    for rows in _of_one_length(choices):
-        length = len(choices[rows[0]])
-        # The last token's own state is wanted for the end alone.
-        raw = reader.scores(hidden[rows, : length + 1 if end else length])
+    """The log-probability of each token of each choice, and of the end after it.
+
+    ``which`` [N] says which of ``prompts`` a choice stands behind; choices are padded to
+    ``longest``.
+    """
+    padded = [(*choice, *(0,) * (longest - len(choice))) for choice in choices]
+    device = session.device
+    hidden = session.continuation_states(
+        prompts, which.to(device), torch.tensor(padded, device=device)
+    )
+    found: dict[int, list[float]] = {}  # by row
+    lengths = (len(choice) for choice in choices)
+    for length, rows in grouped(lengths, lambda length: max(1, _SCORED // (length + 1))):
+        # The state after the last token serves the end alone.
+        logits = session.logits(hidden[rows, : length + 1 if end else length])
         tokens = torch.tensor([choices[row] for row in rows], device=device)
-        logprobs = raw.float().log_softmax(dim=-1)
-        said = logprobs[:, :length].gather(2, tokens[..., None])[..., 0]
+        distribution = logits.float().log_softmax(dim=-1)
+        logprobs = distribution[:, :length].gather(2, tokens[..., None])[..., 0]
         if end:
-            ends = logprobs[:, -1, torch.tensor(list(end), device=device)]
-            said = torch.cat((said, ends.logsumexp(dim=-1, keepdim=True)), dim=1)
-        values.update(zip(rows, said.tolist(), strict=True))
-    return [values[row] for row in range(len(choices))]
+            ends = distribution[:, -1, torch.tensor(list(end), device=device)]
+            logprobs = torch.cat((logprobs, ends.logsumexp(dim=-1, keepdim=True)), dim=1)
+        found.update(zip(rows, logprobs.tolist(), strict=True))
+    return [found[row] for row in range(len(choices))]

@@ -1,4 +1,4 @@
-"""What goes between the host and a CUDA device, without either waiting for the other.
+"""Copies between host and CUDA device that overlap with computation.
 
 A copy runs beside other work only from or to memory that is pinned, and on a stream other than the
 one that computes. On a CPU nothing is copied at all.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Upload:
-    """Batches of pixels onto the device, through one pinned buffer that is kept.
+    """Copies batches of pixels to the device, through one pinned buffer that is reused.
 
     ``cuda`` is ``torch.cuda``.
     """
@@ -34,20 +34,20 @@ class Upload:
             self._stream = cuda.Stream(self.device)
         if self._copied is not None:
             self._copied.synchronize()
-        host = self._room(pixels).copy_(pixels)
+        host = self._view(pixels).copy_(pixels)
         with cuda.stream(self._stream):
-            there = torch.empty_like(host, device=self.device)
-            there.copy_(host, non_blocking=True)
+            uploaded = torch.empty_like(host, device=self.device)
+            uploaded.copy_(host, non_blocking=True)
             self._copied = self._stream.record_event()
         computing = cuda.current_stream(self.device)
         computing.wait_event(self._copied)
         # It was allocated for the other stream, which must not have it back before this one is
         # done with it.
-        there.record_stream(computing)
-        return there
+        uploaded.record_stream(computing)
+        return uploaded
 
-    def _room(self, pixels: Tensor) -> Tensor:
-        """A part of the buffer with the shape of ``pixels``; it grows when it has to."""
+    def _view(self, pixels: Tensor) -> Tensor:
+        """A view of the buffer in the shape of ``pixels``; the buffer grows when it has to."""
         held = self._buffer
         if held is None or held.dtype != pixels.dtype or held.numel() < pixels.numel():
             held = self._buffer = self._pinned(pixels.numel(), pixels.dtype)
@@ -58,17 +58,17 @@ class Upload:
 
 
 class Readback:
-    """Tensors on their way to the host. Making it does not wait; ``values`` does."""
+    """Tensors that are being copied to the host. Starting it does not wait; ``values`` does."""
 
     def __init__(self, *tensors: Tensor) -> None:
         # From a CUDA device such a copy goes into pinned memory, and is under way on return.
         self._held = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
-        self._there: torch.cuda.Event | None = None
+        self._copied: torch.cuda.Event | None = None
         if tensors[0].device.type == "cuda":
-            self._there = torch.cuda.current_stream(tensors[0].device).record_event()
+            self._copied = torch.cuda.current_stream(tensors[0].device).record_event()
 
     def values(self) -> list[Any]:
         """Each as nested lists of numbers."""
-        if self._there is not None:
-            self._there.synchronize()
+        if self._copied is not None:
+            self._copied.synchronize()
         return [tensor.tolist() for tensor in self._held]

@@ -18,7 +18,7 @@ from blip2cli.model.checkpoint.config_section import ConfigSection
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from blip2cli.model.decoding.scheduler import Reader
+    from blip2cli.model.decoding.session import DecoderSession
     from blip2cli.model.vision.features import ImageFeatures
 
 
@@ -146,7 +146,7 @@ class Family(ABC):
         """
         raise NotImplementedError
 
-    def open_session(self, model: Any, features: ImageFeatures) -> Reader:
+    def open_session(self, model: Any, features: ImageFeatures) -> DecoderSession:
         """The language model of ``model`` (a ``GenerationModel``) with the images of one batch."""
         raise NotImplementedError
 

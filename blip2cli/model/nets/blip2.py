@@ -28,6 +28,11 @@ class VisionQFormer(nn.Module):
         self.qformer = QFormer(config.qformer_config)
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.query_tokens.device
+
+    @property
     def dtype(self) -> torch.dtype:
         """The precision of the weights; the Q-Former's may be another."""
         return self.vision_model.post_layernorm.weight.dtype

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,20 +12,6 @@ from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import Checkpoint, read_json
 from blip2cli.model.tokenizer.tokenizer import read_plain
 from blip2cli.system.library_logging import silence_libraries
-
-
-def equally_long(texts: Sequence[Sequence[int]], at_once: int | None = None) -> Iterator[list[int]]:
-    """Positions of texts that have one length, at most ``at_once`` together.
-
-    Such texts run together without padding, which would change results.
-    """
-    lengths: dict[int, list[int]] = defaultdict(list)
-    for number, tokens in enumerate(texts):
-        lengths[len(tokens)].append(number)
-    for members in lengths.values():
-        size = at_once or len(members)
-        for start in range(0, len(members), size):
-            yield members[start : start + size]
 
 
 @dataclass(frozen=True)
@@ -50,15 +35,14 @@ class TextCodec:
             ids = (self.bos, *ids)
         return ids or (self.start,)
 
+    def encode_choice(self, text: str) -> tuple[int, ...]:
+        """Ids of ``text`` as a continuation, without special tokens around it."""
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Generated ids as text, without special tokens and outer white space."""
         text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
         return text.strip()
-
-
-def encode_choice(codec: TextCodec, gap: str, choice: str) -> tuple[int, ...]:
-    """``choice`` as the model would write it, behind ``gap``; without special tokens around it."""
-    return tuple(codec.tokenizer(gap + choice, add_special_tokens=False)["input_ids"])
 
 
 def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:

@@ -1,4 +1,4 @@
-"""Steps recorded once and replayed, over slots that stay where they are.
+"""Decode steps captured once and replayed, over slots that are reused.
 
 There is no GPU here: a tape of the same operations on the same tensors takes the graph's place.
 """
@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from blip2cli.model.decoding import pipelined_decode as late
-from blip2cli.model.decoding import scheduler as slots
-from blip2cli.model.decoding.cuda_graphs import KEPT, GraphReader, Graphs, Recorded
+from blip2cli.model.decoding import pipelined_decode, scheduler
+from blip2cli.model.decoding.cuda_graphs import CACHED, CapturedSlots, GraphCache, GraphSession
+from blip2cli.model.decoding.kv_slots import DecodeRequest
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Generated
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
-from tests.model.tape import TapeRecord
+from tests.model.tape import TapeCapture
 
 GREEDY = DecodeOptions(max_new_tokens=12)
 DRAWN = DecodeOptions(max_new_tokens=8, temperature=1.2, num_captions=2)
@@ -32,157 +32,157 @@ def prompts(count: int, seed: int = 0) -> list[Prompt]:
 
 
 def texts(
-    pair: Pair, asked: Sequence[Prompt], options: DecodeOptions = GREEDY
+    pair: Pair, some: Sequence[Prompt], options: DecodeOptions = GREEDY
 ) -> list[list[Generated]]:
     """Of a batch of images that the model has not seen before."""
-    return pair.ours.generate(pair.ours.features(pair.pixels), asked, options)
+    return pair.ours.generate(pair.ours.features(pair.pixels), some, options)
 
 
-def kept(graphs: Graphs) -> list[Recorded]:
+def cached(graphs: GraphCache) -> list[CapturedSlots]:
     gc.collect()
-    return list(graphs._kept.values())
+    return list(graphs._cached.values())
 
 
-def addresses(recorded: Recorded) -> list[int]:
-    room = recorded.slots.room  # type: ignore[attr-defined]
-    held = [tensor.data_ptr() for tensors in room.whole for tensor in tensors]
-    return [*held, recorded.tokens.data_ptr(), recorded.scores.data_ptr()]  # type: ignore[union-attr]
-
-
-@pytest.fixture
-def record() -> TapeRecord:
-    return TapeRecord()
+def addresses(captured: CapturedSlots) -> list[int]:
+    buffers = captured.slots.buffers  # type: ignore[attr-defined]
+    held = [tensor.data_ptr() for tensors in buffers.whole for tensor in tensors]
+    return [*held, captured.tokens.data_ptr(), captured.logits.data_ptr()]  # type: ignore[union-attr]
 
 
 @pytest.fixture
-def graphs(record: TapeRecord) -> Graphs:
-    return Graphs(record)
+def capture() -> TapeCapture:
+    return TapeCapture()
 
 
-@pytest.mark.parametrize("read_late", [False, True], ids=["direct", "late"])
+@pytest.fixture
+def graphs(capture: TapeCapture) -> GraphCache:
+    return GraphCache(capture)
+
+
+@pytest.mark.parametrize("pipelined", [False, True], ids=["direct", "pipelined"])
 def test_replayed_steps_write_the_same(
     either: Pair,
-    graphs: Graphs,
-    record: TapeRecord,
-    read_late: bool,
+    graphs: GraphCache,
+    capture: TapeCapture,
+    pipelined: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     batches = [prompts(count, count) for count in (60, 60, 23, 7, 40, 60)]
-    wanted = [texts(either, batch) for batch in batches]
-    if read_late:
-        monkeypatch.setattr(late, "DEVICES", {"cpu"})
-    monkeypatch.setattr(slots, "SLOTS", 32)
+    expected = [texts(either, batch) for batch in batches]
+    if pipelined:
+        monkeypatch.setattr(pipelined_decode, "DEVICES", {"cpu"})
+    monkeypatch.setattr(scheduler, "SLOTS", 32)
     monkeypatch.setattr(either.ours, "_graphs", graphs)
-    assert texts(either, batches[0]) == wanted[0]
-    assert record.played == []  # one batch is not worth it
-    assert texts(either, batches[1]) == wanted[1]
-    assert len(record.played) == 3
-    assert record.played[0] > 12  # 32 slots, refilled
-    assert record.played[1] > 0  # then fewer
-    (recorded,) = kept(graphs)
-    assert sorted(recorded.replays) == [8, 16, 32]
-    before = addresses(recorded)
-    played = sum(record.played)
-    for batch, same in zip(batches[2:], wanted[2:], strict=True):
+    assert texts(either, batches[0]) == expected[0]
+    assert capture.played == []  # one batch is not worth it
+    assert texts(either, batches[1]) == expected[1]
+    assert len(capture.played) == 3
+    assert capture.played[0] > 12  # 32 slots, refilled
+    assert capture.played[1] > 0  # then fewer
+    (captured,) = cached(graphs)
+    assert sorted(captured.replays) == [8, 16, 32]
+    before = addresses(captured)
+    played = sum(capture.played)
+    for batch, same in zip(batches[2:], expected[2:], strict=True):
         assert texts(either, batch) == same  # log-probabilities too, exactly
-    assert kept(graphs) == [recorded]
-    assert addresses(recorded) == before
-    assert sum(record.played) > played + 40
-    assert all(record.played)
+    assert cached(graphs) == [captured]
+    assert addresses(captured) == before
+    assert sum(capture.played) > played + 40
+    assert all(capture.played)
     assert graphs.failure is None
 
 
 @pytest.mark.parametrize("options", [DRAWN, BEAMS], ids=["drawn", "searched"])
-def test_whatever_chooses_the_tokens(
+def test_replayed_steps_serve_sampling_and_beam_search(
     either: Pair,
-    graphs: Graphs,
-    record: TapeRecord,
+    graphs: GraphCache,
+    capture: TapeCapture,
     options: DecodeOptions,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = prompts(12)
-    wanted = texts(either, asked, options)
+    some = prompts(12)
+    expected = texts(either, some, options)
     monkeypatch.setattr(either.ours, "_graphs", graphs)
     for _ in range(3):
-        assert texts(either, asked, options) == wanted
-    assert sum(record.played) > 5
+        assert texts(either, some, options) == expected
+    assert sum(capture.played) > 5
 
 
 def test_more_texts_than_before_get_new_slots(
-    opt: Pair, graphs: Graphs, record: TapeRecord, monkeypatch: pytest.MonkeyPatch
+    opt: Pair, graphs: GraphCache, capture: TapeCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opt.ours, "_graphs", graphs)
     for _ in range(2):
         texts(opt, prompts(8))
-    assert [each.count for each in kept(graphs)] == [8]
+    assert [each.count for each in cached(graphs)] == [8]
     texts(opt, prompts(30))
-    (recorded,) = kept(graphs)
-    assert recorded.count == 32
-    assert not recorded.replays
+    (captured,) = cached(graphs)
+    assert captured.count == 32
+    assert not captured.replays
     texts(opt, prompts(24))
-    assert sorted(recorded.replays) == [8, 16, 32]
+    assert sorted(captured.replays) == [8, 16, 32]
 
 
-def test_shapes_are_kept_within_bounds(
-    opt: Pair, graphs: Graphs, monkeypatch: pytest.MonkeyPatch
+def test_the_cache_of_slots_is_bounded(
+    opt: Pair, graphs: GraphCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opt.ours, "_graphs", graphs)
-    asked = ["a " * count for count in (1, 5, 9, 13, 17, 21)]
-    for text in asked:
+    some = ["a " * count for count in (1, 5, 9, 13, 17, 21)]
+    for text in some:
         texts(opt, [Prompt(0, text, "x")], DecodeOptions(max_new_tokens=1))
-    assert len(kept(graphs)) == KEPT
+    assert len(cached(graphs)) == CACHED
     opt.ours.free()
-    assert kept(graphs) == []
-    for text in asked:
+    assert cached(graphs) == []
+    for text in some:
         texts(opt, [Prompt(0, text, "x")], DecodeOptions(max_new_tokens=1))
-    assert len(kept(graphs)) == KEPT // 2
+    assert len(cached(graphs)) == CACHED // 2
 
 
-def test_slots_in_use_are_not_given_twice(opt: Pair, graphs: Graphs) -> None:
+def test_slots_in_use_are_not_given_twice(opt: Pair, graphs: GraphCache) -> None:
     features = opt.ours.features(opt.pixels)
-    reader = opt.ours._reader(features)
-    request = slots.Request(0, (2,), 4, 4)
-    shape = reader.shape(request)
+    session = opt.ours._session(features)
+    request = DecodeRequest(0, (2,), 4, 4)
+    shape = session.slot_shape(request)
     with torch.inference_mode():
-        twice = [GraphReader(reader, graphs).open(shape, 8) for _ in range(2)]
+        twice = [GraphSession(session, graphs).open_slots(shape, 8) for _ in range(2)]
         for image, each in enumerate(twice):
-            each.fill([0], [slots.Request(image, (2,), 4, 4)])
-        tokens = [each.step(torch.full((8,), 2))[0] for each in twice]
+            each.prefill([0], [DecodeRequest(image, (2,), 4, 4)])
+        tokens = [each.decode_step(torch.full((8,), 2))[0] for each in twice]
         for image, raw in enumerate(tokens):
-            alone = reader.open(shape, 8)
-            alone.fill([0], [slots.Request(image, (2,), 4, 4)])
-            assert torch.equal(alone.step(torch.full((8,), 2))[0], raw)
+            single = session.open_slots(shape, 8)
+            single.prefill([0], [DecodeRequest(image, (2,), 4, 4)])
+            assert torch.equal(single.decode_step(torch.full((8,), 2))[0], raw)
     assert not torch.equal(*tokens)
 
 
-def test_kept_slots_hold_no_images(
-    either: Pair, graphs: Graphs, monkeypatch: pytest.MonkeyPatch
+def test_cached_slots_hold_no_images(
+    either: Pair, graphs: GraphCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(either.ours, "_graphs", graphs)
     texts(either, prompts(8))
-    (recorded,) = kept(graphs)
-    assert not hasattr(recorded.slots, "reader")
+    (captured,) = cached(graphs)
+    assert not hasattr(captured.slots, "session")
 
 
 @pytest.mark.parametrize("good", [0, 1])
-def test_where_recording_fails_steps_run_as_before(
+def test_where_capture_fails_steps_run_without(
     either: Pair, good: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = prompts(30)
-    wanted = texts(either, asked)
-    tape, tried = TapeRecord(), []
+    some = prompts(30)
+    expected = texts(either, some)
+    tape, tried = TapeCapture(), []
 
-    def record(work: Callable[[], object]) -> Callable[[], object]:
+    def capture(work: Callable[[], object]) -> Callable[[], object]:
         tried.append(work)
         if len(tried) > good:
             work()
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
         return tape(work)
 
-    monkeypatch.setattr(either.ours, "_graphs", Graphs(record))
+    monkeypatch.setattr(either.ours, "_graphs", GraphCache(capture))
     assert either.ours.trouble is None
     for _ in range(3):
-        assert texts(either, asked) == wanted
+        assert texts(either, some) == expected
     assert either.ours.trouble == (
         "decode steps run without CUDA graphs "
         "(RuntimeError: operation not permitted when stream is capturing)"

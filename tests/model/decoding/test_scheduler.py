@@ -1,4 +1,4 @@
-"""Slots: who is done leaves at once, who waits takes the place."""
+"""Continuous batching: a sequence that ends frees its slot for a waiting request."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import Sequence, Sized
 import pytest
 from torch import Tensor
 
-from blip2cli.model.decoding import scheduler as slots
+from blip2cli.model.decoding import scheduler
+from blip2cli.model.decoding.session import round_up
 from blip2cli.model.families.opt import session as opt
+from blip2cli.model.families.opt.kv_slots import OptSlots
 from blip2cli.model.families.t5 import session as t5
+from blip2cli.model.families.t5.kv_slots import T5Slots
 from blip2cli.model.tokenizer.prompts import Prompt
 from blip2cli.model.wrapper import Generated
 from blip2cli.options import DecodeOptions
@@ -22,29 +25,29 @@ GREEDY = DecodeOptions(max_new_tokens=NEW)
 
 
 class Watch:
-    """Counts what the slots of a model do."""
+    """Counts the decode steps and prefills of a model."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.steps: list[int] = []  # slots in each step
-        self.fills: list[int] = []  # texts read in each filling
-        for kind in (opt.OptSlots, t5.T5Slots):
-            step, fill = kind.step, kind.fill
+        self.prefills: list[int] = []  # requests in each prefill
+        for kind in (OptSlots, T5Slots):
+            step, prefill = kind.decode_step, kind.prefill
 
             def watched_step(slots: object, tokens: Tensor, step: object = step) -> Tensor:
                 self.steps.append(len(tokens))
                 return step(slots, tokens)  # type: ignore[operator, no-any-return]
 
-            def watched_fill(
+            def watched_prefill(
                 slots: object,
                 places: Sequence[int],
                 requests: Sequence[object],
-                fill: object = fill,
+                prefill: object = prefill,
             ) -> list[int]:
-                self.fills.append(len(requests))
-                return fill(slots, places, requests)  # type: ignore[operator, no-any-return]
+                self.prefills.append(len(requests))
+                return prefill(slots, places, requests)  # type: ignore[operator, no-any-return]
 
-            monkeypatch.setattr(kind, "step", watched_step)
-            monkeypatch.setattr(kind, "fill", watched_fill)
+            monkeypatch.setattr(kind, "decode_step", watched_step)
+            monkeypatch.setattr(kind, "prefill", watched_prefill)
 
 
 def texts(pair: Pair, prompts: Sequence[Prompt]) -> list[Generated]:
@@ -52,34 +55,34 @@ def texts(pair: Pair, prompts: Sequence[Prompt]) -> list[Generated]:
     return [found[0] for found in pair.ours.generate(pair.features, prompts, GREEDY)]
 
 
-def test_waiting_texts_take_the_slots_of_finished_ones(
+def test_waiting_requests_take_the_slots_of_finished_sequences(
     either: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = [Prompt(i % IMAGES, None, f"{i}") for i in range(3 * IMAGES)]
-    wanted = texts(either, prompts)
-    lengths = [len(text.tokens) for text in wanted]
+    expected = texts(either, prompts)
+    lengths = [len(text.tokens) for text in expected]
     assert max(lengths) > 2 * min(lengths)  # else nothing could be won
     watch = Watch(monkeypatch)
-    monkeypatch.setattr(slots, "SLOTS", 8)
-    assert texts(either, prompts) == wanted
-    assert sum(watch.fills) == len(prompts)
-    assert len(watch.fills) > 2
+    monkeypatch.setattr(scheduler, "SLOTS", 8)
+    assert texts(either, prompts) == expected
+    assert sum(watch.prefills) == len(prompts)
+    assert len(watch.prefills) > 2
     # In whole batches of eight, each would take as many steps as its longest text.
     waiting = sum(max(lengths[i : i + 8]) for i in range(0, len(lengths), 8))
     assert sum(lengths) / 8 <= len(watch.steps) < waiting
 
 
-def test_a_few_slots_are_not_filled_one_by_one(
-    either: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slots_are_prefilled_together(either: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch(monkeypatch)
-    monkeypatch.setattr(slots, "SLOTS", 16)
+    monkeypatch.setattr(scheduler, "SLOTS", 16)
     texts(either, [Prompt(i % IMAGES, None, f"{i}") for i in range(40)])
-    assert watch.fills[0] == 16
-    assert all(count >= 2 for count in watch.fills[:-1])
+    assert watch.prefills[0] == 16
+    assert all(count >= 2 for count in watch.prefills[:-1])
 
 
-def test_empty_slots_go_when_nobody_waits(opt: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_slots_are_dropped_when_no_request_waits(
+    opt: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watch = Watch(monkeypatch)
     found = texts(opt, [Prompt(i, None, f"{i}") for i in range(IMAGES)])
     lengths = [len(text.tokens) for text in found]
@@ -96,22 +99,24 @@ def test_texts_do_not_depend_on_the_slots(
 ) -> None:
     prompts = [Prompt(i, text, f"{i} {text}") for i in range(IMAGES) for text in QUESTIONS]
     random.Random(count).shuffle(prompts)
-    monkeypatch.setattr(slots, "SLOTS", count)
+    monkeypatch.setattr(scheduler, "SLOTS", count)
     together = texts(either, prompts)
     for prompt, text in list(zip(prompts, together, strict=True))[::7]:
         assert texts(either, [prompt]) == [text]  # log-probabilities too, exactly
 
 
-def test_searches_that_wait_find_the_same(either: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beam_searches_that_wait_find_the_same(
+    either: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = DecodeOptions(max_new_tokens=NEW, num_beams=3, num_captions=2, length_penalty=0.5)
     prompts = [Prompt(i, text, "x") for i in range(IMAGES) for text in QUESTIONS]
-    alone = [either.ours.generate(either.features, [prompt], options)[0] for prompt in prompts]
+    single = [either.ours.generate(either.features, [prompt], options)[0] for prompt in prompts]
     watch = Watch(monkeypatch)
-    monkeypatch.setattr(slots, "SLOTS", 12)  # four at a time, and so eight
+    monkeypatch.setattr(scheduler, "SLOTS", 12)  # four at a time, and so eight
     assert len(prompts) > 8
-    assert either.ours.generate(either.features, prompts, options) == alone
-    assert sum(watch.fills) == 3 * len(prompts)
-    assert max(watch.fills) == 24
+    assert either.ours.generate(either.features, prompts, options) == single
+    assert sum(watch.prefills) == 3 * len(prompts)
+    assert max(watch.prefills) == 24
 
 
 def test_a_text_may_have_a_limit_of_its_own(either: Pair) -> None:
@@ -122,7 +127,7 @@ def test_a_text_may_have_a_limit_of_its_own(either: Pair) -> None:
         assert part.tokens == whole.tokens[:limit]
 
 
-def test_one_prompt_asked_twice_is_read_once(opt: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_given_twice_is_read_once(opt: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     question = "Question: what is left of the dog? Answer:"
     rows = []
     layer = opt.ours.model.language_model.model.decoder.layers[0]
@@ -143,31 +148,33 @@ def test_one_prompt_asked_twice_is_read_once(opt: Pair, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("most", [1, 8, 11, 1000])
 @pytest.mark.parametrize("kind", ["opt", "t5"])
-def test_prompts_are_read_together_before_their_turn(
+def test_prompts_are_prefetched_in_batches(
     request: pytest.FixtureRequest, kind: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     either: Pair = request.getfixturevalue(kind)
     question = "Question: what is left of the dog? Answer:"
     prompts = [Prompt(i, question, f"{i}") for i in range(IMAGES)]
-    wanted = texts(either, prompts)
-    reader = {"opt": opt.OptReader, "t5": t5.T5Reader}[kind]
+    expected = texts(either, prompts)
+    session = {"opt": opt.OptSession, "t5": t5.T5Session}[kind]
     name = {"opt": "read", "t5": "encode"}[kind]
     counts: list[int] = []
-    read = getattr(reader, name)
+    read = getattr(session, name)
 
     def watched(self: object, first: Sized, *rest: object) -> object:
         counts.append(len(first))
         return read(self, first, *rest)
 
-    monkeypatch.setattr(reader, name, watched)
+    monkeypatch.setattr(session, name, watched)
     if kind == "opt":
-        asked = either.ours.codec.encode(question)
-        monkeypatch.setattr(opt, "AHEAD", most * slots.round_up(len(asked) - 1, opt.PROMPT_STEP))
+        ids = either.ours.codec.encode(question)
+        monkeypatch.setattr(
+            opt, "PREFETCH_POSITIONS", most * round_up(len(ids) - 1, opt.PROMPT_STEP)
+        )
     else:
-        monkeypatch.setattr(t5, "AHEAD", most)
-    monkeypatch.setattr(slots, "SLOTS", 8)
-    assert texts(either, prompts) == wanted
+        monkeypatch.setattr(t5, "PREFETCH_PROMPTS", most)
+    monkeypatch.setattr(scheduler, "SLOTS", 8)
+    assert texts(either, prompts) == expected
     assert counts[0] == min(IMAGES, max(8, most))
     if most != 11 or kind == "t5":
         assert sum(counts) == IMAGES  # each once
-    assert texts(either, prompts + prompts) == wanted + wanted
+    assert texts(either, prompts + prompts) == expected + expected

@@ -65,7 +65,7 @@ def test_a_small_model_computes_alone_where_threads_decide_about_bits(
         lambda: writer.scores(features, "a photo of"),
         lambda: writer.text_states(["a cat"]),
         lambda: matcher.retrieval.contrastive_scores(others, pairs),
-        lambda: matcher.retrieval.matching_probabilities(others, pairs),
+        lambda: matcher.retrieval.matching_logits(others, pairs),
         lambda: matcher.retrieval.multimodal(others, pairs),
         lambda: matcher.retrieval.project_images(others),
         lambda: matcher.retrieval.project_texts(["a dog"]),

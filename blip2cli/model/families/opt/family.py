@@ -11,7 +11,7 @@ from blip2cli.model.families.opt.config import OptConfig
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from blip2cli.model.decoding.scheduler import Reader
+    from blip2cli.model.decoding.session import DecoderSession
     from blip2cli.model.vision.features import ImageFeatures
 
 
@@ -28,13 +28,13 @@ class _Opt(Family):
 
         return Opt(config)
 
-    def open_session(self, model: Any, features: ImageFeatures) -> Reader:
-        from blip2cli.model.families.opt.session import OptReader
+    def open_session(self, model: Any, features: ImageFeatures) -> DecoderSession:
+        from blip2cli.model.families.opt.session import OptSession
 
         placeholder = model.config.image_token_index
         if placeholder is None:  # an id outside the vocabulary, which no rule touches
             placeholder = model.config.text_config.vocab_size
-        return OptReader(model.language_model, features.language_inputs, placeholder)
+        return OptSession(model.language_model, features.language_inputs, placeholder)
 
     def text_states(self, language: Any, ids: Tensor) -> Tensor:
         from blip2cli.model.families.opt.layer import text_states

@@ -1,7 +1,8 @@
-"""One layer of OPT, in the pieces that a schedule puts together: projection, attention, the rest.
+"""One layer of OPT in pieces: projection, attention, and the rest.
 
 The arithmetic is that of transformers' ``OPTDecoderLayer`` with eager attention
-(``modeling_opt.py``); the weights are in ``nets/opt.py``.
+(``modeling_opt.py``); the weights are in ``net``. ``session`` and ``kv_slots`` put the pieces
+together.
 """
 
 from __future__ import annotations
@@ -15,40 +16,51 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from blip2cli.model.layers.attention import attention_scores, fused_attention, uses_fused_kernel
 
-Kept = tuple[Tensor, Tensor]  # keys and values of some rows, [R, heads, positions, head size]
-Made = tuple[Tensor, Tensor, Tensor]  # of query, keys and values
+KeyValue = tuple[Tensor, Tensor]  # of some rows, [R, heads, positions, head size] each
+QueryKeyValue = tuple[Tensor, Tensor, Tensor]
 
 
-def behind(stood: Sequence[tuple[Tensor, Kept]], made: Sequence[Made]) -> list[Made]:
-    """Query, keys and values of groups of rows, the latter behind what stands in front of them."""
-    size = len(made[0][0])
+def prepend(
+    context: Sequence[tuple[Tensor, KeyValue]], projected: Sequence[QueryKeyValue]
+) -> list[QueryKeyValue]:
+    """Query, keys and values of groups of rows, the latter two behind those of their context.
+
+    ``context`` are pieces that follow one another: which rows of which keys and values.
+    """
+    size = len(projected[0][0])
     keys, values = (
-        zip(*(kept[which][rows].split(size) for rows, kept in stood), strict=True)
+        zip(*(cached[which][rows].split(size) for rows, cached in context), strict=True)
         for which in (0, 1)
     )
     return [
-        (query, torch.cat((*early, key), dim=2), torch.cat((*earlier, value), dim=2))
-        for (query, key, value), early, earlier in zip(made, keys, values, strict=True)
+        (
+            query,
+            torch.cat((*context_keys, key), dim=2),
+            torch.cat((*context_values, value), dim=2),
+        )
+        for (query, key, value), context_keys, context_values in zip(
+            projected, keys, values, strict=True
+        )
     ]
 
 
-def project(layer: Any, hidden: Tensor) -> Made:
+def project(layer: Any, hidden: Tensor) -> QueryKeyValue:
     """Query (scaled), key and value of hidden states [R, T, D]: each [R, heads, T, head size].
 
-    Side by side in memory: rows that lie apart are multiplied by other kernels than a single one
-    (measured for up to 11 positions), and a row would depend on whether it is alone.
+    Contiguous: strided rows are multiplied by other kernels than a single row (measured for up to
+    11 positions), and a row would depend on its neighbours.
     """
     attention = layer.self_attn
     if layer.do_layer_norm_before:
         hidden = layer.self_attn_layer_norm(hidden)
-    made = attention.project(hidden, "q_proj", "k_proj", "v_proj")
-    apart = (attention.num_heads, attention.head_dim)
-    query, key, value = (each.unflatten(2, apart).transpose(1, 2).contiguous() for each in made)
+    projected = attention.project(hidden, "q_proj", "k_proj", "v_proj")
+    size = (attention.num_heads, attention.head_dim)
+    query, key, value = (each.unflatten(2, size).transpose(1, 2).contiguous() for each in projected)
     return query.mul_(attention.scaling), key, value
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
-    """Attention over the positions that are ``seen`` (broadcast), by plain matrix products where
+    """Attention over the positions in the mask ``seen`` (broadcast), by plain matrix products where
     no fused kernel is quicker."""
     if uses_fused_kernel(query):
         return fused_attention(query, key, value, seen)
@@ -58,7 +70,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
 
 
 def finish(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
-    """The rest of a layer, after its attention."""
+    """The rest of a layer, behind its attention."""
     hidden = layer.self_attn.out_proj(attended, hidden)
     if not layer.do_layer_norm_before:
         hidden = layer.self_attn_layer_norm(hidden)

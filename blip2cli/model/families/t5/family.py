@@ -11,7 +11,7 @@ from blip2cli.model.families.t5.config import T5Config
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from blip2cli.model.decoding.scheduler import Reader
+    from blip2cli.model.decoding.session import DecoderSession
     from blip2cli.model.vision.features import ImageFeatures
 
 
@@ -30,10 +30,10 @@ class _T5(Family):
 
         return T5(config)
 
-    def open_session(self, model: Any, features: ImageFeatures) -> Reader:
-        from blip2cli.model.families.t5.session import T5Reader
+    def open_session(self, model: Any, features: ImageFeatures) -> DecoderSession:
+        from blip2cli.model.families.t5.session import T5Session
 
-        return T5Reader(model.language_model, features.language_inputs)
+        return T5Session(model.language_model, features.language_inputs)
 
     def text_states(self, language: Any, ids: Tensor) -> Tensor:
         """The encoder's."""

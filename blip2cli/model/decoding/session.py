@@ -1,0 +1,78 @@
+"""Decoder session: a language model with the images of one batch in front of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from blip2cli.model.decoding.kv_slots import DecodeRequest, KVSlots, SlotShape
+
+ImagePrompt = tuple[int, tuple[int, ...]]  # row of the features, and ids of the prompt behind it
+
+
+class DecoderSession(Protocol):
+    """What decoding asks of a language model. V is the vocabulary, D the width of its states."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+
+    @property
+    def sequences_per_step(self) -> int:
+        """How many sequences a decode step takes in one matrix product; 0: any number."""
+
+    def slot_shape(self, request: DecodeRequest) -> SlotShape:
+        """The slot that a request needs; it depends on nothing but the request."""
+
+    def prefetch(self, prompts: Sequence[ImagePrompt]) -> None:
+        """Announce what will be read, in this order, so that it may be read in larger batches.
+
+        An empty sequence frees what was read and not used.
+        """
+
+    def open_slots(self, shape: SlotShape, count: int) -> KVSlots:
+        """``count`` empty slots."""
+
+    def history(self, request: DecodeRequest) -> tuple[int, ...]:
+        """The ids before the first new token, as logits processors count them in transformers."""
+
+    def padded_length(self, prompt: int, tokens: int) -> int:
+        """The length that a continuation of ``tokens`` ids is run with behind a prompt of
+        ``prompt`` ids: the bits of its logits depend on it."""
+
+    def continuation_states(
+        self, prompts: Sequence[ImagePrompt], rows: Tensor, tokens: Tensor
+    ) -> Tensor:
+        """Last hidden states [N, T + 1, D] after a prompt and after each of tokens [N, T].
+
+        ``prompts`` are of one length, each read once; ``rows`` [N] says which one each
+        continuation stands behind.
+        """
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Last hidden states [..., D] to logits of the next token [..., V]."""
+
+
+def prefetch_batch(
+    prompts: Sequence[ImagePrompt], announced: dict[ImagePrompt, None], size: int
+) -> list[ImagePrompt]:
+    """Each of ``prompts`` once, and as many of those announced as make ``size`` in all.
+
+    What is returned is no longer in ``announced``.
+    """
+    batch = dict.fromkeys(prompts)
+    for prompt in batch:
+        announced.pop(prompt, None)
+    following = list(itertools.islice(announced, max(0, size - len(batch))))
+    for prompt in following:
+        del announced[prompt]
+    return [*batch, *following]
+
+
+def round_up(number: int, step: int) -> int:
+    """The next multiple of ``step``."""
+    return -(-number // step) * step

@@ -1,0 +1,106 @@
+"""OPT's KV slots: keys and values of image, prompt and generated tokens, in one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from blip2cli.model.decoding.kv_buffers import KVBuffers
+from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
+from blip2cli.model.families.opt.layer import attend, finish, project
+
+if TYPE_CHECKING:
+    from blip2cli.model.families.opt.session import OptSession
+
+
+class OptSlots:
+    """Keys and values of S sequences, by layer: [S, heads, capacity, head size]."""
+
+    def __init__(self, session: OptSession, shape: SlotShape, count: int) -> None:
+        self.session = session
+        self.shape = shape
+
+        def allocate(like: Tensor) -> Tensor:
+            return like.new_zeros(count, like.shape[1], shape.capacity, like.shape[3])
+
+        self.keys = [allocate(key) for key, _ in session.image_cache]
+        self.values = [allocate(value) for _, value in session.image_cache]
+        self._used = [torch.zeros(count, dtype=torch.long, device=session.images.device)]
+        self.buffers = KVBuffers(self.keys, self.values, self._used)
+        self.first_decoded = shape.capacity  # no slot was decoded to before this position
+
+    @property
+    def used(self) -> Tensor:
+        """How many positions of each slot are filled, [S]."""
+        return self._used[0]
+
+    def use_first(self, count: int) -> None:
+        """Use the first ``count`` slots."""
+        self.buffers.use_first(count)
+
+    def reset(self, session: OptSession, count: int) -> None:
+        """Be as new, with ``count`` slots, for the images of another session."""
+        self.session = session
+        self.first_decoded = self.shape.capacity
+        self.buffers.zero()
+        self.buffers.use_first(count)
+
+    def release(self) -> None:
+        """Drop the images; only ``reset`` may follow."""
+        del self.session
+
+    def prefill(self, slots: Sequence[int], requests: Sequence[DecodeRequest]) -> list[int]:
+        """Images, and prompts but for their last ids, which are returned."""
+        places = torch.tensor(slots, device=self.used.device)
+        images = torch.tensor([request.image for request in requests], device=self.used.device)
+        queries = self.session.images.shape[1]
+        for number, (key, value) in enumerate(self.session.image_cache):
+            self.keys[number][places, :, :queries] = key[images]
+            self.values[number][places, :, :queries] = value[images]
+        if self.shape.context:
+            self._prefill_prompts(places, requests)
+        read = [queries + len(request.prompt) - 1 for request in requests]
+        self.used[places] = torch.tensor(read, device=self.used.device)
+        self.first_decoded = min(self.first_decoded, *read)
+        return [request.prompt[-1] for request in requests]
+
+    def _prefill_prompts(self, places: Tensor, requests: Sequence[DecodeRequest]) -> None:
+        """Put keys and values of the prompts behind those of their images."""
+        length, queries = self.shape.context, self.session.images.shape[1]
+        prompts = [(request.image, request.prompt) for request in requests]
+        numbers, cache = self.session.prompt_cache(prompts, length)
+        rows = torch.tensor(numbers, device=places.device)
+        positions = slice(queries, queries + length)
+        for number, (key, value) in enumerate(cache):
+            self.keys[number][places, :, positions] = key[rows]
+            self.values[number][places, :, positions] = value[rows]
+
+    def decode_step(self, tokens: Tensor) -> Tensor:
+        """See ``KVSlots``."""
+        decoder = self.session.decoder
+        used = self.used
+        slots = torch.arange(len(used), device=used.device)
+        seen = torch.arange(self.shape.capacity, device=used.device) <= used[:, None]
+        hidden = decoder.place(decoder.embed_tokens(tokens.to(used.device)), used)[:, None]
+        for layer, keys, values in zip(decoder.layers, self.keys, self.values, strict=True):
+            query, key, value = project(layer, hidden)
+            keys[slots, :, used] = key[:, :, 0]
+            values[slots, :, used] = value[:, :, 0]
+            hidden = finish(layer, hidden, attend(query, keys, values, seen[:, None, None]))
+        # An empty slot advances as well; it must not exceed its capacity.
+        used.add_(1).clamp_(max=self.shape.capacity - 1)
+        return self.session.logits(hidden[:, 0])
+
+    def reorder(self, into: Sequence[int], origin: Sequence[int]) -> None:
+        """See ``KVSlots``."""
+        places = torch.tensor((into, origin), device=self.used.device)
+        decoded = slice(self.first_decoded, int(self.used[places[0]].max()))
+        for tensor in (*self.keys, *self.values):
+            tensor[places[0], :, decoded] = tensor[places[1], :, decoded]
+
+    def compact(self, slots: Sequence[int]) -> None:
+        """See ``KVSlots``."""
+        self.buffers.compact(slots)
