@@ -54,7 +54,7 @@ def write_settings(paths: OutputPaths, settings: Settings | None, inode: int) ->
     try:
         yield
     except BaseException:
-        if not _is_next(paths):
+        if _is_not_in_place(paths, inode):
             durable.remove_quietly(paths.next_meta)
         raise
     durable.rename_into_place(paths.next_meta, paths.meta)
@@ -66,6 +66,14 @@ def recover_settings(paths: OutputPaths) -> None:
         durable.rename_into_place(paths.next_meta, paths.meta)
     else:
         durable.remove(paths.next_meta)
+
+
+def _is_not_in_place(paths: OutputPaths, inode: int) -> bool:
+    """Whether the file with this ``inode`` is certainly not in place as the output."""
+    try:
+        return os.stat(paths.final).st_ino != inode
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
 
 
 def _is_next(paths: OutputPaths) -> bool:
