@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.report import Outcome, fail, ok, warn
 from blip2cli.doctor.settings import has_tied_embeddings
 from blip2cli.model.checkpoint.directory import Checkpoint
-from blip2cli.model.loading.load import check_safetensors
+from blip2cli.model.checkpoint.safetensors_file import open_safetensors
 
 # Counters that older transformers saved along and that are no weights.
 _IGNORED = ("position_ids",)
@@ -94,11 +93,9 @@ def stored_shapes(checkpoint: Checkpoint) -> dict[str, list[int]] | None:
         return None
     shapes: dict[str, list[int]] = {}
     for file in checkpoint.weights:
-        check_safetensors(file)
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header: dict[str, Any] = json.loads(stream.read(length))
-        shapes |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+        with open_safetensors(file) as opened:
+            for name in opened.keys():  # noqa: SIM118 - it is no dictionary
+                shapes[name] = opened.get_slice(name).get_shape()
     return shapes
 
 

@@ -13,7 +13,7 @@ from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGenera
 
 from blip2cli.images.preprocess import normalize
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
-from blip2cli.model.layers.linear import can_pack
+from blip2cli.model.layers.packed_linear import can_pack
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.nets.blip2 import GenerationModel
 from blip2cli.model.placement.dtype import Placement

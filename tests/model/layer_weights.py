@@ -1,4 +1,4 @@
-"""Linear layers with weights, as a checkpoint would fill them."""
+"""Linear layers with random weights, plain and packed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import torch
 from torch import nn
 
 from blip2cli.model.layers.linear import Linear
+from blip2cli.model.layers.packed_linear import PackedLinear, pack_weights
+
+SHAPES = [(32, 128), (100, 333), (128, 384), (512, 128), (1408, 640), (2048, 512)]
 
 
 def filled(inside: int, outside: int, activation: str = "", bias: bool = True) -> Linear:
@@ -15,3 +18,10 @@ def filled(inside: int, outside: int, activation: str = "", bias: bool = True) -
     if bias:
         nn.init.normal_(layer.bias)
     return layer
+
+
+def packed(layer: Linear, dtype: torch.dtype = torch.float32) -> PackedLinear:
+    model = nn.Sequential(layer.to(dtype))
+    pack_weights(model)
+    assert isinstance(model[0], PackedLinear)
+    return model[0]

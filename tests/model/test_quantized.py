@@ -12,7 +12,8 @@ import torch
 from blip2cli.errors import ModelError, OptionError
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.families import OPT
-from blip2cli.model.layers.linear import Linear, PackedLinear, can_pack
+from blip2cli.model.layers.linear import Linear
+from blip2cli.model.layers.packed_linear import PackedLinear, can_pack
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.placement.dtype import Placement, place
 from blip2cli.model.quantize.int8 import is_quantized_layer

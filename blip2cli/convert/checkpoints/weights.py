@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from blip2cli.errors import ModelError
-from blip2cli.model.loading.load import check_safetensors
+from blip2cli.model.checkpoint.safetensors_file import open_safetensors
 
 # As safetensors spells them (https://github.com/huggingface/safetensors#format).
 DTYPES = {
@@ -107,11 +107,6 @@ def tensors_of(value: Any) -> dict[str, Tensor] | None:
 
 
 def _safetensors(file: Path) -> Weights:
-    try:
-        check_safetensors(file)
-    except OSError as error:
-        raise ModelError(None, f"{file} cannot be read ({error.strerror})") from error
-
     def loader(name: str) -> Callable[[], Tensor]:
         def load() -> Tensor:
             # Opened for each weight, so that the file is mapped only while it is needed.
@@ -122,17 +117,20 @@ def _safetensors(file: Path) -> Weights:
         return load
 
     weights: Weights = {}
-    with safe_open(file, "pt") as opened:
-        for name in opened.keys():  # noqa: SIM118 - it is no dictionary
-            found = opened.get_slice(name)
-            dtype = DTYPES.get(found.get_dtype())
-            if dtype is None:
-                raise ModelError(
-                    None,
-                    f"{file} stores {name} as {found.get_dtype()}, which is not converted",
-                    "use a copy of the model in float32, bfloat16 or float16",
-                )
-            weights[name] = Weight(tuple(found.get_shape()), dtype, loader(name))
+    try:
+        with open_safetensors(file) as opened:
+            for name in opened.keys():  # noqa: SIM118 - it is no dictionary
+                found = opened.get_slice(name)
+                dtype = DTYPES.get(found.get_dtype())
+                if dtype is None:
+                    raise ModelError(
+                        None,
+                        f"{file} stores {name} as {found.get_dtype()}, which is not converted",
+                        "use a copy of the model in float32, bfloat16 or float16",
+                    )
+                weights[name] = Weight(tuple(found.get_shape()), dtype, loader(name))
+    except OSError as error:
+        raise ModelError(None, f"{file} cannot be read ({error.strerror})") from error
     return weights
 
 

@@ -27,7 +27,7 @@ class VisionConfig(ConfigSection):
 
 
 def patches(config: VisionConfig) -> int:
-    """Positions of an image in its encoder, P+1: its patches, and the class token."""
+    """Sequence length of an image in its encoder, P+1: its patches and the class token."""
     size = config.image_size
     height, width = (size, size) if isinstance(size, int) else size
     return int((height // config.patch_size) * (width // config.patch_size)) + 1

@@ -1,4 +1,4 @@
-"""What a checkpoint directory holds, read without torch or transformers.
+"""Checkpoint directories, inspected without torch or transformers.
 
 The layout is the Hugging Face one: ``config.json`` plus one weight file or an index and its
 shards. Safetensors are preferred; pickled ``.bin`` files are taken only where there is nothing
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint.config import Blip2Config, read_config
 from blip2cli.model.checkpoint.embedded import embedded_root
 from blip2cli.model.families import RETRIEVAL, WRITERS, Family, language_family
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 WEIGHT_FILES = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-    # Weights in eight bits, which others must not take for plain ones: see ``int8``.
+    # Int8 weights, which other programs must not take for plain ones: see ``quantize.int8``.
     ("model.int8.safetensors", "model.int8.safetensors.index.json"),
 )
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "vocab.txt")
@@ -37,57 +38,48 @@ PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A local BLIP-2 checkpoint that has been looked over and found whole."""
+    """A local BLIP-2 checkpoint, inspected and found complete."""
 
     path: Path
     config: dict[str, Any]  # config.json
     family: Family
     weights: tuple[Path, ...]  # the file or the shards
+    image_processor: dict[str, Any]  # the image processor's settings
 
     @property
     def safetensors(self) -> bool:
         """True when the weights are safetensors rather than pickles."""
         return self.weights[0].suffix == ".safetensors"
 
-    @property
+    @cached_property
     def weight_bytes(self) -> int:
         """Size of all weight files on disk, in bytes."""
         return sum(file.stat().st_size for file in self.weights)
 
     @cached_property
-    def image_processor(self) -> dict[str, Any]:
-        """The image processor's settings, from whichever file holds them."""
-        for name in PROCESSOR_FILES:
-            file = self.path / name
-            if file.is_file():
-                settings = read_json(file)
-                inner = settings.get("image_processor")
-                settings = inner if isinstance(inner, dict) else settings
-                if "image_mean" in settings or "size" in settings:
-                    return settings
-        raise ModelError(
-            f"{self.path} has no image processor settings (preprocessor_config.json); "
-            "copy that file from the model it was trained from."
-        )
+    def model_config(self) -> Blip2Config:
+        """``config`` with defaults filled in. Raises ModelError for what cannot be one."""
+        return read_config(self.config, self.family)
 
     @cached_property
     def pixel_spec(self) -> PixelSpec:
-        """How images are preprocessed.
+        """The pixel values that the model reads. Imports numpy and Pillow.
 
-        Raises ModelError when the image processor makes pictures of another size than the vision
-        encoder reads: transformers would run them and give other texts, without a word.
+        Raises ModelError when the image processor is none of BLIP's, or resizes to another size
+        than the vision encoder reads: transformers would run it and generate other texts, without
+        a warning.
         """
-        from blip2cli.images.preprocess import PixelSpec  # numpy and Pillow, not for a mistake
+        from blip2cli.images.preprocess import PixelSpec
 
         spec = PixelSpec.from_processor_config(self.image_processor)
         size = (self.config.get("vision_config") or {}).get("image_size", 224)  # its default
-        height, width = (size, size) if isinstance(size, int) else size
-        if (height, width) != (spec.height, spec.width):
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        if sides != (spec.height, spec.width):
             raise ModelError(
                 None,
                 f"{self.path} has an image processor for {spec.height}x{spec.width} pixels, but "
-                f"its vision encoder reads {height}x{width}: set size in preprocessor_config.json "
-                "to image_size in config.json",
+                f"its vision encoder reads {sides[0]}x{sides[1]}: set size in "
+                "preprocessor_config.json to image_size in config.json",
             )
         return spec
 
@@ -97,59 +89,79 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ModelError(f"{file} cannot be read: {error.strerror}.") from error
+        raise ModelError(None, f"{file} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise ModelError(f"{file} is not valid JSON; fetch that file again.") from error
+        raise ModelError(None, f"{file} is not valid JSON", "fetch that file again") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{file} does not hold a JSON object; fetch that file again.")
+        raise ModelError(None, f"{file} does not hold a JSON object", "fetch that file again")
     return value
 
 
 def inspect_checkpoint(path: Path) -> Checkpoint:
-    """Look over a directory and return what it holds.
+    """Inspect a directory.
 
-    Raises ModelError, saying what is missing, when it is not a whole BLIP-2 checkpoint.
+    Raises ModelError, saying what is missing, when it is not a complete BLIP-2 checkpoint.
     """
     if not (path / "config.json").is_file():
         raise ModelError(
-            f"{path} is not a model directory: it has no config.json; "
-            "give a directory written by save_pretrained, a hub id, or tiny."
+            None,
+            f"{path} is not a model directory: it has no config.json",
+            "give a directory written by save_pretrained, a hub id, or tiny",
         )
     config = read_json(path / "config.json")
     kind = config.get("model_type")
     if kind != "blip-2":
         raise ModelError(
+            None,
             f"{path} holds a {kind or 'model of unknown type'}, not a BLIP-2 model "
-            "(config.json must say model_type blip-2)."
+            "(config.json must say model_type blip-2)",
         )
     if not any((path / name).is_file() for name in TOKENIZER_FILES):
         raise ModelError(
-            f"{path} has no tokenizer ({', '.join(TOKENIZER_FILES)}); "
-            "copy the tokenizer files of the model it was trained from."
+            None,
+            f"{path} has no tokenizer ({', '.join(TOKENIZER_FILES)})",
+            "copy the tokenizer files of the model it was trained from",
         )
     weights = weight_files(path)
-    checkpoint = Checkpoint(path, config, _family(path, config, weights), weights)
-    _ = checkpoint.image_processor  # raises ModelError where there is none
-    return checkpoint
+    family = _family(path, config, weights)
+    return Checkpoint(path, config, family, weights, _image_processor(path))
+
+
+def _image_processor(path: Path) -> dict[str, Any]:
+    """The image processor's settings, from whichever file holds them."""
+    for name in PROCESSOR_FILES:
+        file = path / name
+        if file.is_file():
+            settings = read_json(file)
+            inner = settings.get("image_processor")
+            settings = inner if isinstance(inner, dict) else settings
+            if "image_mean" in settings or "size" in settings:
+                return settings
+    raise ModelError(
+        None,
+        f"{path} has no image processor settings (preprocessor_config.json)",
+        "copy that file from the model it was trained from",
+    )
 
 
 def _family(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> Family:
-    if _compares(path, config, weights):
-        return RETRIEVAL  # its text_config, if any, describes nothing that is there
+    if _is_retrieval_model(path, config, weights):
+        return RETRIEVAL  # its text_config, if any, describes no weights of it
     text = config.get("text_config") or {}
     family = language_family(text)
     if family is None:
         raise ModelError(
-            f"{path} uses the language model {text['model_type']}; blip2cli runs BLIP-2 with OPT "
-            "or (Flan-)T5."
+            None,
+            f"{path} uses the language model {text['model_type']}",
+            "blip2cli runs BLIP-2 with OPT or (Flan-)T5",
         )
     return family
 
 
-def _compares(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> bool:
+def _is_retrieval_model(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> bool:
     """Whether these are the weights of a retrieval model.
 
-    ``architectures`` says it where it is written; else the names of the weights do, and for a
+    ``architectures`` decides where it is written; else the names of the weights do, and for a
     pickle, whose names cannot be read safely here, whether the Q-Former reads text.
     """
     classes = config.get("architectures") or ()
@@ -191,18 +203,22 @@ def weight_files(path: Path) -> tuple[Path, ...]:
             missing = [shard.name for shard in shards if not shard.is_file()]
             if missing:
                 raise ModelError(
+                    None,
                     f"{path} is incomplete: {', '.join(missing)} named in {index} "
-                    f"{'is' if len(missing) == 1 else 'are'} missing; fetch the model again."
+                    f"{'is' if len(missing) == 1 else 'are'} missing",
+                    "fetch the model again",
                 )
             return shards
-    wanted = ", ".join(name for pair in WEIGHT_FILES for name in pair)
-    raise ModelError(f"{path} has no weights (looked for {wanted}); fetch the model again.")
+    names = ", ".join(name for pair in WEIGHT_FILES for name in pair)
+    raise ModelError(None, f"{path} has no weights (looked for {names})", "fetch the model again")
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names:
-        raise ModelError(f"{index} does not say which file holds which weight; fetch it again.")
+        raise ModelError(
+            None, f"{index} does not say which file holds which weight", "fetch it again"
+        )
     if index.parent.resolve().parent == embedded_root().resolve():
         # The embedded models share files: these names lead to one beside their directory.
         return tuple(Path(os.path.normpath(index.parent / name)) for name in _distinct(names))

@@ -25,7 +25,7 @@ from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
 from blip2cli.model.decoding.sampling import GeneratedTokens, Processors, process_logits
 from blip2cli.model.decoding.session import DecoderSession, round_up
 from blip2cli.model.grouping import grouped
-from blip2cli.model.layers.linear import ROWS
+from blip2cli.model.layers.linear import ROW_MULTIPLE
 from blip2cli.options import DecodeOptions
 
 _WORST = np.float32(-1e9)  # as in transformers: scores are float32, and this is below all of them
@@ -112,7 +112,7 @@ def _max_groups(session: DecoderSession, width: int) -> int:
     groups = max(1, most // width)
     if session.device.type != "cpu" or session.sequences_per_step:
         return groups
-    return min(round_up(groups, ROWS), max(1, 2 * most // width))
+    return min(round_up(groups, ROW_MULTIPLE), max(1, 2 * most // width))
 
 
 class _BeamScheduler:
@@ -140,7 +140,7 @@ class _BeamScheduler:
             for request in requests
         ]
         self.owner: list[int | None] = [None] * groups  # the search that each group of slots runs
-        count = round_up(groups * self.width, ROWS)
+        count = round_up(groups * self.width, ROW_MULTIPLE)
         self.tokens = [0] * count
         self.slots = session.open_slots(shape, count)
         self.waiting = deque(range(len(requests)))

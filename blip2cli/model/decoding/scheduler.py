@@ -22,7 +22,7 @@ from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
 from blip2cli.model.decoding.sampling import GeneratedTokens, Processors, draw, process_logits
 from blip2cli.model.decoding.session import DecoderSession, round_up
 from blip2cli.model.grouping import grouped
-from blip2cli.model.layers.linear import ROWS
+from blip2cli.model.layers.linear import ROW_MULTIPLE
 
 SLOTS = 64  # at most
 REFILL = 8  # prefill when an eighth of all slots is free, or as many as requests wait
@@ -62,7 +62,7 @@ class Scheduler:
         end: frozenset[int],
         processors: Processors | None,
     ) -> None:
-        count = min(max_slots(session), round_up(len(members), ROWS))
+        count = min(max_slots(session), round_up(len(members), ROW_MULTIPLE))
         self.session = session
         self.slots = session.open_slots(shape, count)
         self.owner: list[int | None] = [None] * count  # the request whose sequence a slot holds
@@ -107,7 +107,7 @@ class Scheduler:
     def _shrink(self) -> None:
         """Drop empty slots when no request waits and half of all are empty."""
         running = self._running()
-        count = round_up(len(running), ROWS)
+        count = round_up(len(running), ROW_MULTIPLE)
         if self.waiting or not running or 2 * count > len(self.owner):
             return
         # Sequences in slots that stay are not moved.

@@ -1,14 +1,14 @@
-"""Attention that does not depend on what else is in the batch, by the kernel that is quickest.
+"""Scaled dot-product attention that does not depend on the rest of the batch, in its fastest form.
 
-**Decoding and prefill on a CPU**: plain products (see the notes in ``slots``), which give a row the
-same bits in every batch. On CUDA the fused kernels keep the scores of a prompt's positions out of
-memory. A decode step has one query a text; there products stay, which a recorded step replays at no
-cost.
+**Prefill and decode steps.** On a CPU plain matrix products (see ``families.opt.kv_slots``), which
+give a row the same bits in every batch. On CUDA the fused kernels keep the scores of a prompt's
+positions out of memory; a decode step has one query a sequence, and keeps to plain products, which
+a CUDA graph replays at no cost.
 
-**The image side**: torch's fused kernel, but not in bfloat16 on a CPU that has AVX512-BF16 and no
-AMX. There it multiplies blocks that are too small: measured with 16 images of ViT-g (257 positions,
-16 heads of 88) on two cores, 61 ms in place of 32. Scores and their exponentials are rounded to
-bfloat16 on the way, as in transformers' eager attention.
+**Vision encoder and Q-Former.** torch's fused kernel, but not in bfloat16 on a CPU that has
+AVX512-BF16 and no AMX. There it multiplies blocks that are too small: measured with 16 images of
+ViT-g (257 positions, 16 heads of 88) on two cores, 61 ms in place of 32. Scores and their
+exponentials are rounded to bfloat16 in between, as in transformers' eager attention.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ FUSED_DEVICES = frozenset({"cuda"})
 
 
 def uses_fused_kernel(query: Tensor) -> bool:
-    """Whether attention of queries [N, heads, T, size] is to be done in one kernel."""
+    """Whether attention of queries [N, heads, T, size] runs in one fused kernel."""
     return query.device.type in FUSED_DEVICES and query.shape[2] > 1
 
 
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention that does not scale, [N, heads, T, size] each, to [N, T, heads x size].
+    """Attention without scaling, [N, heads, T, size] each, to [N, T, heads x size].
 
-    ``mask`` broadcasts to [N, heads, T, positions]: true where a position is seen, or numbers that
-    are added to the scores.
+    ``mask`` broadcasts to [N, heads, T, positions]: true where a position is attended to, or a
+    number that is added to the score.
     """
     attended = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)
     return attended.transpose(1, 2).flatten(2)
@@ -40,31 +40,31 @@ def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
 def attention_scores(query: Tensor, key: Tensor) -> Tensor:
     """Products of queries [N, heads, T, size] with keys: [N, heads, T, positions].
 
-    Those of a single query are quicker as keys times a column in bfloat16 on AMX, and slower
-    elsewhere: 16 texts, 32 heads of 80, 48 positions took 174 us in place of 312.
+    Those of a single query are faster as keys times a column in bfloat16 on AMX, and slower
+    elsewhere: 16 sequences, 32 heads of 80, 48 positions took 174 us in place of 312.
     """
-    if query.shape[2] == 1 and _columns_are_quick(query):
+    if query.shape[2] == 1 and _columns_are_faster(query):
         return (key @ query.transpose(-1, -2)).transpose(-1, -2)
     return query @ key.transpose(-1, -2)
 
 
-def _columns_are_quick(query: Tensor) -> bool:
+def _columns_are_faster(query: Tensor) -> bool:
     on_cpu = query.dtype is torch.bfloat16 and query.device.type == "cpu"
     return on_cpu and torch.cpu._is_amx_tile_supported()
 
 
 def full_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention to all positions: [B, heads, T, size] and [B, heads, positions, size] to
+    """Attention without a mask: [B, heads, T, size] and [B, heads, positions, size] to
     [B, T, heads x size]."""
-    if _in_products(query):
-        return _image_by_image(query, key, value)
+    if _uses_products(query):
+        return _attention_by_image(query, key, value)
     return scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
-def _in_products(query: Tensor) -> bool:
+def _uses_products(query: Tensor) -> bool:
     if query.dtype is not torch.bfloat16 or query.device.type != "cpu":
         return False
-    return _small_blocks_are_slow() and not torch.compiler.is_compiling()
+    return _small_blocks_are_slow()
 
 
 @cache
@@ -72,17 +72,18 @@ def _small_blocks_are_slow() -> bool:
     return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
 
 
-def _image_by_image(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """What is computed of one image stays in a core's cache, and knows nothing of the batch."""
-    images, heads, asking, size = query.shape
-    result = query.new_empty(images, asking, heads, size)
-    scores = query.new_empty(heads, asking, key.shape[2])
+def _attention_by_image(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The intermediate results of one image stay in a core's cache, and do not depend on the
+    batch."""
+    images, heads, queries, size = query.shape
+    result = query.new_empty(images, queries, heads, size)
+    scores = query.new_empty(heads, queries, key.shape[2])
     weights = torch.empty_like(scores)
-    attended = query.new_empty(heads, asking, size)
-    for number in range(images):
-        asked, seen = query[number].contiguous(), key[number].contiguous().transpose(1, 2)
-        torch.baddbmm(scores, asked, seen, beta=0, alpha=size**-0.5, out=scores)
+    attended = query.new_empty(heads, queries, size)
+    for image in range(images):
+        ours, keys = query[image].contiguous(), key[image].contiguous().transpose(1, 2)
+        torch.baddbmm(scores, ours, keys, beta=0, alpha=size**-0.5, out=scores)
         torch.softmax(scores, -1, out=weights)
-        torch.bmm(weights, value[number].contiguous(), out=attended)
-        result[number] = attended.transpose(0, 1)
+        torch.bmm(weights, value[image].contiguous(), out=attended)
+        result[image] = attended.transpose(0, 1)
     return result.flatten(2)

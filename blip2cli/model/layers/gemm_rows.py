@@ -1,10 +1,10 @@
-"""How many rows a product has, where their number decides about bits.
+"""Fixed row counts of matrix products (GEMMs), where the count decides a row's bits.
 
 oneDNN's bfloat16 products on AMX choose by the number of rows into how many pieces a sum is cut
 (``matmul_amx_blocking_params_macro_t`` in its ``amx_blocking_heuristics.cpp``, 3.12): 32, 257 and
 514 rows of 6,144 numbers give three results for the same row. There all products of a layer have
-one number of rows, which only the length of its sequences decides: longer batches take several
-calls, shorter ones are filled up, unless fewer rows get the same bits (see ``agreement``).
+one number of rows, which depends only on the sequence length: larger batches take several products,
+smaller ones are padded, unless fewer rows give the same bits (see ``bitwise_probe``).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import torch
 
 @dataclass(frozen=True)
 class GemmRows:
-    """The number of rows, by the length of sequences."""
+    """Rows of a product by sequence length."""
 
-    rows: tuple[tuple[int, int], ...]  # up to a length, about so many rows
+    rows: tuple[tuple[int, int], ...]  # (longest sequence, rows at most), ascending
 
     def sequences(self, length: int) -> int:
-        """How many sequences of ``length`` go into one product."""
+        """How many sequences of ``length`` tokens go into one product."""
         rows = next(rows for longest, rows in self.rows if length <= longest)
         return max(1, rows // max(1, length))
 
@@ -32,16 +32,16 @@ _FEWER = (48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
 def fewer_rows(least: int, many: int) -> list[int]:
-    """Numbers of rows to fill ``least`` up to in place of ``many``, if they get the same bits."""
+    """Row counts to try for padding instead of ``many``, ascending from ``least``."""
     return [least, *(few for few in _FEWER if least < few <= many // 2)]
 
 
 # Few rows waste little on a small batch, many are quicker. A decode step has a row for each slot;
 # those of a large model are up to 32, which take the time that reading its weights takes. Prompts
-# are read a few at a time, images as many as a batch or a part of it has.
-LARGE_MODEL = 1 << 30  # bytes of packed weights
+# are prefilled a few at a time; of images a product takes a batch or a chunk of it.
+LARGE_MODEL_BYTES = 1 << 30  # of packed weights
 _ANY = sys.maxsize
-# Whether the model is large, and whether the layer is its language model's.
+# By whether the model is large, and whether the layer is its language model's.
 _TABLE = {
     (False, False): GemmRows(((1, 64), (127, 256), (_ANY, 2056))),
     (False, True): GemmRows(((1, 64), (31, 256), (_ANY, 1088))),
@@ -51,7 +51,7 @@ _TABLE = {
 
 
 def gemm_rows_for(dtype: torch.dtype, name: str, total: int) -> GemmRows | None:
-    """For a layer of this name, in a model of ``total`` bytes; None: any number of rows will do."""
+    """For a layer of this name in a model of ``total`` packed bytes; None: any number of rows."""
     if dtype is not torch.bfloat16 or not torch.cpu._is_amx_tile_supported():
         return None
-    return _TABLE[total >= LARGE_MODEL, name.startswith("language_model.")]
+    return _TABLE[total >= LARGE_MODEL_BYTES, name.startswith("language_model.")]

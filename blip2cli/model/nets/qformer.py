@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from blip2cli.model.checkpoint.config import QFormerConfig
 from blip2cli.model.layers.attention import full_attention
-from blip2cli.model.layers.linear import FusableProjections, Linear
+from blip2cli.model.layers.fused_projections import FusableProjections
+from blip2cli.model.layers.linear import Linear
 from blip2cli.model.nets.uninitialized import Embedding, LayerNorm
 
 

@@ -16,7 +16,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 
-from blip2cli.model.layers.linear import has_fixed_gemm_rows
+from blip2cli.model.layers.packed_linear import has_fixed_gemm_rows
 from blip2cli.model.nets.blip2 import Blip2Net
 from blip2cli.model.placement.batch_size import is_small
 

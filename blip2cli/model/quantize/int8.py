@@ -1,9 +1,8 @@
-"""Weights in eight bits: what ``blip2cli convert --quantize int8`` writes, and reading it.
+"""Weights in int8: what the option ``quantize`` of ``convert`` stores, and reading it.
 
-A linear layer's weight is whole numbers of -127 to 127 and one float32 scale for each output
-(symmetric, by the largest magnitude of the row). Stored so, files are half the size of bfloat16; a
-model that is run with ``--quantize int8`` multiplies the numbers themselves (see ``linear8``), any
-other run computes in its precision with the weights that they stand for.
+A linear layer's weight is whole numbers of -127 to 127 and one float32 scale for each output row
+(symmetric, by the largest magnitude of the row). Files are half the size of bfloat16. A model run
+in int8 multiplies the numbers themselves (see ``linear_int8``); any other run dequantizes them.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ METHOD = "blip2cli-int8"  # quantization_config.quant_method in config.json
 # where it finds no file, so the files have a name of their own.
 STEM = "model.int8"
 NUMBERS, SCALES = "weight_int8", "weight_scale"  # in place of a layer's "weight"
-# Where nearly all weights are. The Q-Former and the projections are small and feel rounding most;
-# words are looked up, and score all words, in full precision.
-_PARTS = ("vision_model.encoder.", "language_model.")
+# Where nearly all weights are. The Q-Former and the projections are small and lose most by
+# rounding; embeddings are looked up, and the head scores the vocabulary, in full precision.
+_QUANTIZED = ("vision_model.encoder.", "language_model.")
 _HEAD = "language_model.lm_head"
 
-_AT_ONCE = 1 << 18  # numbers
+_CACHED_NUMBERS = 1 << 18  # rounded together, so that copies stay in the processor's cache
 
 
 def is_quantized_layer(layer: str) -> bool:
-    """Whether the linear layer of this name is rounded when a model is."""
-    return layer.startswith(_PARTS) and layer != _HEAD
+    """Whether the linear layer of this name is quantized."""
+    return layer.startswith(_QUANTIZED) and layer != _HEAD
 
 
 def is_int8(config: dict[str, Any]) -> bool:
-    """Whether ``config.json`` is of a model with weights in eight bits."""
+    """Whether ``config.json`` is of a model stored in int8."""
     return (config.get("quantization_config") or {}).get("quant_method") == METHOD
 
 
@@ -46,16 +45,15 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Round a weight [O, I] to int8 [O, I] and float32 scales [O, 1]."""
     numbers = torch.empty(weight.shape, dtype=torch.int8)
     scales = torch.empty(len(weight), 1)
-    # A few rows at a time, which stay in the processor's cache.
-    step = max(1, _AT_ONCE // weight.shape[1])
+    step = max(1, _CACHED_NUMBERS // weight.shape[1])
     for start in range(0, len(weight), step):
-        part = slice(start, start + step)
-        exact = weight[part].to(torch.float32, copy=True)
+        rows = slice(start, start + step)
+        exact = weight[rows].to(torch.float32, copy=True)
         largest = torch.maximum(exact.amax(dim=1, keepdim=True), -exact.amin(dim=1, keepdim=True))
-        torch.div(largest, 127, out=scales[part])
+        torch.div(largest, 127, out=scales[rows])
         # A row of zeros has no scale to divide by; any will do.
-        exact.div_(scales[part].where(largest > 0, torch.ones_like(largest)))
-        numbers[part] = exact.round_()
+        exact.div_(scales[rows].where(largest > 0, torch.ones_like(largest)))
+        numbers[rows] = exact.round_()
     return numbers, scales
 
 
@@ -66,24 +64,24 @@ def dequantize(numbers: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class QuantizedWeight:
-    """A weight in eight bits."""
+    """A weight in int8."""
 
     numbers: Tensor  # int8 [O, I]
     scales: Tensor  # float32 [O, 1]
 
     @property
     def shape(self) -> torch.Size:
-        """Of the weight."""
+        """Shape of the weight, [O, I]."""
         return self.numbers.shape
 
-    def exact(self, dtype: torch.dtype) -> Tensor:
-        """The weight that it stands for."""
+    def dequantized(self, dtype: torch.dtype) -> Tensor:
+        """The weight [O, I] that it stands for."""
         return dequantize(self.numbers, self.scales, dtype)
 
 
 def read_int8_weights(files: Sequence[Path]) -> Iterator[tuple[str, Tensor | QuantizedWeight]]:
-    """Every weight of a model stored in eight bits with its name. Raises ModelError."""
-    halves: dict[str, tuple[str, Tensor]] = {}  # numbers or scales whose other half is to come
+    """Yield every weight of a model stored in int8 with its name. Raises ModelError."""
+    unpaired: dict[str, tuple[str, Tensor]] = {}  # numbers or scales without the other, by layer
     for file in files:
         with safe_open(file, "pt") as opened:
             for name in opened.keys():  # noqa: SIM118 - it is no dictionary
@@ -91,12 +89,14 @@ def read_int8_weights(files: Sequence[Path]) -> Iterator[tuple[str, Tensor | Qua
                 weight = opened.get_tensor(name)
                 if last not in (NUMBERS, SCALES):
                     yield name, weight
-                elif layer in halves:
-                    first, other = halves.pop(layer)
+                elif layer in unpaired:
+                    first, other = unpaired.pop(layer)
                     pair = {first: other, last: weight}
                     yield f"{layer}.weight", QuantizedWeight(pair[NUMBERS], pair[SCALES])
                 else:
-                    halves[layer] = (last, weight)
-    if halves:
-        odd = min(halves)
-        raise ModelError(f"{files[0].parent} has the numbers or the scales of {odd}.weight alone.")
+                    unpaired[layer] = (last, weight)
+    if unpaired:
+        raise ModelError(
+            None,
+            f"{files[0].parent} has the numbers or the scales of {min(unpaired)}.weight alone",
+        )

@@ -1,14 +1,14 @@
-"""``--quantize`` on CUDA: layers of bitsandbytes or torchao in the places of ours.
+"""Quantized linear layers of bitsandbytes or torchao in the places of ours, on CUDA.
 
-Module by module, as transformers' documentation does it, the heads and what float16 is too narrow
-for left out. A layer gives its results in the precision of the states that come.
+Module by module, as transformers' documentation does it, heads and what overflows float16 left out.
+A layer's output has the precision of its input.
 
 ==== ============ =====================================================================
 bits package      scheme
 ==== ============ =====================================================================
 8    bitsandbytes LLM.int8() (arXiv 2208.07339) with its threshold of 6: ``load_in_8bit``
-8    torchao      weights alone, a scale for each output: ``Int8WeightOnlyConfig``
-4    bitsandbytes NF4 (arXiv 2305.14314), weights alone, in blocks of 64: ``load_in_4bit``
+8    torchao      weight-only, a scale for each output: ``Int8WeightOnlyConfig``
+4    bitsandbytes NF4 (arXiv 2305.14314), weight-only, in blocks of 64: ``load_in_4bit``
 ==== ============ =====================================================================
 """
 
@@ -22,55 +22,63 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-from blip2cli.model.layers.linear import ACTIVATIONS, Linear
+from blip2cli.model.layers.linear import (
+    ACTIVATIONS,
+    Linear,
+    ReplacementLinear,
+    replace_linear_layers,
+)
 from blip2cli.options import Quantize
 from blip2cli.system.library_logging import silence_packages
 
-_THRESHOLD = 6.0  # states beyond it are multiplied in float16
+_THRESHOLD = 6.0  # outliers beyond it are multiplied in float16
 
 
-class LibraryLinear(Linear):
-    """The same as ``Linear``, its product made by another package's layer."""
+class LibraryLinear(ReplacementLinear):
+    """``Linear`` whose product is computed by a library's layer."""
 
-    inner: nn.Module
+    def __init__(self, layer: Linear, inner: nn.Module) -> None:
+        super().__init__(layer)
+        self.register_parameter("bias", None)  # ``inner`` has it
+        self.inner = inner
 
-    def forward(self, input: Tensor, added: Tensor | None = None) -> Tensor:  # noqa: A002 - its name
-        """Map [..., in_features] to [..., out_features]; ``added`` is added to the result."""
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:  # noqa: A002 - nn's
+        """[..., in_features] to [..., out_features], ``residual`` of that shape added."""
         output: Tensor = self.inner(input)
         if self.activation:
             output = ACTIVATIONS[self.activation](output)
-        return output if added is None else output + added
+        return output if residual is None else output + residual
 
 
 @dataclass(frozen=True)
 class Quantizer:
-    """One way to round."""
+    """One scheme of one package."""
 
     package: str
-    # The layer that has the weight of ours, still on the CPU, rounded there or on its way, and its
-    # bias, which is on the device already.
+    # Makes the library's layer from ours, whose weight is still on the CPU and whose bias is on the
+    # device already; the weight is quantized at once or on its way to the device.
     make: Callable[[Linear], nn.Module]
-    # How it wants weights before they are rounded; None: in the model's precision.
-    wanted: torch.dtype | None = None
+    weight_dtype: torch.dtype | None = None  # before quantizing; None: the model's precision
 
 
 def installed_quantizer(quantize: Quantize) -> Quantizer | None:
-    """The first that is installed; None: none is."""
+    """The first one whose package is installed; None: none is."""
     return next((each for each in QUANTIZERS[quantize] if find_spec(each.package)), None)
 
 
-def replace_linear_layers(model: nn.Module, device: torch.device, quantizer: Quantizer) -> None:
-    """Round the linear layers that wait on the CPU for it, and bring them to ``device``."""
-    # Said at every first product in bfloat16; the choice is bitsandbytes' own.
+def use_library_layers(model: nn.Module, device: torch.device, quantizer: Quantizer) -> None:
+    """Quantize the linear layers inside ``model`` that are still on the CPU, onto ``device``."""
+    # Written at every first product in bfloat16; the choice is bitsandbytes' own.
     warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
-    for layer in list(model.modules()):
-        if type(layer) is Linear and layer.weight.device.type == "cpu":
-            with silence_packages("torch", quantizer.package):
-                inner = quantizer.make(layer).requires_grad_(False)
-            layer.register_parameter("weight", None)
-            layer.register_parameter("bias", None)
-            layer.inner = inner.to(device)
-            layer.__class__ = LibraryLinear
+
+    def replacement(name: str, layer: Linear) -> LibraryLinear | None:
+        if layer.weight.device.type != "cpu":
+            return None
+        with silence_packages("torch", quantizer.package):
+            inner = quantizer.make(layer).requires_grad_(False)
+        return LibraryLinear(layer, inner.to(device))
+
+    replace_linear_layers(model, replacement)
 
 
 def _llm_int8(layer: Linear) -> nn.Module:
@@ -99,7 +107,7 @@ def _nf4(layer: Linear) -> nn.Module:
     return _with_bias(inner, layer)
 
 
-def _weights_alone(layer: Linear) -> nn.Module:
+def _weight_only(layer: Linear) -> nn.Module:
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     inner = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
@@ -118,7 +126,7 @@ def _with_bias(inner: nn.Module, layer: Linear) -> nn.Module:
 QUANTIZERS: dict[Quantize, tuple[Quantizer, ...]] = {
     "int8": (
         Quantizer("bitsandbytes", _llm_int8, torch.float16),
-        Quantizer("torchao", _weights_alone),
+        Quantizer("torchao", _weight_only),
     ),
     "int4": (Quantizer("bitsandbytes", _nf4),),
 }

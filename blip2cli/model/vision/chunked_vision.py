@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.checkpoint.config import Blip2Config, patches
-from blip2cli.model.layers.linear import has_fixed_gemm_rows
+from blip2cli.model.layers.packed_linear import has_fixed_gemm_rows
 from blip2cli.model.nets.blip2 import Blip2Net
 from blip2cli.model.placement.batch_size import LANES_BELOW, model_memory
 from blip2cli.model.vision.features import ImageFeatures, compute_features, vision_forward

@@ -1,4 +1,4 @@
-"""Attention in one kernel says what plain products say."""
+"""Attention by fused kernels equals attention by plain matrix products."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def test_scores_are_the_same(
     tokens = torch.arange(3 * IMAGES).view(IMAGES, 3) + 5
     plain = either.ours.scores(either.ours.features(either.pixels), text, tokens)
     monkeypatch.setattr(attention, "FUSED_DEVICES", {"cpu"})
-    calls = []
+    fused_calls = []
     kernel = attention.scaled_dot_product_attention
 
     def watched(*arguments: torch.Tensor, **options: object) -> torch.Tensor:
-        if "scale" in options:  # the image side leaves it out
-            calls.append(arguments)
+        if "scale" in options:  # the vision encoder leaves it out
+            fused_calls.append(arguments)
         return kernel(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(attention, "scaled_dot_product_attention", watched)
     fused = either.ours.scores(either.ours.features(either.pixels), text, tokens)
-    assert calls
+    assert fused_calls
     torch.testing.assert_close(fused, plain, atol=5e-5, rtol=1e-5)
 
 
@@ -46,33 +46,33 @@ def test_texts_are_the_same(either: Pair, monkeypatch: pytest.MonkeyPatch) -> No
         assert one[0].logprob == pytest.approx(other[0].logprob, abs=1e-4)
 
 
-def test_on_a_cpu_nothing_is_fused() -> None:
+def test_on_a_cpu_no_attention_is_fused() -> None:
     assert not uses_fused_kernel(torch.zeros(4, 2, 5, 8))
 
 
-def test_elsewhere_prompts_are_and_steps_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_cuda_prefill_is_fused_and_decode_steps_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "FUSED_DEVICES", {"cpu"})
     assert uses_fused_kernel(torch.zeros(4, 2, 5, 8))
     assert not uses_fused_kernel(torch.zeros(4, 2, 1, 8))
 
 
 @pytest.mark.parametrize(
-    ("heads", "asking", "seen", "size"), [(16, 257, 257, 88), (12, 32, 257, 64), (4, 65, 65, 32)]
+    ("heads", "queries", "keys", "size"), [(16, 257, 257, 88), (12, 32, 257, 64), (4, 65, 65, 32)]
 )
-def test_products_image_by_image_are_attention(
-    heads: int, asking: int, seen: int, size: int
-) -> None:
+def test_products_by_image_equal_attention(heads: int, queries: int, keys: int, size: int) -> None:
     torch.manual_seed(0)
-    query = torch.randn(5, heads, asking, size).bfloat16()
-    key, value = (torch.randn(5, heads, seen, size).bfloat16() for _ in range(2))
-    got = attention._image_by_image(query, key, value)
+    query = torch.randn(5, heads, queries, size).bfloat16()
+    key, value = (torch.randn(5, heads, keys, size).bfloat16() for _ in range(2))
+    got = attention._attention_by_image(query, key, value)
     exact = attention.scaled_dot_product_attention(query.double(), key.double(), value.double())
     exact = exact.transpose(1, 2).flatten(2)
     error = (got.double() - exact).norm() / exact.norm()
     assert error < 2**-7  # bfloat16 rounds by 2^-9 at most: scores, weights and the result
     for row in range(5):
-        alone = attention._image_by_image(*(each[row : row + 1] for each in (query, key, value)))
-        assert torch.equal(alone[0], got[row])
+        single = attention._attention_by_image(
+            *(each[row : row + 1] for each in (query, key, value))
+        )
+        assert torch.equal(single[0], got[row])
 
 
 @pytest.mark.parametrize("threads", [1, 2], indirect=True)
@@ -86,7 +86,7 @@ def test_scores_of_single_queries_are_products_in_any_batch(
     threads: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(attention, "_columns_are_quick", lambda query: columns)
+    monkeypatch.setattr(attention, "_columns_are_faster", lambda query: columns)
     query = torch.randn(64, heads, 1, size).bfloat16()
     key = torch.randn(64, heads, positions, size).bfloat16()
     whole = attention_scores(query, key)
@@ -101,13 +101,13 @@ def test_scores_of_single_queries_are_products_in_any_batch(
 def test_columns_are_for_bfloat16_on_amx(monkeypatch: pytest.MonkeyPatch) -> None:
     for amx in (True, False):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
-        assert attention._columns_are_quick(torch.zeros(1).bfloat16()) is amx
-        assert not attention._columns_are_quick(torch.zeros(1))
+        assert attention._columns_are_faster(torch.zeros(1).bfloat16()) is amx
+        assert not attention._columns_are_faster(torch.zeros(1))
 
 
-def test_products_are_taken_where_they_are_quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_are_used_where_they_are_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
-    monkeypatch.setattr(attention, "_image_by_image", lambda *given: taken.append(given))
+    monkeypatch.setattr(attention, "_attention_by_image", lambda *given: taken.append(given))
     states = torch.randn(2, 4, 9, 16)
     for bfloat16, amx, dtype, want in [
         (True, False, torch.bfloat16, True),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blip2cli.model.layers.linear import can_pack
+from blip2cli.model.layers.packed_linear import can_pack
 from blip2cli.model.placement.single_thread import needs_single_thread, single_thread
 from blip2cli.model.retrieval import Pair
 from blip2cli.model.tokenizer.prompts import Prompt

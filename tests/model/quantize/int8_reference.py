@@ -13,19 +13,23 @@ from blip2cli.model.quantize.linear_int8 import (
 )
 
 
-def quantized(layer: Linear, dtype: torch.dtype = torch.float32, zero: int = 128) -> Linear:
+def with_int8_weight(layer: Linear, dtype: torch.dtype = torch.float32) -> Linear:
+    """``layer`` as it is loaded: an int8 weight and its scales."""
     numbers, scales = quantize(layer.weight)
     layer.weight = nn.Parameter(numbers, requires_grad=False)
     layer.scales = scales
     if layer.bias is not None:
         layer.bias.data = layer.bias.to(dtype)
-    Int8Linear.take(layer, zero)
     return layer
 
 
-def exact_product(plain: Linear, rows: Tensor, zero: int) -> Tensor:
+def quantized(layer: Linear, dtype: torch.dtype = torch.float32) -> Int8Linear:
+    return Int8Linear(with_int8_weight(layer, dtype))
+
+
+def exact_product(plain: Linear, rows: Tensor, zero_point: int) -> Tensor:
     """What the layer is to compute, in float64, before its activation."""
     numbers, scales = quantize(plain.weight)
-    states, factors = quantize_rows(rows, zero)
-    products = (states.double() - zero) @ numbers.double().T * scales.T.double()
+    states, factors = quantize_rows(rows, zero_point)
+    products = (states.double() - zero_point) @ numbers.double().T * scales.T.double()
     return products * factors.double() + plain.bias.double()

@@ -1,5 +1,8 @@
-"""The layers of other packages, on a CPU; where a package is not installed, one like it stands in
-for how it is chosen and put in place, and its own numbers are not tested."""
+"""Quantized layers of other packages, on a CPU.
+
+Where a package is not installed a stand-in shows how it is chosen and put in place; numbers are
+tested with the package alone.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ from blip2cli.model.layers.linear import Linear
 from blip2cli.model.loading import load as loading
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.placement.dtype import Placement, place
-from blip2cli.model.quantize import libraries as quantizers
+from blip2cli.model.quantize import libraries
 from blip2cli.model.quantize.int8 import is_quantized_layer
 from blip2cli.model.quantize.libraries import (
     QUANTIZERS,
     LibraryLinear,
     Quantizer,
     installed_quantizer,
-    replace_linear_layers,
+    use_library_layers,
 )
 from blip2cli.options import Quantize
 from tests.convert.checkpoints.helpers import convert
@@ -49,18 +52,19 @@ def linear(dtype: torch.dtype, bias: bool = True) -> Linear:
 @pytest.mark.parametrize(
     ("quantize", "way"), WAYS, ids=[f"{quantize}-{way.package}" for quantize, way in WAYS]
 )
-def test_layers_of_each_package_take_the_places_of_ours(
+def test_layers_of_each_package_replace_ours(
     quantize: Quantize, way: Quantizer, dtype: torch.dtype, bias: bool, capfd: Any
 ) -> None:
     if find_spec(way.package) is None:
         pytest.skip(f"{way.package} is not installed")
     layer = linear(dtype, bias)
-    rows, beside = torch.randn(2, 5, 64, dtype=dtype), torch.randn(2, 5, 128, dtype=dtype)
-    wanted = layer(rows, beside).float()
-    layer.weight = nn.Parameter(layer.weight.to(way.wanted or dtype), requires_grad=False)
-    replace_linear_layers(nn.Sequential(layer), CPU, way)
-    assert type(layer) is LibraryLinear
-    made = layer(rows, beside)
+    rows, residual = torch.randn(2, 5, 64, dtype=dtype), torch.randn(2, 5, 128, dtype=dtype)
+    wanted = layer(rows, residual).float()
+    layer.weight = nn.Parameter(layer.weight.to(way.weight_dtype or dtype), requires_grad=False)
+    model = nn.Sequential(layer)
+    use_library_layers(model, CPU, way)
+    assert type(model[0]) is LibraryLinear
+    made = model[0](rows, residual)
     assert (made.dtype, made.shape) == (dtype, (2, 5, 128))
     apart = (made.float() - wanted).norm() / wanted.norm()
     assert 1e-4 < apart < (0.01 if quantize == "int8" else 0.08)
@@ -82,9 +86,9 @@ class Inner(nn.Module):
 
 @pytest.fixture(params=[torch.float16, None])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Quantizer:
-    """A package that is there."""
+    """A package that is installed."""
     made = Quantizer("torch", Inner, request.param)
-    monkeypatch.setattr(quantizers, "QUANTIZERS", {"int8": (made,)})
+    monkeypatch.setattr(libraries, "QUANTIZERS", {"int8": (made,)})
     return made
 
 
@@ -95,7 +99,7 @@ def elsewhere(dtype: torch.dtype) -> Placement:
 
 
 @pytest.mark.parametrize("stored", [False, True])
-def test_the_layers_that_are_meant_are_given_to_the_package(
+def test_the_quantized_layers_are_made_by_the_package(
     stored: bool,
     way: Quantizer,
     t5_directory: Path,
@@ -123,23 +127,23 @@ def test_the_layers_that_are_meant_are_given_to_the_package(
     taken: list[torch.dtype] = []
 
     def take(model: nn.Module, device: torch.device, quantizer: Quantizer) -> None:
-        layers = {name: m for name, m in model.named_modules() if isinstance(m, Linear)}
-        others = [module for name, module in layers.items() if name not in wanted]
-        for module in others:
-            module.__class__ = type("Kept", (Linear,), {})  # as if on the device already
-        taken.extend(layers[name].weight.dtype for name in wanted)
-        replace_linear_layers(model, CPU, quantizer)
+        for name, layer in model.named_modules():
+            if isinstance(layer, Linear) and name in wanted:
+                taken.append(layer.weight.dtype)
+            elif isinstance(layer, Linear):  # as if on the device already
+                layer.weight = nn.Parameter(layer.weight.to("meta"), requires_grad=False)
+        use_library_layers(model, CPU, quantizer)
         assert {n for n, m in model.named_modules() if isinstance(m, LibraryLinear)} == wanted
 
     monkeypatch.setattr(Tensor, "to", here)
-    monkeypatch.setattr(loading.quantizers, "replace_linear_layers", take)
+    monkeypatch.setattr(loading, "use_library_layers", take)
     load_model(inspect_checkpoint(directory), elsewhere(torch.bfloat16))
-    assert set(taken) == {way.wanted or torch.bfloat16}
+    assert set(taken) == {way.weight_dtype or torch.bfloat16}
 
 
-def test_the_first_package_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_installed_package_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     there: set[str] = set()
-    monkeypatch.setattr(quantizers, "find_spec", lambda name: name in there or None)
+    monkeypatch.setattr(libraries, "find_spec", lambda name: name in there or None)
     assert installed_quantizer("int8") is None
     there.add("torchao")
     assert installed_quantizer("int8") is QUANTIZERS["int8"][1]

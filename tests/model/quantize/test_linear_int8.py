@@ -1,4 +1,4 @@
-"""Linear layers in eight bits: exact in whole numbers, each row by itself, near the real thing."""
+"""Int8 linear layers: exact integer products, each row quantized by itself, near full precision."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import torch
 from torch import nn
 
 from blip2cli.model.layers.linear import ACTIVATIONS
-from blip2cli.model.quantize import linear_int8 as linear8
+from blip2cli.model.quantize import linear_int8
 from blip2cli.model.quantize.int8 import dequantize, quantize
 from blip2cli.model.quantize.linear_int8 import (
     Int8Linear,
     max_exact_level,
     quantize_rows,
-    replace_linear_layers,
+    use_int8_layers,
 )
 from tests.model.layer_weights import filled
-from tests.model.quantize.int8_reference import exact_product, quantized
+from tests.model.quantize.int8_reference import exact_product, quantized, with_int8_weight
 
 pytestmark = pytest.mark.skipif(
     max_exact_level() == 0, reason="this torch has no such products here"
@@ -30,16 +30,17 @@ DTYPES = [torch.float32, torch.bfloat16]
 SHAPES = [(32, 128), (100, 333), (1408, 640)]
 
 
-@pytest.mark.parametrize("zero", [128, 32, 0])
+@pytest.mark.parametrize("zero_point", [128, 32, 0])
 @pytest.mark.parametrize(("inside", "outside"), SHAPES)
-def test_products_are_those_of_the_whole_numbers(inside: int, outside: int, zero: int) -> None:
-    zero = zero if max_exact_level() == 255 else zero // 2
-    plain, layer = filled(inside, outside), filled(inside, outside)
-    quantized(layer)
-    layer.zero = zero
+def test_products_are_those_of_the_whole_numbers(
+    inside: int, outside: int, zero_point: int
+) -> None:
+    zero_point = zero_point if max_exact_level() == 255 else zero_point // 2
+    plain, layer = filled(inside, outside), quantized(filled(inside, outside))
+    layer.zero_point = zero_point
     rows = torch.randn(37, inside).abs()
     torch.testing.assert_close(
-        layer(rows).double(), exact_product(plain, rows, zero), rtol=1e-5, atol=1e-5
+        layer(rows).double(), exact_product(plain, rows, zero_point), rtol=1e-5, atol=1e-5
     )
 
 
@@ -50,14 +51,14 @@ def test_a_row_keeps_its_bits_at_every_row_count(
     threads: int, dtype: torch.dtype, inside: int, outside: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = quantized(filled(inside, outside, "relu"), dtype)
-    rows, beside = torch.randn(300, inside).to(dtype), torch.randn(300, outside).to(dtype)
-    whole, added = layer(rows), layer(rows, beside)
+    rows, residual = torch.randn(300, inside).to(dtype), torch.randn(300, outside).to(dtype)
+    whole, added = layer(rows), layer(rows, residual)
     for count in (*range(1, 13), 17, 33, 64, 257):
         assert torch.equal(layer(rows[:count]), whole[:count]), count
-        assert torch.equal(layer(rows[-count:], beside[-count:]), added[-count:]), count
-    monkeypatch.setattr(linear8, "_AT_ONCE", 40 * max(inside, outside))  # several parts
+        assert torch.equal(layer(rows[-count:], residual[-count:]), added[-count:]), count
+    monkeypatch.setattr(linear_int8, "_CHUNK", 40 * max(inside, outside))  # several chunks
     assert torch.equal(layer(rows), whole)
-    assert torch.equal(layer(rows, beside), added)
+    assert torch.equal(layer(rows, residual), added)
     assert layer(rows[:0]).shape == (0, outside)
 
 
@@ -72,10 +73,10 @@ def test_an_activation_behind_it_does_not_change_that(threads: int, activation: 
         assert torch.equal(layer(rows[-count:]), whole[-count:]), count
 
 
-def test_a_row_is_rounded_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_is_quantized_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.randn(6, 64)
     numbers, scales = quantize_rows(rows, 128)
-    monkeypatch.setattr(linear8, "_IN_CACHE", 200)  # a few rows at a time
+    monkeypatch.setattr(linear_int8, "_CACHED_NUMBERS", 200)  # a few rows at a time
     rows[2] *= 1e6
     rows[3] = torch.inf
     rows[4] = 0
@@ -89,26 +90,26 @@ def test_a_row_is_rounded_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("zero", [128, 32, 0])
-def test_rounding_is_by_half_a_step_at_most(dtype: torch.dtype, zero: int) -> None:
+@pytest.mark.parametrize("zero_point", [128, 32, 0])
+def test_rounding_is_by_half_a_step_at_most(dtype: torch.dtype, zero_point: int) -> None:
     # Also of rows whose largest number is at either end, and of very small and large ones.
     rows = torch.randn(500, 300, generator=torch.Generator().manual_seed(0))
     rows = rows * torch.logspace(-6, 6, 500)[:, None]
-    if zero < 128:
+    if zero_point < 128:
         rows = rows.abs()
     rows = rows.to(dtype)
-    numbers, scales = quantize_rows(rows, zero)
+    numbers, scales = quantize_rows(rows, zero_point)
     assert scales.dtype is dtype
     assert numbers.dtype is torch.uint8
-    stands_for = (numbers.double() - zero) * scales.double()
+    stands_for = (numbers.double() - zero_point) * scales.double()
     step = scales.double()
     assert ((stands_for - rows.double()).abs() <= 0.501 * step).all()
     spread = numbers.amax(dim=1).int() - numbers.amin(dim=1).int()
-    assert (spread >= {128: 120, 32: 215, 0: 245}[zero]).all()
+    assert (spread >= {128: 120, 32: 215, 0: 245}[zero_point]).all()
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_what_comes_from_an_activation_is_rounded_more_finely(activation: str) -> None:
+def test_an_activations_output_is_quantized_more_finely(activation: str) -> None:
     class Mlp(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -121,12 +122,12 @@ def test_what_comes_from_an_activation_is_rounded_more_finely(activation: str) -
     rows = ACTIVATIONS[activation](torch.randn(200, 512))
     exact, model = filled(512, 128), Mlp()
     for layer in (model.fc1, model.fc2):
-        numbers, scales = quantize(layer.weight)
-        layer.weight, layer.scales = nn.Parameter(numbers, requires_grad=False), scales
-    replace_linear_layers(model)
-    assert type(model.fc1) is type(model.fc2) is Int8Linear
+        with_int8_weight(layer)
+    use_int8_layers(model)
+    assert isinstance(model.fc1, Int8Linear)
+    assert isinstance(model.fc2, Int8Linear)
     informed = error(model)
-    model.fc2.zero = model.fc1.zero
+    model.fc2.zero_point = model.fc1.zero_point
     assert informed < 0.85 * error(model)
 
 
@@ -137,11 +138,11 @@ def test_results_are_near_those_of_the_plain_layer(
 ) -> None:
     plain = filled(256, 192, activation, bias)
     layer = quantized(filled(256, 192, activation, bias), dtype)
-    batch, beside = torch.randn(2, 5, 3, 256), torch.randn(2, 5, 3, 192)
-    made = layer(batch.to(dtype), beside.to(dtype))
-    assert made.shape == beside.shape
+    batch, residual = torch.randn(2, 5, 3, 256), torch.randn(2, 5, 3, 192)
+    made = layer(batch.to(dtype), residual.to(dtype))
+    assert made.shape == residual.shape
     assert made.dtype is dtype
-    wanted = plain(batch, beside)
+    wanted = plain(batch, residual)
     assert (made - wanted).pow(2).mean().sqrt() < 0.015 * wanted.std()
     apart = batch.transpose(0, 1)[:, 1]  # not side by side in memory
     torch.testing.assert_close(layer(apart.to(dtype)), layer(apart.to(dtype).contiguous()))
@@ -171,7 +172,7 @@ for inside, outside in ((512, 128), (1408, 640)):
     rows = torch.randn(64, inside)
     rows[:, ::2] = 1.0
     plain, layer = filled(inside, outside), quantized(filled(inside, outside))
-    assert layer.zero == 64
+    assert layer.zero_point == 64
     torch.testing.assert_close(
         layer(rows).double(), exact_product(plain, rows, 64), rtol=1e-5, atol=1e-5
     )

@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from blip2cli.model.families.opt.config import OptConfig
-from blip2cli.model.layers.linear import FusableProjections, Linear
+from blip2cli.model.layers.fused_projections import FusableProjections
+from blip2cli.model.layers.linear import Linear
 from blip2cli.model.nets.uninitialized import Embedding, LayerNorm
 
 OFFSET = 2  # positions begin behind two rows that older OPT code kept for padding
