@@ -36,15 +36,15 @@ class ConversionOptions(OptionGroup):
 
     sources: tuple[str, ...] = setting(
         (),
+        "Files, folders or globs in quotes, whose rows follow one another, or one checkpoint.",
         positional=True,
         metavar="SRC...",
-        help="Files, folders or globs in quotes, whose rows follow one another, or one checkpoint.",
         panel=FORMAT,
     )
     destination: str = setting(
-        "", positional=True, metavar="DST", help="What they become.", panel=FORMAT
+        "", "What they become.", positional=True, metavar="DST", panel=FORMAT
     )
-    overwrite: bool = setting(False, help="Replace OUT if it is there.", panel=OUTPUT)
+    overwrite: bool = setting(False, "Replace OUT if it is there.", panel=OUTPUT)
 
 
 @dataclass(frozen=True)
@@ -53,62 +53,61 @@ class ConvertOptions(ConversionOptions):
 
     read_as: str | None = _format(
         None,
+        "What SRC is, where its path does not tell: {readable_formats}.",
         flag="--from",
         metavar="FORMAT",
-        help="What SRC is, where its path does not tell: {readable_formats}.",
     )
     write_as: str | None = _format(
         None,
+        f"What DST becomes, where its path does not tell: those of {option('read_as')}, "
+        "{write_only_formats}.",
         flag="--to",
         metavar="FORMAT",
-        help=f"What DST becomes, where its path does not tell: those of {option('read_as')}, "
-        "{write_only_formats}.",
     )
     shard_size: int | None = _format(
         None,
-        minimum=1,
-        metavar="N",
-        help="webdataset: samples a tar \\[default: 10000]; clip-retrieval: vectors a file "
+        "webdataset: samples a tar \\[default: 10000]; clip-retrieval: vectors a file "
         "\\[default: all].",
+        metavar="N",
+        minimum=1,
     )
     text_column: str | None = _texts(
         None,
+        "The column of texts.",
         metavar="NAME",
         default_help="caption, or answer in results of ask",
-        help="The column of texts.",
     )
-    prefix: str = _texts("", metavar="TEXT", help="sidecar: text before each caption.")
-    suffix: str = _texts("", metavar="TEXT", help="sidecar: text after each caption.")
+    prefix: str = _texts("", "sidecar: text before each caption.", metavar="TEXT")
+    suffix: str = _texts("", "sidecar: text after each caption.", metavar="TEXT")
     sidecar_suffix: SidecarSuffix | None = _texts(
-        None, default_help=".txt; when read, either", help="sidecar: the suffix of its files."
+        None, "sidecar: the suffix of its files.", default_help=".txt; when read, either"
     )
     image_root: str | None = _images(
         None,
+        "The folder file_name is relative to, for formats that take images along.",
         metavar="DIR",
-        help="The folder file_name is relative to, for formats that take images along.",
     )
     images: ImagesMode | None = _images(
         None,
+        "imagefolder: how the images get into DST.",
         default_help="link; none where DST is the folder of the images",
-        help="imagefolder: how the images get into DST.",
     )
-    metadata: MetadataKind = _images("jsonl", help="imagefolder: the kind of its metadata file.")
+    metadata: MetadataKind = _images("jsonl", "imagefolder: the kind of its metadata file.")
     id_column: str | None = _ids(
         None,
+        "The column that holds the ids.",
         metavar="NAME",
         default_help="coco: the last number in file_name; vqa: question_id",
-        help="The column that holds the ids.",
     )
     id_map: str | None = _ids(
         None,
+        "Ids of file names: a JSON object, a CSV table with file_name and id, or COCO annotations.",
         metavar="FILE",
-        help="Ids of file names: a JSON object, a CSV table with file_name and id, or COCO "
-        "annotations.",
     )
     annotations: str | None = _ids(
         None,
+        "COCO annotations or VQA questions that the results have to match one to one.",
         metavar="FILE",
-        help="COCO annotations or VQA questions that the results have to match one to one.",
     )
 
 
@@ -118,29 +117,23 @@ class CheckpointOptions(ConversionOptions):
 
     language_model: str | None = _checkpoint(
         None,
-        metavar="MODEL",
-        help="LAVIS: OPT or Flan-T5, which its files do not hold; for retrieval BERT, whose "
+        "LAVIS: OPT or Flan-T5, which its files do not hold; for retrieval BERT, whose "
         "tokenizer it takes. A directory or hub id.",
+        metavar="MODEL",
     )
     vision_weights: str | None = _checkpoint(
-        None,
-        metavar="FILE",
-        help="LAVIS: eva_vit_g.pth, for files that hold no vision encoder.",
+        None, "LAVIS: eva_vit_g.pth, for files that hold no vision encoder.", metavar="FILE"
     )
     like: str | None = _checkpoint(
         None,
+        "LAVIS: a BLIP-2 whose settings, tokenizer and whatever else is missing are taken.",
         metavar="MODEL",
         default_help="the released model with the same shapes",
-        help="LAVIS: a BLIP-2 whose settings, tokenizer and whatever else is missing are taken.",
     )
-    dtype: Dtype = _checkpoint("auto", help=DTYPE_HELP)
-    quantize: Literal["int8"] | None = _checkpoint(None, help=QUANTIZE_HELP)
-    max_shard_size: str = _checkpoint(
-        "5GB",  # as transformers' ``save_pretrained``
-        metavar="SIZE",
-        help="Largest weight file, such as 2GB.",
-    )
-    check: bool = _checkpoint(False, help="Compare the result with the source, and print it.")
+    dtype: Dtype = _checkpoint("auto", DTYPE_HELP)
+    quantize: Literal["int8"] | None = _checkpoint(None, QUANTIZE_HELP)
+    max_shard_size: str = _checkpoint("5GB", "Largest weight file, such as 2GB.", metavar="SIZE")
+    check: bool = _checkpoint(False, "Compare the result with the source, and print it.")
 
     @property
     def source(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from blip2cli.errors import OptionError, option
@@ -56,13 +56,20 @@ class Declared:
         return self.flag or "--" + name.replace("_", "-")
 
 
-def declare(default: Any = MISSING, *, shapes_rows: bool, about_images: bool, **more: Any) -> Any:
+def declare(
+    default: Any,
+    help: str,
+    *,
+    shapes_rows: bool,
+    about_images: bool,
+    **more: Any,
+) -> Any:
     """A field of an option group; ``more`` as in :class:`Declared`.
 
     ``shapes_rows`` and ``about_images`` have no default on purpose: an option that shapes rows and
     is not compared lets ``resume`` mix rows of two kinds.
     """
-    declared = Declared(shapes_rows=shapes_rows, about_images=about_images, **more)
+    declared = Declared(help=help, shapes_rows=shapes_rows, about_images=about_images, **more)
     return field(default=default, metadata={Declared: declared})
 
 

@@ -36,32 +36,22 @@ class ModelOptions(OptionGroup):
 
     model: str = _placement(
         DEFAULT_MODEL,
+        "Hub id, local directory, or an embedded demonstration: tiny, tiny-t5, tiny-itm.",
         metavar="NAME",
-        help="Hub id, local directory, or an embedded demonstration: tiny, tiny-t5, tiny-itm.",
         shapes_rows=True,
     )
     revision: str | None = _placement(
-        None,
-        metavar="REV",
-        help="Branch, tag or commit of a hub model.",
-        shapes_rows=True,
+        None, "Branch, tag or commit of a hub model.", metavar="REV", shapes_rows=True
     )
     device: str = _placement(
-        "auto",
-        metavar="NAME",
-        help="auto, cpu, cuda, cuda:1, mps.",
-        shapes_rows=False,
+        "auto", "auto, cpu, cuda, cuda:1, mps.", metavar="NAME", shapes_rows=False
     )
     # The precision that "auto" came to is a setting of its own, see ``pipeline.output``.
-    dtype: Dtype = _placement("auto", help=DTYPE_HELP, shapes_rows=False)
-    quantize: Quantize | None = _placement(None, help=QUANTIZE_HELP, shapes_rows=True)
+    dtype: Dtype = _placement("auto", DTYPE_HELP, shapes_rows=False)
+    quantize: Quantize | None = _placement(None, QUANTIZE_HELP, shapes_rows=True)
     # The image side runs as compiled code (``model.vision.compiled``)
     compile: bool = _model(
-        False,
-        switch_off="--no-compile",
-        help=COMPILE_HELP,
-        shapes_rows=True,
-        about_images=True,
+        False, COMPILE_HELP, switch_off="--no-compile", shapes_rows=True, about_images=True
     )
 
 
@@ -69,18 +59,18 @@ class ModelOptions(OptionGroup):
 class DoctorOptions(ModelOptions):
     """What is examined."""
 
-    model: str | None = _placement(  # type: ignore[assignment] # None: the installation alone
+    model: str | None = _placement(
         None,
+        "Put this model through all checks: hub id, local directory, or tiny.",
         metavar="NAME",
         default_help="a quick look at tiny",
-        help="Put this model through all checks: hub id, local directory, or tiny.",
         shapes_rows=False,
-    )
+    )  # type: ignore[assignment] # None: the installation alone
     image: str | None = _placement(
         None,
-        metavar="FILE",
-        help="A picture to caption with five beams; of LAVIS's merlion.png the published captions "
+        "A picture to caption with five beams; of LAVIS's merlion.png the published captions "
         "are known.",
+        metavar="FILE",
         shapes_rows=False,
     )
 
@@ -92,35 +82,35 @@ class LoaderOptions(OptionGroup):
     # None: by the model and the memory (``model.placement.batch_size``)
     batch_size: int | None = _model(
         None,
+        "Images a batch; auto: by the model and the memory.",
+        metavar="N",
         minimum=1,
         parse=parse_batch_size,
         default_help="auto",
-        metavar="N",
-        help="Images a batch; auto: by the model and the memory.",
         shapes_rows=False,
         about_images=False,
     )
     # Processes of the DataLoader; None: by the cores there are
     workers: int | None = _model(
         None,
-        minimum=0,
+        "Processes that read images; 0 reads in this one.",
         metavar="N",
+        minimum=0,
         default_help="by cores, where images are waited for",
-        help="Processes that read images; 0 reads in this one.",
         shapes_rows=False,
         about_images=False,
     )
     image_timeout: float | None = _model(
         None,
+        "Seconds one image may take to be read and decoded; slower ones fail.",
         metavar="SECONDS",
         default_help="no limit",
-        help="Seconds one image may take to be read and decoded; slower ones fail.",
         shapes_rows=False,
         about_images=True,
     )
     fast_decode: bool = _model(
         False,
-        help="Decode JPEGs no larger than the model needs: quicker for large photographs, and "
+        "Decode JPEGs no larger than the model needs: quicker for large photographs, and "
         "pixels differ a little.",
         shapes_rows=True,
         about_images=True,

@@ -17,11 +17,11 @@ class VerbosityOptions(OptionGroup):
 
     verbose: int = _report(
         0,
-        counted=True,
+        "Say more: -v the device, the precision and why; -vv also what the libraries say.",
         short="-v",
-        help="Say more: -v the device, the precision and why; -vv also what the libraries say.",
+        counted=True,
     )
-    quiet: bool = _report(False, short="-q", help="Say nothing but errors.")
+    quiet: bool = _report(False, "Say nothing but errors.", short="-q")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,14 +37,12 @@ class VerbosityOptions(OptionGroup):
 class ReportOptions(VerbosityOptions):
     """What a run prints on stderr."""
 
-    dry_run: bool = _report(False, help="Say what would be done, and do nothing.")
-    log_json: bool = _report(
-        False, help="Say everything as JSON, an object a line, for other programs."
-    )
+    dry_run: bool = _report(False, "Say what would be done, and do nothing.")
+    log_json: bool = _report(False, "Say everything as JSON, an object a line, for other programs.")
 
 
 @dataclass(frozen=True)
 class DoctorOutputOptions(OptionGroup):
     """The form of what ``doctor`` prints."""
 
-    json: bool = _report(False, help="Print one JSON object instead of a list.")
+    json: bool = _report(False, "Print one JSON object instead of a list.")

@@ -24,53 +24,39 @@ class SourceOptions(OptionGroup):
 
     # As typed: folders, files, globs, URLs, or "-" for paths on stdin. Empty: no image is read.
     sources: tuple[str, ...] = _source(
-        (),
-        positional=True,
-        metavar="SOURCE",
-        help="{sources}.",
-        shapes_rows=False,
+        (), "{sources}.", positional=True, metavar="SOURCE", shapes_rows=False
     )
     include: tuple[str, ...] = _source(
-        (),
-        metavar="GLOB",
-        help="Only file names that match; repeatable.",
-        shapes_rows=False,
+        (), "Only file names that match; repeatable.", metavar="GLOB", shapes_rows=False
     )
     exclude: tuple[str, ...] = _source(
         (),
+        f"No file names that match; wins over {option('include')}; repeatable.",
         metavar="GLOB",
-        help=f"No file names that match; wins over {option('include')}; repeatable.",
         shapes_rows=False,
     )
     limit: int | None = _source(
-        None,
-        minimum=1,
-        metavar="N",
-        help="At most this many images.",
-        shapes_rows=False,
+        None, "At most this many images.", metavar="N", minimum=1, shapes_rows=False
     )
     nul: bool = _source(
         False,
+        "Paths on stdin end with NUL instead of a newline.",
         flag="--null",
         short="-0",
-        help="Paths on stdin end with NUL instead of a newline.",
         shapes_rows=False,
     )
     keep: tuple[str, ...] = _source(
         (),
+        "Carry this column of the source into the rows; repeatable.",
         metavar="COLUMN",
-        help="Carry this column of the source into the rows; repeatable.",
         shapes_rows=True,
     )
     image_column: str | None = _source(
-        None,
-        metavar="NAME",
-        help="The column that holds the images, or their paths.",
-        shapes_rows=False,
+        None, "The column that holds the images, or their paths.", metavar="NAME", shapes_rows=False
     )
     absolute_paths: bool = _source(
         False,
-        help="Manifests may name absolute paths and paths outside their folder.",
+        "Manifests may name absolute paths and paths outside their folder.",
         shapes_rows=False,
     )
 
@@ -91,41 +77,38 @@ class OutputOptions(OptionGroup):
     # Path by suffix; None or "-": JSONL on stdout
     out: str | None = _output(
         None,
+        "File for the rows: {output_suffixes}; - (or none): JSONL on stdout.",
         flag="--output",
         short="-o",
         metavar="OUT",
-        help="File for the rows: {output_suffixes}; - (or none): JSONL on stdout.",
         shapes_rows=False,
         about_images=False,
     )
     overwrite: bool = _output(
-        False,
-        help="Replace OUT if it is there.",
-        shapes_rows=False,
-        about_images=False,
+        False, "Replace OUT if it is there.", shapes_rows=False, about_images=False
     )
     errors: ErrorsMode = _output(
         "file",
-        help="Images that failed: into a file beside OUT, or into OUT with an error column.",
+        "Images that failed: into a file beside OUT, or into OUT with an error column.",
         shapes_rows=True,
         about_images=True,
     )
     summary: str | None = _output(
         None,
+        "Write how the run went as JSON.",
         metavar="FILE",
-        help="Write how the run went as JSON.",
         shapes_rows=False,
         about_images=False,
     )
     resume: bool = _output(
         False,
-        help="Go on with OUT if it is there: only images without rows are run.",
+        "Go on with OUT if it is there: only images without rows are run.",
         shapes_rows=False,
         about_images=False,
     )
     retry_errors: bool = _output(
         False,
-        help="Go on with OUT, and try the images again that failed before.",
+        "Go on with OUT, and try the images again that failed before.",
         shapes_rows=False,
         about_images=True,
     )
@@ -143,19 +126,19 @@ class LimitOptions(OptionGroup):
     # A number of images (int), or a share of them (float)
     max_errors: int | float | None = _output(
         None,
-        parse=parse_error_limit,
+        "Stop with exit code 1 when more images fail.",
         metavar="N|N%",
+        parse=parse_error_limit,
         default_help="no limit",
-        help="Stop with exit code 1 when more images fail.",
         shapes_rows=False,
         about_images=True,
     )
     # Seconds, counted from the start of the process
     max_duration: float | None = _output(
         None,
-        parse=parse_duration,
+        f"Stop after 90s, 15m, 2h or 1h30m with exit code 4; {option('resume')} goes on.",
         metavar="TIME",
-        help=f"Stop after 90s, 15m, 2h or 1h30m with exit code 4; {option('resume')} goes on.",
+        parse=parse_duration,
         shapes_rows=False,
         about_images=True,
     )

@@ -30,39 +30,39 @@ _preset = partial(
 class DecodeOptions(OptionGroup):
     """How text is decoded. Greedy unless beams or a sampling option is given."""
 
-    max_new_tokens: int = _decoding(30, minimum=1, metavar="N", help="Longest text, in tokens.")
-    min_new_tokens: int = _decoding(0, minimum=0, metavar="N", help="Shortest text, in tokens.")
-    num_beams: int = _decoding(1, minimum=1, metavar="N", help="Beams searched; 1 is greedy.")
+    max_new_tokens: int = _decoding(30, "Longest text, in tokens.", metavar="N", minimum=1)
+    min_new_tokens: int = _decoding(0, "Shortest text, in tokens.", metavar="N", minimum=0)
+    num_beams: int = _decoding(1, "Beams searched; 1 is greedy.", metavar="N", minimum=1)
     # Texts of one prompt, best first
     num_captions: int = _decoding(
         1,
-        minimum=1,
+        f"Captions an image, best first; needs {option('num_beams')} or drawing.",
         metavar="N",
-        help=f"Captions an image, best first; needs {option('num_beams')} or drawing.",
+        minimum=1,
     )
     # Any of the three switches sampling on.
     temperature: float | None = _decoding(
-        None, metavar="X", help="Draw the text; above 1 wilder, below 1 tamer."
+        None, "Draw the text; above 1 wilder, below 1 tamer.", metavar="X"
     )
     top_p: float | None = _decoding(
-        None, metavar="P", help="Draw from the likeliest tokens that sum to P."
+        None, "Draw from the likeliest tokens that sum to P.", metavar="P"
     )
-    top_k: int | None = _decoding(None, metavar="K", help="Draw from the K likeliest tokens.")
+    top_k: int | None = _decoding(None, "Draw from the K likeliest tokens.", metavar="K")
     repetition_penalty: float = _decoding(
-        1.0, metavar="X", help="Above 1, tokens already used become unlikelier."
+        1.0, "Above 1, tokens already used become unlikelier.", metavar="X"
     )
     length_penalty: float = _decoding(
-        1.0, metavar="X", help="With beams: above 0 favours longer texts, below 0 shorter."
+        1.0, "With beams: above 0 favours longer texts, below 0 shorter.", metavar="X"
     )
     no_repeat_ngram_size: int = _decoding(
-        0, minimum=0, metavar="N", help="No run of N tokens comes twice; 0 allows all."
+        0, "No run of N tokens comes twice; 0 allows all.", metavar="N", minimum=0
     )
     seed: int = _decoding(
-        0, metavar="N", help="Seed of drawn texts; with the image's name it fixes them."
+        0, "Seed of drawn texts; with the image's name it fixes them.", metavar="N"
     )
     # Texts that are flagged are decoded once more, without repeats.
     retry_degenerate: bool = _decoding(
-        False, help="Decode texts again that repeat themselves or the question, or are empty."
+        False, "Decode texts again that repeat themselves or the question, or are empty."
     )
 
     @property
@@ -148,8 +148,8 @@ class CaptionOptions(OptionGroup):
 
     prompt: str | None = declare(
         None,
+        "Text the caption goes on from; the row holds what comes after it.",
         metavar="TEXT",
-        help="Text the caption goes on from; the row holds what comes after it.",
         panel=DECODING,
         shapes_rows=True,
         about_images=False,
@@ -164,45 +164,45 @@ class AskOptions(OptionGroup):
 
     question: tuple[str, ...] = _asking(
         (),
+        "A question for every image; repeatable. {answer} in it is the answer before it.",
         short="-q",
         metavar="TEXT",
-        help="A question for every image; repeatable. {answer} in it is the answer before it.",
         shapes_rows=False,
     )
     questions: str | None = _asking(
         None,
-        metavar="FILE",
-        help="A .txt with one question a line, or a .jsonl, .csv or .tsv table with "
+        "A .txt with one question a line, or a .jsonl, .csv or .tsv table with "
         "file_name, question and, if wanted, question_id and choices.",
+        metavar="FILE",
         shapes_rows=False,
     )
     template: str = _asking(
         "auto",
-        metavar="TEXT",
-        help="What the model reads: auto, or a text that holds {question} (a retrieval model: "
+        "What the model reads: auto, or a text that holds {question} (a retrieval model: "
         "{choice}).",
+        metavar="TEXT",
         shapes_rows=True,
     )
     choices: str | None = _asking(
         None,
+        "The answers there are, separated by commas; rows get the probability of each.",
         metavar="A,B,…",
-        help="The answers there are, separated by commas; rows get the probability of each.",
         shapes_rows=False,
     )
     choices_file: str | None = _asking(
         None,
+        "The answers there are, one a line; they may hold commas.",
         metavar="FILE",
-        help="The answers there are, one a line; they may hold commas.",
         shapes_rows=False,
     )
     choice_norm: Norm = _asking(
         "sum",
-        help="Choices compare by the log-probability of the whole text, or of a token.",
+        "Choices compare by the log-probability of the whole text, or of a token.",
         shapes_rows=True,
     )
     match: bool = _asking(
         False,
-        help="A retrieval model compares with its matching head: slower, more exact.",
+        "A retrieval model compares with its matching head: slower, more exact.",
         shapes_rows=True,
     )
     preset: Literal["paper-vqa"] | None = _preset()

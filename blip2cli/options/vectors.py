@@ -21,7 +21,7 @@ class EmbedOptions(OptionGroup):
 
     kind: Kind | None = _vector(
         None,
-        help="image: the vision encoder's; qformer: the Q-Former's; projection: in the space "
+        "image: the vision encoder's; qformer: the Q-Former's; projection: in the space "
         "that images and texts share; multimodal: the Q-Former's, of an image with a text "
         "(these two: retrieval models); language: the language model's, of a text.",
         default_help="image; of texts projection, or language",
@@ -29,25 +29,25 @@ class EmbedOptions(OptionGroup):
     )
     pool: Pool | None = _vector(
         None,
-        help="cls: the class token; mean: over patches, queries or tokens; none: all queries "
+        "cls: the class token; mean: over patches, queries or tokens; none: all queries "
         "row by row, so D = queries × width.",
         default_help="cls for image and for texts of retrieval models, else mean",
         shapes_rows=True,
     )
     text: tuple[str, ...] = _vector(
         (),
+        "A text to embed in place of images, or beside each (multimodal); repeatable.",
         metavar="TEXT",
-        help="A text to embed in place of images, or beside each (multimodal); repeatable.",
         shapes_rows=False,
     )
     texts: str | None = _vector(
         None,
-        metavar="FILE",
-        help="The same from a .txt with one text a line, or a .jsonl, .csv or .tsv table with "
+        "The same from a .txt with one text a line, or a .jsonl, .csv or .tsv table with "
         "a column text.",
+        metavar="FILE",
         shapes_rows=False,
     )
-    normalize: bool = _vector(False, help="Give every vector the length 1 (L2).", shapes_rows=True)
+    normalize: bool = _vector(False, "Give every vector the length 1 (L2).", shapes_rows=True)
     embedding_dtype: EmbeddingDtype = _vector(
-        "float32", help="What the numbers are written as.", shapes_rows=True
+        "float32", "What the numbers are written as.", shapes_rows=True
     )
