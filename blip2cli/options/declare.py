@@ -58,7 +58,7 @@ class Declared:
 
 def declare(
     default: Any,
-    help: str,
+    help: str,  # noqa: A002 - as Typer calls it
     *,
     shapes_rows: bool,
     about_images: bool,
