@@ -31,14 +31,15 @@ def main() -> int:
         raise SystemExit("Two cases have one name.")
     before = time.monotonic()
     with tempfile.TemporaryDirectory() as top:
-        bench = Bench(Path(top), options)
+        bench, report, failed = Bench(Path(top), options), Report(), 0
         try:
             with ThreadPoolExecutor(options.jobs) as pool:
-                compared = list(pool.map(bench.compare, cases))
+                for case, parts in zip(cases, pool.map(bench.compare, cases), strict=True):
+                    failed += report.add(case, parts)
         finally:
             bench.close()
     lines = sum(len(case.lines) for case in cases)
-    failed = _report(cases, compared, stale=len(cases) == len(CASES))
+    report.end(whole=len(cases) == len(CASES))
     minutes = (time.monotonic() - before) / 60
     print(
         f"{len(cases)} cases of {lines} commands in {minutes:.1f} minutes: {failed} differ.",
@@ -91,7 +92,6 @@ class Bench:
             before, after = reword(old.get(part, "absent\n")), new.get(part, "absent\n")
             if before != after:
                 found[part] = "\n".join(_diff(before, after))
-        print("." if not found else "F", end="", file=sys.stderr, flush=True)
         return found
 
     def close(self) -> None:
@@ -111,31 +111,35 @@ def _diff(before: str, after: str) -> Iterator[str]:
         yield f"      … {len(lines) - 24} lines more"
 
 
-def _report(cases: list[Case], compared: list[dict[str, str]], stale: bool) -> int:
-    """Print what differs; return how many cases do without a reason."""
-    print(file=sys.stderr)
-    failed = 0
-    used: set[Deliberate] = set()
-    for case, parts in zip(cases, compared, strict=True):
+class Report:
+    """Prints what differs, case by case."""
+
+    def __init__(self) -> None:
+        self._explained: set[Deliberate] = set()
+
+    def add(self, case: Case, parts: dict[str, str]) -> bool:
+        """Print what differs without a reason; whether anything does."""
         unexplained = {}
         for part, diff in parts.items():
             allowed = reason(case.name, part)
             if allowed is None:
                 unexplained[part] = diff
             else:
-                used.add(allowed)
+                self._explained.add(allowed)
         if unexplained:
-            failed += 1
             print(f"\n{case.name}")
             for number, line in enumerate(case.lines, 1):
                 print(f"    {number}$ {line}")
             for part, diff in unexplained.items():
-                print(f"    {part}\n{diff}")
-    print(f"{len(used)} differences on purpose.")
-    for entry in DELIBERATE:
-        if stale and entry not in used:
-            print(f"No longer differs: {entry.case} {entry.part} ({entry.why})")
-    return failed
+                print(f"    {part}\n{diff}", flush=True)
+        return bool(unexplained)
+
+    def end(self, whole: bool) -> None:
+        """Print what a run of all cases (``whole``) found of the list of deliberate changes."""
+        print(f"{len(self._explained)} entries of the list of deliberate changes were met.")
+        for entry in DELIBERATE:
+            if whole and entry not in self._explained:
+                print(f"No longer differs: {entry.case} {entry.part} ({entry.why})")
 
 
 if __name__ == "__main__":
