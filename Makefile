@@ -29,7 +29,7 @@ test: install ## run the test suite
 	$(BIN)/python -m pytest --numprocesses 2
 
 test-fast: export OMP_NUM_THREADS = 1
-test-fast: install ## run the tests that take no time (under a minute)
+test-fast: install ## run the tests but those of slow files (under a minute)
 	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow'
 
 coverage: export OMP_NUM_THREADS = 1

@@ -12,10 +12,18 @@ import pytest
 from tests.command import COMMAND, Run, environment
 from tests.images.pictures import draw_images
 from tests.s3_server import S3, serve_s3
+from tests.slow import SLOW_FILES
 
 if TYPE_CHECKING:
     from blip2cli.model.wrapper import Blip2
     from tests.fork_server import ForkServer
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow files."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix() in SLOW_FILES:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

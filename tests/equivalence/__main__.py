@@ -18,9 +18,10 @@ from tests.equivalence.commands import COMMANDS
 from tests.equivalence.deliberate import DELIBERATE, Deliberate, reason, reword
 from tests.equivalence.material import make_material
 from tests.equivalence.mistakes import MISTAKES
+from tests.equivalence.other_commands import OTHER_COMMANDS
 from tests.equivalence.running import Outcome, Version
 
-CASES = COMMANDS + MISTAKES
+CASES = COMMANDS + OTHER_COMMANDS + MISTAKES
 
 
 def main() -> int:

@@ -24,15 +24,28 @@ class Deliberate:
     why: str
 
 
-REWORDED: tuple[Reworded, ...] = ()
+REWORDED: tuple[Reworded, ...] = (
+    Reworded(r'"num_return"', '"num_captions"', "the setting has the name of its option"),
+    Reworded(r"^num_return: ", "num_captions: ", "the setting has the name of its option"),
+    Reworded(r"because they lay in a", "because they were in a", "plain words"),
+    Reworded(r'"questions": \[', '"question": [', "the setting has the name of its option"),
+    Reworded(r'"questions_file"', '"questions"', "the setting has the name of its option"),
+    Reworded(r"^questions: \[", "question: [", "the setting has the name of its option"),
+    Reworded(r"^questions_file: ", "questions: ", "the setting has the name of its option"),
+    Reworded(r'"mend"', '"remedy"', "doctor says remedy"),
+)
 
-DELIBERATE: tuple[Deliberate, ...] = ()
+DELIBERATE: tuple[Deliberate, ...] = (
+    Deliberate(
+        "embed texts", "4.stderr", "with -v the phases of the start are shown for texts too"
+    ),
+)
 
 
 def reword(text: str) -> str:
     """``text`` of the old version in the words of the new one."""
     for each in REWORDED:
-        text = re.sub(each.old, each.new, text)
+        text = re.sub(each.old, each.new, text, flags=re.MULTILINE)
     return text
 
 

@@ -26,6 +26,14 @@ def run(recipe: str, folder: Path, *arguments: str | Path) -> str:
     return done.stdout
 
 
+def test_add_a_source(tmp_path: Path, images: Path) -> None:
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / name).write_bytes((images / name).read_bytes())
+    (tmp_path / "album.m3u").write_text("#EXTM3U\na.png\nb.jpg\n")
+    shown = run("added_source", tmp_path, "caption", "album.m3u", "--model", "tiny", "--dry-run")
+    assert shown.split()[:5] == ["caption:", "2", "images", "a.png", "b.jpg"]
+
+
 def test_add_an_output_format(tmp_path: Path, images: Path) -> None:
     out = tmp_path / "rows.tab"
     run("added_output", tmp_path, "caption", images / "a.png", "--model", "tiny", "-o", out, "-q")
