@@ -67,7 +67,7 @@ class LoaderPolicy:
     """What the loader decides by when the options leave it the choice."""
 
     workers: Callable[[], int] = choose_workers
-    # Decode in this process until that has taken so many seconds: a small job is done before
+    # Decode in this process until that has taken this many seconds: a small job is done before
     # workers would have started, and start-up would compete with it for the cores. Of a prefetch
     # thread only the seconds count that it was waited for: it works while the model does, and
     # costs the main thread no more than a worker (measured with tiny, 1.0 to 1.3 ms an image: the

@@ -3,7 +3,7 @@
 Pillow resizes 8-bit pictures in two passes of integer arithmetic (``src/libImaging/Resample.c``):
 an output pixel is the sum of some input pixels times coefficients of 22 fractional bits, rounded
 and cut to 0…255; one pass goes along the rows, the other along the columns, each pixel by itself.
-Here a pass is two calls of a kernel that torch has for embeddings stored in 8 bits, and that is
+Here a pass runs a kernel twice that torch has for embeddings stored in 8 bits, and that is
 vectorised on x86 (FBGEMM): it makes weighted sums of rows of a table.
 
 * Along the axis to be resized, a picture is a table with a row for every position; an output row is

@@ -109,11 +109,11 @@ def without_png_metadata(data: bytes) -> bytes | None:
     """Return a PNG file without its text and profile chunks; None when it is no PNG."""
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return None
-    kept = [data[:8]]
+    chunks = [data[:8]]
     place = 8
     while place + 8 <= len(data):
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
         if data[place + 4 : place + 8] not in _PNG_WORDS:
-            kept.append(data[place:end])
+            chunks.append(data[place:end])
         place = end
-    return b"".join(kept)
+    return b"".join(chunks)

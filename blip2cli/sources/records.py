@@ -1,6 +1,6 @@
 """The rows of text manifests, read one by one: ``.txt``, ``.csv``, ``.tsv`` and ``.jsonl``.
 
-Text is UTF-8, with or without a byte order mark; bytes that are not UTF-8 are kept as lone
+Text is UTF-8, with or without a byte order mark; bytes that are not UTF-8 are held as lone
 surrogates, as in all file names. Every reader yields the number of a row's first line, counted
 from 1, and the row. They raise SourceError that names the file and the line, and OSError.
 """

@@ -88,7 +88,7 @@ class TarStream:
 
 @contextmanager
 def open_tar(location: str) -> Iterator[TarStream]:
-    """Open a local path or a URL; gzip is told by the content. Raises OSError."""
+    """Open a local path or a URL; gzip is recognised by content. Raises OSError."""
     with closing(open_binary(location)) as file:
         start = file.read(2)
         if start == b"\x1f\x8b":

@@ -1,4 +1,4 @@
-"""Writing so that a crash or a power cut leaves the old content or the new, never a mixture.
+"""Durable, atomic writes: a crash or a power cut leaves the old content or the new, no mixture.
 
 The steps are those of databases and package managers: write a temporary file, fsync it, rename it
 over the final name, fsync the folder. Skipping any of them has lost data in practice (ALICE,
@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write everything; ``os.write`` alone may stop early when the disk gets full."""
+    """Write everything; one ``os.write`` may stop early when the disk gets full."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -109,7 +109,7 @@ def link(path: str, other: str, temporary: str) -> None:
 
 
 def remove_quietly(path: str) -> None:
-    """Remove a file if that can be done; for tidying up after a failure."""
+    """Remove a file if that is possible; for cleaning up after a failure."""
     with contextlib.suppress(OSError):
         os.unlink(path)
 

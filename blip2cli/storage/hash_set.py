@@ -1,4 +1,4 @@
-"""A set of names that stays small however many they are."""
+"""Set of strings in constant memory each: an open-addressing table of 128-bit hashes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from array import array
 from collections.abc import Iterable
 from hashlib import blake2b
 
-_FULL = 0.6  # the share of used slots at which the table grows
+_MAX_LOAD = 0.6  # the share of used slots at which the table grows
 
 
 class HashSet:
-    """Remembers names, in about 40 bytes each whatever their length (a Python set takes over 100).
+    """Set of strings in about 40 bytes each, whatever their length (a Python set takes over 100).
 
-    Names are known by 128 bits of their BLAKE2b hash: that two among a billion share them has a
+    It stores 128 bits of their BLAKE2b hash: that two among a billion share them has a
     chance of 1e-21. (64 bits would be 3 in a hundred then, and a name lost for good.)
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        # Open addressing over two numbers a slot; an empty slot holds 0, 0.
+        # Two numbers a slot; an empty slot holds 0, 0.
         self._slots = array("Q", bytes(16 * 1024))
         self._mask = 1023
         self._used = 0
@@ -32,7 +32,7 @@ class HashSet:
             return False
         self._slots[place], self._slots[place + 1] = first, second
         self._used += 1
-        if self._used > _FULL * (self._mask + 1):
+        if self._used > _MAX_LOAD * (self._mask + 1):
             self._grow()
         return True
 
@@ -43,7 +43,7 @@ class HashSet:
         return self._used
 
     def _find(self, first: int, second: int) -> int:
-        """Where the halves are, or the empty slot where they would be."""
+        """The index of the slot that holds the hash, or of the empty one where it belongs."""
         slots, mask = self._slots, self._mask
         number = first & mask
         while found := slots[2 * number]:

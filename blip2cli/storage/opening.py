@@ -22,8 +22,8 @@ _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 # 30 ms to the first byte and 100 MB/s, 8 MiB keep three quarters of the speed.
 BLOCK = 8 << 20
 
-# Whose libraries repeat failed requests themselves, with growing pauses.
-_PATIENT = frozenset({"s3", "s3a", "gs", "gcs", "hf", "abfs", "abfss", "az"})
+# Protocols whose libraries repeat failed requests themselves, with growing pauses.
+_RETRYING = frozenset({"s3", "s3a", "gs", "gcs", "hf", "abfs", "abfss", "az"})
 _IN_EXTRA = frozenset({"s3", "s3a", "gs", "gcs", "http", "https", "hf"})
 RETRY_AFTER = (0.2, 1.0)  # seconds; for the other protocols
 
@@ -57,7 +57,7 @@ def open_binary(location: str) -> BinaryIO:
 def connect(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of this process for ``url``, and the path in it.
 
-    Raises SourceError for what can be told without asking a server: an unknown protocol, one
+    Raises SourceError for what is wrong before any request: an unknown protocol, one
     whose package is missing, a password in the URL.
     """
     protocol = protocol_of(url)
@@ -66,11 +66,14 @@ def connect(url: str) -> tuple[Any, str]:
     secret = r"(?!arn:)[^/@]*:.*@" if protocol in ("s3", "s3a") else r"[^/@]*:[^/]*@"
     if re.match(secret, rest):
         raise SourceError(
-            f"The URL {hide_secrets(url)!r} holds a password; give it through the "
-            "environment or the configuration of the protocol instead."
+            None,
+            f"The URL {hide_secrets(url)!r} holds a password",
+            "give it through the environment or the configuration of the protocol instead",
         )
     if not rest.strip("/") and protocol not in ("file", "local", "memory"):
-        raise SourceError(f"The URL {url!r} names no place; write {protocol}://bucket/folder.")
+        raise SourceError(
+            None, f"The URL {url!r} names no place", f"write {protocol}://bucket/folder"
+        )
     try:
         import fsspec
     except ImportError:
@@ -79,7 +82,9 @@ def connect(url: str) -> tuple[Any, str]:
         kind = fsspec.get_filesystem_class(protocol)
     except ValueError:
         raise SourceError(
-            f"The protocol of {hide_secrets(url)!r} is not known; s3://, gs:// and hf:// are."
+            None,
+            f"The protocol of {hide_secrets(url)!r} is not known",
+            "s3://, gs:// and hf:// are",
         ) from None
     except ImportError as error:
         raise _package_missing(url, protocol, getattr(error.__cause__, "name", None)) from None
@@ -92,15 +97,15 @@ def connect(url: str) -> tuple[Any, str]:
 
 def _package_missing(url: str, protocol: str, package: str | None) -> SourceError:
     name = (package or "its package").partition(".")[0]
-    mend = "pip install 'blip2cli[remote]'" if protocol in _IN_EXTRA else f"pip install {name}"
+    install = "pip install 'blip2cli[remote]'" if protocol in _IN_EXTRA else f"pip install {name}"
     return SourceError(
-        f"Reading {hide_secrets(url)!r} needs {name}, which is not installed: {mend}"
+        None, f"Reading {hide_secrets(url)!r} needs {name}, which is not installed", install
     )
 
 
 def retries_of(url: str) -> tuple[float, ...]:
-    """Seconds to wait before each further try of a request that failed."""
-    return () if protocol_of(url) in _PATIENT else RETRY_AFTER
+    """Seconds to wait before each repetition of a failed request."""
+    return () if protocol_of(url) in _RETRYING else RETRY_AFTER
 
 
 class _RemoteFile(io.BufferedIOBase):

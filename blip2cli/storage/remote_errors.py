@@ -1,7 +1,7 @@
 """What went wrong with a URL, and what to do about it.
 
 The libraries behind fsspec raise what they like: OSError where they translate the server's answer,
-exceptions of botocore, aiohttp, httpx or google-auth where they do not. They are told apart by
+exceptions of botocore, aiohttp, httpx or google-auth where they do not. They are distinguished by
 class name and status code, because importing those libraries for that costs more.
 """
 

@@ -1,4 +1,4 @@
-"""How text is written, above all file names whose bytes are not UTF-8.
+"""Reversible encoding of text, above all of file names whose bytes are not UTF-8.
 
 Python holds such names with *lone surrogates*, U+DC80 to U+DCFF standing for the bytes 0x80 to
 0xFF (PEP 383). No UTF-8 file can hold these as they are.

@@ -1,4 +1,4 @@
-"""Image files made on the spot, for the tests of this room."""
+"""Image files made by the tests."""
 
 from __future__ import annotations
 

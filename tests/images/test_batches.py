@@ -131,7 +131,7 @@ def test_an_error_of_the_source_comes_after_the_images_before_it() -> None:
     assert [len(each().items) for each in pending if each is not None] == [2, 2, 1]
 
 
-def test_workers_and_the_main_thread_decode_as_ever() -> None:
+def test_sharing_does_not_change_workers_and_the_main_thread() -> None:
     for workers in (0, 1):
         with load_batches([made(n) for n in range(5)], SPEC, options(2, workers)) as batches:
             batches.share_decoding()

@@ -51,6 +51,6 @@ def test_a_seed_gives_the_same_mutants_again() -> None:
     assert len(set(first)) > 90
 
 
-def test_growth_compares_late_with_early() -> None:
+def test_growth_compares_the_end_with_the_start() -> None:
     assert growth([9, 9, 5, 6, 5, 5, 5, 5, 8, 7]) == 2
     assert growth([1, 2, 3]) == 0

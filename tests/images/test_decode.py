@@ -233,7 +233,7 @@ def test_decompression_bombs_are_refused_before_they_unfold() -> None:
         error = failure(data)
         assert error.error_type in ("too_many_pixels", "corrupt"), str(error)
     assert failure(bomb(MAX_PIXELS // 1000 + 1, 1000)).error_type == "too_many_pixels"
-    # Between Pillow's warning level and the limit nothing is said, here or on stderr.
+    # Between Pillow's warning level and the limit nothing is reported, here or on stderr.
     assert failure(bomb(10_000, 10_000)).error_type in ("corrupt", "truncated")
 
 

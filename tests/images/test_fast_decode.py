@@ -92,7 +92,7 @@ def test_every_kind_of_jpeg_is_the_same_picture(mode: str, progressive: bool) ->
     assert np.abs(np.asarray(shrunk, float) - np.asarray(fast.image, float)).mean() < 3
 
 
-def test_damage_is_named_as_ever() -> None:
+def test_damage_has_the_same_names() -> None:
     for data, name in ((jpeg(800, 600)[:9000], "truncated"), (b"\xff\xd8\xff", "truncated")):
         with pytest.raises(ImageError) as caught:
             decode(data, (100, 100))
@@ -118,7 +118,7 @@ def model() -> Blip2:
     return Blip2.load(ModelOptions(model="tiny"))
 
 
-def test_rows_say_the_same_and_are_not_mixed_with_others(model: Blip2, tmp_path: Path) -> None:
+def test_rows_have_the_same_texts_and_are_not_mixed(model: Blip2, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("breakfast.jpg", "party.jpg", "sideways.jpg"):
         shutil.copy(SAMPLES / name, tmp_path / "in" / name)

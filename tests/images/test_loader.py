@@ -114,7 +114,7 @@ def test_an_error_of_the_source_comes_after_the_images_before_it(workers: int) -
         next(batches)
 
 
-def test_the_users_random_numbers_are_left_alone() -> None:
+def test_the_users_random_numbers_are_untouched() -> None:
     before = torch.get_rng_state()
     assert len(list(load_batches([made(n) for n in range(3)], SPEC, options(2, 1)))) == 2
     assert torch.equal(torch.get_rng_state(), before)

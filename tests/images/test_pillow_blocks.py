@@ -1,4 +1,4 @@
-"""Memory of large pictures is used again, unless the user has said otherwise."""
+"""Memory of large pictures is reused, unless the user chose otherwise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ print(stats["allocated_blocks"], stats["reused_blocks"], core.get_blocks_max())
 
 
 @pytest.mark.parametrize(("chosen", "found"), [(None, "0 3 8"), ("0", "3 0 0"), ("2", "1 2 2")])
-def test_blocks_are_kept_as_far_as_wanted(chosen: str | None, found: str) -> None:
+def test_blocks_are_reused_up_to_the_chosen_number(chosen: str | None, found: str) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PILLOW_BLOCKS_MAX"}
     if chosen is not None:
         environment["PILLOW_BLOCKS_MAX"] = chosen

@@ -32,18 +32,18 @@ def test_nothing_is_copied() -> None:
 
 def test_the_memory_outlives_the_picture() -> None:
     image = gradient(300, 200)
-    wanted = np.asarray(image).copy()
+    expected = np.asarray(image).copy()
     found = pixels(image)[50:60]
     del image
     gc.collect()
     others = [Image.new("RGB", (300, 200), "red") for _ in range(20)]  # would take freed memory
-    assert np.array_equal(found.view(np.uint8).reshape(10, 300, 4)[:, :, :3], wanted[50:60])
+    assert np.array_equal(found.view(np.uint8).reshape(10, 300, 4)[:, :, :3], expected[50:60])
     assert len(others) == 20
 
 
 @pytest.mark.parametrize(
     "image", [Image.new("RGB", (3000, 2000)), Image.new("L", (30, 20)), Image.new("I", (9, 9))]
 )
-def test_what_is_laid_out_in_another_way_is_refused(image: Image.Image) -> None:
+def test_other_memory_layouts_are_refused(image: Image.Image) -> None:
     with pytest.raises(ScatteredError):
         pixels(image)

@@ -101,7 +101,7 @@ def test_hand_over_is_contiguous_uint8() -> None:
     assert pixels.is_contiguous()
 
 
-def test_normalize_leaves_its_input_alone_and_keeps_the_batch() -> None:
+def test_normalize_does_not_change_its_input_nor_the_batch() -> None:
     spec = PixelSpec(4, 5)
     pixels = torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).view(2, 3, 4, 5)
     before = pixels.clone()
@@ -143,6 +143,6 @@ def test_published_and_older_configurations() -> None:
     ],
     ids=str,
 )
-def test_what_is_not_supported_is_said(change: dict[str, Any], message: str) -> None:
+def test_unsupported_settings_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         PixelSpec.from_processor_config(HUB | change)

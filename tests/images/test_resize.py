@@ -1,4 +1,4 @@
-"""The quick resize is Pillow's, bit for bit, or is Pillow's own."""
+"""The vectorised resize is Pillow's, bit for bit, or is Pillow's own."""
 
 from __future__ import annotations
 
@@ -28,19 +28,21 @@ from tests.images.pictures import PHOTOGRAPHS, encoded, photograph
 
 Filter = Image.Resampling
 BICUBIC = Filter.BICUBIC
-QUICK = [Filter.BOX, Filter.BILINEAR, Filter.HAMMING, BICUBIC, Filter.LANCZOS]
+FILTERS = [Filter.BOX, Filter.BILINEAR, Filter.HAMMING, BICUBIC, Filter.LANCZOS]
 
 vectorised = pytest.mark.skipif(
     not torch.backends.cpu.get_cpu_capability().startswith("AVX"),
-    reason="the kernel is vectorised on x86 alone",
+    reason="the kernel is vectorised on x86 only",
 )
 
 
-def pillows(image: Image.Image, width: int, height: int, resample: Filter) -> np.ndarray:
+def pillow_pixels(image: Image.Image, width: int, height: int, resample: Filter) -> np.ndarray:
     return np.asarray(image.resize((width, height), resample)).transpose(2, 0, 1)
 
 
-def quick(image: Image.Image, width: int, height: int, resample: Filter) -> np.ndarray | None:
+def vectorised_pixels(
+    image: Image.Image, width: int, height: int, resample: Filter
+) -> np.ndarray | None:
     rule = resize._pass_order(torch)
     assert rule is not None
     return resize._resize(torch, image, width, height, resample, rule)
@@ -76,23 +78,23 @@ def fresh() -> Iterator[None]:
 @given(
     st.tuples(st.integers(1, 420), st.integers(1, 420)),
     st.tuples(st.integers(1, 420), st.integers(1, 420)),
-    st.sampled_from(QUICK),
+    st.sampled_from(FILTERS),
     st.sampled_from(["noise", "extremes", "stripes", "flat"]),
     st.integers(0, 9),
 )
 def test_every_size_and_filter_equals_pillow(
-    size: tuple[int, int], wanted: tuple[int, int], resample: Filter, kind: str, seed: int
+    size: tuple[int, int], expected: tuple[int, int], resample: Filter, kind: str, seed: int
 ) -> None:
-    if size[0] == wanted[0] or size[1] == wanted[1]:
-        wanted = (size[0] + 1, size[1] + 1)
+    if size[0] == expected[0] or size[1] == expected[1]:
+        expected = (size[0] + 1, size[1] + 1)
     image = made(*size, kind, seed)
-    found = quick(image, *wanted, resample)
+    found = vectorised_pixels(image, *expected, resample)
     if found is None:  # only where hundreds of pixels become one float32 does not reach
-        assert max(size[0] / wanted[0], size[1] / wanted[1]) > 150
+        assert max(size[0] / expected[0], size[1] / expected[1]) > 150
         return
     assert found.dtype == np.uint8
     assert found.flags.c_contiguous
-    assert np.array_equal(found, pillows(image, *wanted, resample))
+    assert np.array_equal(found, pillow_pixels(image, *expected, resample))
 
 
 @vectorised
@@ -102,11 +104,11 @@ def test_photographs_equal_pillow_without_it(
     name: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = decode(photograph(name)).image
-    wanted = pillows(image, size, size, BICUBIC)
-    assert np.array_equal(to_planes(image, size, size, BICUBIC), wanted)
+    expected = pillow_pixels(image, size, size, BICUBIC)
+    assert np.array_equal(to_planes(image, size, size, BICUBIC), expected)
     # Of Pillow's resize only the coefficients are needed, and those are known now.
     monkeypatch.delattr(Image.Image, "resize")
-    assert np.array_equal(to_planes(image, size, size, BICUBIC), wanted)
+    assert np.array_equal(to_planes(image, size, size, BICUBIC), expected)
 
 
 def test_coefficients_are_those_of_pillow_and_sum_to_one() -> None:
@@ -143,18 +145,20 @@ def test_other_pictures_are_left_to_pillow(
     image: Image.Image, size: tuple[int, int], resample: Filter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resize, "_resize", forbidden)
-    assert np.array_equal(to_planes(image, *size, resample), pillows(image, *size, resample)[:3])
+    assert np.array_equal(
+        to_planes(image, *size, resample), pillow_pixels(image, *size, resample)[:3]
+    )
 
 
 @vectorised
-def test_threads_leave_it_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_threads_use_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     image, found = made(300, 260), []
     resize._pass_order(torch)
     monkeypatch.setattr(resize, "_resize", forbidden)
     thread = threading.Thread(target=lambda: found.append(to_planes(image, 224, 224, BICUBIC)))
     thread.start()
     thread.join()
-    assert np.array_equal(found[0], pillows(image, 224, 224, BICUBIC))
+    assert np.array_equal(found[0], pillow_pixels(image, 224, 224, BICUBIC))
     with pytest.raises(AssertionError, match="quick way"):
         to_planes(image, 224, 224, BICUBIC)
 
@@ -166,8 +170,8 @@ import numpy as np
 from PIL import Image
 from blip2cli.images.resize import to_planes
 image = Image.effect_noise((300, 260), 80).convert("RGB")
-wanted = np.asarray(image.resize((224, 224), 3)).transpose(2, 0, 1)
-assert np.array_equal(to_planes(image, 224, 224, Image.Resampling.BICUBIC), wanted)
+expected = np.asarray(image.resize((224, 224), 3)).transpose(2, 0, 1)
+assert np.array_equal(to_planes(image, 224, 224, Image.Resampling.BICUBIC), expected)
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -180,8 +184,8 @@ import numpy as np, torch
 from PIL import Image
 from blip2cli.images.resize import to_planes
 image = Image.effect_noise((300, 260), 80).convert("RGB")
-wanted = np.asarray(image.resize((224, 224), 3)).transpose(2, 0, 1)
-assert np.array_equal(to_planes(image, 224, 224, Image.Resampling.BICUBIC), wanted)
+expected = np.asarray(image.resize((224, 224), 3)).transpose(2, 0, 1)
+assert np.array_equal(to_planes(image, 224, 224, Image.Resampling.BICUBIC), expected)
 """
     environment = {**os.environ, "PILLOW_BLOCK_SIZE": block}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
@@ -204,26 +208,26 @@ REAL = Image.Image.resize
 
 @vectorised
 @pytest.mark.usefixtures("fresh")
-def test_the_order_of_passes_follows_the_pillow_that_is_there(
+def test_the_order_of_passes_is_that_of_the_installed_pillow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tall = made(300, 500)
     monkeypatch.setattr(Image.Image, "resize", rows_first)
-    wanted = pillows(tall, 224, 224, BICUBIC)
+    expected = pillow_pixels(tall, 224, 224, BICUBIC)
     assert resize._pass_order(torch) is resize._RULES[1]
-    assert np.array_equal(to_planes(tall, 224, 224, BICUBIC), wanted)
+    assert np.array_equal(to_planes(tall, 224, 224, BICUBIC), expected)
     # The two orders differ, or this test would show nothing.
     monkeypatch.setattr(Image.Image, "resize", columns_first)
-    assert not np.array_equal(wanted, pillows(tall, 224, 224, BICUBIC))
+    assert not np.array_equal(expected, pillow_pixels(tall, 224, 224, BICUBIC))
 
 
 @pytest.mark.usefixtures("fresh")
-def test_an_unknown_pillow_does_it_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_pillow_is_used_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     image = made(500, 300)
     monkeypatch.setattr(Image.Image, "resize", columns_first)
     assert resize._pass_order(torch) is None
-    wanted = pillows(image, 224, 224, BICUBIC)
-    assert np.array_equal(to_planes(image, 224, 224, BICUBIC), wanted)
+    expected = pillow_pixels(image, 224, 224, BICUBIC)
+    assert np.array_equal(to_planes(image, 224, 224, BICUBIC), expected)
 
 
 @pytest.mark.usefixtures("fresh")
@@ -232,7 +236,7 @@ def test_a_torch_without_the_kernel_leaves_it_to_pillow(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.ops, "quantized", object())
     assert resize._pass_order(torch) is None
     found = to_planes(image, 224, 224, BICUBIC)
-    assert np.array_equal(found, pillows(image, 224, 224, BICUBIC))
+    assert np.array_equal(found, pillow_pixels(image, 224, 224, BICUBIC))
 
 
 @pytest.mark.usefixtures("fresh")
@@ -251,12 +255,12 @@ class WithoutPillow(Made):
 
 
 @vectorised
-def test_workers_take_the_quick_way() -> None:
+def test_workers_use_the_vectorised_pixels() -> None:
     data = [encoded(made(400, 300, seed=n), "PNG") for n in range(3)]
     refs = [Made("a", "/a", data[0]), WithoutPillow("b", "/b", data[1]), Made("c", "/c", data[2])]
     with load_batches(refs, PixelSpec(224, 224), LoaderOptions(3, 1)) as batches:
         (batch,) = batches
     assert [item.error for item in batch.items] == [None, None, None]
     for found, number in zip(batch.pixels, range(3), strict=True):
-        wanted = pillows(made(400, 300, seed=number), 224, 224, BICUBIC)
-        assert np.array_equal(found.numpy(), wanted)
+        expected = pillow_pixels(made(400, 300, seed=number), 224, 224, BICUBIC)
+        assert np.array_equal(found.numpy(), expected)

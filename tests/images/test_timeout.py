@@ -86,7 +86,7 @@ def test_an_image_that_hangs_fails_by_itself(how: Callable[[], None], workers: i
     assert "longer than 2 s" in str(failed.error)
     expected = [to_uint8(decode(picture(n)).image, SPEC) for n in range(13) if n != 5]
     assert torch.equal(torch.cat([batch.pixels for batch in found]), torch.stack(expected))
-    # Once among the others and once alone; the rest is for starting processes on a busy machine.
+    # Once in its batch and once by itself; the rest is for starting processes on a busy machine.
     assert seconds < 2 * LIMIT + 15
     assert crew
     assert eventually_gone(crew)
@@ -107,7 +107,7 @@ def test_a_passing_stall_costs_nothing(tmp_path: Path) -> None:
     assert [(item.file_name, item.error) for item in items] == [(r.file_name, None) for r in refs]
 
 
-def test_hangs_and_crashes_are_told_apart() -> None:
+def test_hangs_and_crashes_are_distinguished() -> None:
     refs: list[ImageRef] = [made(0), Hang("h", "/h"), Hang("c", "/c", os.abort), made(3)]
     with load_batches(refs, SPEC, LoaderOptions(4, 1, LIMIT)) as batches:
         (batch,) = batches

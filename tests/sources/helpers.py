@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from blip2cli.errors import ImageError
@@ -19,3 +23,9 @@ def failure(ref: ImageRef) -> str:
     with pytest.raises(ImageError) as caught:
         ref.read()
     return caught.value.error_type
+
+
+def write_table(file: Path, /, **columns: object) -> Path:
+    """A Parquet file with these columns."""
+    pq.write_table(pa.table(columns), file)  # type: ignore[arg-type]
+    return file

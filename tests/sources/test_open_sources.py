@@ -45,7 +45,7 @@ def test_an_image_given_twice_is_run_once(tree: Tree, names: Names) -> None:
 
 
 def test_folders_beside_one_another_are_not_remembered(tree: Tree) -> None:
-    # Names are kept only where sources may overlap; here memory must stay flat.
+    # Names are remembered only where sources may overlap; here memory must stay flat.
     root = tree("ab/1.png", "a/1.png", "a.b/1.png")
     sources = tuple(str(root / name) for name in ("a", "ab", "a.b"))
     refs = open_sources(SourceOptions(sources))

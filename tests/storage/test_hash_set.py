@@ -5,7 +5,7 @@ import tracemalloc
 from blip2cli.storage.hash_set import HashSet
 
 
-def test_knows_what_was_added() -> None:
+def test_it_contains_what_was_added() -> None:
     names = HashSet()
     assert names.add("a.png")
     assert names.add("caf\udce9.png")

@@ -14,7 +14,7 @@ from blip2cli.storage.opening import BLOCK, is_remote, open_binary
 from tests.sources.faulty import OwnMemory
 
 
-def test_urls_and_paths_are_told_apart() -> None:
+def test_urls_and_paths_are_distinguished() -> None:
     assert all(map(is_remote, ("s3://b/k", "hf://datasets/u/r", "S3://b", "file:///x")))
     assert not any(map(is_remote, ("/data/s3://", "c:/x", "s3:/b", "://x", "a b://c", "-")))
 
@@ -54,7 +54,7 @@ class Watched(OwnMemory):
         return super().open(path, mode, **kwargs)
 
 
-def test_blocks_are_read_ahead_and_only_one_is_kept() -> None:
+def test_one_block_is_prefetched_and_cached() -> None:
     Watched.register()
     Watched().pipe_file("/opened/a", b"1")
     open_binary("watched://opened/a").close()
@@ -100,20 +100,20 @@ def test_a_missing_file_behind_a_url_is_both_kinds_of_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "module", "said"),
+    ("url", "module", "message"),
     [
         (
             "gs://b/k",
             "gcsfs",
-            "needs gcsfs, which is not installed: pip install 'blip2cli[rem",
+            "needs gcsfs, which is not installed; pip install 'blip2cli[rem",
         ),
         ("gcs://b/k", "gcsfs", "pip install 'blip2cli[remote]'"),
-        ("s3://b/k", "s3fs", "needs s3fs, which is not installed: pip install 'blip2cli[rem"),
-        ("abfs://b/k", "adlfs", "needs adlfs, which is not installed: pip install adlfs"),
+        ("s3://b/k", "s3fs", "needs s3fs, which is not installed; pip install 'blip2cli[rem"),
+        ("abfs://b/k", "adlfs", "needs adlfs, which is not installed; pip install adlfs"),
     ],
 )
 def test_a_missing_package_is_named(
-    url: str, module: str, said: str, monkeypatch: pytest.MonkeyPatch
+    url: str, module: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
@@ -122,12 +122,12 @@ def test_a_missing_package_is_named(
     monkeypatch.delitem(known, url.partition("://")[0], raising=False)
     with pytest.raises(SourceError) as caught:
         open_binary(url)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_without_fsspec_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(SourceError, match="needs fsspec, which is not installed: pip install 'bli"):
+    with pytest.raises(SourceError, match="needs fsspec, which is not installed; pip install 'bli"):
         open_binary("s3://b/k")
 
 

@@ -25,7 +25,7 @@ class Response:
 
 
 @pytest.mark.parametrize(
-    ("url", "error", "kind", "said"),
+    ("url", "error", "kind", "message"),
     [
         (
             "s3://b/k",
@@ -55,9 +55,9 @@ class Response:
         ("s3://b/k", named("Odd"), "read_error", "cannot be read (Odd)."),
     ],
 )
-def test_sentences_name_the_mend(url: str, error: Exception, kind: str, said: str) -> None:
+def test_sentences_name_the_remedy(url: str, error: Exception, kind: str, message: str) -> None:
     found = remote_error(url, error)
-    assert said in str(found)
+    assert message in str(found)
     assert isinstance(found, SourceError)
     assert isinstance(found, OSError)
     assert found.strerror
@@ -68,7 +68,7 @@ def test_sentences_name_the_mend(url: str, error: Exception, kind: str, said: st
     assert remote_error(url, found) is found
 
 
-def test_secrets_are_hidden_wherever_they_stand() -> None:
+def test_secrets_are_hidden_anywhere() -> None:
     assert hide_secrets("s3://key:s3cr3t@b/k") == "s3://key:***@b/k"
     assert hide_secrets("s3://key:s/cr/3t@b/k") == "s3://key:***@b/k"
     assert hide_secrets("https://h/k.png?sig=s3cr3t&x=1") == "https://h/k.png?***"

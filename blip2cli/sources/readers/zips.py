@@ -119,7 +119,7 @@ def _opened(text: str, location: str) -> _Zip:
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """The member's name. Many tools write UTF-8 without saying so."""
+    """The member's name. Many tools write UTF-8 without the flag for it."""
     if info.flag_bits & _UTF8:
         return info.filename
     try:

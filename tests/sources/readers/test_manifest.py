@@ -8,35 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blip2cli.errors import ImageError, OptionError, SourceError
 from blip2cli.options import SourceOptions
-from blip2cli.sources import CarriedColumn, carried_columns, open_sources
-from blip2cli.sources.base import ImageRef
+from blip2cli.sources import open_sources
 from blip2cli.storage.text_encoding import to_json, to_utf8
+from tests.sources.helpers import failure, refs, write_table
 
 Tree = Callable[..., Path]
 Names = Callable[..., list[str]]
-
-
-def refs(*sources: object, **options: object) -> list[ImageRef]:
-    chosen = SourceOptions(tuple(str(s) for s in sources), **options)  # type: ignore[arg-type]
-    return list(open_sources(chosen))
-
-
-def failure(ref: ImageRef) -> str:
-    with pytest.raises(ImageError) as caught:
-        ref.read()
-    return caught.value.error_type
-
-
-def write_table(file: Path, /, **columns: object) -> Path:
-    pq.write_table(pa.table(columns), file)  # type: ignore[arg-type]
-    return file
 
 
 LISTS = {
@@ -106,7 +89,7 @@ def test_a_manifest_cannot_lead_out_of_its_folder(spelled: str, suffix: str, tre
     assert good.read() == b""
 
 
-def test_consent_to_paths_elsewhere(tree: Tree) -> None:
+def test_absolute_paths_allow_other_folders(tree: Tree) -> None:
     root = tree("up.png", "far/x.png", "in/a.png")
     (root / "in" / "m.txt").write_text(f"../up.png\n{root}/far/x.png\n{root}/in/a.png\na.png\n")
     found = refs(root / "in" / "m.txt", absolute_paths=True)
@@ -116,7 +99,7 @@ def test_consent_to_paths_elsewhere(tree: Tree) -> None:
     assert [r.read() for r in found] == [b"", b"", b""]
 
 
-def test_consent_does_not_let_names_clash(tree: Tree) -> None:
+def test_absolute_paths_do_not_let_names_clash(tree: Tree) -> None:
     root = tree("x.png")
     inner = root / "in"
     same = inner / str(root).lstrip("/") / "x.png"
@@ -240,90 +223,7 @@ def test_a_parquet_file_without_use_names_its_columns(tmp_path: Path) -> None:
         refs(table, image_column="x")
 
 
-def test_columns_are_carried_along(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_text('path,id,note\na.png,007,"two\nlines"\nb.png,8,\n')
-    options = SourceOptions((str(tmp_path / "m.csv"),), keep=("note", "id"))
-    assert carried_columns(options) == (
-        CarriedColumn("note", "string"),
-        CarriedColumn("id", "string"),
-    )
-    assert [ref.carried for ref in open_sources(options)] == [("two\nlines", "007"), ("", "8")]
-
-
-def test_types_of_json_come_from_its_values(tmp_path: Path) -> None:
-    lines = [
-        {"path": "a", "i": 1, "f": 1, "s": "x", "mixed": 1, "b": True, "l": [1, "é"], "big": 1},
-        {"path": "b", "i": None, "f": 2.5, "s": None, "mixed": "y", "o": {"k": None}},
-        {"path": "../c", "i": 3, "big": 1 << 70},
-    ]
-    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    keep = ("i", "f", "s", "mixed", "b", "l", "o", "big")
-    options = SourceOptions((str(tmp_path / "m.jsonl"),), keep=keep)
-    types = [column.type for column in carried_columns(options)]
-    assert types == ["int", "float", *["string"] * 6]
-    found = [ref.carried for ref in open_sources(options)]
-    assert found[0] == (1, 1.0, "x", "1", "true", '[1, "é"]', None, "1")
-    assert found[1] == (None, 2.5, None, "y", None, None, '{"k": null}', None)
-    assert found[2] == (3, None, None, None, None, None, None, str(1 << 70))  # a failure as well
-
-
-def test_types_of_parquet_come_from_its_schema(tmp_path: Path) -> None:
-    table = write_table(
-        tmp_path / "m.parquet",
-        path=["a", "b"],
-        i=pa.array([1, None], pa.int8()),
-        f=pa.array([1.5, None], pa.float32()),
-        when=pa.array([0, None], pa.date32()),
-        tags=[["x"], None],
-        raw=[b"x", None],
-    )
-    options = SourceOptions((str(table),), keep=("tags", "f", "i", "when"))
-    assert [c.type for c in carried_columns(options)] == ["string", "float", "int", "string"]
-    carried = [ref.carried for ref in open_sources(options)]
-    assert carried == [('["x"]', 1.5, 1, "1970-01-01"), (None,) * 4]
-    with pytest.raises(OptionError, match="keep raw: this column holds bytes"):
-        refs(table, keep=("raw",))
-
-
-def test_a_value_that_comes_too_late_for_its_column(tmp_path: Path) -> None:
-    lines = [f'{{"path": "{n}.png", "n": {n}}}' for n in range(1500)]
-    (tmp_path / "m.jsonl").write_text("\n".join([*lines, '{"path": "last.png", "n": "many"}']))
-    images = open_sources(SourceOptions((str(tmp_path / "m.jsonl"),), keep=("n",)))
-    with pytest.raises(SourceError, match=r"keep n: 'last.png' has \"many\" .* whole numbers"):
-        list(images)
-
-
-def test_several_sources_agree_on_a_type(tmp_path: Path) -> None:
-    (tmp_path / "1.jsonl").write_text('{"path": "a", "n": 1, "m": 1}\n')
-    (tmp_path / "2.jsonl").write_text('{"path": "b", "n": 0.5, "m": "x"}\n')
-    sources = (str(tmp_path / "1.jsonl"), str(tmp_path / "2.jsonl"))
-    options = SourceOptions(sources, keep=("n", "m"))
-    assert [column.type for column in carried_columns(options)] == ["float", "string"]
-    assert [ref.carried for ref in open_sources(options)] == [(1.0, "1"), (0.5, "x")]
-
-
-def test_columns_that_cannot_be_kept(tree: Tree) -> None:
-    root = tree("a.png")
-    (root / "m.csv").write_text("path,id\na.png,1\n")
-    (root / "m.jsonl").write_text('{"path": "a.png", "id": 1}\n')
-    (root / "m.txt").write_text("a.png\n")
-    for source in ("m.csv", "m.jsonl"):
-        with pytest.raises(OptionError, match=r"keep size: .* it has path, id"):
-            refs(root / source, keep=("size",))
-    with pytest.raises(OptionError, match="plain list of paths"):
-        refs(root / "m.txt", keep=("id",))
-    for other in (root, root / "a.png", f"{root}/*.png"):
-        with pytest.raises(OptionError, match="has no columns"):
-            refs(root / "m.csv", other, keep=("id",))
-        with pytest.raises(OptionError, match="has no columns"):
-            carried_columns(SourceOptions((str(other),), keep=("id",)))
-    with pytest.raises(OptionError, match="has no columns"):
-        carried_columns(SourceOptions(("-",), keep=("id",)))
-    with pytest.raises(OptionError, match="keep id is given twice"):
-        refs(root / "m.csv", keep=("id", "id"))
-
-
-def test_a_manifest_is_read_as_images_are_asked_for(tmp_path: Path) -> None:
+def test_a_manifest_is_read_as_images_are_requested(tmp_path: Path) -> None:
     # An endless manifest would be best; a broken line far behind shows the same.
     lines = "".join(f'{{"path": "{n}.png"}}\n' for n in range(5000))
     (tmp_path / "m.jsonl").write_text(lines + "broken\n")
@@ -366,23 +266,23 @@ def as_csv(names: list[str], delimiter: str) -> bytes:
 @settings(max_examples=60, deadline=None)
 @given(NAMES)
 def test_awkward_names_come_through_every_format(
-    tmp_path_factory: pytest.TempPathFactory, wanted: list[str]
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:
     root = tmp_path_factory.mktemp("awkward")
-    lines = [json.dumps({"file_name": name}).encode() for name in wanted]
+    lines = [json.dumps({"file_name": name}).encode() for name in names]
     written = {
-        "m.csv": as_csv(wanted, ","),
-        "m.tsv": as_csv(wanted, "\t"),
+        "m.csv": as_csv(names, ","),
+        "m.tsv": as_csv(names, "\t"),
         "m.jsonl": b"\n".join(lines),
-        "raw.jsonl": b"\n".join(to_json({"file_name": name}) for name in wanted),
+        "raw.jsonl": b"\n".join(to_json({"file_name": name}) for name in names),
     }
-    if not any(c in name for name in wanted for c in "\n\r"):
-        written["m.txt"] = b"\n".join(os.fsencode(name) for name in wanted)
+    if not any(c in name for name in names for c in "\n\r"):
+        written["m.txt"] = b"\n".join(os.fsencode(name) for name in names)
     for name, data in written.items():
         (root / name).write_bytes(data)
-        assert [ref.file_name for ref in refs(root / name)] == wanted, name
-    table = write_table(root / "m.parquet", file_name=[to_utf8(name) for name in wanted])
-    assert [ref.file_name for ref in refs(table)] == wanted
+        assert [ref.file_name for ref in refs(root / name)] == names, name
+    table = write_table(root / "m.parquet", file_name=[to_utf8(name) for name in names])
+    assert [ref.file_name for ref in refs(table)] == names
 
 
 @settings(max_examples=150, deadline=None)

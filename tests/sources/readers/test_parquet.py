@@ -145,7 +145,7 @@ def test_cells_that_only_name_a_file(tmp_path: Path) -> None:
     ]
 
 
-def test_kept_columns_of_tables(tmp_path: Path) -> None:
+def test_carried_columns_of_tables(tmp_path: Path) -> None:
     table = write(tmp_path / "t.parquet", {"image": structs((b"x", "1")), "n": [2.5], "s": ["é"]})
     options = SourceOptions((str(table),), keep=("s", "n"))
     assert [column.type for column in carried_columns(options)] == ["string", "float"]

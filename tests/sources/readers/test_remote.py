@@ -61,7 +61,7 @@ def test_a_prefix_gives_the_same_names_in_the_same_order_as_the_folder(
     assert names(memory(*ORDERED, *LEFT_OUT)) == ORDERED
 
 
-def test_what_only_an_object_store_can_hold(bucket: S3, names: Names) -> None:
+def test_keys_that_only_an_object_store_can_hold(bucket: S3, names: Names) -> None:
     """A file and a folder of one name, marks of folders, and components without a name."""
     bucket.bucket("odd", {"p/": b"", "p/a.png": b"", "p/a.png/b.png": b"", "p/none/": b""})
     bucket.bucket("slashes", {"p//a.png": b"", "p/b.png": b""})
@@ -116,16 +116,16 @@ def test_objects_are_read_with_one_request_each(
     bucket.bucket("bytes", content)
     refs = list(open_sources(SourceOptions(("s3://bytes/p",))))
     refs = [pickle.loads(pickle.dumps(ref)) for ref in refs]
-    calls: list[str] = []
+    methods: list[str] = []
     real = s3fs.S3FileSystem._call_s3
 
     async def counted(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        calls.append(method)
+        methods.append(method)
         return await real(self, method, *args, **kwargs)
 
     monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counted)
     assert [ref.read() for ref in refs] == list(content.values())
-    assert calls == ["get_object"]  # of an empty object there is nothing to get
+    assert methods == ["get_object"]  # of an empty object there is nothing to get
     assert RemoteRef("a.png", "s3://bytes/p/a.png").read() == content["p/a.png"]
 
 
@@ -145,10 +145,10 @@ def test_an_object_that_fails_is_the_failure_of_one_image(
     assert failure(grown).error_type == "too_large"
 
 
-def test_nothing_there(bucket: S3, names: Names) -> None:
+def test_urls_without_an_object(bucket: S3, names: Names) -> None:
     bucket.bucket("empty", {"p/notes.doc": b""})
     bucket.bucket("bare", {})
-    for url, said in (
+    for url, message in (
         ("s3://empty/none", "There is no 's3://empty/none'"),
         ("s3://no-such-bucket/p", "There is no 's3://no-such-bucket/p'"),
         ("s3://no-such-bucket", "There is no 's3://no-such-bucket'"),
@@ -160,7 +160,7 @@ def test_nothing_there(bucket: S3, names: Names) -> None:
         ("s3://", "names no place"),
         ("s3://Not_A_Bucket!/p", "no valid name"),
     ):
-        with pytest.raises(SourceError, match=said.replace("*", r"\*")) as caught:
+        with pytest.raises(SourceError, match=message.replace("*", r"\*")) as caught:
             names(url)
         assert str(caught.value).endswith((".", "folder.")), url
         assert "\n" not in str(caught.value)
@@ -198,7 +198,7 @@ def test_listings_are_not_remembered(bucket: S3, names: Names) -> None:
 
 
 class Faulty(OwnMemory):
-    """Raises what it is told to, so many times."""
+    """Raises the given exception, a number of times."""
 
     protocol = "faulty"
     error: Exception
@@ -238,7 +238,7 @@ def test_a_folder_that_cannot_be_listed_is_one_failed_image(
     assert "its images are left out" in str(error)
 
 
-def test_what_may_pass_is_tried_again_and_what_does_not_is_not(
+def test_passing_errors_are_retried_and_lasting_ones_are_not(
     faulty: type[Faulty], memory: Callable[..., str]
 ) -> None:
     memory("a.png")
@@ -255,14 +255,14 @@ def test_what_may_pass_is_tried_again_and_what_does_not_is_not(
     faulty.times = 0
 
 
-def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch, bucket: S3) -> None:
+def test_a_busy_server_gets_a_second_request(monkeypatch: pytest.MonkeyPatch, bucket: S3) -> None:
     """S3's own library does it: two refusals pass unseen."""
-    asked: list[str] = []
+    requests: list[str] = []
 
     class Busy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
-            body = b"12345" if len(asked) > 2 else b""
+            requests.append(self.path)
+            body = b"12345" if len(requests) > 2 else b""
             self.send_response(200 if body else 503)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -276,7 +276,7 @@ def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch, bucket: S
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
         assert RemoteRef("a", "s3://bucket/a", size=5).read() == b"12345"
         server.shutdown()
-    assert asked == ["/bucket/a"] * 3
+    assert requests == ["/bucket/a"] * 3
 
 
 def test_no_server_and_no_credentials(

@@ -77,7 +77,7 @@ def test_shards_put_their_names_before_those_of_members(tmp_path: Path) -> None:
     assert names(refs(tmp_path)) == ["b.png"]  # a folder is not searched for archives
 
 
-def test_only_regular_members_that_are_no_litter(tmp_path: Path) -> None:
+def test_only_regular_members_and_no_files_of_macos(tmp_path: Path) -> None:
     shard = tmp_path / "s.tar"
     with tarfile.open(shard, "w") as tar:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
@@ -100,13 +100,13 @@ def test_names_are_made_unique_and_safe(tmp_path: Path) -> None:
     assert [ref.read() for ref in found] == [b"0", b"1", b"2", b"3", b"4"]
 
 
-def test_broken_fields_fail_their_sample_alone(tmp_path: Path) -> None:
+def test_broken_fields_fail_only_their_sample(tmp_path: Path) -> None:
     members = SAMPLES | {"000001.json": b"{", "000002.json": b"[1]"}
     found = refs(write(tmp_path / "s.tar", members), keep=("id",))
     assert [ref.carried for ref in found] == [(7,), (None,), (None,), (None,)]
     assert found[0].read() == b"first"
     assert [failure(ref) for ref in found[1:]] == ["bad_metadata"] * 3
-    assert len(refs(tmp_path / "s.tar")) == 4  # nobody asked for fields
+    assert len(refs(tmp_path / "s.tar")) == 4  # no fields are carried
 
 
 @pytest.mark.parametrize("form", ["s.tar", "s.tgz"])
@@ -203,7 +203,7 @@ def test_an_archive_without_images(tmp_path: Path) -> None:
 
 
 def test_listing_a_plain_tar_does_not_read_its_images(tmp_path: Path) -> None:
-    # A hole in the file: 3 GB that take no room and would take seconds to read.
+    # A hole in the file: 3 GB that take no space and would take seconds to read.
     shard = tmp_path / "s.tar"
     with open(shard, "wb") as file:
         for number in range(3):

@@ -49,7 +49,7 @@ def test_several_archives(tmp_path: Path) -> None:
     assert [ref.read() for ref in found] == [b"1.zip", b"2.zip"]
 
 
-def test_litter_and_links_are_left_out(tmp_path: Path) -> None:
+def test_files_of_macos_and_links_are_left_out(tmp_path: Path) -> None:
     file = write(tmp_path / "a.zip", {"__MACOSX/._a.png": b"", ".b.png": b"", ".c/d.png": b""})
     with zipfile.ZipFile(file, "a") as archive:
         link = zipfile.ZipInfo("link.png")
@@ -72,14 +72,14 @@ def test_names_are_made_unique_and_safe(tmp_path: Path) -> None:
     assert [ref.read() for ref in found] == expected
 
 
-def test_names_in_utf8_that_do_not_say_so(tmp_path: Path) -> None:
+def test_names_in_utf8_without_its_flag(tmp_path: Path) -> None:
     file = write(tmp_path / "a.zip", {"caf__.png": b"", "caf_.png": b""})
     data = file.read_bytes().replace(b"caf__", "café".encode()).replace(b"caf_", b"caf\x82")
     file.write_bytes(data)
     assert names(refs(file)) == ["café.png", "café-00000001.png"]  # 0x82 is é in code page 437
 
 
-def test_encrypted_members_fail_alone(tmp_path: Path) -> None:
+def test_encrypted_members_fail_by_themselves(tmp_path: Path) -> None:
     file = write(tmp_path / "a.zip", {"a.png": b"secret", "b.png": b"open"})
     data = bytearray(file.read_bytes())
     data[6] |= 1  # the flags of the first local header
