@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,25 @@ def test_a_failure_leaves_the_settings_of_the_output_that_is_in_place(
         replace()
     assert read_settings(paths) == {"model": "new" if in_place else "old"}
     assert Path(paths.next_meta).exists() == in_place
+
+
+def test_new_settings_stay_where_it_is_not_known_which_output_is_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the folder of the output cannot be reached after the rename."""
+    paths = OutputPaths.of(str(tmp_path / "out.jsonl"))
+    Path(paths.final).write_text("new")
+    inode = Path(paths.final).stat().st_ino
+
+    def unreachable(path: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def rename() -> None:
+        with write_settings(paths, {"model": "new"}, inode):
+            monkeypatch.setattr(os, "stat", unreachable)
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        rename()
+    monkeypatch.undo()
+    assert read_settings(paths) == {"model": "new"}
