@@ -1,4 +1,4 @@
-"""Detects what a path is: a checkpoint, or results in a format told by suffix, folder or option."""
+"""Detects what a path is: a checkpoint, or results in which format."""
 
 from __future__ import annotations
 

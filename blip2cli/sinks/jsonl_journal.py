@@ -61,7 +61,7 @@ def read_journal(
 
 
 def _file_name(line: bytes) -> str | None:
-    """The file name of a row, parsed alone where it comes first; None when it is no row."""
+    """The file name of a row; only it is parsed if it comes first. None when it is no row."""
     try:
         text = line.decode("utf-8")
         if text.startswith(_FIRST_KEY) and text.endswith("}\n"):

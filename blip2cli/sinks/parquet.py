@@ -150,7 +150,7 @@ def merge(paths: OutputPaths, parts: Sequence[str], schema: pa.Schema) -> None:
 
 
 def remove_parts(paths: OutputPaths) -> None:
-    """Remove all parts, the first one before the others, lastingly."""
+    """Remove all parts durably, the first one before the others."""
     durable.remove(paths.part(0))
     durable.remove(*paths.every_part())
 

@@ -93,7 +93,7 @@ def copy_small_files(source: Path, folder: Path) -> None:
 
 
 def write_config(config: Settings, folder: Path, dtype: torch.dtype | None) -> None:
-    """Write ``config.json``; with ``dtype`` it says that precision, whatever it said before."""
+    """Write ``config.json``; with ``dtype`` that precision is stored in it."""
     if dtype is not None:
         config = {key: value for key, value in config.items() if key != "torch_dtype"}
         config["dtype"] = str(dtype).removeprefix("torch.")

@@ -86,7 +86,7 @@ class LavisFile:
 
 
 def read_lavis(path: Path) -> LavisFile:
-    """Read a checkpoint of LAVIS. Raises ModelError saying what the file is instead."""
+    """Read a checkpoint of LAVIS. Raises ModelError that names what the file is instead."""
     found = read_pickle(path)
     inner = found.get("model") if isinstance(found, dict) else None
     tensors = tensors_of(inner) or tensors_of(found)
@@ -227,7 +227,7 @@ def _kind(path: Path, tensors: dict[str, Tensor]) -> Family:
     if "blocks.0.attn.qkv.weight" in tensors or any(name in tensors for name in _VIT_L):
         raise ModelError(
             "sources",
-            f"{path} is a vision encoder alone",
+            f"{path} is only a vision encoder",
             "give the checkpoint that was trained on it, and this file with "
             f"{option('vision_weights')}",
         )

@@ -50,7 +50,7 @@ def check_space(out: str, size: int) -> None:
             "destination",
             f"The output {out!r} takes {size / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB "
             "left",
-            "make room, or choose another disk",
+            "free some space, or choose another disk",
         )
 
 

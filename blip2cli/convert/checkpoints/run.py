@@ -154,7 +154,7 @@ def _check(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> None
     if from_lavis and (name.endswith(".safetensors") or _is_transformers_file(source)):
         raise SourceError(
             "sources",
-            f"{source!r} is the weights of a model alone",
+            f"{source!r} is only the weights of a model",
             "name the directory it lies in",
         )
     if from_lavis and to_lavis:

@@ -32,7 +32,7 @@ class Weight:
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    load: Callable[[], Tensor]  # reads it anew each time; the tensor is not to be written to
+    load: Callable[[], Tensor]  # reads it each time; the tensor is not to be written to
 
     @classmethod
     def of(cls, tensor: Tensor) -> Weight:

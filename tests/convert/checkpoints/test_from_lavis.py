@@ -164,7 +164,7 @@ def one_more(name: str, *shape: int) -> State:
         (lambda s: s | one_more("visual_encoder.ln_pre.weight", 64), "CLIP's ViT-L"),
         (lambda s: {"llm_proj.weight": s["opt_proj.weight"]}, "InstructBLIP with Vicuna"),
         (lambda s: {"linear.weight": torch.ones(2)}, "neither opt_proj, t5_proj nor itm_head"),
-        (lambda s: {"blocks.0.attn.qkv.weight": torch.ones(2)}, "a vision encoder alone"),
+        (lambda s: {"blocks.0.attn.qkv.weight": torch.ones(2)}, "only a vision encoder"),
         (lambda s: {}, "holds no weights of LAVIS"),
     ],
 )
