@@ -1,4 +1,4 @@
-"""The model room: finding and loading weights, image features, and turning them into text.
+"""The model: checkpoints, networks, image features, decoding and retrieval.
 
-Nothing here is imported by importing this package; ``wrapper.Blip2`` is the way in.
+Importing this package imports none of it; ``wrapper.Blip2`` is the entry point.
 """

@@ -71,7 +71,7 @@ class Blip2:
         self.model = model
         self.codec = codec
         self.runs_single_threaded = needs_single_thread(model)
-        # The image side on normalised pixels; None: as it stands.
+        # Image features of normalised pixels; None: by the network itself.
         if compute is None and self.device.type == "cpu":
             compute = ChunkedVision(model)
         self._compute = compute or functools.partial(compute_features, model)
@@ -248,26 +248,13 @@ class Blip2:
     def encode_choices(
         self, choices: Sequence[str], gap: str | None = None
     ) -> tuple[tuple[int, ...], ...]:
-        """Token ids of each choice behind ``gap`` (by default what stands before an answer).
+        """Token ids of each choice behind ``gap`` (by default that of an answer).
 
         Raises OptionError when two have the same ids, or one has none.
         """
         if gap is None:
             _, gap = self.family.split_gap(":")
-        ids = tuple(self.codec.encode_choice(gap + choice) for choice in choices)
-        seen: dict[tuple[int, ...], str] = {}
-        for choice, tokens in zip(choices, ids, strict=True):
-            if not tokens:
-                raise OptionError("choices", f"the model has no token for the choice {choice!r}")
-            if tokens in seen:
-                raise OptionError(
-                    "choices",
-                    f"the model's tokenizer cannot tell the choices {seen[tokens]!r} and "
-                    f"{choice!r} apart",
-                    "leave one of them out",
-                )
-            seen[tokens] = choice
-        return ids
+        return self.codec.encode_choices(choices, gap)
 
     def fits(self, text: str, new_tokens: int) -> bool:
         """Whether a prompt and ``new_tokens`` after it are within the model's positions."""

@@ -29,7 +29,7 @@ class KVBuffers:
             views[:] = [tensor[:count] for tensor in whole]
 
     def compact(self, slots: Sequence[int]) -> None:
-        """Keep these rows alone, in this order, as the first ones."""
+        """Keep only these rows, in this order, as the first ones."""
         moved = [(into, origin) for into, origin in enumerate(slots) if into != origin]
         if moved:
             device = self.whole[0][0].device

@@ -47,4 +47,4 @@ class KVSlots(Protocol):
         """
 
     def compact(self, slots: Sequence[int]) -> None:
-        """Keep these slots alone, in this order."""
+        """Keep only these slots, in this order."""

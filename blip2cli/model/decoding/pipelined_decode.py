@@ -6,7 +6,7 @@ into the next step at once; meanwhile the host reads what the step before it cho
 sequence is noticed one step behind, and the token that was appended to it is dropped. A sequence
 that reaches its limit is known to end without looking, so its slot is free at once.
 
-Each row is computed from its own sequence alone, so the tokens are those of ``Scheduler``.
+Each row is computed from its own sequence only, so the tokens are those of ``Scheduler``.
 """
 
 from __future__ import annotations

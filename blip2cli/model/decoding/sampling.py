@@ -121,7 +121,7 @@ def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
 
 
 def generator_of(seed: int, name: str, number: int) -> torch.Generator:
-    """The generator of one draw, from the run's seed and the row's name alone."""
+    """The generator of one draw, from the run's seed and the row's name."""
     # surrogateescape names (paths that are not UTF-8) have bytes of their own.
     key = f"{seed}\0{number}\0{name}".encode("utf-8", "surrogateescape")
     digest = hashlib.blake2b(key, digest_size=8).digest()

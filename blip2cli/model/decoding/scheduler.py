@@ -4,7 +4,7 @@ Every decode step appends one token to every slot; a sequence that ends leaves a
 request is prefilled into its slot, so a batch never waits for its longest sequence (the
 iteration-level scheduling of Orca, OSDI 2022).
 
-A row's bits never depend on its neighbours: a slot attends over a length that its own request alone
+A row's bits never depend on its neighbours: a slot attends over a length that its own request
 decides (see ``DecoderSession.slot_shape``), linear layers see to it that the number of rows does
 not matter (see ``layers/linear``), attention is plain matrix products, and each sampled sequence
 draws from a generator of its own.
@@ -119,7 +119,7 @@ class Scheduler:
         self._compact(order)
 
     def _compact(self, order: Sequence[int]) -> None:
-        """Go on with these slots alone, in this order."""
+        """Go on with only these slots, in this order."""
         self.slots.compact(order)
         self.owner = [self.owner[slot] for slot in order]
         self.tokens = [self.tokens[slot] for slot in order]

@@ -96,7 +96,7 @@ def _logprobs(
 ) -> list[list[float]]:
     """The log-probability of each token of each choice, and of the end after it.
 
-    ``which`` [N] says which of ``prompts`` a choice stands behind; choices are padded to
+    ``which`` [N] says which of ``prompts`` each choice follows; choices are padded to
     ``longest``.
     """
     padded = [(*choice, *(0,) * (longest - len(choice))) for choice in choices]
@@ -107,7 +107,7 @@ def _logprobs(
     found: dict[int, list[float]] = {}  # by row
     lengths = (len(choice) for choice in choices)
     for length, rows in grouped(lengths, lambda length: max(1, _SCORED // (length + 1))):
-        # The state after the last token serves the end alone.
+        # The state after the last token is needed for the end only.
         logits = session.logits(hidden[rows, : length + 1 if end else length])
         tokens = torch.tensor([choices[row] for row in rows], device=device)
         distribution = logits.float().log_softmax(dim=-1)

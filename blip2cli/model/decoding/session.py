@@ -50,7 +50,7 @@ class DecoderSession(Protocol):
         """Last hidden states [N, T + 1, D] after a prompt and after each of tokens [N, T].
 
         ``prompts`` are of one length, each read once; ``rows`` [N] says which one each
-        continuation stands behind.
+        continuation follows.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a language model family is: one frozen object with all that sets it apart.
+"""What a language model family is: one frozen object with all that is particular to it.
 
 Reading the data here needs no torch. A method that runs a network imports it inside, so that the
 command line can ask a family what it can do before anything heavy is loaded.
@@ -73,7 +73,7 @@ class TextConfig(ConfigSection, ABC):
 
 @dataclass(frozen=True)
 class Family(ABC):
-    """One kind of BLIP-2 model, by what stands behind its Q-Former.
+    """One kind of BLIP-2 model, by the network behind its Q-Former.
 
     A family with a language model (``writes``) generates texts about images. The retrieval family
     has none: it scores images against texts.
@@ -116,7 +116,7 @@ class Family(ABC):
 
     @abstractmethod
     def start_token(self, tokenizer: Any, config: Any, path: Path) -> int:
-        """The token that stands alone where there is no prompt.
+        """The token that is the whole sequence where there is no prompt.
 
         ``config`` is the text config, ours or transformers'; ``path`` is where the tokenizer was
         read. Raises ModelError when neither of the two names it.

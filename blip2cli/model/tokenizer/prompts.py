@@ -1,11 +1,11 @@
-"""Prompts: what is asked of an image, and the paper's way of asking."""
+"""Prompts, and the templates that questions are put into."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from blip2cli.errors import OptionError
+from blip2cli.errors import OptionError, option
 from blip2cli.model.families import Family
 
 
@@ -23,13 +23,13 @@ def question_prompt(template: str, question: str, family: Family, history: str =
     """The prompt for ``question``.
 
     ``template`` is ``auto`` (the paper's for this language model) or any text that holds
-    ``{question}``. ``history``, what was said before, takes the place of ``{history}`` in it, or
+    ``{question}``. ``history``, the conversation so far, takes the place of ``{history}`` in it, or
     goes in front. Raises OptionError when it holds none.
     """
     if template == "auto":
         template = family.template
     if "{question}" not in template:
-        raise OptionError("--template must hold {question}, or be auto.")
+        raise OptionError("template", f"{option('template')} must hold {{question}}, or be auto")
     if "{history}" not in template:
         return " ".join(filter(None, (history, fill_in(template, question=question))))
     # Without a history its place leaves no blank at the beginning.

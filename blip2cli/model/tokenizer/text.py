@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from blip2cli.errors import ModelError
+from blip2cli.errors import ModelError, OptionError
 from blip2cli.model.checkpoint.directory import Checkpoint, read_json
 from blip2cli.model.tokenizer.tokenizer import read_plain
 from blip2cli.system.library_logging import silence_libraries
@@ -19,7 +19,7 @@ class TextCodec:
     """A checkpoint's tokenizer, with what BLIP-2 expects around a prompt."""
 
     tokenizer: Any  # a ``PlainTokenizer``, or one of transformers
-    start: int  # the token that stands alone where there is no prompt
+    start: int  # the whole sequence where there is no prompt
     bos: int | None  # put in front of every prompt when the tokenizer forgets it
 
     def encode(self, text: str | None) -> tuple[int, ...]:
@@ -35,9 +35,25 @@ class TextCodec:
             ids = (self.bos, *ids)
         return ids or (self.start,)
 
-    def encode_choice(self, text: str) -> tuple[int, ...]:
-        """Ids of ``text`` as a continuation, without special tokens around it."""
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def encode_choices(self, choices: Sequence[str], gap: str) -> tuple[tuple[int, ...], ...]:
+        """Token ids of each choice as a continuation behind ``gap``, without special tokens.
+
+        Raises OptionError when two have the same ids, or one has none.
+        """
+        first: dict[tuple[int, ...], str] = {}
+        for choice in choices:
+            ids = tuple(self.tokenizer(gap + choice, add_special_tokens=False)["input_ids"])
+            if not ids:
+                raise OptionError("choices", f"the model has no token for the choice {choice!r}")
+            if ids in first:
+                raise OptionError(
+                    "choices",
+                    f"the model's tokenizer cannot tell the choices {first[ids]!r} and {choice!r} "
+                    "apart",
+                    "leave one of them out",
+                )
+            first[ids] = choice
+        return tuple(first)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Generated ids as text, without special tokens and outer white space."""
@@ -58,7 +74,7 @@ def read_tokenizer(path: Path, plain: bool = False) -> Any:
     """The tokenizer in a directory: one of transformers, or, with ``plain``, one that only reads
     and writes, where that comes to the same.
 
-    ``tokenizer.json`` is taken as it stands: transformers would rebuild a GPT2Tokenizer or
+    ``tokenizer.json`` is read as it is: transformers would rebuild a GPT2Tokenizer or
     T5Tokenizer around its vocabulary and lose, for some published BLIP-2 files, what the file
     puts around a prompt. Raises ModelError when the files cannot be read.
     """
@@ -71,11 +87,14 @@ def read_tokenizer(path: Path, plain: bool = False) -> Any:
     except Exception as error:  # the tokenizers library raises bare Exception
         if not whole and (path / "spiece.model").is_file() and not _reads_sentencepiece():
             raise ModelError(
-                f"{path} has a SentencePiece tokenizer without tokenizer.json; "
-                "pip install sentencepiece protobuf to read it."
+                None,
+                f"{path} has a SentencePiece tokenizer without tokenizer.json",
+                "pip install sentencepiece protobuf to read it",
             ) from error
         raise ModelError(
-            f"the tokenizer in {path} cannot be read ({_first_line(error)}); fetch its files again."
+            None,
+            f"the tokenizer in {path} cannot be read ({_first_line(error)})",
+            "fetch its files again",
         ) from error
 
 

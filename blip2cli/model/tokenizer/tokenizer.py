@@ -1,4 +1,4 @@
-"""``tokenizer.json`` read by the ``tokenizers`` library alone.
+"""``tokenizer.json`` read by the ``tokenizers`` library, without transformers.
 
 transformers wraps that library and changes some things on the way (``PreTrainedTokenizerFast`` in
 ``tokenization_utils_tokenizers.py``); importing it takes longer than a small job. So where the
@@ -30,7 +30,7 @@ _CHANGING = (
     "fix_mistral_regex",
     "split_special_tokens",
 )
-_LARGE = 100_000  # transformers mends the tokenizers of some models with more tokens
+_LARGE = 100_000  # transformers repairs the tokenizers of some models with more tokens
 
 
 class PlainTokenizer:

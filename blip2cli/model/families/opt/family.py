@@ -1,4 +1,4 @@
-"""OPT (arXiv 2205.01068) as BLIP-2's language model: a decoder alone."""
+"""OPT (arXiv 2205.01068) as BLIP-2's language model: a decoder."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from blip2cli.model.layers.fused_projections import FusableProjections
 from blip2cli.model.layers.linear import Linear
 from blip2cli.model.nets.uninitialized import Embedding, LayerNorm
 
-OFFSET = 2  # positions begin behind two rows that older OPT code kept for padding
+OFFSET = 2  # positions begin behind two rows that older OPT code used for padding
 
 
 class Opt(nn.Module):
@@ -31,7 +31,7 @@ class Opt(nn.Module):
 
 
 class Model(nn.Module):
-    """Only a step of the names."""
+    """The outer name of the decoder's weights."""
 
     def __init__(self, config: OptConfig) -> None:
         super().__init__()
@@ -53,9 +53,9 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
 
     def place(self, embeds: Tensor, positions: Tensor) -> Tensor:
-        """Word embeddings or image inputs, with those of their positions added.
+        """Token embeddings or image inputs, with those of their positions added.
 
-        Positions that only fill up may lie past the last one.
+        Positions of padding may exceed the last one.
         """
         if self.project_in is not None:
             embeds = self.project_in(embeds)
@@ -71,7 +71,7 @@ class Decoder(nn.Module):
 
 
 class Layer(nn.Module):
-    """One layer; the sizes OPT-350m differs in are where its norms stand."""
+    """One layer; OPT-350m has its norms behind attention and feed-forward, others in front."""
 
     def __init__(self, config: OptConfig) -> None:
         super().__init__()

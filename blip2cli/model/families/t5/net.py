@@ -47,17 +47,17 @@ class Stack(nn.Module):
         self.final_layer_norm = Norm(config)
 
     def bias(self, positions: int) -> Tensor:
-        """What is added to the scores of positions that look at others, [heads, T, T]."""
+        """Relative position bias of attention scores, [heads, T, T]."""
         attention: Attention = self.block[0].layer[0].SelfAttention
         return attention.compute_bias(positions, bidirectional=not self.decoding)
 
     def forward(
-        self, hidden: Tensor, read: Tensor | None = None, which: Tensor | None = None
+        self, hidden: Tensor, read: Tensor | None = None, rows: Tensor | None = None
     ) -> Tensor:
         """Embeddings [N, T, D] to the last layer's states, normed, [N, T, D].
 
-        The decoder looks at no later position than its own, and each of its rows at one of what
-        was ``read`` [U, R, D], which ``which`` [N] names.
+        The decoder attends to no later position than its own, and each of its rows to one of the
+        encoder states ``read`` [U, R, D], the one that ``rows`` [N] names.
         """
         positions = hidden.shape[1]
         bias = self.bias(positions)
@@ -68,10 +68,10 @@ class Stack(nn.Module):
         for block in self.block:
             groups = [block.layer[0](group, bias) for group in groups]
             if read is not None:
-                seen = (each[which] for each in block.layer[1].look(read))
-                parts = zip(*(each.split(len(groups[0])) for each in seen), strict=True)
+                seen = (each[rows] for each in block.layer[1].keys_values(read))
+                pairs = zip(*(each.split(len(groups[0])) for each in seen), strict=True)
                 groups = [
-                    block.layer[1](group, *part) for group, part in zip(groups, parts, strict=True)
+                    block.layer[1](group, *pair) for group, pair in zip(groups, pairs, strict=True)
                 ]
             groups = [block.layer[-1](group) for group in groups]
         normed: Tensor = self.final_layer_norm(merge_sequences(groups))
@@ -79,19 +79,18 @@ class Stack(nn.Module):
 
 
 class Block(nn.Module):
-    """A layer's parts in a row: attention, in the decoder attention to what was read, and the
-    feed-forward part."""
+    """A layer: self-attention, in the decoder cross-attention, and feed-forward."""
 
     def __init__(self, config: T5Config, decoding: bool, first: bool) -> None:
         super().__init__()
-        parts: list[nn.Module] = [SelfPart(config, first)]
+        sublayers: list[nn.Module] = [SelfAttentionLayer(config, first)]
         if decoding:
-            parts.append(CrossPart(config))
-        self.layer = nn.ModuleList([*parts, ForwardPart(config)])
+            sublayers.append(CrossAttentionLayer(config))
+        self.layer = nn.ModuleList([*sublayers, FeedForwardLayer(config)])
 
 
-class SelfPart(nn.Module):
-    """Attention among the states themselves."""
+class SelfAttentionLayer(nn.Module):
+    """Self-attention, with norm and residual."""
 
     def __init__(self, config: T5Config, first: bool) -> None:
         super().__init__()
@@ -106,16 +105,16 @@ class SelfPart(nn.Module):
         return after
 
 
-class CrossPart(nn.Module):
-    """Attention to what the encoder read."""
+class CrossAttentionLayer(nn.Module):
+    """Cross-attention to the encoder's states, with norm and residual."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.EncDecAttention = CrossAttention(config)
         self.layer_norm = Norm(config)
 
-    def look(self, read: Tensor) -> list[Tensor]:
-        """Keys and values of what was read, [U, R, D]: [U, heads, R, head size] each."""
+    def keys_values(self, read: Tensor) -> list[Tensor]:
+        """Keys and values of encoder states [U, R, D]: [U, heads, R, head size] each."""
         return self.EncDecAttention.split_heads(read, "k", "v")
 
     def forward(self, hidden: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -147,14 +146,14 @@ class Attention(FusableProjections):
     def split_heads(self, states: Tensor, *names: str) -> list[Tensor]:
         """Queries, keys or values of states [N, T, D]: [N, heads, T, head size] each.
 
-        Side by side in memory: see ``project`` in ``families/opt/layer.py``.
+        Contiguous in memory: see ``project`` in ``families/opt/layer.py``.
         """
         size = (self.n_heads, self.key_value_proj_dim)
-        made = self.project(states, *names)
-        return [each.unflatten(2, size).transpose(1, 2).contiguous() for each in made]
+        projected = self.project(states, *names)
+        return [each.unflatten(2, size).transpose(1, 2).contiguous() for each in projected]
 
     def compute_bias(self, positions: int, bidirectional: bool) -> Tensor:
-        """[heads, position, position looked at]."""
+        """Relative position bias, [heads, position, position attended to]."""
         place = torch.arange(positions, device=self.relative_attention_bias.weight.device)
         buckets = self.relative_attention_bias.num_embeddings
         found = bucket(place - place[:, None], bidirectional, buckets, self.distance)
@@ -169,13 +168,13 @@ class SelfAttention(Attention):
 
 
 class CrossAttention(Attention):
-    """Keys and values of what was read."""
+    """Keys and values of the encoder's states."""
 
     FUSABLE = (("k", "v"),)
 
 
-class ForwardPart(nn.Module):
-    """The feed-forward part."""
+class FeedForwardLayer(nn.Module):
+    """Feed-forward network, with norm and residual."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()

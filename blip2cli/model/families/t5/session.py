@@ -55,7 +55,7 @@ class T5Session:
         )
 
     def history(self, request: DecodeRequest) -> tuple[int, ...]:
-        """The decoder's start token alone."""
+        """The decoder's start token."""
         return (self.start,)
 
     def prefetch(self, prompts: Sequence[ImagePrompt]) -> None:
