@@ -30,7 +30,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, copy)
     skipped = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "blip2cli", copy / "blip2cli", ignore=skipped)
+    for name in ("blip2cli", "training"):  # the wheel leaves training out
+        shutil.copytree(ROOT / name, copy / name, ignore=skipped)
     out = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, copy],
@@ -93,6 +94,7 @@ def test_the_wheel_captions_an_image_away_from_the_checkout(wheel: Path, tmp_pat
     elsewhere.mkdir()
     shutil.copy(ROOT / "sample_images" / "cats.png", elsewhere)
     env = environment(tmp_path / "hf")
+    env.pop("PYTHONPATH", None)  # may name the checkout
     where = subprocess.run(
         [python, "-c", "import blip2cli; print(blip2cli.__file__)"],
         cwd=elsewhere,

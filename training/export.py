@@ -1,7 +1,7 @@
-"""Writing a trained model as a checkpoint that plain transformers loads.
+"""Export of a trained model as a checkpoint that plain transformers loads.
 
-Weights lie in one file a part, named by transformers' own index. The embedded models beside
-``tiny`` see with its eyes: their index names ``tiny``'s files (``../tiny/vision.safetensors``), so
+Weights lie in one file a component, named by transformers' own index. The embedded models beside
+``tiny`` share its vision encoder: their index names its files (``../tiny/vision.safetensors``), so
 that those weights are in the package once.
 """
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,12 +21,32 @@ from transformers import Blip2ForConditionalGeneration, Blip2ForImageTextRetriev
 from training.build import zero_key_bias
 
 INDEX = "model.safetensors.index.json"
-# The parts of a model, and where their weights' names begin; the rest is the third part.
-PARTS = {
+# File of a component to the prefixes of its weights' names; the rest is in the third file.
+COMPONENTS = {
     "vision.safetensors": ("vision_model.",),
     "qformer.safetensors": ("query_tokens", "qformer."),
 }
 LANGUAGE = "language.safetensors"
+
+
+Model = TypeVar("Model", Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval)
+
+
+def publish(
+    model: Model,
+    processor: Blip2Processor,
+    folder: Path,
+    describe: Callable[[Model], tuple[str, str]],
+    shared: Path | None = None,
+) -> None:
+    """Export the model, measure what was written, write its model card and print its scores.
+
+    ``describe`` gives the card and the scores of a model in memory.
+    """
+    export(model, processor, folder, shared)
+    card, scores = describe(model)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    print(scores, flush=True)
 
 
 def export(
@@ -37,8 +59,8 @@ def export(
 
     Weights are stored in float16 to halve the package; the configuration says float32, which is
     what they are computed in. The model in memory is rounded the same way, so that what is
-    measured afterwards is what was written. A part that is, bit for bit, the one in the folder
-    ``shared`` is not written but named there.
+    measured afterwards is what was written. A file whose weights equal those in ``shared`` bit for
+    bit is not written: the index names the other.
     """
     zero_key_bias(model)
     model.half().float()
@@ -55,7 +77,7 @@ def export(
     whole = temporary / "model.safetensors"
     weights = {name: tensor.half() for name, tensor in load_file(whole).items()}
     whole.unlink()
-    _write_parts(weights, temporary, shared)
+    _write_weights(weights, temporary, shared)
     processor.save_pretrained(temporary)
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(temporary.iterdir()):
@@ -64,25 +86,29 @@ def export(
     temporary.rmdir()
 
 
-def _write_parts(weights: dict[str, Tensor], folder: Path, shared: Path | None) -> None:
+def _write_weights(weights: dict[str, Tensor], folder: Path, shared: Path | None) -> None:
     index: dict[str, str] = {}
-    parts: dict[str, dict[str, Tensor]] = {file: {} for file in (*PARTS, LANGUAGE)}
+    files: dict[str, dict[str, Tensor]] = {file: {} for file in (*COMPONENTS, LANGUAGE)}
     for name, tensor in weights.items():
-        file = next((file for file, begins in PARTS.items() if name.startswith(begins)), LANGUAGE)
-        parts[file][name] = tensor
-    for file, part in parts.items():
-        if shared is not None and _same(part, shared / file):
-            index |= dict.fromkeys(part, f"../{shared.name}/{file}")
+        file = next(
+            (file for file, begins in COMPONENTS.items() if name.startswith(begins)), LANGUAGE
+        )
+        files[file][name] = tensor
+    for file, component in files.items():
+        if shared is not None and _equal(component, shared / file):
+            index |= dict.fromkeys(component, f"../{shared.name}/{file}")
         else:
-            save_file(part, folder / file, metadata={"format": "pt"})
-            index |= dict.fromkeys(part, file)
+            save_file(component, folder / file, metadata={"format": "pt"})
+            index |= dict.fromkeys(component, file)
     size = sum(tensor.nbytes for tensor in weights.values())
-    told = {"metadata": {"total_size": size}, "weight_map": dict(sorted(index.items()))}
-    (folder / INDEX).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    content = {"metadata": {"total_size": size}, "weight_map": dict(sorted(index.items()))}
+    (folder / INDEX).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _same(part: dict[str, Tensor], file: Path) -> bool:
+def _equal(component: dict[str, Tensor], file: Path) -> bool:
     if not file.is_file():
         return False
     other = load_file(file)
-    return part.keys() == other.keys() and all(torch.equal(part[n], other[n]) for n in part)
+    return component.keys() == other.keys() and all(
+        torch.equal(tensor, other[name]) for name, tensor in component.items()
+    )

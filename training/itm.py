@@ -8,13 +8,11 @@ A helper head that says which words are wrong makes the matching learn in minute
 
 from __future__ import annotations
 
-import argparse
 import random
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from tokenizers import processors
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import (
@@ -25,12 +23,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from blip2cli.model.checkpoint.embedded import embedded_root
-from training.build import QUERIES, WIDTH, load_processor
+from training.build import QUERIES, WIDTH
 from training.card import itm_card
 from training.claims import Claim, nearly_right
+from training.command_line import sibling_parser
 from training.evaluate import held_out_scenes
-from training.export import export
+from training.export import publish
 from training.gallery import Gallery, embed_all, load_gallery
 from training.labels import UNKNOWN
 from training.learner import Learner, Pace
@@ -45,36 +43,24 @@ from training.matching import (
     read_together,
     similarities,
 )
+from training.siblings import load_tiny, tokenizer_with_template
 
 TEMPERATURE = 0.05
 HELPED = 4  # the layer whose text outputs the helper head reads: two more may use what it finds
 START = "<s>"
+MAX_POSITIONS = 128
 
 
 def build_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """The vocabulary of ``tiny``, used as BERT does: a first token that stands for the text."""
-    backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
-    end = tokenizer.eos_token
-    start = backend.token_to_id(START)
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {end}",
-        pair=f"{START} $A {end} $B {end}",
-        special_tokens=[(START, start), (end, tokenizer.eos_token_id)],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
+    return tokenizer_with_template(
+        tokenizer,
+        START,
         bos_token=START,
         cls_token=START,
-        eos_token=end,
-        sep_token=end,
-        unk_token=tokenizer.unk_token,
-        pad_token=tokenizer.pad_token,
-        padding_side="right",
+        sep_token=tokenizer.eos_token,
         model_max_length=MAX_POSITIONS,
     )
-
-
-MAX_POSITIONS = 128
 
 
 def build_config(tiny: Blip2Config, processor: Blip2Processor) -> Blip2Config:
@@ -206,12 +192,7 @@ class Recipe:
 
 def train(recipe: Recipe, folder: Path, tiny: Path, out: Path) -> None:
     """Train, report and export."""
-    sighted: Blip2ForConditionalGeneration = Blip2ForConditionalGeneration.from_pretrained(tiny)
-    sighted.eval()
-    seeing = load_processor(tiny)
-    processor = Blip2Processor(
-        seeing.image_processor, build_tokenizer(seeing.tokenizer), num_query_tokens=QUERIES
-    )
+    sighted, processor = load_tiny(tiny, build_tokenizer)
     model = build_model(build_config(sighted.config, processor), sighted)
     maker = CaptionMaker(processor.tokenizer)
     gallery = load_gallery(sighted, folder, recipe.gallery)
@@ -219,44 +200,39 @@ def train(recipe: Recipe, folder: Path, tiny: Path, out: Path) -> None:
     learner.restore()
     lessons = Lessons(gallery, maker, seed=1000 + learner.steps)
 
-    def measure(held_out: int) -> MatchScores:
-        examples = held_out_scenes(held_out)
-        image_embeds, _ = embed_all(sighted, [pixels for pixels, _ in examples])
-        return evaluate(model, maker, image_embeds, [scene for _, scene in examples])
-
     def step() -> dict[str, float]:
         lesson = lessons.draw(recipe.pictures)
-        parts: dict[str, float] = {}
+        losses: dict[str, float] = {}
 
         def loss(computing: Matcher) -> Tensor:
             contrast, logits = contrast_loss(computing, lesson)
             matching = match_loss(computing, lesson, logits, maker, lessons.rng)
-            parts.update(contrast=contrast.item(), matching=matching.item())
+            losses.update(contrast=contrast.item(), matching=matching.item())
             return contrast + matching
 
         learner.step(loss)
-        return parts
+        return losses
 
-    learner.run(step, lambda: str(measure(500)))
-    plain = Blip2ForImageTextRetrieval(model.config)
-    plain.load_state_dict(model.state_dict(), strict=False)  # all but the helper head
-    model = plain.eval()
-    export(plain, processor, out, shared=tiny)
-    scores = measure(3000)
-    (out / "README.md").write_text(itm_card(plain, scores), encoding="utf-8")
-    print(scores, flush=True)
+    def measure(model: Blip2ForImageTextRetrieval, held_out: int) -> MatchScores:
+        examples = held_out_scenes(held_out)
+        image_embeds, _ = embed_all(sighted, [pixels for pixels, _ in examples])
+        return evaluate(model, maker, image_embeds, [scene for _, scene in examples])
+
+    def describe(model: Blip2ForImageTextRetrieval) -> tuple[str, str]:
+        scores = measure(model, 3000)
+        return itm_card(model, scores), str(scores)
+
+    learner.run(step, lambda: str(measure(model, 500)))
+    without_head = Blip2ForImageTextRetrieval(model.config)
+    without_head.load_state_dict(model.state_dict(), strict=False)
+    publish(without_head.eval(), processor, out, describe, shared=tiny)
     learner.forget()
 
 
 def main() -> None:
     """Read the command line and train."""
-    weights = embedded_root()
-    parser = argparse.ArgumentParser(description="Train tiny-itm on what tiny sees.")
-    parser.add_argument("--minutes", type=float, default=Recipe().pace.minutes, help="of learning")
-    parser.add_argument("--folder", type=Path, default=Path("build/tiny"), help="for checkpoints")
-    parser.add_argument("--tiny", type=Path, default=weights / "tiny", help="whose eyes to use")
-    parser.add_argument("--out", type=Path, default=weights / "tiny-itm")
-    options = parser.parse_args()
+    minutes = Recipe().pace.minutes
+    options = sibling_parser("tiny-itm", minutes, "Train tiny-itm on what tiny sees.").parse_args()
     recipe = Recipe(pace=replace(Recipe().pace, minutes=options.minutes))
     train(recipe, options.folder, options.tiny, options.out)
 

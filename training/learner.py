@@ -1,4 +1,4 @@
-"""One part of a model that learns: weights, optimisers and progress, kept together on disk.
+"""Training loop: optimisers, learning rate, mixed precision and checkpoints.
 
 The hidden matrices are trained with Muon, everything else with AdamW; the learning rate is held,
 then falls linearly to zero. Where the CPU has bfloat16 matrix instructions the gradients are
@@ -27,7 +27,7 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a part learns, and how fast."""
+    """How long a model learns, and how fast."""
 
     minutes: float
     muon_rate: float = 2e-3
@@ -45,7 +45,7 @@ def rate_factor(share: float, steps: int, hold: float, warm_up: int = 200) -> fl
 
 
 def adam(parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
-    """AdamW as all parts here use it."""
+    """AdamW with the settings that all models here use."""
     return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
 
@@ -81,21 +81,29 @@ def optimizers(
 
 
 def _is_outer(name: str) -> bool:
-    parts = ("embed", "shared", "head", "language_projection", "vision_projection")
-    return any(part in name for part in (*parts, "text_projection"))
+    outer = ("embed", "shared", "head", "language_projection", "vision_projection")
+    return any(part in name for part in (*outer, "text_projection"))
 
 
 class Learner(Generic[Model]):
-    """Trains the parameters of ``model`` that require a gradient, and keeps them in ``folder``."""
+    """Optimisers, progress and checkpoint of a model, and of helper heads beside it.
 
-    def __init__(self, model: Model, pace: Pace, folder: Path) -> None:
+    Trains the parameters of ``model`` that require a gradient, and all of ``heads``. The checkpoint
+    lies in ``folder``.
+    """
+
+    def __init__(
+        self, model: Model, pace: Pace, folder: Path, heads: nn.Module | None = None
+    ) -> None:
         self.model, self.pace, self.folder = model, pace, folder
-        self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.optimizers, self.rates = optimizers(self.trained, pace)
+        self._weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.trained = dict(self._weights)
+        self.optimizers, self.rates = optimizers(self._weights, pace)
+        if heads is not None:
+            self.trained |= {f"heads.{name}": p for name, p in heads.named_parameters()}
+            self.optimizers.append(adam(list(heads.parameters()), pace.adam_rate))
+            self.rates.append(pace.adam_rate)
         self.twin = bfloat16_twin(model) if cpu_bfloat16() else None
-        self._copies: list[Tensor] = [
-            p for p in (self.twin or model).parameters() if p.requires_grad
-        ]
         self.steps, self.seconds = 0, 0.0
         self._since = time.monotonic()
 
@@ -106,7 +114,7 @@ class Learner(Generic[Model]):
 
     @property
     def checkpoint(self) -> Path:
-        """Where the state is kept between runs."""
+        """The file that holds the state between runs."""
         return self.folder / "checkpoint.pt"
 
     def save(self) -> None:
@@ -123,7 +131,7 @@ class Learner(Generic[Model]):
         os.replace(temporary, self.checkpoint)
 
     def restore(self) -> bool:
-        """Go on from the last checkpoint, if there is one."""
+        """Load the last checkpoint; False: there is none."""
         if not self.checkpoint.exists():
             return False
         state = torch.load(self.checkpoint, weights_only=True)
@@ -136,27 +144,39 @@ class Learner(Generic[Model]):
         self._since = time.monotonic()
         return True
 
+    def computing_model(self) -> Model:
+        """The model that computes gradients: the bfloat16 twin, updated, if there is one."""
+        if self.twin is None:
+            return self.model
+        with torch.no_grad():
+            torch._foreach_copy_(self._copies(self.twin), list(self._weights.values()))
+        return self.twin
+
+    def collect_gradients(self) -> None:
+        """Move the twin's gradients to the weights."""
+        if self.twin is None:
+            return
+        for weight, copied in zip(self._weights.values(), self._copies(self.twin), strict=True):
+            weight.grad = None if copied.grad is None else copied.grad.float()
+            copied.grad = None
+
+    @staticmethod
+    def _copies(twin: Model) -> list[Tensor]:
+        return [parameter for parameter in twin.parameters() if parameter.requires_grad]
+
     def step(self, *losses: Callable[[Model], Tensor]) -> float:
-        """One step on the sum of the losses; returns it. Each loss is let go before the next."""
+        """One step on the sum of the losses; returns it. Each graph is freed before the next."""
         factor = rate_factor(self.share, self.steps, self.pace.hold, self.pace.warm_up)
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate * factor
-        weights = list[Tensor](self.trained.values())
-        computing = self.model
-        if self.twin is not None:
-            computing = self.twin
-            with torch.no_grad():
-                torch._foreach_copy_(self._copies, weights)
+        model = self.computing_model()
         total = 0.0
         for loss in losses:
-            value = loss(computing)
+            value = loss(model)
             value.backward()
             total += value.item()
-        if self.twin is not None:
-            for weight, copied in zip(weights, self._copies, strict=True):
-                weight.grad = None if copied.grad is None else copied.grad.float()
-                copied.grad = None
-        nn.utils.clip_grad_norm_(weights, 1.0)
+        self.collect_gradients()
+        nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -165,8 +185,13 @@ class Learner(Generic[Model]):
         self.seconds, self._since = self.seconds + now - self._since, now
         return total
 
-    def run(self, step: Callable[[], Mapping[str, float]], report: Callable[[], str]) -> None:
-        """Take steps until the time is used up; tell their losses and, now and then, the report."""
+    def run(
+        self,
+        step: Callable[[], Mapping[str, float]],
+        report: Callable[[], str],
+        report_minutes: float = 5,
+    ) -> None:
+        """Call ``step`` until the time is used up; print its mean losses and, rarely, a report."""
         print(f"step {self.steps}, {self.seconds / 60:.1f} min", flush=True)
         saved = reported = self.seconds
         means: dict[str, float] = {}
@@ -175,12 +200,12 @@ class Learner(Generic[Model]):
             for name, loss in step().items():
                 means[name] = 0.98 * means.get(name, loss) + 0.02 * loss
             if self.steps % 100 == 0:
-                told = " ".join(f"{name} {mean:.4f}" for name, mean in means.items())
-                print(f"{self.seconds / 60:6.1f} min, step {self.steps}: {told}", flush=True)
+                line = " ".join(f"{name} {mean:.4f}" for name, mean in means.items())
+                print(f"{self.seconds / 60:6.1f} min, step {self.steps}: {line}", flush=True)
             if self.seconds - saved > 120:
                 self.save()
                 saved = self.seconds
-            if self.seconds - reported > 300:
+            if self.seconds - reported > 60 * report_minutes:
                 reported = self.seconds
                 self.model.eval()
                 print(report(), flush=True)
@@ -189,7 +214,7 @@ class Learner(Generic[Model]):
         self.model.eval()
 
     def forget(self) -> None:
-        """Begin anew at the next call: the model is written."""
+        """Delete the checkpoint: the next run begins anew."""
         self.checkpoint.unlink(missing_ok=True)
 
 

@@ -22,6 +22,7 @@ from training.build import QUERIES
 from training.claims import CHANGES, Claim
 from training.evaluate import HELD_OUT_SEED
 from training.labels import UNKNOWN
+from training.padding import padded, padding_mask
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,7 @@ class CaptionMaker:
                 wrong += [mark] * len(tokens)
             rows.append([*ids, self.end])
             marks.append([*wrong, UNKNOWN])
-        width = max(len(row) for row in rows)
-        lengths = torch.tensor([len(row) for row in rows])
-        return Captions(
-            torch.tensor([row + [self.pad] * (width - len(row)) for row in rows]),
-            (torch.arange(width) < lengths[:, None]).long(),
-            torch.tensor([row + [UNKNOWN] * (width - len(row)) for row in marks]),
-        )
+        return Captions(padded(rows, self.pad), padding_mask(rows), padded(marks, UNKNOWN))
 
 
 def embed_images(model: Blip2ForImageTextRetrieval, image_embeds: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ same things in the same vocabulary already.
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import processors
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, rms_norm, smooth_l1_loss
 from transformers import (
@@ -26,15 +24,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from blip2cli.model.checkpoint.embedded import embedded_root
-from training.build import QUERIES, WIDTH, load_processor
+from training.build import QUERIES, WIDTH
 from training.card import t5_card
+from training.command_line import sibling_parser
 from training.easyvqa import load_split
 from training.evaluate import Scores, held_out_scenes, score, score_sides
-from training.export import export
+from training.export import publish
 from training.gallery import Gallery, load_gallery
 from training.labels import UNKNOWN
 from training.learner import Learner, Pace
+from training.siblings import load_tiny, tokenizer_with_template
 from training.t5_texts import PlaceFinder, Places, Reader, RowMaker, Rows, read
 from training.texts import T5_FORMS, Text, scene_texts, side_texts
 
@@ -45,21 +44,7 @@ SPREAD = 0.5  # root mean square of the word embeddings and of the projected que
 
 def build_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """The vocabulary of ``tiny``, used as T5 does: ``</s>`` ends a prompt, nothing begins it."""
-    backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
-    end = tokenizer.eos_token
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"$A {end}",
-        pair=f"$A {end} $B {end}",
-        special_tokens=[(end, tokenizer.eos_token_id)],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        eos_token=end,
-        unk_token=tokenizer.unk_token,
-        pad_token=tokenizer.pad_token,
-        padding_side="right",
-        model_max_length=tokenizer.model_max_length,
-    )
+    return tokenizer_with_template(tokenizer, model_max_length=tokenizer.model_max_length)
 
 
 def build_config(tiny: Blip2Config, processor: Blip2Processor) -> Blip2Config:
@@ -235,53 +220,45 @@ class Recipe:
 
 def train(recipe: Recipe, folder: Path, tiny: Path, out: Path) -> None:
     """Train, report and export."""
-    sighted: Blip2ForConditionalGeneration = Blip2ForConditionalGeneration.from_pretrained(tiny)
-    sighted.eval()
-    seeing = load_processor(tiny)
-    processor = Blip2Processor(
-        seeing.image_processor, build_tokenizer(seeing.tokenizer), num_query_tokens=QUERIES
-    )
+    sighted, processor = load_tiny(tiny, build_tokenizer)
     model = build_model(build_config(sighted.config, processor), sighted)
     maker = RowMaker(processor.tokenizer)
     gallery = load_gallery(sighted, folder, recipe.gallery)
     learner = Learner(model, recipe.pace, folder / "t5")
     learner.restore()
     lessons = Lessons(gallery, maker, seed=1000 + learner.steps)
-    judge = Reader(model, maker)
-
-    def measure(held_out: int, shapes: int) -> tuple[Scores, float, int]:
-        scenes = held_out_scenes(held_out)
-        scores = score(judge, scenes, load_split("test")[:shapes], T5_FORMS[0])
-        return scores, *score_sides(judge, scenes, T5_FORMS[0])
-
-    def told(scores: Scores, sides: float, count: int) -> str:
-        return f"{scores}, left and right {sides:.2%} of {count:,}"
 
     def step() -> dict[str, float]:
         drawn = lessons.draw(recipe.scenes, recipe.sparse, recipe.shapes, recipe.texts)
         words = sum(each.words for each in drawn)
         return {"text": learner.step(*(loss_of(each, each.words / words) for each in drawn))}
 
-    learner.run(step, lambda: told(*measure(200, 50)))
-    plain = Blip2ForConditionalGeneration(model.config)
-    plain.load_state_dict(model.state_dict(), strict=False)  # all but the helper head
-    export(plain.eval(), processor, out, shared=tiny)
-    judge = Reader(plain, maker)
-    measured = measure(3000, 1000)
-    (out / "README.md").write_text(t5_card(plain, *measured), encoding="utf-8")
-    print(told(*measured), flush=True)
+    def measure(
+        model: Blip2ForConditionalGeneration, held_out: int, shapes: int
+    ) -> tuple[Scores, float, int]:
+        judge = Reader(model, maker)
+        scenes = held_out_scenes(held_out)
+        scores = score(judge, scenes, load_split("test")[:shapes], T5_FORMS[0])
+        return scores, *score_sides(judge, scenes, T5_FORMS[0])
+
+    def line(scores: Scores, sides: float, count: int) -> str:
+        return f"{scores}, left and right {sides:.2%} of {count:,}"
+
+    def describe(model: Blip2ForConditionalGeneration) -> tuple[str, str]:
+        measured = measure(model, 3000, 1000)
+        return t5_card(model, *measured), line(*measured)
+
+    learner.run(step, lambda: line(*measure(model, 200, 50)))
+    without_head = Blip2ForConditionalGeneration(model.config)
+    without_head.load_state_dict(model.state_dict(), strict=False)
+    publish(without_head.eval(), processor, out, describe, shared=tiny)
     learner.forget()
 
 
 def main() -> None:
     """Read the command line and train."""
-    weights = embedded_root()
-    parser = argparse.ArgumentParser(description="Train tiny-t5 on what tiny sees.")
-    parser.add_argument("--minutes", type=float, default=Recipe().pace.minutes, help="of learning")
-    parser.add_argument("--folder", type=Path, default=Path("build/tiny"), help="for checkpoints")
-    parser.add_argument("--tiny", type=Path, default=weights / "tiny", help="whose eyes to use")
-    parser.add_argument("--out", type=Path, default=weights / "tiny-t5")
-    options = parser.parse_args()
+    minutes = Recipe().pace.minutes
+    options = sibling_parser("tiny-t5", minutes, "Train tiny-t5 on what tiny sees.").parse_args()
     recipe = Recipe(pace=replace(Recipe().pace, minutes=options.minutes))
     train(recipe, options.folder, options.tiny, options.out)
 

@@ -17,6 +17,7 @@ from blip2cli.tiny.kinds import KINDS
 from blip2cli.tiny.scenes import Scene
 from training.gallery import embed_all
 from training.labels import UNKNOWN
+from training.padding import padded, padding_mask
 from training.texts import Text
 
 
@@ -53,15 +54,12 @@ class RowMaker:
         prompts = [self.encode(text.prompt) for text in texts]
         targets = [self.target(text) for text in texts]
         written = [(self.pad, *target[:-1]) for target in targets]
-        read = _padded(prompts, self.pad)
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
-        mask = (torch.arange(read.shape[1]) < lengths[:, None]).long()
-        return Rows(read, mask, _padded(written, self.pad), _padded(targets, UNKNOWN))
-
-
-def _padded(rows: Sequence[tuple[int, ...]], filler: int) -> Tensor:
-    width = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])
+        return Rows(
+            padded(prompts, self.pad),
+            padding_mask(prompts),
+            padded(written, self.pad),
+            padded(targets, UNKNOWN),
+        )
 
 
 def read(

@@ -32,11 +32,11 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(tmp_path: Path, batch: Batc
     unbroken = Trainer(RECIPE, tmp_path)
     for _ in range(2):
         unbroken.step(batch)
-    unbroken.seconds = 90.0
-    unbroken.save()
+    unbroken.learner.seconds = 90.0
+    unbroken.learner.save()
     resumed = Trainer(RECIPE, tmp_path)
-    assert resumed.restore()
-    assert (resumed.steps, resumed.seconds) == (2, 90.0)
+    assert resumed.learner.restore()
+    assert (resumed.learner.steps, resumed.learner.seconds) == (2, 90.0)
     assert unbroken.step(batch) == resumed.step(batch)
     weights = resumed.model.state_dict()
     for name, weight in unbroken.model.state_dict().items():
@@ -44,12 +44,12 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(tmp_path: Path, batch: Batc
 
 
 def test_nothing_to_restore(tmp_path: Path) -> None:
-    assert not Trainer(RECIPE, tmp_path).restore()
+    assert not Trainer(RECIPE, tmp_path).learner.restore()
 
 
 def test_every_loss_falls(tmp_path: Path, batch: Batch) -> None:
     trainer = Trainer(RECIPE, tmp_path)
-    trainer.steps = 200  # past the warm-up
+    trainer.learner.steps = 200  # past the warm-up
     first = trainer.step(batch)
     for _ in range(8):
         last = trainer.step(batch)
@@ -88,16 +88,17 @@ def test_gradients_from_bfloat16_point_where_those_from_float32_do(
     trainer = Trainer(RECIPE, tmp_path)
 
     def gradient() -> torch.Tensor:
-        torch.stack(list(trainer.losses(batch).values())).sum().backward()
-        trainer._collect_gradients()
+        losses = trainer.losses(trainer.learner.computing_model(), batch)
+        torch.stack(list(losses.values())).sum().backward()
+        trainer.learner.collect_gradients()
         weights = trainer.model.parameters()
         found = torch.cat([w.grad.flatten() for w in weights if w.grad is not None])
         trainer.model.zero_grad()
         return found
 
-    trainer.twin = None
+    trainer.learner.twin = None
     exact = gradient()
-    trainer.twin = bfloat16_twin(trainer.model)
+    trainer.learner.twin = bfloat16_twin(trainer.model)
     assert torch.cosine_similarity(exact, gradient(), dim=0) > 0.97
 
 
