@@ -22,6 +22,8 @@ def ask(
     from blip2cli.cli.run_command import run_command
     from blip2cli.pipeline.image_items import ImageItems
     from blip2cli.pipeline.job import Job
-    from blip2cli.tasks.from_options import ask_task
+    from blip2cli.tasks import AskTask, choices
+    from blip2cli.tasks.questions import from_options
 
-    return run_command(Job(ImageItems(), ask_task(questions, decode), run), report)
+    task = AskTask(from_options(questions), questions, decode, choices.from_options(questions))
+    return run_command(Job(ImageItems(), task, run), report)

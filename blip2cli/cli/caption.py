@@ -20,6 +20,6 @@ def caption(
     from blip2cli.cli.run_command import run_command
     from blip2cli.pipeline.image_items import ImageItems
     from blip2cli.pipeline.job import Job
-    from blip2cli.tasks.from_options import caption_task
+    from blip2cli.tasks import CaptionTask
 
-    return run_command(Job(ImageItems(), caption_task(caption, decode), run), report)
+    return run_command(Job(ImageItems(), CaptionTask(caption, decode), run), report)

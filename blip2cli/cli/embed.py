@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from blip2cli.errors import OptionError, option
 from blip2cli.options import EmbedOptions, ReportOptions, RunOptions
 
 EXAMPLES = "Example:  blip2cli embed photos/ --kind qformer -o vectors.parquet"
@@ -13,9 +14,23 @@ def embed(run: RunOptions, vectors: EmbedOptions, report: ReportOptions) -> int:
     from blip2cli.pipeline.image_items import ImageItems
     from blip2cli.pipeline.job import Job
     from blip2cli.pipeline.text_items import TextItems
-    from blip2cli.tasks.from_options import embed_task, embed_texts_task, embedded_texts
+    from blip2cli.tasks import EmbedTask, EmbedTextsTask
+    from blip2cli.tasks.texts import from_options
 
-    texts = embedded_texts(vectors)
+    texts = from_options(vectors)
     if run.source.sources:
-        return run_command(Job(ImageItems(), embed_task(vectors, texts), run), report)
-    return run_command(Job(TextItems(texts), embed_texts_task(vectors, texts), run), report)
+        return run_command(Job(ImageItems(), EmbedTask(vectors, texts), run), report)
+    if vectors.kind == "multimodal":
+        raise OptionError(
+            "kind",
+            f"{option('kind')} multimodal looks at images with texts",
+            f"give {option('sources')} as well",
+        )
+    if not texts:
+        raise OptionError(
+            "sources",
+            "Nothing is embedded",
+            f"give {option('sources')}, such as a folder of images, or texts with "
+            f"{option('text')} or {option('texts')}",
+        )
+    return run_command(Job(TextItems(texts), EmbedTextsTask(vectors), run), report)

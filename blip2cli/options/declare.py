@@ -103,6 +103,15 @@ class OptionGroup:
                     name, f"{option(name)} must be at least {declared.minimum:g}, not {value}"
                 )
 
+    def _refuse_both(self, first: str, second: str, what: str) -> None:
+        """Raise ``OptionError`` when both of two options are given."""
+        if getattr(self, first) and getattr(self, second) is not None:
+            raise OptionError(
+                second,
+                f"{option(first)} and {option(second)} exclude each other",
+                f"put all {what} in one",
+            )
+
     @property
     def settings(self) -> dict[str, object]:
         """The options that shape rows, by name, as plain JSON values."""

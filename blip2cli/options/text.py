@@ -206,3 +206,8 @@ class AskOptions(OptionGroup):
         shapes_rows=True,
     )
     preset: Literal["paper-vqa"] | None = _preset()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._refuse_both("question", "questions", "questions")
+        self._refuse_both("choices", "choices_file", "choices")

@@ -51,3 +51,7 @@ class EmbedOptions(OptionGroup):
     embedding_dtype: EmbeddingDtype = _vector(
         "float32", "What the numbers are written as.", shapes_rows=True
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._refuse_both("text", "texts", "texts")

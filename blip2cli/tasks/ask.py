@@ -46,7 +46,7 @@ class AskTask:
     """
 
     questions: Questions
-    # Where questions and choices come from is read by ``from_options``; the rest acts here.
+    # Questions and choices themselves are not taken from here: they may come from files.
     options: AskOptions = field(default_factory=AskOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     choices: tuple[str, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol, Self
 
 from blip2cli.sinks.base import Column
@@ -84,13 +83,5 @@ def logprob(text: Generated) -> float:
 
 
 def decode_settings(options: DecodeOptions) -> dict[str, object]:
-    """The decoding options that can change a text.
-
-    The seed is left out unless text is drawn: without sampling it changes nothing, and two
-    runs that differ only in it have the same settings.
-    """
-    settings = asdict(options)
-    settings["retry_degenerate"] = options.retry_degenerate or None
-    if not options.sampling:
-        del settings["seed"]
-    return settings
+    """The decoding options that can change a text; what is off is null, as in older outputs."""
+    return options.settings | {"retry_degenerate": options.retry_degenerate or None}

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from blip2cli.errors import OptionError, option
+from blip2cli.options import AskOptions
 from blip2cli.tasks.text_files import TextFile, is_utf8
 
 CHOICE = "{choice}"
@@ -14,6 +15,13 @@ CHOICE = "{choice}"
 # Significant digits, a little more than float32 scores are worth. Rounded so, any number of
 # probabilities still sums to 1 within 1e-7, and small ones keep their proportions.
 _DIGITS = 8
+
+
+def from_options(options: AskOptions) -> tuple[str, ...]:
+    """The choices of the options; none when there are none. Raises OptionError."""
+    if options.choices is not None:
+        return from_text(options.choices)
+    return from_file(options.choices_file) if options.choices_file is not None else ()
 
 
 def from_text(text: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from blip2cli.errors import OptionError, option
+from blip2cli.options import AskOptions
 from blip2cli.tasks.choices import from_cell
 from blip2cli.tasks.text_files import TABLE_SUFFIXES, TextFile
 
@@ -60,6 +61,13 @@ class Questions:
         if self.per_image is None:
             return replace(self, common=closed(self.common))
         return replace(self, per_image={name: closed(q) for name, q in self.per_image.items()})
+
+
+def from_options(options: AskOptions) -> Questions:
+    """The questions of the options. Raises OptionError."""
+    if options.questions is not None:
+        return from_file(options.questions)
+    return from_texts(options.question)
 
 
 def from_texts(texts: Sequence[str]) -> Questions:

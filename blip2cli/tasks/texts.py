@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from blip2cli.errors import OptionError, option
+from blip2cli.options import EmbedOptions
 from blip2cli.tasks.text_files import TABLE_SUFFIXES, TextFile, is_utf8
 
 
@@ -30,6 +31,11 @@ class Texts:
             return {"text": list(self.lines)}
         digest = hashlib.sha256(json.dumps(self.lines).encode()).hexdigest()
         return {"texts": f"{len(self.lines)} texts, sha256 {digest[:16]}"}
+
+
+def from_options(options: EmbedOptions) -> Texts:
+    """The texts of the options. Raises OptionError."""
+    return from_lines(options.text) if options.texts is None else from_file(options.texts)
 
 
 def from_lines(texts: Sequence[str]) -> Texts:
