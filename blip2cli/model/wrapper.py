@@ -101,14 +101,14 @@ class Blip2:
         if options.compile:
             from blip2cli.model.vision import compiled
 
-            compiled.check_tools(placement.device)
+            compiled.check_compilable(placement.device)
         model = load_model(checkpoint, placement)
         if placement.device.type == "cpu":
             keep_freed_memory()  # only now: what loading took goes back
         codec = load_codec(checkpoint, model.config.text_config)
         compute, reason = None, placement.reason
         if options.compile:
-            compute = compiled.CompiledFeatures(options.model, model, spec)
+            compute = compiled.CompiledVision(options.model, model, spec)
             reason += f", image side compiled in {compute.seconds:.1f} s"
         return cls(options.model, checkpoint.family, model, codec, spec, reason, compute)
 
