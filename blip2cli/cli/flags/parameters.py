@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from blip2cli.cli.flags.spelling import variable, with_flags
+from blip2cli.cli.terminal.spelling import variable, with_flags
 from blip2cli.options.declare import Declared, either
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from blip2cli.cli.flags.spelling import with_flags
+from blip2cli.cli.terminal.spelling import with_flags
 from blip2cli.exit_codes import FAILED_IMAGES, MORE_TO_DO, SUCCESS
 from blip2cli.model.checkpoint.embedded import EMBEDDED
 from blip2cli.pipeline.events import (

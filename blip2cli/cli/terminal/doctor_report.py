@@ -7,8 +7,8 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Any, TextIO
 
-from blip2cli.cli.flags.spelling import with_flags
 from blip2cli.cli.terminal.messages import coloured
+from blip2cli.cli.terminal.spelling import with_flags
 from blip2cli.storage.text_encoding import printable  # errors and paths may hold anything
 
 if TYPE_CHECKING:

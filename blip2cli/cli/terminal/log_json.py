@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from blip2cli.cli.flags.spelling import with_flags
+from blip2cli.cli.terminal.spelling import with_flags
 from blip2cli.pipeline.events import Event, Finished
 
 

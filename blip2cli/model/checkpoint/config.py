@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from blip2cli.model.checkpoint.config_section import ConfigSection
 from blip2cli.model.families import OPT, Family, language_family
 from blip2cli.model.families.base import TextConfig
+from blip2cli.model.families.config_section import ConfigSection
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import ModelError, OptionError, option
-from blip2cli.model.checkpoint.config_section import ConfigSection
+from blip2cli.model.families.config_section import ConfigSection
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -13,7 +13,7 @@ from blip2cli.model.checkpoint.config import QFormerConfig
 from blip2cli.model.layers.attention import full_attention
 from blip2cli.model.layers.fused_projections import FusableProjections
 from blip2cli.model.layers.linear import Linear
-from blip2cli.model.nets.uninitialized import Embedding, LayerNorm
+from blip2cli.model.layers.uninitialized import Embedding, LayerNorm
 
 
 class QFormer(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from blip2cli.model.checkpoint.config import VisionConfig, patches
 from blip2cli.model.layers.attention import full_attention
 from blip2cli.model.layers.linear import Linear, merge_sequences, split_sequences
-from blip2cli.model.nets.uninitialized import Conv2d, LayerNorm
+from blip2cli.model.layers.uninitialized import Conv2d, LayerNorm
 
 
 class VisionModel(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from blip2cli.model.families.opt.config import OptConfig
 from blip2cli.model.layers.fused_projections import FusableProjections
 from blip2cli.model.layers.linear import Linear
-from blip2cli.model.nets.uninitialized import Embedding, LayerNorm
+from blip2cli.model.layers.uninitialized import Embedding, LayerNorm
 
 OFFSET = 2  # positions begin behind two rows that older OPT code used for padding
 

@@ -15,7 +15,7 @@ from blip2cli.model.families.t5.config import T5Config
 from blip2cli.model.layers.attention import attention_scores, fused_attention, uses_fused_kernel
 from blip2cli.model.layers.fused_projections import FusableProjections
 from blip2cli.model.layers.linear import Linear, merge_sequences, split_sequences
-from blip2cli.model.nets.uninitialized import Embedding
+from blip2cli.model.layers.uninitialized import Embedding
 
 
 class T5(nn.Module):
