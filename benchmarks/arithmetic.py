@@ -149,7 +149,7 @@ def _t5(text: Any, queries: int, dtype: str, images: int, at_once: int, texts: T
     weights = text.num_decoder_layers * (6 * width * inner + forward)
 
     def write(tokens: float, length: float) -> float:
-        """So many positions of texts of ``length``: each sees the half of it and the encoder's."""
+        """Positions of texts of ``length``: each sees the half of it and the encoder's."""
         seen = length / 2 + queries + _mean(texts.prompts)
         return tokens * (2 * (weights + head) + 4 * text.num_decoder_layers * seen * inner)
 

@@ -3,7 +3,7 @@
 Within one precision texts are demanded equal token by token. In float32 the one excuse is a tie:
 two tokens that are equally likely up to ``TIE``, as transformers' own ``forward`` scores them. In
 bfloat16 random weights give near-ties often, so there the share of equal tokens and the largest gap
-at a first difference are told instead. Between precisions only shares are told.
+at a first difference are reported instead. Between precisions only shares are reported.
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ def _same(
     dtype = ran[peer].dtype
     if not texts.apart:
         return [f"{peer} writes the same tokens as {leader} ({dtype}, {texts.count} texts)"]
-    said = f"{peer} beside {leader} in {dtype}: {texts}"
+    line = f"{peer} beside {leader} in {dtype}: {texts}"
     if kind == "beam":
-        raise DifferentError(f"{said}; {texts.first()}")
+        raise DifferentError(f"{line}; {texts.first()}")
     looked = texts.apart[:LOOKED_AT]
     gap = max(_gaps(path, work, dtype, looked))
-    said += f"; at the first difference the two tokens are {gap:.2g} apart in log-probability"
-    said += f" at most ({len(looked)} texts looked at)"
+    line += f"; at the first difference the two tokens are {gap:.2g} apart in log-probability"
+    line += f" at most ({len(looked)} texts looked at)"
     if dtype == "float32" and gap > TIE:
-        raise DifferentError(f"{said}; {texts.first()}")
-    return [said]
+        raise DifferentError(f"{line}; {texts.first()}")
+    return [line]
 
 
 @dataclass(frozen=True)

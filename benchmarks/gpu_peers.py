@@ -137,7 +137,7 @@ def ours(path: str, device: str, dtype: str) -> Run:
     chosen = ModelOptions(path, device=device, dtype=dtype)  # type: ignore[arg-type]
     model = Blip2.load(chosen)
 
-    class Told:
+    class FixedModel:
         """The model, which gives each text its length and tells what it wrote."""
 
         def __init__(self, lengths: dict[str, int]) -> None:
@@ -157,7 +157,7 @@ def ours(path: str, device: str, dtype: str) -> Run:
     def run(work: Work, setting: Setting) -> Tokens:
         names = [Path(file).name for file in work.files]
         lengths = {n: row[0] for n, row in zip(names, work.lengths or (), strict=False)}
-        told = Told(lengths)
+        fixed = FixedModel(lengths)
         with tempfile.TemporaryDirectory() as place:
             files = Path(place) / "files.txt"
             files.write_text("\n".join(work.files) + "\n", encoding="utf-8")
@@ -168,13 +168,13 @@ def ours(path: str, device: str, dtype: str) -> Run:
                 LoaderOptions(setting.batch_size or None, setting.workers or None),
                 OutputOptions(str(Path(place) / "rows.jsonl")),
             )
-            load: Any = lambda _: told  # noqa: E731
+            load: Any = lambda _: fixed  # noqa: E731
             summary = pipeline(Job(ImageItems(), task, options, load=load))
         if summary.done != len(names):
             raise RuntimeError(f"{len(names) - summary.done} images failed")
         if model.trouble:
             print(model.trouble, file=sys.stderr)
-        by_name = {Path(name).name: tokens for name, tokens in told.tokens.items()}
+        by_name = {Path(name).name: tokens for name, tokens in fixed.tokens.items()}
         return [[by_name[name]] for name in names]
 
     return run

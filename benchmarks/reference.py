@@ -223,8 +223,8 @@ class Forward(Reference):
             logits = self.model(
                 pixel_values=pixels, input_ids=ids, attention_mask=mask, logits_to_keep=wanted
             ).logits
-        said = logits.float().log_softmax(dim=-1).gather(2, text[..., None])
-        return said.sum(dim=(1, 2)).tolist()
+        logprobs = logits.float().log_softmax(dim=-1).gather(2, text[..., None])
+        return logprobs.sum(dim=(1, 2)).tolist()
 
 
 class Features(Reference):

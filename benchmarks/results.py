@@ -70,16 +70,16 @@ class Found:
 
     def show(self) -> str:
         """For a terminal."""
-        said = [f"{self.race}: {self.workload}", f"  {self.machine}"]
-        said += [
+        lines = [f"{self.race}: {self.workload}", f"  {self.machine}"]
+        lines += [
             f"  {line.peer:8} {line.dtype:9} {line.setting:22} "
             f"{line.images_per_second:9.3f} images/s   ours is {line.ratio:.2f}x"
             for line in self.lines
         ]
-        said += [f"  {line}" for line in (*self.arithmetic, *self.notes)]
+        lines += [f"  {line}" for line in (*self.arithmetic, *self.notes)]
         if self.fraction is not None:
-            said.append(f"  ours takes {self.seconds:.3f} s: {self.fraction:.0%} of the limit")
-        return "\n".join(said)
+            lines.append(f"  ours takes {self.seconds:.3f} s: {self.fraction:.0%} of the limit")
+        return "\n".join(lines)
 
 
 def median_ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
@@ -90,10 +90,10 @@ def median_ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
 def record(found: Found, folder: Path) -> None:
     """Add one machine's result to ``results.json`` and write ``RESULTS.md`` anew."""
     path = folder / "results.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    kept.setdefault(found.machine.name, {})[found.race] = found.as_json()
-    path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "RESULTS.md").write_text(page(kept), encoding="utf-8")
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known.setdefault(found.machine.name, {})[found.race] = found.as_json()
+    path.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "RESULTS.md").write_text(page(known), encoding="utf-8")
 
 
 PREFACE = (
@@ -104,16 +104,16 @@ PREFACE = (
 COLUMNS = ("docs", "batched", "cached", "forward")
 
 
-def page(kept: dict[str, dict[str, Any]]) -> str:
+def page(known: dict[str, dict[str, Any]]) -> str:
     """``RESULTS.md`` from races by machine."""
     columns = " | ".join(f"against `{column}`" for column in COLUMNS)
     lines = ["# Results of the races", "", PREFACE]
-    for machine, races in kept.items():
+    for machine, races in known.items():
         lines += ["", f"## {machine}", ""]
         lines += [f"| race | workload | blip2cli | {columns} | of the limit |"]
         lines += ["|---|---|---|" + "---|" * (len(COLUMNS) + 1)]
         lines += [_row(race, one) for race, one in races.items() if one["results"]]
-    for machine, races in kept.items():
+    for machine, races in known.items():
         for race, one in races.items():
             lines += ["", *_section(f"{race}, {machine}", one)]
     return "\n".join(lines) + "\n"

@@ -71,7 +71,7 @@ class Shell:
                         taken = start + (taken - start) * (self.files - 1) / (run - 1)
                     seconds[peer].append(taken)
             notes += runs.compare(commands)
-            said = runs.rows("ours")
+            rows = runs.rows("ours")
         machine = machine.better(measure(("float32",)))
         if self.every > 1:
             notes.append(
@@ -92,7 +92,7 @@ class Shell:
         ]
         found = Found(name, self.workload, self.rounds, lines, machine)
         found.seconds = statistics.median(ours)
-        parts = _parts(path, list(said.values()))
+        parts = _parts(path, list(rows.values()))
         found.limit_seconds = arithmetic.limit(parts, machine, "float32")
         found.arithmetic = arithmetic.explain(parts, machine, "float32")
         found.notes = [*notes, "the limit counts neither imports nor the reading of images"]
@@ -137,8 +137,8 @@ class _Runs:
         """The setting that suits ``batched`` best, each tried once, and a note about it."""
         tried = {each: _seconds(self.batched(folder, each)) for each in self.plan.settings}
         count = sum(1 for _ in folder.iterdir())
-        said = ", ".join(f"{_words('batched', s)}: {t:.1f} s" for s, t in tried.items())
-        note = f"batched, {count:,} files, tried once each: {said}"
+        times = ", ".join(f"{_words('batched', s)}: {t:.1f} s" for s, t in tried.items())
+        note = f"batched, {count:,} files, tried once each: {times}"
         return min(tried, key=tried.__getitem__), [note]
 
     def start_up(self, models: Path) -> float:

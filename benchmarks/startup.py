@@ -50,18 +50,18 @@ class Startup:
 
     def lines(self) -> list[str]:
         """What was measured, in words."""
-        said = []
+        lines = []
         for name, (ours, bare) in PAIRS.items():
             seconds(ours), seconds(bare)
             taken = [(seconds(ours), seconds(bare)) for _ in range(self.runs)]
             median, base = (statistics.median(column) for column in zip(*taken, strict=True))
             ratio = statistics.median(one / other for one, other in taken)
-            said.append(
+            lines.append(
                 f"{name}: {median:.2f} s, {ratio:.2f}x of `{bare[-1]}` ({base:.2f} s); "
                 f"medians of {self.runs} runs in turns"
             )
-        said.append("caption sample_images, seconds from the shell: " + self._stages(CAPTION))
-        return said
+        lines.append("caption sample_images, seconds from the shell: " + self._stages(CAPTION))
+        return lines
 
     def _stages(self, arguments: Sequence[str]) -> str:
         """Each stage's median time, in order."""
@@ -120,8 +120,8 @@ def stages(arguments: Sequence[str]) -> dict[str, float]:
         reader.start()
         for line in process.stderr:
             if line.startswith("{"):
-                said = json.loads(line)
-                name = said.get("mark") or EVENTS.get(said["event"])
+                event = json.loads(line)
+                name = event.get("mark") or EVENTS.get(event["event"])
                 if name is not None:
                     note(name)
         process.wait()

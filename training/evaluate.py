@@ -105,7 +105,7 @@ def exactly_right(
 
 
 def held_out_scenes(count: int, seed: int = HELD_OUT_SEED) -> list[tuple[NDArray[np.uint8], Scene]]:
-    """So many scenes of one to four objects that training never draws."""
+    """Scenes of one to four objects that training never draws."""
     rng = np.random.default_rng(seed)
     scenes: list[tuple[NDArray[np.uint8], Scene]] = []
     while len(scenes) < count:

@@ -41,7 +41,7 @@ class Gallery:
 
 
 def load_gallery(model: Blip2ForConditionalGeneration, folder: Path, scenes: int) -> Gallery:
-    """The gallery kept in ``folder``, or a new one of so many scenes, half of them mirror images.
+    """The gallery kept in ``folder``, or a new one of ``scenes`` scenes, half of them mirrored.
 
     Every picture of easy-VQA's training split is in it twice: as it is, and turned and mirrored
     by chance (its answers stay true).

@@ -129,14 +129,14 @@ class Lessons:
         self.rng = random.Random(seed)
 
     def draw(self, pictures: int) -> Lesson:
-        """A lesson about so many pictures."""
+        """A lesson about that many pictures."""
         chosen = self.rng.sample(range(len(self.claims)), pictures)
         seen = [self.claims[i] for i in chosen]
         near = [nearly_right(self.rng, claim) for claim in seen]
-        told = seen + near
-        same = torch.tensor([[a == b for b in told] for a in seen])
+        claims = seen + near
+        same = torch.tensor([[a == b for b in claims] for a in seen])
         embeds = self.gallery.image_embeds[chosen]
-        return Lesson(embeds, seen, near, self.maker.captions(told), same)
+        return Lesson(embeds, seen, near, self.maker.captions(claims), same)
 
 
 def contrast_loss(model: Matcher, lesson: Lesson) -> tuple[Tensor, Tensor]:
@@ -167,11 +167,11 @@ def match_loss(
     negatives = [
         lesson.seen[picked[i]] if rng.random() < 0.2 else lesson.near[i] for i in range(count)
     ]
-    told = lesson.seen + [
+    claims = lesson.seen + [
         near if near != seen else other
         for near, seen, other in zip(negatives, lesson.seen, lesson.near, strict=True)
     ]
-    captions = maker.captions(told, lesson.seen * 2)
+    captions = maker.captions(claims, lesson.seen * 2)
     embeds = lesson.image_embeds.to(model.dtype)
     output = read_together(model, torch.cat([embeds, embeds]), captions, output_hidden_states=True)
     fits = torch.tensor([1] * count + [0] * count)

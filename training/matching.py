@@ -1,6 +1,6 @@
 """Pictures and captions compared, exactly as ``Blip2ForImageTextRetrieval`` compares them.
 
-Its two scores, computed from image embeddings that are at hand already; and how often it is right.
+Its two scores, from image embeddings computed before; and how often it is right.
 """
 
 from __future__ import annotations
@@ -165,11 +165,11 @@ def evaluate(
     fitting = {
         name: torch.cat(
             [
-                fits(model, each, maker.captions(told[chunk]))
+                fits(model, each, maker.captions(variant[chunk]))
                 for chunk, each in zip(chunks, embeds, strict=True)
             ]
         )
-        for name, told in {"": claims, **changed}.items()
+        for name, variant in {"": claims, **changed}.items()
     }
     by_change = {name: 1 - fitting[name].float().mean().item() for name in CHANGES}
     positive = fitting[""].float().mean().item()

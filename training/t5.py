@@ -161,8 +161,8 @@ class Lessons:
     def draw(self, scenes: int, sparse: int, shapes: int, each: int) -> list[Lesson]:
         """Lessons of ``each`` texts a picture, short answers apart from captions and lists.
 
-        They are about so many scenes, about ``sparse`` more of one or two objects, which are
-        asked about left and right alone, and about so many easy-VQA pictures. Where an object
+        They are about ``scenes`` scenes, about ``sparse`` more of one or two objects, which are
+        asked about left and right alone, and about ``shapes`` easy-VQA pictures. Where an object
         stands is what is learned last, and on sparse scenes first.
         """
         rng, gallery = self.rng, self.gallery

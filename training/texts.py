@@ -45,7 +45,7 @@ def caption_texts(rng: random.Random, caption: str) -> Text:
 
 
 def side_texts(rng: random.Random, scene: Scene, questions: int, form: str) -> list[Text]:
-    """So many questions about left and right alone, or fewer where the scene has no such."""
+    """Questions about left and right alone, or fewer where the scene has no such."""
     asked = [side_question(rng, scene) for _ in range(questions)]
     return [question_text(roughened(rng, each[0]), each[1], form) for each in asked if each]
 
@@ -66,7 +66,7 @@ def scene_texts(
     sides: bool = False,
     forms: tuple[str, ...] = OPT_FORMS,
 ) -> list[Text]:
-    """The caption first, then so many random questions in one of BLIP-2's two forms."""
+    """The caption first, then random questions in one of BLIP-2's two forms."""
     texts = [caption_texts(rng, scene.caption)]
     for _ in range(questions):
         question, answer = scene_question(rng, scene, sides)

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_alone = threading.RLock()
+_lock = threading.RLock()
 _chatter = False
 _downloads: bool | None = None
 
@@ -49,7 +49,7 @@ def silence_libraries() -> Iterator[None]:
         yield
         return
     # One thread at a time: what a second one found would be what the first had set.
-    with _alone, warnings.catch_warnings():
+    with _lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Imported before the levels are set: their first import sets a level of its own.
         importlib.import_module("huggingface_hub.utils.logging")
@@ -105,7 +105,7 @@ def silence_packages(*names: str) -> Iterator[None]:
         yield
         return
     loggers = [logging.getLogger(name) for name in names]
-    with _alone, warnings.catch_warnings():
+    with _lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         levels = [logger.level for logger in loggers]
         for logger in loggers:

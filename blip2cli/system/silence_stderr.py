@@ -14,7 +14,7 @@ from collections.abc import Iterator
 _STDERR = 2
 _lock = threading.Lock()
 _inside = 0  # threads within ``hushed``; the first closes the door, the last opens it again
-_kept: int | None = None
+_original: int | None = None
 
 
 @contextlib.contextmanager
@@ -35,11 +35,11 @@ def silence_stderr() -> Iterator[None]:
 
 
 def _close() -> None:
-    global _kept
+    global _original
     try:
-        _kept = os.dup(_STDERR)
+        _original = os.dup(_STDERR)
     except OSError:  # stderr is closed: nothing to keep off it
-        _kept = None
+        _original = None
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, _STDERR)
@@ -47,8 +47,8 @@ def _close() -> None:
 
 
 def _open() -> None:
-    global _kept
-    if _kept is not None:
-        os.dup2(_kept, _STDERR)
-        os.close(_kept)
-        _kept = None
+    global _original
+    if _original is not None:
+        os.dup2(_original, _STDERR)
+        os.close(_original)
+        _original = None
