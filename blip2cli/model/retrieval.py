@@ -45,12 +45,15 @@ class Retrieval:
     are on the model's device, scores and projections in float32.
     """
 
-    def __init__(self, model: RetrievalModel, codec: TextCodec) -> None:
+    def __init__(
+        self, model: RetrievalModel, codec: TextCodec, cached_texts: int = _CACHED_TEXTS
+    ) -> None:
         self.model = model
         self.codec = codec
         self.runs_single_threaded = needs_single_thread(model)
         # Vectors of texts, which come again with every batch.
         self._projected: dict[str, Tensor] = {}
+        self._most_cached = cached_texts
 
     @single_threaded
     def contrastive_scores(self, features: ImageFeatures, pairs: Sequence[Pair]) -> Tensor:
@@ -128,7 +131,7 @@ class Retrieval:
             fresh = dict(zip(new, self.project_texts(new), strict=True))
             known |= fresh
             # When full, another takes its place: emptied under other threads it would fail them.
-            if len(cache) + len(fresh) > _CACHED_TEXTS:
+            if len(cache) + len(fresh) > self._most_cached:
                 self._projected = fresh
             else:
                 cache.update(fresh)

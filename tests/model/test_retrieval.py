@@ -156,7 +156,7 @@ def test_scores_and_vectors_depend_on_neither_images_nor_texts_beside_them(
 
 
 def test_a_text_is_read_once_for_all_batches(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
-    retrieval = Retrieval(sides.ours.model, sides.ours.codec)
+    retrieval = Retrieval(sides.ours.model, sides.ours.codec, cached_texts=len(TEXTS) + 1)
     read: list[str] = []
     real = retrieval.project_texts
     monkeypatch.setattr(retrieval, "project_texts", lambda texts: read.extend(texts) or real(texts))
@@ -165,8 +165,7 @@ def test_a_text_is_read_once_for_all_batches(sides: Sides, monkeypatch: pytest.M
     assert sorted(read) == sorted(TEXTS)
     assert torch.equal(retrieval.contrastive_scores(features, EVERY), first)
     assert len(read) == len(TEXTS)
-    # What is remembered has a bound.
-    monkeypatch.setattr("blip2cli.model.retrieval._REMEMBERED", len(TEXTS) + 1)
+    # The cache is bounded.
     retrieval.contrastive_scores(features, [Pair(0, "a dog"), Pair(0, "a cow"), EVERY[0]])
     assert read[len(TEXTS) :] == ["a dog", "a cow"]
     assert len(retrieval._projected) == 2
