@@ -124,7 +124,7 @@ class ImageDataset:
 
 def _failed(ref: ImageRef, error: Exception) -> ImageAndPixels:
     if isinstance(error, ImageError):
-        failure = ImageError(error.error_type, str(error))  # without its chain of causes
+        failure = ImageError(error.error_type, error.problem)  # without its chain of causes
     elif isinstance(error, MemoryError):
         failure = ImageError("out_of_memory", "There is not enough memory to load it.")
     else:

@@ -227,7 +227,7 @@ class RunState:
         for item in batch.images:
             if item.error is not None:
                 stats.failed += 1
-                self.on_event(Failed(item.file_name, item.error.error_type, str(item.error)))
+                self.on_event(Failed(item.file_name, item.error.error_type, item.error.problem))
         self.on_event(Progress(stats.done, stats.failed, self.plan.total))
 
     def summary(self) -> Summary:

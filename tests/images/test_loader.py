@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from blip2cli.errors import ImageError, OptionError, SourceError
+from blip2cli.errors import ImageError, SourceError
 from blip2cli.images import load_image, loader
 from blip2cli.images.decode import decode
 from blip2cli.images.loader import BatchStream, LoaderPolicy, load_batches
 from blip2cli.images.preprocess import to_uint8
-from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
 from tests.images.helpers import (
     SPEC,
@@ -177,12 +176,6 @@ def test_long_jobs_move_to_workers_on_the_way() -> None:
         found.extend(batches)
     names = [item.file_name for batch in found for item in batch.items]
     assert names == [ref.file_name for ref in refs]
-
-
-@pytest.mark.parametrize("wrong", [LoaderOptions(0), LoaderOptions(1, -1)])
-def test_senseless_numbers(wrong: LoaderOptions) -> None:
-    with pytest.raises(OptionError):
-        load_batches([], SPEC, wrong)
 
 
 # A script without a __main__ guard, as people write them.

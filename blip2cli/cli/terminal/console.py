@@ -81,7 +81,7 @@ class Console:
                 self._ready(event)
             case Failed():
                 if self._list_failures or (self.verbosity and not self.quiet):
-                    name, message = printable(event.file_name), printable(event.message)
+                    name, message = printable(event.file_name), printable(with_flags(event.message))
                     self._print(f"{name}: {event.error_type}: {message}")
             case Halved():
                 count = _count(event.batch_size)
