@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from blip2cli.doctor.checks import CHECKS, QUICK, Check
-from blip2cli.doctor.environment import Environment
+from blip2cli.doctor.environment import Environment, environment
 from blip2cli.doctor.examine import examine, run_checks
 from blip2cli.doctor.report import ExaminedModel, Finding, Outcome, Report, fail, ok, skipped, warn
 from blip2cli.errors import ModelError, OptionError, RunError, SourceError, option
@@ -215,3 +215,9 @@ def test_the_exit_code_follows_the_failures() -> None:
 
     assert code() == code(ok("a"), warn("b", "c"), skipped("d")) == 0
     assert code(ok("a"), fail("b", "c")) == 1
+
+
+def test_a_report_spells_options_as_its_reader_does() -> None:
+    finding = Finding("fail", "slow", f"add {option('num_beams')} 5", "c")
+    whole = Report(environment(), None, (finding,)).as_dict(lambda name: f"<{name}>")
+    assert whole["checks"][0]["remedy"] == "add <num_beams> 5"
