@@ -27,31 +27,31 @@ COMPILE_HELP = (
 )
 
 _model = partial(declare, panel=MODEL)
-_placement = partial(_model, about_images=False)
+_recorded_model = partial(_model, shapes_rows=True)
+_unrecorded_model = partial(_model, shapes_rows=False)
+_recorded_placement = partial(_recorded_model, about_images=False)
+_unrecorded_placement = partial(_unrecorded_model, about_images=False)
 
 
 @dataclass(frozen=True)
 class ModelOptions(OptionGroup):
     """Which weights, where and in which precision."""
 
-    model: str = _placement(
+    model: str = _recorded_placement(
         DEFAULT_MODEL,
         "Hub id, local directory, or an embedded demonstration: tiny, tiny-t5, tiny-itm.",
         metavar="NAME",
-        shapes_rows=True,
     )
-    revision: str | None = _placement(
-        None, "Branch, tag or commit of a hub model.", metavar="REV", shapes_rows=True
+    revision: str | None = _recorded_placement(
+        None, "Branch, tag or commit of a hub model.", metavar="REV"
     )
-    device: str = _placement(
-        "auto", "auto, cpu, cuda, cuda:1, mps.", metavar="NAME", shapes_rows=False
-    )
+    device: str = _unrecorded_placement("auto", "auto, cpu, cuda, cuda:1, mps.", metavar="NAME")
     # The precision that "auto" came to is a setting of its own, see ``pipeline.output``.
-    dtype: Dtype = _placement("auto", DTYPE_HELP, shapes_rows=False)
-    quantize: Quantize | None = _placement(None, QUANTIZE_HELP, shapes_rows=True)
+    dtype: Dtype = _unrecorded_placement("auto", DTYPE_HELP)
+    quantize: Quantize | None = _recorded_placement(None, QUANTIZE_HELP)
     # The image side runs as compiled code (``model.vision.compiled``)
-    compile: bool = _model(
-        False, COMPILE_HELP, switch_off="--no-compile", shapes_rows=True, about_images=True
+    compile: bool = _recorded_model(
+        False, COMPILE_HELP, switch_off="--no-compile", about_images=True
     )
 
 
@@ -59,19 +59,17 @@ class ModelOptions(OptionGroup):
 class DoctorOptions(ModelOptions):
     """What is examined."""
 
-    model: str | None = _placement(
+    model: str | None = _unrecorded_placement(
         None,
         "Put this model through all checks: hub id, local directory, or tiny.",
         metavar="NAME",
         default_help="a quick look at tiny",
-        shapes_rows=False,
     )  # type: ignore[assignment] # None: the installation alone
-    image: str | None = _placement(
+    image: str | None = _unrecorded_placement(
         None,
         "A picture to caption with five beams; of LAVIS's merlion.png the published captions "
         "are known.",
         metavar="FILE",
-        shapes_rows=False,
     )
 
 
@@ -80,39 +78,35 @@ class LoaderOptions(OptionGroup):
     """How images are read and batched."""
 
     # None: by the model and the memory (``model.placement.batch_size``)
-    batch_size: int | None = _model(
+    batch_size: int | None = _unrecorded_model(
         None,
         "Images a batch; auto: by the model and the memory.",
         metavar="N",
         minimum=1,
         parse=parse_batch_size,
         default_help="auto",
-        shapes_rows=False,
         about_images=False,
     )
     # Processes of the DataLoader; None: by the cores there are
-    workers: int | None = _model(
+    workers: int | None = _unrecorded_model(
         None,
         "Processes that read images; 0 reads in this one.",
         metavar="N",
         minimum=0,
         default_help="by cores, where images are waited for",
-        shapes_rows=False,
         about_images=False,
     )
-    image_timeout: float | None = _model(
+    image_timeout: float | None = _unrecorded_model(
         None,
         "Seconds one image may take to be read and decoded; slower ones fail.",
         metavar="SECONDS",
         default_help="no limit",
-        shapes_rows=False,
         about_images=True,
     )
-    fast_decode: bool = _model(
+    fast_decode: bool = _recorded_model(
         False,
         "Decode JPEGs no larger than the model needs: quicker for large photographs, and "
         "pixels differ a little.",
-        shapes_rows=True,
         about_images=True,
     )
 

@@ -15,7 +15,11 @@ ErrorsMode = Literal["file", "inline"]
 
 
 _source = partial(declare, panel=SOURCE, about_images=True)
+_recorded_source = partial(_source, shapes_rows=True)
+_unrecorded_source = partial(_source, shapes_rows=False)
 _output = partial(declare, panel=OUTPUT)
+_recorded_output = partial(_output, shapes_rows=True)
+_unrecorded_output = partial(_output, shapes_rows=False)
 
 
 @dataclass(frozen=True)
@@ -23,41 +27,29 @@ class SourceOptions(OptionGroup):
     """Where images come from and which of them are taken."""
 
     # As typed: folders, files, globs, URLs, or "-" for paths on stdin. Empty: no image is read.
-    sources: tuple[str, ...] = _source(
-        (), "{sources}.", positional=True, metavar="SOURCE", shapes_rows=False
+    sources: tuple[str, ...] = _unrecorded_source(
+        (), "{sources}.", positional=True, metavar="SOURCE"
     )
-    include: tuple[str, ...] = _source(
-        (), "Only file names that match; repeatable.", metavar="GLOB", shapes_rows=False
+    include: tuple[str, ...] = _unrecorded_source(
+        (), "Only file names that match; repeatable.", metavar="GLOB"
     )
-    exclude: tuple[str, ...] = _source(
-        (),
-        f"No file names that match; wins over {option('include')}; repeatable.",
-        metavar="GLOB",
-        shapes_rows=False,
+    exclude: tuple[str, ...] = _unrecorded_source(
+        (), f"No file names that match; wins over {option('include')}; repeatable.", metavar="GLOB"
     )
-    limit: int | None = _source(
-        None, "At most this many images.", metavar="N", minimum=1, shapes_rows=False
+    limit: int | None = _unrecorded_source(
+        None, "At most this many images.", metavar="N", minimum=1
     )
-    nul: bool = _source(
-        False,
-        "Paths on stdin end with NUL instead of a newline.",
-        flag="--null",
-        short="-0",
-        shapes_rows=False,
+    nul: bool = _unrecorded_source(
+        False, "Paths on stdin end with NUL instead of a newline.", flag="--null", short="-0"
     )
-    keep: tuple[str, ...] = _source(
-        (),
-        "Carry this column of the source into the rows; repeatable.",
-        metavar="COLUMN",
-        shapes_rows=True,
+    keep: tuple[str, ...] = _recorded_source(
+        (), "Carry this column of the source into the rows; repeatable.", metavar="COLUMN"
     )
-    image_column: str | None = _source(
-        None, "The column that holds the images, or their paths.", metavar="NAME", shapes_rows=False
+    image_column: str | None = _unrecorded_source(
+        None, "The column that holds the images, or their paths.", metavar="NAME"
     )
-    absolute_paths: bool = _source(
-        False,
-        "Manifests may name absolute paths and paths outside their folder.",
-        shapes_rows=False,
+    absolute_paths: bool = _unrecorded_source(
+        False, "Manifests may name absolute paths and paths outside their folder."
     )
 
     def __post_init__(self) -> None:
@@ -75,42 +67,30 @@ class OutputOptions(OptionGroup):
     """Where rows go and what happens to what stands there already."""
 
     # Path by suffix; None or "-": JSONL on stdout
-    out: str | None = _output(
+    out: str | None = _unrecorded_output(
         None,
         "File for the rows: {output_suffixes}; - (or none): JSONL on stdout.",
         flag="--output",
         short="-o",
         metavar="OUT",
-        shapes_rows=False,
         about_images=False,
     )
-    overwrite: bool = _output(
-        False, "Replace OUT if it is there.", shapes_rows=False, about_images=False
-    )
-    errors: ErrorsMode = _output(
+    overwrite: bool = _unrecorded_output(False, "Replace OUT if it is there.", about_images=False)
+    errors: ErrorsMode = _recorded_output(
         "file",
         "Images that failed: into a file beside OUT, or into OUT with an error column.",
-        shapes_rows=True,
         about_images=True,
     )
-    summary: str | None = _output(
-        None,
-        "Write how the run went as JSON.",
-        metavar="FILE",
-        shapes_rows=False,
-        about_images=False,
+    summary: str | None = _unrecorded_output(
+        None, "Write how the run went as JSON.", metavar="FILE", about_images=False
     )
-    resume: bool = _output(
+    resume: bool = _unrecorded_output(
         False,
         "Go on with OUT if it is there: only images without rows are run.",
-        shapes_rows=False,
         about_images=False,
     )
-    retry_errors: bool = _output(
-        False,
-        "Go on with OUT, and try the images again that failed before.",
-        shapes_rows=False,
-        about_images=True,
+    retry_errors: bool = _unrecorded_output(
+        False, "Go on with OUT, and try the images again that failed before.", about_images=True
     )
 
     @property
@@ -124,22 +104,20 @@ class LimitOptions(OptionGroup):
     """When a run stops before its source ends."""
 
     # A number of images (int), or a share of them (float)
-    max_errors: int | float | None = _output(
+    max_errors: int | float | None = _unrecorded_output(
         None,
         "Stop with exit code 1 when more images fail.",
         metavar="N|N%",
         parse=parse_error_limit,
         default_help="no limit",
-        shapes_rows=False,
         about_images=True,
     )
     # Seconds, counted from the start of the process
-    max_duration: float | None = _output(
+    max_duration: float | None = _unrecorded_output(
         None,
         f"Stop after 90s, 15m, 2h or 1h30m with exit code 4; {option('resume')} goes on.",
         metavar="TIME",
         parse=parse_duration,
-        shapes_rows=False,
         about_images=True,
     )
 

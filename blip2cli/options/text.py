@@ -14,7 +14,9 @@ from blip2cli.options.declare import DECODING, QUESTIONS, OptionGroup, declare
 Norm = Literal["sum", "mean"]
 
 _decoding = partial(declare, panel=DECODING, shapes_rows=True, about_images=False)
-_asking = partial(declare, panel=QUESTIONS, about_images=False)
+_question = partial(declare, panel=QUESTIONS, about_images=False)
+_recorded_question = partial(_question, shapes_rows=True)
+_unrecorded_question = partial(_question, shapes_rows=False)
 _preset = partial(
     declare,
     None,
@@ -162,48 +164,37 @@ class AskOptions(OptionGroup):
     """What is asked, and the answers there are. Which of them shape rows is the task's to say:
     the questions themselves are compared, not the file they came from."""
 
-    question: tuple[str, ...] = _asking(
+    question: tuple[str, ...] = _unrecorded_question(
         (),
         "A question for every image; repeatable. {answer} in it is the answer before it.",
         short="-q",
         metavar="TEXT",
-        shapes_rows=False,
     )
-    questions: str | None = _asking(
+    questions: str | None = _unrecorded_question(
         None,
         "A .txt with one question a line, or a .jsonl, .csv or .tsv table with "
         "file_name, question and, if wanted, question_id and choices.",
         metavar="FILE",
-        shapes_rows=False,
     )
-    template: str = _asking(
+    template: str = _recorded_question(
         "auto",
         "What the model reads: auto, or a text that holds {question} (a retrieval model: "
         "{choice}).",
         metavar="TEXT",
-        shapes_rows=True,
     )
-    choices: str | None = _asking(
+    choices: str | None = _unrecorded_question(
         None,
         "The answers there are, separated by commas; rows get the probability of each.",
         metavar="A,B,…",
-        shapes_rows=False,
     )
-    choices_file: str | None = _asking(
-        None,
-        "The answers there are, one a line; they may hold commas.",
-        metavar="FILE",
-        shapes_rows=False,
+    choices_file: str | None = _unrecorded_question(
+        None, "The answers there are, one a line; they may hold commas.", metavar="FILE"
     )
-    choice_norm: Norm = _asking(
-        "sum",
-        "Choices compare by the log-probability of the whole text, or of a token.",
-        shapes_rows=True,
+    choice_norm: Norm = _recorded_question(
+        "sum", "Choices compare by the log-probability of the whole text, or of a token."
     )
-    match: bool = _asking(
-        False,
-        "A retrieval model compares with its matching head: slower, more exact.",
-        shapes_rows=True,
+    match: bool = _recorded_question(
+        False, "A retrieval model compares with its matching head: slower, more exact."
     )
     preset: Literal["paper-vqa"] | None = _preset()
 
