@@ -105,8 +105,8 @@ def load_batches(
     ``set_batch_size`` is called.
 
     ``close()``, leaving it as a context manager or dropping the iterator ends all workers. Errors
-    of ``refs`` itself are raised after the batches that came before them. Raises OptionError for
-    numbers that make no sense, RunError when workers cannot be started.
+    of ``refs`` itself are raised after the batches that came before them. Raises RunError when
+    workers cannot be started.
     """
     return BatchStream(refs, spec, options, prefetch, policy or LoaderPolicy())
 

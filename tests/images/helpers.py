@@ -1,4 +1,4 @@
-"""References that need no file, or misbehave, and the processes and threads of the loader."""
+"""References that need no file, or misbehave; what decoding gives; processes and threads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from blip2cli.errors import ImageError
+from blip2cli.images.decode import decode
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
@@ -127,3 +132,18 @@ def until(condition: object, seconds: float = 20) -> bool:
 
 def prefetch_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+def pixels(data: bytes) -> np.ndarray:
+    picture = decode(data)
+    assert picture.image.mode == "RGB"
+    assert picture.image.size == (picture.width, picture.height)
+    return np.asarray(picture.image)
+
+
+def failure(data: bytes) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        decode(data)
+    assert str(caught.value).endswith(".")
+    assert "\n" not in str(caught.value)
+    return caught.value
