@@ -6,34 +6,16 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from blip2cli.tiny.kinds import ANIMALS, COLORS, KINDS, NUMBERS, object_list, plural, with_article
+from blip2cli.tiny.kinds import ANIMALS, COLORS, NUMBERS, object_list, plural, with_article
 from blip2cli.tiny.scenes import Scene
+from training.wordings import ask, some_kind
 
-# The picture, in the words people use for it.
-_WHERE = ("in the image", "in the picture", "in the photo", "here", "")
 _APART = 0.06  # objects nearer than this (share of the width) have no clear left and right
 
 
-def _absent(rng: random.Random, scene: Scene) -> str:
-    present = set(scene.kinds)
-    while (kind := rng.choice(KINDS)) in present:
-        pass
-    return kind
-
-
-def _some_kind(rng: random.Random, scene: Scene, absent_share: float) -> str:
-    return _absent(rng, scene) if rng.random() < absent_share else rng.choice(scene.kinds)
-
-
-def _ask(rng: random.Random, wordings: tuple[str, ...], **words: str) -> str:
-    """A wording with its blanks filled; ``{where}`` becomes a phrase or nothing."""
-    text = rng.choice(wordings).format(where=rng.choice(_WHERE), **words)
-    return " ".join(text.replace(" ?", "?").split()).replace(" ?", "?")
-
-
 def _count(rng: random.Random, scene: Scene) -> tuple[str, str]:
-    kind = _some_kind(rng, scene, 0.2)
-    question = _ask(
+    kind = some_kind(rng, scene, 0.2)
+    question = ask(
         rng,
         (
             "how many {kinds} are there {where}?",
@@ -55,7 +37,7 @@ def _count(rng: random.Random, scene: Scene) -> tuple[str, str]:
 
 
 def _count_all(rng: random.Random, scene: Scene) -> tuple[str, str]:
-    question = _ask(
+    question = ask(
         rng,
         (
             "how many objects are there {where}?",
@@ -71,15 +53,15 @@ def _count_all(rng: random.Random, scene: Scene) -> tuple[str, str]:
 
 
 def _count_animals(rng: random.Random, scene: Scene) -> tuple[str, str]:
-    question = _ask(
+    question = ask(
         rng, ("how many animals are there {where}?", "how many animals do you see {where}?")
     )
     return question, NUMBERS[sum(kind in ANIMALS for kind in scene.kinds)]
 
 
 def _presence(rng: random.Random, scene: Scene) -> tuple[str, str]:
-    kind = _some_kind(rng, scene, 0.5)
-    question = _ask(
+    kind = some_kind(rng, scene, 0.5)
+    question = ask(
         rng,
         (
             "is there {a} {where}?",
@@ -104,7 +86,7 @@ def _presence(rng: random.Random, scene: Scene) -> tuple[str, str]:
 
 
 def _background(rng: random.Random, scene: Scene) -> tuple[str, str]:
-    question = _ask(
+    question = ask(
         rng,
         (
             "what color is the background?",
@@ -124,14 +106,14 @@ def _background(rng: random.Random, scene: Scene) -> tuple[str, str]:
 
 def _background_check(rng: random.Random, scene: Scene) -> tuple[str, str]:
     color = scene.background if rng.random() < 0.5 else rng.choice(list(COLORS))
-    question = _ask(
+    question = ask(
         rng, ("is the background {color}?", "is the color of the background {color}?"), color=color
     )
     return question, "yes" if color == scene.background else "no"
 
 
 def _contents(rng: random.Random, scene: Scene) -> tuple[str, str]:
-    question = _ask(
+    question = ask(
         rng,
         (
             "what is in the image?",
@@ -173,7 +155,7 @@ def _left_or_right(rng: random.Random, scene: Scene) -> tuple[str, str] | None:
         return None
     first, second, is_left = pair
     sides = ("left", "right") if rng.random() < 0.7 else ("right", "left")
-    question = _ask(
+    question = ask(
         rng,
         (
             "is the {first} to the {x} or to the {y} of the {second}?",
@@ -200,7 +182,7 @@ def _side_check(rng: random.Random, scene: Scene) -> tuple[str, str] | None:
         return None
     first, second, is_left = pair
     side = rng.choice(("left", "right"))
-    question = _ask(
+    question = ask(
         rng,
         (
             "is the {first} to the {side} of the {second}?",
@@ -221,7 +203,7 @@ def _what_is_beside(rng: random.Random, scene: Scene) -> tuple[str, str] | None:
     if pair is None:
         return None
     first, second, is_left = pair
-    question = _ask(
+    question = ask(
         rng,
         (
             "what is to the {side} of the {second}?",
@@ -251,8 +233,8 @@ def _which_side(rng: random.Random, scene: Scene) -> tuple[str, str] | None:
                 "what is on the {side} side?",
                 "which object is on the {side}?",
             )
-            return _ask(rng, wordings, side=side), with_article(placed.kind)
-    question = _ask(
+            return ask(rng, wordings, side=side), with_article(placed.kind)
+    question = ask(
         rng,
         (
             "is the {kind} on the left or on the right?",

@@ -27,6 +27,12 @@ class Deliberate:
 REWORDED: tuple[Reworded, ...] = (
     Reworded(r'"num_return"', '"num_captions"', "the setting has the name of its option"),
     Reworded(r"^num_return: ", "num_captions: ", "the setting has the name of its option"),
+    Reworded(r"name it with -o\.", "name it with --output.", "options by their long names"),
+    Reworded(
+        r"--absolute-paths allows that",
+        "absolute_paths allows that",
+        "files name options as Python does: nothing below the command line knows flags",
+    ),
     Reworded(r"because they lay in a", "because they were in a", "plain words"),
     Reworded(r'"questions": \[', '"question": [', "the setting has the name of its option"),
     Reworded(r'"questions_file"', '"questions"', "the setting has the name of its option"),
@@ -36,6 +42,13 @@ REWORDED: tuple[Reworded, ...] = (
 )
 
 DELIBERATE: tuple[Deliberate, ...] = (
+    Deliberate("help: .*", "1.stdout", "help is made from the declarations, in their order"),
+    Deliberate(
+        "usage: .* --batch-size.*", "1.stderr", "refused by the option itself, without a pointer"
+    ),
+    Deliberate("doctor of a broken model", "5.stdout", "remedies have no full stop in JSON"),
+    Deliberate("convert answers", "5.stderr", "a file of --questions, not a --questions file"),
+    Deliberate("convert and merge", "8.stderr", "the command is quoted, the sentence ends"),
     Deliberate(
         "embed texts", "4.stderr", "with -v the phases of the start are shown for texts too"
     ),

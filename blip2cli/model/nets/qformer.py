@@ -43,7 +43,7 @@ class QFormer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """All layers; every so many look at the image."""
+    """All layers; every ``cross_attention_frequency``-th one attends to the image."""
 
     def __init__(self, config: QFormerConfig) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ a shell, ``*`` passes over names with a leading dot, and ``**`` does not go thro
 
 Where the pattern ends in the suffix of manifests, tables or archives (``'shards/*.tar'``), the
 images in each match are read, one match after the other. The first must be what its suffix says; a
-later one that is not is a failed image (``unreadable_source``), since work has begun by then.
+later one that is not is a failed image (``unreadable_source``), since the run has started by then.
 """
 
 from __future__ import annotations
