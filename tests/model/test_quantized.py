@@ -1,4 +1,4 @@
-"""Models run with --quantize int8: what they hold, what they say, and who may run them so."""
+"""Models run in int8: what they hold, what they generate, and which placements are refused."""
 
 from __future__ import annotations
 
@@ -149,13 +149,13 @@ def test_the_reason_names_it() -> None:
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionError, match="int2 is not supported; use one of int8, int4"):
         place("cpu", "float32", OPT, 1, "int2")  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match=r"--quantize int4 is for GPUs: .* use --quantize int8"):
+    with pytest.raises(OptionError, match=r"quantize int4 is for GPUs: .* use quantize int8"):
         place("cpu", "float32", OPT, 1, "int4")
     monkeypatch.setattr("blip2cli.model.quantize.linear_int8.max_exact_level", lambda: 0)
     with pytest.raises(OptionError, match="needs a torch with oneDNN"):
         place("cpu", "float32", OPT, 1, "int8")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    with pytest.raises(OptionError, match="does not run on mps; use --device cpu"):
+    with pytest.raises(OptionError, match="does not run on mps; use device cpu"):
         place("mps", "float32", OPT, 1, "int8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

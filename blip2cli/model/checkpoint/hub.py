@@ -1,8 +1,8 @@
-"""Models from the Hugging Face hub: what is needed is fetched once, then read from the cache.
+"""Checkpoints from the Hugging Face hub, downloaded once and then read from its cache.
 
 ``huggingface_hub`` does the work and honours ``HF_HOME``, ``HF_TOKEN``, ``HF_ENDPOINT`` and
 ``HF_HUB_OFFLINE``; downloads cut short go on where they stopped. This file chooses the files and
-turns failures into sentences.
+turns failures into errors with a remedy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from blip2cli.errors import ModelError
+from blip2cli.errors import ModelError, option
 from blip2cli.model.checkpoint.directory import (
     WEIGHT_FILES,
     Checkpoint,
@@ -58,15 +58,15 @@ def fetch(repo: str, revision: str | None) -> Checkpoint:
         reason = _unreachable(error)
         if reason is not None:
             return _cached(repo, revision, reason)
-        sentence = _sentence(repo, revision, error)
-        if sentence is None:
+        failure = _failure(repo, revision, error)
+        if failure is None:
             raise
-        raise ModelError(sentence) from error
+        raise failure from error
     return inspect_checkpoint(snapshot)
 
 
 def fetch_repository(repo: str, weights: bool) -> Path:
-    """The folder of a repository that need not be BLIP-2, with its weights where they are wanted.
+    """The directory of a repository that need not be BLIP-2, with its weights if ``weights``.
 
     When the hub cannot be reached, what the cache holds will do. Raises ModelError.
     """
@@ -79,27 +79,28 @@ def fetch_repository(repo: str, weights: bool) -> Path:
         except Exception as error:
             reason = _unreachable(error)
             if reason is None:
-                sentence = _sentence(repo, None, error)
-                if sentence is None:
+                failure = _failure(repo, None, error)
+                if failure is None:
                     raise
-                raise ModelError(sentence) from error
+                raise failure from error
     found = try_to_load_from_cache(repo, "config.json")
     if isinstance(found, str):
         return Path(found).parent
     raise ModelError(
+        "model",
         f"{reason} and {repo} is not in the cache ({constants.HF_HUB_CACHE}): go online, set "
-        "HF_HOME to a cache that holds it, or give the path of a directory with it."
+        "HF_HOME to a cache that holds it, or give the path of a directory with it",
     )
 
 
 def _download_plain(repo: str, weights: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
-    info = _patiently(lambda: HfApi().model_info(repo))
+    info = _with_retries(lambda: HfApi().model_info(repo))
     files = [sibling.rfilename for sibling in info.siblings or []]
     names = [file for file in SMALL_FILES if file in files]
     names += weights_to_fetch(files) if weights else []
-    return _patiently(lambda: Path(snapshot_download(repo, allow_patterns=names)))
+    return _with_retries(lambda: Path(snapshot_download(repo, allow_patterns=names)))
 
 
 def weights_to_fetch(files: list[str]) -> list[str]:
@@ -120,12 +121,13 @@ def weights_to_fetch(files: list[str]) -> list[str]:
 def _download(repo: str, revision: str | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
-    info = _patiently(lambda: HfApi().model_info(repo, revision=revision))
+    info = _with_retries(lambda: HfApi().model_info(repo, revision=revision))
     files = [sibling.rfilename for sibling in info.siblings or []]
     if "config.json" not in files:
         raise ModelError(
-            f"{repo} on the hub holds no transformers model (no config.json); "
-            "look for a BLIP-2 repository such as Salesforce/blip2-opt-2.7b."
+            "model",
+            f"{repo} on the hub holds no transformers model (no config.json)",
+            "look for a BLIP-2 repository such as Salesforce/blip2-opt-2.7b",
         )
     weights = weights_to_fetch(files)
     small = [file for file in SMALL_FILES if file in files]
@@ -134,31 +136,32 @@ def _download(repo: str, revision: str | None) -> Path:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=names))
 
     # The small files first: they tell whether the large ones are worth fetching.
-    snapshot = _patiently(lambda: get(small))
+    snapshot = _with_retries(lambda: get(small))
     kind = read_json(snapshot / "config.json").get("model_type")
     if kind != "blip-2":
         raise ModelError(
-            f"{repo} on the hub is a {kind or 'model of unknown type'}, not a BLIP-2 model; "
-            "look for one such as Salesforce/blip2-opt-2.7b."
+            "model",
+            f"{repo} on the hub is a {kind or 'model of unknown type'}, not a BLIP-2 model",
+            "look for one such as Salesforce/blip2-opt-2.7b",
         )
     if not weights:
-        raise ModelError(f"{repo} on the hub has neither safetensors nor .bin weights.")
-    return _patiently(lambda: get(small + weights))
+        raise ModelError("model", f"{repo} on the hub has neither safetensors nor .bin weights")
+    return _with_retries(lambda: get(small + weights))
 
 
-def _patiently(call: Callable[[], Result]) -> Result:
-    """Call the hub, again after a failure that may pass; what has arrived is not lost."""
+def _with_retries(call: Callable[[], Result]) -> Result:
+    """Call the hub, again after a transient failure; what was downloaded is not lost."""
     for attempt in range(1, ATTEMPTS):
         try:
             return call()
         except Exception as error:
-            if not _may_pass(error):
+            if not _is_transient(error):
                 raise
             time.sleep(PAUSE * 2 ** (attempt - 1))
     return call()
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     """Whether trying again makes sense: broken connections and servers in trouble.
 
     Cut downloads and refused connections are left out: while it downloads, huggingface_hub has
@@ -204,54 +207,66 @@ def _cached(repo: str, revision: str | None, reason: str) -> Checkpoint:
         except ModelError:
             state = "is only partly in the cache"
     raise ModelError(
+        "model",
         f"{reason} and {repo} {state} ({constants.HF_HUB_CACHE}): go online, set HF_HOME to a "
-        "cache that holds it, give --model the path of a directory with the model, or try "
-        "--model tiny, which ships with blip2cli."
+        f"cache that holds it, give {option('model')} the path of a directory with the model, or "
+        f"try {option('model')} tiny, which ships with blip2cli",
     )
 
 
-def _sentence(repo: str, revision: str | None, error: Exception) -> str | None:
-    """What to tell the user about a failed download; None when this is no such failure."""
+def _failure(repo: str, revision: str | None, error: Exception) -> ModelError | None:
+    """A failed download as an error of ours; None when this is no such failure."""
     import httpx2
     from huggingface_hub import constants, errors
 
-    page = f"{constants.ENDPOINT}/{repo}"
+    hub, cache = constants.ENDPOINT, constants.HF_HUB_CACHE
+    no_hub = ModelError("model", f"{hub} does not answer like a hub", "check HF_ENDPOINT")
     if isinstance(error, errors.GatedRepoError):
-        return (
-            f"{repo} is gated: accept its terms at {page} and set HF_TOKEN to a token of that "
-            "account."
+        return ModelError(
+            "model",
+            f"{repo} is gated: accept its terms at {hub}/{repo} and set HF_TOKEN to a token of "
+            "that account",
         )
     if isinstance(error, errors.RepositoryNotFoundError):
-        return (
-            f"there is no model {repo} on the hub ({constants.ENDPOINT}), or it is private: "
-            "check the spelling, or set HF_TOKEN to a token that may read it."
+        return ModelError(
+            "model",
+            f"there is no model {repo} on the hub ({hub}), or it is private: check the spelling, "
+            "or set HF_TOKEN to a token that may read it",
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repo} has no revision {revision}; give a branch, tag or commit of it."
+        return ModelError(
+            "revision",
+            f"{repo} has no revision {revision}",
+            "give a branch, tag or commit of it",
+        )
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         if status in (401, 403):
-            return f"the hub refuses access to {repo} ({status}): check the token in HF_TOKEN."
-        return f"the hub answered {status} for {repo}; try again later."
+            return ModelError(
+                "model",
+                f"the hub refuses access to {repo} ({status}): check the token in HF_TOKEN",
+            )
+        return ModelError("model", f"the hub answered {status} for {repo}", "try again later")
     if isinstance(error, errors.FileMetadataError):
-        return f"{constants.ENDPOINT} does not answer like a hub; check HF_ENDPOINT."
+        return no_hub
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"the disk is full while {repo} is downloaded to {constants.HF_HUB_CACHE}: make room "
-            "or set HF_HOME to a larger disk, then run the same command again; what arrived is "
-            "kept."
+        return ModelError(
+            "model",
+            f"the disk is full while {repo} is downloaded to {cache}: make room or set HF_HOME to "
+            "a larger disk, then run the same command again",
+            "what arrived is kept",
         )
     if isinstance(error, OSError) and error.errno is not None:
-        return (
-            f"{repo} cannot be stored in {constants.HF_HUB_CACHE} ({error.strerror}); set HF_HOME "
-            "to a directory you may write to."
+        return ModelError(
+            "model",
+            f"{repo} cannot be stored in {cache} ({error.strerror})",
+            "set HF_HOME to a directory you may write to",
         )
     cut = isinstance(error, httpx2.TransportError | errors.XetDownloadError)
     if cut or "Consistency check failed" in str(error):
-        return (
-            f"the connection to the hub ({constants.ENDPOINT}) was cut while {repo} was "
-            "downloaded; run the same command again, what arrived is kept."
+        return ModelError(
+            "model",
+            f"the connection to the hub ({hub}) was cut while {repo} was downloaded",
+            "run the same command again, what arrived is kept",
         )
-    if isinstance(error, ValueError | KeyError):
-        return f"{constants.ENDPOINT} does not answer like a hub; check HF_ENDPOINT."
-    return None
+    return no_hub if isinstance(error, ValueError | KeyError) else None

@@ -1,4 +1,4 @@
-"""``--model NAME`` to a checkpoint on this machine."""
+"""From the name of a model to its checkpoint on this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import difflib
 import re
 from pathlib import Path
 
-from blip2cli.errors import ModelError
+from blip2cli.errors import ModelError, option
 from blip2cli.model.checkpoint.directory import Checkpoint, inspect_checkpoint
 from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path
 from blip2cli.model.checkpoint.hub import fetch
@@ -22,40 +22,48 @@ def resolve(name: str, revision: str | None = None) -> Checkpoint:
     """Find the model called ``name``: embedded, a local directory, or a hub repository.
 
     ``tiny`` is the embedded model even where a directory of that name stands; ``./tiny`` is the
-    directory. A directory wins over a hub id of the same spelling. Raises ModelError, naming
-    the mend, when it is none of these or cannot be used.
+    directory. A directory wins over a hub id of the same spelling. Raises ModelError, with a
+    remedy, when it is none of these or cannot be used.
     """
     if name in EMBEDDED:
         path = embedded_path(name)
         if not (path / "config.json").is_file():
             raise ModelError(
-                f"the embedded model {name} is missing from this installation; "
-                "install blip2cli again, or run make tiny in a checkout."
+                "model",
+                f"the embedded model {name} is missing from this installation",
+                "install blip2cli again, or run make tiny in a checkout",
             )
         return inspect_checkpoint(path)
     path = Path(name).expanduser()
     if path.is_dir():
         if revision is not None:
             raise ModelError(
-                f"--revision {revision} is for models from the hub, and {name} is a directory; "
-                "leave it out."
+                "revision",
+                f"{option('revision')} {revision} is for models from the hub, and {name} is a "
+                "directory",
+                "leave it out",
             )
         return inspect_checkpoint(path)
     if path.is_file():
-        raise ModelError(f"{name} is a file; give the directory that holds the whole model.")
+        raise ModelError(
+            "model", f"{name} is a file", "give the directory that holds the whole model"
+        )
     if HUB_ID.fullmatch(name) is None:
         raise ModelError(
+            "model",
             f"{name} is neither an embedded model ({', '.join(EMBEDDED)}), a directory nor a hub "
-            f"id (owner/name){_suggestion(name)}"
+            "id (owner/name)",
+            _suggestion(name),
         )
     try:
         with silence_hub():
             return fetch(name, revision)
     except ModelError as error:
         hint = _suggestion(name)
-        if hint == ".":
+        if not hint:
             raise
-        raise ModelError(str(error).removesuffix(".") + hint) from error.__cause__
+        remedy = f"{error.remedy}; {hint}" if error.remedy else hint
+        raise ModelError("model", error.problem, remedy) from error.__cause__
 
 
 def local_checkpoint(options: ModelOptions) -> Checkpoint | None:
@@ -70,7 +78,7 @@ def local_checkpoint(options: ModelOptions) -> Checkpoint | None:
 
 
 def _suggestion(name: str) -> str:
-    """The end of the sentence: what may have been meant, or just a full stop."""
+    """A question naming what may have been meant, or nothing."""
     path = Path(name).expanduser()
     known = {key: key for key in EMBEDDED}
     try:
@@ -79,6 +87,4 @@ def _suggestion(name: str) -> str:
         beside = []
     known |= {entry.name: str(entry) for entry in beside if (entry / "config.json").is_file()}
     close = difflib.get_close_matches(path.name, known, n=1)
-    if not close:
-        return "."
-    return f"; did you mean {known[close[0]]}?"
+    return f"did you mean {known[close[0]]}?" if close else ""

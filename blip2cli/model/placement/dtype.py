@@ -1,7 +1,4 @@
-"""Which device and which precision, and why.
-
-The reason is kept as text beside the choice, for ``-v`` and ``doctor``.
-"""
+"""Choice of device and precision, with the reason as text for the log and ``doctor``."""
 
 from __future__ import annotations
 
@@ -11,8 +8,9 @@ from functools import cache
 
 import torch
 
-from blip2cli.errors import ModelError, OptionError
+from blip2cli.errors import ModelError, OptionError, option
 from blip2cli.model.families import Family
+from blip2cli.model.placement.thresholds import FLOAT32_BELOW
 from blip2cli.model.quantize.libraries import QUANTIZERS, installed_quantizer
 from blip2cli.options import Dtype, Quantize
 
@@ -21,10 +19,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
-# Below this many bytes of weights a CPU computes in float32: such a model is quick as it is, and in
-# bfloat16 a text here and there would be another (none to one of 400 of the embedded models').
-SMALL_WEIGHTS = 64 << 20
+DEVICES = "auto, cpu, cuda, cuda:N or mps"
 
 
 @dataclass(frozen=True)
@@ -34,7 +29,7 @@ class Placement:
     device: torch.device
     dtype: torch.dtype
     reason: str
-    quantize: Quantize | None = None  # what linear layers are rounded to
+    quantize: Quantize | None = None  # scheme of the linear layers
 
 
 def place(
@@ -47,7 +42,7 @@ def place(
     """Choose device and precision.
 
     ``weight_bytes`` is the size of the weight files. Raises ModelError when the device is not
-    there and OptionError when the precision does not fit the device or the language model.
+    available and OptionError when the precision does not fit the device or the language model.
     """
     where, why_there = _device(device)
     what, why_that = _dtype(dtype, where, family, weight_bytes)
@@ -58,50 +53,62 @@ def place(
     return Placement(where, what, reason, quantize)
 
 
-def _device(asked: str) -> tuple[torch.device, str]:
-    if asked == "auto":
+def _device(name: str) -> tuple[torch.device, str]:
+    if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda"), "a CUDA device is there"
         if torch.backends.mps.is_available():
             return torch.device("mps"), "Apple's MPS is there"
         return torch.device("cpu"), "torch sees no other device"
     try:
-        device = torch.device(asked)
+        device = torch.device(name)
     except RuntimeError as error:
         raise OptionError(
-            f"--device {asked} is not a device; use auto, cpu, cuda, cuda:N or mps."
+            "device", f"{option('device')} {name} is not a device", f"use {DEVICES}"
         ) from error
     if device.type == "cpu":
         return torch.device("cpu"), "asked for"
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
-            raise ModelError(f"{asked} was asked for, but torch sees no GPU; use --device cpu.")
+            raise ModelError(
+                "device",
+                f"{name} was asked for, but torch sees no GPU",
+                f"use {option('device')} cpu",
+            )
         if (device.index or 0) >= count:
             last = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
-            raise ModelError(f"{asked} was asked for, but torch sees only {last}.")
+            raise ModelError("device", f"{name} was asked for, but torch sees only {last}")
         return device, "asked for"
     if device.type == "mps":
         if not torch.backends.mps.is_available():
-            raise ModelError("mps was asked for, but torch does not offer it; use --device cpu.")
+            raise ModelError(
+                "device",
+                "mps was asked for, but torch does not offer it",
+                f"use {option('device')} cpu",
+            )
         return device, "asked for"
-    raise OptionError(f"--device {asked} is not supported; use auto, cpu, cuda, cuda:N or mps.")
+    raise OptionError("device", f"{option('device')} {name} is not supported", f"use {DEVICES}")
 
 
 def _dtype(
-    asked: Dtype, device: torch.device, family: Family, weight_bytes: int
+    name: Dtype, device: torch.device, family: Family, weight_bytes: int
 ) -> tuple[torch.dtype, str]:
-    if asked != "auto":
-        if asked not in DTYPES:
-            names = ", ".join(DTYPES)
-            raise OptionError(f"--dtype {asked} is not supported; use auto or one of {names}.")
-        family.check_dtype(asked)
-        if asked == "float16" and device.type == "cpu":
+    if name != "auto":
+        if name not in DTYPES:
             raise OptionError(
-                "--dtype float16 is slower than float32 on a CPU; "
-                "use --dtype float32, or bfloat16 where the CPU has instructions for it."
+                "dtype",
+                f"{option('dtype')} {name} is not supported",
+                f"use auto or one of {', '.join(DTYPES)}",
             )
-        return DTYPES[asked], "asked for"
+        family.check_dtype(name)
+        if name == "float16" and device.type == "cpu":
+            raise OptionError(
+                "dtype",
+                f"{option('dtype')} float16 is slower than float32 on a CPU",
+                f"use {option('dtype')} float32, or bfloat16 where the CPU has instructions for it",
+            )
+        return DTYPES[name], "asked for"
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, "the GPU computes in it"
@@ -110,7 +117,7 @@ def _dtype(
         fast = cpu_bfloat16()
         if fast is None:
             return torch.float32, "the CPU has neither AMX nor AVX512-BF16"
-        if weight_bytes < SMALL_WEIGHTS:
+        if weight_bytes < FLOAT32_BELOW:
             return torch.float32, "quick enough for a model this small"
         gain = bfloat16_speedup()
         if gain < 1:
@@ -119,36 +126,45 @@ def _dtype(
     return torch.float32, "exact everywhere"
 
 
-def _quantized(asked: Quantize, device: torch.device, dtype: torch.dtype) -> str:
-    """How quick products of eight-bit numbers are. Raises OptionError where there are none."""
-    if asked not in QUANTIZERS:
-        names = ", ".join(QUANTIZERS)
-        raise OptionError(f"--quantize {asked} is not supported; use one of {names}.")
+def _quantized(name: Quantize, device: torch.device, dtype: torch.dtype) -> str:
+    """By what, or how fast, quantized products are computed. Raises OptionError where they cannot
+    be."""
+    given = f"{option('quantize')} {name}"
+    if name not in QUANTIZERS:
+        raise OptionError(
+            "quantize", f"{given} is not supported", f"use one of {', '.join(QUANTIZERS)}"
+        )
     if device.type == "cuda":
-        quantizer = installed_quantizer(asked)
+        quantizer = installed_quantizer(name)
         if quantizer is None:
-            packages = [each.package for each in QUANTIZERS[asked]]
+            packages = [each.package for each in QUANTIZERS[name]]
             raise OptionError(
-                f"--quantize {asked} on a GPU needs the package {' or '.join(packages)}: "
-                f"pip install {packages[0]}, or leave --quantize out."
+                "quantize",
+                f"{given} on a GPU needs the package {' or '.join(packages)}: pip install "
+                f"{packages[0]}, or leave {option('quantize')} out",
             )
         return f"by {quantizer.package}"
     if device.type != "cpu":
         raise OptionError(
-            f"--quantize {asked} does not run on {device.type}; use --device cpu, or leave it out."
+            "quantize",
+            f"{given} does not run on {device.type}",
+            f"use {option('device')} cpu, or leave it out",
         )
-    if asked != "int8":
+    if name != "int8":
         raise OptionError(
-            f"--quantize {asked} is for GPUs: on a CPU four bits are slower than eight, and less "
-            "exact; use --quantize int8."
+            "quantize",
+            f"{given} is for GPUs: on a CPU four bits are slower than eight, and less exact",
+            f"use {option('quantize')} int8",
         )
     from blip2cli.model.quantize.linear_int8 import int8_is_faster, max_exact_level
 
     exact = max_exact_level()
     if not exact:
         raise OptionError(
-            "--quantize int8 needs a torch with oneDNN, and a processor that it multiplies "
-            "eight-bit numbers on; leave it out."
+            "quantize",
+            f"{given} needs a torch with oneDNN, and a processor that it multiplies eight-bit "
+            "numbers on",
+            "leave it out",
         )
     if not int8_is_faster("vision_model.", dtype):
         return "but the vision encoder's, quicker as they are on AMX"
@@ -159,7 +175,7 @@ def _quantized(asked: Quantize, device: torch.device, dtype: torch.dtype) -> str
 
 @cache
 def bfloat16_speedup() -> float:
-    """How many times as quick as in float32 a matrix product is in bfloat16 on this CPU.
+    """How many times as fast as in float32 a matrix product is in bfloat16 on this CPU, measured.
 
     Instructions alone do not tell: a virtual machine may offer slow ones. A few milliseconds.
     """
@@ -167,7 +183,7 @@ def bfloat16_speedup() -> float:
     for dtype in (torch.float32, torch.bfloat16):
         rows, weight = torch.ones(64, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
         runs = []
-        for _ in range(4):  # the first one makes ready
+        for _ in range(4):  # the first one warms up
             began = time.perf_counter()
             torch.nn.functional.linear(rows, weight)
             runs.append(time.perf_counter() - began)

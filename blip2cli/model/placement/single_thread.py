@@ -1,10 +1,10 @@
-"""One thread where the number of threads decides about bits.
+"""Running torch's operations in a single thread, where the number of threads decides the bits.
 
-In bfloat16 on AMX oneDNN cuts sums otherwise for one thread than for two (see ``calls``). A small
-model is run by the threads of a run that compute alone, each with a batch (see ``lanes``); so
-whoever else calls it, a run that reads paths on stdin or the Python API, has one thread as well,
-and gets the same bits in 1.25 times the time (two cores, batches of 64 with ``tiny``). Larger
-models have all threads everywhere.
+In bfloat16 on AMX oneDNN splits sums in another way for one thread than for two (see
+``gemm_rows``). A small model is run by a run's batch threads, whose operations have one thread each
+(see ``pipeline.batch_threads``); so every other caller, a run that reads paths on stdin or the
+Python API, has a single thread as well, and gets the same bits in 1.25 times the time (two cores,
+batches of 64 with ``tiny``). Larger models have all threads everywhere.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Result = TypeVar("Result")
 
 
 class RunsModel(Protocol):
-    """What has methods that run a model."""
+    """An object whose methods run a model."""
 
     @property
     def runs_single_threaded(self) -> bool:
-        """Whether they are to have one thread."""
+        """Whether they run in a single thread."""
 
 
 Owner = TypeVar("Owner", bound=RunsModel)
@@ -43,7 +43,7 @@ def needs_single_thread(model: Blip2Net) -> bool:
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Operations of this thread take no other to help."""
+    """Inside, operations of this thread are not split among others."""
     threads = torch.get_num_threads()
     if threads > 1:
         torch.set_num_threads(1)
@@ -55,7 +55,7 @@ def single_thread() -> Iterator[None]:
 
 
 def single_threaded(method: Method[Owner, P, Result]) -> Method[Owner, P, Result]:
-    """For methods of what computes alone."""
+    """Decorate a method: it runs in a single thread if its object ``runs_single_threaded``."""
 
     @functools.wraps(method)
     def run(self: Owner, /, *args: P.args, **kwargs: P.kwargs) -> Result:

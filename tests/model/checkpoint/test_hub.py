@@ -149,7 +149,7 @@ def test_server_in_trouble_is_asked_again(hub: Hub, tmp_path: Path) -> None:
 def test_offline_and_not_cached_names_every_way_on(hub: Hub, tmp_path: Path) -> None:
     for result in (run(hub, tmp_path, REPO, HF_HUB_OFFLINE="1"), run(None, tmp_path, REPO)):
         said = sentence(result)
-        for way in ("--model tiny", "HF_HOME", "a directory", REPO, "is not in the cache"):
+        for way in ("model tiny", "HF_HOME", "a directory", REPO, "is not in the cache"):
             assert way in said
     assert hub.requests == []
 

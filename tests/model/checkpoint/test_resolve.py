@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint import resolve as room
+from blip2cli.model.checkpoint import resolve as resolving
 from blip2cli.model.checkpoint.resolve import resolve
 
 
@@ -16,14 +16,14 @@ def test_directory(opt_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_embedded_name(opt_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "embedded_path", lambda name: opt_directory)
+    monkeypatch.setattr(resolving, "embedded_path", lambda name: opt_directory)
     assert resolve("tiny").path == opt_directory
 
 
 def test_embedded_model_that_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "embedded_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(resolving, "embedded_path", lambda name: tmp_path / name)
     with pytest.raises(ModelError, match="install blip2cli again"):
         resolve("tiny")
 
@@ -62,9 +62,9 @@ def test_failed_hub_ids_get_suggestions_too(
     opt_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(name: str, revision: str | None) -> None:
-        raise ModelError(f"there is no model {name}.")
+        raise ModelError("model", f"there is no model {name}")
 
-    monkeypatch.setattr(room, "fetch", fail)
+    monkeypatch.setattr(resolving, "fetch", fail)
     monkeypatch.chdir(opt_directory.parent.parent)
     typed = f"{opt_directory.parent.name}/optt"
     with pytest.raises(ModelError) as caught:

@@ -1,4 +1,4 @@
-"""Batch sizes that nobody gave."""
+"""The automatic batch size and the memory it is computed from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from blip2cli.errors import OptionError
 from blip2cli.model.checkpoint.config import Blip2Config, read_config
 from blip2cli.model.decoding.scheduler import SLOTS
 from blip2cli.model.nets.blip2 import GenerationModel
-from blip2cli.model.placement import batch_size as batch
+from blip2cli.model.placement import batch_size
 from blip2cli.model.placement.batch_size import (
     MemoryEstimate,
     auto_batch_size,
@@ -90,10 +90,10 @@ def test_large_models_get_small_batches_on_a_cpu(name: str, itemsize: int, size:
     assert cpu_batch_size(need, None) == cpu_batch_size(need, 64 * GIB) == size
 
 
-def test_a_batch_has_as_many_texts_as_a_step_takes_at_one_price() -> None:
+def test_a_batch_is_as_large_as_a_decode_step_is_wide() -> None:
     need = estimate_memory(config(PUBLISHED["blip2-opt-2.7b"][0]), True, 2)
     assert cpu_batch_size(need, None, 32) == cpu_batch_size(need, 64 * GIB, 32) == 32
-    assert cpu_batch_size(need, 20 * (need.image + need.text), 32) == 16
+    assert cpu_batch_size(need, 20 * (need.image + need.sequence), 32) == 16
     assert cpu_batch_size(need, None, 4) == 16
 
 
@@ -110,16 +110,22 @@ def test_on_cuda_the_free_memory_decides(gib: float, size: int) -> None:
 
 
 def test_a_size_never_needs_more_than_its_share() -> None:
-    need = MemoryEstimate(image=1000, text=300, weights=1)
+    need = MemoryEstimate(image=1000, sequence=300, weights=1)
     for free in range(0, 300_000, 997):
         size = cuda_batch_size(need, free)
         assert size >= 1
         assert size < 8 or size % 8 == 0
         if size > 1:
-            assert size * need.image + min(size, SLOTS) * need.text <= batch.SHARE * free
+            assert (
+                size * need.image + min(size, SLOTS) * need.sequence
+                <= batch_size.MEMORY_SHARE * free
+            )
         more = size + (8 if size >= 8 else 1)
-        if more <= batch.CUDA_MOST:
-            assert more * need.image + min(more, SLOTS) * need.text > batch.SHARE * free
+        if more <= batch_size.CUDA_MOST:
+            assert (
+                more * need.image + min(more, SLOTS) * need.sequence
+                > batch_size.MEMORY_SHARE * free
+            )
 
 
 def test_more_pixels_and_wider_numbers_need_more() -> None:
@@ -129,10 +135,10 @@ def test_more_pixels_and_wider_numbers_need_more() -> None:
         estimate_memory(config(text, image_size=364), True, 2),
     )
     assert large.image > 1.5 * small.image
-    assert large.text == small.text
+    assert large.sequence == small.sequence
     assert estimate_memory(config(text), True, 4).image > 1.9 * small.image
     retrieval = estimate_memory(config(text), False, 2)
-    assert retrieval.text == 0
+    assert retrieval.sequence == 0
     assert retrieval.image < small.image
 
 
@@ -140,11 +146,11 @@ def test_little_memory_on_the_host_makes_the_batch_smaller(
     model: Blip2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need = estimate_memory(model.model.config, model.writes, 4)
-    for room, size in ((0, 1), (3, 3), (9, 8), (1000, 64)):
-        available = int(room * (need.image + need.text) / batch.SHARE) + 1
-        monkeypatch.setattr(batch, "memory", lambda known=available: Memory(None, known, None))
+    for images, size in ((0, 1), (3, 3), (9, 8), (1000, 64)):
+        available = int(images * (need.image + need.sequence) / batch_size.MEMORY_SHARE) + 1
+        monkeypatch.setattr(batch_size, "memory", lambda known=available: Memory(None, known, None))
         assert auto_batch_size(model) == size
-    monkeypatch.setattr(batch, "memory", lambda: Memory(None, None, None))
+    monkeypatch.setattr(batch_size, "memory", lambda: Memory(None, None, None))
     assert auto_batch_size(model) == 64
 
 
@@ -155,12 +161,12 @@ def test_what_cuda_holds_for_reuse_counts_as_free(
         device=torch.device("cuda"), dtype=torch.float32, writes=model.writes, model=model.model
     )
     need = estimate_memory(model.model.config, model.writes, 4)
-    each = need.image + need.text
+    each = need.image + need.sequence
     asked = []
 
     def free(device: torch.device) -> tuple[int, int]:
         asked.append(device)
-        return int(10 * each / batch.SHARE) + 1, 0
+        return int(10 * each / batch_size.MEMORY_SHARE) + 1, 0
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", free)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30 * each)

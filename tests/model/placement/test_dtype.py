@@ -8,16 +8,17 @@ import torch
 from blip2cli.errors import ModelError, OptionError
 from blip2cli.model.families import OPT, T5
 from blip2cli.model.placement import dtype
-from blip2cli.model.placement.dtype import SMALL_WEIGHTS, place
+from blip2cli.model.placement.dtype import place
+from blip2cli.model.placement.thresholds import FLOAT32_BELOW
 
 
 @pytest.mark.parametrize(
     ("instructions", "size", "want", "reason"),
     [
-        ("AMX", SMALL_WEIGHTS, torch.bfloat16, "AMX"),
-        ("AVX512-BF16", SMALL_WEIGHTS, torch.bfloat16, "AVX512-BF16"),
-        ("AMX", SMALL_WEIGHTS - 1, torch.float32, "small"),
-        (None, SMALL_WEIGHTS, torch.float32, "neither AMX nor AVX512-BF16"),
+        ("AMX", FLOAT32_BELOW, torch.bfloat16, "AMX"),
+        ("AVX512-BF16", FLOAT32_BELOW, torch.bfloat16, "AVX512-BF16"),
+        ("AMX", FLOAT32_BELOW - 1, torch.float32, "small"),
+        (None, FLOAT32_BELOW, torch.float32, "neither AMX nor AVX512-BF16"),
     ],
 )
 def test_auto_on_a_cpu(
@@ -37,7 +38,7 @@ def test_auto_on_a_cpu(
 def test_instructions_that_do_not_pay_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dtype, "cpu_bfloat16", lambda: "AMX")
     monkeypatch.setattr(dtype, "bfloat16_speedup", lambda: 0.9)
-    placement = place("cpu", "auto", OPT, SMALL_WEIGHTS)
+    placement = place("cpu", "auto", OPT, FLOAT32_BELOW)
     assert placement.dtype is torch.float32
     assert "quicker here, although the CPU has AMX" in placement.reason
 
@@ -70,14 +71,14 @@ def test_auto_on_a_gpu(monkeypatch: pytest.MonkeyPatch, bf16: bool, want: torch.
 
 def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ModelError, match="torch sees no GPU; use --device cpu"):
+    with pytest.raises(ModelError, match="torch sees no GPU; use device cpu"):
         place("cuda", "auto", OPT, 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ModelError, match="sees only cuda:0 to cuda:1"):
         place("cuda:2", "auto", OPT, 1)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ModelError, match="use --device cpu"):
+    with pytest.raises(ModelError, match="use device cpu"):
         place("mps", "auto", OPT, 1)
 
 

@@ -37,12 +37,12 @@ def test_one_thread_and_then_as_before(several: int) -> None:
     assert torch.get_num_threads() == several
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_a_small_model_computes_alone_where_threads_decide_about_bits(
-    alone: bool, several: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_small_model_runs_single_threaded_where_threads_decide_the_bits(
+    fixed: bool, several: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "blip2cli.model.placement.single_thread.has_fixed_gemm_rows", lambda model: alone
+        "blip2cli.model.placement.single_thread.has_fixed_gemm_rows", lambda model: fixed
     )
     seen: list[int] = []
 
@@ -71,11 +71,11 @@ def test_a_small_model_computes_alone_where_threads_decide_about_bits(
         lambda: matcher.retrieval.project_texts(["a dog"]),
         lambda: matcher.retrieval.text_states(["a dog"]),
     )
-    assert set(seen) == {1 if alone else several}
+    assert set(seen) == {1 if fixed else several}
     for call in calls:
         seen.clear()
         call()
-        assert set(seen) == {1 if alone else several}
+        assert set(seen) == {1 if fixed else several}
     assert torch.get_num_threads() == several
 
 
@@ -86,7 +86,7 @@ def test_a_larger_model_has_all_threads(monkeypatch: pytest.MonkeyPatch) -> None
         "blip2cli.model.placement.single_thread.has_fixed_gemm_rows", lambda model: True
     )
     assert needs_single_thread(model.model)
-    monkeypatch.setattr("blip2cli.model.placement.batch_size.LANES_BELOW", 1 << 20)
+    monkeypatch.setattr("blip2cli.model.placement.batch_size.BATCH_THREADS_BELOW", 1 << 20)
     assert not needs_single_thread(model.model)
 
 

@@ -1,4 +1,4 @@
-"""A batch in parts, and parts side by side: the same bits as one image alone."""
+"""A batch in chunks, and chunks in parallel threads: the same bits as a single image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blip2cli.model.checkpoint.config import read_config
 from blip2cli.model.nets.blip2 import Blip2Net
-from blip2cli.model.vision import chunked_vision as parts
+from blip2cli.model.vision import chunked_vision
 from blip2cli.model.vision.chunked_vision import ChunkedVision, images_per_chunk, l2_cache_bytes
 from blip2cli.model.vision.features import ImageFeatures, compute_features, vision_forward
 from tests.model.conftest import Pair
@@ -20,10 +20,10 @@ SIZES = [1, 2, 3, 8, 9, 17, 24]
 
 
 @pytest.fixture
-def side_by_side(monkeypatch: pytest.MonkeyPatch, threads: int) -> list[int]:
-    """Parts of four images at most, in threads; what is returned says how many each had."""
-    monkeypatch.setattr(parts, "LANES_BELOW", 0)
-    monkeypatch.setattr(parts, "images_per_chunk", lambda config, itemsize, cached: 4)
+def parallel(monkeypatch: pytest.MonkeyPatch, threads: int) -> list[int]:
+    """Chunks of four images at most, in parallel threads; returns the size of each."""
+    monkeypatch.setattr(chunked_vision, "BATCH_THREADS_BELOW", 0)
+    monkeypatch.setattr(chunked_vision, "images_per_chunk", lambda config, itemsize, cached: 4)
     return _watch(monkeypatch)
 
 
@@ -35,7 +35,7 @@ def _watch(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.append(len(pixels))
         return vision_forward(model, pixels)
 
-    monkeypatch.setattr(parts, "vision_forward", watched)
+    monkeypatch.setattr(chunked_vision, "vision_forward", watched)
     return seen
 
 
@@ -52,87 +52,83 @@ def _check(got: ImageFeatures, want: ImageFeatures) -> None:
 
 @pytest.mark.parametrize("threads", [2], indirect=True)
 @pytest.mark.parametrize("count", SIZES)
-def test_parts_side_by_side_are_the_same_bits(
-    either: Pair, count: int, side_by_side: list[int]
-) -> None:
+def test_parallel_chunks_are_the_same_bits(either: Pair, count: int, parallel: list[int]) -> None:
     model = either.ours.model
     pixels = _pixels(either, count)
     want = compute_features(model, pixels)
     _check(ChunkedVision(model)(pixels), want)
-    assert sum(side_by_side) == (count if count > 1 else 0)
-    assert len(side_by_side) % 2 == 0  # as many for each thread
-    assert max(side_by_side, default=0) - min(side_by_side, default=0) <= 1
+    assert sum(parallel) == (count if count > 1 else 0)
+    assert len(parallel) % 2 == 0  # as many for each thread
+    assert max(parallel, default=0) - min(parallel, default=0) <= 1
     assert torch.get_num_threads() == 2
 
 
-def test_parts_one_after_the_other_are_the_same_bits(
-    either: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parts, "images_per_chunk", lambda config, itemsize, cached: 4)
+def test_sequential_chunks_are_the_same_bits(either: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked_vision, "images_per_chunk", lambda config, itemsize, cached: 4)
     model = either.ours.model
     pixels = _pixels(either, 10)
     seen: list[int] = []
     monkeypatch.setattr(
-        parts, "vision_forward", lambda m, p: seen.append(len(p)) or vision_forward(m, p)
+        chunked_vision, "vision_forward", lambda m, p: seen.append(len(p)) or vision_forward(m, p)
     )
     _check(ChunkedVision(model)(pixels), compute_features(model, pixels))
-    assert seen == [4, 3, 3]  # a model this small runs whole batches side by side
+    assert seen == [4, 3, 3]  # a model this small runs whole batches in parallel
 
 
 @pytest.mark.parametrize("threads", [2], indirect=True)
-def test_what_a_part_raises_is_raised_when_all_have_ended(
-    opt: Pair, side_by_side: list[int], monkeypatch: pytest.MonkeyPatch
+def test_what_a_chunk_raises_is_raised_when_all_have_ended(
+    opt: Pair, parallel: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, made = opt.ours.model, []
 
     def fail(model: Blip2Net, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if pixels[0, 0, 0, 0] == 7:
-            raise torch.OutOfMemoryError("no room")
+            raise torch.OutOfMemoryError("out of memory")
         made.append(vision_forward(model, pixels))
         return made[-1]
 
-    parted = ChunkedVision(model)
+    chunked = ChunkedVision(model)
     pixels = _pixels(opt, 16)
-    want = parted(pixels)
+    want = chunked(pixels)
     spoilt = pixels.clone()
     spoilt[0, 0, 0, 0] = 7
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "vision_forward", fail)
-        with pytest.raises(torch.OutOfMemoryError, match="no room"):
-            parted(spoilt)
+        patch.setattr(chunked_vision, "vision_forward", fail)
+        with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+            chunked(spoilt)
     assert len(made) == 3
     assert torch.get_num_threads() == 2
-    _check(parted(pixels), want)
+    _check(chunked(pixels), want)
 
 
 @pytest.mark.parametrize(("itemsize", "most"), [(2, 8), (4, 8)])
-def test_large_encoders_get_the_smallest_parts(itemsize: int, most: int) -> None:
+def test_large_encoders_get_the_smallest_chunks(itemsize: int, most: int) -> None:
     assert images_per_chunk(read_config({}), itemsize, 8 << 20) == most
 
 
-def test_small_encoders_get_larger_parts(opt: Pair) -> None:
+def test_small_encoders_get_larger_chunks(opt: Pair) -> None:
     config = opt.ours.model.config
     small = replace(
         config.vision_config, hidden_size=128, intermediate_size=512, image_size=112, patch_size=14
     )
     small_config = replace(config, vision_config=small)
-    assert images_per_chunk(small_config, 4, 8 << 20) == 63  # two parts of a batch of 64
+    assert images_per_chunk(small_config, 4, 8 << 20) == 63  # two chunks of a batch of 64
     assert images_per_chunk(small_config, 4, 16 << 20) == 126
 
 
 def test_small_models_go_by_the_cache_and_others_do_not(
     opt: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[int] = []
-    monkeypatch.setattr(parts, "l2_cache_bytes", lambda: 3 << 20)
+    sizes: list[int] = []
+    monkeypatch.setattr(chunked_vision, "l2_cache_bytes", lambda: 3 << 20)
     monkeypatch.setattr(
-        parts, "images_per_chunk", lambda config, itemsize, cached: told.append(cached)
+        chunked_vision, "images_per_chunk", lambda config, itemsize, cached: sizes.append(cached)
     )
     model = opt.ours.model
     ChunkedVision(model)
-    monkeypatch.setattr(parts, "LANES_BELOW", 0)  # as if it were a large one
+    monkeypatch.setattr(chunked_vision, "BATCH_THREADS_BELOW", 0)  # as if it were a large one
     ChunkedVision(model)
-    assert told == [24 << 20, 8 << 20]
+    assert sizes == [24 << 20, 8 << 20]
 
 
 def test_the_size_of_the_cache_is_what_the_system_says() -> None:
