@@ -59,7 +59,7 @@ class BatchThreads(Generic[Batch, Result]):
     def __init__(self, work: Callable[[Batch], Result], count: int) -> None:
         self._work = work
         self._count = count
-        self._pending: deque[Batch | Future[Result]] = deque()
+        self.pending: deque[Batch | Future[Result]] = deque()  # their results were not taken
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -79,32 +79,27 @@ class BatchThreads(Generic[Batch, Result]):
             torch.set_num_threads(self._torch_threads)
 
     @property
-    def pending(self) -> int:
-        """Batches whose results were not taken."""
-        return len(self._pending)
-
-    @property
     def full(self) -> bool:
         """Whether a result is to be taken before another batch is put.
 
         One batch more than there are threads waits: a thread that is done goes on at once.
         """
-        return self.pending >= self._count + (self._pool is not None)
+        return len(self.pending) >= self._count + (self._pool is not None)
 
     @property
     def ready(self) -> bool:
         """Whether the next result can be taken without waiting for it."""
-        oldest = self._pending[0] if self._pending else None
+        oldest = self.pending[0] if self.pending else None
         return isinstance(oldest, Future) and oldest.done()
 
     def put(self, batch: Batch) -> None:
         """Start to work on a batch."""
         if self._pool is None:
-            self._pending.append(batch)
+            self.pending.append(batch)
         else:
-            self._pending.append(self._pool.submit(self._work, batch))
+            self.pending.append(self._pool.submit(self._work, batch))
 
     def take(self) -> Result:
         """The result of the oldest batch, waited for."""
-        oldest = self._pending.popleft()
+        oldest = self.pending.popleft()
         return oldest.result() if isinstance(oldest, Future) else self._work(oldest)

@@ -201,16 +201,13 @@ class RunState:
                 threads.put(pending)
                 while threads.full or threads.ready:
                     self._write(threads, output)
-                self._report_slower(model)
+                if model.trouble is not None and not self.reported_slower:
+                    self.reported_slower = True
+                    self.on_event(Slower(model.trouble))
             errors.check(self.stats)
         with self.interrupts.shielded():
             while threads.pending:
                 self._write(threads, output)
-
-    def _report_slower(self, model: Blip2) -> None:
-        if not self.reported_slower and model.trouble is not None:
-            self.reported_slower = True
-            self.on_event(Slower(model.trouble))
 
     def _write(
         self, threads: BatchThreads[Callable[[], Any], ProcessedBatch], output: Output

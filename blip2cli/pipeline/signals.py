@@ -38,7 +38,7 @@ class Interrupts:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                # A signal the parent told us to ignore (nohup, a background job) stays ignored.
+                # A signal that the parent ignores (nohup, a background job) stays ignored.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._handle)
         return self

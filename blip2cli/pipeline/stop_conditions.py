@@ -31,5 +31,6 @@ class ErrorLimit:
                 "max_errors",
                 f"{stats.failed} of {seen} images failed, more than {option('max_errors')} "
                 f"{allowed} allows",
-                f"the rows so far are safe, go on with {option('resume')} when the cause is mended",
+                f"the rows so far are safe, go on with {option('resume')} when the cause is "
+                "removed",
             )

@@ -74,11 +74,11 @@ def test_an_exception_comes_in_its_turn(count: int) -> None:
 
 
 def test_leaving_waits_for_what_is_under_way_and_begins_nothing_more() -> None:
-    begun: list[int] = []
+    started: list[int] = []
     done: list[int] = []
 
     def work(number: int) -> None:
-        begun.append(number)
+        started.append(number)
         time.sleep(0.1)
         done.append(number)
 
@@ -86,16 +86,16 @@ def test_leaving_waits_for_what_is_under_way_and_begins_nothing_more() -> None:
         for number in range(6):
             threads.put(number)
         time.sleep(0.02)
-    assert sorted(begun) == sorted(done)
+    assert sorted(started) == sorted(done)
     assert len(done) < 6
 
 
 def test_one_batch_more_than_there_are_threads_waits_for_the_first_that_is_free() -> None:
     gates = [threading.Event() for _ in range(3)]
-    begun: list[int] = []
+    started: list[int] = []
 
     def work(number: int) -> int:
-        begun.append(number)
+        started.append(number)
         assert gates[number].wait(30)
         return number
 
@@ -105,7 +105,7 @@ def test_one_batch_more_than_there_are_threads_waits_for_the_first_that_is_free(
             threads.put(number)
         assert threads.full
         gates[1].set()  # the second is done before the first, and nobody takes anything
-        assert until(lambda: begun[2:] == [2])
+        assert until(lambda: started[2:] == [2])
         assert not threads.ready
         gates[0].set()
         assert until(lambda: threads.ready)
@@ -123,7 +123,7 @@ def until(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
-def test_the_time_of_loading_is_told_apart_from_the_models() -> None:
+def test_the_time_of_loading_is_counted_apart_from_the_models() -> None:
     batch = object()
 
     def load() -> object:

@@ -1,4 +1,4 @@
-"""Batches that do not fit into memory: halved, told once, and the rows stay the same."""
+"""Batches that do not fit into memory: halved, announced once, and the rows stay the same."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def test_vectors_are_the_same_bits(model: Blip2, batch: LoadedBatch) -> None:
     ]
 
 
-def test_an_image_that_does_not_fit_alone_fails_alone(model: Blip2, batch: LoadedBatch) -> None:
+def test_an_image_that_does_not_fit_by_itself_fails_by_itself(
+    model: Blip2, batch: LoadedBatch
+) -> None:
     class Glutton(MemoryLimitedModel):
         def features(self, pixels: torch.Tensor) -> Any:
             if any(torch.equal(image, batch.pixels[2]) for image in pixels):

@@ -143,7 +143,7 @@ def test_new_images_join_the_rows(
     assert json.loads(out.read_bytes()[len(before) :])["file_name"] == "aa.png"
 
 
-def test_failures_are_tried_again_when_asked(
+def test_failures_are_tried_again_with_retry_errors(
     again: Callable[..., Summary], mixed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"

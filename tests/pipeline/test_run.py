@@ -46,7 +46,7 @@ CAPTION = CaptionTask(decode=SHORT)
 
 @pytest.fixture
 def loader(model: Blip2) -> Loader:
-    """Gives the model of the session, whatever is asked for."""
+    """Gives the model of the session, whatever the options."""
     return lambda options: model
 
 
@@ -92,13 +92,15 @@ def test_rows_and_events_are_the_same_in_any_number_of_batch_threads(
         monkeypatch.setattr(
             "blip2cli.model.placement.batch_size.batch_threads", lambda model, count=count: count
         )
-        told: list[Event] = []
+        events: list[Event] = []
         out = tmp_path / f"{count}.jsonl"
-        summary = run(Job(ImageItems(), CAPTION, options(mixed, out, 1), load=loader), told.append)
+        summary = run(
+            Job(ImageItems(), CAPTION, options(mixed, out, 1), load=loader), events.append
+        )
         assert (summary.done, summary.failed, summary.exit_code) == (5, 1, 3)
         failures = out.with_suffix(".errors.jsonl").read_bytes()
-        events = [event for event in told if isinstance(event, Progress | Failed)]
-        seen.append((out.read_bytes(), failures, [str(event) for event in events]))
+        shown = [str(event) for event in events if isinstance(event, Progress | Failed)]
+        seen.append((out.read_bytes(), failures, shown))
     assert seen[0] == seen[1] == seen[2]
 
 
@@ -111,16 +113,12 @@ def test_a_few_batch_threads_decode_their_own_images(
     loader: Loader,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: list[BatchStream] = []
+    sharing: list[BatchStream] = []
     monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: threads)
-    monkeypatch.setattr(BatchStream, "share_decoding", lambda stream: told.append(stream))
-    assert (
-        run(
-            Job(ImageItems(), CAPTION, options(images, tmp_path / "out.jsonl", 1), load=loader)
-        ).done
-        == 5
-    )
-    assert len(told) == shared
+    monkeypatch.setattr(BatchStream, "share_decoding", lambda stream: sharing.append(stream))
+    job = Job(ImageItems(), CAPTION, options(images, tmp_path / "out.jsonl", 1), load=loader)
+    assert run(job).done == 5
+    assert len(sharing) == shared
 
 
 def test_a_signal_lets_every_batch_thread_finish(
@@ -150,7 +148,7 @@ def test_rows_that_are_ready_are_written_before_another_batch_is_read(
 ) -> None:
     monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: 2)
     labelled, begin = threading.Semaphore(0), BatchStream.next_pending
-    done, asked = 0, []
+    done, done_at_request = 0, []
 
     def count(*arguments: Any) -> ProcessedBatch:
         rows = process_batch(*arguments)
@@ -158,11 +156,11 @@ def test_rows_that_are_ready_are_written_before_another_batch_is_read(
         return rows
 
     def slowly(stream: BatchStream) -> Any:
-        if len(asked) == 2:  # a source that has no third image until both threads are idle
+        if len(done_at_request) == 2:  # no third image until both threads are idle
             assert labelled.acquire(timeout=60)
             assert labelled.acquire(timeout=60)
             time.sleep(0.2)  # what a thread made is there a little after ``process_batch`` returned
-        asked.append(done)
+        done_at_request.append(done)
         return begin(stream)
 
     def see(event: Event) -> None:
@@ -174,10 +172,10 @@ def test_rows_that_are_ready_are_written_before_another_batch_is_read(
     monkeypatch.setattr(BatchStream, "next_pending", slowly)
     run(Job(ImageItems(), CAPTION, options(images, tmp_path / "out.jsonl", 1), load=loader), see)
     # With the third image put both rows went out, though one more batch might have waited.
-    assert asked[3] >= 2
+    assert done_at_request[3] >= 2
 
 
-def test_a_run_tells_what_happens(mixed: Path, tmp_path: Path, loader: Loader) -> None:
+def test_events_report_a_run(mixed: Path, tmp_path: Path, loader: Loader) -> None:
     events: list[Event] = []
     summary_file = tmp_path / "summary.json"
     out = tmp_path / "out.jsonl"
@@ -452,8 +450,8 @@ def test_columns_of_the_source_come_into_the_rows(
         rows = read(out) if name == "out.jsonl" else pq.read_table(out).to_pylist()
         assert list(rows[0])[:7] == ["file_name", "width", "height", *keep, "question"]
         assert list(rows[0])[-1] == "error"
-        kept = [tuple(row[column] for column in keep) for row in rows]
-        assert kept == [
+        carried = [tuple(row[column] for column in keep) for row in rows]
+        assert carried == [
             *[(3.0, "A-1", None)] * 2,
             *[(4.5, None, None)] * 2,
             *[(None, None, '["x"]')] * 2,
@@ -462,7 +460,7 @@ def test_columns_of_the_source_come_into_the_rows(
 
 
 @pytest.mark.parametrize("name", ["file_name", "width", "caption", "error"])
-def test_a_kept_column_may_not_take_the_name_of_our_own(name: str, tmp_path: Path) -> None:
+def test_a_carried_column_may_not_take_the_name_of_our_own(name: str, tmp_path: Path) -> None:
     manifest = tmp_path / "m.csv"
     manifest.write_text(f"path,{name}\na.png,1\n")
     chosen = options(manifest)

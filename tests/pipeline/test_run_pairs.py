@@ -89,7 +89,7 @@ def test_other_texts_do_not_go_on_with_an_output(
     out = tmp_path / "pairs.jsonl"
     run(Job(ImageItems(), TASK, options(images, out, retrieval_checkpoint), load=lambda o: model))
     chosen = options(images, out, retrieval_checkpoint, resume=True)
-    for other, said in (
+    for other, message in (
         (EmbedTask(EmbedOptions("multimodal"), from_lines(TEXTS)), "normalize True, not False"),
         (
             EmbedTask(TASK.options, from_lines(["a dog"])),
@@ -102,7 +102,7 @@ def test_other_texts_do_not_go_on_with_an_output(
     ):
         with pytest.raises(OutputError) as caught:
             run(Job(ImageItems(), other, chosen, load=lambda o: model))
-        assert said in str(caught.value)
+        assert message in str(caught.value)
 
 
 def test_a_failed_image_has_a_row_for_every_text_inline(

@@ -42,15 +42,15 @@ def test_rows_are_the_same(
         )
         return (tmp_path / name).read_bytes()
 
-    wanted = rows("plain.jsonl")
+    expected = rows("plain.jsonl")
     monkeypatch.setattr(model, "_graphs", GraphCache(record))
-    assert rows("recorded.jsonl") == wanted
-    said = [event.reason for event in events if isinstance(event, Slower)]
+    assert rows("recorded.jsonl") == expected
+    reasons = [event.reason for event in events if isinstance(event, Slower)]
     if isinstance(record, TapeCapture):
-        assert said == []
+        assert reasons == []
         assert sum(record.played) > 2
     else:
-        (reason,) = said
+        (reason,) = reasons
         assert reason == (
             "decode steps run without CUDA graphs "
             "(RuntimeError: operation not permitted when stream is capturing)"

@@ -22,7 +22,7 @@ from PIL import Image
 from tests.command import COMMAND, environment
 
 # The command, with a loading of the model that waits until the first image is being read (or for
-# good), and images that may hang. Says on stdout what it has found.
+# good), and images that may hang. Prints on stdout what it has found.
 SCRIPT = """
 import json, sys, threading, time
 from blip2cli.sources.base import ImageRef
@@ -44,13 +44,13 @@ import blip2cli.pipeline.run as run
 imported = run.import_model
 
 def import_model():
-    if how["ahead"]:
+    if how["prefetch"]:
         assert reading.wait(60)
     print("reading", flush=True)
     if how.get("wait"):
         time.sleep(600)
     kind = imported()
-    if not how["ahead"]:
+    if not how["prefetch"]:
         assert not reading.wait(0.5)
     print(json.dumps(torch_there[:1]), flush=True)
     return kind
@@ -81,24 +81,24 @@ def test_the_first_images_are_read_before_torch_is_imported(
 ) -> None:
     out = tmp_path / "out.jsonl"
     arguments = ("embed", mixed, "--model", checkpoint, "-q", "--errors", "inline")
-    process = start(tmp_path, {"ahead": True}, *arguments, "-o", out)
-    said, errors = process.communicate(timeout=120)
+    process = start(tmp_path, {"prefetch": True}, *arguments, "-o", out)
+    printed, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (3, "")
-    assert said.splitlines() == ["reading", "[false]"]
+    assert printed.splitlines() == ["reading", "[false]"]
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     names = ["a.png", "b-broken.jpg", "b.jpg", "c.webp", "d.png", "e/f.bmp"]
     assert [row["file_name"] for row in rows] == names
     assert [bool(row["error"]) for row in rows] == [name == "b-broken.jpg" for name in names]
     # The same bytes as where images are read when the model is there.
-    late = subprocess.run(
-        [COMMAND, *map(str, arguments), "--workers", "1", "-o", "late.jsonl"],
+    by_workers = subprocess.run(
+        [COMMAND, *map(str, arguments), "--workers", "1", "-o", "workers.jsonl"],
         cwd=tmp_path,
         env=environment(tmp_path / "hf"),
         check=False,
         timeout=120,
     )
-    assert late.returncode == 3
-    assert (tmp_path / "late.jsonl").read_bytes() == out.read_bytes()
+    assert by_workers.returncode == 3
+    assert (tmp_path / "workers.jsonl").read_bytes() == out.read_bytes()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -106,8 +106,8 @@ def test_the_first_images_are_read_before_torch_is_imported(
 def test_a_signal_while_torch_is_imported_ends_the_run_at_once(
     number: signal.Signals, hang: bool, images: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    """Even while the image that is being read ahead hangs."""
-    how = {"ahead": True, "wait": True, "hang": hang}
+    """Even while the image that is being prefetched hangs."""
+    how = {"prefetch": True, "wait": True, "hang": hang}
     out = tmp_path / "out.jsonl"
     process = start(tmp_path, how, "caption", images, "--model", checkpoint, "-o", out)
     assert process.stdout is not None
@@ -127,38 +127,38 @@ def test_a_signal_while_torch_is_imported_ends_the_run_at_once(
 def test_a_model_that_turns_out_wrong_is_named_at_once(
     images: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    """Although the image that is being read ahead hangs."""
+    """Although the image that is being prefetched hangs."""
     broken = tmp_path / "broken"
     shutil.copytree(checkpoint, broken)
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    how = {"ahead": True, "hang": True}
+    how = {"prefetch": True, "hang": True}
     process = start(tmp_path, how, "caption", images, "--model", broken)
-    said, errors = process.communicate(timeout=120)
+    printed, errors = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert said.splitlines() == ["reading", "[false]"]
+    assert printed.splitlines() == ["reading", "[false]"]
     (sentence,) = errors.splitlines()
     assert "model.safetensors is damaged or cut short" in sentence
 
 
 @pytest.mark.parametrize("arguments", [("--workers", "1"), ("--image-timeout", "60")])
-def test_images_for_workers_are_not_read_ahead(
+def test_images_for_workers_are_not_prefetched(
     arguments: tuple[str, ...], images: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     process = start(
-        tmp_path, {"ahead": False}, "embed", images, "--model", checkpoint, "-q", *arguments
+        tmp_path, {"prefetch": False}, "embed", images, "--model", checkpoint, "-q", *arguments
     )
-    said, errors = process.communicate(timeout=120)
+    printed, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
-    lines = said.splitlines()
+    lines = printed.splitlines()
     assert lines[:2] == ["reading", "[]"]
     assert len(lines) == 2 + 5
 
 
-def test_paths_on_stdin_are_not_read_ahead(images: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_paths_on_stdin_are_not_prefetched(images: Path, checkpoint: Path, tmp_path: Path) -> None:
     """They come when they come."""
     (tmp_path / "paths").write_text(f"{images / 'a.png'}\n")
-    command = (sys.executable, "-c", SCRIPT, json.dumps({"ahead": False}))
+    command = (sys.executable, "-c", SCRIPT, json.dumps({"prefetch": False}))
     with (tmp_path / "paths").open() as paths:
         done = subprocess.run(
             [*command, "embed", "-", "--model", str(checkpoint), "-q"],

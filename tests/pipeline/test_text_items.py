@@ -122,7 +122,7 @@ def test_failures_listed_for_images_before_go_when_texts_take_their_place(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"source": SourceOptions((), limit=2)}, "limit is about images"),
         ({"source": SourceOptions((), keep=("id",))}, "keep is about images"),
@@ -137,11 +137,11 @@ def test_failures_listed_for_images_before_go_when_texts_take_their_place(
     ],
 )
 def test_what_does_not_fit_texts_is_refused_before_the_model_is_loaded(
-    change: dict[str, Any], said: str, options: RunOptions
+    change: dict[str, Any], message: str, options: RunOptions
 ) -> None:
     with pytest.raises(UserError) as caught:
         run(Job(FIVE, TASK, replace(options, **change), load=unwanted))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert caught.value.exit_code == 2
 
 
@@ -208,15 +208,15 @@ def test_the_command_embeds_texts_of_a_file(
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in TEXTS))
     words = ("--texts", "t.jsonl", "--normalize", "--embedding-dtype", "float16")
     assert embed(*words, "--summary", "s.json") == 0
-    said = capfd.readouterr()
-    rows = [json.loads(line) for line in said.out.splitlines()]
+    captured = capfd.readouterr()
+    rows = [json.loads(line) for line in captured.out.splitlines()]
     task = EmbedTextsTask(
         EmbedOptions(normalize=True, embedding_dtype="float16"),
     )
     want = expected(model, task)
     assert [row["text"] for row in rows] == list(TEXTS)
     assert [row["embedding"] for row in rows] == [row["embedding"].tolist() for row in want]  # type: ignore[attr-defined]
-    assert said.err.startswith("5 texts embedded; ")
+    assert captured.err.startswith("5 texts embedded; ")
     assert json.loads((tmp_path / "s.json").read_text())["unit"] == "text"
 
 
@@ -230,7 +230,7 @@ def test_a_dry_run_lists_the_texts(embed: Any, capfd: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ((), "Nothing is embedded; give SOURCE, such as a folder of images, or texts"),
         (("--text", "a", "--texts", "b.txt"), "--text and --texts exclude each other"),
@@ -246,10 +246,10 @@ def test_a_dry_run_lists_the_texts(embed: Any, capfd: pytest.CaptureFixture[str]
         (("--text", "a", "--pool", "none"), "--pool none does not fit --kind language of texts"),
     ],
 )
-def test_what_cannot_be_embedded_is_said(
-    words: tuple[str, ...], said: str, embed: Any, capfd: pytest.CaptureFixture[str]
+def test_what_cannot_be_embedded_is_refused(
+    words: tuple[str, ...], message: str, embed: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert embed(*words) == 2
     error = capfd.readouterr().err
-    assert said in error
+    assert message in error
     assert len(error.splitlines()) == 1
