@@ -32,37 +32,37 @@ def check_output(options: OutputOptions) -> None:
             raise OutputError(
                 "resume",
                 f"{option('resume')} needs a file to go on with",
-                f"name it with {option('output')}",
+                f"name it with {option('out')}",
             )
         return
     out = options.out or ""
     if is_remote(out):
         raise OutputError(
-            "output",
+            "out",
             f"The output {hide_secrets(out)!r} is a URL, but rows are only written to the local "
             "disk",
             "name a local file, and copy it there afterwards",
         )
     if os.path.isdir(out):
         raise OutputError(
-            "output",
+            "out",
             f"The output {out!r} is a folder",
             f"name a file in it, for example {os.path.join(out, 'captions.jsonl')!r}",
         )
     if known_suffix(out) is None or known_suffix(out) == os.path.basename(out).lower():
-        raise OutputError("output", *_suffix_advice(out))
+        raise OutputError("out", *_suffix_advice(out))
     check_place(out, options.overwrite or options.resumes, f"{option('resume')} to go on with it, ")
     paths = OutputPaths.of(out)
     if not (options.overwrite or options.resumes) and paths.parts():
         raise OutputError(
-            "output",
+            "out",
             f"An unfinished run left rows for {out!r} beside it",
             f"add {option('resume')} to go on with them, {option('overwrite')} to start anew "
             "without them, or choose another name",
         )
 
 
-def check_place(out: str, replace: bool, alternative: str = "", field: str = "output") -> None:
+def check_place(out: str, replace: bool, alternative: str = "", field: str = "out") -> None:
     """Raise OutputError when the file ``out`` cannot be created, or replaced if ``replace``.
 
     ``alternative`` to replacing it comes first in the remedy; ``field`` is the option to blame.
@@ -82,7 +82,7 @@ def check_place(out: str, replace: bool, alternative: str = "", field: str = "ou
             )
 
 
-def check_parent(out: str, field: str = "output") -> None:
+def check_parent(out: str, field: str = "out") -> None:
     """Raise OutputError when the folder above ``out`` does not exist."""
     parent = os.path.dirname(os.path.realpath(out))
     if not os.path.isdir(parent):

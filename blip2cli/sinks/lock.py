@@ -42,7 +42,7 @@ class OutputLock:
                     self._descriptor = descriptor
             except OSError as error:
                 raise OutputError(
-                    "output",
+                    "out",
                     f"The lock of the output {self._out!r} cannot be taken ({error.strerror})",
                     "choose another folder",
                 ) from None
@@ -75,7 +75,7 @@ class OutputLock:
             # Really creating a file also finds read-only file systems and full quotas, which the
             # permission bits do not tell.
             raise OutputError(
-                "output",
+                "out",
                 f"No file can be created in the folder of the output {self._out!r} "
                 f"({error.strerror})",
                 "choose another folder",
@@ -87,7 +87,7 @@ class OutputLock:
         holder = os.pread(descriptor, 200, 0).decode("ascii", "replace").strip()
         if not held:
             raise OutputError(
-                "output",
+                "out",
                 f"Another run{f' ({holder})' if holder else ''} is writing {self._out!r}",
                 "wait for its end, or choose another name",
             )

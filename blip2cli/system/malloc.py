@@ -25,18 +25,18 @@ GROWTH = 64 << 20  # bytes that the heap grows by
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc so; whether it was told.
+    """Set glibc's thresholds; returns whether it took them.
 
-    Not where the user tuned it by the environment, nor where there is another allocator's library.
+    Nothing is set where the user tuned it by the environment, nor where there is another allocator's library.
     """
     if not sys.platform.startswith("linux") or _tuned():
         return False
     try:
-        tell = ctypes.CDLL(None).mallopt
+        mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # musl has none
         return False
-    wishes = ((_MMAP_THRESHOLD, MAPPED_FROM), (_TRIM_THRESHOLD, KEPT), (_TOP_PAD, GROWTH))
-    return all(tell(ctypes.c_int(what), ctypes.c_int(much)) == 1 for what, much in wishes)
+    settings = ((_MMAP_THRESHOLD, MAPPED_FROM), (_TRIM_THRESHOLD, KEPT), (_TOP_PAD, GROWTH))
+    return all(mallopt(ctypes.c_int(key), ctypes.c_int(value)) == 1 for key, value in settings)
 
 
 def _tuned() -> bool:
