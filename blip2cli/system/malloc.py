@@ -27,7 +27,7 @@ GROWTH = 64 << 20  # bytes that the heap grows by
 def keep_freed_memory() -> bool:
     """Set glibc's thresholds; returns whether it took them.
 
-    Nothing is set where the user tuned it by the environment, nor where there is another allocator's library.
+    Nothing is set where the user tuned it by the environment, nor with another allocator.
     """
     if not sys.platform.startswith("linux") or _tuned():
         return False
