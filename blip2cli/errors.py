@@ -61,9 +61,7 @@ class Blip2CliError(Exception):
 
     exit_code = exit_codes.RUN_FAILED  # what the process ends with
 
-    def __init__(self, field: str | None, problem: str | None = None, remedy: str = "") -> None:
-        if problem is None:  # one sentence
-            field, problem = None, field or ""
+    def __init__(self, field: str | None, problem: str, remedy: str = "") -> None:
         super().__init__(field, problem, remedy)
         self.field = field
         self.problem = problem
