@@ -27,6 +27,16 @@ class Deliberate:
 REWORDED: tuple[Reworded, ...] = (
     Reworded(r'"num_return"', '"num_captions"', "the setting has the name of its option"),
     Reworded(r"^num_return: ", "num_captions: ", "the setting has the name of its option"),
+    Reworded(
+        r"(given with |question with |blip2cli: )-q\b",
+        r"\1--question",
+        "options by their long names",
+    ),
+    Reworded(
+        r"(--texts \S+) cannot be read: No such file or directory",
+        r"\1: there is no such file",
+        "the same sentence for all files of texts",
+    ),
     Reworded(r"name it with -o\.", "name it with --output.", "options by their long names"),
     Reworded(
         r"--absolute-paths allows that",
