@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import subprocess
 import sys
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+LONGEST = 300  # lines a file may have
+LONGER = {"blip2cli/pipeline/pretended_device.py"}  # one idea that takes more
+
+# Words of names, and what the field says.
+WORDS = {
+    "ahead": "prefetch",
+    "alone": "single_thread",
+    "begun": "pending",
+    "hush": "silence_stderr",
+    "kept": "carried",
+    "lane": "batch_thread",
+    "lanes": "batch_threads",
+    "late": "pipelined",
+    "mend": "remedy, repair",
+    "mended": "repaired",
+    "patient": "model_under_test",
+    "said": "text, generated",
+    "told": "reported",
+    "wary": "isolated",
+}
+# Phrases of docstrings and comments that say nothing to a reader who was not there.
+PHRASES = re.compile(
+    r"\b(so many|what is there|at hand|as it goes|mend(s|ed|ing)?|begun|wary|hush)\b"
+)
 HEAVY = {"fsspec", "huggingface_hub", "numpy", "PIL", "pyarrow", "tokenizers", "torch", "tqdm",
          "transformers"}  # fmt: skip
 
@@ -22,6 +49,44 @@ def files(*folders: str) -> list[Path]:
 
 def shown(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
+
+
+def test_no_file_is_longer_than_one_idea() -> None:
+    lengths = {
+        shown(path): len(path.read_text().splitlines())
+        for path in files("blip2cli", "training", "benchmarks")
+    }
+    assert {n: k for n, k in lengths.items() if k > LONGEST and n not in LONGER} == {}
+
+
+def test_only_the_command_line_spells_options_as_flags() -> None:
+    flag = re.compile(r"(?<![\w-])--[a-z]")
+    found = [
+        f"{shown(path)}:{line}: {text.strip()[:80]}"
+        for path in files("blip2cli")
+        # Declarations say how a flag is called that is not called as its option.
+        if not {"cli", "options", "errors.py"} & set(path.relative_to(ROOT / "blip2cli").parts)
+        for line, text in _strings_and_comments(path)
+        if flag.search(text) and "pip install" not in text
+    ]
+    assert found == []
+
+
+def test_names_and_comments_are_in_the_words_of_the_field() -> None:
+    found = []
+    for path in files("blip2cli", "training", "benchmarks"):
+        for line, name in _names(path):
+            words = set(re.findall(r"[a-z]+", re.sub(r"([A-Z])", r"_\1", name).lower()))
+            found += [
+                f"{shown(path)}:{line}: {name}: rather {WORDS[word]}"
+                for word in words & WORDS.keys()
+            ]
+        found += [
+            f"{shown(path)}:{line}: {match[0]}"
+            for line, text in _remarks(path)
+            for match in PHRASES.finditer(text.lower())
+        ]
+    assert found == []
 
 
 def test_only_the_families_name_a_family() -> None:
@@ -45,3 +110,43 @@ def test_libraries_are_imported_when_they_are_needed(module: str) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert HEAVY & set(done.stdout.split()) == set()
+
+
+def _strings_and_comments(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of every string, docstring, piece of an f-string, and comment."""
+    text = path.read_text()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+    yield from _comments(text)
+
+
+def _remarks(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of every docstring and comment."""
+    text = path.read_text()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = ast.get_docstring(node)
+            if docstring is not None:
+                yield node.body[0].lineno, docstring
+    yield from _comments(text)
+
+
+def _comments(text: str) -> Iterator[tuple[int, str]]:
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
+def _names(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and name of everything that is defined: modules, classes, functions, variables."""
+    yield 1, path.stem
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr

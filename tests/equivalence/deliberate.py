@@ -56,6 +56,11 @@ DELIBERATE: tuple[Deliberate, ...] = (
     Deliberate(
         "usage: .* --batch-size.*", "1.stderr", "refused by the option itself, without a pointer"
     ),
+    Deliberate(
+        "decoding: embed --text a .* --include x --fast-decode",
+        "1.stderr",
+        "of two options about images the other is named",
+    ),
     Deliberate("doctor of a broken model", "5.stdout", "remedies have no full stop in JSON"),
     Deliberate("convert answers", "5.stderr", "a file of --questions, not a --questions file"),
     Deliberate("convert and merge", "8.stderr", "the command is quoted, the sentence ends"),
