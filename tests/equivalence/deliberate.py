@@ -67,6 +67,15 @@ DELIBERATE: tuple[Deliberate, ...] = (
     Deliberate(
         "embed texts", "4.stderr", "with -v the phases of the start are shown for texts too"
     ),
+    Deliberate(
+        r"conversion: convert rows.jsonl out(\.json|\.npy|\.tar)?( --to \w+)?",
+        "1.stderr",
+        "problem and remedy in one sentence",
+    ),
+    Deliberate("conversion: convert bad.jsonl out.csv", "1.stderr", "plain words"),
+    Deliberate(
+        "conversion: .* --quiet --verbose", ".*", "a contradiction everywhere, in convert as well"
+    ),
 )
 
 
