@@ -120,7 +120,7 @@ def test_it_is_not_shared_before_it_is_known_how_long_it_takes(decoders: list[st
 def test_an_error_of_the_source_comes_after_the_images_before_it() -> None:
     def refs() -> Iterator[ImageRef]:
         yield from (made(n) for n in range(5))
-        raise SourceError("the list is damaged")
+        raise SourceError("sources", "the list is damaged")
 
     with load_batches(refs(), SPEC, options(2), True, POLICY) as batches:
         filled(batches)

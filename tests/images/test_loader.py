@@ -102,7 +102,7 @@ def test_an_error_of_the_source_comes_after_the_images_before_it(workers: int) -
     def refs() -> Iterator[ImageRef]:
         for number in range(5):
             yield made(number)
-        raise SourceError("The list ends in nonsense.")
+        raise SourceError("sources", "The list ends in nonsense")
 
     batches = load_batches(refs(), SPEC, options(2, workers))
     names = [item.file_name for _ in range(3) for item in next(batches).items]

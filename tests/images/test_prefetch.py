@@ -115,7 +115,7 @@ def test_an_error_of_the_source_comes_after_the_images_before_it() -> None:
     def refs() -> Iterator[ImageRef]:
         for number in range(5):
             yield made(number)
-        raise SourceError("The list ends in nonsense.")
+        raise SourceError("sources", "The list ends in nonsense")
 
     batches = load_batches(refs(), SPEC, options(2), prefetch=True)
     assert until(lambda: not prefetch_threads())  # it has met the error already
