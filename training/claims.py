@@ -12,7 +12,7 @@ from blip2cli.tiny.scenes import MAX_OBJECTS, Scene
 
 @dataclass(frozen=True)
 class Claim:
-    """What a caption says: the number of each kind, on one background."""
+    """What a caption claims: counts of kinds, and a background."""
 
     kinds: tuple[str, ...]  # one entry an object
     background: str

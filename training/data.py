@@ -1,7 +1,7 @@
 """Training batches: scenes drawn without end, easy-VQA pictures, and their texts, packed.
 
 Every picture's caption and questions share one sequence: the language model sees
-``[image][text 1][text 2]…``, each text attending to the image and to itself alone. That is the
+``[image][text 1][text 2]…``, each text attending only to the image and to itself. That is the
 same computation as one sequence a text (same positions, same attention), at a third of its cost.
 """
 
@@ -184,16 +184,16 @@ class Packer:
         """
         sequences: list[list[Text]] = []
         owners: list[int] = []
-        for picture, asked in enumerate(texts):
-            room = 0
-            for text in asked:
+        for picture, its_texts in enumerate(texts):
+            space = 0
+            for text in its_texts:
                 length = len(self.encode(text.prompt)) + len(self.encode(text.target)) + 1
-                if length > room:
+                if length > space:
                     sequences.append([])
                     owners.append(picture)
-                    room = PACKED
+                    space = PACKED
                 sequences[-1].append(text)
-                room -= length
+                space -= length
         return self._assemble(pictures, sequences), torch.tensor(owners)
 
     def _assemble(
@@ -201,7 +201,7 @@ class Packer:
     ) -> Batch:
         """Pictures and packed texts; the helper heads' labels are all unknown yet."""
         packed = [self.pack(each) for each in texts]
-        ids, positions, targets, numbers = (np.stack(part) for part in zip(*packed, strict=True))
+        ids, positions, targets, numbers = (np.stack(rows) for rows in zip(*packed, strict=True))
         count, patches = len(pictures), GRID * GRID
         return Batch(
             pixels=torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(),

@@ -27,7 +27,7 @@ class ShapePicture:
     color: str | None
 
     def texts(self, rng: random.Random, questions: int, form: str = OPT_FORMS[0]) -> list[Text]:
-        """A caption (where shape and colour are known) and some of its questions."""
+        """A caption (where shape and colour are known) and up to ``questions`` of its questions."""
         texts = []
         if self.shape and self.color:
             texts.append(caption_texts(rng, f"a {self.color} {self.shape}"))

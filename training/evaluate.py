@@ -1,4 +1,4 @@
-"""How often a model is exactly right: captions and questions of unseen scenes, easy-VQA's test.
+"""Exact-match accuracy: captions and questions of held-out scenes, and easy-VQA's test split.
 
 A text counts when every token, the end included, is what greedy decoding would write. One
 forward pass over the right text shows that: greedy decoding writes it exactly when each of its
@@ -100,12 +100,12 @@ def exactly_right(
         ends = torch.eq(targets, packer.end).nonzero().flatten().tolist()
         starts = [0, *(end + 1 for end in ends[:-1])]
         whole = iter([bool(right[a : b + 1].all()) for a, b in zip(starts, ends, strict=True)])
-        results += [[next(whole) for _ in asked] for asked in texts[chunk]]
+        results += [[next(whole) for _ in those] for those in texts[chunk]]
     return results
 
 
 def held_out_scenes(count: int, seed: int = HELD_OUT_SEED) -> list[tuple[NDArray[np.uint8], Scene]]:
-    """Scenes of one to four objects that training never draws."""
+    """``count`` scenes of one to four objects that training never draws."""
     rng = np.random.default_rng(seed)
     scenes: list[tuple[NDArray[np.uint8], Scene]] = []
     while len(scenes) < count:
@@ -134,14 +134,14 @@ def score(
 ) -> Scores:
     """The same for any model: ``judge`` says which texts it would write."""
     rng = random.Random(HELD_OUT_SEED)
-    asked = [
+    scene_texts = [
         [Text("", scene.caption)]
         + [question_text(*scene_question(rng, scene), form) for _ in range(2)]
         for _, scene in scenes
     ]
-    shape_asked = [[question_text(*each, form) for each in shape.questions] for shape in shapes]
-    on_scenes = judge([pixels for pixels, _ in scenes], asked)
-    on_shapes = judge([each.pixels for each in shapes], shape_asked)
+    shape_texts = [[question_text(*each, form) for each in shape.questions] for shape in shapes]
+    on_scenes = judge([pixels for pixels, _ in scenes], scene_texts)
+    on_shapes = judge([each.pixels for each in shapes], shape_texts)
     results = (
         [right[0] for right in on_scenes],
         [each for right in on_scenes for each in right[1:]],
@@ -159,7 +159,7 @@ def score_sides(
     On their own: among all questions they are few enough to hide that they are guessed.
     """
     rng = random.Random(HELD_OUT_SEED)
-    asked = [[question_text(*each, form) for each in side_questions(rng, s)] for _, s in scenes]
-    right = judge([pixels for pixels, _ in scenes], asked)
+    texts = [[question_text(*each, form) for each in side_questions(rng, s)] for _, s in scenes]
+    right = judge([pixels for pixels, _ in scenes], texts)
     answers = [each for scene in right for each in scene]
     return float(np.mean(answers)), len(answers)

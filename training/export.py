@@ -81,7 +81,7 @@ def export(
     processor.save_pretrained(temporary)
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(temporary.iterdir()):
-        file.chmod(0o644)  # safetensors writes files that their owner alone may read
+        file.chmod(0o644)  # safetensors writes files that only their owner may read
         file.replace(folder / file.name)
     temporary.rmdir()
 

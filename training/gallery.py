@@ -1,4 +1,4 @@
-"""What the frozen vision side gives for many pictures, computed once and kept in a file.
+"""Cache of image embeddings and query outputs of ``tiny``, computed once and stored in a file.
 
 The embedded models beside ``tiny`` share its vision encoder, so a picture's image embeddings
 never change while they learn: a step then costs what the trained part costs, and nothing else.
@@ -41,7 +41,7 @@ class Gallery:
 
 
 def load_gallery(model: Blip2ForConditionalGeneration, folder: Path, scenes: int) -> Gallery:
-    """The gallery kept in ``folder``, or a new one of ``scenes`` scenes, half of them mirrored.
+    """The gallery stored in ``folder``, or a new one of ``scenes`` scenes, half of them mirrored.
 
     Every picture of easy-VQA's training split is in it twice: as it is, and turned and mirrored
     by chance (its answers stay true).

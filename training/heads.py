@@ -1,6 +1,6 @@
-"""Helper heads: what the vision encoder and the Q-Former are asked directly while they learn.
+"""Auxiliary heads: linear probes that supervise the vision encoder and the Q-Former directly.
 
-Text loss alone teaches a small model to see very slowly. These linear heads are thrown away
+With the text loss only, a small model learns to see very slowly. These linear heads are thrown away
 when training ends: they are no part of the checkpoint.
 """
 

@@ -76,7 +76,7 @@ def build_config(tiny: Blip2Config, processor: Blip2Processor) -> Blip2Config:
 
 
 class Matcher(Blip2ForImageTextRetrieval):
-    """The model with the helper head that training alone has."""
+    """The model with the auxiliary head of the training."""
 
     def __init__(self, config: Blip2Config) -> None:
         super().__init__(config)
@@ -84,7 +84,7 @@ class Matcher(Blip2ForImageTextRetrieval):
 
 
 def build_model(config: Blip2Config, tiny: Blip2ForConditionalGeneration, seed: int = 0) -> Matcher:
-    """``tiny``'s eyes, frozen, and its Q-Former with a text side of its own.
+    """``tiny``'s vision encoder, frozen, and its Q-Former with a text side of its own.
 
     The text side starts as a copy of the query side: it is fed by the same attention.
     """
@@ -117,7 +117,7 @@ class Lesson:
     seen: list[Claim]
     near: list[Claim]  # nearly right: the matching head's negatives
     captions: Captions  # B right ones, then nearly right ones: the contrast's texts
-    same: Tensor  # bool [B, R]: the caption says the very same as the picture's own
+    same: Tensor  # bool [B, R]: the caption equals the picture's own
 
 
 class Lessons:
@@ -129,7 +129,7 @@ class Lessons:
         self.rng = random.Random(seed)
 
     def draw(self, pictures: int) -> Lesson:
-        """A lesson about that many pictures."""
+        """A lesson about ``pictures`` pictures."""
         chosen = self.rng.sample(range(len(self.claims)), pictures)
         seen = [self.claims[i] for i in chosen]
         near = [nearly_right(self.rng, claim) for claim in seen]
@@ -186,7 +186,7 @@ class Recipe:
     """Everything that shapes a training run."""
 
     pace: Pace = field(default=Pace(minutes=25.0))
-    gallery: int = 40_000  # scenes whose image embeddings are kept
+    gallery: int = 40_000  # scenes whose image embeddings are cached
     pictures: int = 48  # a step
 
 

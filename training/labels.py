@@ -1,4 +1,4 @@
-"""What a picture of the training shows, as numbers for the layers that learn to say it."""
+"""Labels for the auxiliary heads: the content of a training picture as numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNKNOWN = -100  # a label that does not count
 
 @dataclass(frozen=True)
 class PatchLabels:
-    """What every patch of a scene shall know, all [GRID²] and int64 but for ``offset``.
+    """Labels of every patch of a scene, all [GRID²] and int64 but for ``offset``.
 
     ``kind`` of the object that covers it (``len(KINDS)``: none); ``center``, 1 where it holds an
     object's centre; ``count``, how many of its kind the scene has; ``group``, where its kind
@@ -67,7 +67,7 @@ def patch_labels(scene: Scene) -> PatchLabels:
 
 
 def scene_slots(scene: Scene) -> list[int]:
-    """What the first query outputs shall name about a scene (see ``Batch.slots``)."""
+    """Labels of the first query outputs of a scene (see ``Batch.slots``)."""
     found = groups(scene.kinds)
     kinds = [KINDS.index(kind) for kind, _ in found]
     counts = [count for _, count in found]

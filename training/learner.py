@@ -54,7 +54,7 @@ def optimizers(
 ) -> tuple[list[torch.optim.Optimizer], list[float]]:
     """Muon for the hidden matrices, AdamW for the rest, and each one's full rate.
 
-    What joins a model to its inputs and outputs (embeddings, the projections between its parts,
+    What joins a model to its inputs and outputs (embeddings, projections between its components,
     heads) is no hidden matrix (Jordan et al. 2024, "Muon"). T5's biases by distance are all it
     knows of the order of words. They are added to scores before the softmax, so they must grow to
     several before a head looks at one place; at the rate of the rest that takes thousands of steps.
@@ -226,10 +226,10 @@ def bfloat16_twin(model: Model) -> Model:
     out in eight steps, is a quarter of a step's time, and is the same function in one.
     """
     twin = copy.deepcopy(model).bfloat16()
-    for part in list(twin.modules()):
-        if isinstance(part, PreTrainedModel):
-            part.set_attn_implementation("eager")
-        for name, child in part.named_children():
+    for module in list(twin.modules()):
+        if isinstance(module, PreTrainedModel):
+            module.set_attn_implementation("eager")
+        for name, child in module.named_children():
             if isinstance(child, NewGELUActivation):
-                setattr(part, name, nn.GELU("tanh"))
+                setattr(module, name, nn.GELU("tanh"))
     return twin

@@ -1,6 +1,6 @@
-"""Pictures and captions compared, exactly as ``Blip2ForImageTextRetrieval`` compares them.
+"""Image-text contrast and matching, exactly as ``Blip2ForImageTextRetrieval`` computes them.
 
-Its two scores, from image embeddings computed before; and how often it is right.
+Both scores are computed from image embeddings; and their accuracy is measured.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from training.padding import padded, padding_mask
 class Captions:
     """R captions: ``ids`` and ``mask`` int64 [R, T], padded on the right.
 
-    ``wrong`` int64 [R, T]: 1 where a token says something that is not so, 0 where it is so,
-    UNKNOWN where nothing is said (or there is no picture to compare with).
+    ``wrong`` int64 [R, T]: 1 where a token's claim is false, 0 where it is true,
+    UNKNOWN where it claims nothing (or there is no picture to compare with).
     """
 
     ids: Tensor
@@ -165,11 +165,11 @@ def evaluate(
     fitting = {
         name: torch.cat(
             [
-                fits(model, each, maker.captions(variant[chunk]))
+                fits(model, each, maker.captions(claimed[chunk]))
                 for chunk, each in zip(chunks, embeds, strict=True)
             ]
         )
-        for name, variant in {"": claims, **changed}.items()
+        for name, claimed in {"": claims, **changed}.items()
     }
     by_change = {name: 1 - fitting[name].float().mean().item() for name in CHANGES}
     positive = fitting[""].float().mean().item()

@@ -69,18 +69,18 @@ def build_config(tiny: Blip2Config, processor: Blip2Processor) -> Blip2Config:
         "pad_token_id": tokenizer.pad_token_id,
         "decoder_start_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
-        # As in the published checkpoints: what stands alone where there is no prompt.
+        # As in the published checkpoints: the only token of an empty prompt.
         "bos_token_id": tokenizer.eos_token_id,
     }
     return Blip2Config.from_dict(values)
 
 
 class Student(Blip2ForConditionalGeneration):
-    """The model with the helper head that training alone has.
+    """The model with the auxiliary head of the training.
 
-    Text loss alone is at chance about left and right for very long. So the words are asked where
-    the objects stand that they name, in time for the last layer to compare two of them; and a
-    prompt's end, which of two is further to the right.
+    With the text loss only, the model is at chance about left and right for very long. So this head
+    predicts, from the words that name an object, where it stands, early enough for the last layer
+    to compare two of them; and from a prompt's end, which of two is further to the right.
     """
 
     def __init__(self, config: Blip2Config) -> None:
@@ -88,7 +88,7 @@ class Student(Blip2ForConditionalGeneration):
         self.helper_head = nn.Linear(WIDTH, 2)
 
     def helper_loss(self, output: Any, places: Places) -> Tensor:
-        """The loss of what the helper head says about where the named objects stand."""
+        """The loss of the auxiliary head: where the named objects stand."""
         early = output.encoder_hidden_states[ENCODER_LAYERS - 1]
         early = rms_norm(early.float(), early.shape[-1:]).to(early.dtype)
         across = self._ask(early, places.words, 0)
@@ -99,13 +99,13 @@ class Student(Blip2ForConditionalGeneration):
         return loss
 
     def _ask(self, states: Tensor, where: Tensor, number: int) -> Tensor:
-        asked = states[where[:, 0], QUERIES + where[:, 1]]
-        answer: Tensor = self.helper_head(asked)[:, number].float()
+        chosen = states[where[:, 0], QUERIES + where[:, 1]]
+        answer: Tensor = self.helper_head(chosen)[:, number].float()
         return answer
 
 
 def build_model(config: Blip2Config, tiny: Blip2ForConditionalGeneration, seed: int = 0) -> Student:
-    """``tiny``'s eyes, frozen, and a fresh T5 that knows ``tiny``'s words."""
+    """``tiny``'s vision encoder, frozen, and a fresh T5 that knows ``tiny``'s words."""
     torch.manual_seed(seed)
     model = Student(config)
     for own, other in (
@@ -145,7 +145,7 @@ class Lesson:
 
     @property
     def words(self) -> int:
-        """How many words shall be written."""
+        """Number of target tokens."""
         return int((self.rows.targets != UNKNOWN).sum())
 
 
@@ -161,9 +161,9 @@ class Lessons:
     def draw(self, scenes: int, sparse: int, shapes: int, each: int) -> list[Lesson]:
         """Lessons of ``each`` texts a picture, short answers apart from captions and lists.
 
-        They are about ``scenes`` scenes, about ``sparse`` more of one or two objects, which are
-        asked about left and right alone, and about ``shapes`` easy-VQA pictures. Where an object
-        stands is what is learned last, and on sparse scenes first.
+        They are about ``scenes`` scenes, about ``sparse`` more of one or two objects, with
+        questions about left and right only, and about ``shapes`` easy-VQA pictures. Where an
+        object stands is learned last, and on sparse scenes first.
         """
         rng, gallery = self.rng, self.gallery
         texts: list[tuple[Text, int]] = []
@@ -176,18 +176,18 @@ class Lessons:
         for number in rng.sample(range(len(gallery.shapes)), shapes):
             made = gallery.shapes[number].texts(rng, each - 1, T5_FORMS[0])
             texts += [(text, len(gallery.scenes) + number) for text in made]
-        parts: tuple[list[tuple[Text, int]], ...] = ([], [])
+        groups: tuple[list[tuple[Text, int]], ...] = ([], [])
         for text, number in texts:
-            parts[len(self.maker.target(text)) <= SHORT].append((text, number))
-        return [self._lesson(part) for part in parts if part]
+            groups[len(self.maker.target(text)) <= SHORT].append((text, number))
+        return [self._lesson(group) for group in groups if group]
 
-    def _lesson(self, part: Sequence[tuple[Text, int]]) -> Lesson:
+    def _lesson(self, texts: Sequence[tuple[Text, int]]) -> Lesson:
         known = self.gallery.scenes
-        scenes = [known[number] if number < len(known) else None for _, number in part]
+        scenes = [known[number] if number < len(known) else None for _, number in texts]
         return Lesson(
-            self.maker.rows([text for text, _ in part]),
-            self.gallery.query_output[[number for _, number in part]],
-            self.finder.places([text.prompt for text, _ in part], scenes),
+            self.maker.rows([text for text, _ in texts]),
+            self.gallery.query_output[[number for _, number in texts]],
+            self.finder.places([text.prompt for text, _ in texts], scenes),
         )
 
 
@@ -211,7 +211,7 @@ class Recipe:
     """Everything that shapes a training run."""
 
     pace: Pace = field(default=Pace(minutes=50.0, muon_rate=3e-3, adam_rate=2e-3))
-    gallery: int = 40_000  # scenes whose features are kept
+    gallery: int = 40_000  # scenes whose features are cached
     scenes: int = 24  # pictures of each kind a step
     sparse: int = 20
     shapes: int = 8

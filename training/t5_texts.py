@@ -26,7 +26,7 @@ class Rows:
     """R texts about pictures: ids int64, padded on the right.
 
     ``prompts`` [R, T] with ``prompt_mask`` [R, T], ``written`` [R, D] what the decoder reads,
-    ``targets`` [R, D] what it shall write (UNKNOWN: padding).
+    ``targets`` [R, D] its target tokens (UNKNOWN: padding).
     """
 
     prompts: Tensor
@@ -46,7 +46,7 @@ class RowMaker:
         )
 
     def target(self, text: Text) -> tuple[int, ...]:
-        """What shall be written, the end included; the first word begins with a space always."""
+        """Target tokens, the end included; the first word begins with a space always."""
         return self.encode(" " + text.target.strip())
 
     def rows(self, texts: Sequence[Text]) -> Rows:
@@ -81,9 +81,9 @@ def read(
 
 @dataclass(frozen=True)
 class Places:
-    """Where the objects stand that the prompts name: what the helper head is asked.
+    """Targets of the auxiliary head: where the objects stand that the prompts name.
 
-    ``words`` int64 [K, 2]: row and token of a name that one object alone bears; ``across``
+    ``words`` int64 [K, 2]: row and token of a name that only one object bears; ``across``
     float32 [K]: that object's place, 0 left to 1 right. ``pairs`` int64 [M, 2]: row and last token
     of a prompt that names two such; ``lead`` float32 [M]: how far the one that is asked about
     stands to the right of the other.
@@ -150,10 +150,10 @@ class Reader:
         for start in range(0, len(texts), 64):
             chunk = texts[start : start + 64]
             _, query_output = embed_all(self.model, pictures[start : start + 64])
-            owners = [i for i, asked in enumerate(chunk) for _ in asked]
-            rows = self.maker.rows([text for asked in chunk for text in asked])
+            owners = [i for i, those in enumerate(chunk) for _ in those]
+            rows = self.maker.rows([text for those in chunk for text in those])
             scores = read(self.model, query_output[owners], rows).logits
             right = (scores.argmax(-1) == rows.targets) | (rows.targets == UNKNOWN)
             whole = iter(right.all(1).tolist())
-            results += [[next(whole) for _ in asked] for asked in chunk]
+            results += [[next(whole) for _ in those] for those in chunk]
         return results

@@ -15,14 +15,14 @@ _CAPTION_PROMPTS = (
     "this is a picture of",
     "a photo of",
 )
-# The paper's two forms of a question; a model is asked mostly in the first of its pair.
+# The paper's two forms of a question; a model is trained mostly on the first of its pair.
 OPT_FORMS = ("Question: {} Answer:", "Question: {} Short answer:")
 T5_FORMS = OPT_FORMS[::-1]
 
 
 @dataclass(frozen=True)
 class Text:
-    """What the language model reads after the image, and what it shall write.
+    """What the language model reads after the image, and its target.
 
     ``prompt`` may be empty (a caption without a prompt); ``target`` starts with a space when
     it goes on from a prompt.
@@ -38,16 +38,16 @@ def question_text(question: str, answer: str, form: str = OPT_FORMS[0]) -> Text:
 
 
 def caption_texts(rng: random.Random, caption: str) -> Text:
-    """The caption, mostly alone, sometimes as the rest of a prompt."""
+    """The caption, mostly without a prompt, sometimes as the rest of one."""
     if rng.random() < 0.75:
         return Text("", caption)
     return Text(rng.choice(_CAPTION_PROMPTS), " " + caption)
 
 
 def side_texts(rng: random.Random, scene: Scene, questions: int, form: str) -> list[Text]:
-    """Questions about left and right alone, or fewer where the scene has no such."""
-    asked = [side_question(rng, scene) for _ in range(questions)]
-    return [question_text(roughened(rng, each[0]), each[1], form) for each in asked if each]
+    """``questions`` questions about left and right, or fewer where the scene has no such."""
+    made = [side_question(rng, scene) for _ in range(questions)]
+    return [question_text(roughened(rng, each[0]), each[1], form) for each in made if each]
 
 
 def roughened(rng: random.Random, question: str) -> str:
@@ -66,7 +66,7 @@ def scene_texts(
     sides: bool = False,
     forms: tuple[str, ...] = OPT_FORMS,
 ) -> list[Text]:
-    """The caption first, then random questions in one of BLIP-2's two forms."""
+    """The caption first, then ``questions`` random ones in one of BLIP-2's two forms."""
     texts = [caption_texts(rng, scene.caption)]
     for _ in range(questions):
         question, answer = scene_question(rng, scene, sides)

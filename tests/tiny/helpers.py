@@ -25,7 +25,7 @@ def load_tiny() -> Blip2ForConditionalGeneration:
 
 
 def small_gallery(tiny: Blip2ForConditionalGeneration, scenes: int, shapes: int) -> Gallery:
-    """A gallery of so many pictures."""
+    """A small gallery."""
     rng = np.random.default_rng(31)
     drawn: list[tuple[NDArray[np.uint8], Scene]] = [draw_example(rng) for _ in range(scenes)]
     known = load_split("train")[:shapes]

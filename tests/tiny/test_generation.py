@@ -71,21 +71,21 @@ def test_every_text_is_transformers_own_for_that_image_alone(
     for picture, (tokens, _) in zip(pictures, mine, strict=True):
         pixels = processor(picture, return_tensors="pt").pixel_values
         with torch.inference_mode():
-            alone = theirs.generate(
+            by_itself = theirs.generate(
                 pixel_values=pixels,
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=OPTIONS.max_new_tokens,
                 do_sample=False,
             )
-        assert alone[0, ids.shape[1] :].tolist() == list(tokens)
+        assert by_itself[0, ids.shape[1] :].tolist() == list(tokens)
 
 
 def test_the_batch_size_changes_no_bit(ours: Blip2, pictures: list[Image.Image]) -> None:
     at_once = written(ours, pictures, None, 16)
     assert written(ours, pictures, None, 3) == at_once
     assert written(ours, pictures, None, 1) == at_once
-    assert len({tokens for tokens, _ in at_once}) > 80  # they say different things
+    assert len({tokens for tokens, _ in at_once}) > 80  # the texts differ
 
 
 def test_right_is_what_greedy_decoding_writes_and_nothing_else(
@@ -97,9 +97,9 @@ def test_right_is_what_greedy_decoding_writes_and_nothing_else(
     texts = [ours.codec.decode(tokens) for tokens, _ in written(ours, chosen, None, 16)]
     sizes = (ours.spec.width, ours.spec.height)
     pixels = [np.asarray(each.resize(sizes, Image.Resampling.BICUBIC)) for each in chosen]
-    asked = [
+    texts = [
         [Text("", text), Text("", text.replace(" a ", " two ")), Text("", texts[i - 1])]
         for i, text in enumerate(texts)
     ]
     theirs = Blip2ForConditionalGeneration.from_pretrained(WEIGHTS).eval()
-    assert exactly_right(theirs, packer, pixels, asked) == [[True, False, False]] * 12
+    assert exactly_right(theirs, packer, pixels, texts) == [[True, False, False]] * 12

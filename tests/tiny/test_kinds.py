@@ -31,8 +31,8 @@ def test_groups_are_ordered_by_count_and_then_by_kind() -> None:
 
 
 def test_plurals() -> None:
-    wanted = {"cat": "cats", "butterfly": "butterflies", "bus": "buses", "cactus": "cactuses"}
-    assert {kind: plural(kind) for kind in wanted} == wanted
+    expected = {"cat": "cats", "butterfly": "butterflies", "bus": "buses", "cactus": "cactuses"}
+    assert {kind: plural(kind) for kind in expected} == expected
     assert counted("strawberry", 4) == "four strawberries"
     assert object_list(["key"]) == "a key"
 

@@ -37,7 +37,7 @@ SEARCHES = {
     "beam-5-paper": DecodeOptions(num_beams=5, length_penalty=-1.0, max_new_tokens=10),
     "n-best": DecodeOptions(num_beams=5, num_captions=3),
 }
-# The model is sure of what it says: tamer draws would all be its best text.
+# The model is certain of its texts: tamer draws would all be its best text.
 SAMPLED = DecodeOptions(temperature=5.0, top_k=50, num_captions=2, max_new_tokens=12)
 
 
@@ -116,12 +116,12 @@ def test_every_text_is_transformers_own_for_that_image_alone(
             # What the processor makes of no text at all: the end token, which closes every prompt.
             inputs = processor(picture, text=text or "", return_tensors="pt")
             with silence_libraries(), torch.inference_mode():
-                alone = theirs.generate(**inputs, **arguments)
-            rows = [row[1:].tolist() for row in alone]
+                by_itself = theirs.generate(**inputs, **arguments)
+            rows = [row[1:].tolist() for row in by_itself]
             rows = [row[: row.index(end) + 1] if end in row else row for row in rows]
             assert [list(tokens) for tokens, _ in next(mine)] == rows, (search, text)
             different |= {tuple(row) for row in rows}
-    assert len(different) > len(chosen)  # they say different things
+    assert len(different) > len(chosen)  # the texts differ
 
 
 @pytest.mark.parametrize("options", [*SEARCHES.values(), SAMPLED], ids=[*SEARCHES, "sampled"])
@@ -143,5 +143,5 @@ def test_samples_are_drawn_by_seed_and_name(ours: Blip2, pictures: list[Image.Im
 
 def test_sample_images_are_captioned_rightly(ours: Blip2, pictures: list[Image.Image]) -> None:
     texts = written(ours, pictures[: len(SAMPLES)], DecodeOptions(), 16)
-    said = [ours.codec.decode(tokens) for ((tokens, _),) in texts[:: len(TEXTS)]]
-    assert said == [sample.caption for sample in SAMPLES]
+    captions = [ours.codec.decode(tokens) for ((tokens, _),) in texts[:: len(TEXTS)]]
+    assert captions == [sample.caption for sample in SAMPLES]

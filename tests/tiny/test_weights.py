@@ -54,11 +54,11 @@ def test_left_and_right_are_told_apart(model: Blip2ForConditionalGeneration) -> 
     """On their own: among all questions they are few enough to hide that they are guessed."""
     packer = Packer(AutoProcessor.from_pretrained(WEIGHTS).tokenizer)
     scenes, rng = held_out_scenes(300, seed=424_242), random.Random(0)
-    asked = [
+    texts = [
         [question_text(*found) for ask in (_left_or_right, _side_check) if (found := ask(rng, s))]
         for _, s in scenes
     ]
-    right = exactly_right(model, packer, [pixels for pixels, _ in scenes], asked)
+    right = exactly_right(model, packer, [pixels for pixels, _ in scenes], texts)
     answers = [each for scene in right for each in scene]
     assert len(answers) > 100
     assert np.mean(answers) >= 0.95, np.mean(answers)

@@ -31,31 +31,33 @@ def test_a_changed_claim_has_one_thing_wrong(scenes: list[Scene]) -> None:
     for scene in scenes:
         true = Claim.of(scene)
         for name, change in CHANGES.items():
-            told = change(rng, true)
-            assert told.text != true.text
-            assert (told.background != true.background) == (name == "another background")
+            changed = change(rng, true)
+            assert changed.text != true.text
+            assert (changed.background != true.background) == (name == "another background")
             missing = [
-                kind for kind in true.kinds if told.kinds.count(kind) < true.kinds.count(kind)
+                kind for kind in true.kinds if changed.kinds.count(kind) < true.kinds.count(kind)
             ]
             if name == "another background":
-                assert told.kinds == true.kinds
-            elif len(told.kinds) == len(true.kinds):
-                assert set(told.kinds) - set(true.kinds)  # a kind that is not there
+                assert changed.kinds == true.kinds
+            elif len(changed.kinds) == len(true.kinds):
+                assert set(changed.kinds) - set(true.kinds)  # a kind that is not there
                 assert len(set(missing)) == 1
             else:
                 assert name == "another count"
-                assert abs(len(told.kinds) - len(true.kinds)) == 1
-                assert set(told.kinds) == set(true.kinds)
+                assert abs(len(changed.kinds) - len(true.kinds)) == 1
+                assert set(changed.kinds) == set(true.kinds)
 
 
 def test_the_wrong_words_are_marked(scenes: list[Scene]) -> None:
     claim = Claim(("cat", "cat", "pizza"), "blue")
-    told = Claim(("cat", "dog", "pizza"), "blue")
+    changed = Claim(("cat", "dog", "pizza"), "blue")
     wrong = [
-        piece for piece, group in told.pieces if group is not None and not told.holds(claim, group)
+        piece
+        for piece, group in changed.pieces
+        if group is not None and not changed.holds(claim, group)
     ]
     assert wrong == ["a cat", " a dog"]
-    assert "".join(piece for piece, _ in told.pieces) == told.text
+    assert "".join(piece for piece, _ in changed.pieces) == changed.text
     elsewhere = Claim(claim.kinds, "red")
     marked = [g for _, g in elsewhere.pieces if g is not None and not elsewhere.holds(claim, g)]
     assert marked == [("red", 0)]
@@ -65,6 +67,6 @@ def test_nearly_right_draws_every_change() -> None:
     rng = random.Random(1)
     true = Claim(("cat", "cat", "pizza"), "blue")
     drawn = [nearly_right(rng, true) for _ in range(200)]
-    assert {told.background != "blue" for told in drawn} == {True, False}
-    assert {len(told.kinds) for told in drawn} == {2, 3, 4}
+    assert {changed.background != "blue" for changed in drawn} == {True, False}
+    assert {len(changed.kinds) for changed in drawn} == {2, 3, 4}
     assert true not in drawn

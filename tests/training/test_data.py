@@ -32,17 +32,19 @@ def test_packed_texts_score_as_they_do_alone(
         _, query_output = see(fresh, batch.pixels)
         logits, targets = read(fresh, query_output[owners], batch)
         at = 0
-        for (pixels, _), asked in zip(EXAMPLES, texts, strict=True):
+        for (pixels, _), its_texts in zip(EXAMPLES, texts, strict=True):
             values = processor.image_processor(pixels, return_tensors="pt").pixel_values
-            for text in asked:
+            for text in its_texts:
                 prompt = processor.tokenizer(text.prompt).input_ids
                 target = [*processor.tokenizer(text.target).input_ids[1:], packer.end]
                 image = [fresh.config.image_token_index] * QUERIES
                 ids = torch.tensor([[*image, *prompt, *target]])
-                alone = fresh(pixel_values=values, input_ids=ids).logits[0, -len(target) - 1 : -1]
+                by_itself = fresh(pixel_values=values, input_ids=ids).logits[
+                    0, -len(target) - 1 : -1
+                ]
                 there = slice(at, at + len(target))
                 assert targets[there].tolist() == target
-                torch.testing.assert_close(logits[there], alone, atol=2e-4, rtol=1e-3)
+                torch.testing.assert_close(logits[there], by_itself, atol=2e-4, rtol=1e-3)
                 at += len(target)
     assert at == len(targets)
 

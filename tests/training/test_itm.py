@@ -42,9 +42,9 @@ def tiny() -> Blip2ForConditionalGeneration:
 
 @pytest.fixture(scope="module")
 def processor() -> Blip2Processor:
-    seeing = load_processor(WEIGHTS / "tiny")
-    tokenizer = build_tokenizer(seeing.tokenizer)
-    return Blip2Processor(seeing.image_processor, tokenizer, num_query_tokens=QUERIES)
+    tiny_processor = load_processor(WEIGHTS / "tiny")
+    tokenizer = build_tokenizer(tiny_processor.tokenizer)
+    return Blip2Processor(tiny_processor.image_processor, tokenizer, num_query_tokens=QUERIES)
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +76,8 @@ def test_a_caption_is_what_the_processor_makes_of_it(
 
 def test_wrong_words_are_marked(maker: CaptionMaker, processor: Blip2Processor) -> None:
     seen = Claim(("cat", "cat", "pizza"), "blue")
-    told = Claim(("cat", "cat", "pizza"), "red")
-    captions = maker.captions([told], [seen])
+    claimed = Claim(("cat", "cat", "pizza"), "red")
+    captions = maker.captions([claimed], [seen])
     words = processor.tokenizer.convert_ids_to_tokens(captions.ids[0])
     wrong = [word for word, mark in zip(words, captions.wrong[0], strict=True) if mark == 1]
     assert wrong == ["Ġa", "Ġred", "Ġbackground"]
@@ -120,18 +120,18 @@ def test_both_losses_fall(
     lessons = Lessons(gallery, maker, seed=0)
     lesson = lessons.draw(8)
     learner = Learner(model, Pace(minutes=10, warm_up=1), tmp_path)
-    parts: list[tuple[float, float]] = []
+    losses: list[tuple[float, float]] = []
 
     def loss(computing: Matcher) -> torch.Tensor:
         contrast, logits = contrast_loss(computing, lesson)
         matching = match_loss(computing, lesson, logits, maker, random.Random(0))
-        parts.append((contrast.item(), matching.item()))
+        losses.append((contrast.item(), matching.item()))
         return contrast + matching
 
     for _ in range(14):
         learner.step(loss)
-    assert parts[-1][0] < 0.8 * parts[0][0]
-    assert parts[-1][1] < 0.95 * parts[0][1]
+    assert losses[-1][0] < 0.8 * losses[0][0]
+    assert losses[-1][1] < 0.95 * losses[0][1]
 
 
 def test_an_untrained_model_is_at_chance(

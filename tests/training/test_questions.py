@@ -24,8 +24,8 @@ def check(scene: Scene, question: str, answer: str) -> str:
     named = [kind for kind in KINDS if re.search(rf"\b({kind}|{plural(kind)})\b", question)]
     if "background" in question:
         if question.startswith("is "):
-            asked = next(word for word in question.rstrip("?").split()[::-1])
-            assert answer == ("yes" if asked == scene.background else "no")
+            color = next(word for word in question.rstrip("?").split()[::-1])
+            assert answer == ("yes" if color == scene.background else "no")
         else:
             assert answer == scene.background
         return "background"

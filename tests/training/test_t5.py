@@ -102,8 +102,8 @@ def test_padding_changes_no_score(
     with torch.inference_mode():
         together = read(student, seen, maker.rows(texts)).logits
         for i, text in enumerate(texts):
-            alone = read(student, seen[i : i + 1], maker.rows([text])).logits
-            torch.testing.assert_close(together[i, : alone.shape[1]], alone[0])
+            by_itself = read(student, seen[i : i + 1], maker.rows([text])).logits
+            torch.testing.assert_close(together[i, : by_itself.shape[1]], by_itself[0])
 
 
 def test_named_objects_are_found_where_they_stand(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -112,13 +112,13 @@ def test_named_objects_are_found_where_they_stand(tokenizer: PreTrainedTokenizer
     placed = [Placed(kind, x, 0.5, 0.2, 0.2) for kind, x in (("cat", 0.2), ("dog", 0.75))]
     twice = [Placed("cup", x, 0.2, 0.1, 0.1) for x in (0.4, 0.6)]
     scene = Scene((*placed, *twice), "blue")
-    asked = [
+    questions = [
         "is the cat left or right of the dog?",
         "on which side of the cat is the dog?",
         "how many cups are there?",  # two: neither is meant
         "is there a cat?",
     ]
-    prompts = [T5_FORMS[0].format(question) for question in asked]
+    prompts = [T5_FORMS[0].format(question) for question in questions]
     places = finder.places(prompts, [scene, scene, scene, scene])
     named = [
         (row, tokenizer.decode(maker.encode(prompts[row])[at])) for row, at in places.words.tolist()

@@ -15,10 +15,10 @@ SCENES = [random_scene(np.random.default_rng(seed), (64, 64))[1] for seed in ran
 def test_texts_come_in_the_published_forms() -> None:
     rng = random.Random(3)
     for scene in SCENES:
-        first, *asked = scene_texts(rng, scene, 3)
+        first, *questions = scene_texts(rng, scene, 3)
         assert first.target.strip() == scene.caption
         assert first.target.startswith(" ") == bool(first.prompt)
-        for text in asked:
+        for text in questions:
             assert re.fullmatch(r"Question: .+ (Answer|Short answer):", text.prompt)
             assert text.target.startswith(" ")
 
