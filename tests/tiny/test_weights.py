@@ -17,7 +17,7 @@ from blip2cli.tiny.kinds import KINDS
 from training.data import Packer
 from training.easyvqa import load_split
 from training.evaluate import Scores, evaluate, exactly_right, held_out_scenes
-from training.questions import _left_or_right, _side_check
+from training.questions import side_questions
 from training.texts import question_text
 
 WEIGHTS = Path(blip2cli.tiny.__file__).parent / "weights" / "tiny"
@@ -54,10 +54,7 @@ def test_left_and_right_are_told_apart(model: Blip2ForConditionalGeneration) -> 
     """On their own: among all questions they are few enough to hide that they are guessed."""
     packer = Packer(AutoProcessor.from_pretrained(WEIGHTS).tokenizer)
     scenes, rng = held_out_scenes(300, seed=424_242), random.Random(0)
-    texts = [
-        [question_text(*found) for ask in (_left_or_right, _side_check) if (found := ask(rng, s))]
-        for _, s in scenes
-    ]
+    texts = [[question_text(*each) for each in side_questions(rng, scene)] for _, scene in scenes]
     right = exactly_right(model, packer, [pixels for pixels, _ in scenes], texts)
     answers = [each for scene in right for each in scene]
     assert len(answers) > 100
