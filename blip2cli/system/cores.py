@@ -1,4 +1,4 @@
-"""How many processor cores this process may really use.
+"""Processor cores that this process may use.
 
 ``os.cpu_count`` counts the machine; containers and job schedulers allow less, through the
 scheduling affinity or through a cgroup's CPU quota.

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _lock = threading.RLock()
-_chatter = False
+_shown = False
 _downloads: bool | None = None
 
 
-def show_library_messages(allowed: bool = True) -> None:
-    """Let the libraries speak (``-vv``), or silence them again."""
-    global _chatter
-    _chatter = allowed
+def show_library_messages(shown: bool = True) -> None:
+    """Whether the libraries' messages reach stderr; by default they do not."""
+    global _shown
+    _shown = shown
 
 
 def show_downloads(shown: bool | None) -> None:
@@ -35,45 +35,45 @@ def downloads_shown() -> bool:
     """Whether a download should draw its bar on stderr."""
     if _downloads is not None:
         return _downloads
-    return _chatter or sys.stderr.isatty()
+    return _shown or sys.stderr.isatty()
 
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """While open, transformers, huggingface_hub and Python warnings keep quiet.
+    """Silence transformers, huggingface_hub and Python warnings while the block runs.
 
-    Errors still travel as exceptions. Does nothing once chatter is allowed. Log levels and the
-    bar's state are put back on leaving, so a program that embeds blip2cli keeps its settings.
+    Errors are still raised. Does nothing once messages are shown. Log levels and the state of the
+    bars are restored, so that a program that embeds blip2cli keeps its settings.
     """
-    if _chatter:
+    if _shown:
         yield
         return
-    # One thread at a time: what a second one found would be what the first had set.
+    # One thread at a time: a second one would restore what the first had set.
     with _lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Imported before the levels are set: their first import sets a level of its own.
         importlib.import_module("huggingface_hub.utils.logging")
-        from transformers.utils import logging as chatter
+        from transformers.utils import logging as transformers_logging
 
         names = ("transformers", "huggingface_hub", "torch")
         loggers = [logging.getLogger(name) for name in names]
         levels = [logger.level for logger in loggers]
-        bars = chatter.is_progress_bar_enabled()
+        bars = transformers_logging.is_progress_bar_enabled()
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         # Its own switch for bars would turn huggingface_hub's off as well.
-        chatter._tqdm_active = False
+        transformers_logging._tqdm_active = False
         try:
             yield
         finally:
-            chatter._tqdm_active = bars
+            transformers_logging._tqdm_active = bars
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
 
 
 @contextmanager
 def silence_hub() -> Iterator[None]:
-    """While open, huggingface_hub keeps quiet; its download bar follows ``downloads_shown``."""
+    """Silence huggingface_hub but for its download bar, which follows ``downloads_shown``."""
     importlib.import_module("huggingface_hub.utils.logging")  # sets a level of its own
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
@@ -84,7 +84,7 @@ def silence_hub() -> Iterator[None]:
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     with warnings.catch_warnings():
-        if not _chatter:
+        if not _shown:
             warnings.simplefilter("ignore")
             logger.setLevel(logging.CRITICAL)
         switched = not downloads_shown() and not are_progress_bars_disabled()
@@ -100,8 +100,8 @@ def silence_hub() -> Iterator[None]:
 
 @contextmanager
 def silence_packages(*names: str) -> Iterator[None]:
-    """While open, Python warnings, and the loggers of these packages, keep quiet."""
-    if _chatter:
+    """Silence Python warnings and the loggers of these packages while the block runs."""
+    if _shown:
         yield
         return
     loggers = [logging.getLogger(name) for name in names]

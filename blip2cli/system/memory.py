@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of it this process may use."""
+"""Memory of the machine and the share that this process may use (cgroup limits)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NO_LIMIT = 1 << 62
 
 @dataclass(frozen=True)
 class Memory:
-    """In bytes; None where the system does not tell."""
+    """In bytes; None where the system does not report it."""
 
     total: int | None
     available: int | None  # without swapping, within the limit
@@ -23,7 +23,7 @@ class Memory:
 
 
 def memory(root: Path = Path("/")) -> Memory:
-    """Look; ``root`` stands for the file system that holds ``proc`` and ``sys``."""
+    """Read the present state; ``root`` stands for the file system with ``proc`` and ``sys``."""
     lines = _lines(root / "proc/meminfo")
     total, available = lines.get("MemTotal"), lines.get("MemAvailable")
     if total is None:

@@ -1,7 +1,7 @@
-"""Keeping what a C library says about a damaged file off stderr.
+"""Silences what C libraries write to file descriptor 2.
 
-libtiff writes its remarks, hundreds of lines for some files, straight to file descriptor 2, past
-Python. The failure of the image says what is to be said.
+libtiff writes warnings about a damaged file there, hundreds of lines for some files, past Python.
+The image's own failure is reported instead.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ from collections.abc import Iterator
 
 _STDERR = 2
 _lock = threading.Lock()
-_inside = 0  # threads within ``hushed``; the first closes the door, the last opens it again
+_silencing = 0  # threads within ``silence_stderr``: the first redirects, the last restores
 _original: int | None = None
 
 
 @contextlib.contextmanager
 def silence_stderr() -> Iterator[None]:
-    """Send this process's file descriptor 2 nowhere while the block runs."""
-    global _inside
+    """Redirect this process's file descriptor 2 to the null device while the block runs."""
+    global _silencing
     with _lock:
-        _inside += 1
-        if _inside == 1:
-            _close()
+        _silencing += 1
+        if _silencing == 1:
+            _redirect()
     try:
         yield
     finally:
         with _lock:
-            _inside -= 1
-            if _inside == 0:
-                _open()
+            _silencing -= 1
+            if _silencing == 0:
+                _restore()
 
 
-def _close() -> None:
+def _redirect() -> None:
     global _original
     try:
         _original = os.dup(_STDERR)
-    except OSError:  # stderr is closed: nothing to keep off it
+    except OSError:  # stderr is closed
         _original = None
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, _STDERR)
-    os.close(nowhere)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, _STDERR)
+    os.close(null)
 
 
-def _open() -> None:
+def _restore() -> None:
     global _original
     if _original is not None:
         os.dup2(_original, _STDERR)

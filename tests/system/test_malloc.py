@@ -1,4 +1,4 @@
-"""Freed memory that is kept."""
+"""Settings of glibc's malloc."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""torch's layers without their random first weights, which a file's take the place of.
+"""torch's layers without random initialization: a checkpoint fills their weights.
 
-On the meta device making such weights imports half of torch's compiler, 1.5 s of it.
+On the meta device initializing them imports half of torch's compiler, which takes 1.5 s.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from torch import nn
 
 
 class Embedding(nn.Embedding):
-    """``nn.Embedding`` to be filled."""
+    """``nn.Embedding`` without initialization."""
 
     def reset_parameters(self) -> None:
-        """Leave it as it is."""
+        """Leave the weights uninitialized."""
 
 
 class LayerNorm(nn.LayerNorm):
-    """``nn.LayerNorm`` to be filled."""
+    """``nn.LayerNorm`` without initialization."""
 
     def reset_parameters(self) -> None:
-        """Leave it as it is."""
+        """Leave the weights uninitialized."""
 
 
 class Conv2d(nn.Conv2d):
-    """``nn.Conv2d`` to be filled."""
+    """``nn.Conv2d`` without initialization."""
 
     def reset_parameters(self) -> None:
-        """Leave it as it is."""
+        """Leave the weights uninitialized."""

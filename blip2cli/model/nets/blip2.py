@@ -1,4 +1,4 @@
-"""The whole model: image encoder, Q-Former, and what makes texts of it or compares it with them.
+"""The whole model: vision encoder, Q-Former, and a language model or heads for retrieval.
 
 As transformers' ``Blip2ForConditionalGeneration`` and ``Blip2ForImageTextRetrieval``.
 """
@@ -17,7 +17,7 @@ from blip2cli.model.nets.vision import VisionModel
 
 
 class VisionQFormer(nn.Module):
-    """What every BLIP-2 model has."""
+    """Vision encoder and Q-Former, which every BLIP-2 model has."""
 
     def __init__(self, config: Blip2Config) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class VisionQFormer(nn.Module):
 
 
 class GenerationModel(VisionQFormer):
-    """A model that writes texts."""
+    """A model with a language model, which generates texts."""
 
     def __init__(self, config: Blip2Config) -> None:
         super().__init__(config)
@@ -55,7 +55,7 @@ class GenerationModel(VisionQFormer):
 
 
 class RetrievalModel(VisionQFormer):
-    """A retrieval model, which compares images with texts."""
+    """A retrieval model, which scores images against texts."""
 
     def __init__(self, config: Blip2Config) -> None:
         super().__init__(config)
@@ -66,14 +66,14 @@ class RetrievalModel(VisionQFormer):
         self.itm_head = Linear(width, 2)
 
     def encode_pairs(self, images: Tensor, ids: Tensor) -> Tensor:
-        """Queries that read images [M, P+1, Dv] and texts [M, T] together: [M, Q, D]."""
+        """Query states of images [M, P+1, Dv] with texts [M, T]: [M, Q, D]."""
         queries = self.query_tokens.expand(len(ids), -1, -1)
         count = queries.shape[1]
         states: Tensor = self.qformer(self.embeddings(ids, queries), images, count)
         return states[:, :count]
 
     def encode_texts(self, ids: Tensor) -> Tensor:
-        """Texts alone, [N, T] to [N, T, D]."""
+        """Hidden states of texts without an image, [N, T] to [N, T, D]."""
         states: Tensor = self.qformer(self.embeddings(ids), queries=0)
         return states
 

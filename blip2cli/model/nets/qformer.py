@@ -17,7 +17,7 @@ from blip2cli.model.layers.uninitialized import Embedding, LayerNorm
 
 
 class QFormer(nn.Module):
-    """Queries look at an image's patches, and at a text beside them."""
+    """Query tokens attend to an image's patches, and to a text beside them."""
 
     def __init__(self, config: QFormerConfig) -> None:
         super().__init__()
@@ -30,8 +30,8 @@ class QFormer(nn.Module):
     ) -> Tensor:
         """Embeddings [B, T, D], the first ``queries`` of them query tokens, to states [B, T, D].
 
-        ``queries`` None: all are. ``images`` [B, P+1, Dv] are what the queries look at. Query
-        tokens alone may be [1, Q, D], the same for every image.
+        ``queries`` None: all are. ``images`` [B, P+1, Dv] are what queries cross-attend to.
+        Without a text, query tokens may be [1, Q, D], the same for every image.
         """
         dtype = self.layernorm.weight.dtype
         queries = embeds.shape[1] if queries is None else queries
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention among all, queries' attention to the image, and two linear layers for each kind."""
+    """Self-attention, cross-attention of the queries, and a feed-forward network for each kind."""
 
     def __init__(self, config: QFormerConfig, crossing: bool) -> None:
         super().__init__()
@@ -70,21 +70,21 @@ class Layer(nn.Module):
     def forward(self, hidden: Tensor, images: Tensor | None, queries: int) -> Tensor:
         """[B, T, D] to the same."""
         hidden = self.attention(hidden)
-        parts = []
+        outputs = []
         if queries:
-            asking = hidden[:, :queries]
+            query_states = hidden[:, :queries]
             if self.crossattention is not None:
-                assert images is not None  # queries always look at something
-                asking = self.crossattention(asking, images)
-            parts.append(self.output_query(self.intermediate_query(asking), asking))
+                assert images is not None  # queries always have an image
+                query_states = self.crossattention(query_states, images)
+            outputs.append(self.output_query(self.intermediate_query(query_states), query_states))
         if hidden.shape[1] > queries:
             words = hidden[:, queries:]
-            parts.append(self.output(self.intermediate(words), words))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+            outputs.append(self.output(self.intermediate(words), words))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
 class Block(nn.Module):
-    """Attention, and what follows it."""
+    """Attention and its output projection."""
 
     def __init__(self, config: QFormerConfig, seen: int, crossing: bool = False) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class CrossAttention(SelfAttention):
 
 
 class Intermediate(nn.Module):
-    """The widening layer."""
+    """The first feed-forward layer."""
 
     def __init__(self, config: QFormerConfig) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class Intermediate(nn.Module):
 
 
 class Output(nn.Module):
-    """Back to the width of the states, added to them, and normed."""
+    """Projection to the width of the states, residual and layer norm."""
 
     def __init__(self, config: QFormerConfig, inner: int) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class Output(nn.Module):
 
 
 class TextEmbeddings(nn.Module):
-    """Words, and where each is."""
+    """Token and position embeddings."""
 
     def __init__(self, config: QFormerConfig) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from blip2cli.model.layers.uninitialized import Conv2d, LayerNorm
 
 
 class VisionModel(nn.Module):
-    """Pixels to patches."""
+    """Pixels to the hidden states of patches."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class VisionModel(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Patches, a class token before them, and where each is."""
+    """Patch embeddings, a class token before them, and position embeddings."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, then two linear layers, each normed before and added to what came in."""
+    """Attention and a feed-forward network, pre-norm, with residuals."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Layer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every patch looks at every patch."""
+    """Self-attention over all patches."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Attention(nn.Module):
         self.projection = Linear(width, width)
 
     def forward(self, normed: Tensor, hidden: Tensor) -> Tensor:
-        """Normed states [B, T, D] to what is attended to, added to ``hidden``."""
+        """Of normed states [B, T, D], ``hidden`` added as residual."""
         apart = self.qkv(normed).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = apart.unbind()
         added: Tensor = self.projection(full_attention(query, key, value), hidden)
@@ -100,7 +100,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers."""
+    """The feed-forward network."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -109,6 +109,6 @@ class Mlp(nn.Module):
         self.fc2 = Linear(inner, width)
 
     def forward(self, normed: Tensor, hidden: Tensor) -> Tensor:
-        """Normed states [B, T, D], added to ``hidden``."""
+        """Of normed states [B, T, D], ``hidden`` added as residual."""
         added: Tensor = self.fc2(self.fc1(normed), hidden)
         return added

@@ -10,14 +10,14 @@ from torch import Tensor
 from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel
 
 
-@dataclass(frozen=True, eq=False)  # one batch is itself and no other: readers are kept by it
+@dataclass(frozen=True, eq=False)  # compared by identity: decoder sessions are cached by it
 class ImageFeatures:
-    """What the vision side makes of one batch of B images, on the model's device."""
+    """Outputs of the vision side for one batch of B images, on the model's device."""
 
     image_embeds: Tensor  # [B, P+1, Dv]: the ViT's last hidden state, class token first
     pooled: Tensor  # [B, Dv]: the ViT's pooled class token
     query_output: Tensor  # [B, Q, Dq]: the Q-Former's output
-    # [B, Q, Dl]: the query outputs as the language model reads them. A retrieval model has no
+    # [B, Q, Dl]: the query outputs projected for the language model. A retrieval model has no
     # language model: its Dl is 0.
     language_inputs: Tensor
 
@@ -35,11 +35,11 @@ def compute_features(model: Blip2Net, pixel_values: Tensor) -> ImageFeatures:
 def vision_forward(model: Blip2Net, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The fields of ``ImageFeatures`` for normalised pixels [B, 3, H, W], without its class."""
     embeds, pooled = model.vision_model(pixel_values)
-    # No mask: every patch is seen. transformers passes a mask of ones, which is the same. The
-    # queries are the same for every image until they look at it.
+    # No mask: every patch is attended to. transformers passes a mask of ones, which is the same.
+    # The queries are the same for every image until they cross-attend to it.
     output = model.qformer(model.query_tokens, embeds)
-    output = output.to(embeds.dtype)  # the Q-Former may be kept in float32
-    read = (
+    output = output.to(embeds.dtype)  # the Q-Former may be in float32
+    projected = (
         model.language_projection(output) if isinstance(model, GenerationModel) else output[..., :0]
     )
-    return embeds, pooled, output, read
+    return embeds, pooled, output, projected
