@@ -43,6 +43,7 @@ REWORDED: tuple[Reworded, ...] = (
         "absolute_paths allows that",
         "files name options as Python does: nothing below the command line knows flags",
     ),
+    Reworded(r"the cause is mended", "the cause is removed", "plain words"),
     Reworded(r"because they lay in a", "because they were in a", "plain words"),
     Reworded(r'"questions": \[', '"question": [', "the setting has the name of its option"),
     Reworded(r'"questions_file"', '"questions"', "the setting has the name of its option"),
