@@ -55,7 +55,9 @@ REWORDED: tuple[Reworded, ...] = (
 DELIBERATE: tuple[Deliberate, ...] = (
     Deliberate("help: .*", "1.stdout", "help is made from the declarations, in their order"),
     Deliberate(
-        "usage: .* --batch-size.*", "1.stderr", "refused by the option itself, without a pointer"
+        "(usage: .* --batch-size.*|environment: number)",
+        "1.stderr",
+        "refused by the option itself, without a pointer",
     ),
     Deliberate(
         "decoding: embed --text a .* --include x --fast-decode",
