@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -50,56 +49,35 @@ def activations(subject: ModelUnderTest) -> Outcome:
     return ok(f"at most {largest.value:.3g} (in {largest.module}), which {half}")
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A stage of the image side, and the remedy when its output is the same for all pictures."""
-
-    name: str
-    remedy: str
-    values: Tensor  # [N, …]
-
-
 def image_used(subject: ModelUnderTest) -> Outcome:
     """The picture changes the first token's logits."""
     scores, features = subject.forward_pass.scores, subject.forward_pass.features
     effect = relative_change(scores - scores.mean(dim=-1, keepdim=True))
     if effect > NO_EFFECT:
         return ok(f"scores of the first token change by {percent(effect)} from picture to picture")
-    stage = first_constant_stage(image_stages(features))
-    if stage is not None:
-        return fail(
-            f"the model says the same whatever the picture: behind {stage.name} all are alike",
-            stage.remedy,
-        )
-    return fail(
-        "the model says the same whatever the picture, although the language model's inputs differ",
+    problem = "the model says the same whatever the picture"
+    return constant_stage(features, problem) or fail(
+        f"{problem}, although the language model's inputs differ",
         "take the language model's weights that belong to this Q-Former: fetch the model again",
     )
 
 
-def image_stages(features: ImageFeatures) -> list[Stage]:
-    """The stages from the pixels to the language model, or to the heads of a retrieval model."""
-    retrain = (
-        "they are not those of a trained model: fetch it again, or save it again from training"
-    )
-
-    def stage(name: str, weights: str, values: Tensor) -> Stage:
-        return Stage(name, f"look at the weights of {weights}; {retrain}", values)
-
-    stages = [
-        stage("the vision encoder", "vision_model", features.image_embeds),
-        stage("the Q-Former", "qformer and query_tokens", features.query_output),
-    ]
-    if features.language_inputs.shape[-1]:
-        stages.append(
-            stage("the language projection", "language_projection", features.language_inputs)
-        )
-    return stages
-
-
-def first_constant_stage(stages: list[Stage]) -> Stage | None:
-    """The first stage whose output is the same for all pictures, or None."""
-    return next((stage for stage in stages if relative_change(stage.values) <= NO_EFFECT), None)
+def constant_stage(features: ImageFeatures, problem: str) -> Outcome | None:
+    """The failure, beginning with ``problem``, of the first stage whose output is the same for all
+    pictures; None when there is none before the language model or the heads of a retrieval model.
+    """
+    for stage, weights, values in (
+        ("the vision encoder", "vision_model", features.image_embeds),
+        ("the Q-Former", "qformer and query_tokens", features.query_output),
+        ("the language projection", "language_projection", features.language_inputs),
+    ):
+        # A retrieval model has no language projection, and an empty output of it.
+        if values.shape[-1] and relative_change(values) <= NO_EFFECT:
+            return fail(
+                f"{problem}: behind {stage} all are alike",
+                f"look at the weights of {weights}; {UNTRAINED}",
+            )
+    return None
 
 
 def relative_change(values: Tensor) -> float:
@@ -128,7 +106,7 @@ def transformers_agrees(subject: ModelUnderTest) -> Outcome:
             subject, pixels[prompt.image][None], model.codec.encode(prompt.text)
         )
         if prompt.text is None:
-            worst = _error(scores[prompt.image], first)
+            worst = relative_error(scores[prompt.image], first)
             if worst > LOGIT_TOLERANCE[model.dtype]:
                 return fail(
                     f"the first token's scores differ from transformers' by {percent(worst)}",
@@ -183,7 +161,7 @@ def _generate(
     return tokens, output.logits[0][0].float()
 
 
-def _error(ours: Tensor, theirs: Tensor) -> float:
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
     """Root mean square of the difference, relative to the spread of ``theirs``."""
     return ((ours - theirs).pow(2).mean().sqrt() / theirs.std().clamp_min(1e-12)).item()
 

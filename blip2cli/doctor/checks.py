@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from blip2cli.doctor import behaviour, captions, precision, retrieval, settings, tokens, weights
 from blip2cli.doctor.model_under_test import ModelUnderTest
@@ -25,8 +26,8 @@ CHECKS = (
     Check("files", settings.files, needs=(), families=FAMILIES),
     Check("image-size", settings.image_size, families=FAMILIES),
     Check("pixel-values", settings.pixel_values, families=FAMILIES),
-    Check("vision-epsilon", settings.vision_epsilon, families=FAMILIES),
-    Check("qformer-epsilon", settings.qformer_epsilon, families=FAMILIES),
+    Check("vision-epsilon", partial(settings.norm_epsilon, "vision_config"), families=FAMILIES),
+    Check("qformer-epsilon", partial(settings.norm_epsilon, "qformer_config"), families=FAMILIES),
     Check("query-tokens", settings.query_tokens),
     Check("query-tokens", retrieval.query_tokens, families=(RETRIEVAL,)),
     Check("text-input", retrieval.text_input, families=(RETRIEVAL,)),

@@ -89,6 +89,9 @@ def environment(device: str = "auto", dtype: str = "auto") -> Environment:
     Raises OptionError or ModelError where the machine has no such ``device``, or ``dtype`` does
     not fit it.
     """
+    import torch
+    from huggingface_hub import constants, get_token
+
     from blip2cli import __version__
     from blip2cli.model.families import OPT
     from blip2cli.model.placement.dtype import place
@@ -100,10 +103,20 @@ def environment(device: str = "auto", dtype: str = "auto") -> Environment:
         versions={name: _version(name) for name in (*PACKAGES, *OPTIONAL)},
         image_formats=_image_formats(),
         accelerators=_accelerators(),
-        cpu=_cpu(),
+        cpu=Cpu(
+            model=_processor(),
+            usable_cores=available_cores(),
+            cores=os.cpu_count() or 1,
+            torch_threads=torch.get_num_threads(),
+            instructions=_instructions(),
+        ),
         memory=memory(),
         cache=_cache(),
-        network=_network(),
+        network=Network(
+            offline=constants.is_offline_mode(),
+            endpoint=without_credentials(constants.ENDPOINT),
+            token=get_token() is not None,
+        ),
         large_models=place(device, dtype, OPT, 1 << 30).reason,  # type: ignore[arg-type]
     )
 
@@ -139,18 +152,6 @@ def _accelerators() -> tuple[Accelerator, ...]:
     if torch.backends.mps.is_available():
         found.append(Accelerator("mps", "Apple GPU", None, False))
     return tuple(found)
-
-
-def _cpu() -> Cpu:
-    import torch
-
-    return Cpu(
-        model=_processor(),
-        usable_cores=available_cores(),
-        cores=os.cpu_count() or 1,
-        torch_threads=torch.get_num_threads(),
-        instructions=_instructions(),
-    )
 
 
 def _instructions() -> tuple[str, ...]:
@@ -193,16 +194,6 @@ def _cache() -> Cache:
             free = shutil.disk_usage(folder).free
     writable = folder is not None and os.access(folder, os.W_OK | os.X_OK)
     return Cache(str(path), free, writable)
-
-
-def _network() -> Network:
-    from huggingface_hub import constants, get_token
-
-    return Network(
-        offline=constants.is_offline_mode(),
-        endpoint=without_credentials(constants.ENDPOINT),
-        token=get_token() is not None,
-    )
 
 
 def without_credentials(url: str) -> str:

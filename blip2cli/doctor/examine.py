@@ -30,16 +30,12 @@ def examine(options: DoctorOptions, listener: Listener = lambda part: None) -> R
     the machine, SourceError when the picture cannot be used, and RunError when torch or another
     package cannot even be imported; a model that is there but broken is a finding.
     """
-    if options.model is None and options.image is not None:
-        raise OptionError(
-            "image",
-            f"{option('image')} is a picture for the model to caption",
-            f"add {option('model')}",
-        )
-    if options.model is None and options.revision is not None:
-        raise OptionError(
-            "revision", f"{option('revision')} is of a model from the hub", f"add {option('model')}"
-        )
+    for field, what in (
+        ("image", "is a picture for the model to caption"),
+        ("revision", "is of a model from the hub"),
+    ):
+        if options.model is None and getattr(options, field) is not None:
+            raise OptionError(field, f"{option(field)} {what}", f"add {option('model')}")
     _import_packages()
     from blip2cli.doctor.pictures import read_picture
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -88,11 +88,6 @@ def _tensors(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
         if output.is_floating_point() and output.numel():
             yield output
-        return
-    items: Iterable[Any] = ()
-    if isinstance(output, Mapping):
-        items = output.values()
-    elif isinstance(output, tuple | list):
-        items = output
-    for item in items:
-        yield from _tensors(item)
+    elif isinstance(output, Mapping | tuple | list):
+        for item in output.values() if isinstance(output, Mapping) else output:
+            yield from _tensors(item)

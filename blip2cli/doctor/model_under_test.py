@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,14 +46,10 @@ class ModelUnderTest:
         """``pictures``: two or more different ones, for every check; ``image``: the user's own."""
         self.name = name
         self.checkpoint = checkpoint
+        self.path = checkpoint.path
         self.placement = placement
         self.pictures = tuple(pictures)
         self.image = image
-
-    @property
-    def path(self) -> Path:
-        """The checkpoint's directory."""
-        return self.checkpoint.path
 
     @cached_property
     def config(self) -> Any:
@@ -143,22 +138,17 @@ class ModelUnderTest:
         kind: Any = blip_2.Blip2ForConditionalGeneration
         if not self.checkpoint.family.writes:
             kind = blip_2.Blip2ForImageTextRetrieval
+        arguments: dict[str, Any] = {
+            "use_safetensors": self.checkpoint.safetensors,
+            "weights_only": True,
+            "local_files_only": True,
+        }
+        shared = self.checkpoint.weight_bytes >= LARGE_WEIGHTS or is_int8(self.checkpoint.config)
+        if shared:
+            arguments = {"config": self.config, "state_dict": self.model.model.state_dict()}
+        path = None if shared else str(self.path)
         with silence_libraries():
-            if self.checkpoint.weight_bytes >= LARGE_WEIGHTS or is_int8(self.checkpoint.config):
-                model = kind.from_pretrained(
-                    None,
-                    config=self.config,
-                    state_dict=self.model.model.state_dict(),
-                    dtype=self.placement.dtype,
-                )
-            else:
-                model = kind.from_pretrained(
-                    str(self.path),
-                    dtype=self.placement.dtype,
-                    use_safetensors=self.checkpoint.safetensors,
-                    weights_only=True,
-                    local_files_only=True,
-                )
+            model = kind.from_pretrained(path, dtype=self.placement.dtype, **arguments)
         return model.to(self.placement.device).eval()
 
     def reference_pixels(self) -> Tensor:

@@ -9,6 +9,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from blip2cli.doctor.behaviour import relative_error
 from blip2cli.doctor.forward_pass import retrieval_scores
 from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.report import Outcome, fail, ok, skipped, warn
@@ -62,22 +63,19 @@ def _loaded(subject: ModelUnderTest, placement: Placement, plain: bool = False) 
     return Blip2(model.name, model.family, weights, model.codec, model.spec, placement.reason)
 
 
-def _instead(name: str) -> str:
-    if name in get_args(Quantize):
-        return f"without {option('quantize')}"
-    return f"with {option('dtype')} float32"
-
-
 def judge(found: Agreement, name: str) -> Outcome:
     """The outcome of comparing ``name`` with float32."""
     summary = (
         f"{found.same} of {found.compared} choices are those of float32; scores differ by "
         f"{100 * found.error:.2g} %"
     )
+    instead = f"with {option('dtype')} float32"
+    if name in get_args(Quantize):
+        instead = f"without {option('quantize')}"
     if found.share < HARMFUL or not math.isfinite(found.error):
-        return fail(f"{name}: {summary}", f"run this model {_instead(name)}")
+        return fail(f"{name}: {summary}", f"run this model {instead}")
     if found.share < NOTABLE:
-        return warn(f"{name}: {summary}", f"compare some captions with those made {_instead(name)}")
+        return warn(f"{name}: {summary}", f"compare some captions with those made {instead}")
     return ok(summary)
 
 
@@ -102,8 +100,7 @@ def compare(
         theirs, tokens = _logits(reference, other, None)
         ours, _ = _logits(model, one, tokens)
     best = ours.argmax(-1) == theirs.argmax(-1)
-    error = (ours - theirs).pow(2).mean().sqrt() / theirs.std().clamp_min(1e-12)
-    return Agreement(int(best.sum()), best.numel(), error.item())
+    return Agreement(int(best.sum()), best.numel(), relative_error(ours, theirs))
 
 
 def _logits(model: Blip2, features: ImageFeatures, tokens: Tensor | None) -> tuple[Tensor, Tensor]:

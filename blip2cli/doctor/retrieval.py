@@ -9,8 +9,7 @@ from blip2cli.doctor.behaviour import (
     LOGIT_TOLERANCE,
     NO_EFFECT,
     UNTRAINED,
-    first_constant_stage,
-    image_stages,
+    constant_stage,
     percent,
     relative_change,
 )
@@ -124,13 +123,9 @@ def image_used(subject: ModelUnderTest) -> Outcome:
     constant = _constant_scores(scores.transpose(0, 1))
     if not constant:
         return ok(f"scores change by {percent(relative_change(scores))} from picture to picture")
-    stage = first_constant_stage(image_stages(subject.forward_pass.features))
-    if stage is not None:
-        return fail(
-            f"scores are the same whatever the picture: behind {stage.name} all are alike",
-            stage.remedy,
-        )
-    return fail(f"the {constant} scores are the same whatever the picture", _head_remedy(constant))
+    return constant_stage(
+        subject.forward_pass.features, "scores are the same whatever the picture"
+    ) or fail(f"the {constant} scores are the same whatever the picture", _head_remedy(constant))
 
 
 def text_used(subject: ModelUnderTest) -> Outcome:

@@ -13,8 +13,7 @@ from blip2cli.model.nets.blip2 import RetrievalModel
 
 # EVA-CLIP's encoder and BERT's layers, as LAVIS trained them (eva_vit.py: norm_layer with
 # eps=1e-6; BertConfig's default). With transformers' usual 1e-5 texts differ (LAVIS issue 418).
-VISION_EPSILON = 1e-6
-QFORMER_EPSILON = 1e-12
+EPSILON = {"vision_config": 1e-6, "qformer_config": 1e-12}
 
 
 def files(subject: ModelUnderTest) -> Outcome:
@@ -66,14 +65,15 @@ def pixel_values(subject: ModelUnderTest) -> Outcome:
     return ok("CLIP's mean and standard deviation, bicubic")
 
 
-def vision_epsilon(subject: ModelUnderTest) -> Outcome:
-    """The vision encoder's layer norms use the epsilon of their training."""
-    return _epsilon("vision_config", subject.config.vision_config, VISION_EPSILON)
-
-
-def qformer_epsilon(subject: ModelUnderTest) -> Outcome:
-    """The Q-Former's layer norms use the epsilon of their training."""
-    return _epsilon("qformer_config", subject.config.qformer_config, QFORMER_EPSILON)
+def norm_epsilon(section: str, subject: ModelUnderTest) -> Outcome:
+    """The layer norms of the vision encoder or the Q-Former use the epsilon of their training."""
+    epsilon, expected = getattr(subject.config, section).layer_norm_eps, EPSILON[section]
+    if epsilon == expected:
+        return ok(f"layer_norm_eps {epsilon:g} in {section}")
+    return fail(
+        f"layer_norm_eps is {epsilon:g} in {section}, BLIP-2 was trained with {expected:g}",
+        f"set layer_norm_eps to {expected:g} under {section} in config.json",
+    )
 
 
 def query_tokens(subject: ModelUnderTest) -> Outcome:
@@ -83,21 +83,19 @@ def query_tokens(subject: ModelUnderTest) -> Outcome:
     if prepended == queries:
         return ok(f"{queries} of them")
     if prepended is not None:
-        return fail(
-            f"the processor puts {prepended} image tokens before a text, for {queries} queries",
-            remedy,
-        )
-    if subject.config.image_token_index is None:
+        problem = f"puts {prepended} image tokens before a text, for {queries} queries"
+    elif subject.config.image_token_index is None:
         return warn(
             "the processor has no num_query_tokens, as usual before transformers 4.47; blip2cli "
             "does without, newer transformers do not",
             remedy,
         )
-    return fail(
-        "the processor has no num_query_tokens: transformers puts no image tokens before a text, "
-        "and ignores the image without an error",
-        remedy,
-    )
+    else:
+        problem = (
+            "has no num_query_tokens: transformers puts no image tokens before a text, and "
+            "ignores the image without an error"
+        )
+    return fail(f"the processor {problem}", remedy)
 
 
 def t5_settings(subject: ModelUnderTest) -> Outcome:
@@ -131,16 +129,6 @@ def has_tied_embeddings(subject: ModelUnderTest) -> bool:
     assert not isinstance(model, RetrievalModel)
     inputs, outputs = model.input_embeddings.weight, model.language_model.lm_head.weight
     return inputs is outputs or torch.equal(inputs, outputs)
-
-
-def _epsilon(section: str, config: Any, expected: float) -> Outcome:
-    epsilon = config.layer_norm_eps
-    if epsilon == expected:
-        return ok(f"layer_norm_eps {epsilon:g} in {section}")
-    return fail(
-        f"layer_norm_eps is {epsilon:g} in {section}, BLIP-2 was trained with {expected:g}",
-        f"set layer_norm_eps to {expected:g} under {section} in config.json",
-    )
 
 
 def _processor_file(subject: ModelUnderTest) -> str:

@@ -45,26 +45,21 @@ def image_token(subject: ModelUnderTest) -> Outcome:
             f"add {IMAGE} to the tokenizer, {resize}and set image_token_index to {expected} in "
             "config.json",
         )
-    remedy = f"set image_token_index to {expected} in config.json"
+    if index == expected and 0 <= index < rows:
+        return ok(f"{IMAGE} is {index}")
     if index is None:
-        return fail(
-            f"image_token_index is not set, and the tokenizer has {IMAGE} as {expected}: "
-            "transformers ends in a TypeError, or ignores the image",
-            remedy,
-        )
-    if not 0 <= index < rows:
-        return fail(
-            f"image_token_index is {index}, and the embedding has {rows} rows: transformers ends "
-            "in an index error",
-            remedy,
-        )
-    if index != expected:
-        return fail(
-            f"image_token_index is {index}, but the tokenizer has {IMAGE} as {expected}: "
-            "transformers ignores the image without an error",
-            remedy,
-        )
-    return ok(f"{IMAGE} is {index}")
+        problem = f"not set, and the tokenizer has {IMAGE} as {expected}"
+        effect = "ends in a TypeError, or ignores the image"
+    elif not 0 <= index < rows:
+        problem = f"{index}, and the embedding has {rows} rows"
+        effect = "ends in an index error"
+    else:
+        problem = f"{index}, but the tokenizer has {IMAGE} as {expected}"
+        effect = "ignores the image without an error"
+    return fail(
+        f"image_token_index is {problem}: transformers {effect}",
+        f"set image_token_index to {expected} in config.json",
+    )
 
 
 def padding_side(subject: ModelUnderTest) -> Outcome:
@@ -98,12 +93,18 @@ def prompt_tokens(subject: ModelUnderTest) -> Outcome:
     """OPT's prompts begin with BOS, T5's end with EOS."""
     ours = list(subject.codec.encode(PROBE))
     theirs = list(subject.tokenizer(PROBE)["input_ids"])
-    text = subject.config.text_config
     if subject.checkpoint.family.encoder_decoder:
         place, word, expected = -1, "end", subject.tokenizer.eos_token_id
+        remedy = (
+            f"let the post_processor of tokenizer.json put token {expected} at the end, or take "
+            "the tokenizer files of the model it was trained from"
+        )
     else:
-        place, word, expected = 0, "begin", text.bos_token_id
-    remedy = _remedy(word, expected)
+        place, word, expected = 0, "begin", subject.config.text_config.bos_token_id
+        remedy = (
+            "set add_bos_token to true in tokenizer_config.json, and let the post_processor of "
+            f"tokenizer.json put token {expected} in front"
+        )
     if ours[place] != expected:
         return fail(
             f"prompts do not {word} with the {word} token {expected}: {PROBE!r} becomes {ours}",
@@ -116,18 +117,6 @@ def prompt_tokens(subject: ModelUnderTest) -> Outcome:
             "PreTrainedTokenizerFast",
         )
     return ok(f"prompts {word} with token {expected}")
-
-
-def _remedy(word: str, expected: int | None) -> str:
-    if word == "begin":
-        return (
-            "set add_bos_token to true in tokenizer_config.json, and let the post_processor of "
-            f"tokenizer.json put token {expected} in front"
-        )
-    return (
-        f"let the post_processor of tokenizer.json put token {expected} at the end, or take the "
-        "tokenizer files of the model it was trained from"
-    )
 
 
 def end_token(subject: ModelUnderTest) -> Outcome:

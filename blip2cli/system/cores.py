@@ -28,37 +28,36 @@ def available_cores(root: Path = Path("/")) -> int:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Yield every CPU quota above this process, in cores, for cgroup versions 1 and 2."""
-    for hierarchy, controllers, group in memberships(root):
-        if hierarchy == "0":
-            mount = root / "sys/fs/cgroup"
-        elif "cpu" in controllers.split(","):
-            mount = root / "sys/fs/cgroup" / controllers
-            if not mount.is_dir():
-                mount = root / "sys/fs/cgroup/cpu"
-        else:
-            continue
-        # A parent's quota binds its children. Inside a container the path in /proc may be one
-        # that is only visible outside; then the mount itself is the container's group.
-        relative = PurePosixPath(group.lstrip("/"))
-        for folder in (relative, *relative.parents):
-            yield from _quota_of(mount / folder)
+    for folder in cgroup_folders(root, "cpu"):
+        v2 = (_read(folder / "cpu.max") or "").split()
+        if len(v2) == 2:
+            yield from _ratio(v2[0], v2[1])
+        quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+        if quota and period:
+            yield from _ratio(quota, period)
 
 
-def memberships(root: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield hierarchy, controllers and path of every cgroup this process is in (cgroups(7))."""
+def cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
+    """Yield the folder of every cgroup whose ``controller`` may limit this process (cgroups(7)).
+
+    A parent's limit binds its children. Inside a container the path in /proc may be one that is
+    only visible outside; then the mount itself, which comes last, is the container's group.
+    """
     for line in (_read(root / "proc/self/cgroup") or "").splitlines():
         fields = line.split(":", 2)
-        if len(fields) == 3 and ".." not in fields[2]:
-            yield fields[0], fields[1], fields[2]
-
-
-def _quota_of(folder: Path) -> Iterator[float]:
-    v2 = (_read(folder / "cpu.max") or "").split()
-    if len(v2) == 2:
-        yield from _ratio(v2[0], v2[1])
-    quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-    if quota and period:
-        yield from _ratio(quota, period)
+        if len(fields) != 3 or ".." in fields[2]:
+            continue
+        hierarchy, controllers, group = fields
+        if hierarchy == "0":  # version 2
+            mount = root / "sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            mount = root / "sys/fs/cgroup" / controllers
+            if not mount.is_dir():
+                mount = root / "sys/fs/cgroup" / controller
+        else:
+            continue
+        relative = PurePosixPath(group.lstrip("/"))
+        yield from (mount / folder for folder in (relative, *relative.parents))
 
 
 def _ratio(quota: str, period: str) -> Iterator[float]:

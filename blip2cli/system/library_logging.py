@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 _lock = threading.RLock()
 _shown = False
@@ -48,27 +48,19 @@ def silence_libraries() -> Iterator[None]:
     if _shown:
         yield
         return
-    # One thread at a time: a second one would restore what the first had set.
-    with _lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with silence_packages():
         # Imported before the levels are set: their first import sets a level of its own.
         importlib.import_module("huggingface_hub.utils.logging")
         from transformers.utils import logging as transformers_logging
 
-        names = ("transformers", "huggingface_hub", "torch")
-        loggers = [logging.getLogger(name) for name in names]
-        levels = [logger.level for logger in loggers]
-        bars = transformers_logging.is_progress_bar_enabled()
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        # Its own switch for bars would turn huggingface_hub's off as well.
-        transformers_logging._tqdm_active = False
-        try:
-            yield
-        finally:
-            transformers_logging._tqdm_active = bars
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        with silence_packages("transformers", "huggingface_hub", "torch"):
+            bars = transformers_logging.is_progress_bar_enabled()
+            # Its own switch for bars would turn huggingface_hub's off as well.
+            transformers_logging._tqdm_active = False
+            try:
+                yield
+            finally:
+                transformers_logging._tqdm_active = bars
 
 
 @contextmanager
@@ -81,19 +73,13 @@ def silence_hub() -> Iterator[None]:
         enable_progress_bars,
     )
 
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    with warnings.catch_warnings():
-        if not _shown:
-            warnings.simplefilter("ignore")
-            logger.setLevel(logging.CRITICAL)
+    with nullcontext() if _shown else _silenced("huggingface_hub"):
         switched = not downloads_shown() and not are_progress_bars_disabled()
         if switched:
             disable_progress_bars()
         try:
             yield
         finally:
-            logger.setLevel(level)
             if switched:
                 enable_progress_bars()
 
@@ -104,10 +90,17 @@ def silence_packages(*names: str) -> Iterator[None]:
     if _shown:
         yield
         return
+    # One thread at a time: a second one would restore what the first had set.
+    with _lock, _silenced(*names):
+        yield
+
+
+@contextmanager
+def _silenced(*names: str) -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in names]
-    with _lock, warnings.catch_warnings():
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        levels = [logger.level for logger in loggers]
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         try:

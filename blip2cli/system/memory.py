@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from blip2cli.system.cores import memberships
+from blip2cli.system.cores import cgroup_folders
 
 # Version 1 writes "no limit" as the largest multiple of the page size below 2^63.
 _NO_LIMIT = 1 << 62
@@ -60,21 +60,14 @@ def _sysconf() -> int | None:
 
 def _groups(root: Path) -> Iterator[tuple[int, int]]:
     """Limit and present use, in bytes, of every cgroup around this process that has a limit."""
-    for hierarchy, controllers, group in memberships(root):
-        if hierarchy == "0":
-            mount, limit, usage = root / "sys/fs/cgroup", "memory.max", "memory.current"
-        elif "memory" in controllers.split(","):
-            mount = root / "sys/fs/cgroup/memory"
-            limit, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
-            continue
-        # As with processor quotas: parents bind their children, and inside a container the mount
-        # itself may be the group.
-        relative = PurePosixPath(group.lstrip("/"))
-        for folder in (relative, *relative.parents):
-            most = _number(mount / folder / limit)
+    for folder in cgroup_folders(root, "memory"):
+        for limit, usage in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            most = _number(folder / limit)
             if most is not None and most < _NO_LIMIT:
-                yield most, _number(mount / folder / usage) or 0
+                yield most, _number(folder / usage) or 0
 
 
 def _number(file: Path) -> int | None:

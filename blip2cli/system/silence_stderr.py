@@ -20,35 +20,21 @@ _original: int | None = None
 @contextlib.contextmanager
 def silence_stderr() -> Iterator[None]:
     """Redirect this process's file descriptor 2 to the null device while the block runs."""
-    global _silencing
+    global _silencing, _original
     with _lock:
         _silencing += 1
         if _silencing == 1:
-            _redirect()
+            with contextlib.suppress(OSError):  # stderr is closed
+                _original = os.dup(_STDERR)
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, _STDERR)
+                os.close(null)
     try:
         yield
     finally:
         with _lock:
             _silencing -= 1
-            if _silencing == 0:
-                _restore()
-
-
-def _redirect() -> None:
-    global _original
-    try:
-        _original = os.dup(_STDERR)
-    except OSError:  # stderr is closed
-        _original = None
-        return
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, _STDERR)
-    os.close(null)
-
-
-def _restore() -> None:
-    global _original
-    if _original is not None:
-        os.dup2(_original, _STDERR)
-        os.close(_original)
-        _original = None
+            if _silencing == 0 and _original is not None:
+                os.dup2(_original, _STDERR)
+                os.close(_original)
+                _original = None

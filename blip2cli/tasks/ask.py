@@ -66,7 +66,14 @@ class AskTask:
             )
         check_template(self.options.template, self._closed > 0)
         if self._open == 0:
-            _check_unused(self.decode)
+            for each in fields(self.decode):
+                if getattr(self.decode, each.name) != each.default:
+                    raise OptionError(
+                        each.name,
+                        f"{option(each.name)} is about texts that are written, and here every "
+                        "question has its choices",
+                        "leave it out",
+                    )
         if not self._closed and (self.options.choice_norm != "sum" or self.options.match):
             name = "match" if self.options.match else "choice_norm"
             raise OptionError(
@@ -91,10 +98,7 @@ class AskTask:
 
     @property
     def settings(self) -> dict[str, object]:
-        settings: dict[str, object] = {
-            "task": self.name,
-            "template": self.options.template,
-        }
+        settings: dict[str, object] = {"task": self.name, "template": self.options.template}
         if self.questions.per_image is None:
             settings["question"] = [question.text for question in self.questions.common]
         else:
@@ -108,7 +112,7 @@ class AskTask:
 
     @property
     def only(self) -> Collection[str] | None:
-        return self.questions.only
+        return self.questions.per_image
 
     def check(self, model: str, family: Family) -> None:
         has_questions = len(self.questions) > 0
@@ -120,11 +124,7 @@ class AskTask:
     def fit(self, model: Blip2) -> Self:
         self.check(model.name, model.family)
         if model.writes:
-            for choices in {
-                question.choices
-                for questions in self._questions.by_image.values()
-                for question in questions
-            }:
+            for choices in set(self._choices):
                 model.encode_choices(choices)
         return self
 
@@ -160,7 +160,15 @@ class AskTask:
             for image, one, answer in zip(images, prepared, answers, strict=True):
                 answered[image].append((one.text, answer))
         return [
-            self._row(item, text, question.question_id, answer)
+            head(item)
+            | {
+                "question": text,
+                "question_id": question.question_id,
+                "answer": answer.text,
+                "logprob": answer.logprob,
+                "flag": answer.flag,
+            }
+            | ({"probabilities": answer.probabilities} if self._closed else {})
             for item, chain, turns in zip(items, questions, answered, strict=True)
             for question, (text, answer) in zip(chain, turns, strict=True)
         ]
@@ -182,13 +190,15 @@ class AskTask:
         return questions.with_choices(self.choices)
 
     @cached_property
+    def _choices(self) -> list[tuple[str, ...]]:
+        """The choices of every question."""
+        by_image = self._questions.by_image
+        return [question.choices for questions in by_image.values() for question in questions]
+
+    @cached_property
     def _closed(self) -> int:
         """The number of questions with choices."""
-        return sum(
-            bool(question.choices)
-            for questions in self._questions.by_image.values()
-            for question in questions
-        )
+        return sum(map(bool, self._choices))
 
     @cached_property
     def _open(self) -> int:
@@ -213,25 +223,3 @@ class AskTask:
                 answers = match_choices(model, features, chosen, self.options.match)
             found.update(zip(closed, answers, strict=True))
         return [found[number] for number in range(len(questions))]
-
-    def _row(self, item: LoadedImage, question: str, question_id: str, answer: Answer) -> Row:
-        row = head(item) | {
-            "question": question,
-            "question_id": question_id,
-            "answer": answer.text,
-            "logprob": answer.logprob,
-            "flag": answer.flag,
-        }
-        return row | {"probabilities": answer.probabilities} if self._closed else row
-
-
-def _check_unused(decode: DecodeOptions) -> None:
-    """Raise OptionError when a decoding option is set where no answer is generated."""
-    for each in fields(decode):
-        if getattr(decode, each.name) != each.default:
-            raise OptionError(
-                each.name,
-                f"{option(each.name)} is about texts that are written, and here every question has "
-                "its choices",
-                "leave it out",
-            )

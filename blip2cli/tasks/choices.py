@@ -12,10 +12,6 @@ from blip2cli.tasks.text_files import TextFile, is_utf8
 
 CHOICE = "{choice}"
 
-# Significant digits, a little more than float32 scores are worth. Rounded so, any number of
-# probabilities still sums to 1 within 1e-7, and small ones keep their proportions.
-_DIGITS = 8
-
 
 def from_options(options: AskOptions) -> tuple[str, ...]:
     """The choices of the options; none when there are none. Raises OptionError."""
@@ -82,8 +78,11 @@ def _checked(field: str, place: str, texts: Iterable[str], form: str) -> tuple[s
 
 
 def probabilities(scores: Sequence[float]) -> list[float]:
-    """The softmax of ``scores``, rounded to eight digits; the sum is 1 within 1e-7."""
+    """The softmax of ``scores``, rounded to eight significant digits; the sum is 1 within 1e-7.
+
+    That is a little more than float32 scores are worth, and small ones keep their proportions.
+    """
     largest = max(scores)
     weights = [math.exp(score - largest) for score in scores]
     total = math.fsum(weights)
-    return [float(f"{weight / total:.{_DIGITS}g}") for weight in weights]
+    return [float(f"{weight / total:.8g}") for weight in weights]

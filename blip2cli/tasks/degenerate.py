@@ -64,7 +64,9 @@ def echoes(text: str, source: str) -> bool:
     A question that offers its answer ("is it a red car or a blue car?") has it at its end.
     """
     answer, question = words(text), words(source)
-    if len(question) >= _ECHO_WORDS and _contains(answer, question):
+    if len(question) >= _ECHO_WORDS and any(
+        answer[i : i + len(question)] == question for i in range(len(answer) - len(question) + 1)
+    ):
         return True
     long_enough = len(answer) >= max(_ECHO_WORDS, len(question) / 2)
     return long_enough and answer == question[: len(answer)]
@@ -99,8 +101,3 @@ def _loops(tokens: Sequence[str]) -> bool:
                 return True
     # "no no no", and nothing else; the time 12:12:12 is fine.
     return len(tokens) == 3 and len(set(tokens)) == 1 and not tokens[0].isdigit()
-
-
-def _contains(tokens: Sequence[str], run: Sequence[str]) -> bool:
-    last = len(tokens) - len(run)
-    return any(tokens[i : i + len(run)] == run for i in range(last + 1))

@@ -12,7 +12,6 @@ from blip2cli.tasks.base import Row, blank, good, head
 from blip2cli.tasks.texts import Texts
 from blip2cli.tasks.vectors import (
     IMAGE_POOLS,
-    check_image_kind,
     embedding_column,
     finish_vectors,
     resolve_pool,
@@ -80,7 +79,13 @@ class EmbedTask:
         return settings | {"kind": self.kind, "pool": self.pool} | self.texts.settings
 
     def check(self, model: str, family: Family) -> None:
-        check_image_kind(self.kind, model, family)
+        if self.kind in ("projection", "multimodal") and family.writes:
+            raise OptionError(
+                "kind",
+                f"The model {model} has no projection head, so there is no {option('kind')} "
+                f"{self.kind}",
+                f"it has {option('kind')} image and {option('kind')} qformer",
+            )
 
     def fit(self, model: Blip2) -> Self:
         """Learn the vectors' size from ``model``."""
@@ -97,12 +102,13 @@ class EmbedTask:
         if not items:
             return []
         features = model.features(batch.pixels)
+        heads = [head(item) for item in items]
         if self.texts:
-            return self._rows_with_texts(model, items, features)
+            heads = [row | {"text": text} for row in heads for text in self.texts.lines]
         vectors = finish_vectors(self.options, self._vectors(model, features))
         return [
-            head(item) | {"embedding": vector, "kind": self.kind}
-            for item, vector in zip(items, vectors, strict=True)
+            row | {"embedding": vector, "kind": self.kind}
+            for row, vector in zip(heads, vectors, strict=True)
         ]
 
     def row_count(self, file_name: str) -> int:
@@ -112,28 +118,19 @@ class EmbedTask:
         row = blank(item, self.columns) | {"kind": self.kind}
         return [row | {"text": text} for text in self.texts.lines] if self.texts else [row]
 
-    def _rows_with_texts(
-        self, model: Blip2, items: list[LoadedImage], features: ImageFeatures
-    ) -> list[Row]:
-        from blip2cli.model.retrieval import Pair
-
-        assert model.retrieval is not None  # ``fit`` has seen to it
-        pairs = [Pair(i, text) for i in range(len(items)) for text in self.texts.lines]
-        states = model.retrieval.multimodal(features, pairs)
-        vectors = finish_vectors(
-            self.options, states if self.pool == "none" else states.mean(dim=1)
-        )
-        return [
-            head(items[pair.image]) | {"text": pair.text, "embedding": vector, "kind": self.kind}
-            for pair, vector in zip(pairs, vectors, strict=True)
-        ]
-
     def _vectors(self, model: Blip2, features: ImageFeatures) -> torch.Tensor:
-        """One vector per image, ``[B, D]``, or all of its queries', ``[B, Q, D]``."""
+        """One vector per image, or image and text, ``[B, D]``, or all queries', ``[B, Q, D]``."""
         if self.kind == "image":
             if self.pool == "cls":
                 return features.pooled
             return features.image_embeds[:, 1:].float().mean(dim=1)
+        if self.texts:
+            from blip2cli.model.retrieval import Pair
+
+            assert model.retrieval is not None  # ``fit`` has seen to it
+            pairs = [Pair(i, text) for i in range(len(features)) for text in self.texts.lines]
+            states = model.retrieval.multimodal(features, pairs)
+            return states if self.pool == "none" else states.mean(dim=1)
         if self.kind == "projection":
             assert model.retrieval is not None  # ``fit`` has seen to it
             queries = model.retrieval.project_images(features)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -42,11 +42,6 @@ class Questions:
             return self.common
         return self.per_image.get(file_name, ())
 
-    @property
-    def only(self) -> Collection[str] | None:
-        """The images that have questions; ``None`` when every image has them."""
-        return self.per_image
-
     def __len__(self) -> int:
         return sum(len(questions) for questions in self.by_image.values())
 
@@ -55,12 +50,13 @@ class Questions:
         if not choices:
             return self
 
-        def closed(questions: tuple[Question, ...]) -> tuple[Question, ...]:
-            return tuple(q if q.choices else replace(q, choices=choices) for q in questions)
-
+        closed = {
+            name: tuple(q if q.choices else replace(q, choices=choices) for q in questions)
+            for name, questions in self.by_image.items()
+        }
         if self.per_image is None:
-            return replace(self, common=closed(self.common))
-        return replace(self, per_image={name: closed(q) for name, q in self.per_image.items()})
+            return replace(self, common=closed[""])
+        return replace(self, per_image=closed)
 
 
 def from_options(options: AskOptions) -> Questions:

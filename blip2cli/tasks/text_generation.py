@@ -48,20 +48,9 @@ def generate_texts(
         FlaggedTexts(texts, flag_of(texts[0].text, source))
         for texts, source in zip(model.generate(features, prompts, options), sources, strict=True)
     ]
-    if options.retry_degenerate:
-        _retry(model, features, prompts, sources, options, found)
-    return found
-
-
-def _retry(
-    model: Blip2,
-    features: ImageFeatures,
-    prompts: Sequence[Prompt],
-    sources: Sequence[str | None],
-    options: DecodeOptions,
-    found: list[FlaggedTexts],
-) -> None:
-    """Replace flagged texts in ``found`` by good second or third attempts."""
+    if not options.retry_degenerate:
+        return found
+    # Good second or third attempts replace flagged texts.
     for empty in (False, True):
         left = [n for n, one in enumerate(found) if one.flag and (one.flag == "empty") == empty]
         for stricter in _stricter_options(options, empty):
@@ -72,6 +61,7 @@ def _retry(
                 if not flag_of(texts[0].text, sources[number]):
                     found[number] = FlaggedTexts(texts, "retried")
             left = [n for n in left if found[n].flag != "retried"]
+    return found
 
 
 def _stricter_options(options: DecodeOptions, empty: bool) -> list[DecodeOptions]:

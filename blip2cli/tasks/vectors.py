@@ -39,8 +39,6 @@ TEXT_POOLS: dict[Kind, tuple[Pool, ...]] = {
     "qformer": ("cls", "mean"),
     "language": ("mean",),
 }
-# The kinds that need a retrieval model.
-_RETRIEVAL_KINDS: tuple[Kind, ...] = ("projection", "multimodal")
 
 
 def embedding_column(options: EmbedOptions, size: int | None) -> Column:
@@ -93,16 +91,6 @@ def resolve_pool(kind: Kind, pool: Pool | None, pools: Mapping[Kind, tuple[Pool,
             f"{' and '.join(pools[kind])}",
         )
     return pool or pools[kind][0]
-
-
-def check_image_kind(kind: Kind, model: str, family: Family) -> None:
-    """Raise OptionError when ``model`` has no such vectors of images."""
-    if kind in _RETRIEVAL_KINDS and family.writes:
-        raise OptionError(
-            "kind",
-            f"The model {model} has no projection head, so there is no {option('kind')} {kind}",
-            f"it has {option('kind')} image and {option('kind')} qformer",
-        )
 
 
 def check_text_kind(kind: Kind | None, model: str, family: Family) -> None:
