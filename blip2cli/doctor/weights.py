@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -30,13 +30,13 @@ def load(subject: ModelUnderTest) -> Outcome:
 
 def unused_weights(subject: ModelUnderTest) -> Outcome:
     """The model uses every weight in the files; a misspelt name would go unused."""
-    aliases = dict(subject.checkpoint.family.weight_aliases)
-    known = subject.model.model.state_dict().keys() | aliases.keys()
-    left = sorted(
-        name
-        for name in stored_names(subject.checkpoint)
-        if name not in known and not name.endswith(_IGNORED)
-    )
+    checkpoint = subject.checkpoint
+    known = subject.model.model.state_dict().keys() | dict(checkpoint.family.weight_aliases).keys()
+    names: Iterable[str] | None = stored_shapes(checkpoint)
+    if names is None:  # Memory-mapped: only the names are read.
+        files = (torch.load(file, mmap=True, weights_only=True) for file in checkpoint.weights)
+        names = chain.from_iterable(files)
+    left = sorted(name for name in names if name not in known and not name.endswith(_IGNORED))
     if not left:
         return ok("every weight in the files has its place")
     return warn(
@@ -73,18 +73,6 @@ def tied_embeddings(subject: ModelUnderTest) -> Outcome:
         "OPT has not: one of them is not the trained one",
         "save the model again after tie_weights(), or take lm_head out of the weight files",
     )
-
-
-def stored_names(checkpoint: Checkpoint) -> Iterator[str]:
-    """The name of every tensor in the weight files."""
-    shapes = stored_shapes(checkpoint)
-    if shapes is not None:
-        yield from shapes
-        return
-    for file in checkpoint.weights:
-        # Memory-mapped: only the names are read.
-        tensors: dict[str, Any] = torch.load(file, mmap=True, weights_only=True)
-        yield from tensors
 
 
 def stored_shapes(checkpoint: Checkpoint) -> dict[str, list[int]] | None:

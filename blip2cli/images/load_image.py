@@ -9,7 +9,9 @@ nobody foresaw.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +20,6 @@ from blip2cli.errors import ImageError
 from blip2cli.images.decode import decode, decode_unsilenced
 from blip2cli.images.preprocess import PixelSpec, to_array
 from blip2cli.images.sniff import claimed_format
-from blip2cli.images.time_limit import time_limit
 from blip2cli.sources.base import ImageRef
 
 
@@ -78,10 +79,6 @@ class ImageDataset:
                 images.append(self.load(ref))
         return self.collate(images)
 
-    def __getitem__(self, ref: ImageRef) -> BatchArrays:
-        """A batch of one; part of the protocol of data sets."""
-        return self.__getitems__([ref])
-
     def load(self, ref: ImageRef) -> ImageAndPixels:
         """Read, decode and resize one image, in the main thread of its process."""
         encoded = self.read(ref)
@@ -120,6 +117,26 @@ class ImageDataset:
     def empty_pixels(self) -> np.ndarray:
         """The pixels of a batch without good images, uint8 [0, 3, H, W]."""
         return np.empty((0, 3, self.spec.height, self.spec.width), np.uint8)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """End this process, a worker, unless the block is left in time. ``None``: no limit.
+
+    It may hang in code that Python cannot interrupt: a read from a stalled network file system, a
+    decoder in an endless loop. A watching thread would not help, because such code may hold the
+    interpreter. So a timer of the kernel ends the process by SIGALRM, which tells
+    ``workers.WorkerWatch`` why.
+    """
+    if seconds is None:
+        yield
+        return
+    # A kernel timer is sure to take 1e8 seconds, three years.
+    signal.setitimer(signal.ITIMER_REAL, min(seconds, 1e8))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _failed(ref: ImageRef, error: Exception) -> ImageAndPixels:

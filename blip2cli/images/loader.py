@@ -272,18 +272,18 @@ class BatchStream(Iterator[LoadedBatch]):
                 singles.extend(self._loader)
             except DeadWorkerError as death:
                 ref = refs[len(singles)]
-                failed = LoadedImage(ref.file_name, None, None, self._cause(death), ref.carried)
+                error = ImageError("decoder_crashed", "Decoding it ended the decoding process.")
+                if death.timed_out:
+                    limit = f"{self._dataset.timeout:g} s"
+                    error = ImageError(
+                        "timeout", f"Reading and decoding it took longer than {limit}."
+                    )
+                failed = LoadedImage(ref.file_name, None, None, error, ref.carried)
                 singles.append(((failed,), self._dataset.empty_pixels()))
             finally:
                 self._stop()
         items = tuple(item for single in singles for item in single[0])
         return items, np.concatenate([single[1] for single in singles])
-
-    def _cause(self, death: DeadWorkerError) -> ImageError:
-        if death.timed_out:
-            limit = f"{self._dataset.timeout:g} s"
-            return ImageError("timeout", f"Reading and decoding it took longer than {limit}.")
-        return ImageError("decoder_crashed", "Decoding it ended the decoding process.")
 
     def _stop(self) -> None:
         loader, self._loader = getattr(self, "_loader", None), None

@@ -88,7 +88,8 @@ class Prefetch:
 
         To be called in the main thread; what is still encoded may be decoded in any thread.
         """
-        self._restore_switch_interval()
+        # The main thread has imported everything: share the interpreter as usual.
+        sys.setswitchinterval(self._switch_interval)
         with self._changed:
             self._requested = count
             self._changed.notify_all()
@@ -107,7 +108,7 @@ class Prefetch:
     def stop(self) -> None:
         """Take no further image; the one under way is finished in the background."""
         self._stopped = True
-        self._restore_switch_interval()
+        sys.setswitchinterval(self._switch_interval)
         self._ignored.end()
         if self._changed.acquire(blocking=False):  # else the thread is awake
             self._changed.notify_all()
@@ -117,10 +118,6 @@ class Prefetch:
         """Stop, and wait for the image under way; what is ready can still be taken."""
         self.stop()
         self._thread.join()
-
-    def _restore_switch_interval(self) -> None:
-        """The main thread has imported everything: share the interpreter as usual."""
-        sys.setswitchinterval(self._switch_interval)
 
     def _work(self) -> None:
         try:
@@ -153,13 +150,12 @@ class Prefetch:
             self._ready.append(image)
             self._bytes += _size(image)
             self._changed.notify_all()
-            while not self._stopped and not self._has_space():
+            while (
+                not self._stopped
+                and len(self._ready) >= self._requested
+                and (len(self._ready) >= self._max_images or self._bytes >= self._max_bytes)
+            ):
                 self._changed.wait(1.0)  # looks again, should a notification have been missed
-
-    def _has_space(self) -> bool:
-        if len(self._ready) < self._requested:
-            return True
-        return len(self._ready) < self._max_images and self._bytes < self._max_bytes
 
 
 def _size(image: EncodedImage | ImageAndPixels) -> int:

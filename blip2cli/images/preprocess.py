@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 # The defaults of BLIP's processor in transformers: mean and std of OpenAI's CLIP, bicubic.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-_KNOWN_TYPES = {
+_KNOWN_TYPES = (
     "BlipImageProcessor",
     "BlipImageProcessorFast",
     "BlipImageProcessorPil",
     "BlipFeatureExtractor",
-}
+)
 
 
 @dataclass(frozen=True)
@@ -66,25 +66,13 @@ class PixelSpec:
         resample = config.get("resample", Image.Resampling.BICUBIC)
         if isinstance(resample, bool) or resample not in list(Image.Resampling):
             raise _unsupported(f"has an unknown resample {resample!r}")
-        normalized = config.get("do_normalize") is not False
-        return cls(
-            height=height,
-            width=width,
-            resample=int(resample),
-            mean=_colour("image_mean", config.get("image_mean", CLIP_MEAN))
-            if normalized
-            else _ZEROS,
-            std=_colour("image_std", config.get("image_std", CLIP_STD)) if normalized else _ONES,
-            rescale_factor=(
-                float(config.get("rescale_factor") or 1 / 255)
-                if config.get("do_rescale") is not False
-                else 1.0
-            ),
-        )
-
-
-_ZEROS = (0.0, 0.0, 0.0)
-_ONES = (1.0, 1.0, 1.0)
+        mean, std, factor = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0
+        if config.get("do_normalize") is not False:
+            mean = _colour("image_mean", config.get("image_mean", CLIP_MEAN))
+            std = _colour("image_std", config.get("image_std", CLIP_STD))
+        if config.get("do_rescale") is not False:
+            factor = float(config.get("rescale_factor") or 1 / 255)
+        return cls(height, width, int(resample), mean, std, factor)
 
 
 def _unsupported(what: str) -> ModelError:
@@ -96,15 +84,11 @@ def _unsupported(what: str) -> ModelError:
 
 
 def _size(size: Any) -> tuple[int, int]:
-    pair: tuple[Any, Any] = (None, None)
-    if isinstance(size, Mapping):
-        if set(size) == {"height", "width"}:
-            pair = (size["height"], size["width"])
+    height = width = size
+    if isinstance(size, Mapping) and set(size) == {"height", "width"}:
+        height, width = size["height"], size["width"]
     elif isinstance(size, (list, tuple)) and len(size) == 2:
-        pair = (size[0], size[1])
-    else:
-        pair = (size, size)
-    height, width = pair
+        height, width = size
     if type(height) is int and type(width) is int and height > 0 and width > 0:
         return height, width
     raise _unsupported(f"has the size {size!r}")

@@ -82,12 +82,9 @@ def ends_early(data: bytes, name: str) -> bool:
     if name == "JPEG 2000":
         return not data.endswith(b"\xff\xd9")
     if name == "TIFF":
-        return len(data) < 8 or int.from_bytes(data[4:8], _byte_order(data)) >= len(data)
+        byte_order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+        return len(data) < 8 or int.from_bytes(data[4:8], byte_order) >= len(data)
     return False
-
-
-def _byte_order(data: bytes) -> Literal["little", "big"]:
-    return "little" if data[:2] == b"II" else "big"
 
 
 def _boxes_end(data: bytes) -> int:

@@ -32,7 +32,6 @@ from blip2cli.system.cores import available_cores
 if TYPE_CHECKING:
     from blip2cli.images.load_image import ImageDataset
 
-PRELOAD = ["blip2cli.images.worker_preload"]
 MAX_WORKERS = 16  # decode some 4,000 small photographs a second, more than any one device labels
 
 
@@ -50,7 +49,7 @@ def worker_context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context.set_forkserver_preload(["blip2cli.images.worker_preload"])
     resource_tracker.ensure_running()  # first, because it unblocks the signals it blocked
     # The server and all its children inherit a blocked SIGINT: no worker prints a traceback on
     # ^C. One thread per library: children are forked from a process without thread pools.

@@ -29,12 +29,15 @@ def available_cores(root: Path = Path("/")) -> int:
 def _quotas(root: Path) -> Iterator[float]:
     """Yield every CPU quota above this process, in cores, for cgroup versions 1 and 2."""
     for folder in cgroup_folders(root, "cpu"):
-        v2 = (_read(folder / "cpu.max") or "").split()
-        if len(v2) == 2:
-            yield from _ratio(v2[0], v2[1])
-        quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-        if quota and period:
-            yield from _ratio(quota, period)
+        v1 = f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
+        for numbers in (_read(folder / "cpu.max") or "", v1):
+            try:
+                quota, period = map(int, numbers.split())
+                share = quota / period
+            except (ValueError, ZeroDivisionError):  # no such file, or "max": no limit
+                continue
+            if share > 0:  # version 1 writes -1 for "no limit"
+                yield share
 
 
 def cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
@@ -58,15 +61,6 @@ def cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
             continue
         relative = PurePosixPath(group.lstrip("/"))
         yield from (mount / folder for folder in (relative, *relative.parents))
-
-
-def _ratio(quota: str, period: str) -> Iterator[float]:
-    try:
-        share = int(quota) / int(period)
-    except (ValueError, ZeroDivisionError):  # "max": no limit
-        return
-    if share > 0:  # version 1 writes -1 for "no limit"
-        yield share
 
 
 def _read(path: Path) -> str | None:

@@ -14,15 +14,12 @@ import ctypes
 import os
 import sys
 
-# Of mallopt(3), malloc.h.
-_TRIM_THRESHOLD = -1
-_TOP_PAD = -2
-_MMAP_THRESHOLD = -3
-
-# In bytes.
-MAPPED_FROM = 32 << 20  # glibc's own threshold grows to it by itself
-UNTRIMMED = 1 << 30  # at the heap's end
-GROWTH = 64 << 20  # of the heap at a time
+# Parameters of mallopt(3) by their numbers in malloc.h, and their values in bytes.
+_SETTINGS = (
+    (-3, 32 << 20),  # M_MMAP_THRESHOLD: glibc's own threshold grows to it by itself
+    (-1, 1 << 30),  # M_TRIM_THRESHOLD: untrimmed, at the heap's end
+    (-2, 64 << 20),  # M_TOP_PAD: growth of the heap at a time
+)
 
 
 def keep_freed_memory() -> bool:
@@ -30,17 +27,13 @@ def keep_freed_memory() -> bool:
 
     Nothing is set where the user tuned it by the environment, nor with another allocator.
     """
-    if not sys.platform.startswith("linux") or _tuned():
+    names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_")
+    tuned = any(name in os.environ for name in names)
+    tuned |= "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "")
+    if tuned or not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # musl has none
         return False
-    settings = ((_MMAP_THRESHOLD, MAPPED_FROM), (_TRIM_THRESHOLD, UNTRIMMED), (_TOP_PAD, GROWTH))
-    return all(mallopt(ctypes.c_int(key), ctypes.c_int(value)) == 1 for key, value in settings)
-
-
-def _tuned() -> bool:
-    names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_")
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
-    return any(name in os.environ for name in names) or "glibc.malloc." in tunables
+    return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in _SETTINGS)

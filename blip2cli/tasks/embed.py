@@ -10,12 +10,7 @@ from blip2cli.options import EmbedOptions, Kind, Pool
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row, blank, good, head
 from blip2cli.tasks.texts import Texts
-from blip2cli.tasks.vectors import (
-    IMAGE_POOLS,
-    embedding_column,
-    finish_vectors,
-    resolve_pool,
-)
+from blip2cli.tasks.vectors import IMAGE_POOLS, embedding_column, finish_vectors, resolve_pool
 
 if TYPE_CHECKING:
     import torch

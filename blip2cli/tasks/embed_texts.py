@@ -6,16 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
+from blip2cli.errors import OptionError, option
 from blip2cli.options import EmbedOptions, Kind
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import Row
-from blip2cli.tasks.vectors import (
-    TEXT_POOLS,
-    check_text_kind,
-    embedding_column,
-    finish_vectors,
-    resolve_pool,
-)
+from blip2cli.tasks.vectors import TEXT_POOLS, embedding_column, finish_vectors, resolve_pool
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +54,22 @@ class EmbedTextsTask:
         return {"task": self.name} | self.options.settings | {"pool": pool}
 
     def check(self, model: str, family: Family) -> None:
-        check_text_kind(self.options.kind, model, family)
-        resolve_pool(self.options.kind or _first_kind(family), self.options.pool, TEXT_POOLS)
+        kind = self.options.kind
+        if not family.writes and kind == "language":
+            raise OptionError(
+                "kind",
+                f"The model {model} has no language model, so there is no {option('kind')} "
+                "language",
+                f"its texts have {option('kind')} projection and {option('kind')} qformer",
+            )
+        if family.writes and kind not in ("language", None):
+            raise OptionError(
+                "kind",
+                f"The model {model} is no retrieval model, so its texts have no {option('kind')} "
+                f"{kind}",
+                f"they have {option('kind')} language",
+            )
+        resolve_pool(kind or _first_kind(family), self.options.pool, TEXT_POOLS)
 
     def fit(self, model: Blip2) -> Self:
         """Learn kind and size from ``model``."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from blip2cli.model.families import Family
-
 # The pools of each kind, the default first. Of images:
 # image       cls: the vision encoder's pooled class token; mean: over its patches, without that
 # qformer     mean: over the query outputs; none: every query output, row by row
@@ -91,20 +89,3 @@ def resolve_pool(kind: Kind, pool: Pool | None, pools: Mapping[Kind, tuple[Pool,
             f"{' and '.join(pools[kind])}",
         )
     return pool or pools[kind][0]
-
-
-def check_text_kind(kind: Kind | None, model: str, family: Family) -> None:
-    """Raise OptionError when ``model`` has no such vectors of texts."""
-    if not family.writes and kind == "language":
-        raise OptionError(
-            "kind",
-            f"The model {model} has no language model, so there is no {option('kind')} language",
-            f"its texts have {option('kind')} projection and {option('kind')} qformer",
-        )
-    if family.writes and kind not in ("language", None):
-        raise OptionError(
-            "kind",
-            f"The model {model} is no retrieval model, so its texts have no {option('kind')} "
-            f"{kind}",
-            f"they have {option('kind')} language",
-        )

@@ -22,7 +22,7 @@ def written(folder: Path, name: str, content: str | bytes) -> str:
 def test_questions_from_the_command_line_are_numbered_from_one() -> None:
     questions = from_texts([" is it red? ", "what is it?"])
     assert questions.of("any.jpg") == (Question("is it red?", "1"), Question("what is it?", "2"))
-    assert questions.only is None
+    assert questions.per_image is None
     assert len(questions) == 2
 
 
@@ -65,8 +65,8 @@ def test_a_table_asks_each_image_its_own(tmp_path: Path, name: str, content: str
     assert questions.of("a.png") == (Question("one?", "1"), Question("three?", "x"))
     assert questions.of("b/c.png") == (Question("two?", "17"),)
     assert questions.of("d.png") == ()
-    assert questions.only is not None
-    assert list(questions.only) == ["a.png", "b/c.png"]
+    assert questions.per_image is not None
+    assert list(questions.per_image) == ["a.png", "b/c.png"]
     assert len(questions) == 3
 
 
