@@ -124,7 +124,7 @@ def common_type(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
         return one
     if kinds.is_null(one):
         return two
-    if _is_number(one) and _is_number(two):
+    if is_number(one) and is_number(two):
         return pa.int64() if kinds.is_integer(one) and kinds.is_integer(two) else pa.float64()
     if kinds.is_fixed_size_list(one) or kinds.is_fixed_size_list(two):
         return None
@@ -187,7 +187,8 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema.remove_metadata())
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+    """Whether it is an integer or a floating-point type."""
     return kinds.is_integer(kind) or kinds.is_floating(kind)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -78,27 +79,20 @@ def _from_map(row: Row, names: dict[str, int], file: str) -> int:
 
 
 def _read_map(path: str) -> dict[str, int]:
+    given = f"{option('id_map')} {path}"
     if path.lower().endswith((".csv", ".tsv")):
         names: dict[str, int] = {}
-        try:
+        with _reading_errors("id_map", path):
             for number, row in csv_records(path, "\t" if path.lower().endswith("tsv") else ","):
                 key = next((k for k in ("id", "image_id", "question_id") if k in row), None)
                 if "file_name" not in row or key is None:
-                    raise SourceError(
-                        "id_map",
-                        f"{option('id_map')} {path} has no columns file_name and id; it has "
-                        f"{', '.join(row)}",
-                    )
+                    problem = f"{given} has no columns file_name and id; it has {', '.join(row)}"
+                    raise SourceError("id_map", problem)
                 try:
                     names[str(row["file_name"])] = _as_int(row[key])
                 except ValueError:
-                    raise SourceError(
-                        "id_map",
-                        f"{option('id_map')} {path}, line {number}: {row[key]!r} is no whole "
-                        "number",
-                    ) from None
-        except OSError as error:
-            raise _unreadable("id_map", path, error) from None
+                    problem = f"{given}, line {number}: {row[key]!r} is no whole number"
+                    raise SourceError("id_map", problem) from None
         return names
     about = _read_json("id_map", path)
     try:
@@ -106,11 +100,8 @@ def _read_map(path: str) -> dict[str, int]:
             return {image["file_name"]: _as_int(image["id"]) for image in about["images"]}
         return {name: _as_int(value) for name, value in about.items()}
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise SourceError(
-            "id_map",
-            f"{option('id_map')} {path} is neither an object of names and whole numbers nor COCO "
-            "annotations",
-        ) from None
+        problem = f"{given} is neither an object of names and whole numbers nor COCO annotations"
+        raise SourceError("id_map", problem) from None
 
 
 def annotated_ids(path: str, questions: bool) -> set[int]:
@@ -185,14 +176,17 @@ def _as_int(value: Any) -> int:
 
 
 def _read_json(field: str, path: str) -> Any:
-    try:
-        with open(path, "rb") as file:
+    with _reading_errors(field, path), open(path, "rb") as file:
+        try:
             return json.load(file)
+        except (ValueError, RecursionError) as error:
+            raise SourceError(field, f"{option(field)} {path} is not JSON ({error})") from None
+
+
+@contextmanager
+def _reading_errors(field: str, path: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise _unreadable(field, path, error) from None
-    except (ValueError, RecursionError) as error:
-        raise SourceError(field, f"{option(field)} {path} is not JSON ({error})") from None
-
-
-def _unreadable(field: str, path: str, error: OSError) -> OptionError:
-    return OptionError(field, f"{option(field)} {path} cannot be read: {error.strerror}")
+        problem = f"{option(field)} {path} cannot be read: {error.strerror}"
+        raise OptionError(field, problem) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
@@ -94,23 +94,25 @@ def image_bytes(root: str, name: str) -> bytes:
 class ImageGroups:
     """Groups the consecutive rows of one image, across batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, take: Callable[[str, list[Row]], None]) -> None:
+        """``take`` gets the name and all rows of every image that is complete; text is decoded."""
+        self._take = take
         self._name: str | None = None
         self._rows: list[Row] = []
 
-    def add(self, batch: pa.RecordBatch) -> Iterator[tuple[str, list[Row]]]:
-        """Yield the images that are complete, with all their rows; text is decoded."""
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take more rows."""
         for name, rows in groupby(batch.to_pylist(), key=lambda row: row["file_name"]):
             if name != self._name:
-                yield from self.end()
+                self.end()
                 self._name = name
             self._rows += [deep_from_utf8(row) for row in rows]
 
-    def end(self) -> Iterator[tuple[str, list[Row]]]:
-        """Yield the last image."""
-        if self._rows:
-            yield from_utf8(str(self._name)), self._rows
-        self._name, self._rows = None, []
+    def end(self) -> None:
+        """The last image is complete."""
+        rows, self._rows = self._rows, []
+        if rows:
+            self._take(from_utf8(str(self._name)), rows)
 
 
 def with_texts(batch: pa.RecordBatch, column: str, left_out: LeftOut) -> pa.RecordBatch:

@@ -19,7 +19,7 @@ from blip2cli.options import ConvertOptions
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from blip2cli.convert.base import Reader, Writer
+    from blip2cli.convert.base import Reader, Schemas, Writer
 
 Progress = Callable[[int, int], None]  # bytes read so far, bytes in all
 _Sources = list[tuple[str, Format]]
@@ -40,6 +40,7 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
     The output appears complete or not at all. Raises UserError for what is wrong with the options
     or the rows, RunError when the disk is full or failing.
     """
+    from blip2cli.convert.base import SchemaWidened
     from blip2cli.convert.concat import expand_sources, gaps
     from blip2cli.sinks.base import disk_errors
     from blip2cli.sinks.lock import OutputLock
@@ -59,48 +60,30 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
     _check(options, paths)
     safe = "nothing that was there was changed"
     with OutputLock(options.destination), disk_errors(options.destination, safe):
-        notes: list[str] = []
-        rows = _convert(options, sources, notes, progress)
+        schemas: dict[str, pa.Schema] = {}
+        while True:
+            try:
+                rows, notes = _convert(options, sources, schemas, progress)
+                break
+            except SchemaWidened as wider:  # that of the first rows was too narrow
+                schemas[wider.path] = wider.schema
     missing = gaps(paths) if several else None
     notes += [missing] if missing else []
     return Converted(rows, time.monotonic() - start, notes)
 
 
 def _convert(
-    options: ConvertOptions, sources: _Sources, notes: list[str], progress: Progress | None
-) -> int:
-    """The number of rows; starts again where the first rows had too narrow a schema."""
-    from blip2cli.convert.base import SchemaWidened
-
-    schemas: dict[str, pa.Schema] = {}
-    while True:
-        try:
-            reader = _open(options, sources, schemas)
-            return _copy(options, reader, len(sources) > 1, notes, progress)
-        except SchemaWidened as wider:
-            schemas[wider.path] = wider.schema
-
-
-def _open(options: ConvertOptions, sources: _Sources, schemas: dict[str, pa.Schema]) -> Reader:
-    from blip2cli.convert.concat import ConcatenatedReader
+    options: ConvertOptions, sources: _Sources, schemas: Schemas, progress: Progress | None
+) -> tuple[int, list[str]]:
+    """Convert all rows; their number, and the notes. Raises SchemaWidened."""
+    from blip2cli.convert.concat import ConcatenatedReader, Duplicates
 
     readers: list[Reader] = [
         one.load("open_reader")(path, replace(options, read_as=one.name), schemas)
         for path, one in sources
     ]
-    return readers[0] if len(readers) == 1 else ConcatenatedReader(readers)
-
-
-def _copy(
-    options: ConvertOptions,
-    reader: Reader,
-    several: bool,
-    notes: list[str],
-    progress: Progress | None,
-) -> int:
-    from blip2cli.convert.concat import Duplicates
-
-    duplicates = Duplicates(reader.schema) if several else None
+    reader = readers[0] if len(readers) == 1 else ConcatenatedReader(readers)
+    duplicates = Duplicates(reader.schema) if len(readers) > 1 else None
     writer: Writer = FORMATS[options.write_as or ""].load("open_writer")(options, reader)
     rows = 0
     try:
@@ -115,10 +98,10 @@ def _copy(
     except BaseException:
         writer.abort()
         raise
-    notes += [*reader.notes, *writer.notes]
+    notes = [*reader.notes, *writer.notes]
     if duplicates is not None and duplicates.found.count:
         notes.append(str(duplicates))
-    return rows
+    return rows, notes
 
 
 def _check(options: ConvertOptions, paths: list[str]) -> None:

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, BinaryIO
 
 from blip2cli.errors import SourceError, option
 from blip2cli.sources.base import IMAGE_SUFFIXES, FailedRef, ImageRef, Source
 from blip2cli.sources.carried_columns import CarriedColumn, columns_of, fitted
-from blip2cli.sources.parents import common_parent
 from blip2cli.sources.patterns import Selection
 from blip2cli.sources.readers import find_reader
+from blip2cli.storage.opening import is_remote
 
 if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
@@ -104,7 +104,7 @@ def _select(sources: list[Source], options: SourceOptions) -> Iterator[ImageRef]
 
 def _all(sources: list[Source]) -> Iterator[ImageRef]:
     """Yield the images of all sources, each once, named below the common parent."""
-    base = common_parent(sources)
+    base = _common_parent(sources)
     if _disjoint(sources):  # nothing to remember: memory stays flat however many images come
         for source in sources:
             yield from source.refs(base)
@@ -134,3 +134,28 @@ def _disjoint(sources: list[Source]) -> bool:
     namespaces = (source.namespace for source in sources)
     roots = sorted(namespace.rstrip(os.sep) + os.sep for namespace in namespaces)
     return not any(b.startswith(a) for a, b in pairwise(roots))
+
+
+def _common_parent(sources: Sequence[Source]) -> str:
+    """Return the deepest folder, or URL, that the roots of all sources lie in.
+
+    Raises SourceError for local paths beside URLs and for URLs of different buckets or hosts:
+    they have nothing in common but what does not belong into names.
+    """
+    roots = [source.root for source in sources]
+    if not any(is_remote(root) for root in roots):
+        return os.path.commonpath(roots)
+    protocol, _, first = roots[0].partition("://")
+    common = first.split("/")
+    for source in sources[1:]:
+        other, _, place = source.root.partition("://")
+        same = [one == two for one, two in zip(common, place.split("/"), strict=False)]
+        common = common[: [*same, False].index(False)]
+        if other != protocol or not common:
+            raise SourceError(
+                "sources",
+                f"{sources[0].text!r} and {source.text!r} have no common parent (a bucket, or the "
+                "local disk) that their images could be named from",
+                "run them apart",
+            )
+    return f"{protocol}://{'/'.join(common)}"

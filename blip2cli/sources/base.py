@@ -120,9 +120,9 @@ class Source(ABC):
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield the images lazily, in a stable order, named relative to the folder ``base``."""
 
-    @abstractmethod
     def no_images(self) -> SourceError:
         """The error that says why no image came, and the remedy."""
+        return SourceError("sources", f"{self.text!r} gave no image")
 
 
 @contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 from blip2cli.sources.base import ImageRef
-from blip2cli.sources.walk import Entry, MatchedFolder, has_image_suffix, walk
+from blip2cli.sources.walk import Entry, has_image_suffix, walk
 
 SEPARATOR = b"/"  # stands in no name
 BLOCK = 4096  # records joined at once; joining takes memory of its own for each
@@ -69,14 +70,11 @@ class LocalTree:
         return Listing([SEPARATOR.join(records[i : i + BLOCK]) for i in starts])
 
     def image(self, file_name: str, path: str, size: int | None) -> ImageRef:
-        """The reference to a file."""
         return ImageRef(file_name, path)
 
     def images_below(self, top: str, base: str) -> Iterator[ImageRef]:
-        """Yield the images below the folder ``top``, named relative to ``base``."""
-        for found in walk(self, top, FollowLinks(os.fsencode(top)), base):
-            assert not isinstance(found, MatchedFolder)  # these rules never take a whole folder
-            yield found
+        found = walk(self, top, FollowLinks(os.fsencode(top)), base)
+        return cast("Iterator[ImageRef]", found)  # these rules never take a whole folder
 
 
 @dataclass
@@ -97,7 +95,6 @@ class FollowLinks:
         self._entered.add(_identity(self.top))
 
     def takes(self, state: bool, name: bytes) -> bool:
-        """Whether the name has an image suffix."""
         return has_image_suffix(name)
 
     def enter(self, state: bool, path: bytes, name: bytes, is_link: bool) -> bool | None:
@@ -113,7 +110,6 @@ class FollowLinks:
         return True
 
     def lists_hidden(self, state: bool) -> bool:
-        """Names with a leading dot are left out."""
         return False
 
     def takes_all(self, state: bool) -> bool:

@@ -29,16 +29,17 @@ def normal_path(written: str) -> str:
     return "/" + name.lstrip("/") if name.startswith("/") else name
 
 
-def location_inside(folder: str, name: str) -> str | None:
-    """The location of the normal path ``name`` below ``folder``; None when it leads out of it."""
-    if is_remote(name) or name == ".." or name.startswith(("/", "../")):
+def locate(folder: str, name: str, anywhere: bool) -> str | None:
+    """The location of the normal path ``name`` relative to ``folder``.
+
+    None when it leads out of the folder, unless it may lie ``anywhere``.
+    """
+    absolute_name = is_remote(name) or name.startswith("/")
+    if not absolute_name and name != ".." and not name.startswith("../"):
+        return f"{folder.rstrip('/')}/{name}"
+    if not anywhere:
         return None
-    return f"{folder.rstrip('/')}/{name}"
-
-
-def location_anywhere(folder: str, name: str) -> str:
-    """The location of the normal path ``name`` relative to ``folder``, even outside of it."""
-    if is_remote(name) or name.startswith("/"):
+    if absolute_name:
         return name
     scheme, separator, rest = folder.rpartition("://")
     return scheme + separator + posixpath.normpath(f"{rest}/{name}")

@@ -90,17 +90,12 @@ def name_regex(pattern: str) -> re.Pattern[str]:
 class PathPattern:
     """A pattern for paths, matched component by component while a tree is walked.
 
-    ``states`` are the indices in ``parts`` that a folder may stand for. Following all of them at
-    once gives each path once, and in the order of the walk. Like in a shell, ``*`` passes over
-    names with a leading dot, and ``**`` does not go through links.
+    ``states`` are the indices in ``parts`` that a folder may stand for, 0 where the walk begins.
+    Following all of them at once gives each path once, and in the order of the walk. Like in a
+    shell, ``*`` passes over names with a leading dot, and ``**`` does not go through links.
     """
 
     parts: tuple[str, ...]
-
-    @property
-    def start(self) -> frozenset[int]:
-        """The state of the folder where the pattern begins."""
-        return frozenset({0})
 
     @property
     def end(self) -> int:

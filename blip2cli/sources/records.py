@@ -65,47 +65,40 @@ def json_object(line: str) -> dict[str, Any]:
 
 def csv_records(location: str, delimiter: str) -> Iterator[Record]:
     """A table whose first line names the columns; quoted fields may hold newlines."""
+    rows = _csv_rows(location, delimiter)
+    first, columns = next(rows, (1, []))
+    for name in columns:
+        if columns.count(name) > 1:
+            raise broken(location, first, f"two columns are called {name!r}")
+    for number, cells in rows:
+        if len(cells) != len(columns):
+            raise broken(
+                location,
+                number,
+                f"{len(cells)} cells for {len(columns)} columns",
+                "put text that holds a separator in double quotes",
+            )
+        yield number, dict(zip(columns, cells, strict=True))
+
+
+def csv_columns(location: str, delimiter: str) -> list[str]:
+    """The columns a table's first line names; empty for an empty file."""
+    return next(_csv_rows(location, delimiter), (1, []))[1]
+
+
+def _csv_rows(location: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     before = 0  # the last line of the row before: an error is in the one that follows
     with closing(open_binary(location)) as file:
         _check_start(location, file)
         text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
         reader = csv.reader(text, delimiter=delimiter, strict=True)
-        columns: list[str] | None = None
         try:
             for cells in reader:
                 number, before = before + 1, reader.line_num
-                if not cells:
-                    continue
-                if columns is None:
-                    columns = cells
-                    for name in columns:
-                        if columns.count(name) > 1:
-                            raise broken(location, number, f"two columns are called {name!r}")
-                elif len(cells) == len(columns):
-                    yield number, dict(zip(columns, cells, strict=True))
-                else:
-                    raise broken(
-                        location,
-                        number,
-                        f"{len(cells)} cells for {len(columns)} columns",
-                        "put text that holds a separator in double quotes",
-                    )
+                if cells:
+                    yield number, cells
         except csv.Error as error:
             raise broken(location, before + 1, str(error)) from None
-
-
-def csv_columns(location: str, delimiter: str) -> list[str]:
-    """The columns a table's first line names; empty for an empty file."""
-    with closing(open_binary(location)) as file:
-        _check_start(location, file)
-        text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
-        try:
-            for cells in csv.reader(text, delimiter=delimiter, strict=True):
-                if cells:
-                    return cells
-        except csv.Error as error:
-            raise broken(location, 1, str(error)) from None
-    return []
 
 
 def broken(location: str, line: int, what: str, remedy: str = "") -> SourceError:

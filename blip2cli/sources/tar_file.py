@@ -63,11 +63,6 @@ class TarStream:
             if info.isreg():
                 yield info
 
-    def check_whole(self, info: tarfile.TarInfo) -> None:
-        """Raise BreaksOffError when the archive, if it is uncompressed, ends inside the member."""
-        if self.size is not None and info.offset_data + info.size > self.size:
-            raise BreaksOffError("it ends inside a member")
-
     def data(self, info: tarfile.TarInfo) -> bytes:
         """The content of a member. Raises BreaksOffError."""
         try:

@@ -137,11 +137,7 @@ class PatternRules:
 
     pattern: PathPattern
     decode: Callable[[bytes], str]  # of the tree
-
-    @property
-    def start(self) -> frozenset[int]:
-        """The state of the folder where the pattern begins."""
-        return self.pattern.start
+    start: frozenset[int] = frozenset({0})
 
     def takes(self, state: frozenset[int], name: bytes) -> bool:
         """Whether a file matches; unless the pattern ends in a suffix, only images do."""
@@ -156,7 +152,6 @@ class PatternRules:
         return after if self.takes_all(after) else after - {self.pattern.end} or None
 
     def lists_hidden(self, state: frozenset[int]) -> bool:
-        """Whether a name with a leading dot could match next."""
         return self.pattern.wants_hidden(state)
 
     def takes_all(self, state: frozenset[int]) -> bool:

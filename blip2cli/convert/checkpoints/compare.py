@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,24 +18,6 @@ from blip2cli.options import ModelOptions
 _TEXT = "two cats on a couch"
 
 
-@dataclass(frozen=True)
-class Compared:
-    """How two sets of weights of the same names differ."""
-
-    count: int
-    equal: int  # bit for bit, precision included
-    largest: float  # the largest difference of two numbers
-
-    def __str__(self) -> str:
-        """A sentence."""
-        if self.equal == self.count:
-            return f"Check: all {self.count} weights are the same, bit for bit."
-        return (
-            f"Check: {self.equal} of {self.count} weights are the same, bit for bit; the largest "
-            f"difference of two numbers is {self.largest:.3g}."
-        )
-
-
 def compare_lavis_to_transformers(source: str, destination: str) -> list[str]:
     """Write the result's weights in LAVIS's names again, and compare them with the source's."""
     made = resolve(destination)
@@ -44,19 +25,19 @@ def compare_lavis_to_transformers(source: str, destination: str) -> list[str]:
     file = read_lavis(Path(source).expanduser())
     back = lavis_weights(read_model(made), made.family, positions).weights
     held = {name: weight for name, weight in file.weights.items() if name in back}
-    return [str(compare(held, back))]
+    return [compare(held, back)]
 
 
 def compare_transformers_to_lavis(source: str, destination: str) -> list[str]:
     """Read the result in transformers' names again, and compare it with the source."""
     weights, _ = read_lavis(Path(destination)).renamed()
-    return [str(compare(weights, read_model(resolve(source))))]
+    return [compare(weights, read_model(resolve(source)))]
 
 
 def compare_transformers(source: str, destination: str) -> list[str]:
     """Compare the weights, and the logits that both give for one picture, in float32."""
     made = read_model(resolve(destination))
-    lines = [str(compare(made, read_model(resolve(source))))]
+    lines = [compare(made, read_model(resolve(source)))]
     before, after = logits(source), logits(destination)
     same = "the same" if before.argmax() == after.argmax() else "ANOTHER"
     lines.append(
@@ -66,8 +47,11 @@ def compare_transformers(source: str, destination: str) -> list[str]:
     return lines
 
 
-def compare(weights: Weights, others: Weights) -> Compared:
-    """Compare each of ``weights`` with that of the same name among ``others``."""
+def compare(weights: Weights, others: Weights) -> str:
+    """How ``weights`` differ from those of the same names among ``others``, as a sentence.
+
+    Weights are equal bit for bit, precision included.
+    """
     equal, largest = 0, 0.0
     for name, weight in weights.items():
         one, two = weight.load(), others[name].load()
@@ -75,7 +59,12 @@ def compare(weights: Weights, others: Weights) -> Compared:
             equal += 1
         else:
             largest = max(largest, _distance(one, two))
-    return Compared(len(weights), equal, largest)
+    if equal == len(weights):
+        return f"Check: all {equal} weights are the same, bit for bit."
+    return (
+        f"Check: {equal} of {len(weights)} weights are the same, bit for bit; the largest "
+        f"difference of two numbers is {largest:.3g}."
+    )
 
 
 @torch.inference_mode()

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from blip2cli.convert.files import new_file, new_folder
 from blip2cli.errors import OutputError, option
 from blip2cli.sinks.base import disk_errors
 from blip2cli.sinks.check_output import check_parent, check_place
 from blip2cli.sinks.lock import OutputLock
-from blip2cli.storage.durable import sync_file
-
-_SAFE = "nothing that was there was changed"
+from blip2cli.storage.durable import AtomicFile, AtomicFolder, sync_file
 
 
 def check_destination(out: str, overwrite: bool, folder: bool) -> None:
@@ -54,32 +52,35 @@ def check_space(out: str, size: int) -> None:
         )
 
 
+_New = TypeVar("_New", AtomicFile, AtomicFolder)
+
+
 @contextmanager
 def new_model(out: str) -> Iterator[Path]:
     """Yield an empty directory that becomes ``out`` in the end, instead of an older one.
 
     Raises OutputError when another run writes ``out``, RunError when the disk fails.
     """
-    with OutputLock(out), disk_errors(out, _SAFE):
-        folder = new_folder(out)
-        try:
-            yield Path(folder.path)
-            for file in os.scandir(folder.path):
-                sync_file(file.path)
-            folder.commit()
-        except BaseException:
-            folder.abort()
-            raise
+    with _new(out, new_folder) as folder:
+        yield Path(folder.path)
+        for file in os.scandir(folder.path):
+            sync_file(file.path)
 
 
 @contextmanager
 def new_lavis_file(out: str) -> Iterator[BinaryIO]:
     """Yield a file to write that becomes ``out`` in the end. Raises as ``new_model``."""
-    with OutputLock(out), disk_errors(out, _SAFE):
-        file = new_file(out)
+    with _new(out, new_file) as file:
+        yield file.file
+
+
+@contextmanager
+def _new(out: str, create: Callable[[str], _New]) -> Iterator[_New]:
+    with OutputLock(out), disk_errors(out, "nothing that was there was changed"):
+        made = create(out)
         try:
-            yield file.file
-            file.commit()
+            yield made
+            made.commit()
         except BaseException:
-            file.abort()
+            made.abort()
             raise

@@ -120,13 +120,6 @@ def _to_lavis(options: CheckpointOptions) -> ConvertedCheckpoint:
     return ConvertedCheckpoint(len(made.weights), size, 0.0, notes)
 
 
-def _is_transformers_file(source: str) -> bool:
-    """Whether ``source`` is a weight file in a directory of transformers."""
-    return source.lower().endswith(".bin") and os.path.isfile(
-        os.path.join(os.path.dirname(source), "config.json")
-    )
-
-
 def _compare(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> list[str]:
     """How the result differs from the source, in sentences."""
     from blip2cli.convert.checkpoints import compare
@@ -151,16 +144,14 @@ def _check(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> None
     name = source.lower()
     if not from_lavis and name.endswith((*LAVIS_SUFFIXES, ".bin", ".safetensors")):
         raise SourceError("sources", f"There is no file or folder {source!r}", "check the path")
-    if from_lavis and (name.endswith(".safetensors") or _is_transformers_file(source)):
-        raise SourceError(
-            "sources",
-            f"{source!r} is only the weights of a model",
-            "name the directory it lies in",
-        )
+    beside = os.path.join(os.path.dirname(source), "config.json")
+    is_bin = name.endswith(".bin") and os.path.isfile(beside)  # one of transformers
+    if from_lavis and (name.endswith(".safetensors") or is_bin):
+        problem = f"{source!r} is only the weights of a model"
+        raise SourceError("sources", problem, "name the directory it lies in")
     if from_lavis and to_lavis:
-        raise OutputError(
-            "destination", f"{source!r} is a file of LAVIS already", "name a directory"
-        )
+        problem = f"{source!r} is a file of LAVIS already"
+        raise OutputError("destination", problem, "name a directory")
     added = {
         "language_model": options.language_model,
         "vision_weights": options.vision_weights,
@@ -168,25 +159,16 @@ def _check(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> None
     }
     for field_name, value in added.items():
         if value is not None and not from_lavis:
-            raise OptionError(
-                field_name,
-                f"{option(field_name)} is for a .pth file of LAVIS",
-                f"{source!r} is whole",
-            )
+            problem = f"{option(field_name)} is for a .pth file of LAVIS"
+            raise OptionError(field_name, problem, f"{source!r} is whole")
     if options.vision_weights is not None and not os.path.isfile(options.vision_weights):
-        raise OptionError(
-            "vision_weights",
-            f"There is no file {options.vision_weights!r} for {option('vision_weights')}",
-        )
+        problem = f"There is no file {options.vision_weights!r} for {option('vision_weights')}"
+        raise OptionError("vision_weights", problem)
     if to_lavis and (options.dtype != "auto" or options.quantize):
         field_name = "dtype" if options.dtype != "auto" else "quantize"
-        raise OptionError(
-            field_name,
-            f"{option(field_name)} is for models of transformers",
-            "LAVIS casts what it reads",
-        )
+        problem = f"{option(field_name)} is for models of transformers"
+        raise OptionError(field_name, problem, "LAVIS casts what it reads")
     read = [path for path in (source, *added.values()) if path and os.path.exists(path)]
     if os.path.exists(out) and any(os.path.samefile(path, out) for path in read):
-        raise OutputError(
-            "destination", f"{out!r} is read for the conversion", "choose another name"
-        )
+        problem = f"{out!r} is read for the conversion"
+        raise OutputError("destination", problem, "choose another name")

@@ -22,19 +22,18 @@ from blip2cli.errors import OptionError, option
 from blip2cli.storage.durable import write_all
 
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_BINARY = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def parse_size(text: str) -> int:
     """Bytes of ``2GB``, ``500 MB`` or ``1GiB``. Raises OptionError."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
-    size = float(found[1]) * (_BINARY if found[3] else _UNITS)[found[2]] if found else 0
+    size = 0.0
+    if found:
+        power = " KMGT".index(found[2] or " ")
+        size = float(found[1]) * (1024 if found[3] else 1000) ** power
     if size < 1:
-        raise OptionError(
-            "max_shard_size",
-            f"{option('max_shard_size')} takes a size such as 2GB or 500MB, not {text}",
-        )
+        problem = f"{option('max_shard_size')} takes a size such as 2GB or 500MB, not {text}"
+        raise OptionError("max_shard_size", problem)
     return int(size)
 
 

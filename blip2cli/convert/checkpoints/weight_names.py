@@ -8,7 +8,6 @@ in ``lavis.py``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from blip2cli.model.families import FAMILIES, Family
 
@@ -75,21 +74,12 @@ def _pattern(name: str) -> re.Pattern[str]:
     )
 
 
-@dataclass(frozen=True)
-class _Rule:
-    read: re.Pattern[str]
-    write: str
-
-
-def _rules(kind: Family, to_lavis: bool) -> tuple[_Rule, ...]:
-    return tuple(
-        _Rule(_pattern(ours), lavis) if to_lavis else _Rule(_pattern(lavis), ours)
-        for lavis, ours in _TABLES[kind]
-    )
-
-
-_TO_TRANSFORMERS = {kind: _rules(kind, to_lavis=False) for kind in _TABLES}
-_TO_LAVIS = {kind: _rules(kind, to_lavis=True) for kind in _TABLES}
+_TO_TRANSFORMERS = {
+    kind: [(_pattern(lavis), ours) for lavis, ours in names] for kind, names in _TABLES.items()
+}
+_TO_LAVIS = {
+    kind: [(_pattern(ours), lavis) for lavis, ours in names] for kind, names in _TABLES.items()
+}
 _DROPS = tuple(_pattern(name) for name in _DROPPED)
 _BLOCK = _pattern("blocks.{n}.{rest}")
 
@@ -117,9 +107,8 @@ def is_dropped_of_vision(name: str, depth: int) -> bool:
     return not name.startswith(_VISION_WEIGHTS)
 
 
-def _renamed(name: str, rules: tuple[_Rule, ...]) -> str | None:
-    for rule in rules:
-        found = rule.read.fullmatch(name)
-        if found is not None:
-            return rule.write.format(**found.groupdict())
+def _renamed(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
+    for pattern, new in rules:
+        if found := pattern.fullmatch(name):
+            return new.format(**found.groupdict())
     return None

@@ -92,13 +92,18 @@ class ClipRetrievalWriter:
         if not self._shards:
             self._open()
         self._close()
-        self._number()
+        width = len(str(len(self._shards) - 1))  # of numbers, which now get leading zeros
+        for number in range(len(self._shards)):
+            for folder, suffix in zip(_FOLDERS, (".npy", ".parquet"), strict=True):
+                name = f"{folder}/{folder}_{number}{suffix}"
+                padded = f"{folder}/{folder}_{number:0{width}d}{suffix}"
+                os.replace(self._folder.file(name), self._folder.file(padded))
         self._folder.commit()
         self.notes += self._left_out.notes("a vector")
 
     def abort(self) -> None:
         for vectors, keys in self._shards:
-            vectors.abort()
+            vectors.out.abort()
             keys.abort()
         self._folder.abort()
 
@@ -107,12 +112,8 @@ class ClipRetrievalWriter:
         number = len(self._shards)
         names = (f"img_emb/img_emb_{number}.npy", f"metadata/metadata_{number}.parquet")
         vectors, keys = (self._folder.file(name) for name in names)
-        self._shards.append(
-            (
-                NpyFile(vectors, self._size, np.dtype("<f2")),
-                ParquetWriter(keys, self._schema, None),
-            )
-        )
+        array = NpyFile(vectors, self._size, np.dtype("<f2"))
+        self._shards.append((array, ParquetWriter(keys, self._schema, None)))
 
     def _close(self) -> None:
         if self._shards:
@@ -120,15 +121,6 @@ class ClipRetrievalWriter:
             vectors.complete()
             vectors.out.commit()
             keys.finish()
-
-    def _number(self) -> None:
-        """Rename the shards with leading zeros, now that their number is known."""
-        width = len(str(len(self._shards) - 1))
-        for number in range(len(self._shards)):
-            for folder, suffix in zip(_FOLDERS, (".npy", ".parquet"), strict=True):
-                name = f"{folder}/{folder}_{number}{suffix}"
-                padded = f"{folder}/{folder}_{number:0{width}d}{suffix}"
-                os.replace(self._folder.file(name), self._folder.file(padded))
 
 
 def _normalized(vectors: Vectors) -> Vectors:

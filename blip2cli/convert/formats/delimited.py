@@ -26,7 +26,7 @@ import pyarrow.types as kinds
 from blip2cli.convert.arrow import Array, pc
 from blip2cli.convert.arrow_json import json_text
 from blip2cli.convert.base import Reader, Schemas, read_errors, slices
-from blip2cli.convert.column_types import EMBEDDING, KNOWN, SameCommand, embedding_type
+from blip2cli.convert.column_types import EMBEDDING, KNOWN, SameCommand, embedding_type, is_number
 from blip2cli.convert.files import new_file
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import ConvertOptions
@@ -51,12 +51,12 @@ class CsvReader:
         with read_errors(path):
             self.size = os.path.getsize(path)
             self._raw = csv_columns(path, delimiter)
-        self._names = [_unguarded(to_utf8(name)) for name in self._raw]
+        stored = pa.array([to_utf8(name) for name in self._raw], pa.string())
+        self._names: list[str] = pc.replace_substring_regex(stored, _GUARDED, r"\1").to_pylist()
         for name in self._names:
             if self._names.count(name) > 1:
-                raise SourceError(
-                    "sources", f"{path!r} has two columns called {name!r}", "rename one"
-                )
+                problem = f"{path!r} has two columns called {name!r}"
+                raise SourceError("sources", problem, "rename one")
         SameCommand().check(self._names, repr(path))
         self._done = 0
         self.schema = pa.schema([(name, KNOWN.get(name, pa.string())) for name in self._names])
@@ -113,13 +113,11 @@ class CsvReader:
         for batch in self._texts():
             first = pc.drop_null(batch.column(index))
             if len(first):
-                with read_errors(self.path):
-                    try:
-                        kind = embedding_type(len(json.loads(first[0].as_py())))
-                    except (ValueError, TypeError):
-                        raise SourceError(
-                            "sources", f"{self.path!r}: embedding is not a list of numbers in JSON"
-                        ) from None
+                try:
+                    kind = embedding_type(len(json.loads(first[0].as_py())))
+                except (ValueError, TypeError):
+                    problem = f"{self.path!r}: embedding is not a list of numbers in JSON"
+                    raise SourceError("sources", problem) from None
                 break
         return self.schema.set(index, pa.field(EMBEDDING, kind))
 
@@ -156,23 +154,24 @@ class CsvWriter:
         """Raises OutputError for columns of bytes, OSError."""
         self.notes: list[str] = []
         try:
-            self._cells(pa.RecordBatch.from_pylist([], schema=schema))
+            for field in schema:
+                _cell(pa.array([], field.type))
         except TypeError as error:
             raise OutputError(
                 "destination",
                 f"CSV cannot hold these rows ({error})",
                 "convert into .parquet instead",
             ) from None
-        names = [_guarded(name) for name in schema.names]
-        kind = [f.type if _is_plain(f.type) else pa.string() for f in schema]
-        self._schema = pa.schema(list(zip(names, kind, strict=True)))
+        names = _cell(pa.array(schema.names, pa.string())).to_pylist()
+        types = [f.type if _is_plain(f.type) else pa.string() for f in schema]
+        self._schema = pa.schema(list(zip(names, types, strict=True)))
         self._out = new_file(path)
         options = pcsv.WriteOptions(delimiter=delimiter, quoting_style="needed")
         self._writer = pcsv.CSVWriter(self._out.file, self._schema, write_options=options)
 
     def write(self, batch: pa.RecordBatch) -> None:
         for piece in slices(batch, 4 << 20):
-            cells = self._cells(piece)
+            cells = [_cell(column) for column in piece.columns]
             self._writer.write_batch(pa.RecordBatch.from_arrays(cells, schema=self._schema))
 
     def finish(self) -> None:
@@ -183,9 +182,6 @@ class CsvWriter:
         with contextlib.suppress(Exception):  # else it would try to write when it is collected
             self._writer.close()
         self._out.abort()
-
-    def _cells(self, batch: pa.RecordBatch) -> list[Array]:
-        return [_cell(column) for column in batch.columns]
 
 
 def _cell(values: Array) -> Array:
@@ -200,19 +196,7 @@ def _cell(values: Array) -> Array:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    return (
-        kinds.is_string(kind)
-        or kinds.is_boolean(kind)
-        or (kinds.is_integer(kind) or kinds.is_floating(kind))
-    )
-
-
-def _guarded(name: str) -> str:
-    return str(pc.replace_substring_regex(pa.scalar(name), _FORMULA, r"'\1").as_py())
-
-
-def _unguarded(name: str) -> str:
-    return str(pc.replace_substring_regex(pa.scalar(name), _GUARDED, r"\1").as_py())
+    return kinds.is_string(kind) or kinds.is_boolean(kind) or is_number(kind)
 
 
 def open_reader(path: str, options: ConvertOptions, schemas: Schemas) -> CsvReader:

@@ -20,7 +20,7 @@ import pyarrow.json as pj
 import pyarrow.types as kinds
 
 from blip2cli.convert.arrow import Array
-from blip2cli.convert.arrow_json import json_lines
+from blip2cli.convert.arrow_json import json_lines, json_text
 from blip2cli.convert.base import Reader, Schemas, SchemaWidened, read_errors, slices
 from blip2cli.convert.column_types import (
     SameCommand,
@@ -151,12 +151,14 @@ class JsonlWriter:
         self.notes: list[str] = []
         self._settings = settings
         for field in schema:
-            if not _writable(field.type):
+            try:
+                json_text(pa.array([], field.type))
+            except TypeError:
                 raise OutputError(
                     "destination",
                     f"The column {field.name} holds {field.type}, which JSON cannot",
                     "convert into .parquet instead",
-                )
+                ) from None
         self._paths = OutputPaths.of(path)
         self._out = new_file(path)
         # 31: a gzip header without a time, so that equal rows give equal files.
@@ -164,10 +166,8 @@ class JsonlWriter:
 
     def write(self, batch: pa.RecordBatch) -> None:
         for piece in slices(batch, 4 << 20):
-            lines = json_lines(piece)
-            if not len(lines):
-                continue
-            self._put(_bytes_of(lines))
+            data = _bytes_of(json_lines(piece))
+            self._out.file.write(self._encoder.compress(data) if self._encoder else data)
 
     def finish(self) -> None:
         if self._encoder is not None:
@@ -179,22 +179,11 @@ class JsonlWriter:
     def abort(self) -> None:
         self._out.abort()
 
-    def _put(self, data: memoryview) -> None:
-        self._out.file.write(self._encoder.compress(data) if self._encoder is not None else data)
-
 
 def _bytes_of(lines: Array) -> memoryview:
     """The text of a fresh (never sliced) array of strings, one string after the other."""
     ends, data = lines.buffers()[1:]
     return memoryview(data)[: memoryview(ends).cast("i")[len(lines)]]
-
-
-def _writable(kind: pa.DataType) -> bool:
-    if kinds.is_nested(kind):
-        return all(_writable(kind.field(i).type) for i in range(kind.num_fields))
-    return not (
-        kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_fixed_size_binary(kind)
-    )
 
 
 def open_reader(path: str, options: ConvertOptions, schemas: Schemas) -> JsonlReader:

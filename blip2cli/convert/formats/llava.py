@@ -32,19 +32,17 @@ class LlavaWriter:
         self._answer = options.text_column or "answer"
         for column in ("question", self._answer):
             require_column(reader.schema, column, what, "it takes the results of blip2cli ask")
-        self._images = ImageGroups()
+        self._images = ImageGroups(self._add)
         self._seen = HashSet()
         self._left_out = LeftOut()
         self.notes: list[str] = []
         self._out = ArrayFile(options.destination)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        for name, rows in self._images.add(batch):
-            self._add(name, rows)
+        self._images.add(batch)
 
     def finish(self) -> None:
-        for name, rows in self._images.end():
-            self._add(name, rows)
+        self._images.end()
         self._out.finish()
         self.notes += self._left_out.notes("an answer")
 

@@ -33,8 +33,6 @@ from blip2cli.sinks.settings import Settings
 
 Vectors = np.ndarray[Any, np.dtype[Any]]  # [rows, size]
 
-_HEADER_BYTES = 128  # of a .npy file: enough for any number of rows
-
 
 def open_writer(options: ConvertOptions, reader: Reader) -> VectorsWriter:
     """A writer for rows like those of ``reader``. Raises UserError, OSError."""
@@ -50,7 +48,7 @@ def open_writer(options: ConvertOptions, reader: Reader) -> VectorsWriter:
     try:
         return VectorsWriter(vectors, JsonlWriter(keys, schema, reader.settings))
     except BaseException:
-        vectors.abort()
+        vectors.out.abort()
         raise
 
 
@@ -79,7 +77,7 @@ def vector_size(reader: Reader) -> int:
     if kinds.is_fixed_size_list(kind):
         return int(kind.list_size)
     for batch in reader.batches():  # lists of other tools: the first one tells
-        column = pc.drop_null(batch.column(batch.schema.get_field_index(EMBEDDING)))
+        column = pc.drop_null(batch.column(EMBEDDING))
         if len(column):
             return len(column[0])
     raise SourceError("sources", "No row has a vector")
@@ -87,13 +85,12 @@ def vector_size(reader: Reader) -> int:
 
 def key_schema(reader: Reader) -> pa.Schema:
     """The columns apart from the vectors."""
-    names = reader.schema.names
-    return pa.schema([reader.schema.field(n) for n in names if n != EMBEDDING])
+    return reader.schema.remove(reader.schema.get_field_index(EMBEDDING))
 
 
 def vectors_of(batch: pa.RecordBatch, size: int) -> Vectors:
     """The vectors, ``[rows, size]`` float32; none is null. Raises SourceError."""
-    column: Array = batch.column(batch.schema.get_field_index(EMBEDDING))
+    column: Array = batch.column(EMBEDDING)
     flat: Array = column.flatten()
     if len(flat) != size * batch.num_rows or flat.null_count:
         problem = f"A vector does not have {size} numbers as the first one"
@@ -109,7 +106,7 @@ class NpyFile:
         self.size, self._dtype = size, dtype
         self.rows = 0
         self.out = new_file(path)
-        self.out.file.write(self._header())
+        self._write_header()
 
     def add(self, vectors: Vectors) -> None:
         """Append ``[rows, size]``. Raises OSError."""
@@ -119,19 +116,13 @@ class NpyFile:
     def complete(self) -> None:
         """Complete and fsync the file, without putting it in its place. Raises OSError."""
         self.out.file.seek(0)
-        self.out.file.write(self._header())
+        self._write_header()
         self.out.sync()
 
-    def abort(self) -> None:
-        """Remove what was written."""
-        self.out.abort()
-
-    def _header(self) -> bytes:
-        shape = f"({self.rows}, {self.size})"
-        text = f"{{'descr': '{self._dtype.str}', 'fortran_order': False, 'shape': {shape}, }}"
-        length = _HEADER_BYTES - 10
-        body = text.ljust(length - 1).encode() + b"\n"
-        return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + body
+    def _write_header(self) -> None:
+        # Of the same length for any number of rows.
+        about = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.rows, self.size)}
+        np.lib.format.write_array_header_1_0(self.out.file, about)
 
 
 class VectorsWriter:
@@ -154,13 +145,13 @@ class VectorsWriter:
         self.notes += self._left_out.notes("a vector")
 
     def abort(self) -> None:
-        self._vectors.abort()
+        self._vectors.out.abort()
         self._keys.abort()
 
 
 def with_vectors(batch: pa.RecordBatch, left_out: LeftOut) -> pa.RecordBatch:
     """The rows that have a vector; the names of the others go to ``left_out``."""
-    valid = pc.is_valid(batch.column(batch.schema.get_field_index(EMBEDDING)))
+    valid = pc.is_valid(batch.column(EMBEDDING))
     if pc.all(valid).as_py() is not False:
         return batch
     for row in batch.filter(pc.invert(valid)).drop_columns([EMBEDDING]).to_pylist():

@@ -19,6 +19,7 @@ from blip2cli.convert.files import new_file
 from blip2cli.errors import OutputError
 from blip2cli.options import ConvertOptions
 from blip2cli.sinks.settings import METADATA_KEY, Settings, parquet_metadata, parquet_settings
+from blip2cli.sources.parquet_schema import is_bytes
 from blip2cli.storage.text_encoding import deep_to_utf8
 
 GROUP_ROWS = 1 << 16
@@ -125,12 +126,7 @@ class ParquetWriter:
 def _has_bytes(kind: pa.DataType) -> bool:
     if kinds.is_nested(kind):
         return any(_has_bytes(kind.field(i).type) for i in range(kind.num_fields))
-    return (
-        kinds.is_binary(kind)
-        or kinds.is_large_binary(kind)
-        or kinds.is_binary_view(kind)
-        or kinds.is_fixed_size_binary(kind)
-    )
+    return is_bytes(kind)
 
 
 def _plain(kind: Any) -> pa.DataType:

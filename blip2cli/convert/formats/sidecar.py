@@ -43,7 +43,6 @@ class SidecarWriter:
         self._root = os.path.realpath(options.destination)
         self.notes: list[str] = []
         self._without_text = Examples()
-        self._written = 0
         self._folders: set[str] = set()
         check_folder(options.destination, overwrite=True)
         self._check(reader)
@@ -58,8 +57,9 @@ class SidecarWriter:
             if folder not in self._folders:
                 os.makedirs(folder, exist_ok=True)
                 self._folders.add(folder)
-            self._put(path, text.encode("utf-8", "replace") + b"\n")
-            self._written += 1
+            temporary = os.path.join(folder, f".{os.path.basename(path)}.tmp")
+            data = text.encode("utf-8", "replace") + b"\n"
+            durable.replace_file(temporary, path, data, sync=False)
 
     def finish(self) -> None:
         for folder in sorted(self._folders):
@@ -106,10 +106,6 @@ class SidecarWriter:
     def _path(self, name: str) -> str:
         return os.path.join(self._root, os.path.splitext(name)[0] + self._suffix)
 
-    def _put(self, path: str, data: bytes) -> None:
-        folder, name = os.path.split(path)
-        durable.replace_file(os.path.join(folder, f".{name}.tmp"), path, data, sync=False)
-
 
 def _printable(text: str) -> str:
     """Control characters become blanks."""
@@ -132,16 +128,13 @@ class SidecarReader:
         self._options = options
         self._suffixes = (options.sidecar_suffix,) if options.sidecar_suffix else SUFFIXES
         if not os.path.isdir(path):
-            raise SourceError(
-                "sources", f"{path!r} is no folder", "name the one that holds the sidecars"
-            )
+            remedy = "name the one that holds the sidecars"
+            raise SourceError("sources", f"{path!r} is no folder", remedy)
         with read_errors(path):
             self.size = sum(1 for _ in self._files())
         if not self.size:
-            suffixes = " or ".join(self._suffixes)
-            raise SourceError(
-                "sources", f"The folder {path!r} holds no file that ends in {suffixes}"
-            )
+            problem = f"The folder {path!r} holds no file that ends in "
+            raise SourceError("sources", problem + " or ".join(self._suffixes))
         self._done = 0
 
     def position(self) -> int:

@@ -51,7 +51,7 @@ class WebDatasetWriter:
         self._size = options.shard_size or SHARD_SIZE
         self._stem = os.path.splitext(options.destination)[0]
         self._check(options)
-        self._images = ImageGroups()
+        self._images = ImageGroups(self._add)
         self._keys = HashSet()
         self._left_out = LeftOut()
         self._shards: dict[str, AtomicFile] = {}  # by path
@@ -60,12 +60,10 @@ class WebDatasetWriter:
         self.notes: list[str] = []
 
     def write(self, batch: pa.RecordBatch) -> None:
-        for name, rows in self._images.add(batch):
-            self._add(name, rows)
+        self._images.add(batch)
 
     def finish(self) -> None:
-        for name, rows in self._images.end():
-            self._add(name, rows)
+        self._images.end()
         if not self._shards:
             self._open()
         self._close()

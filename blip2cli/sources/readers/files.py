@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from blip2cli.errors import SourceError
 from blip2cli.sources.base import ImageRef, Source, absolute, name_below
 
 if TYPE_CHECKING:
@@ -21,12 +20,7 @@ class FileSource(Source):
     path: str
 
     def refs(self, base: str) -> Iterator[ImageRef]:
-        """Yield the one image."""
         yield ImageRef(name_below(self.path, base), self.path)
-
-    def no_images(self) -> SourceError:
-        """Never needed in practice: a file always gives one image."""
-        return SourceError("sources", f"The file {self.text!r} gave no image")
 
 
 def open_source(text: str, options: SourceOptions) -> FileSource:

@@ -28,7 +28,6 @@ class FolderSource(Source):
         return self.tree.images_below(self.root, base)
 
     def no_images(self) -> SourceError:
-        """The error for a folder without images."""
         folder = repr(self.text) if is_remote(self.root) else f"The folder {self.text!r}"
         return SourceError(
             "sources",

@@ -64,7 +64,10 @@ class GlobSource(ColumnedSource):
         first = True
         for found in self._matches(base):
             if isinstance(found, MatchedFolder):
-                yield from self._below(found.path, base)
+                try:
+                    yield from self.tree.images_below(found.path, base)
+                except OSError as error:
+                    yield unlistable_ref(found.path, error, base)
             elif self.pattern.names_suffix and _is_file(found):
                 yield from self._inside(found, base, seen, first)
                 first = False
@@ -72,7 +75,6 @@ class GlobSource(ColumnedSource):
                 yield found
 
     def no_images(self) -> SourceError:
-        """The error for a pattern without a match."""
         if next(self._matches(self.root), None) is not None and self.pattern.names_suffix:
             return SourceError(
                 "sources", f"The files that match the pattern {self.text!r} hold no image"
@@ -100,13 +102,6 @@ class GlobSource(ColumnedSource):
             yield from source.refs(base, seen)
         else:
             yield from source.refs(base)
-
-    def _below(self, path: str, base: str) -> Iterator[ImageRef]:
-        """The images below a matching folder."""
-        try:
-            yield from self.tree.images_below(path, base)
-        except OSError as error:
-            yield unlistable_ref(path, error, base)
 
     def _matches(self, base: str) -> Iterator[ImageRef | MatchedFolder]:
         """Yield matching files and folders, each once and in order."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -23,20 +24,8 @@ from blip2cli.sources.carried_columns import (
     infer_columns,
     missing_column,
 )
-from blip2cli.sources.manifest_paths import (
-    OUTSIDE,
-    file_location,
-    location_anywhere,
-    location_inside,
-    normal_path,
-)
-from blip2cli.sources.records import (
-    Record,
-    csv_columns,
-    csv_records,
-    json_records,
-    text_records,
-)
+from blip2cli.sources.manifest_paths import OUTSIDE, file_location, locate, normal_path
+from blip2cli.sources.records import Record, csv_columns, csv_records, json_records, text_records
 from blip2cli.sources.remote_ref import ref_at
 from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.opening import is_remote
@@ -45,6 +34,8 @@ if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
 
 PATH_COLUMNS = ("file_name", "path", "image")
+# The column of paths, the rows, and the columns that are carried into the output.
+_Opened = tuple[str, Callable[[], Iterator[Record]], tuple[CarriedColumn, ...]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,7 @@ class ManifestSource(ColumnedSource):
         text: str,
         location: str,
         column: str,
-        records: Callable[[], Iterator[Record]],
+        rows: Callable[[], Iterator[Record]],
         columns: tuple[CarriedColumn, ...],
         options: SourceOptions,
         unit: str = "line",
@@ -72,18 +63,9 @@ class ManifestSource(ColumnedSource):
 
         Images come once. Paths from elsewhere may clash with names here: left to the caller.
         """
-        anywhere = options.absolute_paths
-        root = posixpath.dirname(location)
+        root, outside = posixpath.dirname(location), options.absolute_paths
         return cls(
-            text,
-            root,
-            location,
-            column,
-            records,
-            anywhere,
-            unit,
-            unique=not anywhere,
-            columns=columns,
+            text, root, location, column, rows, outside, unit, unique=not outside, columns=columns
         )
 
     def refs(self, base: str, seen: HashSet | None = None) -> Iterator[ImageRef]:
@@ -106,18 +88,15 @@ class ManifestSource(ColumnedSource):
                     yield ref
 
     def no_images(self) -> SourceError:
-        """The error for a manifest without a row."""
         return SourceError(
             "sources", f"The manifest {self.text!r} names no image", "write a path a line or row"
         )
 
     def _ref(self, written: str, base: str, carried: tuple[object, ...]) -> ImageRef:
         name = normal_path(written)
-        location = location_inside(self.root, name)
+        location = locate(self.root, name, self.absolute_paths)
         if location is None:
-            if not self.absolute_paths:
-                return FailedRef(name, name, "outside_source", OUTSIDE, carried=carried)
-            location = location_anywhere(self.root, name)
+            return FailedRef(name, name, "outside_source", OUTSIDE, carried=carried)
         name = name_below(location, base)
         return ref_at(name.partition("://")[2] if is_remote(name) else name, location, carried)
 
@@ -132,50 +111,38 @@ def open_source(text: str, options: SourceOptions) -> ManifestSource:
     with opening_errors(text):
         match location[-4:].lower():
             case ".txt":
-                return _open_list(text, location, options)
+                opened = _open_list(text, location, options)
             case ".csv":
-                return _open_table(text, location, options, ",")
+                opened = _open_table(text, location, options, ",")
             case ".tsv":
-                return _open_table(text, location, options, "\t")
+                opened = _open_table(text, location, options, "\t")
             case _:
-                return _open_json(text, location, options)
+                opened = _open_json(text, location, options)
+        return ManifestSource.of(text, location, *opened, options)
 
 
-def _open_list(text: str, location: str, options: SourceOptions) -> ManifestSource:
+def _open_list(text: str, location: str, options: SourceOptions) -> _Opened:
     for name in options.keep:
         raise missing_column(f"the manifest {text!r}, a plain list of paths,", name, ())
     next(text_records(location), None)  # can it be read at all?
-    return ManifestSource.of(
-        text, location, "file_name", lambda: text_records(location), (), options
-    )
+    return "file_name", partial(text_records, location), ()
 
 
-def _open_table(text: str, location: str, options: SourceOptions, delimiter: str) -> ManifestSource:
+def _open_table(text: str, location: str, options: SourceOptions, delimiter: str) -> _Opened:
     columns = csv_columns(location, delimiter)
     _check_carried(text, options.keep, columns)
-    return ManifestSource.of(
-        text,
-        location,
-        path_column(text, columns, options.image_column) if columns else "",
-        lambda: csv_records(location, delimiter),
-        tuple(CarriedColumn(name, "string") for name in options.keep),
-        options,
-    )
+    column = path_column(text, columns, options.image_column) if columns else ""
+    carried = tuple(CarriedColumn(name, "string") for name in options.keep)
+    return column, partial(csv_records, location, delimiter), carried
 
 
-def _open_json(text: str, location: str, options: SourceOptions) -> ManifestSource:
+def _open_json(text: str, location: str, options: SourceOptions) -> _Opened:
     count = SAMPLED_ROWS if options.keep else 1
     first = [row for _, row in islice(json_records(location), count)]
     if first:
         _check_carried(text, options.keep, dict.fromkeys(name for row in first for name in row))
-    return ManifestSource.of(
-        text,
-        location,
-        path_column(text, list(first[0]), options.image_column) if first else "",
-        lambda: json_records(location),
-        infer_columns(first, options.keep),
-        options,
-    )
+    column = path_column(text, list(first[0]), options.image_column) if first else ""
+    return column, partial(json_records, location), infer_columns(first, options.keep)
 
 
 def path_column(text: str, columns: Iterable[str], chosen: str | None) -> str:

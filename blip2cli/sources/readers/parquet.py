@@ -25,13 +25,7 @@ from typing import TYPE_CHECKING
 from blip2cli.errors import ImageError, OptionError, SourceError, option
 from blip2cli.sources.base import ImageRef, Source, check_size, opening_errors, reading_errors
 from blip2cli.sources.carried_columns import CarriedColumn, ColumnedSource, missing_column
-from blip2cli.sources.manifest_paths import (
-    OUTSIDE,
-    file_location,
-    location_anywhere,
-    location_inside,
-    normal_path,
-)
+from blip2cli.sources.manifest_paths import OUTSIDE, file_location, locate, normal_path
 from blip2cli.sources.members import MemberNames, safe_name
 from blip2cli.sources.open_file_cache import cached_open
 from blip2cli.sources.parquet_file import ParquetTable, arrow_errors, table_rows
@@ -69,10 +63,10 @@ class CellRef(ImageRef):
             raise ImageError("missing", "The row holds no image.")
         name = normal_path(from_utf8(path))
         folder = self.location.rpartition("/")[0]
-        location = location_inside(folder, name)
-        if location is None and not self.absolute_paths:
+        location = locate(folder, name, self.absolute_paths)
+        if location is None:
             raise ImageError("outside_source", OUTSIDE)
-        return ref_at(name, location or location_anywhere(folder, name)).read()
+        return ref_at(name, location).read()
 
 
 @dataclass(frozen=True)
@@ -104,7 +98,6 @@ class TableSource(ColumnedSource):
         return self.location
 
     def refs(self, base: str) -> Iterator[ImageRef]:
-        """Yield an image for each row."""
         names = MemberNames(self.location, base)
         with opening_errors(self.text), arrow_errors(self.text):
             for row in self.rows():
@@ -121,17 +114,14 @@ class TableSource(ColumnedSource):
                 )
 
     def no_images(self) -> SourceError:
-        """The error for a table without rows."""
         return SourceError("sources", f"The table {self.text!r} has no rows")
 
     def rows(self) -> Iterator[_Row]:
         """What is known of each row without reading its image."""
-        leaf = f"{self.column}.path"
-        columns = dict.fromkeys(
-            [*([leaf] if self.in_struct else []), *([self.name_column] if self.name_column else [])]
-            + [column.name for column in self.columns]
-        )
-        for number, group, row, cells in table_rows(self.location, list(columns)):
+        columns = [f"{self.column}.path"] if self.in_struct else []
+        columns += [self.name_column] if self.name_column else []
+        columns += [column.name for column in self.columns]
+        for number, group, row, cells in table_rows(self.location, list(dict.fromkeys(columns))):
             path = (cells.get(self.column) or {}).get("path") if self.in_struct else None
             name = path or (cells[self.name_column] if self.name_column else None)
             carried = tuple(cells[column.name] for column in self.columns)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from blip2cli.errors import SourceError
 from blip2cli.sources.base import ImageRef, Source, name_below
@@ -22,7 +22,7 @@ from blip2cli.sources.patterns import PathPattern, has_magic
 from blip2cli.sources.readers.folder import FolderSource
 from blip2cli.sources.readers.globs import GlobSource
 from blip2cli.sources.remote_ref import RemoteRef
-from blip2cli.sources.walk import Entry, MatchedFolder, PatternRules, walk
+from blip2cli.sources.walk import Entry, PatternRules, walk
 from blip2cli.storage.fetching import with_retries
 from blip2cli.storage.opening import connect, protocol_of
 from blip2cli.storage.remote_errors import RemoteDeniedError, RemoteMissingError, hide_secrets
@@ -67,14 +67,11 @@ class RemoteTree:
         return entries
 
     def image(self, file_name: str, path: str, size: int | None) -> ImageRef:
-        """The reference to an object."""
         return RemoteRef(file_name, path, size=size)
 
     def images_below(self, top: str, base: str) -> Iterator[ImageRef]:
-        """Yield the images below the URL ``top``, named relative to ``base``."""
-        for found in walk(self, top, PatternRules(_EVERYTHING, self.decode), base):
-            assert not isinstance(found, MatchedFolder)  # this pattern matches files only
-            yield found
+        found = walk(self, top, PatternRules(_EVERYTHING, self.decode), base)
+        return cast("Iterator[ImageRef]", found)  # this pattern matches files only
 
 
 @dataclass(frozen=True)
@@ -85,15 +82,10 @@ class RemoteFile(Source):
     size: int | None
 
     def refs(self, base: str) -> Iterator[ImageRef]:
-        """Yield the one image."""
         name = name_below(self.url, base)
         if protocol_of(self.url) in _UNLISTED:
             name = name.partition("?")[0]  # often a signature
         yield RemoteRef(name, self.url, size=self.size)
-
-    def no_images(self) -> SourceError:
-        """Never needed in practice: a file always gives one image."""
-        return SourceError("sources", f"{self.text!r} gave no image")
 
 
 def open_source(text: str, options: SourceOptions) -> Source:

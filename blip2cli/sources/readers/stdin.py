@@ -48,7 +48,6 @@ class StdinSource(Source):
                 yield ImageRef(name_below(path, base), path)
 
     def no_images(self) -> SourceError:
-        """The error for an empty input."""
         return SourceError(
             "sources",
             "No paths came on stdin",

@@ -102,7 +102,6 @@ class TarSource(ColumnedSource):
                 yield FailedRef(name, self.root, "truncated_archive", message, carried=carried)
 
     def no_images(self) -> SourceError:
-        """The error for an archive without images."""
         return SourceError("sources", f"The archive {self.text!r} holds no images")
 
     def samples(self, base: str) -> Iterator[_Sample]:
@@ -210,7 +209,8 @@ def _image(
         message = "It is stored as a sparse file, which is not supported."
         return FailedRef(name, path, "read_error", message)
     if tar.size is not None:
-        tar.check_whole(info)
+        if info.offset_data + info.size > tar.size:
+            raise BreaksOffError("it ends inside a member")
         return TarRef(name, path, location, info.offset_data, info.size)
     if info.size > limits.MAX_FILE_BYTES:
         return FailedRef(name, path, "too_large", f"It holds {info.size} bytes, over 1 GiB.")

@@ -82,7 +82,6 @@ class ZipSource(Source):
     """The images in a zip archive, which counts as a folder: ``root`` is the archive."""
 
     def refs(self, base: str) -> Iterator[ImageRef]:
-        """Yield the images."""
         with _opened(self.text, self.root) as archive:
             members = [
                 (_name(info), index)
@@ -97,7 +96,6 @@ class ZipSource(Source):
             yield ZipRef(*names.unique(name, index), self.root, index)
 
     def no_images(self) -> SourceError:
-        """The error for an archive without images."""
         return SourceError("sources", f"The archive {self.text!r} holds no images")
 
 
