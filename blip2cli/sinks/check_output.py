@@ -71,9 +71,8 @@ def check_place(out: str, replace: bool, alternative: str = "", field: str = "ou
     check_parent(out, field)
     if os.path.lexists(path):
         if not os.path.isfile(path):
-            raise OutputError(
-                field, f"The output {out!r} is not a regular file", "choose another name"
-            )
+            problem = f"The output {out!r} is not a regular file"
+            raise OutputError(field, problem, "choose another name")
         if not replace:
             raise OutputError(
                 field,
@@ -99,13 +98,9 @@ def _suffix_advice(out: str) -> tuple[str, str]:
     name = os.path.basename(out).lower()
     if "." not in name.lstrip("."):
         return f"The output {out!r} has no suffix that says its format", known
-    suffix = next(
-        (s for s in sorted(_MISSPELLINGS, key=len, reverse=True) if name.endswith(s)), None
-    )
-    if suffix:
-        meant: str | None = _MISSPELLINGS[suffix]
-    else:
-        suffix = os.path.splitext(name)[1]
-        meant = next(iter(difflib.get_close_matches(suffix, suffixes(), n=1)), None)
+    wrong = [suffix for suffix in _MISSPELLINGS if name.endswith(suffix)]
+    suffix = max(wrong, key=len, default=os.path.splitext(name)[1])
+    close = difflib.get_close_matches(suffix, suffixes(), n=1)
+    meant = _MISSPELLINGS.get(suffix) or next(iter(close), None)
     hint = f"did you mean {meant}?" if meant else ""
     return f"The output {out!r} has the unknown suffix {suffix!r}, {known}", hint

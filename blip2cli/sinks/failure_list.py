@@ -69,7 +69,9 @@ class FailureFile(FailureList):
 
     def write(self, file_name: str, error: ImageError) -> None:
         self.succeeded(file_name)
-        line = _line(file_name, error)
+        kind, message = error.error_type, str(error)
+        failure = {"file_name": file_name, "error_type": kind, "message": message}
+        line = to_json(failure) + b"\n"
         with self._disk.errors():
             if self._descriptor is None:
                 self._open(line)
@@ -113,23 +115,17 @@ class FailureFile(FailureList):
         """Create the file with ``line``, or append it to the one of the run that is resumed."""
         if self._journal is None:
             self._descriptor = durable.open_new(self._temporary)
-            durable.write_all(self._descriptor, line)
-            os.fsync(self._descriptor)
-            durable.rename_into_place(self._temporary, self._path)
         else:
             self._descriptor = os.open(self._path, os.O_WRONLY)
             os.ftruncate(self._descriptor, self._journal.end)
             os.lseek(self._descriptor, 0, os.SEEK_END)
-            durable.write_all(self._descriptor, line)
-            os.fsync(self._descriptor)
+        durable.write_all(self._descriptor, line)
+        os.fsync(self._descriptor)
+        if self._journal is None:
+            durable.rename_into_place(self._temporary, self._path)
         self._synced_at = time.monotonic()
 
     def _sync(self) -> None:
         assert self._descriptor is not None
         os.fsync(self._descriptor)
         self._synced_at = time.monotonic()
-
-
-def _line(file_name: str, error: ImageError) -> bytes:
-    failure = {"file_name": file_name, "error_type": error.error_type, "message": str(error)}
-    return to_json(failure) + b"\n"

@@ -58,7 +58,6 @@ class JsonlSink:
         self._disk = DiskGuard(paths.final, self._safe)
 
     def write(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Append the rows as complete lines."""
         lines = b"".join(to_json(self._schema.complete(row)) + b"\n" for row in rows)
         if lines:
             self._append(self._encoder.encode(lines), len(rows))
@@ -66,7 +65,6 @@ class JsonlSink:
                 self._sync()
 
     def commit(self) -> None:
-        """Return when all rows so far would survive a power cut."""
         if self._descriptor is not None:
             self._append(self._encoder.finish(), 0)
             self._sync()
@@ -78,7 +76,8 @@ class JsonlSink:
         self.commit()
         assert self._descriptor is not None
         with self._disk.errors():
-            self._check_in_place(self._descriptor)
+            if not os.path.samestat(os.fstat(self._descriptor), os.stat(self._paths.final)):
+                raise OSError(errno.ESTALE, "another file took its place")
             descriptor, self._descriptor = self._descriptor, None
             os.close(descriptor)  # some network file systems report a full disk only here
 
@@ -96,14 +95,12 @@ class JsonlSink:
     def _append(self, data: bytes, rows: int) -> None:
         self._disk.check()
         with self._disk.errors():
-            if self._descriptor is None:
-                if self._journal is None:
-                    self._create(data)
-                    self._safe_rows = rows
-                else:
-                    self._reopen(self._journal)
-                    self._extend(data)
+            if self._descriptor is None and self._journal is None:
+                self._create(data)
+                self._safe_rows = rows
             else:
+                if self._descriptor is None and self._journal is not None:
+                    self._reopen(self._journal)
                 self._extend(data)
         self._rows += rows
         self._end += len(data)
@@ -125,11 +122,6 @@ class JsonlSink:
         self._end = os.lseek(self._descriptor, 0, os.SEEK_END)
         self._rows = self._safe_rows = journal.rows
         self._synced_at = time.monotonic()
-
-    def _check_in_place(self, descriptor: int) -> None:
-        """Raise OSError when the rows went into a file that is no longer the output."""
-        if not os.path.samestat(os.fstat(descriptor), os.stat(self._paths.final)):
-            raise OSError(errno.ESTALE, "another file took its place")
 
     def _extend(self, data: bytes) -> None:
         assert self._descriptor is not None

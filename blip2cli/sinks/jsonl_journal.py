@@ -143,7 +143,10 @@ def _repair(paths: OutputPaths, cut: int, member: _Member) -> None:
             os.close(descriptor)
         return
     with open(paths.final, "rb") as old, open(paths.temporary, "wb") as new:
-        _copy(old, new, member.compressed)
+        left = member.compressed
+        while left > 0 and (chunk := old.read(min(left, _CHUNK))):
+            new.write(chunk)
+            left -= len(chunk)
         decoder = zlib.decompressobj(wbits=31)
         rest = b""
         while len(rest) < cut - member.plain and (chunk := old.read(_CHUNK)):
@@ -154,9 +157,3 @@ def _repair(paths: OutputPaths, cut: int, member: _Member) -> None:
         new.flush()
         os.fsync(new.fileno())
     durable.rename_into_place(paths.temporary, paths.final)
-
-
-def _copy(old: BinaryIO, new: BinaryIO, size: int) -> None:
-    while size > 0 and (chunk := old.read(min(size, _CHUNK))):
-        new.write(chunk)
-        size -= len(chunk)

@@ -12,7 +12,6 @@ import errno
 import fcntl
 import os
 import socket
-from types import TracebackType
 from typing import Self
 
 from blip2cli.errors import OutputError
@@ -51,12 +50,7 @@ class OutputLock:
                     os.close(descriptor)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             durable.remove_quietly(self._path)  # before the lock ends: nobody can hold it yet
@@ -94,7 +88,11 @@ class OutputLock:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
                 self.taken_from = holder or None
-                self._sign(descriptor)
+                # A lock without a name still locks; a full disk is reported when rows are written.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, 0)
+                    name = f"process {os.getpid()} on {socket.gethostname()}\n"
+                    os.pwrite(descriptor, name.encode(), 0)
                 return True
         return False
 
@@ -108,12 +106,6 @@ class OutputLock:
                 raise
             return not _may_run(os.pread(descriptor, 200, 0).decode("ascii", "replace"))
         return True
-
-    def _sign(self, descriptor: int) -> None:
-        # A lock without a name still locks; a full disk is reported when rows are written.
-        with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
 
 def _may_run(holder: str) -> bool:

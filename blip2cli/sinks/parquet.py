@@ -21,6 +21,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -57,7 +58,6 @@ class ParquetSink:
         self._schema = arrow_schema(schema, settings)
         self._batches: list[pa.RecordBatch] = []  # not yet in a part
         self._since = 0.0  # when the first of them came, on the monotonic clock
-        self._parts: list[str] | None = None  # None: those of an earlier run were not looked for
         self._journal = journal
         self._safe_rows = journal.rows if journal else 0
         self._disk = DiskGuard(paths.final, self._safe)
@@ -68,19 +68,13 @@ class ParquetSink:
             return
         if not self._batches:
             self._since = time.monotonic()
-        self._batches.append(
-            to_batch(
-                [self._rows_schema.complete(row) for row in rows], self._rows_schema, self._schema
-            )
-        )
-        if (
-            sum(batch.nbytes for batch in self._batches) >= PART_BYTES
-            or time.monotonic() - self._since >= PART_SECONDS
-        ):
+        complete = [self._rows_schema.complete(row) for row in rows]
+        self._batches.append(to_batch(complete, self._rows_schema, self._schema))
+        size = sum(batch.nbytes for batch in self._batches)
+        if size >= PART_BYTES or time.monotonic() - self._since >= PART_SECONDS:
             self.commit()
 
     def commit(self) -> None:
-        """Write the rows since the last commit to a part file."""
         self._disk.check()
         if not self._batches:
             return
@@ -89,8 +83,6 @@ class ParquetSink:
         with _writer(buffer, self._schema) as writer:
             writer.write_table(table)
         with self._disk.errors():
-            if self._parts is None:
-                self._parts = self._first_parts()
             path = self._paths.part(len(self._parts))
             durable.replace_file(self._paths.temporary, path, buffer.getvalue().to_pybytes())
         self._parts.append(path)
@@ -101,8 +93,6 @@ class ParquetSink:
         """Merge all parts into the output."""
         self.commit()
         with self._disk.errors():
-            if self._parts is None:
-                self._parts = self._first_parts()
             merge(self._paths, self._parts, self._schema)
 
     def abort(self) -> None:
@@ -112,8 +102,9 @@ class ParquetSink:
                 self.commit()
         durable.remove_quietly(self._paths.temporary)
 
-    def _first_parts(self) -> list[str]:
-        """The parts to append to; without a journal, those of an earlier run are removed."""
+    @cached_property
+    def _parts(self) -> list[str]:
+        """The parts to append to; without a journal, those of an earlier run are removed first."""
         paths = self._paths
         parts = paths.parts()
         if self._journal is None or not parts:
@@ -162,10 +153,8 @@ def arrow_schema(schema: RowSchema, settings: Settings) -> pa.Schema:
 
 
 _SCALARS: dict[str, pa.DataType] = {
-    "string": pa.string(),
-    "int": pa.int64(),
-    "float": pa.float64(),
-}
+    "string": pa.string(), "int": pa.int64(), "float": pa.float64(),
+}  # fmt: skip
 _NUMBERS: dict[EmbeddingDtype, pa.DataType] = {"float32": pa.float32(), "float16": pa.float16()}
 
 
@@ -181,16 +170,12 @@ def _arrow_type(column: Column) -> pa.DataType:
 
 def to_batch(rows: list[dict[str, Any]], schema: RowSchema, arrow: pa.Schema) -> pa.RecordBatch:
     """Complete rows as an Arrow record batch."""
-    arrays = [
-        pa.array(
-            [
-                row[column.name] if column.type == "embedding" else deep_to_utf8(row[column.name])
-                for row in rows
-            ],
-            arrow.field(i).type,
-        )
-        for i, column in enumerate(schema.columns)
-    ]
+    arrays = []
+    for column, field in zip(schema.columns, arrow, strict=True):
+        values = [row[column.name] for row in rows]
+        if column.type != "embedding":
+            values = deep_to_utf8(values)
+        arrays.append(pa.array(values, field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=arrow)
 
 

@@ -30,12 +30,10 @@ class OutputPaths:
 
     @property
     def folder(self) -> str:
-        """The folder that holds everything."""
         return os.path.dirname(self.final)
 
     @property
     def compressed(self) -> bool:
-        """Whether the output is gzipped."""
         return self.final.lower().endswith(".gz")
 
     def hidden(self, ending: str) -> str:

@@ -54,7 +54,11 @@ def write_settings(paths: OutputPaths, settings: Settings | None, inode: int) ->
     try:
         yield
     except BaseException:
-        if _is_not_in_place(paths, inode):
+        try:
+            in_place = os.stat(paths.final).st_ino == inode
+        except OSError as error:
+            in_place = not isinstance(error, FileNotFoundError)  # perhaps
+        if not in_place:
             durable.remove_quietly(paths.next_meta)
         raise
     durable.rename_into_place(paths.next_meta, paths.meta)
@@ -66,14 +70,6 @@ def recover_settings(paths: OutputPaths) -> None:
         durable.rename_into_place(paths.next_meta, paths.meta)
     else:
         durable.remove(paths.next_meta)
-
-
-def _is_not_in_place(paths: OutputPaths, inode: int) -> bool:
-    """Whether the file with this ``inode`` is certainly not in place as the output."""
-    try:
-        return os.stat(paths.final).st_ino != inode
-    except OSError as error:
-        return isinstance(error, FileNotFoundError)
 
 
 def _is_next(paths: OutputPaths) -> bool:
@@ -91,12 +87,9 @@ def _parsed(data: bytes) -> Settings | None:
         settings = json.loads(data)["settings"]
     except (ValueError, KeyError, TypeError):
         return None
-    return _renamed(settings) if isinstance(settings, dict) else None
-
-
-def _renamed(settings: dict[str, object]) -> Settings:
-    """Settings of outputs from before version 0.2, by today's names."""
-    names = {"num_return": "num_captions"}
+    if not isinstance(settings, dict):
+        return None
+    names = {"num_return": "num_captions"}  # settings from before version 0.2 by today's names
     if "questions_file" in settings or isinstance(settings.get("questions"), list):
         names |= {"questions": "question", "questions_file": "questions"}
-    return {names.get(name, name): value for name, value in settings.items()}
+    return {names.get(name) or name: value for name, value in settings.items()}

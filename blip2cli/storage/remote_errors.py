@@ -56,7 +56,6 @@ class RemoteMissingError(RemoteError, FileNotFoundError):
     """There is nothing at the URL."""
 
     def of_image(self) -> ImageError:
-        """The same for one image of many."""
         return ImageError("missing", "There is no such file.")
 
 
@@ -64,7 +63,6 @@ class RemoteDeniedError(RemoteError, PermissionError):
     """The server refuses."""
 
     def of_image(self) -> ImageError:
-        """The same for one image of many."""
         return ImageError("permission_denied", "The file may not be read.")
 
 
