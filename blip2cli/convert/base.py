@@ -123,3 +123,12 @@ def read_errors(path: str) -> Iterator[None]:
     except OSError as error:
         problem = f"{path!r} cannot be read: {error.strerror or error}"
         raise SourceError("sources", problem) from None
+
+
+@contextmanager
+def errors_at(where: str) -> Iterator[None]:
+    """Put ``where`` before the problem of a SourceError."""
+    try:
+        yield
+    except SourceError as error:
+        raise SourceError("sources", f"{where}: {error.problem}", error.remedy) from None

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from blip2cli.convert.base import Reader
+from blip2cli.convert.base import Reader, errors_at
 from blip2cli.convert.column_types import SameCommand, conform, resolve_nulls, union_schema
 from blip2cli.convert.examples import Examples, listed
 from blip2cli.errors import SourceError
@@ -34,12 +34,8 @@ class ConcatenatedReader:
         schema, command = pa.schema([]), SameCommand()
         for reader in readers:
             command.check(reader.schema.names, repr(reader.path))
-            try:
+            with errors_at(repr(reader.path)):
                 schema = union_schema(schema, reader.schema)
-            except SourceError as error:
-                raise SourceError(
-                    "sources", f"{reader.path!r}: {error.problem}", error.remedy
-                ) from None
         self.schema = resolve_nulls(schema)
         same = all(reader.settings == readers[0].settings for reader in readers)
         self.settings: Settings | None = readers[0].settings if same else None

@@ -115,9 +115,11 @@ class ImageGroups:
             self._take(from_utf8(str(self._name)), rows)
 
 
-def with_texts(batch: pa.RecordBatch, column: str, left_out: LeftOut) -> pa.RecordBatch:
-    """The rows that have a text; the names of the others go to ``left_out``."""
+def without_nulls(batch: pa.RecordBatch, column: str, left_out: LeftOut) -> pa.RecordBatch:
+    """The rows with a value in ``column``; the names of the others go to ``left_out``."""
     valid = pc.is_valid(batch.column(column))
-    for name in batch.filter(pc.invert(valid)).column("file_name").to_pylist():
-        left_out.add(name)
+    if pc.all(valid).as_py() is not False:
+        return batch
+    for row in batch.filter(pc.invert(valid)).drop_columns([column]).to_pylist():
+        left_out.add(row.get("file_name"))
     return batch.filter(valid)

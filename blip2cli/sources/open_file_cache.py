@@ -9,24 +9,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Hashable
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from blip2cli.storage.opening import is_remote
 
-
-class Closable(Protocol):
-    """An open file, archive or table."""
-
-    def close(self) -> object:
-        """Close the file below."""
-
-
-T = TypeVar("T", bound=Closable)
+T = TypeVar("T")  # with a method ``close``
 
 
 class _Cached(threading.local):
     key: Hashable = None
-    file: Closable | None = None
+    file: Any = None
 
 
 _cached = _Cached()
@@ -46,7 +38,8 @@ def cached_open(opener: Callable[[str], T], location: str) -> T:
         close_cached()
         _cached.file = opener(location)
         _cached.key = key
-    return _cached.file  # type: ignore[return-value]
+    file: T = _cached.file
+    return file
 
 
 def close_cached() -> None:

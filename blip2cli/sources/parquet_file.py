@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import ImageError, SourceError
@@ -79,9 +79,8 @@ def table_rows(
     location: str, columns: list[str]
 ) -> Iterator[tuple[int, int, int, Mapping[str, Any]]]:
     """Yield (row in the table, row group, row in the group, cells) for every row."""
-    table = ParquetTable(location)
-    try:
-        number = 0
+    number = 0
+    with closing(ParquetTable(location)) as table:
         for group in range(table.file.metadata.num_row_groups):
             if not columns:
                 for row in range(table.file.metadata.row_group(group).num_rows):
@@ -95,8 +94,6 @@ def table_rows(
                 for cells in batch.to_pylist():
                     yield number, group, row, cells
                     number, row = number + 1, row + 1
-    finally:
-        table.close()
 
 
 @contextmanager

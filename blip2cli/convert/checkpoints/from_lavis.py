@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from blip2cli.convert.checkpoints import huggingface as hf
 from blip2cli.convert.checkpoints.language_model import Language, find_language, pad_vocabulary
@@ -81,11 +80,7 @@ class _Settings(ABC):
     config: Settings
     vision_remedy: str  # where to find the vision encoder
     language_remedy: str
-
-    @property
-    def image_size(self) -> int:
-        """The size in pixels, if neither weights nor training tell it."""
-        return int(self.config["vision_config"].get("image_size", 224))
+    language: Language | None = None
 
     @property
     def patch(self) -> int:
@@ -114,11 +109,12 @@ class _LikeReleased(_Settings):
         if language_model is None:
             what = "language model and no tokenizer" if file.kind.writes else "tokenizer"
             raise ModelError("language_model", f"{file.path} holds no {what}", self.language_remedy)
-        self.language: Language = find_language(language_model, file.kind)
+        self.language = find_language(language_model, file.kind)
         self.kind = file.kind
 
     def write_small_files(self, folder: Path) -> None:
         """Write tokenizer, processor and generation settings."""
+        assert self.language is not None
         vision = self.config["vision_config"]
         token = hf.write_processor(
             self.language.tokenizer(), vision["image_size"], self.config["num_query_tokens"], folder
@@ -202,7 +198,7 @@ def _image_size(weights: Weights, file: LavisFile, settings: _Settings) -> int:
     positions = weights.get(POSITIONS)
     if positions is not None:
         return _pixels(positions, settings.patch)
-    return file.image_size or settings.image_size
+    return file.image_size or int(settings.config["vision_config"].get("image_size", 224))
 
 
 def _pixels(positions: Weight, patch: int) -> int:
@@ -232,7 +228,7 @@ def _with_language(
     weights: Weights, options: CheckpointOptions, settings: _Settings, kind: Family
 ) -> Weights:
     if not any(name.startswith(LANGUAGE_MODEL) for name in weights):
-        language: Any = getattr(settings, "language", None)
+        language = settings.language
         if options.language_model is not None and language is None:
             language = find_language(options.language_model, kind)
         added = language.weights() if language is not None else settings.weights((LANGUAGE_MODEL,))

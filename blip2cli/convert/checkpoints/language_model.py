@@ -48,33 +48,20 @@ class Language:
 def find_language(name: str, kind: Family) -> Language:
     """The language model called ``name``: a directory or a hub id. Raises ModelError."""
     path = Path(name).expanduser()
-    expected = kind.model_type
+    given = f"{option('language_model')} {name}"
     if not path.is_dir():
         if HUB_ID.fullmatch(name) is None and "/" in name:
-            raise ModelError(
-                "language_model",
-                f"{option('language_model')} {name} is neither a directory nor a hub id",
-            )
+            raise ModelError("language_model", f"{given} is neither a directory nor a hub id")
         with silence_hub():
             path = fetch_repository(name, weights=kind.writes)
     if not (path / "config.json").is_file():
-        raise ModelError(
-            "language_model",
-            f"{option('language_model')} {name} holds no model: it has no config.json",
-        )
+        raise ModelError("language_model", f"{given} holds no model: it has no config.json")
     found = read_json(path / "config.json").get("model_type")
-    if found != expected:
-        raise ModelError(
-            "language_model",
-            f"{option('language_model')} {name} is of the type {found}, and this checkpoint wants "
-            f"{expected}",
-        )
+    if found != kind.model_type:
+        problem = f"{given} is of the type {found}, and this checkpoint wants {kind.model_type}"
+        raise ModelError("language_model", problem)
     if not any((path / file).is_file() for file in TOKENIZER_FILES):
-        raise ModelError(
-            "language_model",
-            f"{option('language_model')} {name} has no tokenizer",
-            "fetch its files as well",
-        )
+        raise ModelError("language_model", f"{given} has no tokenizer", "fetch its files as well")
     return Language(path, kind)
 
 

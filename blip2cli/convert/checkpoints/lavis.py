@@ -88,8 +88,7 @@ class LavisFile:
 def read_lavis(path: Path) -> LavisFile:
     """Read a checkpoint of LAVIS. Raises ModelError that names what the file is instead."""
     found = read_pickle(path)
-    inner = found.get("model") if isinstance(found, dict) else None
-    tensors = tensors_of(inner) or tensors_of(found)
+    tensors = _tensors(found)
     if tensors is None:
         problem = f'{path} holds no weights of LAVIS ({{"model": state dict}})'
         raise ModelError("sources", problem)
@@ -107,9 +106,7 @@ def read_vision(path: Path, depth: int) -> Weights:
     Raises ModelError naming a weight that is unknown.
     """
     remedy = f"{option('vision_weights')} takes eva_vit_g.pth"
-    found = read_pickle(path)
-    inner = found.get("model") if isinstance(found, dict) else None
-    tensors = tensors_of(found) or tensors_of(inner)
+    tensors = _tensors(read_pickle(path))
     if tensors is None:
         raise ModelError("vision_weights", f"{path} holds no weights", remedy)
     weights: Weights = {}
@@ -218,6 +215,11 @@ def _split_qkv_bias(layer: str, bias: Weight) -> Weights:
         return Weight((width,), bias.dtype, lambda: bias.load()[start : start + width].clone())
 
     return {f"{layer}q_bias": part(0), f"{layer}v_bias": part(2 * width)}
+
+
+def _tensors(found: Any) -> dict[str, Tensor] | None:
+    inner = found.get("model") if isinstance(found, dict) else None
+    return tensors_of(inner) or tensors_of(found)
 
 
 def _kind(path: Path, tensors: dict[str, Tensor]) -> Family:

@@ -76,9 +76,12 @@ def read_pickle(file: Path) -> Any:
             warnings.simplefilter("ignore")  # of pickle protocols that torch does not write
             return _load(file)
     except pickle.UnpicklingError as error:
+        # From torch's long message: ``posix.system`` and the like.
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        refused = found[1] if found else "an object that is no tensor"
         raise ModelError(
             None,
-            f"{file} is damaged, or holds more than weights ({_refused(error)})",
+            f"{file} is damaged, or holds more than weights ({refused})",
             "it is not read, because that could run any code",
         ) from error
     except OSError as error:
@@ -139,9 +142,3 @@ def _state_dict(file: Path) -> Weights:
     if tensors is None:
         raise ModelError(None, f"{file} holds something else than named weights")
     return {name: Weight.of(tensor) for name, tensor in tensors.items()}
-
-
-def _refused(error: Exception) -> str:
-    """What was refused, from torch's long message: ``posix.system`` and the like."""
-    found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return found[1] if found else "an object that is no tensor"

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from blip2cli.convert.base import Reader, RenamedColumns, Schemas
+from blip2cli.convert.column_types import EMBEDDING
 from blip2cli.convert.concat import ConcatenatedReader, natural_key
 from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.files import OutputFolder, check_folder
@@ -23,10 +24,9 @@ from blip2cli.convert.formats.npy import (
     key_schema,
     vector_size,
     vectors_of,
-    with_vectors,
 )
 from blip2cli.convert.formats.parquet import ParquetReader, ParquetWriter
-from blip2cli.convert.images import require_file_names
+from blip2cli.convert.images import require_file_names, without_nulls
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import ConvertOptions
 
@@ -77,7 +77,7 @@ class ClipRetrievalWriter:
         self.notes: list[str] = []
 
     def write(self, batch: pa.RecordBatch) -> None:
-        batch = with_vectors(batch, self._left_out)
+        batch = without_nulls(batch, EMBEDDING, self._left_out)
         while batch.num_rows:
             if not self._shards or self._shards[-1][0].rows == self._shard_size:
                 self._open()
@@ -86,7 +86,7 @@ class ClipRetrievalWriter:
             head = batch.slice(0, left)
             batch = batch.slice(head.num_rows)
             vectors.add(_normalized(vectors_of(head, self._size)))
-            keys.write(head.drop_columns(["embedding"]).rename_columns(self._names))
+            keys.write(head.drop_columns([EMBEDDING]).rename_columns(self._names))
 
     def finish(self) -> None:
         if not self._shards:

@@ -18,7 +18,7 @@ from blip2cli.convert.images import (
     image_root,
     local_name,
     require_file_names,
-    with_texts,
+    without_nulls,
 )
 from blip2cli.errors import SourceError
 from blip2cli.options import ConvertOptions
@@ -51,7 +51,7 @@ class ImageParquetWriter:
 
     def write(self, batch: pa.RecordBatch) -> None:
         if self._text is not None:
-            batch = with_texts(batch, self._text, self._left_out)
+            batch = without_nulls(batch, self._text, self._left_out)
         start, size = 0, 0
         images: list[dict[str, object]] = []
         for number, stored in enumerate(batch.column("file_name").to_pylist()):

@@ -25,7 +25,7 @@ from blip2cli.convert.images import (
     local_name,
     require_file_names,
     text_column,
-    with_texts,
+    without_nulls,
 )
 from blip2cli.errors import OptionError, OutputError, SourceError, option
 from blip2cli.options import ConvertOptions, ImagesMode
@@ -104,7 +104,7 @@ class ImageFolderWriter:
             raise
 
     def write(self, batch: pa.RecordBatch) -> None:
-        batch = with_texts(batch, self._column, self._left_out)
+        batch = without_nulls(batch, self._column, self._left_out)
         for stored in batch.column("file_name").to_pylist():
             name = local_name(stored)
             if self._mode != "none" and name != self._last:

@@ -21,7 +21,7 @@ import pyarrow.types as kinds
 
 from blip2cli.convert.arrow import Array
 from blip2cli.convert.arrow_json import json_lines, json_text
-from blip2cli.convert.base import Reader, Schemas, SchemaWidened, read_errors, slices
+from blip2cli.convert.base import Reader, Schemas, SchemaWidened, errors_at, read_errors, slices
 from blip2cli.convert.column_types import (
     SameCommand,
     check_exact,
@@ -79,13 +79,9 @@ class JsonlReader:
         return self._schema_of(rows, f"{self.path!r}, lines 1 to {len(rows)}")
 
     def _schema_of(self, rows: list[dict[str, Any]], where: str) -> pa.Schema:
-        fields = []
-        for name in dict.fromkeys(name for row in rows for name in row):
-            try:
-                fields.append(pa.field(name, infer_type(name, [row.get(name) for row in rows])))
-            except SourceError as error:
-                raise SourceError("sources", f"{where}: {error.problem}", error.remedy) from None
-        return pa.schema(fields)
+        names = dict.fromkeys(name for row in rows for name in row)
+        with errors_at(where):
+            return pa.schema([(n, infer_type(n, [row.get(n) for row in rows])) for n in names])
 
     def _parse(self, block: LineBlock) -> pa.RecordBatch | None:
         """The rows as Arrow's parser reads them; None when it does not take them."""
@@ -126,12 +122,9 @@ class JsonlReader:
 
     def _widen(self, rows: list[dict[str, Any]], first: int) -> None:
         where = f"{self.path!r}, from line {first} on"
-        try:
-            wider = union_schema(self._narrow, self._schema_of(rows, where))
-        except SourceError as error:
-            problem = error.problem
-            problem = problem if problem.startswith(where) else f"{where}: {problem}"
-            raise SourceError("sources", problem, error.remedy) from None
+        found = self._schema_of(rows, where)
+        with errors_at(where):
+            wider = union_schema(self._narrow, found)
         if wider.equals(self._narrow):
             problem = f"{where}: values of one column are not of one kind"
             raise SourceError("sources", problem, "make them so")

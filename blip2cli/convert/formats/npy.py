@@ -27,6 +27,7 @@ from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.files import new_file
 from blip2cli.convert.formats.jsonl import JsonlReader, JsonlWriter
 from blip2cli.convert.formats.parquet import ParquetReader
+from blip2cli.convert.images import without_nulls
 from blip2cli.errors import OutputError, SourceError, option
 from blip2cli.options import ConvertOptions
 from blip2cli.sinks.settings import Settings
@@ -134,7 +135,7 @@ class VectorsWriter:
         self.notes: list[str] = []
 
     def write(self, batch: pa.RecordBatch) -> None:
-        batch = with_vectors(batch, self._left_out)
+        batch = without_nulls(batch, EMBEDDING, self._left_out)
         self._vectors.add(vectors_of(batch, self._vectors.size))
         self._keys.write(batch.drop_columns([EMBEDDING]))
 
@@ -147,16 +148,6 @@ class VectorsWriter:
     def abort(self) -> None:
         self._vectors.out.abort()
         self._keys.abort()
-
-
-def with_vectors(batch: pa.RecordBatch, left_out: LeftOut) -> pa.RecordBatch:
-    """The rows that have a vector; the names of the others go to ``left_out``."""
-    valid = pc.is_valid(batch.column(EMBEDDING))
-    if pc.all(valid).as_py() is not False:
-        return batch
-    for row in batch.filter(pc.invert(valid)).drop_columns([EMBEDDING]).to_pylist():
-        left_out.add(row.get("file_name"))
-    return batch.filter(valid)
 
 
 class VectorsReader:

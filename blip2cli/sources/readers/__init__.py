@@ -67,9 +67,8 @@ READERS: tuple[Reader, ...] = (
 
 def describe_sources() -> str:
     """The kinds of sources in one sentence, for help texts."""
-    last = ("remote", "stdin")  # what these are called goes with all the others
-    readers = [reader for reader in READERS if reader.name not in last]
-    readers += [reader for name in last for reader in READERS if reader.name == name]
+    # What these two are called goes with all the others, so they come last.
+    readers = sorted(READERS, key=lambda one: (one.name == "stdin", one.name == "remote"))
     text = ", ".join(reader.kind for reader in readers)
     return text[0].upper() + text[1:]
 

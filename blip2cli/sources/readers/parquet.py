@@ -70,15 +70,6 @@ class CellRef(ImageRef):
 
 
 @dataclass(frozen=True)
-class _Row:
-    name: str  # empty when the row has none
-    number: int  # in the table
-    group: int
-    row: int  # in the group
-    carried: tuple[object, ...]
-
-
-@dataclass(frozen=True)
 class TableSource(ColumnedSource):
     """The images in the cells of one Parquet file.
 
@@ -100,24 +91,17 @@ class TableSource(ColumnedSource):
     def refs(self, base: str) -> Iterator[ImageRef]:
         names = MemberNames(self.location, base)
         with opening_errors(self.text), arrow_errors(self.text):
-            for row in self.rows():
-                name, path = names.unique(row.name, row.number)
-                yield CellRef(
-                    name,
-                    path,
-                    self.location,
-                    self.column,
-                    row.group,
-                    row.row,
-                    self.absolute_paths,
-                    carried=row.carried,
-                )
+            for name, number, group, row, carried in self.rows():
+                file_name, path = names.unique(name, number)
+                cell = (self.location, self.column, group, row)
+                yield CellRef(file_name, path, *cell, self.absolute_paths, carried=carried)
 
     def no_images(self) -> SourceError:
         return SourceError("sources", f"The table {self.text!r} has no rows")
 
-    def rows(self) -> Iterator[_Row]:
-        """What is known of each row without reading its image."""
+    def rows(self) -> Iterator[tuple[str, int, int, int, tuple[object, ...]]]:
+        """What is known of each row without reading its image: its name (empty when it has none),
+        its number, its row group, its number in that, the carried values."""
         columns = [f"{self.column}.path"] if self.in_struct else []
         columns += [self.name_column] if self.name_column else []
         columns += [column.name for column in self.columns]
@@ -125,7 +109,7 @@ class TableSource(ColumnedSource):
             path = (cells.get(self.column) or {}).get("path") if self.in_struct else None
             name = path or (cells[self.name_column] if self.name_column else None)
             carried = tuple(cells[column.name] for column in self.columns)
-            yield _Row(from_utf8(name or ""), number, group, row, carried)
+            yield from_utf8(name or ""), number, group, row, carried
 
 
 def open_source(text: str, options: SourceOptions) -> Source:
@@ -155,7 +139,7 @@ def open_source(text: str, options: SourceOptions) -> Source:
             columns=columns,
         )
         first = next(source.rows(), None)
-        if first is not None and safe_name(first.name):
+        if first is not None and safe_name(first[0]):
             return source
         return replace(source, root=location.rpartition("/")[0])
 
