@@ -69,7 +69,6 @@ class FailedRef(ImageRef):
     message: str = ""
 
     def read(self) -> bytes:
-        """Raise the ImageError found at listing time."""
         raise ImageError(self.error_type, self.message)
 
 

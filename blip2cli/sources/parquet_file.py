@@ -36,7 +36,6 @@ class ParquetTable:
         self._start = 0  # the row of the first of them
 
     def close(self) -> None:
-        """Close the file."""
         self._batches = iter(())
         self.file.close()
         self._raw.close()

@@ -19,11 +19,7 @@ class RemoteRef(ImageRef):
     size: int | None = field(default=None, kw_only=True)  # bytes, if the listing gave it
 
     def read(self) -> bytes:
-        """Return the whole object, fetched by the calling process.
-
-        Raises ImageError: ``missing``, ``permission_denied``, ``not_a_file``, ``too_large`` or
-        ``read_error``.
-        """
+        """Return the whole object, fetched by the calling process. Raises as ``ImageRef`` does."""
         try:
             return fetch(self.path, self.size, base.MAX_FILE_BYTES)
         except TooLargeError:

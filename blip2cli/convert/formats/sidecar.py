@@ -7,6 +7,7 @@ only replaced with the option ``overwrite``, which is checked before the first o
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import to_utf8
 
 SUFFIXES = (".txt", ".caption")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")  # control characters, which become blanks
 
 
 class SidecarWriter:
@@ -99,17 +101,12 @@ class SidecarWriter:
         """Names and texts on one line, with prefix and suffix; empty for a row without a text."""
         columns = (batch.column(name).to_pylist() for name in ("file_name", self._column))
         for stored, value in zip(*columns, strict=True):
-            line = " ".join(_printable(str(value)).split()) if value is not None else ""
+            line = " ".join(_CONTROLS.sub(" ", str(value)).split()) if value is not None else ""
             options = self._options
             yield local_name(stored), options.prefix + line + options.suffix if line else ""
 
     def _path(self, name: str) -> str:
         return os.path.join(self._root, os.path.splitext(name)[0] + self._suffix)
-
-
-def _printable(text: str) -> str:
-    """Control characters become blanks."""
-    return "".join(" " if ord(c) < 32 or ord(c) == 127 else c for c in text)
 
 
 class SidecarReader:

@@ -62,7 +62,6 @@ class TarRef(ImageRef):
     size: int
 
     def read(self) -> bytes:
-        """Return the member's bytes. Raises ImageError."""
         check_size(self.size)
         with reading_errors("archive"):
             file = cached_open(open_binary, self.location)
@@ -80,7 +79,6 @@ class BytesRef(ImageRef):
     data: bytes
 
     def read(self) -> bytes:
-        """Return the bytes."""
         return self.data
 
 

@@ -57,7 +57,6 @@ class ZipRef(ImageRef):
     index: int  # in the archive's directory
 
     def read(self) -> bytes:
-        """Return the member's bytes. Raises ImageError."""
         with reading_errors("archive"):
             try:
                 archive = cached_open(_Zip, self.location)
