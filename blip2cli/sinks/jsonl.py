@@ -51,7 +51,7 @@ class JsonlSink:
         self._schema = schema
         self._settings = settings
         self._journal = journal
-        self._encoder = _Gzip() if paths.compressed else _Plain()
+        self._encoder = _Gzip() if paths.compressed else None
         self._descriptor: int | None = None
         self._end = 0  # bytes of complete lines
         self._rows = self._safe_rows = 0
@@ -61,19 +61,20 @@ class JsonlSink:
     def write(self, rows: Sequence[Mapping[str, object]]) -> None:
         lines = b"".join(to_json(self._schema.complete(row)) + b"\n" for row in rows)
         if lines:
-            self._append(self._encoder.encode(lines), len(rows))
+            data = self._encoder.encode(lines) if self._encoder else lines
+            self._append(data, len(rows))
             if time.monotonic() - self._synced_at >= SYNC_SECONDS:
                 self._sync()
 
     def commit(self) -> None:
         if self._descriptor is not None:
-            self._append(self._encoder.finish(), 0)
+            self._append(self._encoder.finish() if self._encoder else b"", 0)
             self._sync()
 
     def close(self) -> None:
         """Commit; a new output without rows is an empty file."""
         if self._descriptor is None:
-            self._append(self._encoder.encode(b""), 0)
+            self._append(self._encoder.encode(b"") if self._encoder else b"", 0)
         self.commit()
         assert self._descriptor is not None
         with self._disk.errors():
@@ -169,14 +170,6 @@ class StdoutSink:
 
     def abort(self) -> None:
         """There is nothing to remove."""
-
-
-class _Plain:
-    def encode(self, data: bytes) -> bytes:
-        return data
-
-    def finish(self) -> bytes:
-        return b""
 
 
 class _Gzip:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -59,7 +60,15 @@ def convert_checkpoint(
     check_destination(options.destination, options.overwrite, folder=not to_lavis)
     done = _to_lavis(options) if to_lavis else _to_transformers(options, from_lavis, progress)
     if options.check:
-        done.notes += _compare(options, from_lavis, to_lavis)
+        from blip2cli.convert.checkpoints import compare
+
+        if from_lavis:
+            differences = compare.compare_lavis_to_transformers
+        elif to_lavis:
+            differences = compare.compare_transformers_to_lavis
+        else:
+            differences = compare.compare_transformers
+        done.notes += differences(options.source, options.destination)
     done.seconds = time.monotonic() - start
     return done
 
@@ -93,12 +102,8 @@ def _to_transformers(
 def _transformers_model(options: CheckpointOptions) -> Assembled:
     """The source, in transformers' layout already."""
     checkpoint = resolve(options.source)
-    return Assembled(
-        checkpoint.family,
-        checkpoint.config,
-        hf.read_model(checkpoint),
-        lambda folder: hf.copy_small_files(checkpoint.path, folder),
-    )
+    copy = partial(hf.copy_small_files, checkpoint.path)
+    return Assembled(checkpoint.family, checkpoint.config, hf.read_model(checkpoint), copy)
 
 
 def _to_lavis(options: CheckpointOptions) -> ConvertedCheckpoint:
@@ -118,17 +123,6 @@ def _to_lavis(options: CheckpointOptions) -> ConvertedCheckpoint:
     with new_lavis_file(options.destination) as file:
         write_lavis(made.weights, file)
     return ConvertedCheckpoint(len(made.weights), size, 0.0, notes)
-
-
-def _compare(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> list[str]:
-    """How the result differs from the source, in sentences."""
-    from blip2cli.convert.checkpoints import compare
-
-    if from_lavis:
-        return compare.compare_lavis_to_transformers(options.source, options.destination)
-    if to_lavis:
-        return compare.compare_transformers_to_lavis(options.source, options.destination)
-    return compare.compare_transformers(options.source, options.destination)
 
 
 def _check(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> None:

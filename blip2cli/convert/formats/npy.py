@@ -44,10 +44,9 @@ def open_writer(options: ConvertOptions, reader: Reader) -> VectorsWriter:
             f"The file {keys!r} for the keys exists already",
             f"add {option('overwrite')} to replace it, or choose another name",
         )
-    schema = key_schema(reader)
     vectors = NpyFile(options.destination, vector_size(reader), np.dtype("<f4"))
     try:
-        return VectorsWriter(vectors, JsonlWriter(keys, schema, reader.settings))
+        return VectorsWriter(vectors, JsonlWriter(keys, key_schema(reader), reader.settings))
     except BaseException:
         vectors.out.abort()
         raise
