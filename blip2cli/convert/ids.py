@@ -13,12 +13,11 @@ import pyarrow as pa
 
 from blip2cli.convert.base import require_column
 from blip2cli.convert.examples import Examples
+from blip2cli.convert.images import Row
 from blip2cli.errors import OptionError, SourceError, option
 from blip2cli.options import ConvertOptions
 from blip2cli.sources.records import csv_records
 from blip2cli.storage.text_encoding import from_utf8
-
-Row = dict[str, Any]
 
 
 def id_getter(options: ConvertOptions, schema: pa.Schema, questions: bool) -> Callable[[Row], int]:

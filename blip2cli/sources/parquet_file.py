@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa  # noqa: TID253 - readers are imported when they are used
+import pyarrow.parquet as pq  # noqa: TID253
 
 from blip2cli.errors import ImageError, SourceError
 from blip2cli.storage.opening import open_binary
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _ROWS = 4096  # rows of names and carried values read together
 _BATCH_BYTES = 8 << 20  # images read together: a handful of photographs
@@ -21,8 +21,6 @@ class ParquetTable:
     """An open Parquet file, and the place it was last read at."""
 
     def __init__(self, location: str) -> None:
-        import pyarrow.parquet as pq
-
         self._raw = open_binary(location)
         try:
             # Without pre-buffering and with a buffer of its own, a column streams through memory.
@@ -46,8 +44,6 @@ class ParquetTable:
         Reads forward through the row group batch by batch, so images in order are read once.
         Raises ImageError, OSError or ValueError.
         """
-        import pyarrow as pa
-
         try:
             if self._place != (column, group) or row < self._start:
                 self._go_to(column, group)
@@ -98,8 +94,6 @@ def table_rows(
 @contextmanager
 def arrow_errors(text: str) -> Iterator[None]:
     """Turn what Arrow raises for the source ``text`` into a SourceError."""
-    import pyarrow as pa
-
     try:
         yield
     except pa.ArrowException as error:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+
+import pyarrow as pa  # noqa: TID253 - readers are imported when they are used
+import pyarrow.types as kinds  # noqa: TID253
 
 from blip2cli.errors import OptionError, option
 from blip2cli.sources.carried_columns import CarriedColumn
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 def image_column(schema: pa.Schema, chosen: str | None, text: str) -> str | None:
@@ -50,8 +49,6 @@ def image_column(schema: pa.Schema, chosen: str | None, text: str) -> str | None
 
 def carried_column(field: pa.Field[pa.DataType]) -> CarriedColumn:
     """The column as it is carried into rows. Raises OptionError for bytes."""
-    import pyarrow.types as kinds
-
     if is_bytes(field.type) or _has_bytes(field.type):
         raise OptionError(
             "keep", f"{option('keep')} {field.name}: this column holds bytes, which rows cannot"
@@ -63,8 +60,6 @@ def carried_column(field: pa.Field[pa.DataType]) -> CarriedColumn:
 
 def is_text(kind: pa.DataType) -> bool:
     """True for all types of strings, also dictionaries of them."""
-    import pyarrow.types as kinds
-
     if kinds.is_dictionary(kind):
         kind = kind.value_type
     return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
@@ -72,15 +67,11 @@ def is_text(kind: pa.DataType) -> bool:
 
 def path_in_struct(kind: pa.DataType) -> bool:
     """True for a struct that has text called ``path``, beside the bytes of an image."""
-    import pyarrow.types as kinds
-
     return kinds.is_struct(kind) and any(f.name == "path" and is_text(f.type) for f in kind)
 
 
 def is_bytes(kind: pa.DataType) -> bool:
     """True for all types of byte strings."""
-    import pyarrow.types as kinds
-
     return (
         kinds.is_binary(kind)
         or kinds.is_large_binary(kind)
@@ -90,8 +81,6 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 
 def _has_bytes(kind: pa.DataType) -> bool:
-    import pyarrow.types as kinds
-
     return kinds.is_struct(kind) and any(f.name == "bytes" and is_bytes(f.type) for f in kind)
 
 
