@@ -15,7 +15,7 @@ from blip2cli.images.loader import LoadedBatch, load_batches
 from blip2cli.images.preprocess import PixelSpec, normalize
 from blip2cli.model.checkpoint.resolve import resolve
 from blip2cli.model.placement.batch_size import batch_threads
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions
 from blip2cli.pipeline.batch_threads import BatchThreads

@@ -15,7 +15,7 @@ import typer.main
 
 from blip2cli import exit_codes
 from blip2cli.cli.app import COMMANDS, application
-from blip2cli.convert.table import FORMATS
+from blip2cli.convert.format_table import FORMATS
 from blip2cli.options import GROUPS, declarations
 
 PAGE = Path(__file__).with_name("reference.md")

@@ -14,8 +14,7 @@ import typer
 import typer.main
 
 from blip2cli import __version__, exit_codes
-from blip2cli.cli.flags.command import command as as_command
-from blip2cli.cli.terminal.messages import complain, unexpected
+from blip2cli.cli.terminal.error_messages import complain, unexpected
 from blip2cli.cli.terminal.usage_errors import usage_sentence
 
 # Name, and its line in the list of commands. A command's own module is imported only when it is the
@@ -41,6 +40,8 @@ def application(names: Container[str] = COMMANDS) -> typer.Typer:
     )
     for name, summary in COMMANDS.items():
         if name in names:
+            from blip2cli.cli.flags.command import command as as_command  # and all options
+
             module = importlib.import_module(f"blip2cli.cli.{name}")
             app.command(name, epilog=module.EXAMPLES)(as_command(getattr(module, name)))
         else:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 from blip2cli.cli.flags.command import Required
-from blip2cli.cli.terminal.console import duration
+from blip2cli.cli.terminal.run_summary import duration
 from blip2cli.cli.terminal.spelling import variable, with_flags
 from blip2cli.errors import OptionError, option
 from blip2cli.options import (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from blip2cli.cli.flags.command import Without
 from blip2cli.cli.terminal.doctor_report import DoctorPrinter
-from blip2cli.cli.terminal.messages import complain
+from blip2cli.cli.terminal.error_messages import complain
 from blip2cli.cli.terminal.spelling import flag, with_flags
 from blip2cli.options import DoctorOptions, DoctorOutputOptions, VerbosityOptions
 

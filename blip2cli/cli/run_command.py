@@ -49,7 +49,7 @@ def _run(job: Job[Any], report: ReportOptions) -> int:
     listener = JsonLog(sys.stderr) if report.log_json else console
 
     def table(columns: Sequence[Column], settings: Mapping[str, object]) -> Sink:
-        from blip2cli.cli.terminal.table import TableSink
+        from blip2cli.cli.terminal.row_table import TableSink
 
         names = [column.name for column in columns]
         if output.errors == "inline":

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable
 
-from blip2cli.convert.table import FORMATS, READABLE, Format, format_by_suffix
+from blip2cli.convert.format_table import FORMATS, READABLE, Format, format_by_suffix
 from blip2cli.errors import OptionError, OutputError, SourceError, option
 from blip2cli.model.checkpoint.embedded import EMBEDDED
 from blip2cli.storage.opening import is_remote

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from blip2cli.convert.detect_format import is_checkpoint, read_format, write_format
-from blip2cli.convert.table import FORMATS, Format
+from blip2cli.convert.format_table import FORMATS, Format
 from blip2cli.errors import OptionError, OutputError, SourceError, option
 from blip2cli.options import ConvertOptions
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.report import Outcome, fail, ok, warn
 from blip2cli.errors import option
-from blip2cli.model.tokenizer.prompts import Prompt, question_prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt, question_prompt
 from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.options import DecodeOptions
 from blip2cli.system.library_logging import silence_libraries

@@ -13,7 +13,7 @@ from blip2cli.doctor.report import Outcome, fail, ok, skipped, warn
 from blip2cli.errors import option
 from blip2cli.images.preprocess import to_uint8
 from blip2cli.model.checkpoint.embedded import EMBEDDED
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.options import DecodeOptions
 
 # The captions that LAVIS's tests expect of its published models (tests/models/test_blip2.py): five

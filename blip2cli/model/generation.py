@@ -14,13 +14,13 @@ from blip2cli.model.decoding.kv_slots import DecodeRequest
 from blip2cli.model.decoding.pipelined_decode import PipelinedScheduler, is_pipelined
 from blip2cli.model.decoding.sampling import (
     GeneratedTokens,
-    Processors,
+    ProcessorFactory,
     generator_of,
     logits_processors,
 )
 from blip2cli.model.decoding.scheduler import Scheduler, decode
 from blip2cli.model.decoding.session import DecoderSession
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.options import DecodeOptions
 
 
@@ -57,7 +57,7 @@ def generate_tokens(
 
 def _processors(
     options: DecodeOptions, end: Sequence[int], device: torch.device
-) -> Processors | None:
+) -> ProcessorFactory | None:
     """None where the raw logits decide."""
 
     @functools.cache

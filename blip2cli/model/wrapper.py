@@ -27,7 +27,7 @@ from blip2cli.model.nets.blip2 import Blip2Net, RetrievalModel
 from blip2cli.model.placement.dtype import place
 from blip2cli.model.placement.single_thread import needs_single_thread, single_threaded
 from blip2cli.model.retrieval import Retrieval
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.tokenizer.text import TextCodec, load_codec
 from blip2cli.model.vision.chunked_vision import ChunkedVision
 from blip2cli.model.vision.features import ImageFeatures, compute_features

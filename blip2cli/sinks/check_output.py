@@ -7,8 +7,8 @@ import os
 
 from blip2cli.errors import OutputError, option
 from blip2cli.options import OutputOptions
+from blip2cli.sinks.format_table import known_suffix, suffixes
 from blip2cli.sinks.paths import OutputPaths, to_stdout
-from blip2cli.sinks.table import known_suffix, suffixes
 from blip2cli.storage.opening import is_remote
 from blip2cli.storage.remote_errors import hide_secrets
 

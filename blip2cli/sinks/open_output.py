@@ -12,11 +12,11 @@ from blip2cli.sinks.base import IDENTITY, Column, RowSchema, Sink, disk_errors
 from blip2cli.sinks.check_output import check_output
 from blip2cli.sinks.failure_list import FailureFile, FailureList
 from blip2cli.sinks.failure_list_journal import FailureJournal, read_failures
+from blip2cli.sinks.format_table import format_of
 from blip2cli.sinks.journal import Journal, RowCount
 from blip2cli.sinks.jsonl import StdoutSink
 from blip2cli.sinks.paths import OutputPaths, to_stdout
 from blip2cli.sinks.settings import Settings
-from blip2cli.sinks.table import format_of
 
 
 @dataclass(frozen=True)

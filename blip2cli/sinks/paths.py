@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 
 from blip2cli.options import OutputOptions
-from blip2cli.sinks.table import known_suffix
+from blip2cli.sinks.format_table import known_suffix
 
 _PART = ".part-"
 

@@ -17,8 +17,9 @@ from itertools import chain, pairwise
 from typing import TYPE_CHECKING, BinaryIO
 
 from blip2cli.errors import SourceError, option
-from blip2cli.sources.base import IMAGE_SUFFIXES, FailedRef, ImageRef, Source
+from blip2cli.sources.base import FailedRef, ImageRef, Source
 from blip2cli.sources.carried_columns import CarriedColumn, columns_of, fitted
+from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
 from blip2cli.sources.patterns import Selection
 from blip2cli.sources.readers import find_reader
 from blip2cli.storage.opening import is_remote

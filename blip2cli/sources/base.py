@@ -21,16 +21,6 @@ from typing import ClassVar
 
 from blip2cli.errors import ImageError, SourceError
 
-# What a folder is searched for. HEIC and JPEG XL are in the list although they may not decode
-# here: a folder of phone photographs must report them, not pass over them in silence.
-# fmt: off
-IMAGE_SUFFIXES: frozenset[str] = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".gif",
-    ".tif", ".tiff", ".bmp", ".dib", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm",
-    ".qoi", ".ico", ".heic", ".heif", ".jxl",
-})
-# fmt: on
-
 MAX_FILE_BYTES = 1 << 30  # a larger "image" is a mistake, and would fill the memory
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from blip2cli.sources.base import IMAGE_SUFFIXES, name_below
+from blip2cli.sources.base import name_below
+from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
 from blip2cli.storage.hash_set import HashSet
 
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from blip2cli.sources.base import IMAGE_SUFFIXES, FailedRef, ImageRef, name_below
+from blip2cli.sources.base import FailedRef, ImageRef, name_below
+from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
 from blip2cli.sources.patterns import PathPattern
 from blip2cli.storage.remote_errors import RemoteError
 

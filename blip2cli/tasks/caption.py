@@ -53,7 +53,7 @@ class CaptionTask:
         return self
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
-        from blip2cli.model.tokenizer.prompts import Prompt
+        from blip2cli.model.tokenizer.fill_prompt import Prompt
 
         items = good(batch)
         if not items:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from blip2cli.errors import OptionError, option
 from blip2cli.model.families import RETRIEVAL
 from blip2cli.model.limits import check_writes
-from blip2cli.model.tokenizer.prompts import Prompt, fill_in, question_prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt, fill_in, question_prompt
 from blip2cli.options import AskOptions
 from blip2cli.tasks.chains import HISTORY, Turn, fill_placeholders, render_history
 from blip2cli.tasks.choices import CHOICE

@@ -10,7 +10,7 @@ from blip2cli.options import DecodeOptions
 from blip2cli.tasks.degenerate import Flag, flag_of
 
 if TYPE_CHECKING:
-    from blip2cli.model.tokenizer.prompts import Prompt
+    from blip2cli.model.tokenizer.fill_prompt import Prompt
     from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2, Generated
 

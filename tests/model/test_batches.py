@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Generated
 from blip2cli.options import DecodeOptions

@@ -13,7 +13,7 @@ from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGenera
 
 from blip2cli.errors import OptionError
 from blip2cli.images.preprocess import normalize
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.system.library_logging import silence_libraries

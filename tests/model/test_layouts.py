@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from blip2cli.images.preprocess import normalize
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.system.library_logging import silence_libraries

@@ -17,7 +17,7 @@ from blip2cli.model.loading.load import load_model
 from blip2cli.model.nets.blip2 import Blip2Net, RetrievalModel
 from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.retrieval import Pair, Retrieval
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.tokenizer.text import load_codec
 from blip2cli.model.vision.features import compute_features
 from blip2cli.model.wrapper import Blip2

@@ -18,7 +18,7 @@ from blip2cli.model.loading.load import load_model
 from blip2cli.model.placement.dtype import Placement, place
 from blip2cli.model.quantize.int8 import is_quantized_layer
 from blip2cli.model.quantize.linear_int8 import Int8Linear, max_exact_level
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2, Generated
 from blip2cli.options import DecodeOptions, ModelOptions, Quantize
 from tests.checkpoints import tiny_random_itm

@@ -22,7 +22,7 @@ from blip2cli.images.preprocess import normalize
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.families import RETRIEVAL
 from blip2cli.model.retrieval import Pair, Retrieval
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (

@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from blip2cli.convert import table
 from blip2cli.convert.base import Reader
 from tests.recipes.register import put_module, run_command
 
@@ -34,7 +33,7 @@ open_writer = MarkdownWriter
 
 if __name__ == "__main__":
     put_module("blip2cli.convert.formats.markdown")
-    table.FORMATS["markdown"] = table.Format(
+    format_table.FORMATS["markdown"] = format_table.Format(
         "markdown", "a list in Markdown", "markdown", (".md",), readable=False
     )
     run_command()

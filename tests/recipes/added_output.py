@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from blip2cli.sinks import table
+from blip2cli.sinks import format_table
 from blip2cli.sinks.base import RowSchema
 from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
@@ -47,7 +47,7 @@ def read_journal(paths: OutputPaths, row_count: object, inline_errors: bool) -> 
 
 if __name__ == "__main__":
     put_module("blip2cli.sinks.tabbed")
-    table.FORMATS += (
-        table.OutputFormat("tabbed", (".tab",), "tabbed.TabSink", "tabbed.read_journal"),
+    format_table.FORMATS += (
+        format_table.OutputFormat("tabbed", (".tab",), "tabbed.TabSink", "tabbed.read_journal"),
     )
     run_command()

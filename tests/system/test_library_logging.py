@@ -16,7 +16,7 @@ import sys
 from blip2cli.system import library_logging
 library_logging.show_library_messages(sys.argv[2] == "loud")
 import torch
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
 model = Blip2.load(ModelOptions(model=sys.argv[1], device="cpu"))

@@ -13,7 +13,7 @@ import pytest
 
 from blip2cli.errors import OptionError, OutputError
 from blip2cli.images.loader import LoadedBatch
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
     AskOptions,

@@ -11,7 +11,7 @@ import torch
 from blip2cli.errors import OptionError
 from blip2cli.images.loader import LoadedBatch
 from blip2cli.model.families import OPT
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import AskOptions, CaptionOptions, DecodeOptions, EmbedOptions
 from blip2cli.sinks.base import Column, RowSchema

@@ -10,7 +10,7 @@ import pytest
 
 from blip2cli.images.loader import LoadedBatch, load_batches
 from blip2cli.model.families import OPT
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
     DecodeOptions,

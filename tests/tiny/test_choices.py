@@ -9,7 +9,7 @@ from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGenera
 
 from blip2cli.images.loader import LoadedBatch, load_batches
 from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path
-from blip2cli.model.tokenizer.prompts import Prompt, question_prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt, question_prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sources import open_sources

@@ -14,7 +14,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from blip2cli.images.preprocess import to_uint8
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.system.library_logging import silence_libraries

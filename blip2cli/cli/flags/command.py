@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from blip2cli.cli.flags.parameters import parameter, value_of
-from blip2cli.cli.terminal.messages import complain, unexpected
+from blip2cli.cli.terminal.error_messages import complain, unexpected
 from blip2cli.cli.terminal.spelling import sentence
 from blip2cli.errors import Blip2CliError
 from blip2cli.exit_codes import BROKEN_PIPE

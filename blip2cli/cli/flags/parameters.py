@@ -81,19 +81,19 @@ def _help(declared: Declared) -> str:
 
 
 def _readable_formats() -> str:
-    from blip2cli.convert.table import READABLE
+    from blip2cli.convert.format_table import READABLE
 
     return ", ".join(READABLE)
 
 
 def _write_only_formats() -> str:
-    from blip2cli.convert.table import FORMATS
+    from blip2cli.convert.format_table import FORMATS
 
     return ", ".join(one.name for one in FORMATS.values() if not one.readable)
 
 
 def _output_suffixes() -> str:
-    from blip2cli.sinks.table import suffixes
+    from blip2cli.sinks.format_table import suffixes
 
     return either(suffixes())
 

@@ -7,7 +7,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Any, TextIO
 
-from blip2cli.cli.terminal.messages import coloured
+from blip2cli.cli.terminal.error_messages import coloured
 from blip2cli.cli.terminal.spelling import with_flags
 from blip2cli.storage.text_encoding import printable  # errors and paths may hold anything
 

@@ -19,7 +19,7 @@ from blip2cli.convert.images import local_name, require_file_names, text_column
 from blip2cli.errors import OptionError, OutputError, SourceError, option
 from blip2cli.options import ConvertOptions
 from blip2cli.sinks.settings import Settings
-from blip2cli.sources.base import IMAGE_SUFFIXES
+from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
 from blip2cli.storage import durable
 from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import to_utf8

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from blip2cli.model.decoding import scheduler
 from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
-from blip2cli.model.decoding.sampling import GeneratedTokens, Processors, process_logits
+from blip2cli.model.decoding.sampling import GeneratedTokens, ProcessorFactory, process_logits
 from blip2cli.model.decoding.session import DecoderSession, round_up
 from blip2cli.model.grouping import grouped
 from blip2cli.model.layers.linear import ROW_MULTIPLE
@@ -36,7 +36,7 @@ def beam_search(
     session: DecoderSession,
     requests: Sequence[DecodeRequest],
     end: Sequence[int],
-    processors: Processors | None,
+    processors: ProcessorFactory | None,
     options: DecodeOptions,
 ) -> list[list[GeneratedTokens]]:
     """The best ``options.num_captions`` sequences of each request, best first.
@@ -124,7 +124,7 @@ class _BeamScheduler:
         shape: SlotShape,
         requests: Sequence[DecodeRequest],
         end: frozenset[int],
-        processors: Processors | None,
+        processors: ProcessorFactory | None,
         options: DecodeOptions,
     ) -> None:
         self.width = options.num_beams
@@ -158,7 +158,7 @@ class _BeamScheduler:
 
     def _refill(self) -> None:
         free = [g for g, owner in enumerate(self.owner) if owner is None]
-        enough = max(1, len(self.owner) // scheduler.REFILL)
+        enough = max(1, len(self.owner) // scheduler.REFILL_DIVISOR)
         if not self.waiting or len(free) < min(enough, len(self.waiting)):
             return
         taken = [(group, self.waiting.popleft()) for group in free[: len(self.waiting)]]

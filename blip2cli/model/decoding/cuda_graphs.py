@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.decoding.kv_slots import DecodeRequest, KVSlots, SlotShape
-from blip2cli.model.decoding.scheduler import SLOTS
+from blip2cli.model.decoding.scheduler import MAX_SLOTS
 from blip2cli.model.decoding.session import DecoderSession, ImagePrompt
 
-SIZES = (SLOTS, 32, 16, 8)  # numbers of slots whose steps are captured
+SIZES = (MAX_SLOTS, 32, 16, 8)  # numbers of slots whose steps are captured
 CACHED = 4  # slot shapes whose slots are cached: keys and values of as many sequences each
 
 Work = Callable[[], object]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # From the length of the history before the first new token to processors that make logits [R, V] of
 # ids [R, H] and raw logits [R, V].
-Processors = Callable[[int], Callable[[Tensor, Tensor], Tensor]]
+ProcessorFactory = Callable[[int], Callable[[Tensor, Tensor], Tensor]]
 
 
 @dataclass
@@ -90,14 +90,14 @@ def _needs_processors(options: DecodeOptions, end: Sequence[int]) -> bool:
 
 
 def process_logits(
-    processors: Processors,
+    processors: ProcessorFactory,
     histories: Sequence[tuple[int, ...]],
     tokens: Sequence[Sequence[int]],
     raw: Tensor,
 ) -> Tensor:
     """Processed logits [R, V] from each row's history, its generated tokens and raw logits [R, V].
 
-    Processors take rows of one length, so those of equal lengths go through them together.
+    ProcessorFactory take rows of one length, so those of equal lengths go through them together.
     """
     lengths = [(len(history), len(new)) for history, new in zip(histories, tokens, strict=True)]
     logits = torch.empty_like(raw)

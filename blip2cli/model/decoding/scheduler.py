@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
-from blip2cli.model.decoding.sampling import GeneratedTokens, Processors, draw, process_logits
+from blip2cli.model.decoding.sampling import GeneratedTokens, ProcessorFactory, draw, process_logits
 from blip2cli.model.decoding.session import DecoderSession, round_up
 from blip2cli.model.grouping import grouped
 from blip2cli.model.layers.linear import ROW_MULTIPLE
 
-SLOTS = 64  # at most
-REFILL = 8  # prefill when an eighth of all slots is free, or as many as requests wait
+MAX_SLOTS = 64  # at most
+REFILL_DIVISOR = 8  # prefill when an eighth of all slots is free, or as many as requests wait
 
 
 @torch.inference_mode()
@@ -33,7 +33,7 @@ def decode(
     session: DecoderSession,
     requests: Sequence[DecodeRequest],
     end: Sequence[int],
-    processors: Processors | None,
+    processors: ProcessorFactory | None,
     scheduler: type[Scheduler] | None = None,
 ) -> list[GeneratedTokens]:
     """Decode all requests; the sequences are in their order.
@@ -60,7 +60,7 @@ class Scheduler:
         members: Sequence[int],
         sequences: list[GeneratedTokens],
         end: frozenset[int],
-        processors: Processors | None,
+        processors: ProcessorFactory | None,
     ) -> None:
         count = min(max_slots(session), round_up(len(members), ROW_MULTIPLE))
         self.session = session
@@ -90,7 +90,9 @@ class Scheduler:
     def _refill(self) -> None:
         """Prefill waiting requests into free slots, once enough are free."""
         free = [slot for slot, owner in enumerate(self.owner) if owner is None]
-        if not self.waiting or len(free) < min(len(self.owner) // REFILL, len(self.waiting)):
+        if not self.waiting or len(free) < min(
+            len(self.owner) // REFILL_DIVISOR, len(self.waiting)
+        ):
             return
         numbers = [self.waiting.popleft() for _ in free[: len(self.waiting)]]
         slots = free[: len(numbers)]
@@ -127,11 +129,11 @@ class Scheduler:
     def _choose(self, running: Sequence[int], raw: Tensor) -> tuple[list[int], list[float]]:
         """The next token of each running slot from raw logits [R, V], and its log-probability
         under the raw distribution."""
-        requests = [self.requests[self._owner(slot)] for slot in running]
+        requests = [self.requests[self._request_in(slot)] for slot in running]
         logits = raw
         if self.processors is not None:
             histories = [self.session.history(request) for request in requests]
-            tokens = [self.sequences[self._owner(slot)].tokens for slot in running]
+            tokens = [self.sequences[self._request_in(slot)].tokens for slot in running]
             logits = process_logits(self.processors, histories, tokens, raw)
         generators = [each.generator for each in requests if each.generator is not None]
         chosen = draw(logits, generators) if generators else logits.argmax(dim=-1)
@@ -141,7 +143,7 @@ class Scheduler:
     def _append(self, running: Sequence[int], chosen: list[int], logprobs: list[float]) -> None:
         """Append the chosen tokens to their sequences; free the slots of those that end."""
         for slot, token, logprob in zip(running, chosen, logprobs, strict=True):
-            number = self._owner(slot)
+            number = self._request_in(slot)
             sequence = self.sequences[number]
             sequence.tokens.append(token)
             sequence.logprobs.append(logprob)
@@ -149,7 +151,7 @@ class Scheduler:
                 self.owner[slot] = None
             self.tokens[slot] = token
 
-    def _owner(self, slot: int) -> int:
+    def _request_in(self, slot: int) -> int:
         """The request whose sequence a running slot holds."""
         number = self.owner[slot]
         assert number is not None
@@ -158,4 +160,4 @@ class Scheduler:
 
 def max_slots(session: DecoderSession) -> int:
     """How many sequences are decoded together at most."""
-    return min(SLOTS, session.sequences_per_step or SLOTS)
+    return min(MAX_SLOTS, session.sequences_per_step or MAX_SLOTS)

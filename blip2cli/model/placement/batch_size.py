@@ -22,7 +22,7 @@ from typing import Protocol
 import torch
 
 from blip2cli.model.checkpoint.config import Blip2Config, patches
-from blip2cli.model.decoding.scheduler import SLOTS
+from blip2cli.model.decoding.scheduler import MAX_SLOTS
 from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel
 from blip2cli.model.placement.thresholds import (
     BATCH_SIZES,
@@ -42,7 +42,7 @@ class MemoryEstimate:
     """Memory of a model, in bytes."""
 
     image: int  # of activations, for each image of a batch
-    sequence: int  # for each sequence being decoded, of which there are ``SLOTS`` at most
+    sequence: int  # for each sequence being decoded, of which there are ``MAX_SLOTS`` at most
     weights: int  # about
 
 
@@ -103,8 +103,8 @@ def _fitting(need: MemoryEstimate, free: int) -> int:
     """Images that fit into ``free`` bytes; at least one, to be tried."""
     usable = int(MEMORY_SHARE * free)
     size = usable // (need.image + need.sequence)  # one sequence an image
-    if size > SLOTS:
-        size = (usable - SLOTS * need.sequence) // need.image
+    if size > MAX_SLOTS:
+        size = (usable - MAX_SLOTS * need.sequence) // need.image
     return max(1, size if size < MULTIPLE else size - size % MULTIPLE)
 
 

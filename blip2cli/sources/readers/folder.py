@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import SourceError
-from blip2cli.sources.base import IMAGE_SUFFIXES, ImageRef, Source, absolute
+from blip2cli.sources.base import ImageRef, Source, absolute
+from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
 from blip2cli.sources.local_tree import LocalTree
 from blip2cli.storage.opening import is_remote
 

@@ -54,7 +54,7 @@ def test_a_hub_layout_of_any_age_can_be_converted(
 
 def written(directory: Path) -> list[tuple[int, ...]]:
     """The tokens a model writes about four pictures."""
-    from blip2cli.model.tokenizer.prompts import Prompt
+    from blip2cli.model.tokenizer.fill_prompt import Prompt
 
     model = Blip2.load(ModelOptions(str(directory), device="cpu", dtype="float32"))
     features = model.features(images(4))

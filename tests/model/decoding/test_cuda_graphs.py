@@ -15,7 +15,7 @@ import torch
 from blip2cli.model.decoding import pipelined_decode, scheduler
 from blip2cli.model.decoding.cuda_graphs import CACHED, CapturedSlots, GraphCache, GraphSession
 from blip2cli.model.decoding.kv_slots import DecodeRequest
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Generated
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
@@ -71,7 +71,7 @@ def test_replayed_steps_write_the_same(
     expected = [texts(either, batch) for batch in batches]
     if pipelined:
         monkeypatch.setattr(pipelined_decode, "DEVICES", {"cpu"})
-    monkeypatch.setattr(scheduler, "SLOTS", 32)
+    monkeypatch.setattr(scheduler, "MAX_SLOTS", 32)
     monkeypatch.setattr(either.ours, "_graphs", graphs)
     assert texts(either, batches[0]) == expected[0]
     assert capture.played == []  # one batch is not worth it

@@ -16,7 +16,7 @@ from blip2cli.model.decoding.pipelined_decode import PipelinedScheduler
 from blip2cli.model.decoding.sampling import GeneratedTokens
 from blip2cli.model.decoding.scheduler import Scheduler, decode
 from blip2cli.model.decoding.session import ImagePrompt
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
 
@@ -106,7 +106,7 @@ def test_texts_of_any_lengths_are_those_of_the_plain_scheduler(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(seed)
-    monkeypatch.setattr(scheduler, "SLOTS", chance.choice([8, 16, 64]))
+    monkeypatch.setattr(scheduler, "MAX_SLOTS", chance.choice([8, 16, 64]))
     count, longest = chance.randrange(1, 80), chance.choice([1, 2, 5, 15])
     lengths = [chance.randint(1, longest) for _ in range(count)]
     limits = [chance.randint(1, longest) for _ in range(count)]
@@ -120,7 +120,7 @@ def test_texts_of_any_lengths_are_those_of_the_plain_scheduler(
 
 
 def test_no_step_is_lost_where_limits_end_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "SLOTS", 8)
+    monkeypatch.setattr(scheduler, "MAX_SLOTS", 8)
     limits = [random.Random(1).randint(3, 9) for _ in range(50)]
     direct, pipelined = ScriptedSession([20] * 50, 3), ScriptedSession([20] * 50, 3)
     assert texts(Scheduler, direct, limits) == texts(PipelinedScheduler, pipelined, limits)
@@ -164,7 +164,7 @@ def test_a_models_texts_are_the_same(
     options = DecodeOptions(max_new_tokens=12)
     expected = either.ours.generate(either.features, prompts, options)
     assert len({len(found[0].tokens) for found in expected}) > 3
-    monkeypatch.setattr(scheduler, "SLOTS", count)
+    monkeypatch.setattr(scheduler, "MAX_SLOTS", count)
     monkeypatch.setattr(pipelined_decode, "DEVICES", {"cpu"})
     runs = []
     run = PipelinedScheduler.run

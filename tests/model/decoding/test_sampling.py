@@ -10,7 +10,7 @@ import torch
 from blip2cli.errors import OptionError
 from blip2cli.model.decoding.sampling import draw
 from blip2cli.model.families import T5
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.options import DecodeOptions
 from blip2cli.system.library_logging import silence_libraries
 from tests.checkpoints import QUERIES

@@ -14,7 +14,7 @@ from blip2cli.model.families.opt import session as opt
 from blip2cli.model.families.opt.kv_slots import OptSlots
 from blip2cli.model.families.t5 import session as t5
 from blip2cli.model.families.t5.kv_slots import T5Slots
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Generated
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
@@ -63,7 +63,7 @@ def test_waiting_requests_take_the_slots_of_finished_sequences(
     lengths = [len(text.tokens) for text in expected]
     assert max(lengths) > 2 * min(lengths)  # else nothing could be won
     watch = Watch(monkeypatch)
-    monkeypatch.setattr(scheduler, "SLOTS", 8)
+    monkeypatch.setattr(scheduler, "MAX_SLOTS", 8)
     assert texts(either, prompts) == expected
     assert sum(watch.prefills) == len(prompts)
     assert len(watch.prefills) > 2
@@ -74,7 +74,7 @@ def test_waiting_requests_take_the_slots_of_finished_sequences(
 
 def test_slots_are_prefilled_together(either: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch(monkeypatch)
-    monkeypatch.setattr(scheduler, "SLOTS", 16)
+    monkeypatch.setattr(scheduler, "MAX_SLOTS", 16)
     texts(either, [Prompt(i % IMAGES, None, f"{i}") for i in range(40)])
     assert watch.prefills[0] == 16
     assert all(count >= 2 for count in watch.prefills[:-1])
@@ -99,7 +99,7 @@ def test_texts_do_not_depend_on_the_slots(
 ) -> None:
     prompts = [Prompt(i, text, f"{i} {text}") for i in range(IMAGES) for text in QUESTIONS]
     random.Random(count).shuffle(prompts)
-    monkeypatch.setattr(scheduler, "SLOTS", count)
+    monkeypatch.setattr(scheduler, "MAX_SLOTS", count)
     together = texts(either, prompts)
     for prompt, text in list(zip(prompts, together, strict=True))[::7]:
         assert texts(either, [prompt]) == [text]  # log-probabilities too, exactly
@@ -112,7 +112,7 @@ def test_beam_searches_that_wait_find_the_same(
     prompts = [Prompt(i, text, "x") for i in range(IMAGES) for text in QUESTIONS]
     single = [either.ours.generate(either.features, [prompt], options)[0] for prompt in prompts]
     watch = Watch(monkeypatch)
-    monkeypatch.setattr(scheduler, "SLOTS", 12)  # four at a time, and so eight
+    monkeypatch.setattr(scheduler, "MAX_SLOTS", 12)  # four at a time, and so eight
     assert len(prompts) > 8
     assert either.ours.generate(either.features, prompts, options) == single
     assert sum(watch.prefills) == 3 * len(prompts)
@@ -172,7 +172,7 @@ def test_prompts_are_prefetched_in_batches(
         )
     else:
         monkeypatch.setattr(t5, "PREFETCH_PROMPTS", most)
-    monkeypatch.setattr(scheduler, "SLOTS", 8)
+    monkeypatch.setattr(scheduler, "MAX_SLOTS", 8)
     assert texts(either, prompts) == expected
     assert counts[0] == min(IMAGES, max(8, most))
     if most != 11 or kind == "t5":

@@ -13,7 +13,7 @@ from blip2cli.errors import OptionError
 from blip2cli.model.decoding import scoring
 from blip2cli.model.decoding.scoring import Likelihood
 from blip2cli.model.families import OPT, T5
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair, plain

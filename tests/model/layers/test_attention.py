@@ -7,7 +7,7 @@ import torch
 
 from blip2cli.model.layers import attention
 from blip2cli.model.layers.attention import attention_scores, uses_fused_kernel
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
 

@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 import blip2cli
 from blip2cli.errors import OptionError
 from blip2cli.model.checkpoint.config import Blip2Config, read_config
-from blip2cli.model.decoding.scheduler import SLOTS
+from blip2cli.model.decoding.scheduler import MAX_SLOTS
 from blip2cli.model.nets.blip2 import GenerationModel
 from blip2cli.model.placement import batch_size
 from blip2cli.model.placement.batch_size import (
@@ -117,13 +117,13 @@ def test_a_size_never_needs_more_than_its_share() -> None:
         assert size < 8 or size % 8 == 0
         if size > 1:
             assert (
-                size * need.image + min(size, SLOTS) * need.sequence
+                size * need.image + min(size, MAX_SLOTS) * need.sequence
                 <= batch_size.MEMORY_SHARE * free
             )
         more = size + (8 if size >= 8 else 1)
         if more <= batch_size.CUDA_MOST:
             assert (
-                more * need.image + min(more, SLOTS) * need.sequence
+                more * need.image + min(more, MAX_SLOTS) * need.sequence
                 > batch_size.MEMORY_SHARE * free
             )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from blip2cli.model.layers.packed_linear import can_pack
 from blip2cli.model.placement.single_thread import needs_single_thread, single_thread
 from blip2cli.model.retrieval import Pair
-from blip2cli.model.tokenizer.prompts import Prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
 from training.random_scenes import random_scene

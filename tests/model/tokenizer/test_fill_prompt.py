@@ -4,7 +4,7 @@ import pytest
 
 from blip2cli.errors import OptionError
 from blip2cli.model.families import OPT, T5
-from blip2cli.model.tokenizer.prompts import question_prompt
+from blip2cli.model.tokenizer.fill_prompt import question_prompt
 
 
 def test_auto_is_the_papers_template() -> None:

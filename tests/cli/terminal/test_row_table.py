@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.cli.terminal.table import TableSink
+from blip2cli.cli.terminal.row_table import TableSink
 
 
 def table(names: list[str], *batches: list[dict[str, object]], columns: int = 80) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blip2cli.convert.table import FORMATS, Format, format_by_suffix
+from blip2cli.convert.format_table import FORMATS, Format, format_by_suffix
 
 
 @pytest.mark.parametrize("one", FORMATS.values(), ids=list(FORMATS))

@@ -1,4 +1,4 @@
-"""Prompts, and the templates that questions are put into."""
+"""Prompts: a question filled into its template (``families/*/family.py`` has each family's own)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,98 @@
+"""The lines about a run: how far it is, what was done before, how it ended, where time went."""
+
+from __future__ import annotations
+
+from blip2cli.exit_codes import FAILED_IMAGES, MORE_TO_DO, SUCCESS
+from blip2cli.pipeline.events import Progress, Resumed, Summary
+
+_DONE = {"caption": "captioned", "ask": "answered", "embed": "embedded"}
+
+
+def progress_line(event: Progress, seconds: float, unit: str = "image") -> str:
+    """One plain line on how far the run is, ``seconds`` after the model was ready."""
+    seen = event.done + event.failed
+    rate = seen / seconds if seconds > 0 else 0.0
+    line = f"{seen} of {event.total} {unit}s" if event.total is not None else f"{seen} {unit}s"
+    if event.failed:
+        line += f", {event.failed} failed"
+    line += f", {rate:.2f} {unit}s/s"
+    if event.total is not None and rate > 0:
+        line += f", {duration((event.total - seen) / rate)} left"
+    return line
+
+
+def resumed_lines(event: Resumed) -> list[str]:
+    """The lines about an output that a run goes on with."""
+    line = f"Going on: {count_of(event.images)} done before"
+    if event.failed:
+        line += f", {event.failed} failed before (--retry-errors tries them again)"
+    if event.retried:
+        line += f", {event.retried} that failed are tried again"
+    lines = [line + "."]
+    if event.version is not None:
+        lines.append(f"Note: the rows so far were written by blip2cli {event.version}.")
+    return lines
+
+
+def summary_lines(
+    summary: Summary, errors_file: str | None = None, again: str | None = None
+) -> list[str]:
+    """The lines that end a run.
+
+    ``errors_file`` is where failed images are listed, if anywhere; ``again`` the command that
+    goes on with the output.
+    """
+    s = summary
+    if s.exit_code in (SUCCESS, FAILED_IMAGES) and s.already and not s.done and not s.failed:
+        return [f"Nothing left to do: {count_of(s.already)} done before."]
+    line = f"{count_of(s.done, s.unit)} {_DONE.get(s.task, 'done')}"
+    if s.rows != s.done:
+        line += f" in {s.rows} rows"
+    if s.failed:
+        line += f", {s.failed} failed"
+    if s.skipped:
+        line += f", {s.skipped} skipped"
+    if s.already:
+        line += f", {s.already} done before"
+    line += f"; {duration(s.seconds)}, {s.images_per_second:.2f} {s.unit}s/s"
+    if s.done or s.failed:
+        line += f" (read {s.read_share:.0%}, model {s.model_share:.0%}, write {s.write_share:.0%})"
+    if s.flagged:
+        line += f"; {s.flagged} texts flagged" if s.flagged > 1 else "; 1 text flagged"
+        line += f", {s.retried} good after a retry" if s.retried else ""
+    lines = [line + "."]
+    if s.failed and errors_file is not None:
+        lines.append(f"Images that failed are listed in {errors_file}")
+    if s.exit_code > 128:
+        lines.append("Interrupted; the rows that were finished are safe.")
+    elif s.exit_code == MORE_TO_DO:
+        lines.append("The time of --max-duration is up; the rows that were finished are safe.")
+    if (s.exit_code > 128 or s.exit_code == MORE_TO_DO) and again is not None:
+        lines.append(f"Go on with: {again}")
+    return lines
+
+
+def phases_line(summary: Summary) -> str:
+    """Where the seconds went that a small job mostly consists of."""
+    s = summary
+    loading = s.load_seconds - s.import_seconds - s.list_seconds
+    return (
+        f"Start: {s.list_seconds:.2f} s listing, {s.import_seconds:.2f} s importing, "
+        f"{loading:.2f} s loading; first rows after {s.first_seconds:.2f} s, "
+        f"all after {s.seconds:.2f} s."
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person writes them: ``3.1 s``, ``4 min 10 s``, ``2 h 5 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def count_of(number: int, unit: str = "image") -> str:
+    """``1 image``, ``12 images``."""
+    return f"1 {unit}" if number == 1 else f"{number} {unit}s"
