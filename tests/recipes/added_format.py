@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from blip2cli.convert import format_table
 from blip2cli.convert.base import Reader
 from tests.recipes.register import put_module, run_command
 

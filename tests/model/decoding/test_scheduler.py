@@ -129,6 +129,7 @@ def test_a_text_may_have_a_limit_of_its_own(either: Pair) -> None:
 
 def test_a_prompt_given_twice_is_read_once(opt: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     question = "Question: what is left of the dog? Answer:"
+    texts(opt, [Prompt(0, None, "a")])  # the images are read once, whatever is asked first
     rows = []
     layer = opt.ours.model.language_model.model.decoder.layers[0]
     forward = layer.fc1.forward
