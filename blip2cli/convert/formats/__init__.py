@@ -1,1 +1,1 @@
-"""One file a format of results; see ``convert.table``."""
+"""One file a format of results; see ``convert.format_table``."""
