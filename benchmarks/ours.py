@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from work import Setting, Work
 
-from blip2cli.images.loader import LoadedBatch, load_batches
+from blip2cli.images.loader import BatchStream, LoadedBatch
 from blip2cli.images.preprocess import PixelSpec, normalize
 from blip2cli.model.checkpoint.resolve import resolve
 from blip2cli.model.placement.batch_size import batch_threads
@@ -35,7 +35,7 @@ def model_options(path: str, dtype: str) -> ModelOptions:
 def batches(work: Work, setting: Setting, spec: PixelSpec) -> Iterator[LoadedBatch]:
     """The work's images; the loader itself chooses where it decodes them."""
     refs = [ImageRef(file, file) for file in work.files]
-    with closing(load_batches(refs, spec, LoaderOptions(setting.batch_size))) as stream:
+    with closing(BatchStream(refs, spec, LoaderOptions(setting.batch_size))) as stream:
         yield from stream
 
 
@@ -134,7 +134,7 @@ class Pixels:
         """Do the work."""
         refs = [ImageRef(file, file) for file in work.files]
         options = LoaderOptions(setting.batch_size, workers=0)
-        with load_batches(refs, self.spec, options) as stream:
+        with BatchStream(refs, self.spec, options) as stream:
             return [normalize(batch.pixels, self.spec, self.dtype) for batch in stream]
 
     def plain(self, answers: list[Tensor]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from blip2cli.images.loader import load_batches
+from blip2cli.images.loader import BatchStream
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.options import LoaderOptions, SourceOptions
 from blip2cli.sources import open_sources
@@ -87,7 +87,7 @@ def test_a_file_that_vanishes_after_it_was_listed(workers: int, tmp_path: Path) 
         (tmp_path / name).write_bytes(encoded(picture(), "PNG"))
     refs = list(open_sources(SourceOptions((str(tmp_path),))))
     (tmp_path / "b.png").unlink()
-    with load_batches(refs, PixelSpec(8, 8), LoaderOptions(4, workers)) as batches:
+    with BatchStream(refs, PixelSpec(8, 8), LoaderOptions(4, workers)) as batches:
         (batch,) = batches
     kinds = [item.error and item.error.error_type for item in batch.items]
     assert kinds == [None, "missing", None]

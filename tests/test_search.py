@@ -73,7 +73,7 @@ def test_the_search_ranks_images_by_the_contrastive_score(
 
 def contrastive(checkpoint: Path) -> Found:
     """The three best images of each text by the model's own score."""
-    from blip2cli.images.loader import load_batches
+    from blip2cli.images.loader import BatchStream
     from blip2cli.model.retrieval import Pair
     from blip2cli.model.wrapper import Blip2
     from blip2cli.options import LoaderOptions, ModelOptions, SourceOptions
@@ -82,7 +82,7 @@ def contrastive(checkpoint: Path) -> Found:
     model = Blip2.load(ModelOptions(str(checkpoint), device="cpu", dtype="float32"))
     assert model.retrieval is not None
     refs = open_sources(SourceOptions((str(ROOT / "sample_images"),)))
-    (batch,) = load_batches(refs, model.spec, LoaderOptions(workers=0))
+    (batch,) = BatchStream(refs, model.spec, LoaderOptions(workers=0))
     names = [item.file_name for item in batch.items]
     features = model.features(batch.pixels)
     found = {}

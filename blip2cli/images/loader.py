@@ -56,7 +56,7 @@ from blip2cli.images.workers import (
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
 
-__all__ = ["BatchStream", "LoadedBatch", "LoadedImage", "LoaderPolicy", "load_batches"]
+__all__ = ["BatchStream", "LoadedBatch", "LoadedImage", "LoaderPolicy"]
 
 FIRST_SIZE = 16  # images in a batch before a batch size is known
 PREFETCH_FACTOR = 2  # batches that wait ready per worker
@@ -83,14 +83,8 @@ class LoaderPolicy:
     prefetch_bytes: int | None = None  # None: what the memory allows
 
 
-def load_batches(
-    refs: Iterable[ImageRef],
-    spec: PixelSpec,
-    options: LoaderOptions,
-    prefetch: bool = False,
-    policy: LoaderPolicy | None = None,
-) -> BatchStream:
-    """Return the batches as an iterator.
+class BatchStream(Iterator[LoadedBatch]):
+    """Batches of uint8 pixels in source order, from this process, a thread of it or workers.
 
     ``options.workers`` None leaves the choice to the loader: no workers for a small job, for a
     long one that waits for images as many as there are cores to spare. 0 decodes in this process.
@@ -108,20 +102,16 @@ def load_batches(
     of ``refs`` itself are raised after the batches that came before them. Raises RunError when
     workers cannot be started.
     """
-    return BatchStream(refs, spec, options, prefetch, policy or LoaderPolicy())
-
-
-class BatchStream(Iterator[LoadedBatch]):
-    """The iterator of :func:`load_batches`."""
 
     def __init__(
         self,
         refs: Iterable[ImageRef],
         spec: PixelSpec,
         options: LoaderOptions,
-        prefetch: bool,
-        policy: LoaderPolicy,
+        prefetch: bool = False,
+        policy: LoaderPolicy | None = None,
     ) -> None:
+        policy = policy or LoaderPolicy()
         reuse_blocks()
         self._dataset = ImageDataset(spec, options.image_timeout, options.fast_decode)
         self._batches = BatchCutter(iter(refs), options.batch_size or FIRST_SIZE)

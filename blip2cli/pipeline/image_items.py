@@ -102,14 +102,14 @@ class ImageItems:
         isolate_decoding: bool,
     ) -> BatchStream:
         """Decode the images of ``plan`` to what ``spec`` says."""
-        from blip2cli.images.loader import load_batches
+        from blip2cli.images.loader import BatchStream
 
         options = job.options.loader
         if options.workers is None and isolate_decoding:
             options, prefetch = replace(options, workers=1), False
         # Paths on stdin come when they come, and who gives them may wait for the rows.
         prefetch = prefetch and "-" not in job.options.source.sources
-        return load_batches(plan.items, spec, options, prefetch)
+        return BatchStream(plan.items, spec, options, prefetch)
 
     def fit(self, job: Job[Task], batches: BatchStream, model: Blip2) -> int:
         """Set the batch size, and who decodes."""

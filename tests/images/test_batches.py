@@ -15,7 +15,7 @@ from PIL import Image
 from blip2cli.errors import SourceError
 from blip2cli.images import load_image
 from blip2cli.images.decode import DecodedImage, WarningsIgnored, decode_unsilenced
-from blip2cli.images.loader import BatchStream, LoadedBatch, LoaderPolicy, load_batches
+from blip2cli.images.loader import BatchStream, LoadedBatch, LoaderPolicy
 from blip2cli.sources.base import ImageRef
 from tests.images.helpers import SPEC, Broken, Gate, made, options, until
 from tests.images.pictures import damaged_tiff, encoded, gradient, picture
@@ -64,12 +64,12 @@ def every_kind() -> list[ImageRef]:
 def test_items_and_pixels_are_those_of_the_main_thread(size: int, decoders: list[str]) -> None:
     refs = every_kind()
     with (
-        load_batches(refs, SPEC, options(size), True, POLICY) as batches,
+        BatchStream(refs, SPEC, options(size), True, POLICY) as batches,
         ThreadPoolExecutor(3, "finishing") as pool,
     ):
         pending = [pool.submit(each) for each in all_pending(filled(batches))]
         found = [each.result() for each in pending]
-    with load_batches(refs, SPEC, options(size)) as batches:
+    with BatchStream(refs, SPEC, options(size)) as batches:
         expected = list(batches)
     for one, other in zip(found, expected, strict=True):
         assert repr(one.items) == repr(other.items)
@@ -83,7 +83,7 @@ def test_items_and_pixels_are_those_of_the_main_thread(size: int, decoders: list
 
 def test_batches_are_finished_in_any_order_and_after_the_stream_is_closed() -> None:
     refs = [made(n) for n in range(9)]
-    with load_batches(refs, SPEC, options(2), True, POLICY) as batches:
+    with BatchStream(refs, SPEC, options(2), True, POLICY) as batches:
         pending = all_pending(filled(batches))
     found = [each() for each in pending[::-1]][::-1]
     names = [item.file_name for batch in found for item in batch.items]
@@ -91,7 +91,7 @@ def test_batches_are_finished_in_any_order_and_after_the_stream_is_closed() -> N
 
 
 def test_iterating_decodes_pending_batches_in_the_caller(decoders: list[str]) -> None:
-    with load_batches([made(n) for n in range(7)], SPEC, options(3), True, POLICY) as batches:
+    with BatchStream([made(n) for n in range(7)], SPEC, options(3), True, POLICY) as batches:
         found = list(filled(batches))
     assert [len(batch.pixels) for batch in found] == [3, 3, 1]
     assert decoders == ["prefetch"] * FIRST + ["MainThread"] * (7 - FIRST)
@@ -100,7 +100,7 @@ def test_iterating_decodes_pending_batches_in_the_caller(decoders: list[str]) ->
 def test_slow_decoding_stays_in_the_prefetch_thread(decoders: list[str]) -> None:
     """A run that is interrupted waits for the batches under way."""
     policy = replace(POLICY, decode_seconds_per_batch=1e-9)
-    with load_batches([made(n) for n in range(7)], SPEC, options(3), True, policy) as batches:
+    with BatchStream([made(n) for n in range(7)], SPEC, options(3), True, policy) as batches:
         list(filled(batches))
     assert decoders == ["prefetch"] * 7
 
@@ -108,7 +108,7 @@ def test_slow_decoding_stays_in_the_prefetch_thread(decoders: list[str]) -> None
 def test_it_is_not_shared_before_it_is_known_how_long_it_takes(decoders: list[str]) -> None:
     gate = Gate("g", "/g", picture(0))
     refs: list[ImageRef] = [gate, *(made(n) for n in range(1, 6))]
-    with load_batches(refs, SPEC, options(2), True, POLICY) as batches:
+    with BatchStream(refs, SPEC, options(2), True, POLICY) as batches:
         assert gate.reached.wait(20)
         batches.share_decoding()
         threading.Timer(0.1, gate.opened.set).start()
@@ -122,7 +122,7 @@ def test_an_error_of_the_source_comes_after_the_images_before_it() -> None:
         yield from (made(n) for n in range(5))
         raise SourceError("sources", "the list is damaged")
 
-    with load_batches(refs(), SPEC, options(2), True, POLICY) as batches:
+    with BatchStream(refs(), SPEC, options(2), True, POLICY) as batches:
         filled(batches)
         pending = [batches.next_pending() for _ in range(3)]
         with pytest.raises(SourceError, match="damaged"):
@@ -133,7 +133,7 @@ def test_an_error_of_the_source_comes_after_the_images_before_it() -> None:
 
 def test_sharing_does_not_change_workers_and_the_main_thread() -> None:
     for workers in (0, 1):
-        with load_batches([made(n) for n in range(5)], SPEC, options(2, workers)) as batches:
+        with BatchStream([made(n) for n in range(5)], SPEC, options(2, workers)) as batches:
             batches.share_decoding()
             assert [len(each().pixels) for each in all_pending(batches)] == [2, 2, 1]
 
@@ -143,13 +143,13 @@ def test_warnings_are_ignored_until_the_last_batch_is_finished(
 ) -> None:
     """Here every warning is an error, so an image that is warned about would fail."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
-    with load_batches([made(n) for n in range(4)], SPEC, options(2), True, POLICY) as batches:
+    with BatchStream([made(n) for n in range(4)], SPEC, options(2), True, POLICY) as batches:
         pending = all_pending(filled(batches))
     assert [item.error for each in pending for item in each().items] == [None] * 4
 
 
 def test_a_batch_that_is_dropped_leaves_no_filter() -> None:
-    with load_batches([made(n) for n in range(6)], SPEC, options(2), True, POLICY) as batches:
+    with BatchStream([made(n) for n in range(6)], SPEC, options(2), True, POLICY) as batches:
         pending = all_pending(filled(batches))
     assert any("PIL" in str(entry[3]) for entry in warnings.filters)
     del pending

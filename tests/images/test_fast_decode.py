@@ -14,7 +14,7 @@ from PIL import Image
 
 from blip2cli.errors import ImageError, OutputError
 from blip2cli.images.decode import decode
-from blip2cli.images.loader import load_batches
+from blip2cli.images.loader import BatchStream
 from blip2cli.images.preprocess import PixelSpec, to_array
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import LoaderOptions, ModelOptions, OutputOptions, RunOptions, SourceOptions
@@ -104,7 +104,7 @@ def test_the_loader_decodes_for_the_size_the_model_takes(workers: int) -> None:
     spec = PixelSpec(60, 90)
     refs = [Made(f"{n}.jpg", f"/{n}.jpg", jpeg(720 + n, 480)) for n in range(3)]
     for fast in (False, True):
-        with load_batches(refs, spec, LoaderOptions(4, workers, fast_decode=fast)) as batches:
+        with BatchStream(refs, spec, LoaderOptions(4, workers, fast_decode=fast)) as batches:
             (batch,) = batches
         for ref, item, found in zip(refs, batch.items, batch.pixels, strict=True):
             picture = decode(ref.data, (90, 60) if fast else None)

@@ -15,7 +15,7 @@ import torch
 from blip2cli.errors import ImageError, SourceError
 from blip2cli.images import load_image, loader
 from blip2cli.images.decode import decode
-from blip2cli.images.loader import BatchStream, LoaderPolicy, load_batches
+from blip2cli.images.loader import BatchStream, LoaderPolicy
 from blip2cli.images.preprocess import to_uint8
 from blip2cli.sources.base import ImageRef
 from tests.images.helpers import (
@@ -36,7 +36,7 @@ from tests.images.pictures import picture
 def test_order_and_pixels_do_not_depend_on_workers(workers: int) -> None:
     bad = made(2, b"no image")
     refs = [bad if n == 2 else made(n) for n in range(11)]
-    with load_batches(refs, SPEC, options(4, workers)) as batches:
+    with BatchStream(refs, SPEC, options(4, workers)) as batches:
         found = list(batches)
     assert [len(batch.items) for batch in found] == [4, 4, 3]
     items = [item for batch in found for item in batch.items]
@@ -52,7 +52,7 @@ def test_order_and_pixels_do_not_depend_on_workers(workers: int) -> None:
 
 
 def test_a_batch_of_failures_has_no_pixels() -> None:
-    (batch,) = load_batches([made(0, b""), made(1, b"x")], SPEC, options())
+    (batch,) = BatchStream([made(0, b""), made(1, b"x")], SPEC, options())
     assert batch.pixels.shape == (0, 3, 16, 20)
     assert [item.error.error_type for item in batch.items if item.error] == [
         "empty",
@@ -61,11 +61,11 @@ def test_a_batch_of_failures_has_no_pixels() -> None:
 
 
 def test_nothing_to_load() -> None:
-    assert list(load_batches([], SPEC, options())) == []
+    assert list(BatchStream([], SPEC, options())) == []
 
 
 def test_any_exception_is_that_images_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    (batch,) = load_batches([made(0), Broken("b", "/b"), made(2)], SPEC, options())
+    (batch,) = BatchStream([made(0), Broken("b", "/b"), made(2)], SPEC, options())
     error = batch.items[1].error
     assert isinstance(error, ImageError)
     assert error.error_type == "decode_error"
@@ -77,7 +77,7 @@ def test_any_exception_is_that_images_failure(monkeypatch: pytest.MonkeyPatch) -
         raise MemoryError
 
     monkeypatch.setattr(load_image, "to_array", hungry)
-    (batch,) = load_batches([made(0)], SPEC, options())
+    (batch,) = BatchStream([made(0)], SPEC, options())
     assert batch.items[0].error is not None
     assert batch.items[0].error.error_type == "out_of_memory"
 
@@ -92,7 +92,7 @@ def test_listing_is_taken_as_needed(workers: int) -> None:
             yield made(taken % 5)
             taken += 1
 
-    with load_batches(endless(), SPEC, options(2, workers)) as batches:
+    with BatchStream(endless(), SPEC, options(2, workers)) as batches:
         next(batches)
         assert taken <= 2 * (1 + loader.PREFETCH_FACTOR * workers) + 1
 
@@ -104,7 +104,7 @@ def test_an_error_of_the_source_comes_after_the_images_before_it(workers: int) -
             yield made(number)
         raise SourceError("sources", "The list ends in nonsense")
 
-    batches = load_batches(refs(), SPEC, options(2, workers))
+    batches = BatchStream(refs(), SPEC, options(2, workers))
     names = [item.file_name for _ in range(3) for item in next(batches).items]
     assert names == [f"{n:03d}.png" for n in range(5)]
     with pytest.raises(SourceError, match="nonsense"):
@@ -115,12 +115,12 @@ def test_an_error_of_the_source_comes_after_the_images_before_it(workers: int) -
 
 def test_the_users_random_numbers_are_untouched() -> None:
     before = torch.get_rng_state()
-    assert len(list(load_batches([made(n) for n in range(3)], SPEC, options(2, 1)))) == 2
+    assert len(list(BatchStream([made(n) for n in range(3)], SPEC, options(2, 1)))) == 2
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_an_abandoned_loader_leaves_no_worker() -> None:
-    batches = load_batches((made(n % 9) for n in range(10_000)), SPEC, options(2, 2))
+    batches = BatchStream((made(n % 9) for n in range(10_000)), SPEC, options(2, 2))
     next(batches)
     workers = descendants()
     assert len(workers) == 2
@@ -129,7 +129,7 @@ def test_an_abandoned_loader_leaves_no_worker() -> None:
     with pytest.raises(StopIteration):
         next(batches)
 
-    batches = load_batches((made(n % 9) for n in range(10_000)), SPEC, options(2, 1))
+    batches = BatchStream((made(n % 9) for n in range(10_000)), SPEC, options(2, 1))
     next(batches)
     workers = descendants()
     assert len(workers) == 1
@@ -140,7 +140,7 @@ def test_an_abandoned_loader_leaves_no_worker() -> None:
 def test_an_image_that_kills_its_worker_fails_by_itself() -> None:
     refs: list[ImageRef] = [made(n) for n in range(9)]
     refs[4] = Crash("bomb.png", "/bomb.png")
-    with load_batches(refs, SPEC, options(3, 2)) as batches:
+    with BatchStream(refs, SPEC, options(3, 2)) as batches:
         items = [item for batch in batches for item in batch.items]
     assert [item.file_name for item in items] == [ref.file_name for ref in refs]
     assert [(item.file_name, item.error.error_type) for item in items if item.error] == [
@@ -151,7 +151,7 @@ def test_an_image_that_kills_its_worker_fails_by_itself() -> None:
 def test_a_worker_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
     refs = [made(n) for n in range(12)]
     refs[5] = CrashOnce("005.png", str(tmp_path / "mark"), picture(5))
-    with load_batches(refs, SPEC, options(2, 2)) as batches:
+    with BatchStream(refs, SPEC, options(2, 2)) as batches:
         items = [item for batch in batches for item in batch.items]
     assert [(item.file_name, item.error) for item in items] == [(r.file_name, None) for r in refs]
 
@@ -160,7 +160,7 @@ def test_small_jobs_start_no_process() -> None:
     policy = LoaderPolicy(workers=lambda: 2)
     before = descendants()
     refs = [made(n) for n in range(6)]
-    assert len(list(load_batches(refs, SPEC, options(2, None), policy=policy))) == 3
+    assert len(list(BatchStream(refs, SPEC, options(2, None), policy=policy))) == 3
     assert descendants() == before
 
 
@@ -168,7 +168,7 @@ def test_long_jobs_move_to_workers_on_the_way() -> None:
     # The first batch takes longer than that.
     policy = LoaderPolicy(lambda: 2, seconds_without_workers=1e-9, fork_server_seconds=0.0)
     refs = [made(n) for n in range(12)]
-    with load_batches(refs, SPEC, options(2, None), policy=policy) as batches:
+    with BatchStream(refs, SPEC, options(2, None), policy=policy) as batches:
         found = [next(batches)]
         assert not descendants()
         found.append(next(batches))
@@ -181,14 +181,14 @@ def test_long_jobs_move_to_workers_on_the_way() -> None:
 # A script without a __main__ guard, as people write them.
 SCRIPT = """
 import os, sys, time
-from blip2cli.images.loader import load_batches
+from blip2cli.images.loader import BatchStream
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.options import LoaderOptions, SourceOptions
 from blip2cli.sources import open_sources
 
 print("started", flush=True)
 refs = open_sources(SourceOptions((sys.argv[1],)))
-batches = load_batches((ref for ref in [*refs] * 1000), PixelSpec(8, 8), LoaderOptions(2, 2))
+batches = BatchStream((ref for ref in [*refs] * 1000), PixelSpec(8, 8), LoaderOptions(2, 2))
 next(batches)
 print("loaded", flush=True)
 if len(sys.argv) > 2:
@@ -248,6 +248,6 @@ def test_an_interrupt_from_the_keyboard_reaches_the_main_process_only(script: li
 
 
 def test_the_stream_is_an_iterator() -> None:
-    stream = load_batches([made(0)], SPEC, options())
+    stream = BatchStream([made(0)], SPEC, options())
     assert isinstance(stream, BatchStream)
     assert iter(stream) is stream

@@ -20,7 +20,7 @@ from PIL import Image
 from blip2cli.errors import SourceError
 from blip2cli.images.decode import decode
 from blip2cli.images.load_image import ImageDataset
-from blip2cli.images.loader import LoaderPolicy, load_batches
+from blip2cli.images.loader import BatchStream, LoaderPolicy
 from blip2cli.images.prefetch import MAX_BYTES, MEMORY_SHARE, Prefetch, byte_limit
 from blip2cli.images.preprocess import PixelSpec, to_array
 from blip2cli.options import LoaderOptions
@@ -55,9 +55,9 @@ def counted(taken: list[int]) -> Iterator[ImageRef]:
 def test_items_and_pixels_are_those_of_the_main_thread(size: int) -> None:
     refs: list[ImageRef] = [made(n) for n in range(11)]
     refs[2], refs[7] = made(2, b"no image"), Broken("b", "/b")
-    with load_batches(refs, SPEC, options(size), prefetch=True) as batches:
+    with BatchStream(refs, SPEC, options(size), prefetch=True) as batches:
         found = list(batches)
-    with load_batches(refs, SPEC, options(size)) as batches:
+    with BatchStream(refs, SPEC, options(size)) as batches:
         expected = list(batches)
     assert [len(batch.items) for batch in found] == [len(batch.items) for batch in expected]
     for one, other in zip(found, expected, strict=True):
@@ -68,7 +68,7 @@ def test_items_and_pixels_are_those_of_the_main_thread(size: int) -> None:
 def test_it_starts_by_itself_and_stops_at_the_limit_of_images() -> None:
     policy = LoaderPolicy(prefetch_images=6)
     taken: list[int] = []
-    with load_batches(counted(taken), SPEC, options(2), True, policy) as batches:
+    with BatchStream(counted(taken), SPEC, options(2), True, policy) as batches:
         assert until(lambda: len(taken) == 6)
         time.sleep(0.1)
         assert len(taken) == 6
@@ -81,7 +81,7 @@ def test_it_starts_by_itself_and_stops_at_the_limit_of_images() -> None:
 def test_it_stops_at_the_limit_of_bytes() -> None:
     policy = LoaderPolicy(prefetch_bytes=3 * IMAGE_BYTES)
     taken: list[int] = []
-    with load_batches(counted(taken), SPEC, options(2), True, policy) as batches:
+    with BatchStream(counted(taken), SPEC, options(2), True, policy) as batches:
         for more in (3, 5, 7):
             assert until(lambda more=more: len(taken) == more)  # type: ignore[misc]
             time.sleep(0.05)
@@ -96,13 +96,13 @@ def test_little_memory_lowers_the_limit() -> None:
 
 def test_a_batch_larger_than_the_limits_is_filled() -> None:
     policy = LoaderPolicy(prefetch_images=2, prefetch_bytes=1)
-    with load_batches([made(n) for n in range(9)], SPEC, options(7), True, policy) as batches:
+    with BatchStream([made(n) for n in range(9)], SPEC, options(7), True, policy) as batches:
         assert [len(batch.pixels) for batch in batches] == [7, 2]
 
 
 def test_batches_are_cut_after_the_images_were_decoded() -> None:
     refs = [made(n) for n in range(9)]
-    with load_batches(refs, SPEC, options(2), prefetch=True) as batches:
+    with BatchStream(refs, SPEC, options(2), prefetch=True) as batches:
         assert batches._prefetch is not None
         assert until(lambda: batches._prefetch is not None and batches._prefetch._done)
         batches.set_batch_size(5)
@@ -117,7 +117,7 @@ def test_an_error_of_the_source_comes_after_the_images_before_it() -> None:
             yield made(number)
         raise SourceError("sources", "The list ends in nonsense")
 
-    batches = load_batches(refs(), SPEC, options(2), prefetch=True)
+    batches = BatchStream(refs(), SPEC, options(2), prefetch=True)
     assert until(lambda: not prefetch_threads())  # it has met the error already
     names = [item.file_name for _ in range(3) for item in next(batches).items]
     assert names == [f"{n:03d}.png" for n in range(5)]
@@ -129,7 +129,7 @@ def test_an_error_of_the_source_comes_after_the_images_before_it() -> None:
 
 def test_a_slow_source_is_waited_for_in_order() -> None:
     gate = Gate("gate", "/gate", data=encoded(gradient(9, 9), "PNG"))
-    with load_batches([made(0), gate, made(2)], SPEC, options(3), prefetch=True) as batches:
+    with BatchStream([made(0), gate, made(2)], SPEC, options(3), prefetch=True) as batches:
         assert gate.reached.wait(20)
         threading.Timer(0.2, gate.opened.set).start()
         (batch,) = batches
@@ -145,7 +145,7 @@ def test_closing_does_not_wait_for_an_image_that_hangs() -> None:
         yield gate
         yield from counted(taken)
 
-    batches = load_batches(refs(), SPEC, options(3), prefetch=True)
+    batches = BatchStream(refs(), SPEC, options(3), prefetch=True)
     assert gate.reached.wait(20)
     began = time.monotonic()
     batches.close()
@@ -158,7 +158,7 @@ def test_closing_does_not_wait_for_an_image_that_hangs() -> None:
 def test_a_dropped_stream_ends_its_thread() -> None:
     taken: list[int] = []
     policy = LoaderPolicy(prefetch_images=2)
-    batches = load_batches(counted(taken), SPEC, options(2), True, policy)
+    batches = BatchStream(counted(taken), SPEC, options(2), True, policy)
     assert until(lambda: len(taken) == 2)
     del batches
     assert until(lambda: not prefetch_threads())
@@ -166,7 +166,7 @@ def test_a_dropped_stream_ends_its_thread() -> None:
 
 def test_given_workers_and_a_time_limit_do_without_it() -> None:
     for chosen in (options(2, 1), LoaderOptions(2, None, 5.0)):
-        with load_batches([made(n) for n in range(3)], SPEC, chosen, prefetch=True) as batches:
+        with BatchStream([made(n) for n in range(3)], SPEC, chosen, prefetch=True) as batches:
             assert not prefetch_threads()
             assert len(list(batches)) == 2
 
@@ -174,7 +174,7 @@ def test_given_workers_and_a_time_limit_do_without_it() -> None:
 def test_long_waits_start_workers_and_nothing_is_lost() -> None:
     policy = LoaderPolicy(lambda: 2, 1e-9, fork_server_seconds=0.0, prefetch_images=5)
     refs = [made(n) for n in range(30)]
-    with load_batches(iter(refs), SPEC, options(3, None), True, policy) as batches:
+    with BatchStream(iter(refs), SPEC, options(3, None), True, policy) as batches:
         found = [next(batches)]
         while not descendants():
             found.append(next(batches))
@@ -190,7 +190,7 @@ def test_one_worker_is_not_started_in_its_place() -> None:
     policy = LoaderPolicy(lambda: 1, 1e-9, fork_server_seconds=0.0)
     before = descendants()
     refs = [made(n) for n in range(9)]
-    with load_batches(refs, SPEC, options(2, None), True, policy) as batches:
+    with BatchStream(refs, SPEC, options(2, None), True, policy) as batches:
         assert len(list(batches)) == 5
     assert descendants() == before
 
@@ -220,7 +220,7 @@ def test_warnings_of_the_thread_are_ignored(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
     with pytest.warns(Image.DecompressionBombWarning):
         Image.open(io.BytesIO(picture(0)))
-    with load_batches([made(0), made(1)], SPEC, options(2), prefetch=True) as batches:
+    with BatchStream([made(0), made(1)], SPEC, options(2), prefetch=True) as batches:
         (batch,) = batches
     assert [item.error for item in batch.items] == [None, None]
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from blip2cli.images import resize
 from blip2cli.images.decode import decode
-from blip2cli.images.loader import load_batches
+from blip2cli.images.loader import BatchStream
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.images.resize import to_planes
 from blip2cli.options import LoaderOptions
@@ -258,7 +258,7 @@ class WithoutPillow(Made):
 def test_workers_use_the_vectorised_pixels() -> None:
     data = [encoded(made(400, 300, seed=n), "PNG") for n in range(3)]
     refs = [Made("a", "/a", data[0]), WithoutPillow("b", "/b", data[1]), Made("c", "/c", data[2])]
-    with load_batches(refs, PixelSpec(224, 224), LoaderOptions(3, 1)) as batches:
+    with BatchStream(refs, PixelSpec(224, 224), LoaderOptions(3, 1)) as batches:
         (batch,) = batches
     assert [item.error for item in batch.items] == [None, None, None]
     for found, number in zip(batch.pixels, range(3), strict=True):

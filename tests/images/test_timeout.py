@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from blip2cli.images.decode import decode
-from blip2cli.images.loader import load_batches
+from blip2cli.images.loader import BatchStream
 from blip2cli.images.preprocess import to_uint8
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
@@ -69,7 +69,7 @@ class StallsOnce(Made):
 def test_an_image_that_hangs_fails_by_itself(how: Callable[[], None], workers: int | None) -> None:
     refs: list[ImageRef] = [made(n) for n in range(13)]
     refs[5] = Hang("stuck.png", "/stuck.png", how)
-    with load_batches(refs, SPEC, LoaderOptions(3, workers, LIMIT)) as batches:
+    with BatchStream(refs, SPEC, LoaderOptions(3, workers, LIMIT)) as batches:
         found = [next(batches)]
         crew = descendants()
         began = time.monotonic()
@@ -93,7 +93,7 @@ def test_an_image_that_hangs_fails_by_itself(how: Callable[[], None], workers: i
 
 def test_a_batch_may_take_longer_than_an_image() -> None:
     refs = [Slow(f"{n}.png", "", picture(n), 0.5) for n in range(6)]
-    with load_batches(refs, SPEC, LoaderOptions(6, 1, LIMIT)) as batches:
+    with BatchStream(refs, SPEC, LoaderOptions(6, 1, LIMIT)) as batches:
         (batch,) = batches
     assert [item.error for item in batch.items] == [None] * 6
 
@@ -101,14 +101,14 @@ def test_a_batch_may_take_longer_than_an_image() -> None:
 def test_a_passing_stall_costs_nothing(tmp_path: Path) -> None:
     refs = [made(n) for n in range(6)]
     refs[2] = StallsOnce("002.png", str(tmp_path / "mark"), picture(2))
-    with load_batches(refs, SPEC, LoaderOptions(2, 1, LIMIT)) as batches:
+    with BatchStream(refs, SPEC, LoaderOptions(2, 1, LIMIT)) as batches:
         items = [item for batch in batches for item in batch.items]
     assert [(item.file_name, item.error) for item in items] == [(r.file_name, None) for r in refs]
 
 
 def test_hangs_and_crashes_are_distinguished() -> None:
     refs: list[ImageRef] = [made(0), Hang("h", "/h"), Hang("c", "/c", os.abort), made(3)]
-    with load_batches(refs, SPEC, LoaderOptions(4, 1, LIMIT)) as batches:
+    with BatchStream(refs, SPEC, LoaderOptions(4, 1, LIMIT)) as batches:
         (batch,) = batches
     assert [item.error and item.error.error_type for item in batch.items] == [
         None,
@@ -120,6 +120,6 @@ def test_hangs_and_crashes_are_distinguished() -> None:
 
 
 def test_a_limit_of_ages_is_no_mistake() -> None:
-    with load_batches([made(0)], SPEC, LoaderOptions(1, 1, float("inf"))) as batches:
+    with BatchStream([made(0)], SPEC, LoaderOptions(1, 1, float("inf"))) as batches:
         (batch,) = batches
     assert batch.items[0].error is None

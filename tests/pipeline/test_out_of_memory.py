@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from blip2cli.images.loader import LoadedBatch, load_batches
+from blip2cli.images.loader import BatchStream, LoadedBatch
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
     DecodeOptions,
@@ -37,7 +37,7 @@ CAPTION = CaptionTask(decode=DecodeOptions(max_new_tokens=6))
 def batch(mixed: Path, model: Blip2) -> LoadedBatch:
     """Five good images and, second, a failure."""
     refs = open_sources(SourceOptions((str(mixed),)))
-    (batch,) = load_batches(refs, model.spec, LoaderOptions(batch_size=16, workers=0))
+    (batch,) = BatchStream(refs, model.spec, LoaderOptions(batch_size=16, workers=0))
     return batch
 
 
@@ -145,7 +145,7 @@ def test_what_counts_as_exhaustion() -> None:
 SCRIPT = """
 import json, resource, sys
 import torch
-from blip2cli.images.loader import load_batches
+from blip2cli.images.loader import BatchStream
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sources import open_sources
@@ -166,7 +166,7 @@ class Greedy:
 
 greedy = Greedy(Blip2.load(ModelOptions("tiny", device="cpu", dtype="float32")))
 refs = open_sources(SourceOptions((sys.argv[1],), limit=8))
-(batch,) = load_batches(refs, greedy.spec, LoaderOptions(8, 0))
+(batch,) = BatchStream(refs, greedy.spec, LoaderOptions(8, 0))
 task, events = CaptionTask(), []
 free = BatchHalving(task, events.append).rows(greedy, batch)[0]
 assert greedy.tried == [8] and not events

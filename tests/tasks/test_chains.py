@@ -151,14 +151,14 @@ def test_a_conversation_equals_turns_fed_to_transformers(
 
 
 def test_a_conversation_does_not_depend_on_the_batch(mixed: Path, model: Blip2) -> None:
-    from blip2cli.images.loader import load_batches
+    from blip2cli.images.loader import BatchStream
     from blip2cli.options import LoaderOptions, SourceOptions
     from blip2cli.sources import open_sources
 
     task = AskTask(from_texts(CONVERSATION), decode=SHORT)
     whole = task.rows(model, load(mixed, model))
     refs = open_sources(SourceOptions((str(mixed),)))
-    with load_batches(refs, model.spec, LoaderOptions(batch_size=1, workers=0)) as batches:
+    with BatchStream(refs, model.spec, LoaderOptions(batch_size=1, workers=0)) as batches:
         one_by_one = [row for batch in batches for row in task.rows(model, batch)]
     assert one_by_one == whole
 

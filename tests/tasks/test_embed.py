@@ -15,7 +15,7 @@ from transformers.models.blip_2 import modeling_blip_2 as blip_2
 from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 
 from blip2cli.errors import OptionError
-from blip2cli.images.loader import LoadedBatch, load_batches
+from blip2cli.images.loader import BatchStream, LoadedBatch
 from blip2cli.images.preprocess import normalize
 from blip2cli.model.checkpoint.embedded import embedded_path
 from blip2cli.model.wrapper import Blip2
@@ -97,7 +97,7 @@ def side(
             directory = make(tmp_path_factory.mktemp(name) / name)
         ours = Blip2.load(ModelOptions(str(directory), device="cpu", dtype="float32"))
         refs = open_sources(SourceOptions((str(images),)))
-        (batch,) = load_batches(refs, ours.spec, LoaderOptions(workers=0))
+        (batch,) = BatchStream(refs, ours.spec, LoaderOptions(workers=0))
         with silence_libraries():
             tokenizer = Blip2Processor.from_pretrained(directory).tokenizer
         sides[name] = Side(directory, ours, batch, tokenizer)

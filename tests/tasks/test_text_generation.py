@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from blip2cli.images.loader import LoadedBatch, load_batches
+from blip2cli.images.loader import BatchStream, LoadedBatch
 from blip2cli.model.families import OPT
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
@@ -44,13 +44,13 @@ def tiny() -> Blip2:
 @pytest.fixture(scope="module")
 def batch(tiny: Blip2) -> LoadedBatch:
     refs = open_sources(SourceOptions((str(SAMPLES),), limit=6))
-    with load_batches(refs, tiny.spec, LoaderOptions(batch_size=16, workers=0)) as batches:
+    with BatchStream(refs, tiny.spec, LoaderOptions(batch_size=16, workers=0)) as batches:
         return next(batches)
 
 
 def test_captions_of_the_samples_have_no_flag(tiny: Blip2) -> None:
     refs = open_sources(SourceOptions((str(SAMPLES),)))
-    with load_batches(refs, tiny.spec, LoaderOptions(batch_size=16, workers=0)) as batches:
+    with BatchStream(refs, tiny.spec, LoaderOptions(batch_size=16, workers=0)) as batches:
         rows = [row for batch in batches for row in CaptionTask().rows(tiny, batch)]
     assert len(rows) == 12
     assert {row["flag"] for row in rows} == {""}
@@ -94,7 +94,7 @@ def test_a_good_second_attempt_replaces_a_loop(tiny: Blip2, batch: LoadedBatch) 
 def test_retries_do_not_depend_on_the_batch(tiny: Blip2, batch: LoadedBatch) -> None:
     task = CaptionTask(decode=AGAIN)
     refs = open_sources(SourceOptions((str(SAMPLES),), limit=6))
-    with load_batches(refs, tiny.spec, LoaderOptions(batch_size=1, workers=0)) as batches:
+    with BatchStream(refs, tiny.spec, LoaderOptions(batch_size=1, workers=0)) as batches:
         one_by_one = [row for one in batches for row in task.rows(tiny, one)]
     assert one_by_one == task.rows(tiny, batch)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
-from blip2cli.images.loader import LoadedBatch, load_batches
+from blip2cli.images.loader import BatchStream, LoadedBatch
 from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path
 from blip2cli.model.tokenizer.fill_prompt import Prompt, question_prompt
 from blip2cli.model.wrapper import Blip2
@@ -35,7 +35,7 @@ def batch(tiny: Blip2) -> LoadedBatch:
 
 def load(model: Blip2) -> LoadedBatch:
     refs = open_sources(SourceOptions((str(SAMPLES),)))
-    with load_batches(refs, model.spec, LoaderOptions(batch_size=16, workers=0)) as batches:
+    with BatchStream(refs, model.spec, LoaderOptions(batch_size=16, workers=0)) as batches:
         return next(batches)
 
 

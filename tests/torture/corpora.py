@@ -32,7 +32,7 @@ from itertools import islice
 from pathlib import Path
 
 from blip2cli.images.decode import FORMATS
-from blip2cli.images.loader import load_batches
+from blip2cli.images.loader import BatchStream
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
@@ -109,7 +109,7 @@ def check(refs: Iterable[ImageRef], findings: Findings, workers: int | None = No
 
     sizes: list[int] = []
     options = LoaderOptions(32, workers or available_cores(), TIMEOUT)
-    with load_batches(remembered(), SPEC, options) as batches:
+    with BatchStream(remembered(), SPEC, options) as batches:
         for batch in batches:
             now, peak = _worker_memory()
             sizes.append(now)

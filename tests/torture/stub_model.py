@@ -92,7 +92,7 @@ class _Model:
 def install() -> None:
     """Register the stubs as the modules that the command imports; torch is not imported then."""
     loader = ModuleType("blip2cli.images.loader")
-    loader.__dict__.update(load_batches=_load_batches, LoadedImage=_Loaded)
+    loader.__dict__.update(BatchStream=_load_batches, LoadedImage=_Loaded)
     wrapper = ModuleType("blip2cli.model.wrapper")
     wrapper.__dict__.update(Blip2=_Model)
     batch = ModuleType("blip2cli.model.placement.batch_size")
