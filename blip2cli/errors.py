@@ -106,7 +106,8 @@ class ImageError(Blip2CliError):
     """One image cannot be used.
 
     ``error_type`` is a stable, lower-case name (``truncated``, ``not_an_image``, …) that
-    scripts may rely on; ``str(error)`` is the sentence for people.
+    scripts may rely on; the modules that raise it list theirs (``images/decode.py``, …).
+    ``str(error)`` is the sentence for people.
     """
 
     def __init__(self, error_type: str, message: str) -> None:

@@ -11,11 +11,11 @@ from blip2cli.options.convert import (
     SidecarSuffix,
 )
 from blip2cli.options.declare import Declared, OptionGroup, declarations
+from blip2cli.options.loading import LoaderOptions
 from blip2cli.options.model import (
     DEFAULT_MODEL,
     DoctorOptions,
     Dtype,
-    LoaderOptions,
     ModelOptions,
     Quantize,
 )

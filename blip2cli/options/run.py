@@ -8,7 +8,8 @@ from typing import Literal
 
 from blip2cli.errors import OptionError, option
 from blip2cli.options.declare import OUTPUT, SOURCE, OptionGroup, declare
-from blip2cli.options.model import LoaderOptions, ModelOptions
+from blip2cli.options.loading import LoaderOptions
+from blip2cli.options.model import ModelOptions
 from blip2cli.options.values import parse_duration, parse_error_limit
 
 ErrorsMode = Literal["file", "inline"]

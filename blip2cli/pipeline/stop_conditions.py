@@ -1,4 +1,4 @@
-"""When a run ends before its source does: after a time, or after too many failures."""
+"""When a run ends before its source does: after too many failures (its time limit: ``run``)."""
 
 from __future__ import annotations
 
