@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.slow import SLOW_FILES
+
 ROOT = Path(__file__).parents[1]
 LONGEST = 300  # lines a file may have
 LONGER = {"blip2cli/pipeline/pretended_device.py"}  # one idea that takes more
@@ -101,6 +103,10 @@ def test_only_the_families_name_a_family() -> None:
         and name.fullmatch(node.value)
     ]
     assert found == []
+
+
+def test_the_files_listed_as_slow_are_there() -> None:
+    assert [name for name in sorted(SLOW_FILES) if not (ROOT / "tests" / name).is_file()] == []
 
 
 @pytest.mark.parametrize("module", ["blip2cli", "blip2cli.cli.app"])
