@@ -76,14 +76,7 @@ class Blip2:
         """
         from blip2cli.model.wrapper import Blip2 as Model
 
-        options = ModelOptions(
-            model=model,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-            quantize=quantize,
-            compile=compile,
-        )
+        options = ModelOptions(model, revision, device, dtype, quantize, compile)
         return cls(Model.load(options), batch_size)
 
     def caption(
@@ -115,12 +108,10 @@ class Blip2:
         ``probabilities`` a list of ``{choice, probability}``; ``norm`` and ``match`` as for
         ``blip2cli ask``. Raises ImageError, naming the image, when one cannot be used.
         """
-        texts = [questions] if isinstance(questions, str) else list(questions)
+        asked = from_texts(_listed(questions))
         options = AskOptions(template=template, choice_norm=norm, match=match)
-        task = AskTask(
-            from_texts(texts), options, _decoding(decoding), from_list(choices) if choices else ()
-        )
-        return self._rows(task, images)
+        answers = from_list(choices) if choices else ()
+        return self._rows(AskTask(asked, options, _decoding(decoding), answers), images)
 
     def embed(
         self,
@@ -168,11 +159,8 @@ class Blip2:
 
     def _rows(self, task: Task, images: Picture | Sequence[Picture]) -> list[dict[str, Any]]:
         task = task.fit(self.model)
-        pictures: list[Picture] = []
-        if isinstance(images, str) or not isinstance(images, Sequence):
-            pictures.append(images)
-        else:
-            pictures.extend(images)
+        one = isinstance(images, str) or not isinstance(images, Sequence)
+        pictures: Any = [images] if one else images
         return [
             dict(row) for batch in self._batches(pictures) for row in task.rows(self.model, batch)
         ]

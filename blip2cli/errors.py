@@ -20,7 +20,7 @@ text says how an option is spelled: ``--num-beams`` on a terminal, ``num_beams``
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from blip2cli import exit_codes
 
@@ -120,3 +120,9 @@ class ImageError(Blip2CliError):
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
         """Keep both arguments when a loader worker hands the error to the main process."""
         return (type(self), (self.error_type, self.problem))
+
+
+def either(names: Sequence[object]) -> str:
+    """``a, b or c``."""
+    *others, last = map(str, names)
+    return f"{', '.join(others)} or {last}" if others else last

@@ -45,13 +45,9 @@ def application(names: Container[str] = COMMANDS) -> typer.Typer:
             module = importlib.import_module(f"blip2cli.cli.{name}")
             app.command(name, epilog=module.EXAMPLES)(as_command(getattr(module, name)))
         else:
-            app.command(name, help=summary)(_nothing)
+            app.command(name, help=summary)(lambda: None)  # only listed
     app.callback()(root)
     return app
-
-
-def _nothing() -> None:
-    """Stands for a command that is only listed."""
 
 
 def _version(wanted: bool) -> None:

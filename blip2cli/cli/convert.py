@@ -39,17 +39,13 @@ def convert(
             f"Only {results.destination!r} was given",
             "name what is converted and, last, what it becomes, such as captions.parquet",
         )
-    if results.read_as is None and _is_model(results.sources[0]):
+    from blip2cli.convert.detect_format import is_model
+
+    if results.read_as is None and is_model(results.sources[0]):
         _refuse(results, "a checkpoint is", "results")
         return _convert_checkpoint(checkpoint, report.quiet)
     _refuse(checkpoint, "results are", "checkpoints")
     return _convert_results(results, report.quiet)
-
-
-def _is_model(source: str) -> bool:
-    from blip2cli.convert.detect_format import is_model
-
-    return is_model(source)
 
 
 def _refuse(options: ConversionOptions, ours: str, theirs: str) -> None:

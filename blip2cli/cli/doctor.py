@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from blip2cli.cli.flags.command import Without
 from blip2cli.cli.terminal.doctor_report import DoctorPrinter
 from blip2cli.cli.terminal.error_messages import complain
 from blip2cli.cli.terminal.spelling import flag, with_flags
 from blip2cli.options import DoctorOptions, DoctorOutputOptions, VerbosityOptions
-
-if TYPE_CHECKING:
-    from blip2cli.doctor.report import Report
 
 EXAMPLES = "Example:  blip2cli doctor --model Salesforce/blip2-opt-2.7b"
 
@@ -33,14 +30,8 @@ def doctor(
         print(json.dumps(found.as_dict(flag), ensure_ascii=False, indent=2), flush=True)
     else:
         found = examine(options, DoctorPrinter(sys.stdout))
-    _print_failure(found)
-    return found.exit_code
-
-
-def _print_failure(report: Report) -> None:
-    """The failure in one sentence, on stderr, for whoever keeps stdout elsewhere."""
-    failures = report.failures
-    if failures:
-        first, more = failures[0], len(failures) - 1
-        also = f" ({more} more failed)" if more else ""
+    if found.failures:  # once more in a sentence, for whoever keeps stdout elsewhere
+        first, *others = found.failures
+        also = f" ({len(others)} more failed)" if others else ""
         complain(f"{first.check} failed{also}: {with_flags(first.remedy or '')}.")
+    return found.exit_code

@@ -86,16 +86,12 @@ def _dry_run(job: Job[Any]) -> int:
     embedded = " (embedded)" if options.model.model in EMBEDDED else ""
     print(f"model: {options.model.model}{embedded}")
     print(f"output: {options.output.out or 'stdout'}")
-    settings: dict[str, object] = {
-        "device": options.model.device,
-        "dtype": options.model.dtype,
-    }
+    print(f"device: {options.model.device}\ndtype: {options.model.dtype}")
     if options.model.quantize is not None:
-        settings["quantize"] = options.model.quantize
-    settings |= job.task.settings
-    del settings["task"]
-    for key, value in settings.items():
-        print(f"{key}: {value}")
+        print(f"quantize: {options.model.quantize}")
+    for key, value in job.task.settings.items():
+        if key != "task":
+            print(f"{key}: {value}")
     return exit_codes.SUCCESS
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,8 +21,6 @@ from blip2cli.model.nets.blip2 import RetrievalModel
 from blip2cli.model.placement.single_thread import needs_single_thread, single_threaded
 from blip2cli.model.tokenizer.text import TextCodec
 from blip2cli.model.vision.features import ImageFeatures
-
-Item = TypeVar("Item")
 
 # Pairs that go through the Q-Former together: each holds its image's patches once more.
 _BATCH = 32
@@ -69,12 +66,11 @@ class Retrieval:
         texts = self._cached(names)
         images = self.project_images(features)
         places = {name: number for number, name in enumerate(names)}
-        scores = [
-            _contrast(
-                images[[pair.image for pair in chunk]], texts[[places[pair.text] for pair in chunk]]
-            )
-            for chunk in _chunks(pairs)
-        ]
+        scores = []
+        for start in range(0, len(pairs), _BATCH):
+            chunk = pairs[start : start + _BATCH]
+            rows = images[[pair.image for pair in chunk]]
+            scores.append(_contrast(rows, texts[[places[pair.text] for pair in chunk]]))
         return torch.cat(scores)
 
     def matching_logits(self, features: ImageFeatures, pairs: Sequence[Pair]) -> Tensor:
@@ -203,8 +199,3 @@ def _contrast(images: Tensor, texts: Tensor) -> Tensor:
     Multiplied and summed row by row: the bits of a matrix product depend on the other rows.
     """
     return (images * texts[:, None]).sum(dim=-1).amax(dim=1)
-
-
-def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), _BATCH):
-        yield items[start : start + _BATCH]

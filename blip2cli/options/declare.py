@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from blip2cli.errors import OptionError, option
+from blip2cli.errors import OptionError, either, option
 
 # The headings under which the help lists options, in order.
 PANELS = (
@@ -131,7 +131,8 @@ class OptionGroup:
 
 def declarations(group: type[OptionGroup]) -> list[tuple[str, Declared]]:
     """Names and declarations of a group's options, in order."""
-    return [(each.name, each.metadata[Declared]) for each in _fields(group)]
+    listed = fields(group)  # type: ignore[arg-type] # its subclasses are dataclasses
+    return [(each.name, each.metadata[Declared]) for each in listed]
 
 
 def choices_of(hint: Any) -> tuple[Any, ...]:
@@ -142,16 +143,6 @@ def choices_of(hint: Any) -> tuple[Any, ...]:
     return ()
 
 
-def either(names: Sequence[object]) -> str:
-    """``a, b or c``."""
-    *others, last = map(str, names)
-    return f"{', '.join(others)} or {last}" if others else last
-
-
 @functools.cache
 def _hints(group: type[OptionGroup]) -> dict[str, Any]:
     return get_type_hints(group)
-
-
-def _fields(group: type[OptionGroup]) -> tuple[Field[Any], ...]:
-    return fields(group)  # type: ignore[arg-type] # its subclasses are dataclasses

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from blip2cli.errors import OptionError, option
-from blip2cli.options import presets
 from blip2cli.options.declare import DECODING, QUESTIONS, OptionGroup, declare
 
 Norm = Literal["sum", "mean"]
+
+# Presets: the settings of a published evaluation under one name, as other defaults of options.
+# BLIP-2 (arXiv 2301.12597), sections 4.1 and 4.2, and the configurations of LAVIS. The prompt of
+# questions is the one of the model's family, so the template stays auto.
+_PRESETS: dict[str, dict[str, Any]] = {
+    "paper-vqa": {
+        "template": "auto",
+        "num_beams": 5,
+        "length_penalty": -1.0,
+        "max_new_tokens": 10,
+    },
+    "paper-caption": {
+        "prompt": "a photo of",
+        "num_beams": 5,
+        "min_new_tokens": 8,
+        "max_new_tokens": 30,
+    },
+}
 
 _decoding = partial(declare, panel=DECODING, shapes_rows=True, about_images=False)
 _question = partial(declare, panel=QUESTIONS, about_images=False)
@@ -20,11 +38,29 @@ _unrecorded_question = partial(_question, shapes_rows=False)
 _preset = partial(
     declare,
     None,
-    help=presets.HELP,
-    presets=presets.PRESETS,
+    help=(
+        "Decode as the BLIP-2 paper does: captions with beam 5, the prompt 'a photo of' and 8 to "
+        "30 new tokens; answers with the family's template, beam 5, length penalty -1 and at most "
+        "10 new tokens. Options beside it win."
+    ),
+    presets=_PRESETS,
     panel=DECODING,
     shapes_rows=False,  # the options that it sets do
     about_images=False,
+)
+
+# Options whose range has another form than a smallest value: name, test, words, remedy.
+_RANGES: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
+    ("repetition_penalty", lambda x: 0 < x < math.inf, "above 0 (1 is none), not {}", ""),
+    ("length_penalty", math.isfinite, "a finite number", ""),
+    (
+        "temperature",
+        lambda x: 0 < x < math.inf,
+        "above 0, not {}",
+        "leave it out to decode greedily",
+    ),
+    ("top_p", lambda p: 0 < p <= 1, "above 0 and at most 1, not {}", ""),
+    ("top_k", lambda k: k >= 1, "at least 1, not {}", ""),
 )
 
 
@@ -83,7 +119,16 @@ class DecodeOptions(OptionGroup):
     def __post_init__(self) -> None:
         """Raise ``OptionError`` for values out of range, or that contradict one another."""
         super().__post_init__()
-        self._check_ranges()
+        if self.min_new_tokens > self.max_new_tokens:
+            raise OptionError(
+                "min_new_tokens",
+                f"{option('min_new_tokens')} {self.min_new_tokens} is more than "
+                f"{option('max_new_tokens')} {self.max_new_tokens}",
+            )
+        for name, fits, must_be, remedy in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not fits(value):
+                raise OptionError(name, f"{option(name)} must be {must_be.format(value)}", remedy)
         if self.sampling and self.num_beams > 1:
             raise OptionError(
                 "num_beams",
@@ -110,38 +155,6 @@ class DecodeOptions(OptionGroup):
                 f"{option('length_penalty')} only acts in beam search",
                 f"add {option('num_beams')} 5",
             )
-
-    def _check_ranges(self) -> None:
-        if self.min_new_tokens > self.max_new_tokens:
-            raise OptionError(
-                "min_new_tokens",
-                f"{option('min_new_tokens')} {self.min_new_tokens} is more than "
-                f"{option('max_new_tokens')} {self.max_new_tokens}",
-            )
-        if not (self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty)):
-            raise OptionError(
-                "repetition_penalty",
-                f"{option('repetition_penalty')} must be above 0 (1 is none), not "
-                f"{self.repetition_penalty}",
-            )
-        if not math.isfinite(self.length_penalty):
-            raise OptionError(
-                "length_penalty", f"{option('length_penalty')} must be a finite number"
-            )
-        if self.temperature is not None and not (
-            self.temperature > 0 and math.isfinite(self.temperature)
-        ):
-            raise OptionError(
-                "temperature",
-                f"{option('temperature')} must be above 0, not {self.temperature}",
-                "leave it out to decode greedily",
-            )
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise OptionError(
-                "top_p", f"{option('top_p')} must be above 0 and at most 1, not {self.top_p}"
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise OptionError("top_k", f"{option('top_k')} must be at least 1, not {self.top_k}")
 
 
 @dataclass(frozen=True)

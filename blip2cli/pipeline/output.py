@@ -179,21 +179,14 @@ def check_summary(path: str | None) -> None:
     if path is None:
         return
     if is_remote(path):
-        raise OutputError(
-            "summary",
-            f"{option('summary')} is only written to the local disk",
-            "name a local file",
-        )
-    if Path(path).is_dir():
-        raise OutputError(
-            "summary", f"{option('summary')} {path} is a folder", "give the name of a file"
-        )
-    if not Path(path).absolute().parent.is_dir():
-        raise OutputError(
-            "summary",
-            f"{option('summary')} {path}: its folder does not exist",
-            "create it first",
-        )
+        wrong = " is only written to the local disk", "name a local file"
+    elif Path(path).is_dir():
+        wrong = f" {path} is a folder", "give the name of a file"
+    elif not Path(path).absolute().parent.is_dir():
+        wrong = f" {path}: its folder does not exist", "create it first"
+    else:
+        return
+    raise OutputError("summary", option("summary") + wrong[0], wrong[1])
 
 
 def write_summary(path: str, summary: Summary) -> None:

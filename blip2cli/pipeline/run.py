@@ -31,12 +31,11 @@ from blip2cli.pipeline.events import (
     TookOver,
 )
 from blip2cli.pipeline.job import BatchReader, Job
-from blip2cli.pipeline.model_loader import import_model
 from blip2cli.pipeline.output import Output, write_summary
 from blip2cli.pipeline.plan import Plan
 from blip2cli.pipeline.signals import Interrupted, Interrupts
 from blip2cli.pipeline.stats import RunStats
-from blip2cli.pipeline.stop_conditions import ErrorLimit
+from blip2cli.pipeline.stop_conditions import check_error_limit
 from blip2cli.sinks import OutputLock
 
 if TYPE_CHECKING:
@@ -70,6 +69,17 @@ def run(job: Job[Any], on_event: Listener = lambda event: None) -> Summary:
         write_summary(output.summary, summary)
     on_event(Finished(summary))
     return summary
+
+
+def import_model() -> type[Blip2]:
+    """Import torch and what runs the model, fit for the cores there are."""
+    from blip2cli.system.openmp import after_torch, before_torch
+
+    before_torch()
+    from blip2cli.model.wrapper import Blip2
+
+    after_torch()
+    return Blip2
 
 
 @contextlib.contextmanager
@@ -132,7 +142,7 @@ class RunState:
             )
             threads = stack.enter_context(BatchThreads(process, count))
             self._run_batches(batches, threads, output, model)
-            ErrorLimit(job.options.limits.max_errors).check(self.stats, at_end=self.finished)
+            check_error_limit(job.options.limits.max_errors, self.stats, at_end=self.finished)
             if self.finished:
                 with self.interrupts.shielded():
                     output.close()
@@ -183,7 +193,6 @@ class RunState:
         model: Blip2,
     ) -> None:
         limits = self.job.options.limits
-        errors = ErrorLimit(limits.max_errors)
         deadline = math.inf if limits.max_duration is None else limits.max_duration
         while self.interrupts.signum is None:
             try:
@@ -204,7 +213,7 @@ class RunState:
                 if model.trouble is not None and not self.reported_slower:
                     self.reported_slower = True
                     self.on_event(Slower(model.trouble))
-            errors.check(self.stats)
+            check_error_limit(limits.max_errors, self.stats)
         with self.interrupts.shielded():
             while threads.pending:
                 self._write(threads, output)

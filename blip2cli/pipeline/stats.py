@@ -44,7 +44,8 @@ class RunStats:
 
     def share(self, stage: Stage) -> float:
         """The part of the working time that ``stage`` took, 0 to 1."""
-        return self.stages[stage] / self.working if self.working else 0.0
+        working = sum(self.stages.values())
+        return self.stages[stage] / working if working else 0.0
 
     def count(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Count the rows of a batch."""
@@ -58,8 +59,3 @@ class RunStats:
     def seen(self) -> int:
         """Items dealt with so far."""
         return self.done + self.failed
-
-    @property
-    def working(self) -> float:
-        """Seconds spent in the three stages together."""
-        return sum(self.stages.values())

@@ -4,12 +4,12 @@ import pytest
 
 from blip2cli.errors import RunError
 from blip2cli.pipeline.stats import RunStats
-from blip2cli.pipeline.stop_conditions import ErrorLimit
+from blip2cli.pipeline.stop_conditions import check_error_limit
 
 
 def stops(most: int | float | None, done: int, failed: int, at_end: bool = False) -> bool:
     try:
-        ErrorLimit(most).check(RunStats(done=done, failed=failed), at_end)
+        check_error_limit(most, RunStats(done=done, failed=failed), at_end)
     except RunError:
         return True
     return False
@@ -32,6 +32,6 @@ def test_a_share_counts_once_enough_images_were_seen() -> None:
 
 def test_the_message_names_the_limit() -> None:
     with pytest.raises(RunError, match=r"6 of 100 images failed, more than max_errors 5% allows"):
-        ErrorLimit(0.05).check(RunStats(done=94, failed=6))
+        check_error_limit(0.05, RunStats(done=94, failed=6))
     with pytest.raises(RunError, match=r"4 of 54 images failed, more than max_errors 3 allows"):
-        ErrorLimit(3).check(RunStats(done=50, failed=4))
+        check_error_limit(3, RunStats(done=50, failed=4))

@@ -74,7 +74,10 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
             _report(error, report)
             return error.exit_code
         except BrokenPipeError:
-            _forget_stdout()
+            # Nobody reads stdout any more: what is still buffered goes nowhere, without a message.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
             return BROKEN_PIPE
         except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
             return unexpected(error, report.verbose)
@@ -116,10 +119,3 @@ def _report(error: Blip2CliError, report: VerbosityOptions) -> None:
         JsonLog(sys.stderr).error(sentence(error), error.exit_code)
     else:
         complain(sentence(error))
-
-
-def _forget_stdout() -> None:
-    """Nobody reads stdout any more: let what is still buffered go nowhere, without a message."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

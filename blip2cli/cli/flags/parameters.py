@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from blip2cli.cli.terminal.spelling import variable, with_flags
-from blip2cli.options.declare import Declared, either
+from blip2cli.errors import either
+from blip2cli.options.declare import Declared
 
 
 def parameter(
@@ -26,7 +27,10 @@ def parameter(
         kind, default = (list[str] if several else hint), inspect.Parameter.empty
     elif several:
         default = None
-    more = _argument(declared) if declared.positional else _option(name, declared, several, taken)
+    if declared.positional:
+        more = typer.Argument(metavar=declared.metavar, help=_help(declared), show_default=False)
+    else:
+        more = _option(name, declared, several, taken)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, more]
     )
@@ -39,10 +43,6 @@ def value_of(declared: Declared, default: Any, given: Any) -> Any:
     if declared.parse is not None and given is not None:
         return declared.parse(given)
     return given
-
-
-def _argument(declared: Declared) -> Any:
-    return typer.Argument(metavar=declared.metavar, help=_help(declared), show_default=False)
 
 
 def _option(name: str, declared: Declared, several: bool, taken: Iterable[str]) -> Any:
@@ -74,43 +74,21 @@ def _option(name: str, declared: Declared, several: bool, taken: Iterable[str]) 
 def _help(declared: Declared) -> str:
     """The help text, with the entries of the tables that it names."""
     text = with_flags(declared.help)
-    for place, entries in _TABLES.items():
-        if place in text:
-            text = text.replace(place, entries())
+    if "_formats}" in text:
+        from blip2cli.convert.format_table import FORMATS, READABLE
+
+        write_only = ", ".join(one.name for one in FORMATS.values() if not one.readable)
+        text = text.replace("{readable_formats}", ", ".join(READABLE))
+        text = text.replace("{write_only_formats}", write_only)
+    if "{output_suffixes}" in text:
+        from blip2cli.sinks.format_table import suffixes
+
+        text = text.replace("{output_suffixes}", either(suffixes()))
+    if "{sources}" in text:
+        from blip2cli.sources.readers import describe_sources
+
+        text = text.replace("{sources}", describe_sources())
     return text
-
-
-def _readable_formats() -> str:
-    from blip2cli.convert.format_table import READABLE
-
-    return ", ".join(READABLE)
-
-
-def _write_only_formats() -> str:
-    from blip2cli.convert.format_table import FORMATS
-
-    return ", ".join(one.name for one in FORMATS.values() if not one.readable)
-
-
-def _output_suffixes() -> str:
-    from blip2cli.sinks.format_table import suffixes
-
-    return either(suffixes())
-
-
-def _sources() -> str:
-    from blip2cli.sources.readers import describe_sources
-
-    return describe_sources()
-
-
-# Places in help texts, and what stands there.
-_TABLES: dict[str, Callable[[], str]] = {
-    "{sources}": _sources,
-    "{readable_formats}": _readable_formats,
-    "{write_only_formats}": _write_only_formats,
-    "{output_suffixes}": _output_suffixes,
-}
 
 
 def _lines_callback(name: str) -> Callable[[list[str] | None], list[str]]:

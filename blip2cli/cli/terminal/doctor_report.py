@@ -45,7 +45,7 @@ class DoctorPrinter:
             for name, value in _facts(part):
                 self._line(name, value)
         elif isinstance(part, ExaminedModel):
-            self._blank()
+            print(file=self._stream)
             self._line("model", f"{part.name} ({part.family}), {part.path}")
             self._line("runs on", part.reason)
         else:
@@ -53,7 +53,7 @@ class DoctorPrinter:
 
     def _finding(self, finding: Finding) -> None:
         if not self._listed:
-            self._blank()
+            print(file=self._stream)
             self._listed = True
         word, colour = _MARKS[finding.status]
         mark = f"{word:<{_MARK}}"
@@ -74,9 +74,6 @@ class DoctorPrinter:
         ) or [""]
         text = f"\n{indent}".join(lines)
         print(f"{mark}{start}{text}", file=self._stream, flush=True)
-
-    def _blank(self) -> None:
-        print(file=self._stream)
 
 
 def _facts(found: Environment) -> list[tuple[str, str]]:

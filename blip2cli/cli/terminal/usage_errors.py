@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 
+from blip2cli.errors import either
+
 
 def usage_sentence(error: typer.TyperException) -> str:
     """The sentence about a mistake that Typer's parser found.
@@ -33,17 +35,17 @@ def usage_sentence(error: typer.TyperException) -> str:
 def _unknown_option(error: Any, help_line: str) -> str:
     wrong = error.option_name
     if error.possibilities:
-        return f"There is no option {wrong}; did you mean {_either(error.possibilities[:2])}?"
+        return f"There is no option {wrong}; did you mean {either(error.possibilities[:2])}?"
     return f"There is no option {wrong}; {help_line} lists them."
 
 
 def _unknown_command(wrong: str, commands: list[str]) -> str:
     close = get_close_matches(wrong, commands)
     if close:
-        return f"There is no command {wrong!r}; did you mean {_either(close)}?"
+        return f"There is no command {wrong!r}; did you mean {either(close)}?"
     if os.path.exists(wrong):
         return f"There is no command {wrong!r}; to caption it: blip2cli caption {wrong}"
-    return f"There is no command {wrong!r}; choose {_either(commands)}."
+    return f"There is no command {wrong!r}; choose {either(commands)}."
 
 
 def _bad_value(error: Any, parameter: Any, help_line: str) -> str:
@@ -60,14 +62,9 @@ def _bad_value(error: Any, parameter: Any, help_line: str) -> str:
         close = get_close_matches(given[0], choices) if given else []
         wrong = f"{name} has no value {given[0]!r}" if given else f"{name} has other values"
         if close:
-            return f"{wrong}; did you mean {_either(close)}?"
-        return f"{wrong}; choose {_either(choices)}."
+            return f"{wrong}; did you mean {either(close)}?"
+        return f"{wrong}; choose {either(choices)}."
     variable = parameter.envvar if isinstance(parameter.envvar, str) else None
     also = f" (or {variable})" if variable and os.environ.get(variable) else ""
     message = error.message.strip().rstrip(".")
     return f"{name}{also}: {message[:1].lower()}{message[1:]}; see {help_line}."
-
-
-def _either(names: list[str] | tuple[str, ...]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} or {last}" if others else last

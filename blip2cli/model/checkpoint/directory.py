@@ -219,13 +219,9 @@ def _shards(index: Path) -> tuple[Path, ...]:
         raise ModelError(
             None, f"{index} does not say which file holds which weight", "fetch it again"
         )
+    files = sorted({str(name) for name in names.values()})
     if index.parent.resolve().parent == embedded_root().resolve():
         # The embedded models share files: these names lead to one beside their directory.
-        return tuple(Path(os.path.normpath(index.parent / name)) for name in _distinct(names))
+        return tuple(Path(os.path.normpath(index.parent / name)) for name in files)
     # A shard's name comes from a downloaded file: it may not lead out of the directory.
-    plain = {Path(name).name for name in _distinct(names)}
-    return tuple(index.parent / name for name in sorted(plain))
-
-
-def _distinct(names: dict[str, Any]) -> list[str]:
-    return sorted({str(name) for name in names.values()})
+    return tuple(index.parent / name for name in sorted({Path(file).name for file in files}))

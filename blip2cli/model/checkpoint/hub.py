@@ -46,23 +46,8 @@ def fetch(repo: str, revision: str | None) -> Checkpoint:
 
     When the hub cannot be reached the cache alone will do. Raises ModelError.
     """
-    from huggingface_hub import constants
-
-    if constants.is_offline_mode():
-        return _cached(repo, revision, "the hub is switched off (HF_HUB_OFFLINE)")
-    try:
-        snapshot = _download(repo, revision)
-    except ModelError:
-        raise
-    except Exception as error:
-        reason = _unreachable(error)
-        if reason is not None:
-            return _cached(repo, revision, reason)
-        failure = _failure(repo, revision, error)
-        if failure is None:
-            raise
-        raise failure from error
-    return inspect_checkpoint(snapshot)
+    found = _downloaded(repo, revision, lambda: _download(repo, revision))
+    return inspect_checkpoint(found) if isinstance(found, Path) else _cached(repo, revision, found)
 
 
 def fetch_repository(repo: str, weights: bool) -> Path:
@@ -72,17 +57,9 @@ def fetch_repository(repo: str, weights: bool) -> Path:
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
-    reason: str | None = "the hub is switched off (HF_HUB_OFFLINE)"
-    if not constants.is_offline_mode():
-        try:
-            return _download_plain(repo, weights)
-        except Exception as error:
-            reason = _unreachable(error)
-            if reason is None:
-                failure = _failure(repo, None, error)
-                if failure is None:
-                    raise
-                raise failure from error
+    reason = _downloaded(repo, None, lambda: _download_plain(repo, weights))
+    if isinstance(reason, Path):
+        return reason
     found = try_to_load_from_cache(repo, "config.json")
     if isinstance(found, str):
         return Path(found).parent
@@ -91,6 +68,29 @@ def fetch_repository(repo: str, weights: bool) -> Path:
         f"{reason} and {repo} is not in the cache ({constants.HF_HUB_CACHE}): go online, set "
         "HF_HOME to a cache that holds it, or give the path of a directory with it",
     )
+
+
+def _downloaded(repo: str, revision: str | None, download: Callable[[], Path]) -> Path | str:
+    """What ``download`` returns; or, as text, why the hub could not be asked.
+
+    Raises ModelError when the hub was asked and the download failed.
+    """
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        return "the hub is switched off (HF_HUB_OFFLINE)"
+    try:
+        return download()
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = _unreachable(error)
+        if reason is not None:
+            return reason
+        failure = _failure(repo, revision, error)
+        if failure is None:
+            raise
+        raise failure from error
 
 
 def _download_plain(repo: str, weights: bool) -> Path:

@@ -7,7 +7,6 @@ command line can ask a family what it can do before anything heavy is loaded.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,10 +99,6 @@ class Family(ABC):
     word_weights: tuple[str, ...] = ()  # the language model's matrices with one row a token
     # Other names that files give a weight, of the whole model, and the name it has here.
     weight_aliases: tuple[tuple[str, str], ...] = ()
-
-    def read_text_config(self, values: Mapping[str, Any]) -> TextConfig:
-        """``text_config`` as an object. Raises ModelError for a value of another type."""
-        return self.config_class.read(values)
 
     def check_dtype(self, dtype: str) -> None:
         """Raise OptionError when the model gives wrong results in this precision."""

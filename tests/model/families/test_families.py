@@ -49,8 +49,8 @@ def test_only_t5_refuses_float16() -> None:
 
 
 def test_the_config_says_size_and_positions() -> None:
-    opt = OPT.read_text_config({"hidden_size": 64, "word_embed_proj_dim": 32})
+    opt = OPT.config_class.read({"hidden_size": 64, "word_embed_proj_dim": 32})
     assert (opt.width, opt.embed_width, opt.positions, opt.end_tokens) == (64, 32, 2048, (2,))
-    t5 = T5.read_text_config({"d_model": 64, "eos_token_id": 7})
+    t5 = T5.config_class.read({"d_model": 64, "eos_token_id": 7})
     assert (t5.width, t5.embed_width, t5.positions, t5.end_tokens) == (64, 64, None, (7,))
     assert opt.size.width == t5.size.width == 64
