@@ -21,6 +21,7 @@ _unrecorded_source = partial(_source, shapes_rows=False)
 _output = partial(declare, panel=OUTPUT)
 _recorded_output = partial(_output, shapes_rows=True)
 _unrecorded_output = partial(_output, shapes_rows=False)
+_destination = partial(_unrecorded_output, about_images=False)
 
 
 @dataclass(frozen=True)
@@ -68,27 +69,22 @@ class OutputOptions(OptionGroup):
     """Where rows go and what happens to what stands there already."""
 
     # Path by suffix; None or "-": JSONL on stdout
-    out: str | None = _unrecorded_output(
+    out: str | None = _destination(
         None,
         "File for the rows: {output_suffixes}; - (or none): JSONL on stdout.",
         flag="--output",
         short="-o",
         metavar="OUT",
-        about_images=False,
     )
-    overwrite: bool = _unrecorded_output(False, "Replace OUT if it is there.", about_images=False)
+    overwrite: bool = _destination(False, "Replace OUT if it is there.")
     errors: ErrorsMode = _recorded_output(
         "file",
         "Images that failed: into a file beside OUT, or into OUT with an error column.",
         about_images=True,
     )
-    summary: str | None = _unrecorded_output(
-        None, "Write how the run went as JSON.", metavar="FILE", about_images=False
-    )
-    resume: bool = _unrecorded_output(
-        False,
-        "Go on with OUT if it is there: only images without rows are run.",
-        about_images=False,
+    summary: str | None = _destination(None, "Write how the run went as JSON.", metavar="FILE")
+    resume: bool = _destination(
+        False, "Go on with OUT if it is there: only images without rows are run."
     )
     retry_errors: bool = _unrecorded_output(
         False, "Go on with OUT, and try the images again that failed before.", about_images=True

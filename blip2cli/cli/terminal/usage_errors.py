@@ -7,13 +7,11 @@ import re
 from difflib import get_close_matches
 from typing import Any
 
-import typer
-
 from blip2cli.errors import either
 
 
-def usage_sentence(error: typer.TyperException) -> str:
-    """The sentence about a mistake that Typer's parser found.
+def usage_sentence(error: Any) -> str:
+    """The sentence about a mistake that Typer's parser found, a ``typer.TyperException``.
 
     The parser's exception classes are private to Typer; the attributes read here are what tells
     them apart.
@@ -22,7 +20,10 @@ def usage_sentence(error: typer.TyperException) -> str:
     parameter: Any = getattr(error, "param", None)
     help_line = f"{context.command_path} --help" if context is not None else "blip2cli --help"
     if getattr(error, "possibilities", False) is not False:
-        return _unknown_option(error, help_line)
+        start = f"There is no option {error.option_name};"
+        if error.possibilities:
+            return f"{start} did you mean {either(error.possibilities[:2])}?"
+        return f"{start} {help_line} lists them."
     command = re.match(r"No such command '(.*?)'", error.message, re.DOTALL)
     if command is not None:
         return _unknown_command(command[1], list(getattr(context.command, "commands", {})))
@@ -30,13 +31,6 @@ def usage_sentence(error: typer.TyperException) -> str:
         return _bad_value(error, parameter, help_line)
     message = error.format_message().strip().rstrip(".")
     return f"{message}; see {help_line}."
-
-
-def _unknown_option(error: Any, help_line: str) -> str:
-    wrong = error.option_name
-    if error.possibilities:
-        return f"There is no option {wrong}; did you mean {either(error.possibilities[:2])}?"
-    return f"There is no option {wrong}; {help_line} lists them."
 
 
 def _unknown_command(wrong: str, commands: list[str]) -> str:

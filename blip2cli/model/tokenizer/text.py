@@ -91,9 +91,10 @@ def read_tokenizer(path: Path, plain: bool = False) -> Any:
                 f"{path} has a SentencePiece tokenizer without tokenizer.json",
                 "pip install sentencepiece protobuf to read it",
             ) from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
             None,
-            f"the tokenizer in {path} cannot be read ({_first_line(error)})",
+            f"the tokenizer in {path} cannot be read ({lines[0]})",
             "fetch its files again",
         ) from error
 
@@ -127,8 +128,3 @@ def _forced_bos(checkpoint: Checkpoint, bos: int | None) -> int | None:
     if bos is not None and settings.is_file() and read_json(settings).get("add_bos_token"):
         return bos
     return None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
