@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from transformers import Blip2Config, Blip2ForConditionalGeneration
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from blip2cli.model.checkpoint.embedded import embedded_path
+
+# ``training`` is no part of the package: a script finds it only from the checkout's own folder.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 from training.build import build_tokenizer
 
 NAMES = ("tiny", "mid-opt", "mid-t5", "full")
