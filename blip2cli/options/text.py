@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 from blip2cli.errors import OptionError, option
@@ -103,7 +103,7 @@ class DecodeOptions(OptionGroup):
         False, "Decode texts again that repeat themselves or the question, or are empty."
     )
 
-    @property
+    @cached_property
     def sampling(self) -> bool:
         """True when text is drawn instead of taken greedily."""
         return any(v is not None for v in (self.temperature, self.top_p, self.top_k))

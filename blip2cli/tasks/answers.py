@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from blip2cli.options import DecodeOptions, Norm
-from blip2cli.tasks.base import LOGPROB_DECIMALS, logprob
+from blip2cli.tasks.base import LOGPROB_DECIMALS
 from blip2cli.tasks.choices import probabilities
 from blip2cli.tasks.prompting import PreparedQuestion
 from blip2cli.tasks.text_generation import generate_texts
@@ -42,7 +42,10 @@ def generate_answers(
     """Answers to open questions, by the language model's decoder."""
     prompts = [question.prompt for question in questions]
     found = generate_texts(model, features, prompts, [each.text for each in questions], decode)
-    return [Answer(one.texts[0].text, logprob(one.texts[0]), one.flag) for one in found]
+    return [
+        Answer(best.text, round(best.logprob, LOGPROB_DECIMALS), flag)
+        for best, flag in ((one.texts[0], one.flag) for one in found)
+    ]
 
 
 def score_choices(

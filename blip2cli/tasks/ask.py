@@ -11,7 +11,7 @@ from blip2cli.errors import OptionError, option
 from blip2cli.options import AskOptions, DecodeOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.answers import Answer, generate_answers, match_choices, score_choices
-from blip2cli.tasks.base import Row, blank, decode_settings, good, head
+from blip2cli.tasks.base import Row, blank, decode_settings, first_columns
 from blip2cli.tasks.chains import HISTORY, assign_rounds, check_chain
 from blip2cli.tasks.prompting import (
     PreparedQuestion,
@@ -129,38 +129,39 @@ class AskTask:
         return self
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
-        items = good(batch)
-        questions = [self._questions.of(item.file_name) for item in items]
+        images = first_columns(batch)
+        names = [str(image["file_name"]) for image in images]
+        questions = [self._questions.of(name) for name in names]
         if not any(questions):
             return []
         features = model.features(batch.pixels)
         all_depend = HISTORY in self.options.template
         rounds = [assign_rounds(chain, all_depend) for chain in questions]
-        answered: list[list[tuple[str, Answer]]] = [[] for _ in items]
+        answered: list[list[tuple[str, Answer]]] = [[] for _ in names]
         for number in range(1 + max(max(chain, default=0) for chain in rounds)):
-            images = []
+            asked = []
             prepared = []
-            for image, item in enumerate(items):
+            for image, name in enumerate(names):
                 turns = [(text, answer.text) for text, answer in answered[image]]
                 for question, in_round in zip(questions[image], rounds[image], strict=True):
                     if in_round == number:
-                        images.append(image)
+                        asked.append(image)
                         prepared.append(
                             prepare_question(
                                 model,
                                 self.options.template,
                                 question,
                                 image,
-                                item.file_name,
+                                name,
                                 turns,
                                 self.decode.max_new_tokens,
                             )
                         )
             answers = self._answer(model, features, prepared)
-            for image, one, answer in zip(images, prepared, answers, strict=True):
+            for image, one, answer in zip(asked, prepared, answers, strict=True):
                 answered[image].append((one.text, answer))
         return [
-            head(item)
+            image
             | {
                 "question": text,
                 "question_id": question.question_id,
@@ -169,7 +170,7 @@ class AskTask:
                 "flag": answer.flag,
             }
             | ({"probabilities": answer.probabilities} if self._closed else {})
-            for item, chain, turns in zip(items, questions, answered, strict=True)
+            for image, chain, turns in zip(images, questions, answered, strict=True)
             for question, (text, answer) in zip(chain, turns, strict=True)
         ]
 

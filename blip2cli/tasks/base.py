@@ -10,7 +10,7 @@ from blip2cli.sinks.base import Column
 if TYPE_CHECKING:
     from blip2cli.images.loader import LoadedBatch, LoadedImage
     from blip2cli.model.families import Family
-    from blip2cli.model.wrapper import Blip2, Generated
+    from blip2cli.model.wrapper import Blip2
     from blip2cli.options import DecodeOptions
 
 Row = dict[str, object]
@@ -62,24 +62,20 @@ class Task(BaseTask, Protocol):
         """Rows of one image that could not be used: the task's columns are null."""
 
 
-def good(batch: LoadedBatch) -> list[LoadedImage]:
-    """The images of ``batch`` that have pixels, in the order of ``batch.pixels``."""
-    return [item for item in batch.items if item.error is None]
-
-
-def head(item: LoadedImage) -> Row:
-    """The columns that every row begins with."""
-    return {"file_name": item.file_name, "width": item.width, "height": item.height}
+def first_columns(batch: LoadedBatch) -> list[Row]:
+    """The columns that every row begins with, for each image of ``batch.pixels`` in their order."""
+    return [
+        {"file_name": item.file_name, "width": item.width, "height": item.height}
+        for item in batch.items
+        if item.error is None
+    ]
 
 
 def blank(item: LoadedImage, columns: Sequence[Column]) -> Row:
-    """A row of ``item`` in which every one of ``columns`` is null."""
-    return head(item) | {column.name: None for column in columns}
-
-
-def logprob(text: Generated) -> float:
-    """The mean token log-probability as it is written to rows."""
-    return round(text.logprob, LOGPROB_DECIMALS)
+    """The row of a failed image: every one of ``columns`` is null, and so are the first columns
+    but the name."""
+    row: Row = {"file_name": item.file_name, "width": None, "height": None}
+    return row | {column.name: None for column in columns}
 
 
 def decode_settings(options: DecodeOptions) -> dict[str, object]:

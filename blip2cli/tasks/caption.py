@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from blip2cli.model.limits import check_writes
 from blip2cli.options import CaptionOptions, DecodeOptions
 from blip2cli.sinks.base import Column
-from blip2cli.tasks.base import Row, blank, decode_settings, good, head, logprob
+from blip2cli.tasks.base import LOGPROB_DECIMALS, Row, blank, decode_settings, first_columns
 from blip2cli.tasks.text_generation import generate_texts
 
 if TYPE_CHECKING:
@@ -55,25 +55,24 @@ class CaptionTask:
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
         from blip2cli.model.tokenizer.fill_prompt import Prompt
 
-        items = good(batch)
-        if not items:
+        rows = first_columns(batch)
+        if not rows:
             return []
         features = model.features(batch.pixels)
         prompt = self.options.prompt
-        prompts = [Prompt(i, prompt, item.file_name) for i, item in enumerate(items)]
+        prompts = [Prompt(i, prompt, str(row["file_name"])) for i, row in enumerate(rows)]
         sources = [prompt] * len(prompts)
-        rows = []
         found = generate_texts(model, features, prompts, sources, self.decode)
-        for item, generated in zip(items, found, strict=True):
-            texts = generated.texts
-            row = head(item) | {
-                "caption": texts[0].text,
-                "logprob": logprob(texts[0]),
-                "flag": generated.flag,
-            }
+        for row, generated in zip(rows, found, strict=True):
+            texts = [
+                {"text": text.text, "logprob": round(text.logprob, LOGPROB_DECIMALS)}
+                for text in generated.texts
+            ]
+            row["caption"] = texts[0]["text"]
+            row["logprob"] = texts[0]["logprob"]
+            row["flag"] = generated.flag
             if self.decode.num_captions > 1:
-                row["candidates"] = [{"text": t.text, "logprob": logprob(t)} for t in texts]
-            rows.append(row)
+                row["candidates"] = texts
         return rows
 
     def row_count(self, file_name: str) -> int:

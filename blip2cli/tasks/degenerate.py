@@ -44,26 +44,27 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 def flag_of(text: str, source: str | None = None) -> Flag:
     """The flag of ``text`` as the answer to, or the continuation of, ``source``; "" for none."""
-    if is_empty(text):
+    # Nothing but white space (Z), punctuation (P) and control characters (C).
+    if all(unicodedata.category(character)[0] in "ZPC" for character in text):
         return "empty"
-    if source is not None and echoes(text, source):
+    tokens = words(text)
+    if source is not None and echoes(tokens, words(source)):
         return "echo"
-    if repeats(text):
+    if repeats(text, tokens):
         return "repetition"
     return ""
 
 
-def is_empty(text: str) -> bool:
-    """Whether there is nothing but white space, punctuation and control characters."""
-    return all(unicodedata.category(character)[0] in "ZPC" for character in text)
+def words(text: str) -> list[str]:
+    """The words of ``text``, without case and punctuation."""
+    return _WORD.findall(unicodedata.normalize("NFC", text).casefold())
 
 
-def echoes(text: str, source: str) -> bool:
-    """Whether ``text`` holds ``source``, or is the first half of it or more.
+def echoes(answer: Sequence[str], question: Sequence[str]) -> bool:
+    """Whether the words ``answer`` hold those of ``question``, or are the first half or more.
 
     A question that offers its answer ("is it a red car or a blue car?") has it at its end.
     """
-    answer, question = words(text), words(source)
     if len(question) >= _ECHO_WORDS and any(
         answer[i : i + len(question)] == question for i in range(len(answer) - len(question) + 1)
     ):
@@ -72,26 +73,8 @@ def echoes(text: str, source: str) -> bool:
     return long_enough and answer == question[: len(answer)]
 
 
-def repeats(text: str) -> bool:
-    """Whether ``text`` is a loop."""
-    tokens = words(text)
-    if _loops(tokens) or _STUTTER.search(text):
-        return True
-    if len(tokens) >= _RUN_WORDS:
-        runs = [tuple(tokens[i : i + _RUN]) for i in range(len(tokens) - _RUN + 1)]
-        if 1 - len(set(runs)) / len(runs) > _RUN_SHARE:
-            return True
-    data = text.encode("utf-8", "surrogatepass")
-    return len(data) >= _COMPRESSIBLE and len(data) / len(zlib.compress(data)) > _COMPRESSION
-
-
-def words(text: str) -> list[str]:
-    """The words of ``text``, without case and punctuation."""
-    return _WORD.findall(unicodedata.normalize("NFC", text).casefold())
-
-
-def _loops(tokens: Sequence[str]) -> bool:
-    """Whether some run of words repeats several times in a row."""
+def repeats(text: str, tokens: Sequence[str]) -> bool:
+    """Whether ``text``, of the words ``tokens``, is a loop."""
     for size in range(1, len(tokens) // 2 + 1):
         needed = _LOOPS.get(size, _LONG_LOOP)
         same = 0  # words in a row that equal the one ``size`` words before
@@ -100,4 +83,13 @@ def _loops(tokens: Sequence[str]) -> bool:
             if same >= size * (needed - 1):
                 return True
     # "no no no", and nothing else; the time 12:12:12 is fine.
-    return len(tokens) == 3 and len(set(tokens)) == 1 and not tokens[0].isdigit()
+    if len(tokens) == 3 and len(set(tokens)) == 1 and not tokens[0].isdigit():
+        return True
+    if _STUTTER.search(text):
+        return True
+    if len(tokens) >= _RUN_WORDS:
+        runs = [tuple(tokens[i : i + _RUN]) for i in range(len(tokens) - _RUN + 1)]
+        if 1 - len(set(runs)) / len(runs) > _RUN_SHARE:
+            return True
+    data = text.encode("utf-8", "surrogatepass")
+    return len(data) >= _COMPRESSIBLE and len(data) / len(zlib.compress(data)) > _COMPRESSION

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from blip2cli.errors import OptionError, option
 from blip2cli.options import EmbedOptions, Kind, Pool
 from blip2cli.sinks.base import Column
-from blip2cli.tasks.base import Row, blank, good, head
+from blip2cli.tasks.base import Row, blank, first_columns
 from blip2cli.tasks.texts import Texts
 from blip2cli.tasks.vectors import IMAGE_POOLS, embedding_column, finish_vectors, resolve_pool
 
@@ -93,17 +93,16 @@ class EmbedTask:
         return replace(self, size=queries * width if self.pool == "none" else width)
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
-        items = good(batch)
-        if not items:
+        rows = first_columns(batch)
+        if not rows:
             return []
         features = model.features(batch.pixels)
-        heads = [head(item) for item in items]
         if self.texts:
-            heads = [row | {"text": text} for row in heads for text in self.texts.lines]
+            rows = [row | {"text": text} for row in rows for text in self.texts.lines]
         vectors = finish_vectors(self.options, self._vectors(model, features))
         return [
             row | {"embedding": vector, "kind": self.kind}
-            for row, vector in zip(heads, vectors, strict=True)
+            for row, vector in zip(rows, vectors, strict=True)
         ]
 
     def row_count(self, file_name: str) -> int:

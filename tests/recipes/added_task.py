@@ -11,7 +11,7 @@ from blip2cli.cli.flags.command import Required
 from blip2cli.options import OptionGroup, ReportOptions, RunOptions
 from blip2cli.options.declare import VECTORS, declare
 from blip2cli.sinks.base import Column
-from blip2cli.tasks.base import Row, blank, good, head
+from blip2cli.tasks.base import Row, blank, first_columns
 from tests.recipes.register import put_module, run_command
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class BrightnessTask:
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
         means = batch.pixels.float().mean(dim=(1, 2, 3)).tolist()
         return [
-            head(item) | {"brightness": round(mean, self.options.digits)}
-            for item, mean in zip(good(batch), means, strict=True)
+            row | {"brightness": round(mean, self.options.digits)}
+            for row, mean in zip(first_columns(batch), means, strict=True)
         ]
 
     def row_count(self, file_name: str) -> int:
