@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo reference test test-fast coverage equivalence torture lint format tiny bench
+.PHONY: help install demo reference test test-fast test-lowest coverage equivalence torture lint format tiny bench
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,13 @@ test: install ## run the test suite
 test-fast: export OMP_NUM_THREADS = 1
 test-fast: install ## run the tests but those of slow files (under a minute)
 	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow'
+
+LOWEST := build/lowest
+test-lowest: export OMP_NUM_THREADS = 1
+test-lowest: ## run the test suite with the oldest libraries that pyproject.toml allows (7 GB of them)
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
+	$(LOWEST)/bin/python -m pytest --numprocesses 2
 
 coverage: export OMP_NUM_THREADS = 1
 coverage: install ## run the test suite and fail if it reaches fewer lines than it did

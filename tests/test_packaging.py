@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import sysconfig
 import tomllib
 import venv
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -121,17 +124,66 @@ def test_the_wheel_captions_an_image_away_from_the_checkout(wheel: Path, tmp_pat
         assert row["caption"] == "two cats and a pizza on a blue background"
 
 
+def declared() -> list[Requirement]:
+    """What an installation needs, by ``pyproject.toml``."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [Requirement(text) for text in project["dependencies"]]
+
+
+def pinned(file: str) -> dict[str, str]:
+    """Package to version, of a constraints or lock file."""
+    lines = (ROOT / file).read_text().splitlines()
+    found = (re.match(r"([\w-]+)==([^ ]+)", line) for line in lines)
+    return {match[1].lower().replace("_", "-"): match[2] for match in found if match}
+
+
 def test_tested_versions_satisfy_the_declared_ones() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pinned: dict[str, str] = {}
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
-        if line and not line.startswith("#"):
-            name, version = line.split("==")
-            pinned[name.lower().replace("_", "-")] = version
-    assert pinned["torch"] == "2.13.0"
+    tested = pinned("constraints.txt")
+    assert tested["torch"] == "2.13.0"
     for text in (*project["dependencies"], *project["optional-dependencies"]["dev"]):
         requirement = Requirement(text)
         assert requirement.specifier, f"{text} has no lower bound"
-        version = pinned.get(requirement.name.lower())
+        version = tested.get(requirement.name.lower())
         assert version is not None, f"{requirement.name} is not in constraints.txt"
         assert requirement.specifier.contains(version), (text, version)
+
+
+def test_the_oldest_versions_that_are_tested_are_the_declared_bounds() -> None:
+    bounds = {
+        requirement.name: bound.version
+        for requirement in declared()
+        for bound in requirement.specifier
+        if bound.operator == ">="
+    }
+    assert pinned("constraints-lowest.txt") == bounds
+
+
+def test_the_lock_file_holds_what_was_tested_with_hashes() -> None:
+    locked, tested = pinned("requirements.lock"), pinned("constraints.txt")
+    assert {requirement.name for requirement in declared()} <= locked.keys()
+    both = locked.keys() & tested.keys()
+    assert {name: locked[name] for name in both} == {name: tested[name] for name in both}
+    pins = re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text())
+    without = [pin for pin in pins if not pin.startswith("#") and "--hash=sha256:" not in pin]
+    assert not without
+
+
+def test_every_imported_package_is_declared() -> None:
+    optional = {"bitsandbytes", "torchao"}  # asked for when needed
+    imported = {
+        name.split(".")[0]
+        for path in (ROOT / "blip2cli").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    foreign = imported - set(sys.stdlib_module_names) - {"blip2cli"} - optional
+    provided = packages_distributions()
+    names = {provided[module][0].lower().replace("_", "-") for module in foreign}
+    assert names <= {requirement.name for requirement in declared()}

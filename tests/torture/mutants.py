@@ -27,7 +27,8 @@ def seeds() -> Stock:
     exif = Image.Exif()
     exif[0x0112] = 5
     many = {"save_all": True, "append_images": frames}
-    one_each = {kind: encoded(rgb, kind) for kind in FORMATS}
+    sizes = {"ICO": {"sizes": [(12, 9)]}}  # by default Pillow 12 writes none below 16 pixels
+    one_each = {kind: encoded(rgb, kind, **sizes.get(kind, {})) for kind in FORMATS}
     return one_each | {
         "JPEG progressive": encoded(rgb, "JPEG", progressive=True, exif=exif),
         "JPEG CMYK": encoded(rgb.convert("CMYK"), "JPEG"),
