@@ -7,19 +7,18 @@ import os
 from blip2cli.errors import OutputError, option
 from blip2cli.sinks.check_output import check_parent
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.storage.durable import AtomicFile, AtomicFolder
+from blip2cli.storage.atomic import AtomicFile, AtomicFolder
 
 
 def new_file(path: str) -> AtomicFile:
     """The file ``path``, written under a hidden name beside it. Raises OSError."""
     paths = OutputPaths.of(path)
-    return AtomicFile(paths.temporary, paths.final)
+    return AtomicFile(paths.temporary(), paths.final)
 
 
 def new_folder(path: str) -> AtomicFolder:
     """The folder ``path``, filled under a hidden name beside it. Raises OSError."""
-    paths = OutputPaths.of(path)
-    return AtomicFolder(paths.temporary, paths.final, paths.hidden(".old"))
+    return AtomicFolder(OutputPaths.of(path).final)
 
 
 class OutputFolder:

@@ -55,7 +55,7 @@ class FailureFile(FailureList):
     def __init__(self, paths: OutputPaths, journal: FailureJournal | None = None) -> None:
         """``journal`` is that of the file to append to, when a run resumes."""
         self._path = paths.errors
-        self._temporary = paths.hidden(".errors.tmp")
+        self._temporary = paths.temporary()
         self._descriptor: int | None = None
         self._journal = journal
         self._synced_at = 0.0  # on the monotonic clock
@@ -114,9 +114,9 @@ class FailureFile(FailureList):
     def _open(self, line: bytes) -> None:
         """Create the file with ``line``, or append it to the one of the run that is resumed."""
         if self._journal is None:
-            self._descriptor = durable.open_new(self._temporary)
+            self._descriptor = durable.create(self._temporary)
         else:
-            self._descriptor = os.open(self._path, os.O_WRONLY)
+            self._descriptor = durable.open_regular(self._path)
             os.ftruncate(self._descriptor, self._journal.end)
             os.lseek(self._descriptor, 0, os.SEEK_END)
         durable.write_all(self._descriptor, line)

@@ -40,7 +40,7 @@ class FailureJournal:
         if not lines:
             durable.remove(self.paths.errors)
         elif (latest := b"".join(lines.values())) != data:
-            durable.replace_file(self.paths.hidden(".errors.tmp"), self.paths.errors, latest)
+            durable.replace_file(self.paths.temporary(), self.paths.errors, latest)
 
 
 def read_failures(paths: OutputPaths, done: HashSet) -> FailureJournal | None:

@@ -52,6 +52,7 @@ class JsonlSink:
         self._settings = settings
         self._journal = journal
         self._encoder = _Gzip() if paths.compressed else None
+        self._temporary = paths.temporary()
         self._descriptor: int | None = None
         self._end = 0  # bytes of complete lines
         self._rows = self._safe_rows = 0
@@ -92,7 +93,7 @@ class JsonlSink:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = None
-        durable.remove_quietly(self._paths.temporary)
+        durable.remove_quietly(self._temporary)
 
     def _append(self, data: bytes, rows: int) -> None:
         self._disk.check()
@@ -110,17 +111,17 @@ class JsonlSink:
     def _create(self, data: bytes) -> None:
         """Put a new output in place, with ``data`` in it."""
         paths = self._paths
-        self._descriptor = durable.open_new(paths.temporary)
+        self._descriptor = durable.create(self._temporary)
         durable.write_all(self._descriptor, data)
         os.fsync(self._descriptor)
         with write_settings(paths, self._settings, os.fstat(self._descriptor).st_ino):
-            durable.rename_into_place(paths.temporary, paths.final)
+            durable.rename_into_place(self._temporary, paths.final)
         self._synced_at = time.monotonic()
 
     def _reopen(self, journal: Journal) -> None:
         """Open the output of an earlier run behind its last complete image."""
         journal.complete()
-        self._descriptor = os.open(self._paths.final, os.O_WRONLY)
+        self._descriptor = durable.open_regular(self._paths.final)
         self._end = os.lseek(self._descriptor, 0, os.SEEK_END)
         self._rows = self._safe_rows = journal.rows
         self._synced_at = time.monotonic()

@@ -134,7 +134,7 @@ def _repair(paths: OutputPaths, cut: int, member: _Member) -> None:
     """Cut the output off at ``cut``; ``member`` is the gzip member that holds this position."""
     recover_settings(paths)
     if not paths.compressed:
-        descriptor = os.open(paths.final, os.O_WRONLY)
+        descriptor = durable.open_regular(paths.final)
         try:
             if os.fstat(descriptor).st_size != cut:
                 os.ftruncate(descriptor, cut)
@@ -142,7 +142,10 @@ def _repair(paths: OutputPaths, cut: int, member: _Member) -> None:
         finally:
             os.close(descriptor)
         return
-    with open(paths.final, "rb") as old, open(paths.temporary, "wb") as new:
+    with (
+        open(paths.final, "rb") as old,
+        durable.written(paths.temporary(), paths.final) as new,
+    ):
         left = member.compressed
         while left > 0 and (chunk := old.read(min(left, _CHUNK))):
             new.write(chunk)
@@ -154,6 +157,3 @@ def _repair(paths: OutputPaths, cut: int, member: _Member) -> None:
         if rest:
             encoder = zlib.compressobj(wbits=31)
             new.write(encoder.compress(rest) + encoder.flush())
-        new.flush()
-        os.fsync(new.fileno())
-    durable.rename_into_place(paths.temporary, paths.final)

@@ -59,8 +59,7 @@ class OutputLock:
 
     def sweep(self) -> None:
         """Remove the temporary files of a killed run; only its holder may."""
-        for path in self._paths.temporaries():
-            durable.remove_quietly(path)
+        durable.remove_temporaries(self._paths.final)
 
     def _open(self) -> int:
         try:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -84,7 +83,8 @@ class ParquetSink:
             writer.write_table(table)
         with self._disk.errors():
             path = self._paths.part(len(self._parts))
-            durable.replace_file(self._paths.temporary, path, buffer.getvalue().to_pybytes())
+            data = buffer.getvalue().to_pybytes()
+            durable.replace_file(self._paths.temporary(), path, data, replace=False)
         self._parts.append(path)
         self._batches.clear()
         self._safe_rows += table.num_rows
@@ -100,7 +100,6 @@ class ParquetSink:
         with contextlib.suppress(Exception):
             if not self._disk.failed:
                 self.commit()
-        durable.remove_quietly(self._paths.temporary)
 
     @cached_property
     def _parts(self) -> list[str]:
@@ -111,7 +110,7 @@ class ParquetSink:
             remove_parts(paths)
             parts = []
         if self._journal is not None and not parts:
-            durable.link(paths.final, paths.part(0), paths.temporary)
+            durable.link(paths.final, paths.part(0), paths.temporary())
             parts = [paths.part(0)]
         return parts
 
@@ -126,7 +125,7 @@ def merge(paths: OutputPaths, parts: Sequence[str], schema: pa.Schema) -> None:
 
     Raises OSError, also for a part that cannot be read.
     """
-    with open(paths.temporary, "wb") as file:
+    with durable.written(paths.temporary(), paths.final) as file:
         try:
             with _writer(file, schema) as writer:
                 for group in _groups(parts, schema, _group_rows(schema)):
@@ -134,9 +133,6 @@ def merge(paths: OutputPaths, parts: Sequence[str], schema: pa.Schema) -> None:
         except pa.ArrowInvalid as error:
             reason = f"a part file is damaged: {' '.join(str(error).split())}"
             raise OSError(errno.EIO, reason) from error
-        file.flush()
-        os.fsync(file.fileno())
-    durable.rename_into_place(paths.temporary, paths.final)
     remove_parts(paths)
 
 

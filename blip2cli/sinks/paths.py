@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.format_table import known_suffix
+from blip2cli.storage.durable import temporary_name
 
 _PART = ".part-"
 
@@ -40,14 +41,9 @@ class OutputPaths:
         """The path of a hidden file beside the output."""
         return os.path.join(self.folder, f".{os.path.basename(self.final)}{ending}")
 
-    @property
     def temporary(self) -> str:
-        """Where new content is written before it is renamed into place."""
-        return self.hidden(".tmp")
-
-    def temporaries(self) -> tuple[str, ...]:
-        """All temporary files; those of a killed run can be removed."""
-        return self.temporary, self.hidden(".meta.tmp"), self.hidden(".errors.tmp")
+        """A new name for content that is renamed into place later."""
+        return temporary_name(self.final)
 
     @property
     def lock(self) -> str:

@@ -50,7 +50,7 @@ def write_settings(paths: OutputPaths, settings: Settings | None, inode: int) ->
         durable.remove(paths.meta)
         return
     data = to_json({"settings": settings, "inode": inode}) + b"\n"
-    durable.replace_file(paths.hidden(".meta.tmp"), paths.next_meta, data)
+    durable.replace_file(paths.temporary(), paths.next_meta, data)
     try:
         yield
     except BaseException:

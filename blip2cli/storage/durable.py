@@ -1,8 +1,14 @@
-"""Durable, atomic writes: a crash or a power cut leaves the old content or the new, no mixture.
+"""Safe, durable, atomic writes: every file that is written is opened and put in its place here.
 
-The steps are those of databases and package managers: write a temporary file, fsync it, rename it
-over the final name, fsync the folder. Skipping any of them has lost data in practice (ALICE,
-OSDI 2014). A failed fsync is final: the kernel may have dropped the data, so it is never retried.
+A crash or a power cut leaves the old content or the new, no mixture. The steps are those of
+databases and package managers: write a temporary file, fsync it, rename it over the final name,
+fsync the folder. Skipping any of them has lost data in practice (ALICE, OSDI 2014). A failed fsync
+is final: the kernel may have dropped the data, so it is never retried.
+
+Nothing of others is touched. A folder may hold links, pipes or devices under any name we use, by
+accident or planted in an archive. So a file is created under a name that nothing has (``O_EXCL``),
+opened only if it is a regular file and no link (``O_NOFOLLOW``), and put where something is already
+only when the caller may replace it. Temporary names are random.
 """
 
 from __future__ import annotations
@@ -10,8 +16,64 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
+import stat
+from collections.abc import Iterator
 from typing import BinaryIO
+
+# What a file system says that knows no second names (hard links).
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS, errno.EACCES)
+_TEMPORARY = r"\.[0-9a-f]{8}\.(?:tmp|old)"
+
+
+def create(path: str) -> int:
+    """Create a file for reading and writing; permissions as the user's umask says.
+
+    Raises FileExistsError for anything that has the name already, links among it.
+    """
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+
+
+def open_regular(path: str, flags: int = os.O_RDWR) -> int:
+    """Open a file that exists. Raises OSError for a link, a pipe, a device or a folder."""
+    try:
+        # O_NONBLOCK: opening a pipe would wait for its other end.
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise OSError(errno.ELOOP, "it is a symbolic link", path) from None
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.EINVAL, "it is no regular file", path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return descriptor
+
+
+def temporary_name(path: str, ending: str = "tmp") -> str:
+    """A new, hidden name beside ``path`` that nobody can foresee."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{os.urandom(4).hex()}.{ending}")
+
+
+def temporaries_of(path: str) -> list[os.DirEntry[str]]:
+    """The files and folders with a ``temporary_name`` of ``path``; no links. Raises OSError."""
+    folder, name = os.path.split(path)
+    pattern = re.compile(rf"\.{re.escape(name)}{_TEMPORARY}", re.DOTALL)
+    with os.scandir(folder or ".") as scan:
+        return [e for e in scan if pattern.fullmatch(e.name) and not e.is_symlink()]
+
+
+def remove_temporaries(path: str) -> None:
+    """Remove what killed processes left of ``path``; only who holds its lock may."""
+    with contextlib.suppress(OSError):
+        for entry in temporaries_of(path):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            elif entry.is_file(follow_symlinks=False):
+                remove_quietly(entry.path)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -19,11 +81,6 @@ def write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def open_new(path: str) -> int:
-    """Open for writing, emptied; permissions as the user's umask says."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
 
 
 def sync_file(path: str) -> None:
@@ -48,25 +105,52 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def rename_into_place(temporary: str, final: str) -> None:
-    """Replace ``final`` by a temporary file or folder beside it whose content was fsynced."""
-    os.replace(temporary, final)
+def rename_into_place(temporary: str, final: str, replace: bool = True) -> None:
+    """Put a temporary file or folder, whose content was fsynced, at ``final`` beside it.
+
+    Without ``replace``, which files only can do, FileExistsError is raised for anything that is
+    there, and the temporary file stays.
+    """
+    if replace:
+        os.replace(temporary, final)
+    else:
+        _rename_to_new(temporary, final)
     sync_folder(os.path.dirname(final))
 
 
-def replace_file(temporary: str, final: str, data: bytes, sync: bool = True) -> None:
+def _rename_to_new(temporary: str, final: str) -> None:
+    """Rename to a name that nothing has; there is no moment to lose between look and rename."""
+    try:
+        os.link(temporary, final, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    else:
+        os.unlink(temporary)
+        return
+    os.close(create(final))  # claims the name
+    os.replace(temporary, final)
+
+
+def replace_file(
+    temporary: str, final: str, data: bytes, sync: bool = True, replace: bool = True
+) -> None:
     """Create or replace ``final`` with ``data`` in one step.
 
-    Without ``sync`` the folder is not fsynced: a caller with many files does that once.
+    Without ``sync`` the folder is not fsynced: a caller with many files does that once. Without
+    ``replace`` FileExistsError is raised for anything that is there.
     """
+    descriptor = create(temporary)
     try:
-        descriptor = open_new(temporary)
         try:
             write_all(descriptor, data)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(temporary, final)
+        if replace:
+            os.replace(temporary, final)
+        else:
+            _rename_to_new(temporary, final)
         if sync:
             sync_folder(os.path.dirname(final))
     except BaseException:
@@ -91,97 +175,40 @@ def remove(*paths: str) -> None:
 def link(path: str, other: str, temporary: str) -> None:
     """Give the file ``path`` the second name ``other``, lastingly.
 
-    Where the file system knows no second names the file is copied.
+    Where the file system knows no second names the file is copied. Raises FileExistsError.
     """
     try:
-        os.link(path, other)
-    except FileExistsError:
-        raise
+        os.link(path, other, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+        if error.errno not in _NO_LINKS:
             raise
-        with open(path, "rb") as source, open(temporary, "wb") as copy:
-            shutil.copyfileobj(source, copy, 1 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
-        os.replace(temporary, other)
+        copy_file(path, temporary, other)
+        return
     sync_folder(os.path.dirname(other))
+
+
+def copy_file(path: str, temporary: str, other: str) -> None:
+    """Copy ``path`` to the name ``other``, which nothing has, in one step. Raises OSError."""
+    with open(path, "rb") as source, written(temporary, other, replace=False) as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
+
+
+@contextlib.contextmanager
+def written(temporary: str, final: str, replace: bool = True) -> Iterator[BinaryIO]:
+    """Yield a file that is put at ``final`` in the end, lastingly; see ``rename_into_place``."""
+    descriptor = create(temporary)
+    try:
+        with open(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        rename_into_place(temporary, final, replace)
+    except BaseException:
+        remove_quietly(temporary)
+        raise
 
 
 def remove_quietly(path: str) -> None:
     """Remove a file if that is possible; for cleaning up after a failure."""
     with contextlib.suppress(OSError):
         os.unlink(path)
-
-
-class AtomicFile:
-    """A file that is written under a temporary name, and appears complete or not at all.
-
-    Both names lie in the same folder. Every method may raise OSError.
-    """
-
-    def __init__(self, temporary: str, final: str) -> None:
-        self._temporary = temporary
-        self._final = final
-        self.file: BinaryIO = open(temporary, "wb")  # noqa: SIM115 - closed below
-
-    @property
-    def inode(self) -> int:
-        """The inode number, which tells it from an older file of its name; before ``commit``."""
-        return os.stat(self._temporary).st_ino
-
-    def sync(self) -> None:
-        """Make the content last and close the file. Harmless when called again."""
-        if not self.file.closed:
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.file.close()
-
-    def commit(self) -> None:
-        """Put the file in its place, instead of an older one."""
-        self.sync()
-        rename_into_place(self._temporary, self._final)
-
-    def abort(self) -> None:
-        """Remove what was written, unless it is in its place."""
-        with contextlib.suppress(OSError):
-            self.file.close()
-        remove_quietly(self._temporary)
-
-
-class AtomicFolder:
-    """A folder that is filled under a temporary name, and appears complete or not at all.
-
-    A folder cannot be renamed over a full one: an older folder at ``final`` is moved to ``old``
-    first and removed last. What a killed process left at ``temporary`` is removed, and an older
-    folder that it left at ``old`` is put back. All three names lie in the same folder. Every
-    method may raise OSError.
-    """
-
-    def __init__(self, temporary: str, final: str, old: str) -> None:
-        self.path = temporary  # the folder to fill
-        self._final = final
-        self._old = old
-        if os.path.isdir(old) and not os.path.lexists(final):  # killed between two renames
-            os.rename(old, final)
-        for left in (temporary, old):
-            shutil.rmtree(left, ignore_errors=True)
-        os.mkdir(temporary)
-
-    def commit(self) -> None:
-        """Put the folder in its place. Its files have been fsynced."""
-        for folder, _, _ in os.walk(self.path, topdown=False):
-            sync_folder(folder)
-        if os.path.isdir(self._final):
-            os.rename(self._final, self._old)
-        try:
-            rename_into_place(self.path, self._final)
-        except BaseException:
-            if os.path.isdir(self._old):
-                os.rename(self._old, self._final)
-            raise
-        shutil.rmtree(self._old, ignore_errors=True)
-
-    def abort(self) -> None:
-        """Remove what was written, unless it is in its place."""
-        shutil.rmtree(self.path, ignore_errors=True)

@@ -9,6 +9,7 @@ import pytest
 
 from blip2cli.errors import OutputError
 from blip2cli.sinks.lock import OutputLock
+from blip2cli.storage.durable import temporary_name
 from tests.sinks.helpers import listing
 
 HOLDER = """
@@ -92,8 +93,9 @@ def test_a_lock_that_cannot_be_had_is_a_sentence(
 
 
 def test_the_holder_sweeps_up_the_temporary_files_of_a_killed_run(tmp_path: Path) -> None:
-    others = {"out.jsonl", ".out.jsonl.meta.json", ".out.jsonl.meta.next", ".other.jsonl.tmp"}
-    for name in (*others, ".out.jsonl.tmp", ".out.jsonl.meta.tmp", ".out.jsonl.errors.tmp"):
+    others = {"out.jsonl", ".out.jsonl.meta.json", ".out.jsonl.meta.next", ".out.jsonl.tmp"}
+    others.add(os.path.basename(temporary_name("other.jsonl")))
+    for name in (*others, os.path.basename(temporary_name("out.jsonl"))):
         (tmp_path / name).touch()
     with OutputLock(str(tmp_path / "out.jsonl")) as lock:
         lock.sweep()

@@ -152,7 +152,7 @@ def test_a_failed_merge_leaves_the_parts(
     sink.write([row(0)])
     sink.commit()
 
-    def full(temporary: str, final: str) -> None:
+    def full(temporary: str, final: str, replace: bool) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(durable, "rename_into_place", full)

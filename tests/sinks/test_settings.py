@@ -55,13 +55,14 @@ def test_a_failure_leaves_the_settings_of_the_output_that_is_in_place(
     paths = OutputPaths.of(str(tmp_path / "out.jsonl"))
     Path(paths.final).write_text("old")
     Path(paths.meta).write_text(json.dumps({"settings": {"model": "old"}}))
-    Path(paths.temporary).write_text("new")
-    inode = Path(paths.temporary).stat().st_ino
+    temporary = Path(paths.temporary())
+    temporary.write_text("new")
+    inode = temporary.stat().st_ino
 
     def replace() -> None:
         with write_settings(paths, {"model": "new"}, inode):
             if in_place:
-                Path(paths.temporary).replace(paths.final)
+                temporary.replace(paths.final)
             raise OSError("full")
 
     with pytest.raises(OSError, match="full"):

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from blip2cli.storage import durable
-from blip2cli.storage.durable import AtomicFile, AtomicFolder
 from tests.sinks.helpers import listing
 
 
@@ -78,76 +77,95 @@ def test_removing(tmp_path: Path) -> None:
     assert listing(tmp_path) == set()
 
 
-def atomic_file(folder: Path) -> AtomicFile:
-    return AtomicFile(str(folder / ".f.tmp"), str(folder / "f"))
+def plant(kind: str, name: Path, victim: Path) -> None:
+    """What may lie in a folder under a name that we use."""
+    victim.write_text("precious")
+    match kind:
+        case "link":
+            name.symlink_to(victim)
+        case "dangling link":
+            name.symlink_to(name.parent / "nothing")
+        case "hard link":
+            os.link(victim, name)
+        case "pipe":
+            os.mkfifo(name)
+        case "folder":
+            name.mkdir()
 
 
-def atomic_folder(folder: Path) -> AtomicFolder:
-    return AtomicFolder(*(str(folder / name) for name in (".d.tmp", "d", ".d.old")))
+PLANTED = ("link", "dangling link", "hard link", "pipe", "folder")
 
 
-def test_a_file_appears_when_it_is_committed(tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(b"old")
-    new = atomic_file(tmp_path)
-    new.file.write(b"new")
-    new.sync()
-    inode = new.inode
-    assert (tmp_path / "f").read_bytes() == b"old"
-    new.commit()
-    assert (tmp_path / "f").read_bytes() == b"new"
-    assert (tmp_path / "f").stat().st_ino == inode
-    new.abort()
-    assert listing(tmp_path) == {"f"}
+@pytest.mark.parametrize("kind", PLANTED)
+def test_a_file_is_created_under_a_free_name_only(tmp_path: Path, kind: str) -> None:
+    plant(kind, tmp_path / "t", tmp_path / "victim")
+    before = listing(tmp_path)
+    with pytest.raises(FileExistsError):
+        durable.create(str(tmp_path / "t"))
+    with pytest.raises(FileExistsError):
+        durable.replace_file(str(tmp_path / "t"), str(tmp_path / "f"), b"new")
+    with pytest.raises(FileExistsError), durable.written(str(tmp_path / "t"), str(tmp_path / "f")):
+        pass
+    assert listing(tmp_path) == before
+    assert (tmp_path / "victim").read_text() == "precious"
 
 
-def test_an_aborted_file_leaves_the_old_one(tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(b"old")
-    new = atomic_file(tmp_path)
-    new.file.write(b"new")
-    new.abort()
-    assert (tmp_path / "f").read_bytes() == b"old"
-    assert listing(tmp_path) == {"f"}
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
+    plant(kind, tmp_path / "t", tmp_path / "victim")
+    for flags in (os.O_RDWR, os.O_WRONLY):
+        with pytest.raises(OSError, match=r"link|regular|directory"):
+            durable.open_regular(str(tmp_path / "t"), flags)
 
 
-def test_a_folder_appears_when_it_is_committed(tmp_path: Path) -> None:
-    for content in ("old", "new"):
-        folder = atomic_folder(tmp_path)
-        (Path(folder.path) / content).mkdir()
-        (Path(folder.path) / content / "file").touch()
-        folder.commit()
-        folder.abort()
-        assert listing(tmp_path) == {"d"}
-        assert listing(tmp_path / "d") == {content}
-
-
-def test_an_aborted_folder_leaves_the_old_one(tmp_path: Path) -> None:
-    (tmp_path / "d").mkdir()
-    atomic_folder(tmp_path).abort()
-    assert listing(tmp_path) == {"d"}
-
-
-def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("kind", PLANTED)
+def test_without_replace_nothing_that_is_there_is_touched(
+    tmp_path: Path, kind: str, links: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "old").touch()
-    folder = atomic_folder(tmp_path)
-
-    def failing(*_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises(OSError, match="Input/output"):
-        folder.commit()
-    folder.abort()
-    assert listing(tmp_path) == {"d"}
-    assert listing(tmp_path / "d") == {"old"}
+    plant(kind, tmp_path / "f", tmp_path / "victim")
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    before = listing(tmp_path)
+    with pytest.raises(FileExistsError):
+        durable.replace_file(str(tmp_path / "t"), str(tmp_path / "f"), b"new", replace=False)
+    assert listing(tmp_path) == before
+    assert (tmp_path / "victim").read_text() == "precious"
 
 
-def test_what_a_killed_process_left_is_cleared_and_the_old_folder_put_back(tmp_path: Path) -> None:
-    for name in (".d.tmp", ".d.old"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "left").touch()
-    atomic_folder(tmp_path).abort()
-    assert listing(tmp_path) == {"d"}
-    assert listing(tmp_path / "d") == {"left"}
+def no_links(*_: object, **__: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_second_name_or_a_copy(
+    tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    (tmp_path / "f").write_bytes(b"rows")
+    durable.link(str(tmp_path / "f"), str(tmp_path / "g"), str(tmp_path / "t"))
+    assert (tmp_path / "g").read_bytes() == b"rows"
+    assert os.path.samefile(tmp_path / "f", tmp_path / "g") == links
+    with pytest.raises(FileExistsError):
+        durable.link(str(tmp_path / "f"), str(tmp_path / "g"), str(tmp_path / "t"))
+    assert listing(tmp_path) == {"f", "g"}
+
+
+def test_temporary_names_are_random_and_swept_for_their_file_only(tmp_path: Path) -> None:
+    final = str(tmp_path / "a.jsonl")
+    names = {durable.temporary_name(final) for _ in range(100)}
+    assert len(names) == 100
+    Path(durable.temporary_name(final)).write_text("left")
+    folder = Path(durable.temporary_name(final, "old"))
+    folder.mkdir()
+    (folder / "file").touch()
+    kept = {"a.jsonl", ".a.jsonl.tmp", ".a.jsonl.lock", ".a.jsonl.0123456.tmp", "notes"}
+    for name in kept:
+        (tmp_path / name).touch()
+    other = Path(durable.temporary_name(str(tmp_path / "a.jsonl.gz")))
+    other.touch()
+    link = Path(durable.temporary_name(final))
+    link.symlink_to("notes")
+    durable.remove_temporaries(final)
+    assert listing(tmp_path) == kept | {other.name, link.name}

@@ -14,7 +14,8 @@ from blip2cli.errors import OutputError, option
 from blip2cli.sinks.base import disk_errors
 from blip2cli.sinks.check_output import check_parent, check_place
 from blip2cli.sinks.lock import OutputLock
-from blip2cli.storage.durable import AtomicFile, AtomicFolder, sync_file
+from blip2cli.storage.atomic import AtomicFile, AtomicFolder
+from blip2cli.storage.durable import sync_file
 
 
 def check_destination(out: str, overwrite: bool, folder: bool) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 
 import pyarrow as pa
 
@@ -133,12 +132,7 @@ class ImageFolderWriter:
             with contextlib.suppress(OSError):
                 os.link(os.path.realpath(source), place)
                 return
-        temporary = place + ".tmp"
-        with open(source, "rb") as old, open(temporary, "wb") as new:
-            shutil.copyfileobj(old, new, 1 << 20)
-            new.flush()
-            os.fsync(new.fileno())
-        os.replace(temporary, place)
+        durable.copy_file(source, durable.temporary_name(place), place)
 
 
 def _mode(options: ConvertOptions) -> ImagesMode:

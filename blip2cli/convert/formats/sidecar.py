@@ -59,9 +59,9 @@ class SidecarWriter:
             if folder not in self._folders:
                 os.makedirs(folder, exist_ok=True)
                 self._folders.add(folder)
-            temporary = os.path.join(folder, f".{os.path.basename(path)}.tmp")
             data = text.encode("utf-8", "replace") + b"\n"
-            durable.replace_file(temporary, path, data, sync=False)
+            replace = self._options.overwrite
+            durable.replace_file(durable.temporary_name(path), path, data, False, replace)
 
     def finish(self) -> None:
         for folder in sorted(self._folders):

@@ -31,7 +31,7 @@ from blip2cli.options import ConvertOptions
 from blip2cli.sinks.check_output import check_parent
 from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
 from blip2cli.storage import durable
-from blip2cli.storage.durable import AtomicFile
+from blip2cli.storage.atomic import AtomicFile
 from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import to_json, to_utf8
 
