@@ -98,7 +98,7 @@ class Output:
         for image in batch.images:
             if image.error is not None:
                 self.failures.write(image.file_name, image.error)
-            else:
+            elif image.file_name in self.failures.failed_before:
                 self.failures.succeeded(image.file_name)
 
     def close(self) -> None:

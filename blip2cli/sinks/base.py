@@ -26,10 +26,10 @@ class Column:
     numbers: EmbeddingDtype = "float32"  # the dtype an embedding is stored in
 
 
-# The fields of the two list types, in order, with their own types.
-LIST_FIELDS: dict[str, tuple[tuple[str, Literal["string", "float"]], ...]] = {
-    "texts": (("text", "string"), ("logprob", "float")),
-    "choices": (("choice", "string"), ("probability", "float")),
+# The fields of the two list types, in order.
+LIST_FIELDS = {
+    "texts": (Column("text", "string"), Column("logprob", "float")),
+    "choices": (Column("choice", "string"), Column("probability", "float")),
 }
 
 IDENTITY = (Column("file_name", "string"), Column("width", "int"), Column("height", "int"))
@@ -77,27 +77,18 @@ class RowSchema:
 
 
 def _plain(column: Column, value: Any) -> Any:
-    if value is None:
-        return None
+    if value is None or column.type in ("string", "int"):
+        return value
     if column.type == "float":
-        return _finite(value)
+        number = float(value)
+        return number if math.isfinite(number) else None
     if column.type == "embedding":
         numbers = value.tolist() if hasattr(value, "tolist") else value
         if len(numbers) != column.size:
             raise ValueError(f"{column.name} has {len(numbers)} numbers, not {column.size}")
-        return [_finite(number) for number in numbers]
-    fields = LIST_FIELDS.get(column.type)
-    if fields is None:
-        return value
-    return [
-        {name: _finite(item[name]) if kind == "float" else item[name] for name, kind in fields}
-        for item in value
-    ]
-
-
-def _finite(value: Any) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
+        return [number if math.isfinite(number) else None for number in map(float, numbers)]
+    fields = LIST_FIELDS[column.type]
+    return [{field.name: _plain(field, item[field.name]) for field in fields} for item in value]
 
 
 class Sink(Protocol):
@@ -133,30 +124,32 @@ class DiskGuard:
         self._path = path
         self._safe = safe
 
-    def check(self) -> None:
-        """Raise RunError after a failed write."""
-        if self.failed:
-            raise RunError(None, f"Writing {self._path!r} failed before", "nothing was added")
-
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """As ``disk_errors``; whatever is raised counts as a failed write."""
+        """As ``disk_errors``; whatever is raised counts as a failed write. Raises RunError at once
+        after one."""
+        if self.failed:
+            raise RunError(None, f"Writing {self._path!r} failed before", "nothing was added")
         try:
-            with disk_errors(self._path, self._safe()):
-                yield
-        except BaseException:
+            yield
+        except BaseException as error:
             self.failed = True
+            if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+                raise write_error(self._path, error, self._safe()) from error
             raise
 
 
 @contextmanager
 def disk_errors(path: str, safe: str) -> Iterator[None]:
-    """Turn a failed write into a RunError that names the file and the cause; ``safe`` says which
-    rows are on disk."""
+    """Turn a failed write into a RunError; ``safe`` says which rows are on disk."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise RunError(None, f"Writing {path!r} failed ({reason})", safe) from error
+        raise write_error(path, error, safe) from error
+
+
+def write_error(path: str, error: OSError, safe: str) -> RunError:
+    """The error that names the file, the cause, and by ``safe`` what is on disk."""
+    return RunError(None, f"Writing {path!r} failed ({error.strerror or error})", safe)

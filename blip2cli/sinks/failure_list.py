@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Collection
 
 from blip2cli.errors import ImageError
 from blip2cli.sinks.base import DiskGuard
@@ -30,6 +31,8 @@ class FailureList:
     This one lists nothing: failures are rows of the output itself, or only listeners print them.
     """
 
+    failed_before: Collection[str] = ()  # images that failed in an earlier run
+
     def remove_old(self) -> None:
         """Remove the list of an earlier output, before a new one takes its place."""
 
@@ -37,7 +40,7 @@ class FailureList:
         """List one failed image."""
 
     def succeeded(self, file_name: str) -> None:
-        """Note that this image has its rows now; an earlier failure no longer counts."""
+        """Note that this image of ``failed_before`` has its rows now."""
 
     def commit(self) -> None:
         """Return when all failures so far would survive a power cut."""
@@ -58,6 +61,7 @@ class FailureFile(FailureList):
         self._temporary = paths.temporary()
         self._descriptor: int | None = None
         self._journal = journal
+        self.failed_before = journal.failed if journal is not None else ()
         self._synced_at = 0.0  # on the monotonic clock
         self._settled: set[str] = set()  # images whose old lines leave the file at the end
         self._disk = DiskGuard(self._path, lambda: "lines before that are safe in it")
@@ -68,7 +72,8 @@ class FailureFile(FailureList):
                 durable.remove(self._path)
 
     def write(self, file_name: str, error: ImageError) -> None:
-        self.succeeded(file_name)
+        if file_name in self.failed_before:
+            self._settled.add(file_name)
         kind, message = error.error_type, str(error)
         failure = {"file_name": file_name, "error_type": kind, "message": message}
         line = to_json(failure) + b"\n"
@@ -81,11 +86,9 @@ class FailureFile(FailureList):
                     self._sync()
 
     def succeeded(self, file_name: str) -> None:
-        if self._journal is not None and file_name in self._journal.failed:
-            self._settled.add(file_name)
+        self._settled.add(file_name)
 
     def commit(self) -> None:
-        self._disk.check()
         if self._descriptor is not None:
             with self._disk.errors():
                 self._sync()

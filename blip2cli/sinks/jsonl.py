@@ -96,15 +96,20 @@ class JsonlSink:
         durable.remove_quietly(self._temporary)
 
     def _append(self, data: bytes, rows: int) -> None:
-        self._disk.check()
         with self._disk.errors():
-            if self._descriptor is None and self._journal is None:
+            descriptor = self._descriptor
+            if descriptor is None and self._journal is not None:
+                descriptor = self._reopen(self._journal)
+            if descriptor is None:
                 self._create(data)
                 self._safe_rows = rows
             else:
-                if self._descriptor is None and self._journal is not None:
-                    self._reopen(self._journal)
-                self._extend(data)
+                try:
+                    durable.write_all(descriptor, data)
+                except OSError:
+                    with contextlib.suppress(OSError):  # cut off a torn line
+                        os.ftruncate(descriptor, self._end)
+                    raise
         self._rows += rows
         self._end += len(data)
 
@@ -118,22 +123,14 @@ class JsonlSink:
             durable.rename_into_place(self._temporary, paths.final)
         self._synced_at = time.monotonic()
 
-    def _reopen(self, journal: Journal) -> None:
+    def _reopen(self, journal: Journal) -> int:
         """Open the output of an earlier run behind its last complete image."""
         journal.complete()
         self._descriptor = durable.open_regular(self._paths.final)
         self._end = os.lseek(self._descriptor, 0, os.SEEK_END)
         self._rows = self._safe_rows = journal.rows
         self._synced_at = time.monotonic()
-
-    def _extend(self, data: bytes) -> None:
-        assert self._descriptor is not None
-        try:
-            durable.write_all(self._descriptor, data)
-        except OSError:
-            with contextlib.suppress(OSError):  # cut off a torn line
-                os.ftruncate(self._descriptor, self._end)
-            raise
+        return self._descriptor
 
     def _sync(self) -> None:
         assert self._descriptor is not None

@@ -74,7 +74,6 @@ class ParquetSink:
             self.commit()
 
     def commit(self) -> None:
-        self._disk.check()
         if not self._batches:
             return
         table = pa.Table.from_batches(self._batches, self._schema)
@@ -159,7 +158,7 @@ def _arrow_type(column: Column) -> pa.DataType:
         assert column.size is not None  # as RowSchema.of checks
         return pa.list_(_NUMBERS[column.numbers], column.size)
     if column.type in LIST_FIELDS:
-        fields = [(name, _SCALARS[kind]) for name, kind in LIST_FIELDS[column.type]]
+        fields = [(field.name, _SCALARS[field.type]) for field in LIST_FIELDS[column.type]]
         return pa.list_(pa.struct(fields))
     return _SCALARS[column.type]
 
