@@ -83,10 +83,11 @@ def _select(sources: list[Source], options: SourceOptions) -> Iterator[ImageRef]
     """Yield what the options ``include``, ``exclude`` and ``limit`` leave. Raises SourceError if
     that is nothing."""
     selection = Selection(options.include, options.exclude)
+    takes_all = not options.include and not options.exclude
     seen = given = 0
     for ref in _all(sources):
         seen += 1
-        if selection.takes(ref.file_name, failed=isinstance(ref, FailedRef)):
+        if takes_all or selection.takes(ref.file_name, failed=isinstance(ref, FailedRef)):
             yield ref
             given += 1
             if given == options.limit:
@@ -104,12 +105,15 @@ def _select(sources: list[Source], options: SourceOptions) -> Iterator[ImageRef]
 
 
 def _all(sources: list[Source]) -> Iterator[ImageRef]:
-    """Yield the images of all sources, each once, named below the common parent."""
+    """The images of all sources, each once, named below the common parent."""
     base = _common_parent(sources)
     if _disjoint(sources):  # nothing to remember: memory stays flat however many images come
-        for source in sources:
-            yield from source.refs(base)
-        return
+        return chain.from_iterable(source.refs(base) for source in sources)
+    return _each_once(sources, base)
+
+
+def _each_once(sources: list[Source], base: str) -> Iterator[ImageRef]:
+    """Yield the images of sources that may have some in common; a name is taken by the first."""
     taken: dict[str, str] = {}
     for source in sources:
         for ref in source.refs(base):

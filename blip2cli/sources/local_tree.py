@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from blip2cli.sources.base import ImageRef
-from blip2cli.sources.walk import Entry, has_image_suffix, walk
+from blip2cli.sources.walk import SUFFIXES, Entry, walk
 
 SEPARATOR = b"/"  # stands in no name
 BLOCK = 4096  # records joined at once; joining takes memory of its own for each
@@ -39,6 +39,7 @@ class LocalTree:
 
     encode = staticmethod(os.fsencode)
     decode = staticmethod(os.fsdecode)
+    reference = ImageRef
 
     def listing(self, folder: bytes, hidden: bool = False) -> Listing:
         """Return the folders and files of one folder, sorted bytewise.
@@ -69,9 +70,6 @@ class LocalTree:
         starts = range(0, len(records), BLOCK)
         return Listing([SEPARATOR.join(records[i : i + BLOCK]) for i in starts])
 
-    def image(self, file_name: str, path: str, size: int | None) -> ImageRef:
-        return ImageRef(file_name, path)
-
     def images_below(self, top: str, base: str) -> Iterator[ImageRef]:
         found = walk(self, top, FollowLinks(os.fsencode(top)), base)
         return cast("Iterator[ImageRef]", found)  # these rules never take a whole folder
@@ -95,7 +93,7 @@ class FollowLinks:
         self._entered.add(_identity(self.top))
 
     def takes(self, state: bool, name: bytes) -> bool:
-        return has_image_suffix(name)
+        return os.path.splitext(name)[1].lower() in SUFFIXES
 
     def enter(self, state: bool, path: bytes, name: bytes, is_link: bool) -> bool | None:
         """Decide whether to go into a folder. Real folders of the tree itself need no check."""

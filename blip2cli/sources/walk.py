@@ -46,8 +46,9 @@ class Tree(Protocol):
         """Yield the images below the folder ``top``, named relative to ``base``. Raises OSError
         when ``top`` cannot be listed."""
 
-    def image(self, file_name: str, path: str, size: int | None) -> ImageRef:
-        """The reference to a file."""
+    @property
+    def reference(self) -> Callable[..., ImageRef]:
+        """The class of references to its files; made with ``size`` where listings give it."""
 
 
 class Rules(Protocol[State]):
@@ -78,11 +79,6 @@ class MatchedFolder:
     path: str
 
 
-def has_image_suffix(name: bytes) -> bool:
-    """True when the name ends like an image's, in upper or lower case."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
 def walk(
     tree: Tree, top: str, rules: Rules[State], base: str
 ) -> Iterator[ImageRef | MatchedFolder]:
@@ -91,18 +87,24 @@ def walk(
     A folder below ``top`` that cannot be listed comes as one failed image. Raises OSError when
     ``top`` itself cannot be listed.
     """
-    takes, decode, image = rules.takes, tree.decode, tree.image
+    takes, decode, reference = rules.takes, tree.decode, tree.reference
     # An explicit stack: a tree may be deeper than Python's recursion limit.
     start, encoded = rules.start, tree.encode(top)
     stack = [(encoded, iter(tree.listing(encoded, rules.lists_hidden(start))), start)]
     while stack:
         folder, remaining, state = stack[-1]
-        inside = os.path.join(folder, b"")  # joined once: a folder may hold millions
+        # Joined, decoded and named once: a folder may hold millions.
+        inside = os.path.join(folder, b"")
+        where = decode(inside)
+        named = name_below(where, base)
         for name, is_folder, is_link, size in remaining:
             if not is_folder:
                 if takes(state, name):
-                    path = decode(inside + name)
-                    yield image(name_below(path, base), path, size)
+                    file = decode(name)
+                    if size is None:
+                        yield reference(named + file, where + file)
+                    else:
+                        yield reference(named + file, where + file, size=size)
                 continue
             below = inside + name
             try:
@@ -143,7 +145,9 @@ class PatternRules:
     def takes(self, state: frozenset[int], name: bytes) -> bool:
         """Whether a file matches; unless the pattern ends in a suffix, only images do."""
         after = self.pattern.step(state, self.decode(name), is_folder=False)
-        return self.pattern.end in after and (self.pattern.names_suffix or has_image_suffix(name))
+        return self.pattern.end in after and (
+            self.pattern.names_suffix or os.path.splitext(name)[1].lower() in SUFFIXES
+        )
 
     def enter(
         self, state: frozenset[int], path: bytes, name: bytes, is_link: bool

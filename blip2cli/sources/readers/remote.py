@@ -38,6 +38,8 @@ _UNLISTED = frozenset({"http", "https"})
 class RemoteTree:
     """The tree of one fsspec file system; paths are URLs."""
 
+    reference = RemoteRef
+
     def encode(self, path: str) -> bytes:
         """UTF-8, whatever the locale."""
         return path.encode("utf-8", "surrogateescape")
@@ -65,9 +67,6 @@ class RemoteTree:
                 entries.append((self.encode(name), is_folder, False, info.get("size")))
         entries.sort(key=lambda entry: entry[:2])
         return entries
-
-    def image(self, file_name: str, path: str, size: int | None) -> ImageRef:
-        return RemoteRef(file_name, path, size=size)
 
     def images_below(self, top: str, base: str) -> Iterator[ImageRef]:
         found = walk(self, top, PatternRules(_EVERYTHING, self.decode), base)
