@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from blip2cli.api import Blip2
 
 __all__ = ["Blip2", "__version__"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -107,7 +107,7 @@ class ImageError(Blip2CliError):
 
     ``error_type`` is a stable, lower-case name (``truncated``, ``not_an_image``, …) that
     scripts may rely on; the modules that raise it list theirs (``images/decode.py``, …).
-    ``str(error)`` is the sentence for people.
+    ``str(error)`` is the sentence for people, in lists of failures too: options are plain words.
     """
 
     def __init__(self, error_type: str, message: str) -> None:
@@ -115,7 +115,7 @@ class ImageError(Blip2CliError):
         self.error_type = error_type
 
     def __str__(self) -> str:
-        return spell_options(self.problem)
+        return spell_options(self.problem, lambda name: name.replace("_", " "))
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
         """Keep both arguments when a loader worker hands the error to the main process."""

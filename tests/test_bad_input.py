@@ -68,7 +68,8 @@ def test_a_folder_of_everything(suffix: str, tmp_path: Path) -> None:
     # In source order: that of the names' bytes.
     names = [os.fsencode(row["file_name"]) for row in rows]
     assert names == sorted(names)
-    noted = [json.loads(line) for line in (tmp_path / "out.errors.jsonl").read_bytes().splitlines()]
+    listed = (tmp_path / f"out.{suffix}.errors").read_bytes()
+    noted = [json.loads(line) for line in listed.splitlines()]
     assert {entry["file_name"]: entry["error_type"] for entry in noted} == kinds
     assert len(noted) == len(kinds)
     assert all(entry["message"].endswith(".") for entry in noted)

@@ -115,10 +115,10 @@ class Reference:
     @property
     def errors(self) -> bytes:
         """The file of failed images."""
-        return self.files.get(ERRORS, b"")
+        return self.files.get(self.name + ERRORS, b"")
 
 
-ERRORS = "out.errors.jsonl"
+ERRORS = ".errors"  # behind the whole name of the output
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -155,12 +155,12 @@ def check_legal(folder: Path, references: Sequence[Reference]) -> None:
     """
     name = references[0].name
     found = contents(folder)
-    for other in found.keys() - {name, ERRORS}:
+    for other in found.keys() - {name, name + ERRORS}:
         if not other.startswith(f".{name}."):
             raise Violation(f"{other} lies beside the output, where readers see it")
     if name in found:
         _check_output(name, found[name], references)
-    _check_errors(found.get(ERRORS, b""), references)
+    _check_errors(found.get(name + ERRORS, b""), references)
 
 
 def _check_output(name: str, data: bytes, references: Sequence[Reference]) -> None:
@@ -178,9 +178,9 @@ def _check_errors(data: bytes, references: Sequence[Reference]) -> None:
     known = [line for reference in references for line in reference.errors.split(b"\n")]
     for line in whole:
         if line not in known or not line:
-            raise Violation(f"{ERRORS} holds the line {line!r}")
+            raise Violation(f"the list of failures holds the line {line!r}")
     if not any(line.startswith(last) for line in known):
-        raise Violation(f"{ERRORS} ends with {last!r}")
+        raise Violation(f"the list of failures ends with {last!r}")
 
 
 def check_final(folder: Path, reference: Reference) -> None:

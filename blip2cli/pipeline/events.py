@@ -24,6 +24,13 @@ class TookOver:
 
 
 @dataclass(frozen=True)
+class OldFailures:
+    """A list of failures of version 0.1 lies beside the new output."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class Resumed:
     """There is an output to go on with."""
 
@@ -114,5 +121,16 @@ class Finished:
     summary: Summary
 
 
-Event = Started | TookOver | Resumed | ModelReady | Failed | Halved | Slower | Progress | Finished
+Event = (
+    Started
+    | TookOver
+    | OldFailures
+    | Resumed
+    | ModelReady
+    | Failed
+    | Halved
+    | Slower
+    | Progress
+    | Finished
+)
 Listener = Callable[[Event], None]

@@ -97,7 +97,8 @@ class Output:
             self.sink.write(rows)
         for image in batch.images:
             if image.error is not None:
-                self.failures.write(image.file_name, image.error)
+                columns = dict(zip(self.carried, image.carried, strict=True))
+                self.failures.write(image.file_name, image.error, columns)
             elif image.file_name in self.failures.failed_before:
                 self.failures.succeeded(image.file_name)
 

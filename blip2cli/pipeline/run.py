@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -24,6 +25,7 @@ from blip2cli.pipeline.events import (
     Finished,
     Listener,
     ModelReady,
+    OldFailures,
     Progress,
     Slower,
     Started,
@@ -36,7 +38,7 @@ from blip2cli.pipeline.plan import Plan
 from blip2cli.pipeline.signals import Interrupted, Interrupts
 from blip2cli.pipeline.stats import RunStats
 from blip2cli.pipeline.stop_conditions import check_error_limit
-from blip2cli.sinks import OutputLock
+from blip2cli.sinks import OutputLock, old_failure_list
 
 if TYPE_CHECKING:
     from blip2cli.images.preprocess import PixelSpec
@@ -60,6 +62,8 @@ def run(job: Job[Any], on_event: Listener = lambda event: None) -> Summary:
         on_event(Started(job.task.name, job.options.model.model, plan.total, job.items.unit))
         if plan.resumed is not None:
             on_event(plan.resumed_event(plan.resumed))
+        elif job.to_file and (old := old_failure_list(output.out or "")) is not None:
+            on_event(OldFailures(os.path.relpath(old)))
         state = RunState(job, plan, on_event, start, recovered or plan.resumed is not None)
         with state.interrupts, contextlib.suppress(Interrupted):
             # Interrupted: nothing was in flight, and what is finished has been committed.

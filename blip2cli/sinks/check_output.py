@@ -60,6 +60,12 @@ def check_output(options: OutputOptions) -> None:
             f"add {option('resume')} to go on with them, {option('overwrite')} to start anew "
             "without them, or choose another name",
         )
+    if not (options.overwrite or options.resumes) and os.path.lexists(paths.errors):
+        raise OutputError(
+            "out",
+            f"A list of failures {out + '.errors'!r} is there, without the output it belongs to",
+            f"move it, add {option('overwrite')} to replace it, or choose another name",
+        )
 
 
 def check_place(out: str, replace: bool, alternative: str = "", field: str = "out") -> None:

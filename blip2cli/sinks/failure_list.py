@@ -1,7 +1,8 @@
 """The list of failed images beside an output.
 
-It is JSON Lines with ``file_name``, ``error_type`` and ``message``. It is created with the
-first failure. One that an earlier run left is removed before a new output takes its place.
+It is JSON Lines with ``file_name``, ``error_type``, ``message`` and the carried columns, so that it
+can be fed back as a manifest. It is created with the first failure. One that an earlier run left is
+removed before a new output takes its place.
 
 A run that resumes appends to the file. Images in it are not tried again, unless the option
 ``retry_errors`` is given; then an image that succeeds leaves the file when the run completes, and
@@ -13,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from blip2cli.errors import ImageError
 from blip2cli.sinks.base import DiskGuard
@@ -36,8 +37,10 @@ class FailureList:
     def remove_old(self) -> None:
         """Remove the list of an earlier output, before a new one takes its place."""
 
-    def write(self, file_name: str, error: ImageError) -> None:
-        """List one failed image."""
+    def write(
+        self, file_name: str, error: ImageError, carried: Mapping[str, object] | None = None
+    ) -> None:
+        """List one failed image; ``carried`` are its columns of the source."""
 
     def succeeded(self, file_name: str) -> None:
         """Note that this image of ``failed_before`` has its rows now."""
@@ -53,7 +56,7 @@ class FailureList:
 
 
 class FailureFile(FailureList):
-    """Writes ``<stem>.errors.jsonl``."""
+    """Writes ``<whole name of the output>.errors``."""
 
     def __init__(self, paths: OutputPaths, journal: FailureJournal | None = None) -> None:
         """``journal`` is that of the file to append to, when a run resumes."""
@@ -71,12 +74,17 @@ class FailureFile(FailureList):
             with self._disk.errors():
                 durable.remove(self._path)
 
-    def write(self, file_name: str, error: ImageError) -> None:
+    def write(
+        self, file_name: str, error: ImageError, carried: Mapping[str, object] | None = None
+    ) -> None:
         if file_name in self.failed_before:
             self._settled.add(file_name)
-        kind, message = error.error_type, str(error)
-        failure = {"file_name": file_name, "error_type": kind, "message": message}
-        line = to_json(failure) + b"\n"
+        failure: dict[str, object] = {
+            "file_name": file_name,
+            "error_type": error.error_type,
+            "message": str(error),
+        }
+        line = to_json(failure | {**(carried or {}), **failure}) + b"\n"
         with self._disk.errors():
             if self._descriptor is None:
                 self._open(line)

@@ -66,6 +66,17 @@ def read_failures(paths: OutputPaths, done: HashSet) -> FailureJournal | None:
     return FailureJournal(paths, frozenset(failed), end)
 
 
+def old_failure_list(out: str) -> str | None:
+    """The list of failures that version 0.1 left beside the output ``out``, if there is one."""
+    path = OutputPaths.of(out).old_errors
+    try:
+        with open(path, "rb") as file:
+            first = json.loads(file.readline(1 << 20))
+        return path if {"file_name", "error_type", "message"} <= first.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def _name(line: bytes) -> str | None:
     """The image that a complete line is about; None for a torn or foreign line."""
     if not line.endswith(b"\n"):

@@ -1,9 +1,9 @@
 """The paths of an output and of the files beside it.
 
-For ``photos/captions.jsonl``: ``captions.errors.jsonl`` (failed images), and hidden, so that
-data-set loaders pass them over: ``.captions.jsonl.meta.json`` (settings), while a run lasts
-``.captions.jsonl.lock`` and temporary files and, for Parquet, ``.captions.parquet.part-000000`` and
-so on.
+For ``photos/captions.jsonl``: ``captions.jsonl.errors`` (failed images), which no pattern for rows
+matches, and hidden, so that data-set loaders pass them over: ``.captions.jsonl.meta.json``
+(settings), while a run lasts ``.captions.jsonl.lock`` and temporary files and, for Parquet,
+``.captions.parquet.part-000000`` and so on.
 """
 
 from __future__ import annotations
@@ -62,10 +62,14 @@ class OutputPaths:
 
     @property
     def errors(self) -> str:
-        """The list of failed images."""
-        name = os.path.basename(self.final)
-        suffix = known_suffix(name) or ""
-        return os.path.join(self.folder, name[: len(name) - len(suffix)] + ".errors.jsonl")
+        """The list of failed images: the whole name of the output, so that it has one owner."""
+        return self.final + ".errors"
+
+    @property
+    def old_errors(self) -> str:
+        """Where version 0.1 listed failed images, for all outputs with the same stem."""
+        stem = self.final[: len(self.final) - len(known_suffix(self.final) or "")]
+        return stem + ".errors.jsonl"
 
     def part(self, number: int) -> str:
         """A part file: committed rows of a Parquet output that is not complete yet."""

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import posixpath
 
-from blip2cli.errors import option
 from blip2cli.sources.base import absolute
 from blip2cli.storage.opening import is_remote
 
-OUTSIDE = f"Its path leads out of the manifest's folder; {option('absolute_paths')} allows that."
+OUTSIDE = "Its path leads out of the manifest's folder, which was not allowed."
 
 
 def file_location(text: str) -> str:

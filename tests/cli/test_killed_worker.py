@@ -65,4 +65,4 @@ def test_a_run_survives_a_killed_worker(images: Path, checkpoint: Path, tmp_path
     assert {(row["width"], row["height"], row["caption"]) for row in rows[1::2]} == {
         (20, 20, rows[1]["caption"])
     }
-    assert not (tmp_path / "out.errors.jsonl").exists()
+    assert not (tmp_path / "out.jsonl.errors").exists()

@@ -111,9 +111,9 @@ def test_an_unreadable_image_is_noted_and_the_exit_code_tells(
     assert done.returncode == 3
     said, where = done.stderr.splitlines()
     assert said.startswith("5 images captioned, 1 failed; ")
-    assert where == "Images that failed are listed in out.errors.jsonl"
+    assert where == "Images that failed are listed in out.jsonl.errors"
     assert [row["file_name"] for row in rows(out.read_text())] == NAMES
-    (failure,) = rows((tmp_path / "out.errors.jsonl").read_text())
+    (failure,) = rows((tmp_path / "out.jsonl.errors").read_text())
     assert failure["file_name"] == "b-broken.jpg"
     assert failure["error_type"] == "not_an_image"
 

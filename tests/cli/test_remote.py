@@ -22,7 +22,7 @@ def test_a_prefix_on_s3_gives_the_bytes_that_the_folder_gives(
     url = "s3://process-bucket/some/where"
     there = blip2cli("caption", url, *common, "-o", "there.jsonl", env=s3.environment)
     assert (here.returncode, there.returncode) == (3, 3), there.stderr
-    for ending in (".jsonl", ".errors.jsonl"):
+    for ending in (".jsonl", ".jsonl.errors"):
         content = (tmp_path / f"there{ending}").read_text()
         assert content == (tmp_path / f"here{ending}").read_text()
         assert "process-bucket" not in content

@@ -141,7 +141,7 @@ caption mixed --model tiny -o c.jsonl
 caption mixed --model tiny -o c.jsonl --resume
 !cp photos/breakfast.jpg mixed/cut.jpg && rm mixed/words.gif
 caption mixed --model tiny -o c.jsonl --retry-errors
-caption c.errors.jsonl --model tiny --absolute-paths --dry-run
+caption c.jsonl.errors --model tiny --absolute-paths --dry-run
 """,
     ),
     case(

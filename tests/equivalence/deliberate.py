@@ -39,9 +39,9 @@ REWORDED: tuple[Reworded, ...] = (
     ),
     Reworded(r"name it with -o\.", "name it with --output.", "options by their long names"),
     Reworded(
-        r"--absolute-paths allows that",
-        "absolute_paths allows that",
-        "files name options as Python does: nothing below the command line knows flags",
+        r"folder; --absolute-paths allows that",
+        "folder, which was not allowed",
+        "lists of failures name no option",
     ),
     Reworded(r"the cause is mended", "the cause is removed", "plain words"),
     Reworded(r"because they lay in a", "because they were in a", "plain words"),

@@ -111,7 +111,7 @@ def test_a_run_goes_on_and_notes_what_did_not_fit(
     )
     summary = run(Job(ImageItems(), CAPTION, options, load=lambda _: hungry), events.append)
     assert (summary.done, summary.failed, summary.exit_code) == (0, 6, 3)
-    noted = [json.loads(line) for line in (tmp_path / "out.errors.jsonl").read_text().splitlines()]
+    noted = [json.loads(line) for line in (tmp_path / "out.jsonl.errors").read_text().splitlines()]
     kinds = [entry["error_type"] for entry in noted]
     assert kinds == ["out_of_memory", "not_an_image", *["out_of_memory"] * 4]
     assert [event for event in events if isinstance(event, Halved)] == [Halved(1)]

@@ -153,7 +153,7 @@ def test_failures_are_tried_again_with_retry_errors(
     assert (summary.done, summary.failed, summary.exit_code) == (0, 0, 3)
     summary = again(out, retry_errors=True)
     assert (summary.done, summary.failed, summary.exit_code) == (1, 0, 0)
-    assert not out.with_suffix(".errors.jsonl").exists()
+    assert not Path(f"{out}.errors").exists()
     assert sum("b-broken.jpg" in line for line in out.read_text().splitlines()) == 1
 
 
@@ -245,7 +245,7 @@ def test_one_run_at_a_time(again: Callable[..., Summary], tmp_path: Path) -> Non
     assert events[0] == TookOver("process 999999999 on nowhere")
     assert {path.name for path in tmp_path.iterdir() if "out" in path.name} == {
         "out.jsonl",
-        "out.errors.jsonl",
+        "out.jsonl.errors",
         ".out.jsonl.meta.json",
     }
 

@@ -98,7 +98,7 @@ def test_rows_and_events_are_the_same_in_any_number_of_batch_threads(
             Job(ImageItems(), CAPTION, options(mixed, out, 1), load=loader), events.append
         )
         assert (summary.done, summary.failed, summary.exit_code) == (5, 1, 3)
-        failures = out.with_suffix(".errors.jsonl").read_bytes()
+        failures = Path(f"{out}.errors").read_bytes()
         shown = [str(event) for event in events if isinstance(event, Progress | Failed)]
         seen.append((out.read_bytes(), failures, shown))
     assert seen[0] == seen[1] == seen[2]
@@ -206,7 +206,7 @@ def test_events_report_a_run(mixed: Path, tmp_path: Path, loader: Loader) -> Non
         "d.png",
         "e/f.bmp",
     ]
-    (failure,) = read(tmp_path / "out.errors.jsonl")
+    (failure,) = read(tmp_path / "out.jsonl.errors")
     assert failure["file_name"] == "b-broken.jpg"
 
 
@@ -228,7 +228,7 @@ def test_failures_can_stay_in_line(mixed: Path, tmp_path: Path, loader: Loader) 
     assert rows[2]["answer"] is None
     assert [row["error"] for row in rows if row["file_name"] != "b-broken.jpg"] == [None] * 10
     assert summary.exit_code == 3
-    assert not (tmp_path / "out.errors.jsonl").exists()
+    assert not (tmp_path / "out.jsonl.errors").exists()
 
 
 def test_settings_are_stored_with_the_rows(images: Path, tmp_path: Path, loader: Loader) -> None:

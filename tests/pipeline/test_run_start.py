@@ -227,5 +227,5 @@ def test_what_crashed_the_decoder_costs_one_image_when_the_run_is_resumed(
     assert "Traceback" not in second.stderr
     names = [json.loads(line)["file_name"] for line in out.read_text().splitlines()]
     assert names == ["a.png", "b.jpg", "c.webp", "d.png", "e/f.bmp"]
-    (failure,) = map(json.loads, (tmp_path / "out.errors.jsonl").read_text().splitlines())
+    (failure,) = map(json.loads, (tmp_path / "out.jsonl.errors").read_text().splitlines())
     assert (failure["file_name"], failure["error_type"]) == ("c-crash.png", "decoder_crashed")

@@ -113,12 +113,12 @@ def test_failures_listed_for_images_before_go_when_texts_take_their_place(
     out = tmp_path / "texts.jsonl"
     images = replace(options, source=SourceOptions((str(mixed),)))
     assert run(Job(ImageItems(), EmbedTask(), images, load=lambda chosen: model)).exit_code == 3
-    assert (tmp_path / "texts.errors.jsonl").exists()
+    assert (tmp_path / "texts.jsonl.errors").exists()
     with pytest.raises(OutputError, match="exists already"):
         run(Job(FIVE, TASK, options, load=unwanted))
     run(Job(FIVE, TASK, into(options, out, overwrite=True), load=lambda chosen: model))
     assert len(out.read_text().splitlines()) == 5
-    assert not (tmp_path / "texts.errors.jsonl").exists()
+    assert not (tmp_path / "texts.jsonl.errors").exists()
 
 
 @pytest.mark.parametrize(

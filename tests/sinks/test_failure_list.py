@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.errors import ImageError, RunError
+from blip2cli.errors import ImageError, RunError, option
 from blip2cli.options import ErrorsMode, OutputOptions
-from blip2cli.sinks import FailureList, open_failure_list
+from blip2cli.sinks import FailureList, old_failure_list, open_failure_list
 from blip2cli.storage import durable
 from tests.sinks.helpers import listing
 
@@ -19,7 +19,7 @@ def open_file(folder: Path) -> FailureList:
 
 
 def lines(folder: Path) -> list[dict[str, str]]:
-    text = (folder / "out.errors.jsonl").read_text("utf-8")
+    text = (folder / "out.jsonl.gz.errors").read_text("utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -38,11 +38,11 @@ def test_the_file_appears_with_the_first_failure(tmp_path: Path) -> None:
     errors.commit()
     errors.close()
     assert lines(tmp_path) == [first, first | {"file_name": "caf\udce9.png"}]
-    assert listing(tmp_path) == {"out.errors.jsonl"}
+    assert listing(tmp_path) == {"out.jsonl.gz.errors"}
 
 
 def test_the_file_of_an_earlier_run_goes_at_the_right_moment(tmp_path: Path) -> None:
-    stale = tmp_path / "out.errors.jsonl"
+    stale = tmp_path / "out.jsonl.gz.errors"
 
     stale.write_text("old\n")
     open_file(tmp_path).abort()
@@ -58,7 +58,7 @@ def test_the_file_of_an_earlier_run_goes_at_the_right_moment(tmp_path: Path) -> 
     errors.write("a.png", TRUNCATED)
     errors.abort()
     assert [line["file_name"] for line in lines(tmp_path)] == ["a.png"]
-    assert listing(tmp_path) == {"out.errors.jsonl"}
+    assert listing(tmp_path) == {"out.jsonl.gz.errors"}
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = open_file(tmp_path)
     errors.write("a.png", TRUNCATED)
     monkeypatch.setattr(durable, "write_all", full)
-    with pytest.raises(RunError, match=r"out.errors.jsonl' failed .No space left"):
+    with pytest.raises(RunError, match=r"out.jsonl.gz.errors' failed .No space left"):
         errors.write("b.png", TRUNCATED)
     errors.abort()
     assert [line["file_name"] for line in lines(tmp_path)] == ["a.png"]
@@ -104,3 +104,26 @@ def test_a_failed_fsync_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.M
             errors.commit()
     errors.abort()
     assert attempts == 1
+
+
+def test_carried_columns_stand_in_the_list_so_that_it_can_be_fed_back(tmp_path: Path) -> None:
+    errors = open_file(tmp_path)
+    errors.write("a.png", TRUNCATED, {"sku": 7, "message": "of the source"})
+    errors.close()
+    (line,) = lines(tmp_path)
+    assert list(line.items())[3:] == [("sku", 7)]
+    assert line["message"] == "The PNG file ends early."
+
+
+def test_a_message_in_the_list_names_no_option_by_its_code_name() -> None:
+    message = str(ImageError("outside_source", f"Not without {option('absolute_paths')}."))
+    assert message == "Not without absolute paths."
+
+
+def test_a_list_of_an_older_version_is_known_from_an_output_of_its_name(tmp_path: Path) -> None:
+    out, old = str(tmp_path / "out.jsonl"), tmp_path / "out.errors.jsonl"
+    assert old_failure_list(out) is None
+    old.write_text('{"file_name": "a.png", "width": 1, "height": 1, "caption": "a cat"}\n')
+    assert old_failure_list(out) is None
+    old.write_text('{"file_name": "a.png", "error_type": "truncated", "message": "It ends."}\n')
+    assert old_failure_list(out) == str(old)

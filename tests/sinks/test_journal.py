@@ -242,7 +242,7 @@ def failures(out: Path, *failed: str, fixed: tuple[str, ...] = (), end: bool = T
 
 
 def noted(out: Path) -> list[str]:
-    return [failure["file_name"] for failure in read(out.with_suffix(".errors.jsonl"))]
+    return [failure["file_name"] for failure in read(out.with_suffix(out.suffix + ".errors"))]
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def test_failures_are_remembered(out: Path) -> None:
 
 def test_a_torn_line_of_the_failures_is_cut_off(out: Path) -> None:
     failures(out, "x.png", "y.png")
-    path = out.with_suffix(".errors.jsonl")
+    path = out.with_suffix(out.suffix + ".errors")
     whole = path.read_bytes()
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
@@ -279,7 +279,7 @@ def test_what_succeeds_at_last_leaves_the_failures(out: Path) -> None:
     failures(out, "y.png", fixed=("x.png",))
     assert noted(out) == ["z.png", "y.png"]
     failures(out, fixed=("z.png", "y.png"))
-    assert not out.with_suffix(".errors.jsonl").exists()
+    assert not out.with_suffix(out.suffix + ".errors").exists()
 
 
 def test_a_retry_that_was_stopped_is_seen_by_its_rows(out: Path) -> None:
@@ -294,7 +294,7 @@ def test_failures_of_an_output_that_is_replaced_go_first(out: Path) -> None:
     failures(out, "x.png")
     errors = open_failure_list(OutputOptions(str(out), overwrite=True))
     errors.remove_old()
-    assert not out.with_suffix(".errors.jsonl").exists()
+    assert not out.with_suffix(out.suffix + ".errors").exists()
 
 
 def test_random_pieces_make_the_whole(tmp_path: Path) -> None:

@@ -78,10 +78,18 @@ def test_folders(tmp_path: Path) -> None:
     assert "not a regular file" in refusal(tmp_path / "pipe.jsonl", overwrite=True)
 
 
+def test_a_list_of_failures_without_its_output_is_not_touched_without_overwrite(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "x.jsonl.errors").touch()
+    assert "without the output it belongs to" in refusal(tmp_path / "x.jsonl")
+
+
 def test_companions(tmp_path: Path) -> None:
     paths = OutputPaths.of(f"{tmp_path}/metadata.jsonl.gz")
     folder = str(paths.folder)
-    assert paths.errors == f"{folder}/metadata.errors.jsonl"
+    assert paths.errors == f"{folder}/metadata.jsonl.gz.errors"
+    assert paths.old_errors == f"{folder}/metadata.errors.jsonl"
     assert paths.meta == f"{folder}/.metadata.jsonl.gz.meta.json"
     assert paths.part(7) == f"{folder}/.metadata.jsonl.gz.part-000007"
     for number in (10, 2, 1_000_000):

@@ -142,7 +142,8 @@ def _interrupted(
         # Before the last rename all parts are there, and the whole merged file.
         return {"half": killed("rename", 0.6), "merge": killed("rename", 1.0)}
     half = killed("write", 0.7)
-    output, errors = half[fresh.workload.name], half[ERRORS]
+    name = fresh.workload.name
+    output, errors = half[name], half[name + ERRORS]
     # As after a power cut or a full disk: the last lines are torn, in both files.
-    torn = half | {fresh.workload.name: output[:-9], ERRORS: errors[:-5]}
+    torn = half | {name: output[:-9], name + ERRORS: errors[:-5]}
     return {"half": half, "torn": torn}

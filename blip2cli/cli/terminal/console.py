@@ -22,6 +22,7 @@ from blip2cli.pipeline.events import (
     Finished,
     Halved,
     ModelReady,
+    OldFailures,
     Progress,
     Resumed,
     Slower,
@@ -77,6 +78,11 @@ class Console:
             case TookOver():
                 self.print_line(
                     f"Took over the lock of {event.holder}, which ended without releasing it."
+                )
+            case OldFailures():
+                self.print_line(
+                    f"{printable(event.path)} is a list of failures by blip2cli 0.1, which is not "
+                    "touched."
                 )
             case Resumed():
                 for line in resumed_lines(event):

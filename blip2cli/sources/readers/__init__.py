@@ -50,12 +50,15 @@ def _file_with(*suffixes: str) -> Callable[[str], bool]:
     return recognises
 
 
+# ``.errors``: our own lists of failed images, which are JSON Lines.
+MANIFESTS = (".txt", ".csv", ".tsv", ".jsonl", ".errors")
+
 # In this order; the first that recognises the argument reads it. What exists on disk goes before
 # patterns, so a file called "cat[1].png" is found by its name.
 READERS: tuple[Reader, ...] = (
     Reader("stdin", "or - for paths on stdin", lambda text: text == "-", reads_stdin=True),
     Reader("folder", "folders (read recursively)", os.path.isdir),
-    Reader("manifest", "manifests", _file_with(".txt", ".csv", ".tsv", ".jsonl"), container=True),
+    Reader("manifest", "manifests", _file_with(*MANIFESTS), container=True),
     Reader("parquet", "Parquet files", _file_with(".parquet"), container=True),
     Reader("tar", "tar archives", _file_with(".tar", ".tar.gz", ".tgz"), container=True),
     Reader("zips", "zip archives", _file_with(".zip"), container=True),

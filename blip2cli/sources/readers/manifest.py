@@ -102,7 +102,7 @@ class ManifestSource(ColumnedSource):
 
 
 def open_source(text: str, options: SourceOptions) -> ManifestSource:
-    """The manifest ``text``, which has the suffix ``.txt``, ``.csv``, ``.tsv`` or ``.jsonl``.
+    """The manifest ``text``; by its suffix a list of paths, a table, or else JSON Lines.
 
     Raises SourceError when it cannot be read or has no column of paths, OptionError for a carried
     column that it does not have.

@@ -53,8 +53,8 @@ def test_the_summary_holds_every_figure() -> None:
             "(read 25%, model 70%, write 5%)."
         )
     ]
-    [_, where] = summary_lines(SUMMARY, "out.errors.jsonl")
-    assert where == "Images that failed are listed in out.errors.jsonl"
+    [_, where] = summary_lines(SUMMARY, "out.jsonl.errors")
+    assert where == "Images that failed are listed in out.jsonl.errors"
     assert len(summary_lines(dataclasses.replace(SUMMARY, failed=0), "x")) == 1
     interrupted = dataclasses.replace(SUMMARY, exit_code=143)
     assert summary_lines(interrupted)[1].startswith("Interrupted; ")

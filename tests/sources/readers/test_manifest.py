@@ -156,8 +156,8 @@ def test_the_file_of_failures_can_be_fed_back(tree: Tree, names: Names) -> None:
         to_json({"file_name": name, "error_type": "truncated", "message": "It ends early."}) + b"\n"
         for name in ("x.png", "caf\udce9.png")
     )
-    (root / "o.errors.jsonl").write_bytes(errors)
-    found = refs(root / "o.errors.jsonl", keep=("error_type",))
+    (root / "o.jsonl.errors").write_bytes(errors)
+    found = refs(root / "o.jsonl.errors", keep=("error_type",))
     assert [ref.file_name for ref in found] == ["x.png", "caf\udce9.png"]
     assert [ref.carried for ref in found] == [("truncated",)] * 2
     assert found[1].read() == b""
