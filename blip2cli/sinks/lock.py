@@ -1,8 +1,13 @@
 """Lock file of an output: one run at a time writes it.
 
-The lock is the kernel's (``flock``), so it ends with its process however that ends; the file names
-its holder for people. A lock file that nobody holds was left by a killed process: it is taken over.
-On a file system without locks, the process named in the file is looked for.
+The lock is the kernel's (``flock``), so it ends with its process however that ends, and the next
+run can start at once. Kernel locks do not reach everywhere: on some file systems there are none, on
+others each machine or each container has its own. So the file also says who holds it (see
+``lock_holder``), and its holder touches it every few seconds as a sign of life. A file that a run
+left behind is taken over when that run has ended for certain, or has given no sign for long.
+
+The file is created complete, under a name that nothing has, and its content is never changed:
+whatever else is found there, a link or a file of others, is refused and left.
 """
 
 from __future__ import annotations
@@ -11,113 +16,184 @@ import contextlib
 import errno
 import fcntl
 import os
-import socket
+import threading
+import time
 from typing import Self
 
 from blip2cli.errors import OutputError
+from blip2cli.sinks.lock_holder import Holder, LockFile
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage import durable
+from blip2cli.storage.text_encoding import printable
+
+SIGN_SECONDS = 5.0  # between signs of life
+# Without a sign for this long a run is taken for ended. Network file systems may show a change up
+# to a minute late.
+GONE_SECONDS = 90.0
 
 
 class OutputLock:
-    """Held while entered. ``taken_from`` is the dead process whose lock was taken over, if any.
+    """Held while entered. ``taken_from`` is the ended process whose lock was taken over, if any.
 
-    Entering raises OutputError when another run holds the lock, or when no file can be created
-    beside the output.
+    Entering raises OutputError when another run holds the lock, when something else has its name,
+    or when no file can be created beside the output.
     """
 
     def __init__(self, out: str) -> None:
         self._out = out
         self._paths = OutputPaths.of(out)
         self._path = self._paths.lock
-        self._descriptor: int | None = None
+        self._descriptor = -1
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._show_life, daemon=True)
         self.taken_from: str | None = None
 
     def __enter__(self) -> Self:
-        while self._descriptor is None:
-            descriptor = self._open()
-            try:
-                if self._is_mine(descriptor):
-                    self._descriptor = descriptor
-            except OSError as error:
+        temporary = self._paths.temporary()
+        try:
+            self._descriptor = durable.create(temporary)
+        except OSError as error:
+            # Really creating a file also finds read-only file systems and full quotas, which the
+            # permission bits do not tell.
+            long = error.errno == errno.ENAMETOOLONG
+            raise OutputError(
+                "out",
+                f"No file can be created in the folder of the output {self._out!r} "
+                f"({error.strerror})",
+                f"choose {'a shorter name' if long else 'another folder'}",
+            ) from None
+        try:
+            self._take(temporary)
+        except BaseException as error:
+            os.close(self._descriptor)
+            if isinstance(error, OSError):
                 raise OutputError(
                     "out",
                     f"The lock of the output {self._out!r} cannot be taken ({error.strerror})",
                     "choose another folder",
                 ) from None
-            finally:
-                if self._descriptor is None:
-                    os.close(descriptor)
+            raise
+        finally:
+            durable.remove_quietly(temporary)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            durable.remove_quietly(self._path)  # before the lock ends: nobody can hold it yet
-            with contextlib.suppress(OSError):  # ends the lock whatever it reports
-                os.close(descriptor)
+        self._released.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._descriptor), os.lstat(self._path)):
+                os.unlink(self._path)  # before the lock ends: nobody can hold it yet
+        with contextlib.suppress(OSError):  # ends the lock whatever it reports
+            os.close(self._descriptor)
 
     def sweep(self) -> None:
         """Remove the temporary files of a killed run; only its holder may."""
         durable.remove_temporaries(self._paths.final)
 
+    def _take(self, temporary: str) -> None:
+        own = Holder.this_run(self._descriptor, bool(_flock(self._descriptor)))
+        # A lock without a name still locks; a full disk is reported when rows are written.
+        with contextlib.suppress(OSError):
+            durable.write_all(self._descriptor, own.as_bytes())
+        while True:
+            with contextlib.suppress(FileExistsError):
+                durable.rename_to_new(temporary, self._path)
+                return
+            with contextlib.suppress(FileNotFoundError):  # released meanwhile
+                self._remove_abandoned(own)
+
+    def _remove_abandoned(self, own: Holder) -> None:
+        """Remove the lock that is there. Raises OutputError unless its run has ended."""
+        found = self._open()
+        try:
+            kernel = _flock(found)
+            try:
+                lock = LockFile.read(found)
+            except ValueError:
+                raise self._foreign("is no lock of this tool") from None
+            if kernel is False:
+                raise self._refused(lock, "")
+            self._check_ended(lock, found, own, bool(kernel))
+            # Whoever is quicker took over already, and what is moved here is the new lock: it is
+            # put back.
+            moved = self._paths.temporary()
+            os.rename(self._path, moved)
+            if os.path.samestat(os.lstat(moved), os.fstat(found)):
+                os.unlink(moved)
+                self.taken_from = lock.name or None
+            else:
+                with contextlib.suppress(FileExistsError):
+                    durable.rename_to_new(moved, self._path)
+                durable.remove_quietly(moved)
+        finally:
+            os.close(found)
+
     def _open(self) -> int:
+        """Open the lock that is there. Raises FileNotFoundError when it was released meanwhile."""
         try:
-            return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            # Really creating a file also finds read-only file systems and full quotas, which the
-            # permission bits do not tell.
-            raise OutputError(
-                "out",
-                f"No file can be created in the folder of the output {self._out!r} "
-                f"({error.strerror})",
-                "choose another folder",
-            ) from None
+            try:
+                return durable.open_regular(self._path)
+            except PermissionError:  # of another user
+                return durable.open_regular(self._path, os.O_RDONLY)
+        except durable.NotRegularError as error:
+            raise self._foreign(error.what) from None
 
-    def _is_mine(self, descriptor: int) -> bool:
-        """Lock the open file; False when it was removed meanwhile and must be created again."""
-        held = self._flock(descriptor)
-        holder = os.pread(descriptor, 200, 0).decode("ascii", "replace").strip()
-        if not held:
-            raise OutputError(
-                "out",
-                f"Another run{f' ({holder})' if holder else ''} is writing {self._out!r}",
-                "wait for its end, or choose another name",
-            )
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
-                self.taken_from = holder or None
-                # A lock without a name still locks; a full disk is reported when rows are written.
-                with contextlib.suppress(OSError):
-                    os.ftruncate(descriptor, 0)
-                    name = f"process {os.getpid()} on {socket.gethostname()}\n"
-                    os.pwrite(descriptor, name.encode(), 0)
-                return True
-        return False
+    def _check_ended(self, lock: LockFile, found: int, own: Holder, kernel: bool) -> None:
+        """Raise OutputError unless the run that left the lock has ended."""
+        if lock.holder is None and lock.name:
+            return  # of a version that gave no signs of life
+        runs = lock.holder.runs(own, kernel) if lock.holder is not None else None
+        if runs:
+            raise self._refused(lock, "")
+        if runs is None:
+            sign = os.fstat(found).st_mtime
+            # The clock is that of the file system: our own file was written there just now.
+            age = os.fstat(self._descriptor).st_mtime - sign
+            if age < GONE_SECONDS:
+                left = GONE_SECONDS - age
+                raise self._refused(
+                    lock, f"; if it was killed, try again in {left:.0f} s or remove {self._path!r}"
+                )
+            # Clocks may differ where each machine sets the times. One more sign is waited for.
+            time.sleep(2 * SIGN_SECONDS)
+            again = self._open()  # which asks a server, not a cache
+            try:
+                if os.fstat(again).st_mtime != sign:
+                    raise self._refused(lock, "")
+            finally:
+                os.close(again)
 
-    def _flock(self, descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
-                raise
-            return not _may_run(os.pread(descriptor, 200, 0).decode("ascii", "replace"))
-        return True
+    def _refused(self, lock: LockFile, more: str) -> OutputError:
+        since = printable(f", since {lock.holder.since} UTC") if lock.holder is not None else ""
+        who = f" ({lock.name}{since})" if lock.name else ""
+        return OutputError(
+            "out",
+            f"Another run{who} is writing {self._out!r}",
+            f"wait for its end, or choose another name{more}",
+        )
+
+    def _foreign(self, what: str) -> OutputError:
+        return OutputError(
+            "out",
+            f"{self._path!r}, where the lock of the output belongs, {what}",
+            "move it away, or choose another name",
+        )
+
+    def _show_life(self) -> None:
+        while not self._released.wait(SIGN_SECONDS):
+            with contextlib.suppress(OSError):
+                os.utime(self._descriptor)
 
 
-def _may_run(holder: str) -> bool:
-    """Whether the holder named in a lock may still run; on another machine it may."""
-    words = holder.split()
-    if len(words) != 4 or not words[1].isdecimal():
-        return False
-    if words[3] != socket.gethostname():
-        return True
+def _flock(descriptor: int) -> bool | None:
+    """Lock the open file: whether that went, None where there are no locks. Raises OSError."""
     try:
-        os.kill(int(words[1]), 0)
-    except ProcessLookupError:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    except PermissionError:
-        pass
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
+            raise
+        return None
     return True

@@ -35,20 +35,27 @@ def create(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
 
 
+class NotRegularError(OSError):
+    """A link, a pipe, a device or a folder is where a file is to be opened."""
+
+    def __init__(self, path: str) -> None:
+        what = "a symbolic link" if os.path.islink(path) else "no regular file"
+        super().__init__(errno.EINVAL, f"is {what}", path)
+        self.what = f"is {what}"
+
+
 def open_regular(path: str, flags: int = os.O_RDWR) -> int:
-    """Open a file that exists. Raises OSError for a link, a pipe, a device or a folder."""
+    """Open a file that exists. Raises NotRegularError, OSError."""
     try:
         # O_NONBLOCK: opening a pipe would wait for its other end.
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK):
-            raise OSError(errno.ELOOP, "it is a symbolic link", path) from None
-        if error.errno == errno.ENXIO:
-            raise OSError(errno.EINVAL, "it is no regular file", path) from None
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):
+            raise NotRegularError(path) from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no regular file", path)
+        raise NotRegularError(path)
     return descriptor
 
 
@@ -114,11 +121,11 @@ def rename_into_place(temporary: str, final: str, replace: bool = True) -> None:
     if replace:
         os.replace(temporary, final)
     else:
-        _rename_to_new(temporary, final)
+        rename_to_new(temporary, final)
     sync_folder(os.path.dirname(final))
 
 
-def _rename_to_new(temporary: str, final: str) -> None:
+def rename_to_new(temporary: str, final: str) -> None:
     """Rename to a name that nothing has; there is no moment to lose between look and rename."""
     try:
         os.link(temporary, final, follow_symlinks=False)
@@ -150,7 +157,7 @@ def replace_file(
         if replace:
             os.replace(temporary, final)
         else:
-            _rename_to_new(temporary, final)
+            rename_to_new(temporary, final)
         if sync:
             sync_folder(os.path.dirname(final))
     except BaseException:

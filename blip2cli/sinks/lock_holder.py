@@ -1,0 +1,91 @@
+"""What a lock file says of the run that holds it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import operator
+import os
+import re
+import socket
+import time
+from dataclasses import dataclass
+
+from blip2cli.storage.text_encoding import printable, to_json
+from blip2cli.system import processes
+
+_FORMER = re.compile(rb"(process \d+ on \S+)\n?")  # how version 0.1 signed
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A run, so that it is known again on another machine and in another container."""
+
+    process: int
+    host: str
+    since: str  # in UTC
+    boot: str | None
+    namespace: str | None  # of process numbers
+    started: int | None  # the start of the process, in ticks since the boot
+    device: int  # of the lock file, as that machine numbers file systems
+    kernel: bool  # it holds the kernel's lock too
+    token: str  # of this lock, among all there are
+
+    @classmethod
+    def this_run(cls, descriptor: int, kernel: bool) -> Holder:
+        """This process, holding the open lock file ``descriptor``."""
+        return cls(
+            process=os.getpid(),
+            host=socket.gethostname(),
+            since=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
+            boot=processes.boot_id(),
+            namespace=processes.pid_namespace(),
+            started=processes.start_time(os.getpid()),
+            device=os.fstat(descriptor).st_dev,
+            kernel=kernel,
+            token=os.urandom(8).hex(),
+        )
+
+    def __str__(self) -> str:
+        return printable(f"process {self.process} on {self.host}")
+
+    def as_bytes(self) -> bytes:
+        """The content of the lock file."""
+        return to_json({"lock_of": "blip2cli", **dataclasses.asdict(self)}) + b"\n"
+
+    def runs(self, own: Holder, kernel: bool) -> bool | None:
+        """Whether the run goes on, seen from the run ``own``; None if only its signs of life tell.
+
+        ``kernel``: the kernel has just granted the lock of the file to ``own``.
+        """
+        if self.boot is None or self.boot != own.boot:
+            return None
+        seen = self.namespace is not None and self.namespace == own.namespace
+        runs = processes.is_running(self.process, self.started) if seen else None
+        if runs is None and kernel and self.kernel and self.device == own.device:
+            return False  # both asked the same kernel for the same file: the other let go of it
+        return runs
+
+
+@dataclass(frozen=True)
+class LockFile:
+    """The content of a lock file. ``name`` is empty for one without content."""
+
+    holder: Holder | None
+    name: str
+
+    @classmethod
+    def read(cls, descriptor: int) -> LockFile:
+        """Raises ValueError for a file that is no lock."""
+        data = os.pread(descriptor, 4096, 0)
+        former = _FORMER.fullmatch(data)
+        if former is not None or not data:
+            return cls(None, former[1].decode() if former is not None else "")
+        try:
+            found = json.loads(data)
+            if found.pop("lock_of") != "blip2cli" or not operator.index(found["process"]) > 0:
+                raise ValueError
+            holder = Holder(**found)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise ValueError("no lock") from None
+        return cls(holder, str(holder))
