@@ -60,8 +60,8 @@ def test_a_folder_of_everything(suffix: str, tmp_path: Path) -> None:
         rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
     else:
         rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
-        for row in rows:
-            row["file_name"] = from_utf8(row["file_name"])
+    for row in rows:
+        row["file_name"] = from_utf8(row["file_name"])
     assert {row["file_name"]: (row["width"], row["height"]) for row in rows} == sizes
     assert len(rows) == len(sizes)
     assert all(row["caption"] for row in rows)
@@ -70,7 +70,7 @@ def test_a_folder_of_everything(suffix: str, tmp_path: Path) -> None:
     assert names == sorted(names)
     listed = (tmp_path / f"out.{suffix}.errors").read_bytes()
     noted = [json.loads(line) for line in listed.splitlines()]
-    assert {entry["file_name"]: entry["error_type"] for entry in noted} == kinds
+    assert {from_utf8(entry["file_name"]): entry["error_type"] for entry in noted} == kinds
     assert len(noted) == len(kinds)
     assert all(entry["message"].endswith(".") for entry in noted)
 

@@ -6,15 +6,14 @@ Parquet comes back the same. With Arrow's kernels it takes a fifth of the time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 
 import pyarrow as pa
 import pyarrow.types as kinds
 
 from blip2cli.convert.arrow import Array, pc
-from blip2cli.storage.text_encoding import from_utf8, to_json
 
-# What is escaped in a JSON string; a backslash also begins escapes of ``text_encoding``.
+# What is escaped in a JSON string.
 _SPECIAL = r'["\\\x00-\x1f]'
 
 
@@ -22,46 +21,44 @@ def json_lines(batch: pa.RecordBatch) -> Array:
     """One JSON object with a newline for each row, as strings."""
     pieces: list[Array | str] = []
     for number, (field, column) in enumerate(zip(batch.schema, batch.columns, strict=True)):
-        key = to_json(from_utf8(field.name)).decode()
+        key = json.dumps(field.name, ensure_ascii=False)
         pieces += [f"{', ' if number else '{'}{key}: ", json_text(column)]
     if not pieces:
         return pa.array(["{}\n"] * batch.num_rows, pa.string())
     return _joined(*pieces, "}\n")
 
 
-def json_text(values: Array, decode: bool = True) -> Array:
+def json_text(values: Array) -> Array:
     """Each value as JSON; nulls and numbers that are not finite are ``null``.
 
-    With ``decode`` text goes through ``from_utf8``, else it stays as it is stored.
-    Raises TypeError for bytes.
+    Text stays as it is stored (``text_encoding``). Raises TypeError for bytes.
     """
     kind = values.type
     if kinds.is_string(kind):
-        text = _strings(values, decode)
+        text = _strings(values)
     elif kinds.is_boolean(kind) or kinds.is_integer(kind):
         text = pc.cast(values, pa.string())
     elif kinds.is_floating(kind):
         text = _floats(values)
     elif kinds.is_fixed_size_list(kind) or kinds.is_list(kind) or kinds.is_large_list(kind):
-        text = _lists(values, decode)
+        text = _lists(values)
     elif kinds.is_struct(kind):
-        text = _structs(values, decode)
+        text = _structs(values)
     elif kinds.is_null(kind):
         text = pa.nulls(len(values), pa.string())
     elif kinds.is_temporal(kind) or kinds.is_decimal(kind):
-        text = _strings(pc.cast(values, pa.string()), decode=False)
+        text = _strings(pc.cast(values, pa.string()))
     else:
         raise TypeError(f"{kind} has no form in JSON")
     return pc.coalesce(text, "null") if text.null_count else text
 
 
-def _strings(values: Array, decode: bool) -> Array:
+def _strings(values: Array) -> Array:
     special = pc.match_substring_regex(values, _SPECIAL)
     quoted = _joined('"', values, '"')
     if not pc.any(special).as_py():
         return quoted
-    back: Callable[[str], str] = from_utf8 if decode else str
-    written = [to_json(back(text)).decode() for text in values.filter(special).to_pylist()]
+    written = [json.dumps(t, ensure_ascii=False) for t in values.filter(special).to_pylist()]
     return _replaced(quoted, special, written)
 
 
@@ -82,19 +79,19 @@ def _floats(values: Array) -> Array:
     return text
 
 
-def _lists(values: Array, decode: bool) -> Array:
-    inner = json_text(values.flatten(), decode)
+def _lists(values: Array) -> Array:
+    inner = json_text(values.flatten())
     ends = pc.cumulative_sum(pc.cast(pc.fill_null(pc.list_value_length(values), 0), pa.int32()))
     offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
     joined = pc.binary_join(pa.ListArray.from_arrays(offsets, inner), ", ")
     return pc.if_else(values.is_valid(), _joined("[", joined, "]"), pa.scalar(None, pa.string()))
 
 
-def _structs(values: Array, decode: bool) -> Array:
+def _structs(values: Array) -> Array:
     pieces: list[Array | str] = []
     for number, (field, column) in enumerate(zip(values.type, values.flatten(), strict=True)):
-        key = to_json(from_utf8(field.name) if decode else field.name).decode()
-        pieces += [f"{', ' if number else '{'}{key}: ", json_text(column, decode)]
+        key = json.dumps(field.name, ensure_ascii=False)
+        pieces += [f"{', ' if number else '{'}{key}: ", json_text(column)]
     if not pieces:
         pieces = [pa.array(["{"] * len(values), pa.string())]
     return pc.if_else(values.is_valid(), _joined(*pieces, "}"), pa.scalar(None, pa.string()))

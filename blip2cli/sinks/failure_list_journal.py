@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage import durable
 from blip2cli.storage.hash_set import HashSet
+from blip2cli.storage.text_encoding import from_utf8
 
 
 @dataclass(frozen=True)
@@ -85,4 +86,4 @@ def _name(line: bytes) -> str | None:
         name = json.loads(line)["file_name"]
     except (ValueError, KeyError, TypeError):
         return None
-    return name if isinstance(name, str) else None
+    return from_utf8(name) if isinstance(name, str) else None

@@ -22,6 +22,7 @@ from blip2cli.sinks.journal import Journal, RowCount, RowNames
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import read_settings, recover_settings
 from blip2cli.storage import durable
+from blip2cli.storage.text_encoding import from_utf8
 
 _CHUNK = 1 << 20
 _FIRST_KEY = '{"file_name": '
@@ -70,7 +71,9 @@ def _file_name(line: bytes) -> str | None:
             name = json.loads(text)["file_name"]
     except (ValueError, KeyError, TypeError):
         return None
-    return name if isinstance(name, str) else None
+    if not isinstance(name, str):
+        return None
+    return from_utf8(name) if "\\" in name else name
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage import durable
-from blip2cli.storage.text_encoding import to_json
+from blip2cli.storage.text_encoding import deep_from_utf8, to_json
 
 METADATA_KEY = b"blip2cli"
 Settings = Mapping[str, object]  # plain JSON values
@@ -92,4 +92,4 @@ def _parsed(data: bytes) -> Settings | None:
     names = {"num_return": "num_captions"}  # settings from before version 0.2 by today's names
     if "questions_file" in settings or isinstance(settings.get("questions"), list):
         names |= {"questions": "question", "questions_file": "questions"}
-    return {names.get(name) or name: value for name, value in settings.items()}
+    return {names.get(name) or name: deep_from_utf8(value) for name, value in settings.items()}

@@ -1,34 +1,41 @@
 """Reversible encoding of text, above all of file names whose bytes are not UTF-8.
 
 Python holds such names with *lone surrogates*, U+DC80 to U+DCFF standing for the bytes 0x80 to
-0xFF (PEP 383). No UTF-8 file can hold these as they are.
+0xFF (PEP 383). No UTF-8 file can hold these as they are, and the escapes that JSON has for them are
+an error to most of its readers.
 
-* In JSON they are written as the escape ``\\udcXX``; ``json.loads`` returns the very same string.
-* In Parquet the six characters ``\\udcXX`` are stored instead, and :func:`from_utf8` turns them
-  back. So that this is unambiguous, a backslash that happens to stand before such an escape in
-  the text itself is stored as ``\\u005c``. All other text is stored unchanged.
+In JSON, Parquet and CSV alike the six characters ``\\udcXX`` are stored instead, and
+:func:`from_utf8` turns them back. So that this is unambiguous, a backslash that happens to stand
+before such an escape in the text itself is stored as ``\\u005c``. All other text is stored
+unchanged.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 _SURROGATE = r"u[dD][89a-fA-F][0-9a-fA-F]{2}"
 _TO_ESCAPE = re.compile(rf"[\ud800-\udfff]|\\(?={_SURROGATE}|u005[cC])")
-_ESCAPED = re.compile(rf"\\({_SURROGATE}|u005[cC])")
+_ESCAPED = re.compile(rf"\\({_SURROGATE}|u005[cC](?={_SURROGATE}|u005[cC]))")
+_LONE = re.compile("[\ud800-\udfff]")
 
 
 def to_json(value: Any) -> bytes:
-    """One JSON value as UTF-8 bytes on a single line, text readable as it is.
+    """One JSON value as UTF-8 bytes on a single line, text readable as it is, stored as
+    :func:`to_utf8` says.
 
     Floats keep all digits they need to be read back exactly. Raises ValueError for NaN.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    # What UTF-8 cannot hold are lone surrogates, only ever inside JSON strings, and there the
-    # "\\udcXX" that this error handler writes is the JSON escape.
-    return text.encode("utf-8", "backslashreplace")
+    if "\\\\u" not in text:  # nothing looks like an escape
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            pass
+    return json.dumps(deep_to_utf8(value), ensure_ascii=False, allow_nan=False).encode()
 
 
 def to_utf8(text: str) -> str:
@@ -41,14 +48,19 @@ def from_utf8(stored: str) -> str:
     return _ESCAPED.sub(lambda m: chr(int(m.group(1)[1:], 16)), stored)
 
 
-def deep_to_utf8(value: Any) -> Any:
-    """A JSON value with :func:`to_utf8` applied to all its text, names of fields included."""
+def without_surrogates(stored: str) -> str:
+    """``stored`` text of any JSON file, lone surrogates in it as :func:`to_utf8` writes them."""
+    return _LONE.sub(lambda m: f"\\u{ord(m.group()):04x}", stored)
+
+
+def deep_to_utf8(value: Any, encode: Callable[[str], str] = to_utf8) -> Any:
+    """A JSON value with ``encode`` applied to all its text, names of fields included."""
     if isinstance(value, str):
-        return to_utf8(value)
-    if isinstance(value, list):
-        return [deep_to_utf8(item) for item in value]
+        return encode(value)
+    if isinstance(value, list | tuple):
+        return [deep_to_utf8(item, encode) for item in value]
     if isinstance(value, dict):
-        return {to_utf8(key): deep_to_utf8(item) for key, item in value.items()}
+        return {encode(key): deep_to_utf8(item, encode) for key, item in value.items()}
     return value
 
 

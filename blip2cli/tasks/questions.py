@@ -8,6 +8,7 @@ from itertools import islice
 
 from blip2cli.errors import OptionError, option
 from blip2cli.options import AskOptions
+from blip2cli.storage.text_encoding import from_utf8
 from blip2cli.tasks.choices import from_cell
 from blip2cli.tasks.text_files import TABLE_SUFFIXES, TextFile
 
@@ -131,7 +132,7 @@ def _per_image(file: TextFile) -> dict[str, tuple[Question, ...]]:
     found: dict[str, list[Question]] = {}
     seen: set[tuple[str, str]] = set()
     for ordinal, (number, record) in enumerate(file.table(), 1):
-        name = _text(file, number, record, "file_name").removeprefix("./")
+        name = from_utf8(_text(file, number, record, "file_name")).removeprefix("./")
         question = _text(file, number, record, "question").strip()
         file.check_utf8(number, question)
         question_id = _question_id(file, number, record, ordinal)

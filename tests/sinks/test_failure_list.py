@@ -37,7 +37,7 @@ def test_the_file_appears_with_the_first_failure(tmp_path: Path) -> None:
     errors.write("caf\udce9.png", TRUNCATED)
     errors.commit()
     errors.close()
-    assert lines(tmp_path) == [first, first | {"file_name": "caf\udce9.png"}]
+    assert lines(tmp_path) == [first, first | {"file_name": "caf\\udce9.png"}]
     assert listing(tmp_path) == {"out.jsonl.gz.errors"}
 
 

@@ -189,8 +189,7 @@ def _cell(values: Array) -> Array:
         return pc.replace_substring_regex(values, _FORMULA, r"'\1")
     if _is_plain(values.type):
         return values
-    # The text inside stays as it is stored: a cell is decoded once, as a whole.
-    text = json_text(values, decode=False)
+    text = json_text(values)
     text = pc.if_else(values.is_valid(), text, pa.scalar(None, pa.string()))
     return text if kinds.is_nested(values.type) else pc.utf8_trim(text, '"')
 

@@ -35,12 +35,11 @@ from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import ConvertOptions
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import Settings, read_settings, write_settings
-from blip2cli.storage.text_encoding import deep_to_utf8
+from blip2cli.storage.text_encoding import deep_to_utf8, without_surrogates
 
 SAMPLE_ROWS = 1000  # whose values tell the types of all rows
 _SAMPLE_BYTES = 1 << 20
-# Escapes of surrogates, and text that looks like our own escape of one (``text_encoding``).
-_UNUSUAL = re.compile(rb"\\(?:u[dD][89a-fA-F]|\\u[dD0])")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape that Arrow takes in pairs only
 
 
 class JsonlReader:
@@ -73,7 +72,7 @@ class JsonlReader:
         for block in LineBlocks(self.path, _SAMPLE_BYTES):
             for number, row in islice(parse_rows(block, self.path), SAMPLE_ROWS):
                 self._command.check(row, f"{self.path!r}, line {number},")
-                rows.append(deep_to_utf8(row))
+                rows.append(deep_to_utf8(row, without_surrogates))
             if rows:
                 break
         return self._schema_of(rows, f"{self.path!r}, lines 1 to {len(rows)}")
@@ -85,7 +84,7 @@ class JsonlReader:
 
     def _parse(self, block: LineBlock) -> pa.RecordBatch | None:
         """The rows as Arrow's parser reads them; None when it does not take them."""
-        if not block.data.strip() or not len(self.schema) or _UNUSUAL.search(block.data):
+        if not block.data.strip() or not len(self.schema) or _SURROGATE.search(block.data):
             return None
         parse = pj.ParseOptions(
             explicit_schema=pa.schema([(f.name, _variable(f.type)) for f in self.schema]),
@@ -107,7 +106,7 @@ class JsonlReader:
         for number, row in parse_rows(block, self.path):
             self._command.check(row, f"{self.path!r}, line {number},")
             first = number if not rows else first
-            rows.append(deep_to_utf8(row))
+            rows.append(deep_to_utf8(row, without_surrogates))
         names = dict.fromkeys(name for row in rows for name in row)
         arrays = []
         for field in self.schema:

@@ -11,21 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
-from blip2cli.convert.arrow import Array, pc
 from blip2cli.convert.base import BATCH_ROWS, Reader, Schemas, read_errors, slices
 from blip2cli.convert.column_types import SameCommand, conform, with_embedding_dtype
 from blip2cli.convert.examples import listed
 from blip2cli.convert.files import new_file
 from blip2cli.errors import OutputError
 from blip2cli.options import ConvertOptions
-from blip2cli.sinks.settings import METADATA_KEY, Settings, parquet_metadata, parquet_settings
+from blip2cli.sinks.settings import Settings, parquet_metadata, parquet_settings
 from blip2cli.sources.parquet_schema import is_bytes
-from blip2cli.storage.text_encoding import deep_to_utf8
 
 GROUP_ROWS = 1 << 16
 GROUP_BYTES = 32 << 20
 _BUFFER_BYTES = 1 << 20
-_LIKE_ESCAPE = r"\\(u[dD][89a-fA-F][0-9a-fA-F]{2}|u005[cC])"
 
 
 class ParquetReader:
@@ -39,7 +36,6 @@ class ParquetReader:
             with pq.ParquetFile(path) as file:
                 found = file.schema_arrow
                 self._rows = max(1, file.metadata.num_rows)
-        self._ours = METADATA_KEY in (found.metadata or {})
         self.settings: Settings | None = parquet_settings(found.metadata)
         fields = [field for field in found if not _has_bytes(field.type)]
         left_out = [field.name for field in found if _has_bytes(field.type)]
@@ -61,7 +57,7 @@ class ParquetReader:
             for batch in file.iter_batches(batch_size=rows, columns=self.schema.names):
                 batch = conform(batch, self.schema)
                 self._done += batch.num_rows
-                yield batch if self._ours else _as_ours(batch)
+                yield batch
 
 
 def _rows_at_once(about: pq.FileMetaData) -> int:
@@ -145,27 +141,6 @@ def _plain(kind: Any) -> pa.DataType:
     if kinds.is_struct(kind):
         return pa.struct([(field.name, _plain(field.type)) for field in kind])
     return same
-
-
-def _as_ours(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Text of other tools as ``text_encoding`` stores it: what looks like an escape is escaped."""
-    columns = [
-        pa.array([deep_to_utf8(value) for value in column.to_pylist()], column.type)
-        if _like_escape(column)
-        else column
-        for column in batch.columns
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
-
-
-def _like_escape(values: Array) -> bool:
-    if kinds.is_string(values.type):
-        return bool(pc.any(pc.match_substring_regex(values, _LIKE_ESCAPE)).as_py())
-    if kinds.is_struct(values.type):
-        return any(_like_escape(column) for column in values.flatten())
-    if kinds.is_list(values.type) or kinds.is_fixed_size_list(values.type):
-        return _like_escape(values.flatten())
-    return False
 
 
 def open_reader(path: str, options: ConvertOptions, schemas: Schemas) -> ParquetReader:

@@ -29,6 +29,7 @@ from blip2cli.sources.records import Record, csv_columns, csv_records, json_reco
 from blip2cli.sources.remote_ref import ref_at
 from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.opening import is_remote
+from blip2cli.storage.text_encoding import from_utf8
 
 if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
@@ -93,6 +94,8 @@ class ManifestSource(ColumnedSource):
         )
 
     def _ref(self, written: str, base: str, carried: tuple[object, ...]) -> ImageRef:
+        if not self.location.lower().endswith(".txt"):  # a list has paths as they are on disk
+            written = from_utf8(written)
         name = normal_path(written)
         location = locate(self.root, name, self.absolute_paths)
         if location is None:

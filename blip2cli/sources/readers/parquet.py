@@ -170,14 +170,12 @@ def _manifest(
                 f"it has {', '.join(schema.names)}. Name the column with {option('image_column')}",
             ) from None
     needed = list(dict.fromkeys([column, *(c.name for c in columns)]))
-    records = partial(_records, location, column, needed)
+    records = partial(_records, location, needed)
     return ManifestSource.of(text, location, column, records, columns, options, "row")
 
 
-def _records(location: str, path: str, columns: list[str]) -> Iterator[Record]:
+def _records(location: str, columns: list[str]) -> Iterator[Record]:
     for number, _, _, cells in table_rows(location, columns):
-        if isinstance(cells[path], str):
-            cells = {**cells, path: from_utf8(cells[path])}
         yield number + 1, cells
 
 

