@@ -78,20 +78,6 @@ class BatchThreads(Generic[Batch, Result]):
             self._pool.shutdown(cancel_futures=True)
             torch.set_num_threads(self._torch_threads)
 
-    @property
-    def full(self) -> bool:
-        """Whether a result is to be taken before another batch is put.
-
-        One batch more than there are threads waits: a thread that is done goes on at once.
-        """
-        return len(self.pending) >= self._count + (self._pool is not None)
-
-    @property
-    def ready(self) -> bool:
-        """Whether the next result can be taken without waiting for it."""
-        oldest = self.pending[0] if self.pending else None
-        return isinstance(oldest, Future) and oldest.done()
-
     def put(self, batch: Batch) -> None:
         """Start to work on a batch."""
         if self._pool is None:
@@ -99,7 +85,17 @@ class BatchThreads(Generic[Batch, Result]):
         else:
             self.pending.append(self._pool.submit(self._work, batch))
 
-    def take(self) -> Result:
-        """The result of the oldest batch, waited for."""
-        oldest = self.pending.popleft()
+    def take(self, wait: bool = False) -> Result | None:
+        """The result of the oldest batch; None where it is not due yet, or no batch is pending.
+
+        It is waited for with ``wait``, and where more batches are pending than there are threads:
+        that is one, so that a thread that is done goes on at once.
+        """
+        oldest = self.pending[0] if self.pending else None
+        if oldest is None or (
+            isinstance(oldest, Future)
+            and not (wait or oldest.done() or len(self.pending) > self._count)
+        ):
+            return None
+        self.pending.popleft()
         return oldest.result() if isinstance(oldest, Future) else self._work(oldest)

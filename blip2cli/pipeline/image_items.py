@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -67,7 +68,9 @@ class ImageItems:
             stdin = _check_names(task.only, source, stdin)
         passed_over = PassedOver()
         dealt_with = _dealt_with(resumed, output.retry_errors)
-        refs = _select(open_sources(source, stdin), task.only, dealt_with, passed_over)
+        refs = open_sources(source, stdin)
+        if task.only is not None or resumed is not None:
+            refs = _select(refs, task.only, dealt_with, passed_over)
         first = tuple(islice(refs, _LISTED_FIRST))
         if not first and not passed_over.already:
             raise OptionError(
@@ -127,14 +130,7 @@ class ImageItems:
         self, task: Task, model: Blip2, on_event: Listener
     ) -> Callable[[LoadedBatch], ProcessedBatch]:
         """The task, in smaller batches where memory runs out."""
-        halving = BatchHalving(task, on_event)
-
-        def process(batch: LoadedBatch) -> ProcessedBatch:
-            rows, batch = halving.rows(model, batch)
-            done = sum(item.error is None for item in batch.items)
-            return ProcessedBatch(rows, done, batch.items)
-
-        return process
+        return partial(BatchHalving(task, on_event).process, model)
 
 
 def _check_names(

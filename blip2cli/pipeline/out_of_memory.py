@@ -14,10 +14,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import ImageError
+from blip2cli.pipeline.batch_threads import ProcessedBatch
 from blip2cli.pipeline.events import Halved, Listener
 
 if TYPE_CHECKING:
-    from blip2cli.images.loader import LoadedBatch
+    from blip2cli.images.loader import LoadedBatch, LoadedImage
     from blip2cli.model.wrapper import Blip2
     from blip2cli.tasks.base import Row, Task
 
@@ -53,44 +54,39 @@ class BatchHalving:
         self._task = task
         self._on_event = on_event
 
-    def rows(self, model: Blip2, batch: LoadedBatch) -> tuple[list[Row], LoadedBatch]:
-        """The task's rows, and the batch as it turned out.
+    def process(self, model: Blip2, batch: LoadedBatch) -> ProcessedBatch:
+        """The task's rows, and the images as they turned out.
 
-        In that batch an image too large to run even by itself is a failed one (``error_type``
-        ``out_of_memory``) without pixels. Announces a smaller size as ``Halved``. Any other error
-        of the task is let through.
+        One that is too large to run even by itself is a failed one (``error_type``
+        ``out_of_memory``). Announces a smaller size as ``Halved``. Any other error of the task is
+        let through.
         """
         rows: list[Row] = []
-        done: list[LoadedBatch] = []
+        images: list[LoadedImage] = []
         fitted = 0  # images of the largest piece that fitted
         exhausted = False
-        waiting = _cut(batch, self.size or len(batch.items))
+        waiting = [batch] if self.size is None else _cut(batch, self.size)
         while waiting:
             piece = waiting.pop(0)
-            made = self._attempt(model, piece)
-            if made is None:
-                exhausted = True
-                _free(model)
-                if len(piece.pixels) > 1:
-                    waiting[:0] = _cut(piece, (len(piece.pixels) + 1) // 2)
-                    continue
-                piece, made = _failed(piece), []
+            try:
+                rows += self._task.rows(model, piece)
+            except (MemoryError, RuntimeError) as error:
+                if not is_exhaustion(error):
+                    raise
             else:
                 fitted = max(fitted, len(piece.pixels))
-            rows += made
-            done.append(piece)
+                images += piece.items
+                continue
+            # The exception, whose frames hold tensors, is gone by now.
+            exhausted = True
+            _free(model)
+            if len(piece.pixels) > 1:
+                waiting[:0] = _cut(piece, (len(piece.pixels) + 1) // 2)
+            else:
+                images += map(_failed, piece.items)
         if exhausted:
             self._shrink(max(1, fitted))
-        return rows, done[0] if len(done) == 1 else _joined(done)
-
-    def _attempt(self, model: Blip2, batch: LoadedBatch) -> list[Row] | None:
-        """Rows, or None when memory ran out; the exception, whose frames hold tensors, is gone."""
-        try:
-            return self._task.rows(model, batch)
-        except (MemoryError, RuntimeError) as error:
-            if not is_exhaustion(error):
-                raise
-        return None
+        return ProcessedBatch(rows, sum(image.error is None for image in images), images)
 
     def _shrink(self, size: int) -> None:
         if self.size is None or size < self.size:
@@ -113,21 +109,12 @@ def _cut(batch: LoadedBatch, size: int) -> list[LoadedBatch]:
     return pieces
 
 
-def _failed(batch: LoadedBatch) -> LoadedBatch:
-    """``batch``, of one image that has pixels, with that image failed."""
+def _failed(image: LoadedImage) -> LoadedImage:
+    """``image``, failed for want of memory unless it has failed before."""
+    if image.error is not None:
+        return image
     error = ImageError("out_of_memory", "The model needs more memory for it than there is.")
-    items = tuple(
-        replace(item, width=None, height=None, error=error) if item.error is None else item
-        for item in batch.items
-    )
-    return replace(batch, items=items, pixels=batch.pixels[:0])
-
-
-def _joined(pieces: list[LoadedBatch]) -> LoadedBatch:
-    import torch
-
-    items = tuple(item for piece in pieces for item in piece.items)
-    return replace(pieces[0], items=items, pixels=torch.cat([piece.pixels for piece in pieces]))
+    return replace(image, width=None, height=None, error=error)
 
 
 def _free(model: Blip2) -> None:

@@ -34,10 +34,10 @@ class Plan:
     counter: threading.Thread | None = None  # finds out ``total``
 
     def start_counting(self) -> None:
-        """Start the counter, once; called with the first batch, not to compete with it."""
-        counter, self.counter = self.counter, None
-        if counter is not None:
-            counter.start()
+        """Start the counter, if there is one; called once the first batch is there, not to compete
+        with it."""
+        if self.counter is not None:
+            self.counter.start()
 
     def resumed_event(self, earlier: Resumed) -> events.Resumed:
         """What the ``earlier`` run left, as an event."""

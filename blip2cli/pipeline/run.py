@@ -197,7 +197,8 @@ class RunState:
         model: Blip2,
     ) -> None:
         limits = self.job.options.limits
-        deadline = math.inf if limits.max_duration is None else limits.max_duration
+        deadline = math.inf if limits.max_duration is None else self.start + limits.max_duration
+        first = True
         while self.interrupts.signum is None:
             try:
                 with self.stats.timing("read"):
@@ -206,39 +207,41 @@ class RunState:
                 break  # what is under way is finished
             self.finished = pending is None
             # At least one batch is done, so that a job that is run again and again gets on.
-            first = not self.stats.seen and not threads.pending
-            if pending is None or (self.elapsed >= deadline and not first):
+            if pending is None or (not first and time.perf_counter() >= deadline):
                 break
-            self.plan.start_counting()
+            if first:
+                self.plan.start_counting()
+            first = False
             with self.interrupts.shielded():
                 threads.put(pending)
-                while threads.full or threads.ready:
-                    self._write(threads, output)
+                self._write_results(threads, output)
                 if model.trouble is not None and not self.reported_slower:
                     self.reported_slower = True
                     self.on_event(Slower(model.trouble))
-            check_error_limit(limits.max_errors, self.stats)
+            if limits.max_errors is not None:
+                check_error_limit(limits.max_errors, self.stats)
         with self.interrupts.shielded():
-            while threads.pending:
-                self._write(threads, output)
+            self._write_results(threads, output, wait=True)
 
-    def _write(
-        self, threads: BatchThreads[Callable[[], Any], ProcessedBatch], output: Output
+    def _write_results(
+        self,
+        threads: BatchThreads[Callable[[], Any], ProcessedBatch],
+        output: Output,
+        wait: bool = False,
     ) -> None:
-        """Take the oldest batch, write its rows, and say so."""
+        """Write the rows of the batches that are due (with ``wait`` of all), and say so."""
         stats, start = self.stats, time.perf_counter()
-        batch = threads.take()
-        stats.add_batch_time(time.perf_counter() - start, batch.load_share)
-        with stats.timing("write"):
-            output.write(batch)
-        stats.first = stats.first or self.elapsed
-        stats.count(batch.rows)
-        stats.done += batch.done
-        for item in batch.images:
-            if item.error is not None:
-                stats.failed += 1
-                self.on_event(Failed(item.file_name, item.error.error_type, item.error.problem))
-        self.on_event(Progress(stats.done, stats.failed, self.plan.total))
+        while (batch := threads.take(wait)) is not None:
+            seconds = time.perf_counter() - start
+            with stats.timing("write"):
+                output.write(batch)
+            stats.first = stats.first or self.elapsed
+            stats.add(batch, seconds)
+            for item in batch.images:
+                if item.error is not None:
+                    self.on_event(Failed(item.file_name, item.error.error_type, item.error.problem))
+            self.on_event(Progress(stats.done, stats.failed, self.plan.total))
+            start = time.perf_counter()
 
     def summary(self) -> Summary:
         """How the run went, as of now."""

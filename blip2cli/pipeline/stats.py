@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from blip2cli.pipeline.batch_threads import ProcessedBatch
 
 Stage = Literal["read", "model", "write"]
 
@@ -37,23 +40,22 @@ class RunStats:
         finally:
             self.stages[stage] += time.perf_counter() - start
 
-    def add_batch_time(self, seconds: float, load_share: float) -> None:
-        """Add the time of a batch, of which the part ``load_share`` went into loading it."""
-        self.stages["read"] += seconds * load_share
-        self.stages["model"] += seconds * (1 - load_share)
+    def add(self, batch: ProcessedBatch, seconds: float) -> None:
+        """Count a batch that was waited for ``seconds``, which were spent as its own time was."""
+        self.stages["read"] += seconds * batch.load_share
+        self.stages["model"] += seconds * (1 - batch.load_share)
+        self.done += batch.done
+        self.failed += sum(image.error is not None for image in batch.images)
+        self.rows += len(batch.rows)
+        for row in batch.rows:
+            if flag := row.get("flag"):
+                self.flagged += 1
+                self.retried += flag == "retried"
 
     def share(self, stage: Stage) -> float:
         """The part of the working time that ``stage`` took, 0 to 1."""
         working = sum(self.stages.values())
         return self.stages[stage] / working if working else 0.0
-
-    def count(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Count the rows of a batch."""
-        self.rows += len(rows)
-        for row in rows:
-            if flag := row.get("flag"):
-                self.flagged += 1
-                self.retried += flag == "retried"
 
     @property
     def seen(self) -> int:

@@ -13,8 +13,8 @@ from blip2cli.pipeline.stats import RunStats
 
 def drained(threads: BatchThreads[int, int]) -> list[int]:
     found = []
-    while threads.pending:
-        found.append(threads.take())
+    while (result := threads.take(wait=True)) is not None:
+        found.append(result)
     return found
 
 
@@ -28,8 +28,8 @@ def test_results_come_in_the_order_of_the_batches(count: int) -> None:
     with BatchThreads(work, count) as threads:
         for number in range(20):
             threads.put(number)
-            while threads.full:
-                found.append(threads.take())
+            while (result := threads.take()) is not None:
+                found.append(result)
         found += drained(threads)
     assert found == [number * number for number in range(20)]
 
@@ -37,7 +37,6 @@ def test_results_come_in_the_order_of_the_batches(count: int) -> None:
 def test_one_thread_is_the_callers_own_thread() -> None:
     with BatchThreads(lambda number: threading.get_ident(), 1) as threads:
         threads.put(0)
-        assert threads.full
         assert threads.take() == threading.get_ident()
 
 
@@ -52,7 +51,6 @@ def test_several_work_at_once_each_with_one_thread() -> None:
     with BatchThreads(work, 2) as threads:
         for number in range(4):
             threads.put(number)
-        assert threads.full
         assert drained(threads) == [1, 1, 1, 1]
     assert torch.get_num_threads() == before
 
@@ -67,10 +65,10 @@ def test_an_exception_comes_in_its_turn(count: int) -> None:
     with BatchThreads(work, count) as threads:
         for number in range(3):
             threads.put(number)
-        assert threads.take() == 0
+        assert threads.take(wait=True) == 0
         with pytest.raises(ValueError, match="the second"):
-            threads.take()
-        assert threads.take() == 2
+            threads.take(wait=True)
+        assert threads.take(wait=True) == 2
 
 
 def test_leaving_waits_for_what_is_under_way_and_begins_nothing_more() -> None:
@@ -101,19 +99,22 @@ def test_one_batch_more_than_there_are_threads_waits_for_the_first_that_is_free(
 
     with BatchThreads(work, 2) as threads:
         for number in range(3):
-            assert not threads.full
+            assert threads.take() is None
             threads.put(number)
-        assert threads.full
-        gates[1].set()  # the second is done before the first, and nobody takes anything
+        taken: list[int | None] = []
+        taker = threading.Thread(target=lambda: taken.append(threads.take()))
+        taker.start()
+        gates[1].set()  # the second is done before the first
         assert until(lambda: started[2:] == [2])
-        assert not threads.ready
+        assert not taken
         gates[0].set()
-        assert until(lambda: threads.ready)
-        assert (threads.take(), threads.take()) == (0, 1)
-        assert not threads.ready
+        taker.join(30)
+        assert taken == [0]
+        assert threads.take() == 1
+        assert threads.take() is None
         gates[2].set()
-        assert threads.take() == 2
-        assert not threads.ready
+        assert threads.take(wait=True) == 2
+        assert threads.take(wait=True) is None
 
 
 def until(condition: Callable[[], bool]) -> bool:
@@ -142,6 +143,6 @@ def test_the_time_of_loading_is_counted_apart_from_the_models() -> None:
 
 def test_waiting_for_a_batch_counts_for_reading_as_far_as_it_was_loaded() -> None:
     stats = RunStats()
-    stats.add_batch_time(4.0, 0.25)
-    stats.add_batch_time(2.0, 0.0)
+    stats.add(ProcessedBatch([], 1, load_share=0.25), 4.0)
+    stats.add(ProcessedBatch([], 1), 2.0)
     assert stats.stages == {"read": 1.0, "model": 5.0, "write": 0.0}

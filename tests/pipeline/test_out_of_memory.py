@@ -59,18 +59,19 @@ def test_a_batch_is_halved_until_it_fits_and_the_size_remembered(
     expected = CAPTION.rows(model, batch)
     for tries in (tried, again):
         hungry.tried.clear()
-        rows, after = halving.rows(hungry, batch)
+        processed = halving.process(hungry, batch)
         assert hungry.tried == tries
-        assert rows == expected  # log-probabilities to the last bit of their six decimals
-        assert after.items == batch.items
-        assert torch.equal(after.pixels, batch.pixels)
+        assert processed.rows == expected  # log-probabilities to the last of their six decimals
+        assert tuple(processed.images) == batch.items
+        assert processed.done == 5
     assert halving.size == size
     assert events == ([] if size is None else [Halved(size)])  # once
 
 
 def test_vectors_are_the_same_bits(model: Blip2, batch: LoadedBatch) -> None:
     task = EmbedTask().fit(model)
-    rows, _ = BatchHalving(task).rows(MemoryLimitedModel(model, 2), batch)  # type: ignore[arg-type]
+    limited: Any = MemoryLimitedModel(model, 2)
+    rows = BatchHalving(task).process(limited, batch).rows
     expected = task.rows(model, batch)
     assert [row["embedding"].tobytes() for row in rows] == [  # type: ignore[attr-defined]
         row["embedding"].tobytes()  # type: ignore[attr-defined]
@@ -88,13 +89,14 @@ def test_an_image_that_does_not_fit_by_itself_fails_by_itself(
             return super().features(pixels)
 
     halving = BatchHalving(CAPTION)
-    rows, after = halving.rows(Glutton(model, 9), batch)  # type: ignore[arg-type]
+    processed = halving.process(Glutton(model, 9), batch)  # type: ignore[arg-type]
     names = ["a.png", "b-broken.jpg", "b.jpg", "c.webp", "d.png", "e/f.bmp"]
-    assert [item.file_name for item in after.items] == names
-    errors = {item.file_name: item.error.error_type for item in after.items if item.error}
+    assert [item.file_name for item in processed.images] == names
+    errors = {item.file_name: item.error.error_type for item in processed.images if item.error}
     assert errors == {"b-broken.jpg": "not_an_image", "c.webp": "out_of_memory"}
-    assert rows == [r for r in CAPTION.rows(model, batch) if r["file_name"] != "c.webp"]
-    assert torch.equal(after.pixels, batch.pixels[[0, 1, 3, 4]])
+    expected = [r for r in CAPTION.rows(model, batch) if r["file_name"] != "c.webp"]
+    assert processed.rows == expected
+    assert processed.done == 4
     assert halving.size == 2  # what fitted, not what the one image came down to
 
 
@@ -124,7 +126,7 @@ def test_other_errors_are_let_through(model: Blip2, batch: LoadedBatch) -> None:
             raise RuntimeError("a mistake")
 
     with pytest.raises(RuntimeError, match="a mistake"):
-        BatchHalving(CAPTION).rows(Faulty(model, 9), batch)  # type: ignore[arg-type]
+        BatchHalving(CAPTION).process(Faulty(model, 9), batch)  # type: ignore[arg-type]
 
 
 def test_what_counts_as_exhaustion() -> None:
@@ -168,12 +170,12 @@ greedy = Greedy(Blip2.load(ModelOptions("tiny", device="cpu", dtype="float32")))
 refs = open_sources(SourceOptions((sys.argv[1],), limit=8))
 (batch,) = BatchStream(refs, greedy.spec, LoaderOptions(8, 0))
 task, events = CaptionTask(), []
-free = BatchHalving(task, events.append).rows(greedy, batch)[0]
+free = BatchHalving(task, events.append).process(greedy, batch).rows
 assert greedy.tried == [8] and not events
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 4 * STEP + STEP // 2, resource.RLIM_INFINITY))
 halving = BatchHalving(task, events.append)
-tight = [halving.rows(greedy, batch)[0] for _ in range(2)]
+tight = [halving.process(greedy, batch).rows for _ in range(2)]
 print(json.dumps({"free": free, "tight": tight, "tried": greedy.tried, "events": repr(events)}))
 """
 

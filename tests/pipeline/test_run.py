@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from blip2cli.options import (
     RunOptions,
     SourceOptions,
 )
-from blip2cli.pipeline.batch_threads import BatchThreads, ProcessedBatch, process_batch
+from blip2cli.pipeline.batch_threads import ProcessedBatch, process_batch
 from blip2cli.pipeline.events import Event, Failed, Finished, ModelReady, Progress, Started
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
@@ -125,7 +126,7 @@ def test_a_signal_lets_every_batch_thread_finish(
     images: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: 2)
-    monkeypatch.setattr(BatchThreads, "ready", False)  # as if both threads had much to do
+    monkeypatch.setattr(Future, "done", lambda future: False)  # as if both threads had much to do
     out = tmp_path / "out.jsonl"
 
     def stop(event: Event) -> None:

@@ -141,7 +141,8 @@ def test_open_and_closed_questions_may_be_mixed(model: Blip2, batch: LoadedBatch
 
 def test_a_batch_that_is_too_large_is_halved(model: Blip2, batch: LoadedBatch) -> None:
     halving = BatchHalving(CLOSED)
-    rows, _ = halving.rows(MemoryLimitedModel(model, 2), batch)  # type: ignore[arg-type]
+    limited: Any = MemoryLimitedModel(model, 2)
+    rows = halving.process(limited, batch).rows
     assert halving.size == 2
     assert rows == CLOSED.rows(model, batch)
 
