@@ -144,12 +144,12 @@ def test_packages_of_other_versions_fail(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert packages().status == "ok"
-    needed = ["torch>=2", "transformers>=5.20,<5.21", "nonesuch>=1", 'ray>=900; extra == "ray"']
+    needed = ["torch>=2", "transformers>=5.10,<5.20", "nonesuch>=1", 'ray>=900; extra == "ray"']
     monkeypatch.setattr(metadata, "requires", lambda name: needed)
     found = packages()
     assert found.status == "fail"
     version = metadata.version("transformers")
-    assert found.found == f"transformers {version} is not <5.21,>=5.20, nonesuch is missing"
+    assert found.found == f"transformers {version} is not <5.20,>=5.10, nonesuch is missing"
     assert "install blip2cli again with pip" in (found.remedy or "")
 
     def unknown(name: str) -> list[str]:
