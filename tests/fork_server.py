@@ -144,14 +144,16 @@ class ForkServer:
         return int(self._socket.recv(100))
 
 
-def start_process(arguments: Sequence[str | Path], folder: Path, home: Path) -> Child:
-    """Start the real console script as a process of its own, at once."""
+def start_process(
+    arguments: Sequence[str | Path], folder: Path, home: Path, **variables: str
+) -> Child:
+    """Start the real console script as a process and session of its own, at once."""
     out, out_end = os.pipe()
     err, err_end = os.pipe()
     process = subprocess.Popen(
         [COMMAND, *map(str, arguments)],
         cwd=folder,
-        env=environment(home, PYTHONPATH=f"{ROOT}"),
+        env=environment(home, PYTHONPATH=f"{ROOT}", **variables),
         stdin=subprocess.DEVNULL,
         stdout=out_end,
         stderr=err_end,

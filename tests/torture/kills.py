@@ -82,9 +82,16 @@ class KillTrials:
 
 def kill_somewhere(child: Child, folder: Path, rng: random.Random, seconds: float) -> int:
     """Let it run and kill it after a random time, or just after files have changed."""
+    child.go()
+    wait_somewhere(child, folder, rng, seconds)
+    child.signal(signal.SIGKILL)
+    return child.wait().code
+
+
+def wait_somewhere(child: Child, folder: Path, rng: random.Random, seconds: float) -> None:
+    """Wait for a random time, or until just after files have changed."""
     delay = rng.uniform(0, seconds)
     changes = rng.randint(1, 25)
-    child.go()
     if rng.random() < 0.4:
         child.ended(delay)
     else:
@@ -94,8 +101,6 @@ def kill_somewhere(child: Child, folder: Path, rng: random.Random, seconds: floa
             changes -= now != before
             before = now
         child.ended(rng.choice((0.0, 0.0, rng.uniform(0, 0.002))))
-    child.signal(signal.SIGKILL)
-    return child.wait().code
 
 
 def _state(folder: Path) -> set[tuple[str, int]]:
