@@ -53,6 +53,7 @@ torture: install ## kill runs and fail system calls, thousands of times (an hour
 	$(BIN)/python -m tests.torture.kills --seed $(SEED)
 	$(BIN)/python -m tests.torture.commands --seed $(SEED)
 	$(BIN)/python -m tests.torture.faults
+	$(BIN)/python -m tests.torture.fuzz --seed $(SEED)
 	$(BIN)/python -m tests.torture.corpora --full
 
 lint: install ## check style, formatting, types, and which room imports which

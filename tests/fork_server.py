@@ -120,17 +120,23 @@ class ForkServer:
         folder: Path,
         constants: Mapping[str, object] | None = None,
         file_size: int | None = None,
+        memory: int | None = None,
+        loads_model: bool = False,
     ) -> Child:
         """Fork a run in ``folder``; it waits for ``go``.
 
         ``constants`` are set before it starts, named as ``blip2cli.sinks.parquet.PART_SECONDS``.
         No file may grow beyond ``file_size`` bytes: writes become short there, and then fail.
+        Of address space it gets ``memory`` bytes more than it has. With ``loads_model`` it reads
+        the checkpoint that its command names, and not the server's ``tiny``.
         """
         order = {
             "arguments": list(map(str, arguments)),
             "folder": str(folder),
             "constants": dict(constants or {}),
             "file_size": file_size,
+            "memory": memory,
+            "loads_model": loads_model,
         }
         pipes = [os.pipe() for _ in range(3)]
         (out, out_end), (err, err_end), (go_end, go) = pipes
@@ -254,7 +260,11 @@ def _run(order: dict[str, Any], descriptors: list[int], model: Any) -> None:
         # Python ignores SIGXFSZ, so a write that reaches the limit is short, the next one fails.
         limit = (order["file_size"], order["file_size"])
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    if model is not None:
+    if order["memory"] is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = (pages * resource.getpagesize() + order["memory"],) * 2
+        resource.setrlimit(resource.RLIMIT_AS, limit)
+    if model is not None and not order["loads_model"]:
         sys.modules["blip2cli.model.wrapper"].Blip2.load = lambda options, checkpoint: model
     sys.argv = ["blip2cli", *order["arguments"]]
     importlib.import_module("blip2cli.cli.app").main()

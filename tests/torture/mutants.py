@@ -68,12 +68,18 @@ def mutants(count: int, seed: int) -> Iterator[Made]:
     for number in range(count):
         kind = kinds[number % len(kinds)]
         draw = random.Random(f"{seed}/{number}")
-        data = bytearray(stock[kind])
-        for _ in range(draw.choice((1, 1, 2, 4))):
-            draw.choice(_MUTATIONS)(data, draw, stock)
+        data = mutate(stock[kind], draw, stock)
         if number % 2 and data.startswith(b"\x89PNG\r\n\x1a\n"):
             _right_checksums(data)
         yield Made(f"{kind} mutant {seed}/{number}", "", data=bytes(data))
+
+
+def mutate(data: bytes, draw: random.Random, stock: Stock) -> bytearray:
+    """``data`` with one to four changes; slices of others come from ``stock``."""
+    changed = bytearray(data)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        draw.choice(_MUTATIONS)(changed, draw, stock)
+    return changed
 
 
 def _bytes(data: bytearray, draw: random.Random, _: Stock) -> None:

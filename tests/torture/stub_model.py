@@ -37,6 +37,9 @@ class _Batches:
         self._refs = iter(refs)
         self._size = size
 
+    def set_batch_size(self, size: int) -> None:
+        self._size = size
+
     def next_pending(self) -> Callable[[], Any] | None:
         items = tuple(_load(ref) for ref in islice(self._refs, self._size))
         pixels = [item for item in items if item.error is None]  # only their number matters
@@ -68,6 +71,7 @@ class _Model:
     device = "cpu"
     reason = "nothing is computed"
     trouble = None
+    writes = True
 
     def __init__(self, spec: object) -> None:
         self.spec = spec
