@@ -44,7 +44,7 @@ class PendingBatch:
 
     dataset: ImageDataset
     images: list[EncodedImage | ImageAndPixels]  # none is ``main_thread_only``
-    ignored: WarningsIgnored  # until they are decoded
+    ignored: WarningsIgnored | None  # as long as one of the stream's batches is pending
 
     def __call__(self) -> LoadedBatch:
         """Decode the rest."""
@@ -54,7 +54,7 @@ class PendingBatch:
             else image
             for image in self.images
         ]
-        self.ignored.end()
+        self.ignored = None
         return LoadedBatch.of(self.dataset.collate(decoded))
 
 

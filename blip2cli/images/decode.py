@@ -40,7 +40,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from blip2cli.errors import ImageError
-from blip2cli.images.sniff import claimed_format, ends_early, without_png_metadata
+from blip2cli.images.sniff import TIFF_STARTS, claimed_format, ends_early, without_png_metadata
 from blip2cli.system.silence_stderr import silence_stderr
 
 # Twice Pillow's warning level, the level at which Pillow itself refuses: 0.5 GB as RGB.
@@ -93,7 +93,7 @@ def decode(data: bytes, at_least: tuple[int, int] | None = None) -> DecodedImage
     For the main thread: it changes, and puts back, the filters of warnings; for TIFF files also
     where this process's file descriptor 2 leads.
     """
-    tiff = claimed_format(data)[0] == "TIFF"
+    tiff = data.startswith(TIFF_STARTS)
     with warnings.catch_warnings(), silence_stderr() if tiff else contextlib.nullcontext():
         warnings.simplefilter("ignore")
         return decode_unsilenced(data, at_least)
@@ -104,7 +104,14 @@ def decode_unsilenced(data: bytes, at_least: tuple[int, int] | None = None) -> D
     if not data:
         raise ImageError("empty", "The file is empty.")
     try:
-        return _decode(data, at_least)
+        try:
+            return _upright(data, at_least)
+        except ValueError as error:
+            # Text and profile blocks that Pillow refuses to unpack; the pixels are fine without.
+            slim = without_png_metadata(data) if _metadata_limit(error) else None
+            if slim is None:
+                raise
+        return _upright(slim, at_least)
     except ImageError:
         raise
     except MemoryError:
@@ -151,17 +158,6 @@ class WarningsIgnored:
         self.end()
 
 
-def _decode(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:
-    try:
-        return _upright(data, at_least)
-    except ValueError as error:
-        # Text and profile blocks that Pillow refuses to unpack; the pixels are fine without.
-        slim = without_png_metadata(data) if _metadata_limit(error) else None
-        if slim is None:
-            raise
-    return _upright(slim, at_least)
-
-
 def _metadata_limit(error: Exception) -> bool:
     """True for Pillow's limits on one block (1 MiB) and on all text of a file (64 MiB)."""
     words = str(error)
@@ -169,7 +165,14 @@ def _metadata_limit(error: Exception) -> bool:
 
 
 def _upright(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:
-    with _open(data) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise _too_many_pixels(f"It has {image.width} by {image.height} pixels")
+        if max(image.size) > MAX_SIDE:
+            raise ImageError(
+                "too_many_pixels",
+                f"It has {image.width} by {image.height} pixels; one side may have {MAX_SIDE}.",
+            )
         size = None
         if at_least is not None and image.format in ("JPEG", "MPO"):
             size = image.size
@@ -184,18 +187,6 @@ def _upright(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:
     if orientation in _TRANSPOSED:
         width, height = height, width
     return DecodedImage(rgb, width, height)
-
-
-def _open(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_many_pixels(f"It has {image.width} by {image.height} pixels")
-    if max(image.size) > MAX_SIDE:
-        raise ImageError(
-            "too_many_pixels",
-            f"It has {image.width} by {image.height} pixels; one side may have {MAX_SIDE}.",
-        )
-    return image
 
 
 def _orientation(image: Image.Image) -> int:

@@ -18,8 +18,9 @@ import numpy as np
 
 from blip2cli.errors import ImageError
 from blip2cli.images.decode import decode, decode_unsilenced
-from blip2cli.images.preprocess import PixelSpec, to_array
-from blip2cli.images.sniff import claimed_format
+from blip2cli.images.preprocess import PixelSpec
+from blip2cli.images.resize import to_planes
+from blip2cli.images.sniff import TIFF_STARTS
 from blip2cli.sources.base import ImageRef
 
 
@@ -48,14 +49,9 @@ class EncodedImage:
     ref: ImageRef
     data: bytes
 
-    @property
-    def main_thread_only(self) -> bool:
-        """Whether only the main thread may decode it.
-
-        libtiff is silenced by redirecting the stderr of the whole process, which would swallow
-        what the main thread writes meanwhile.
-        """
-        return claimed_format(self.data)[0] == "TIFF"
+    # Only the main thread may decode it: libtiff is silenced by redirecting the stderr of the
+    # whole process, which would swallow what the main thread writes meanwhile.
+    main_thread_only: bool
 
 
 class ImageDataset:
@@ -87,7 +83,8 @@ class ImageDataset:
     def read(self, ref: ImageRef) -> EncodedImage | ImageAndPixels:
         """Read the bytes of one image, in any thread."""
         try:
-            return EncodedImage(ref, ref.read())
+            data = ref.read()
+            return EncodedImage(ref, data, main_thread_only=data.startswith(TIFF_STARTS))
         except Exception as error:  # noqa: BLE001 - one image must never end the run
             return _failed(ref, error)
 
@@ -101,7 +98,8 @@ class ImageDataset:
         try:
             decoder = decode if main_thread else decode_unsilenced
             decoded = decoder(encoded.data, self._at_least)
-            pixels = to_array(decoded.image, self.spec)
+            spec = self.spec
+            pixels = to_planes(decoded.image, spec.width, spec.height, spec.resample)
             return LoadedImage(
                 ref.file_name, decoded.width, decoded.height, carried=ref.carried
             ), pixels

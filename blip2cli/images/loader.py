@@ -117,10 +117,11 @@ class BatchStream(Iterator[LoadedBatch]):
         self._batches = BatchCutter(iter(refs), options.batch_size or FIRST_SIZE)
         self._policy = policy
         self._prefetch: Prefetch | None = None
+        self._ignored: WarningsIgnored | None = None  # pending batches hold it longer
         self._retry: deque[list[ImageRef]] = deque()  # were pending when a worker died
         self._loader: RunningLoader | None = None
         self._closed = False
-        self._shares = False
+        self._shared_seconds = 0.0  # of decoding a batch that are left to who takes it
         self._spent = 0.0  # seconds of decoding in this process, or of waiting for the thread
         self._start_at: float | None = None  # when to start workers, on the monotonic clock
         self._workers = policy.workers() if options.workers is None else options.workers
@@ -132,6 +133,7 @@ class BatchStream(Iterator[LoadedBatch]):
         elif prefetch:
             if options.workers is None and self._workers == 1:
                 self._workers = 0  # does no more than the thread, and has to be started
+            self._ignored = WarningsIgnored()
             self._prefetch = Prefetch(
                 self._batches.refs, self._dataset, policy.prefetch_images, policy.prefetch_bytes
             )
@@ -151,7 +153,7 @@ class BatchStream(Iterator[LoadedBatch]):
         Only where a thread of this process decodes, and as soon as batches are known not to take
         it long.
         """
-        self._shares = True
+        self._shared_seconds = self._policy.decode_seconds_per_batch
 
     def __next__(self) -> LoadedBatch:
         pending = self.next_pending()
@@ -170,7 +172,7 @@ class BatchStream(Iterator[LoadedBatch]):
             if self._prefetch is not None:
                 images = self._prefetched(self._prefetch)
                 if images:
-                    return PendingBatch(self._dataset, images, WarningsIgnored())
+                    return PendingBatch(self._dataset, images, self._ignored)
             arrays = self._load_one_by_one() if self._retry else self._load()
             return partial(LoadedBatch.of, arrays)
         except StopIteration:
@@ -189,6 +191,7 @@ class BatchStream(Iterator[LoadedBatch]):
         prefetch, self._prefetch = getattr(self, "_prefetch", None), None
         if prefetch is not None:
             prefetch.stop()
+        self._ignored = None
         self._stop()
 
     def __enter__(self) -> BatchStream:
@@ -226,12 +229,8 @@ class BatchStream(Iterator[LoadedBatch]):
 
     def _prefetched(self, prefetch: Prefetch) -> list[EncodedImage | ImageAndPixels]:
         """A batch of images; none when the thread has no more, and has ended."""
-        if self._shares and (
-            prefetch.seconds_per_image * self._batches.size <= self._policy.decode_seconds_per_batch
-        ):
-            prefetch.stop_decoding()
         began = time.monotonic()
-        images = prefetch.take(self._batches.size)
+        images = prefetch.take(self._batches.size, self._shared_seconds)
         self._spent += time.monotonic() - began
         if images:
             if self._workers_due():

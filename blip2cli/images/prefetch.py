@@ -7,12 +7,11 @@ images and in bytes.
 
 Where a small model runs in as many threads as there are cores, one more is one too many: each
 takes the cores' caches from the others. There the batch threads decode as well, and this thread
-only reads (``stop_decoding``).
+only reads (``take``).
 """
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
 import time
@@ -57,7 +56,7 @@ class Prefetch:
         self.error: BaseException | None = None
         self._refs = refs
         self._dataset = dataset
-        self._ready: deque[EncodedImage | ImageAndPixels] = deque()
+        self._ready: deque[tuple[EncodedImage | ImageAndPixels, int]] = deque()  # and their bytes
         self._bytes = 0  # in ``_ready``
         self._max_images = max_images
         self._max_bytes = byte_limit(memory().available) if max_bytes is None else max_bytes
@@ -74,20 +73,15 @@ class Prefetch:
         self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
         self._thread.start()
 
-    @property
-    def seconds_per_image(self) -> float:
-        """Processor time that loading an image took so far; infinite at first."""
-        return self._cpu_seconds / self._decoded if self._decoded else math.inf
-
-    def stop_decoding(self) -> None:
-        """Only read further images; whoever takes them decodes them."""
-        self._decodes = False
-
-    def take(self, count: int) -> list[EncodedImage | ImageAndPixels]:
+    def take(self, count: int, seconds: float = 0.0) -> list[EncodedImage | ImageAndPixels]:
         """The next ``count`` images, waited for; fewer when there are no more.
 
-        To be called in the main thread; what is still encoded may be decoded in any thread.
+        Where loading as many takes no more than ``seconds`` of processor time, by what it took so
+        far, further images are only read, and whoever takes them decodes them. To be called in the
+        main thread; what is still encoded may be decoded in any thread.
         """
+        if self._decoded and self._cpu_seconds * count <= seconds * self._decoded:
+            self._decodes = False
         # The main thread has imported everything: share the interpreter as usual.
         sys.setswitchinterval(self._switch_interval)
         with self._changed:
@@ -96,13 +90,13 @@ class Prefetch:
             self._changed.wait_for(lambda: self._done or len(self._ready) >= count)
             self._requested = 0
             taken = [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
-            self._bytes -= sum(_size(image) for image in taken)
+            self._bytes -= sum(size for _, size in taken)
             self._changed.notify_all()
         return [
             self._dataset.decode(image)
             if isinstance(image, EncodedImage) and image.main_thread_only
             else image
-            for image in taken
+            for image, _ in taken
         ]
 
     def stop(self) -> None:
@@ -121,11 +115,23 @@ class Prefetch:
 
     def _work(self) -> None:
         try:
-            while not self._stopped:
-                ref = next(self._refs, None)
-                if ref is None:
-                    break
-                self._put(self._load(ref))
+            while not self._stopped and (ref := next(self._refs, None)) is not None:
+                image = self._load(ref)
+                if isinstance(image, EncodedImage):
+                    size = len(image.data)
+                else:
+                    pixels = image[1]
+                    size = 0 if pixels is None else pixels.nbytes
+                with self._changed:
+                    self._ready.append((image, size))
+                    self._bytes += size
+                    self._changed.notify_all()
+                    while (
+                        not self._stopped
+                        and len(self._ready) >= self._requested
+                        and (len(self._ready) >= self._max_images or self._bytes >= self._max_bytes)
+                    ):
+                        self._changed.wait(1.0)  # looks again, should a notification be missed
         except BaseException as error:  # noqa: BLE001 - raised again, in the main thread
             self.error = error
         finally:
@@ -144,22 +150,3 @@ class Prefetch:
         self._cpu_seconds += time.thread_time() - began
         self._decoded += 1
         return image
-
-    def _put(self, image: EncodedImage | ImageAndPixels) -> None:
-        with self._changed:
-            self._ready.append(image)
-            self._bytes += _size(image)
-            self._changed.notify_all()
-            while (
-                not self._stopped
-                and len(self._ready) >= self._requested
-                and (len(self._ready) >= self._max_images or self._bytes >= self._max_bytes)
-            ):
-                self._changed.wait(1.0)  # looks again, should a notification have been missed
-
-
-def _size(image: EncodedImage | ImageAndPixels) -> int:
-    if isinstance(image, EncodedImage):
-        return len(image.data)
-    pixels = image[1]
-    return 0 if pixels is None else pixels.nbytes

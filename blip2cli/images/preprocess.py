@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
 from blip2cli.errors import ModelError
@@ -111,12 +110,7 @@ def to_uint8(image: Image.Image, spec: PixelSpec) -> torch.Tensor:
     """Resize an RGB picture; returns uint8 [3, spec.height, spec.width], contiguous, on the CPU."""
     import torch
 
-    return torch.from_numpy(to_array(image, spec))
-
-
-def to_array(image: Image.Image, spec: PixelSpec) -> np.ndarray:
-    """The same as a numpy array, which loader workers send through a pipe."""
-    return to_planes(image, spec.width, spec.height, Image.Resampling(spec.resample))
+    return torch.from_numpy(to_planes(image, spec.width, spec.height, spec.resample))
 
 
 def normalize(

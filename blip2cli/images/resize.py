@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import torch
 
 # How far a filter reaches at scale 1, in pixels to either side.
-_REACH = {
+_REACH: dict[int, float] = {
     Image.Resampling.BOX: 0.5,
     Image.Resampling.BILINEAR: 1.0,
     Image.Resampling.HAMMING: 1.0,
@@ -68,16 +68,17 @@ _RULES: tuple[_Rule, ...] = (
 )
 
 
-def to_planes(
-    image: Image.Image, width: int, height: int, resample: Image.Resampling
-) -> np.ndarray:
+def to_planes(image: Image.Image, width: int, height: int, resample: int) -> np.ndarray:
     """Resize an RGB picture; returns uint8 [3, height, width], contiguous.
 
     The values are those of ``image.resize((width, height), resample)``.
     """
-    torch = _torch()
-    if torch is not None and _is_faster(image, width, height, resample):
-        rule = _pass_order(torch)
+    # In other threads each of the many short steps would wait for the interpreter lock, while
+    # Pillow releases it once for the whole resize.
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and _is_faster(image, width, height, resample):
+        torch = _imported_torch()
+        rule = None if torch is None else _pass_order(torch)
         with contextlib.suppress(ScatteredError):
             planes = rule and _resize(torch, image, width, height, resample, rule)
             if planes is not None:
@@ -90,21 +91,14 @@ def _planes(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels[:, :, :3].transpose(2, 0, 1))
 
 
-def _torch() -> Any:
-    """The module torch where it helps.
-
-    None where it is not loaded, or is just being imported; and outside the main thread: there
-    each of the many short steps would wait for the interpreter lock, while Pillow releases it
-    once for the whole resize.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return None
+def _imported_torch() -> Any:
+    """The module torch; None where it is not loaded, or is just being imported."""
     module = sys.modules.get("torch")
     initializing = getattr(getattr(module, "__spec__", None), "_initializing", False)
     return None if initializing else module
 
 
-def _is_faster(image: Image.Image, width: int, height: int, resample: Image.Resampling) -> bool:
+def _is_faster(image: Image.Image, width: int, height: int, resample: int) -> bool:
     """Whether :func:`_resize` takes the picture and, by measurement, takes less time."""
     return (
         image.mode == "RGB"
@@ -159,7 +153,7 @@ def _resize(
     image: Image.Image,
     width: int,
     height: int,
-    resample: Image.Resampling,
+    resample: int,
     columns_first: _Rule,
 ) -> np.ndarray | None:
     across = _coefficients(torch, image.width, width, resample)
@@ -236,9 +230,7 @@ def _sums(torch: Any, table: np.ndarray, by: _Coefficients) -> np.ndarray:
 
 
 @lru_cache(maxsize=128)
-def _coefficients(
-    torch: Any, size: int, outputs: int, resample: Image.Resampling
-) -> _Coefficients | None:
+def _coefficients(torch: Any, size: int, outputs: int, resample: int) -> _Coefficients | None:
     """Pillow's coefficients for one axis; None when they cannot be summed in float32."""
     scale = size / outputs
     reach = _REACH[resample] * max(scale, 1.0)

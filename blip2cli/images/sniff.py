@@ -8,15 +8,13 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _READABLE: tuple[tuple[bytes, int, str], ...] = (
     (b"\xff\xd8\xff", 0, "JPEG"),
     (b"\x89PNG\r\n\x1a\n", 0, "PNG"),
     (b"GIF8", 0, "GIF"),
     (b"WEBP", 8, "WebP"),
-    (b"II*\0", 0, "TIFF"),
-    (b"MM\0*", 0, "TIFF"),
-    (b"II+\0", 0, "TIFF"),
-    (b"MM\0+", 0, "TIFF"),
+    *((start, 0, "TIFF") for start in TIFF_STARTS),
     (b"BM", 0, "BMP"),
     (b"ftypavif", 4, "AVIF"),
     (b"ftypavis", 4, "AVIF"),

@@ -128,7 +128,7 @@ def test_the_error_travels_with_its_type(monkeypatch: pytest.MonkeyPatch) -> Non
     def hungry(*_: object) -> Image.Image:
         raise MemoryError
 
-    monkeypatch.setattr(module, "_decode", hungry)
+    monkeypatch.setattr(module, "_upright", hungry)
     assert failure(b"x").error_type == "out_of_memory"
 
 

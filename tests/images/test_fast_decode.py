@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from blip2cli.errors import ImageError, OutputError
 from blip2cli.images.decode import decode
 from blip2cli.images.loader import BatchStream
-from blip2cli.images.preprocess import PixelSpec, to_array
+from blip2cli.images.preprocess import PixelSpec, to_uint8
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import LoaderOptions, ModelOptions, OutputOptions, RunOptions, SourceOptions
 from blip2cli.pipeline.image_items import ImageItems
@@ -109,7 +110,7 @@ def test_the_loader_decodes_for_the_size_the_model_takes(workers: int) -> None:
         for ref, item, found in zip(refs, batch.items, batch.pixels, strict=True):
             picture = decode(ref.data, (90, 60) if fast else None)
             assert picture.image.height == (60 if fast else 480)
-            assert np.array_equal(found.numpy(), to_array(picture.image, spec))
+            assert torch.equal(found, to_uint8(picture.image, spec))
             assert (item.width, item.height) == (720 + int(ref.file_name[0]), 480)
 
 

@@ -76,7 +76,7 @@ def test_any_exception_is_that_images_failure(monkeypatch: pytest.MonkeyPatch) -
     def hungry(*_: object) -> np.ndarray:
         raise MemoryError
 
-    monkeypatch.setattr(load_image, "to_array", hungry)
+    monkeypatch.setattr(load_image, "to_planes", hungry)
     (batch,) = BatchStream([made(0)], SPEC, options())
     assert batch.items[0].error is not None
     assert batch.items[0].error.error_type == "out_of_memory"

@@ -22,7 +22,7 @@ from blip2cli.images.decode import decode
 from blip2cli.images.load_image import ImageDataset
 from blip2cli.images.loader import BatchStream, LoaderPolicy
 from blip2cli.images.prefetch import MAX_BYTES, MEMORY_SHARE, Prefetch, byte_limit
-from blip2cli.images.preprocess import PixelSpec, to_array
+from blip2cli.images.preprocess import PixelSpec, to_uint8
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
 from tests.images.helpers import (
@@ -182,8 +182,8 @@ def test_long_waits_start_workers_and_nothing_is_lost() -> None:
         found.extend(batches)
     names = [item.file_name for batch in found for item in batch.items]
     assert names == [ref.file_name for ref in refs]
-    expected = np.stack([to_array(decode(ref.data).image, SPEC) for ref in refs])
-    assert np.array_equal(torch.cat([batch.pixels for batch in found]).numpy(), expected)
+    expected = torch.stack([to_uint8(decode(ref.data).image, SPEC) for ref in refs])
+    assert torch.equal(torch.cat([batch.pixels for batch in found]), expected)
 
 
 def test_one_worker_is_not_started_in_its_place() -> None:
@@ -212,7 +212,7 @@ def test_tiff_files_are_decoded_in_the_main_thread_and_its_stderr_is_untouched(
     assert kinds[:2] == [None, None]
     assert kinds[2] is not None
     assert kinds[3] is None
-    assert np.array_equal(taken[1][1], to_array(decode(good).image, SPEC))
+    assert np.array_equal(taken[1][1], to_uint8(decode(good).image, SPEC).numpy())
 
 
 def test_warnings_of_the_thread_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
