@@ -14,6 +14,7 @@ from blip2cli import __version__
 from blip2cli.errors import OptionError, OutputError, RunError, option
 from blip2cli.options import RunOptions
 from blip2cli.pipeline.events import Summary
+from blip2cli.pipeline.signals import Interrupted
 from blip2cli.sinks import (
     Column,
     FailureList,
@@ -116,11 +117,15 @@ class Output:
             return
         # What was finished stays, whatever ended the run. If the disk is what ended it,
         # committing fails a second time, and the first error is the one to report.
-        with contextlib.suppress(RunError, BrokenPipeError):
-            self.sink.commit()
-            self.failures.commit()
-        self.sink.abort()
-        self.failures.abort()
+        failed = exc[0] is not None and exc[0] is not Interrupted
+        again = (RunError, BrokenPipeError) if failed else ()
+        try:
+            with contextlib.suppress(*again):
+                self.sink.commit()
+                self.failures.commit()
+        finally:
+            self.sink.abort()
+            self.failures.abort()
 
 
 def _with_failures(

@@ -17,6 +17,7 @@ import time
 from collections.abc import Collection, Mapping
 
 from blip2cli.errors import ImageError
+from blip2cli.sinks.appended_file import AppendedFile
 from blip2cli.sinks.base import DiskGuard
 from blip2cli.sinks.failure_list_journal import FailureJournal
 from blip2cli.sinks.paths import OutputPaths
@@ -61,8 +62,9 @@ class FailureFile(FailureList):
     def __init__(self, paths: OutputPaths, journal: FailureJournal | None = None) -> None:
         """``journal`` is that of the file to append to, when a run resumes."""
         self._path = paths.errors
+        self._replace = paths.replace
         self._temporary = paths.temporary()
-        self._descriptor: int | None = None
+        self._file: AppendedFile | None = None
         self._journal = journal
         self.failed_before = journal.failed if journal is not None else ()
         self._synced_at = 0.0  # on the monotonic clock
@@ -70,7 +72,7 @@ class FailureFile(FailureList):
         self._disk = DiskGuard(self._path, lambda: "lines before that are safe in it")
 
     def remove_old(self) -> None:
-        if self._journal is None and self._descriptor is None:
+        if self._replace and self._file is None:
             with self._disk.errors():
                 durable.remove(self._path)
 
@@ -86,57 +88,57 @@ class FailureFile(FailureList):
         }
         line = to_json(failure | {**(carried or {}), **failure}) + b"\n"
         with self._disk.errors():
-            if self._descriptor is None:
-                self._open(line)
+            if self._file is None:
+                self._file = self._open(line)
             else:
-                durable.write_all(self._descriptor, line)
+                self._file.append(line)
                 if time.monotonic() - self._synced_at >= SYNC_SECONDS:
-                    self._sync()
+                    self._sync(self._file)
 
     def succeeded(self, file_name: str) -> None:
         self._settled.add(file_name)
 
     def commit(self) -> None:
-        if self._descriptor is not None:
+        if self._file is not None:
             with self._disk.errors():
-                self._sync()
+                self._file.check()
+                self._sync(self._file)
 
     def close(self) -> None:
         self.commit()
         with self._disk.errors():
-            if self._descriptor is not None:
-                descriptor, self._descriptor = self._descriptor, None
-                os.close(descriptor)
+            if self._file is not None:
+                file, self._file = self._file, None
+                file.close()
             if self._journal is not None:
                 self._journal.complete(self._settled)
-            elif not self._synced_at:
+            elif self._replace and not self._synced_at:
                 durable.remove(self._path)
 
     def abort(self) -> None:
-        if self._descriptor is not None:
+        if self._file is not None:
             with contextlib.suppress(OSError):
                 if not self._disk.failed:
-                    os.fsync(self._descriptor)
+                    self._file.sync()
             with contextlib.suppress(OSError):
-                os.close(self._descriptor)
-            self._descriptor = None
+                self._file.close()
+            self._file = None
         durable.remove_quietly(self._temporary)
 
-    def _open(self, line: bytes) -> None:
+    def _open(self, line: bytes) -> AppendedFile:
         """Create the file with ``line``, or append it to the one of the run that is resumed."""
         if self._journal is None:
-            self._descriptor = durable.create(self._temporary)
+            descriptor = durable.create(self._temporary, append=True)
         else:
-            self._descriptor = durable.open_regular(self._path)
-            os.ftruncate(self._descriptor, self._journal.end)
-            os.lseek(self._descriptor, 0, os.SEEK_END)
-        durable.write_all(self._descriptor, line)
-        os.fsync(self._descriptor)
+            descriptor = durable.open_regular(self._path, os.O_RDWR | os.O_APPEND)
+            os.ftruncate(descriptor, self._journal.end)
+        durable.write_all(descriptor, line)
+        os.fsync(descriptor)
         if self._journal is None:
-            durable.rename_into_place(self._temporary, self._path)
+            durable.rename_into_place(self._temporary, self._path, self._replace)
         self._synced_at = time.monotonic()
+        return AppendedFile(self._path, descriptor)
 
-    def _sync(self) -> None:
-        assert self._descriptor is not None
-        os.fsync(self._descriptor)
+    def _sync(self, file: AppendedFile) -> None:
+        file.sync()
         self._synced_at = time.monotonic()

@@ -18,13 +18,13 @@ so that it can be read back after a crash; members end at commits and every ``ME
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import time
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
+from blip2cli.sinks.appended_file import AppendedFile
 from blip2cli.sinks.base import DiskGuard, RowSchema, disk_errors
 from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
@@ -53,8 +53,7 @@ class JsonlSink:
         self._journal = journal
         self._encoder = _Gzip() if paths.compressed else None
         self._temporary = paths.temporary()
-        self._descriptor: int | None = None
-        self._end = 0  # bytes of complete lines
+        self._file: AppendedFile | None = None
         self._rows = self._safe_rows = 0
         self._synced_at = 0.0  # on the monotonic clock
         self._disk = DiskGuard(paths.final, self._safe)
@@ -65,77 +64,70 @@ class JsonlSink:
             data = self._encoder.encode(lines) if self._encoder else lines
             self._append(data, len(rows))
             if time.monotonic() - self._synced_at >= SYNC_SECONDS:
-                self._sync()
+                assert self._file is not None
+                self._sync(self._file)
 
     def commit(self) -> None:
-        if self._descriptor is not None:
+        if self._file is not None:
             self._append(self._encoder.finish() if self._encoder else b"", 0)
-            self._sync()
+            self._sync(self._file)
 
     def close(self) -> None:
         """Commit; a new output without rows is an empty file."""
-        if self._descriptor is None:
+        if self._file is None:
             self._append(self._encoder.encode(b"") if self._encoder else b"", 0)
         self.commit()
-        assert self._descriptor is not None
+        assert self._file is not None
         with self._disk.errors():
-            if not os.path.samestat(os.fstat(self._descriptor), os.stat(self._paths.final)):
-                raise OSError(errno.ESTALE, "another file took its place")
-            descriptor, self._descriptor = self._descriptor, None
-            os.close(descriptor)  # some network file systems report a full disk only here
+            file, self._file = self._file, None
+            file.close()
 
     def abort(self) -> None:
         """Leave the lines written so far."""
-        if self._descriptor is not None:
+        if self._file is not None:
             with contextlib.suppress(Exception):
                 if not self._disk.failed:
                     self.commit()
             with contextlib.suppress(OSError):
-                os.close(self._descriptor)
-            self._descriptor = None
+                self._file.close()
+            self._file = None
         durable.remove_quietly(self._temporary)
 
     def _append(self, data: bytes, rows: int) -> None:
         with self._disk.errors():
-            descriptor = self._descriptor
-            if descriptor is None and self._journal is not None:
-                descriptor = self._reopen(self._journal)
-            if descriptor is None:
-                self._create(data)
+            if self._file is None and self._journal is not None:
+                self._file = self._reopen(self._journal)
+            if self._file is None:
+                self._file = self._create(data)
                 self._safe_rows = rows
             else:
-                try:
-                    durable.write_all(descriptor, data)
-                except OSError:
-                    with contextlib.suppress(OSError):  # cut off a torn line
-                        os.ftruncate(descriptor, self._end)
-                    raise
+                self._file.append(data)
         self._rows += rows
-        self._end += len(data)
 
-    def _create(self, data: bytes) -> None:
+    def _create(self, data: bytes) -> AppendedFile:
         """Put a new output in place, with ``data`` in it."""
-        paths = self._paths
-        self._descriptor = durable.create(self._temporary)
-        durable.write_all(self._descriptor, data)
-        os.fsync(self._descriptor)
-        with write_settings(paths, self._settings, os.fstat(self._descriptor).st_ino):
-            durable.rename_into_place(self._temporary, paths.final)
+        descriptor = durable.create(self._temporary, append=True)
+        durable.write_all(descriptor, data)
+        os.fsync(descriptor)
+        with self._settle(os.fstat(descriptor).st_ino):
+            durable.rename_into_place(self._temporary, self._paths.final, self._paths.replace)
         self._synced_at = time.monotonic()
+        return AppendedFile(self._paths.final, descriptor, self._settle)
 
-    def _reopen(self, journal: Journal) -> int:
+    def _reopen(self, journal: Journal) -> AppendedFile:
         """Open the output of an earlier run behind its last complete image."""
         journal.complete()
-        self._descriptor = durable.open_regular(self._paths.final)
-        self._end = os.lseek(self._descriptor, 0, os.SEEK_END)
+        descriptor = durable.open_regular(self._paths.final, os.O_RDWR | os.O_APPEND)
         self._rows = self._safe_rows = journal.rows
         self._synced_at = time.monotonic()
-        return self._descriptor
+        return AppendedFile(self._paths.final, descriptor, self._settle)
 
-    def _sync(self) -> None:
-        assert self._descriptor is not None
+    def _settle(self, inode: int) -> contextlib.AbstractContextManager[None]:
+        return write_settings(self._paths, self._settings, inode)
+
+    def _sync(self, file: AppendedFile) -> None:
         with self._disk.errors():
-            os.fsync(self._descriptor)
+            file.sync()
         self._safe_rows = self._rows
         self._synced_at = time.monotonic()
 

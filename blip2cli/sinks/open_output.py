@@ -77,7 +77,7 @@ def open_sink(
     schema = RowSchema.of(columns, options.errors == "inline", identity)
     if to_stdout(options):
         return StdoutSink(stdout, schema)
-    paths = OutputPaths.of(options.out or "")
+    paths = OutputPaths.of(options.out or "", options.overwrite)
     one = format_of(paths.final)
     sink: Sink = one.load(one.writer)(paths, schema, settings, journal)
     return sink
@@ -87,4 +87,4 @@ def open_failure_list(options: OutputOptions, journal: FailureJournal | None = N
     """The list of failed images beside the output; none beside stdout."""
     if options.errors == "inline" or to_stdout(options):
         return FailureList()
-    return FailureFile(OutputPaths.of(options.out or ""), journal)
+    return FailureFile(OutputPaths.of(options.out or "", options.overwrite), journal)

@@ -23,11 +23,12 @@ class OutputPaths:
     """Absolute paths of an output and the files that belong to it, all in one folder."""
 
     final: str
+    replace: bool = False  # whether a new output may take the place of what is there
 
     @classmethod
-    def of(cls, out: str) -> OutputPaths:
+    def of(cls, out: str, replace: bool = False) -> OutputPaths:
         """Symbolic links are resolved: what they point to is replaced, not the link."""
-        return cls(os.path.realpath(out))
+        return cls(os.path.realpath(out), replace)
 
     @property
     def folder(self) -> str:

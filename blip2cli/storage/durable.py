@@ -27,12 +27,13 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS, errno.EACCE
 _TEMPORARY = r"\.[0-9a-f]{8}\.(?:tmp|old)"
 
 
-def create(path: str) -> int:
+def create(path: str, append: bool = False) -> int:
     """Create a file for reading and writing; permissions as the user's umask says.
 
     Raises FileExistsError for anything that has the name already, links among it.
     """
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | (os.O_APPEND if append else 0)
+    return os.open(path, flags, 0o666)
 
 
 class NotRegularError(OSError):

@@ -167,11 +167,13 @@ def test_an_output_that_is_taken_away_meanwhile_is_no_success(
     out.unlink()
     if replaced:
         out.write_text("of somebody else")
-    reason = "another file took its place" if replaced else "No such file"
+    reason = "Another file took the place" if replaced else "was deleted .* and was put back"
     with pytest.raises(RunError, match=reason):
         sink.close()
     sink.abort()
-    assert out.exists() == replaced
+    rows = tmp_path / "out.jsonl.saved-1" if replaced else out
+    assert [json.loads(line) for line in rows.read_text().splitlines()] == [row(0)]
+    assert not replaced or out.read_text() == "of somebody else"
 
 
 def test_a_failure_that_only_closing_reports_is_a_sentence(
