@@ -70,12 +70,12 @@ def no_columns(source: str, name: str) -> OptionError:
     )
 
 
-def missing_column(what: str, name: str, columns: Iterable[str]) -> OptionError:
+def missing_column(what: str, name: str, columns: Iterable[str], hint: str = "") -> OptionError:
     """The error for a column that ``what``, which has ``columns``, does not have."""
     names = ", ".join(columns)
     problem = f"{option('keep')} {name}: {what} has no such column"
     if not names:
-        return OptionError("keep", f"{problem}, nor any other")
+        return OptionError("keep", f"{problem}, nor any other", hint)
     return OptionError("keep", problem, f"it has {names}")
 
 

@@ -1,22 +1,25 @@
-"""Tar archives, above all WebDataset shards: ``.tar``, ``.tar.gz`` and ``.tgz``.
+"""Tar archives, above all WebDataset shards: ``.tar``, ``.tar.gz``, ``.tgz``, ``.tar.bz2``.
 
 Members are read in sequence and never extracted. Every regular member with an image suffix is an
-image. A *sample* is a run of members whose names agree up to the first dot of the last component;
-the option ``keep`` takes fields of the sample's ``.json`` member, and ``txt`` is its ``.txt``
-member.
+image, and so is a hard or symbolic link to one. Archives that were concatenated are read to the
+end. A *sample* is a run of members whose names agree up to the first dot of the last component,
+each with another extension; the option ``keep`` takes fields of the sample's ``.json`` member, and
+``txt`` is its ``.txt`` member.
 
 A worker reads the image out of a plain tar by itself; out of a compressed one, which has no random
-access, the bytes are taken while it is listed.
+access, small images are taken while it is listed, and larger ones are read by workers, each of
+which unpacks what lies before.
 
 ``error_type`` names raised here: ``truncated_archive`` (one entry for all that follows the place
-where an archive breaks off), ``too_large``, ``bad_metadata`` (a ``.json`` member that is no
-object), ``read_error``.
+where an archive breaks off), ``too_large``, ``missing`` (a link to nothing in the archive),
+``bad_metadata`` (a ``.json`` member that is no object), ``read_error``.
 """
 
 from __future__ import annotations
 
 import json
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,7 +27,6 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import ImageError, SourceError
-from blip2cli.sources import base as limits
 from blip2cli.sources.base import (
     FailedRef,
     ImageRef,
@@ -40,33 +42,40 @@ from blip2cli.sources.carried_columns import (
     missing_column,
 )
 from blip2cli.sources.manifest_paths import file_location
-from blip2cli.sources.members import MemberNames, is_image_member
-from blip2cli.sources.open_file_cache import cached_open
+from blip2cli.sources.members import MemberNames, is_hidden_member, is_image_member
+from blip2cli.sources.open_file_cache import cached_open, close_cached
 from blip2cli.sources.tar_file import BROKEN, BreaksOffError, TarStream, open_tar
-from blip2cli.storage.opening import open_binary
+from blip2cli.sources.tar_links import TarLinks
 
 if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
 
 TEXT = "txt"  # the column name of a sample's .txt member
 SAMPLED = 100  # samples that column types are inferred from
-MAX_TEXT_BYTES = 1 << 24  # of a .json or .txt member
+MAX_TEXT_BYTES = 1 << 22  # of a .json or .txt member; as objects it may take 25 times as much
+# A larger image of a compressed archive is unpacked by whoever loads it: thousands of references
+# wait at once.
+MAX_WAITING_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
 class TarRef(ImageRef):
-    """An image inside an uncompressed tar."""
+    """An image inside a tar, read where it lies."""
 
     location: str
-    offset: int  # of the member's first byte in the archive
+    offset: int  # of the member's first byte in the archive, unpacked
     size: int
 
     def read(self) -> bytes:
         check_size(self.size)
-        with reading_errors("archive"):
-            file = cached_open(open_binary, self.location)
-            file.seek(self.offset)
-            data = file.read(self.size)
+        try:
+            with reading_errors("archive"):
+                file = cached_open(TarStream.open, self.location).file
+                file.seek(self.offset)
+                data = file.read(self.size)
+        except zlib.error as error:
+            close_cached()
+            raise ImageError("read_error", f"The archive is damaged here ({error}).") from None
         if len(data) < self.size:
             raise ImageError("truncated_archive", "The archive ends inside it.")
         return data
@@ -74,7 +83,7 @@ class TarRef(ImageRef):
 
 @dataclass(frozen=True)
 class BytesRef(ImageRef):
-    """An image whose bytes had to be read when it was listed; ``path`` only says where."""
+    """A small image whose bytes were read when it was listed; ``path`` only says where."""
 
     data: bytes
 
@@ -90,8 +99,15 @@ class TarSource(ColumnedSource):
         """Yield the images; what follows the place where the archive breaks off is one failure."""
         with opening_errors(self.text):
             try:
-                for sample in self.samples(base):
-                    yield from sample.refs(self.columns)
+                if self.columns:
+                    for sample in self.samples(base):
+                        yield from sample.refs(self.columns)
+                else:
+                    with open_tar(self.root) as tar:
+                        archive = _Archive(tar, base)
+                        for number, info in enumerate(tar.members()):
+                            if is_image_member(info.name) and not (info.isdir() or info.isdev()):
+                                yield archive.image(info, number)
             except BreaksOffError as error:
                 folder = self.root.rpartition("/")[0]
                 name = name_below(self.root, base if base != self.root else folder)
@@ -103,23 +119,27 @@ class TarSource(ColumnedSource):
         return SourceError("sources", f"The archive {self.text!r} holds no images")
 
     def samples(self, base: str) -> Iterator[_Sample]:
-        """Group the members; without carried columns nothing has to wait for its group.
+        """Group the members by their keys.
 
         Raises BreaksOffError after the samples before, the one it breaks off in included.
         """
-        names = MemberNames(self.root, base)
         sample = _Sample("")
         with open_tar(self.root) as tar:
+            archive = _Archive(tar, base)
             try:
                 for number, info in enumerate(tar.members()):
-                    key, kind = _split(info.name)
-                    if key != sample.key or not self.columns:
+                    # What macOS puts beside a file stands in the middle of its sample.
+                    if info.isdir() or info.isdev() or is_hidden_member(info.name):
+                        continue
+                    key, extension = _split(info.name)
+                    if key != sample.key or extension in sample.extensions:
                         yield sample
                         sample = _Sample(key)
+                    sample.extensions.add(extension)
                     if is_image_member(info.name):
-                        sample.images.append(_image(self.root, names, info, tar, number))
-                    elif self.columns and key and kind in ("json", TEXT):
-                        sample.describe(kind, info, tar)
+                        sample.images.append(archive.image(info, number))
+                    elif extension.lower() in ("json", TEXT):
+                        sample.describe(extension.lower(), info, archive)
             except BreaksOffError:
                 yield sample
                 raise
@@ -135,7 +155,7 @@ def open_source(text: str, options: SourceOptions) -> TarSource:
     with opening_errors(text):
         try:
             with open_tar(location) as tar:
-                tar.archive()
+                tar.check()
         except BROKEN as error:
             raise SourceError(
                 "sources", f"{text!r} is no tar archive, whatever its name says ({error})"
@@ -150,11 +170,12 @@ def _columns(text: str, location: str, keep: tuple[str, ...]) -> tuple[CarriedCo
     rows: list[dict[str, object]] = []
     samples = TarSource(text, location, columns=columns).samples(location)
     with suppress(BreaksOffError):  # listing reports it; the rows before stay
-        rows.extend(sample.fields for sample in islice(samples, SAMPLED))
+        rows.extend(sample.fields for sample in islice((s for s in samples if s.images), SAMPLED))
     existing = dict.fromkeys(name for row in rows for name in row)
     for name in keep:
         if rows and name not in existing:
-            raise missing_column(f"the archive {text!r}, in its first samples,", name, existing)
+            what = f"the archive {text!r}, in its first samples,"
+            raise missing_column(what, name, existing, "files of one sample stand side by side")
     return infer_columns(rows, keep)
 
 
@@ -163,6 +184,7 @@ class _Sample:
 
     def __init__(self, key: str) -> None:
         self.key = key
+        self.extensions: set[str] = set()
         self.images: list[ImageRef] = []
         self.fields: dict[str, object] = {}
         self.broken: str | None = None  # what is wrong with the fields
@@ -178,12 +200,16 @@ class _Sample:
             else:
                 yield replace(ref, carried=carried) if columns else ref
 
-    def describe(self, kind: str, info: tarfile.TarInfo, tar: TarStream) -> None:
+    def describe(self, kind: str, info: tarfile.TarInfo, archive: _Archive) -> None:
         """Read a ``.json`` or ``.txt`` member. Raises BreaksOffError."""
-        if info.size > MAX_TEXT_BYTES:
-            self.broken = f"Its .{kind} member holds {info.size} bytes, over 16 MiB."
+        place = archive.place(info)
+        if isinstance(place, str):
+            self.broken = f"Its .{kind} member: {place}"
             return
-        data = tar.data(info)
+        if place[1] > MAX_TEXT_BYTES:
+            self.broken = f"Its .{kind} member holds {place[1]} bytes, over 4 MiB."
+            return
+        data = archive.tar.data(*place)
         if kind == TEXT:
             self.fields[TEXT] = data.decode("utf-8", "surrogateescape").rstrip("\r\n")
             return
@@ -198,25 +224,48 @@ class _Sample:
         self.fields = fields | self.fields
 
 
-def _image(
-    location: str, names: MemberNames, info: tarfile.TarInfo, tar: TarStream, number: int
-) -> ImageRef:
-    """The reference to one member. Raises BreaksOffError when the archive ends inside it."""
-    name, path = names.unique(info.name, number)
-    if info.issparse():
-        message = "It is stored as a sparse file, which is not supported."
-        return FailedRef(name, path, "read_error", message)
-    if tar.size is not None:
-        if info.offset_data + info.size > tar.size:
+class _Archive:
+    """An open archive whose images are listed below ``base``."""
+
+    def __init__(self, tar: TarStream, base: str) -> None:
+        self.tar = tar
+        self._names = MemberNames(tar.location, base)
+        self._links: TarLinks | None = None  # read when there is one
+
+    def image(self, info: tarfile.TarInfo, number: int) -> ImageRef:
+        """The reference to one member. Raises BreaksOffError when the archive ends inside it."""
+        name, path = self._names.unique(info.name, number)
+        place = self.place(info)
+        if isinstance(place, str):
+            kind = "missing" if info.issym() or info.islnk() else "read_error"
+            return FailedRef(name, path, kind, place)
+        offset, size = place
+        if self.tar.size is None and size <= MAX_WAITING_BYTES and info.isreg():
+            return BytesRef(name, path, self.tar.data(offset, size))
+        return TarRef(name, path, self.tar.location, offset, size)
+
+    def place(self, info: tarfile.TarInfo) -> tuple[int, int] | str:
+        """Offset and size of a member's data, or why there is none.
+
+        Raises BreaksOffError when the archive ends inside it.
+        """
+        if info.issym() or info.islnk():
+            self._links = self._links or TarLinks(self.tar.location)
+            found = self._links.find(info)
+            kind = "symbolic" if info.issym() else "hard"
+            target = info.linkname[:200]
+            return found or f"It is a {kind} link to {target!r}, which the archive does not hold."
+        if info.issparse():
+            return "It is stored as a sparse file, which is not supported."
+        if not info.isreg():
+            return f"It is stored as a member of type {info.type!r}, which is not supported."
+        if self.tar.size is not None and info.offset_data + info.size > self.tar.size:
             raise BreaksOffError("it ends inside a member")
-        return TarRef(name, path, location, info.offset_data, info.size)
-    if info.size > limits.MAX_FILE_BYTES:
-        return FailedRef(name, path, "too_large", f"It holds {info.size} bytes, over 1 GiB.")
-    return BytesRef(name, path, tar.data(info))
+        return info.offset_data, info.size
 
 
 def _split(name: str) -> tuple[str, str]:
-    """WebDataset's key and extension; no key for a name that begins with a dot."""
+    """WebDataset's key and extension."""
     folder, slash, last = name.rpartition("/")
     stem, _, extension = last.partition(".")
-    return (folder + slash + stem if stem else ""), extension.lower()
+    return folder + slash + stem, extension

@@ -80,9 +80,9 @@ def test_shards_put_their_names_before_those_of_members(tmp_path: Path) -> None:
 def test_only_regular_members_and_no_files_of_macos(tmp_path: Path) -> None:
     shard = tmp_path / "s.tar"
     with tarfile.open(shard, "w") as tar:
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+        for kind in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE):
             info = tarfile.TarInfo(f"special{kind.decode()}.png")
-            info.type, info.linkname = kind, "/etc/passwd"
+            info.type = kind
             tar.addfile(info)
         folder = tarfile.TarInfo("folder.png")
         folder.type = tarfile.DIRTYPE
@@ -107,6 +107,26 @@ def test_broken_fields_fail_only_their_sample(tmp_path: Path) -> None:
     assert found[0].read() == b"first"
     assert [failure(ref) for ref in found[1:]] == ["bad_metadata"] * 3
     assert len(refs(tmp_path / "s.tar")) == 4  # no fields are carried
+
+
+def test_large_images_of_a_compressed_shard_are_read_by_whoever_loads_them(tmp_path: Path) -> None:
+    members = {f"{n}.png": bytes([n]) * 300_000 for n in range(3)}
+    for form, mode in (("s.tgz", "w:gz"), ("s.tar.bz2", "w:bz2")):
+        found = refs(write(tmp_path / form, members, mode))
+        assert max(len(pickle.dumps(ref)) for ref in found) < 1000
+        assert [ref.read() for ref in reversed(found)] == list(reversed(members.values()))
+
+
+def test_fields_go_to_no_other_sample(tmp_path: Path) -> None:
+    twice = [("0.jpg", b"a"), ("0.json", b'{"id": 1}'), ("0.jpg", b"b"), ("0.json", b'{"id": 2}')]
+    found = refs(write(tmp_path / "twice.tar", twice), keep=("id",))
+    assert [(ref.read(), ref.carried) for ref in found] == [(b"a", (1,)), (b"b", (2,))]
+    macos = [("._0.jpg", b"x"), ("0.jpg", b"a"), ("._0.json", b"x"), ("0.json", b'{"id": 1}')]
+    found = refs(write(tmp_path / "macos.tar", macos), keep=("id",))
+    assert [ref.carried for ref in found] == [(1,)]
+    apart = [(f"{n}.json", b'{"id": 1}') for n in range(3)] + [(f"{n}.jpg", b"a") for n in range(3)]
+    with pytest.raises(OptionError, match="files of one sample stand side by side"):
+        refs(write(tmp_path / "apart.tar", apart), keep=("id",))
 
 
 @pytest.mark.parametrize("form", ["s.tar", "s.tgz"])
@@ -161,6 +181,7 @@ def test_a_member_that_is_too_large(
 ) -> None:
     shard = write(tmp_path / form, {"a.png": b"123456", "b.png": b"12345"}, FORMS[form])
     monkeypatch.setattr(base, "MAX_FILE_BYTES", 5)
+    monkeypatch.setattr("blip2cli.sources.readers.tar.MAX_WAITING_BYTES", 0)
     large, fine = refs(shard)
     assert failure(large) == "too_large"
     assert fine.read() == b"12345"
