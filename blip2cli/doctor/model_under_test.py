@@ -18,9 +18,9 @@ from blip2cli.doctor.forward_pass import ForwardPass, run_forward
 from blip2cli.doctor.pictures import Picture
 from blip2cli.images.preprocess import PixelSpec, to_uint8
 from blip2cli.model.checkpoint.directory import Checkpoint, read_json
+from blip2cli.model.loading.dequantize import quantizer_name
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.placement.dtype import Placement
-from blip2cli.model.quantize.int8 import is_int8
 from blip2cli.model.tokenizer.text import TextCodec, load_codec
 from blip2cli.model.wrapper import Blip2
 from blip2cli.system.library_logging import silence_libraries
@@ -131,7 +131,7 @@ class ModelUnderTest:
         """transformers' own model of the same weights, the reference for ours.
 
         Loaded by ``from_pretrained``, where that is cheap. Memory may hold a large model only once,
-        and transformers cannot read one stored in eight bits: then it shares our weights.
+        and transformers cannot read every quantized one: then it shares our weights.
         """
         from transformers.models.blip_2 import modeling_blip_2 as blip_2
 
@@ -143,9 +143,13 @@ class ModelUnderTest:
             "weights_only": True,
             "local_files_only": True,
         }
-        shared = self.checkpoint.weight_bytes >= LARGE_WEIGHTS or is_int8(self.checkpoint.config)
+        quantized = quantizer_name(self.checkpoint.config) is not None
+        shared = self.checkpoint.weight_bytes >= LARGE_WEIGHTS or quantized
         if shared:
-            arguments = {"config": self.config, "state_dict": self.model.model.state_dict()}
+            config = self.config
+            if quantized:
+                config.quantization_config = None  # what is shared is plain
+            arguments = {"config": config, "state_dict": self.model.model.state_dict()}
         path = None if shared else str(self.path)
         with silence_libraries():
             model = kind.from_pretrained(path, dtype=self.placement.dtype, **arguments)

@@ -90,7 +90,9 @@ def test_unused_weights_are_warned_of(opt: Sound, tmp_path: Path) -> None:
 
     found = findings_on(broken(opt.path, tmp_path, weights(add)))
     assert found["unused-weights"].status == "warn"
-    assert found["unused-weights"].found == "used by nothing: language_projection.wieght"
+    assert found["unused-weights"].found == (
+        "1 tensor in the model's files is used by nothing (language_projection.wieght)"
+    )
     assert {f.status for name, f in found.items() if name != "unused-weights"} == {"ok", "skipped"}
 
 

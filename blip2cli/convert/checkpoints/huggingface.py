@@ -9,50 +9,44 @@ from typing import Any
 
 import torch
 
-from blip2cli.convert.checkpoints.quantize import dequantize_weights
 from blip2cli.convert.checkpoints.released import Settings
-from blip2cli.convert.checkpoints.weights import Weights, read_weights
 from blip2cli.convert.examples import listed
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import PROCESSOR_FILES, Checkpoint, read_json
 from blip2cli.model.checkpoint.hub import SMALL_FILES
+from blip2cli.model.checkpoint.weights import Weights
 from blip2cli.model.families import Family
-from blip2cli.model.quantize.int8 import is_int8
+from blip2cli.model.loading.dequantize import quantizer_name
+from blip2cli.model.loading.stored import check_weights, stored_weights
 from blip2cli.system.library_logging import silence_libraries
 
-# In older models; transformers computes the first and never used the second.
-_IGNORED = ("position_ids", "EncDecAttention.relative_attention_bias.weight")
+
+def read_model(checkpoint: Checkpoint, notes: list[str] | None = None) -> Weights:
+    """The weights of a model of transformers that its configuration has, in float32 where they
+    are stored quantized; what is left out is added to ``notes``. Raises ModelError."""
+    weights, remarks = stored_weights(checkpoint)
+    if notes is not None:
+        notes += [f"{remark[0].upper()}{remark[1:]}." for remark in remarks]
+    where = str(checkpoint.path)
+    return match_config(checkpoint.config, checkpoint.family, weights, where, notes)
 
 
-def read_model(checkpoint: Checkpoint) -> Weights:
-    """The weights of a model of transformers that its configuration has. Raises ModelError."""
-    weights = read_weights(checkpoint.weights)
-    if is_int8(checkpoint.config):
-        weights = dequantize_weights(weights)
-    weights = {name: weight for name, weight in weights.items() if not name.endswith(_IGNORED)}
-    return match_config(checkpoint.config, checkpoint.family, weights, str(checkpoint.path))
+def match_config(
+    config: Settings, kind: Family, weights: Weights, where: str, notes: list[str] | None = None
+) -> Weights:
+    """The weights in the model's own order, if they are those of ``config``.
 
-
-def match_config(config: Settings, kind: Family, weights: Weights, where: str) -> Weights:
-    """The weights in the model's own order, if they are exactly those of ``config``.
-
-    A weight that is tied to another, and the same, is left out, as ``save_pretrained`` does.
-    Raises ModelError naming what is missing, left over or of another shape.
+    A weight that is tied to another, and the same, is left out, as ``save_pretrained`` does. What
+    the model has no place for is added to ``notes``. Raises ModelError naming what is missing or
+    of another shape.
     """
     expected, tied = expected_weights(config, kind)
-    unknown = [name for name in weights if name not in expected]
-    missing = [name for name in expected if name not in weights and name not in tied]
-    if unknown or missing:
-        what = [f"lacks {listed(missing)}"] if missing else []
-        what += [f"holds {listed(unknown)} too many"] if unknown else []
-        raise ModelError(None, f"{where} does not fit its configuration: it {' and '.join(what)}")
-    for name, weight in weights.items():
-        if weight.shape != expected[name]:
-            raise ModelError(
-                None,
-                f"{where} has {name} in the shape {list(weight.shape)}, and its configuration "
-                f"demands {list(expected[name])}: they belong to different models",
-            )
+    for name, other in tied.items():  # either may stand for both
+        if name in weights and other not in weights:
+            weights = weights | {other: weights[name]}
+    unused = check_weights(where, weights, expected, kind, tied, quantizer_name(config))
+    if unused and notes is not None:
+        notes.append(f"Left out, as the model has no place for it: {listed(unused)}.")
     double = {name for name in tied if name in weights and _same(weights, name, tied[name])}
     return {name: weights[name] for name in expected if name in weights and name not in double}
 

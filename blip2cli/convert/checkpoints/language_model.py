@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from blip2cli.convert.checkpoints.lavis import LANGUAGE_MODEL
-from blip2cli.convert.checkpoints.weights import Weight, Weights, read_weights
 from blip2cli.errors import ModelError, option
 from blip2cli.model.checkpoint.directory import TOKENIZER_FILES, read_json, weight_files
 from blip2cli.model.checkpoint.hub import fetch_repository
 from blip2cli.model.checkpoint.resolve import HUB_ID
+from blip2cli.model.checkpoint.weights import Weight, Weights, read_weights
 from blip2cli.model.families import Family
+from blip2cli.model.loading.stored import plain_weights
 from blip2cli.model.tokenizer.text import read_tokenizer
 from blip2cli.system.library_logging import silence_hub, silence_libraries
 
@@ -30,7 +31,9 @@ class Language:
     def weights(self) -> Weights:
         """The language model's weights in BLIP-2's names. Raises ModelError."""
         weights: Weights = {}
-        for name, weight in read_weights(weight_files(self.path)).items():
+        found = read_weights(weight_files(self.path))
+        config = read_json(self.path / "config.json")
+        for name, weight in plain_weights(found, str(self.path), config).items():
             if self.kind.lavis_dtype is not None:  # whatever it was stored in
                 weight = weight.to(getattr(torch, self.kind.lavis_dtype))
             weights[LANGUAGE_MODEL + self.kind.weight_name(name)] = weight

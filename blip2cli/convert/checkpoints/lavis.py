@@ -22,8 +22,8 @@ from blip2cli.convert.checkpoints.weight_names import (
     to_lavis,
     to_transformers,
 )
-from blip2cli.convert.checkpoints.weights import Weight, Weights, read_pickle, tensors_of
 from blip2cli.errors import ModelError, option
+from blip2cli.model.checkpoint.weights import Weight, Weights, read_pickle, tensors_of
 from blip2cli.model.families import FAMILIES, OPT, RETRIEVAL, Family
 
 POSITION_IDS = "Qformer.bert.embeddings.position_ids"
@@ -88,7 +88,7 @@ class LavisFile:
 def read_lavis(path: Path) -> LavisFile:
     """Read a checkpoint of LAVIS. Raises ModelError that names what the file is instead."""
     found = read_pickle(path)
-    tensors = _tensors(found)
+    tensors = tensors_of(found)
     if tensors is None:
         problem = f'{path} holds no weights of LAVIS ({{"model": state dict}})'
         raise ModelError("sources", problem)
@@ -106,7 +106,7 @@ def read_vision(path: Path, depth: int) -> Weights:
     Raises ModelError naming a weight that is unknown.
     """
     remedy = f"{option('vision_weights')} takes eva_vit_g.pth"
-    tensors = _tensors(read_pickle(path))
+    tensors = tensors_of(read_pickle(path))
     if tensors is None:
         raise ModelError("vision_weights", f"{path} holds no weights", remedy)
     weights: Weights = {}
@@ -215,11 +215,6 @@ def _split_qkv_bias(layer: str, bias: Weight) -> Weights:
         return Weight((width,), bias.dtype, lambda: bias.load()[start : start + width].clone())
 
     return {f"{layer}q_bias": part(0), f"{layer}v_bias": part(2 * width)}
-
-
-def _tensors(found: Any) -> dict[str, Tensor] | None:
-    inner = found.get("model") if isinstance(found, dict) else None
-    return tensors_of(inner) or tensors_of(found)
 
 
 def _kind(path: Path, tensors: dict[str, Tensor]) -> Family:

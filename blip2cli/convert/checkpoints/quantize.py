@@ -7,9 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from blip2cli.convert.checkpoints.weights import Weight, Weights
-from blip2cli.errors import ModelError
-from blip2cli.model.quantize.int8 import NUMBERS, SCALES, dequantize, is_quantized_layer, quantize
+from blip2cli.model.checkpoint.weights import Weight, Weights
+from blip2cli.model.quantize.int8 import NUMBERS, SCALES, is_quantized_layer, quantize
 
 
 def quantize_weights(weights: Weights, layers: Iterable[str]) -> Weights:
@@ -24,21 +23,6 @@ def quantize_weights(weights: Weights, layers: Iterable[str]) -> Weights:
     return made
 
 
-def dequantize_weights(weights: Weights) -> Weights:
-    """The weights, with those in eight bits in float32. Raises ModelError."""
-    made: Weights = {}
-    for name, weight in weights.items():
-        layer, _, last = name.rpartition(".")
-        if last == NUMBERS:
-            scales = weights.get(f"{layer}.{SCALES}")
-            if scales is None:
-                raise ModelError(None, f"{name} has no {SCALES} beside it", "fetch the model again")
-            made[f"{layer}.weight"] = _joined(weight, scales)
-        elif last != SCALES:
-            made[name] = weight
-    return made
-
-
 def _pair(name: str, weight: Weight) -> Weights:
     layer = name.removesuffix("weight")
 
@@ -49,10 +33,3 @@ def _pair(name: str, weight: Weight) -> Weights:
         f"{layer}{NUMBERS}": Weight(weight.shape, torch.int8, lambda: part(0)),
         f"{layer}{SCALES}": Weight((weight.shape[0], 1), torch.float32, lambda: part(1)),
     }
-
-
-def _joined(numbers: Weight, scales: Weight) -> Weight:
-    def load() -> Tensor:
-        return dequantize(numbers.load(), scales.load(), torch.float32)
-
-    return Weight(numbers.shape, torch.float32, load)

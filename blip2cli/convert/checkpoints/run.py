@@ -24,10 +24,10 @@ from blip2cli.convert.checkpoints.output import (
 )
 from blip2cli.convert.checkpoints.quantize import quantize_weights
 from blip2cli.convert.checkpoints.shards import cast, parse_size, write_shards
-from blip2cli.convert.checkpoints.weights import Progress
 from blip2cli.convert.format_table import format_by_suffix
 from blip2cli.errors import OptionError, OutputError, SourceError, option
 from blip2cli.model.checkpoint.resolve import resolve
+from blip2cli.model.checkpoint.weights import Progress
 from blip2cli.model.quantize.int8 import METHOD, STEM
 from blip2cli.options import CheckpointOptions
 
@@ -103,7 +103,9 @@ def _transformers_model(options: CheckpointOptions) -> Assembled:
     """The source, in transformers' layout already."""
     checkpoint = resolve(options.source)
     copy = partial(hf.copy_small_files, checkpoint.path)
-    return Assembled(checkpoint.family, checkpoint.config, hf.read_model(checkpoint), copy)
+    notes: list[str] = []
+    weights = hf.read_model(checkpoint, notes)
+    return Assembled(checkpoint.family, checkpoint.config, weights, copy, notes)
 
 
 def _to_lavis(options: CheckpointOptions) -> ConvertedCheckpoint:
@@ -112,7 +114,7 @@ def _to_lavis(options: CheckpointOptions) -> ConvertedCheckpoint:
     made = lavis_weights(model.weights, model.kind, qformer.get("max_position_embeddings", 512))
     size = sum(weight.nbytes for weight in made.weights.values())
     check_space(options.destination, size)
-    notes = []
+    notes = model.notes
     if made.language_model:
         notes.append("The language model was left out, as LAVIS does, which reads its own.")
     if made.biased_keys:

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2cli.convert.checkpoints.weights import DTYPES, Progress, Weight, Weights
 from blip2cli.errors import OptionError, option
+from blip2cli.model.checkpoint.weights import DTYPES, Progress, Weight, Weights
 from blip2cli.storage.durable import write_all
 
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}

@@ -32,6 +32,12 @@ WEIGHT_FILES = (
 )
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "vocab.txt")
 GENERATION_CLASSES = (*(family.architecture for family in WRITERS), "Blip2Model")
+# Of PEFT (its save_pretrained), and how to make a whole model of what it saves.
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+MERGE_ADAPTER = (
+    "merge it into its base model (merge_and_unload of PEFT), save that with save_pretrained, and "
+    "give the new directory"
+)
 _HEADER_LIMIT = 100 << 20  # bytes; the safetensors library reads no longer headers either
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 

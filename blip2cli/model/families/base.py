@@ -62,6 +62,11 @@ class TextConfig(ConfigSection, ABC):
         """What the model takes."""
 
     @property
+    def ties_embeddings(self) -> bool:
+        """Whether one matrix may stand for input embedding and output matrix in the files."""
+        return True
+
+    @property
     def end_tokens(self) -> tuple[int, ...]:
         """The token ids that end a text, as transformers' ``generate`` takes them."""
         end = self.eos_token_id

@@ -7,37 +7,35 @@ run. Missing weights are an error: transformers warns and goes on with random on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from contextlib import nullcontext
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from blip2cli.errors import ModelError
+from blip2cli.errors import ModelError, OptionError, option
 from blip2cli.model.checkpoint.directory import Checkpoint
-from blip2cli.model.checkpoint.safetensors_file import open_safetensors
+from blip2cli.model.checkpoint.weights import Weight, Weights
 from blip2cli.model.layers.fused_projections import fuse_projections
 from blip2cli.model.layers.linear import ACTIVATIONS, Linear
 from blip2cli.model.layers.packed_linear import pack_weights
+from blip2cli.model.loading.dequantize import quantizer_name
+from blip2cli.model.loading.stored import check_weights, stored_weights, unused_remark
 from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel, build
 from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.placement.single_thread import single_thread
 from blip2cli.model.placement.thresholds import SINGLE_THREADED_LOAD_BELOW
-from blip2cli.model.quantize.int8 import (
-    QuantizedWeight,
-    is_int8,
-    is_quantized_layer,
-    quantize,
-    read_int8_weights,
-)
+from blip2cli.model.quantize.int8 import is_quantized_layer, quantize
 from blip2cli.model.quantize.libraries import Quantizer, installed_quantizer, use_library_layers
 from blip2cli.model.quantize.linear_int8 import int8_is_faster, use_int8_layers
 
 # transformers keeps these in float32 in a float16 model (_keep_in_fp32_modules in
 # modeling_blip_2.py).
 _KEEP_IN_FLOAT32 = ("query_tokens", "qformer.")
-# Packages whose errors while reading weights mean a bad file; they have no common base class.
-_FILE_ERRORS = frozenset({"_pickle", "pickle", "safetensors_rust", "zipfile"})
+Places = dict[str, tuple[nn.Module, str]]  # of every weight: its module, and its name there
+
+_FLOAT16_MAX = torch.finfo(torch.float16).max
 
 
 def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False) -> Blip2Net:
@@ -51,15 +49,14 @@ def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False
     small = checkpoint.weight_bytes < SINGLE_THREADED_LOAD_BELOW
     with single_thread() if small else nullcontext():
         try:
-            model = _loaded(checkpoint, placement, placement.quantize is not None and not plain)
-        except (ModelError, MemoryError, torch.OutOfMemoryError):
+            model = _loaded(checkpoint, placement, plain)
+        except (ModelError, OptionError, MemoryError, torch.OutOfMemoryError):
             raise
-        except (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError) as error:
-            raise _unloadable(checkpoint, error) from error
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] not in _FILE_ERRORS:
-                raise
-            raise _unloadable(checkpoint, error) from error
+        except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(
+                None, f"the model in {checkpoint.path} cannot be loaded ({lines[0]})"
+            ) from error
         if not plain and placement.device.type == "cpu":
             fuse_projections(model)
             if placement.quantize is not None:
@@ -70,11 +67,11 @@ def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False
     return model
 
 
-def _loaded(checkpoint: Checkpoint, placement: Placement, quantizing: bool) -> Blip2Net:
+def _loaded(checkpoint: Checkpoint, placement: Placement, plain: bool) -> Blip2Net:
     with torch.device("meta"):
         model = build(checkpoint.model_config)
     _check_activations(checkpoint, model)
-    _fill(checkpoint, model, placement, quantizing)
+    _fill(checkpoint, model, placement, plain)
     return model.eval().requires_grad_(False)
 
 
@@ -96,55 +93,98 @@ def _check_activations(checkpoint: Checkpoint, model: nn.Module) -> None:
             )
 
 
-def _fill(checkpoint: Checkpoint, model: Blip2Net, placement: Placement, quantizing: bool) -> None:
+def _fill(checkpoint: Checkpoint, model: Blip2Net, placement: Placement, plain: bool) -> None:
     """Put every weight in the files into its place, quantized layers as ``placement`` says.
 
-    Raises ModelError for weights that are missing or of another shape.
+    Raises ModelError for weights that do not fit the configuration, or that are no numbers.
     """
-    places = {
+    places: Places = {
         f"{path}.{name}" if path else name: (module, name)
         for path, module in model.named_modules()
         for name, weight in module._parameters.items()
         if weight is not None
     }
-    aliases = dict(checkpoint.family.weight_aliases)
-    misshapen = []
-    for name, weight in _stored_weights(checkpoint):
-        where = aliases.get(name, name)
-        if where not in places:
+    stored, remarks = stored_weights(checkpoint, keep_open=True)
+    weights = _by_own_name(checkpoint, stored)
+    unused = check_weights(
+        str(checkpoint.path),
+        weights,
+        {name: _empty(*place).shape for name, place in places.items()},
+        checkpoint.family,
+        _tied(model, places, weights),
+        quantizer_name(checkpoint.config),
+    )
+    if unused:
+        remarks.append(unused_remark(unused))
+    for name, weight in weights.items():
+        if name not in places:
             continue
-        module, own = places[where]
-        empty = module._parameters[own]
-        assert empty is not None
-        if empty.shape != weight.shape:
-            misshapen.append(name)
-            continue
+        module, own = places[name]
         half = placement.dtype is torch.float16
         dtype = torch.float32 if half and name.startswith(_KEEP_IN_FLOAT32) else placement.dtype
-        if quantizing and isinstance(module, Linear) and _is_quantized(where, placement):
+        quantizing = placement.quantize is not None and not plain
+        if quantizing and isinstance(module, Linear) and _is_quantized(name, placement):
             _fill_quantized(module, weight, placement)
+            _check_finite(
+                checkpoint, name, module.weight if module.scales is None else module.scales, weight
+            )
             continue
-        if isinstance(weight, QuantizedWeight):
-            weight = weight.dequantized(dtype)
         # A copy: what is mapped from a file changes, or ends the process, when the file does.
-        copy = weight.to(placement.device, dtype, copy=True)
+        copy = weight.load().to(placement.device, dtype, copy=True)
+        if not plain:  # what is inspected may be anything
+            _check_finite(checkpoint, name, copy, weight)
         module._parameters[own] = nn.Parameter(copy, requires_grad=False)
-    if misshapen:
-        raise ModelError(
-            None,
-            f"{checkpoint.path} has {len(misshapen)} weights of another shape than its "
-            f"config.json says ({_some(sorted(misshapen))})",
-            "take config.json and weights from one model",
-        )
     if isinstance(model, GenerationModel):
         _tie_embeddings(model)
-    missing = sorted(name for name, (module, own) in places.items() if _is_empty(module, own))
-    if missing:
-        raise ModelError(
-            None,
-            f"{checkpoint.path} lacks {len(missing)} of the model's weights ({_some(missing)})",
-            "they would be random, so fetch or save the model again",
+    model.remarks = tuple(remarks)
+
+
+def _by_own_name(checkpoint: Checkpoint, stored: Weights) -> Weights:
+    """The weights by the names that they have here. Raises ModelError where two names of one
+    weight hold different numbers."""
+    aliases = dict(checkpoint.family.weight_aliases)
+    for alias, name in aliases.items():
+        both = alias in stored and name in stored
+        if both and not torch.equal(stored[alias].load(), stored[name].load()):
+            raise ModelError(
+                None,
+                f"{checkpoint.path} holds {alias} and {name} with different numbers, of which the "
+                "model has one",
+                "save the model again after tie_weights()",
+            )
+    return {aliases.get(name, name): weight for name, weight in stored.items()}
+
+
+def _tied(model: Blip2Net, places: Places, weights: Weights) -> tuple[str, ...]:
+    """The weight that may be missing, because another one takes its place."""
+    if not isinstance(model, GenerationModel) or not model.config.text_config.ties_embeddings:
+        return ()
+    ends = (model.input_embeddings, model.language_model.lm_head)
+    names = [name for name, (module, _) in places.items() if module in ends]
+    return tuple(names) if any(name in weights for name in names) else ()
+
+
+def _check_finite(checkpoint: Checkpoint, name: str, copy: Tensor, weight: Weight) -> None:
+    """Raise ModelError when a weight on the device has NaN or infinite numbers."""
+    if not copy.numel() or bool(copy.sum().isfinite()):  # one pass, without a copy
+        return
+    low, high = copy.aminmax()
+    if bool(low.isfinite()) and bool(high.isfinite()):
+        return  # it was the sum that left the range
+    largest = weight.load().abs().max().item()
+    if _FLOAT16_MAX < largest < math.inf and copy.dtype is torch.float16:
+        raise OptionError(
+            "dtype",
+            f"{option('dtype')} float16 cannot hold {name} of {checkpoint.path} (up to "
+            f"{largest:.3g})",
+            "use bfloat16 or float32",
         )
+    raise ModelError(
+        None,
+        f"{checkpoint.path} has numbers in {name} that are NaN or infinite",
+        "fetch the model again; if it is your own, take a checkpoint from before its training "
+        "diverged",
+    )
 
 
 def _is_quantized(name: str, placement: Placement) -> bool:
@@ -158,45 +198,26 @@ def _is_quantized(name: str, placement: Placement) -> bool:
     return own == "weight" and is_quantized_layer(layer)
 
 
-def _fill_quantized(layer: Linear, weight: Tensor | QuantizedWeight, placement: Placement) -> None:
+def _fill_quantized(layer: Linear, weight: Weight, placement: Placement) -> None:
     """Give a layer its weight as it is quantized here, or by a library on the way to the device, so
     that no other copy is ever held whole."""
     if placement.device.type != "cpu":
         dtype = _quantizer(placement).weight_dtype or placement.dtype
-        if isinstance(weight, QuantizedWeight):
-            held = weight.dequantized(dtype)
-        else:
-            held = weight.to(dtype, copy=True)
-        layer.weight = nn.Parameter(held, requires_grad=False)
+        layer.weight = nn.Parameter(weight.load().to(dtype, copy=True), requires_grad=False)
         return
-    if isinstance(weight, QuantizedWeight):
-        numbers, scales = weight.numbers.clone(), weight.scales.clone()
+    if weight.quantized is not None:
+        stored = weight.quantized()
+        numbers, scales = stored.numbers.clone(), stored.scales.clone()
     else:
-        numbers, scales = quantize(weight)
+        numbers, scales = quantize(weight.load())
     layer.weight = nn.Parameter(numbers, requires_grad=False)
     layer.scales = scales
 
 
-def _is_empty(module: nn.Module, name: str) -> bool:
-    weight = module._parameters[name]
-    return weight is not None and weight.is_meta
-
-
-def _stored_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor | QuantizedWeight]]:
-    """Every weight in the files with its name."""
-    if is_int8(checkpoint.config):
-        yield from read_int8_weights(checkpoint.weights)
-        return
-    for file in checkpoint.weights:
-        if checkpoint.safetensors:
-            with open_safetensors(file) as opened:
-                for name in opened.keys():  # noqa: SIM118 - it is no dictionary
-                    yield name, opened.get_tensor(name)
-            continue
-        pickled = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-        for name, weight in pickled.items():
-            if isinstance(weight, Tensor):
-                yield name, weight
+def _empty(module: nn.Module, own: str) -> nn.Parameter:
+    weight = module._parameters[own]
+    assert weight is not None
+    return weight
 
 
 def _tie_embeddings(model: GenerationModel) -> None:
@@ -209,22 +230,3 @@ def _tie_embeddings(model: GenerationModel) -> None:
         words.weight = head.weight
     elif torch.equal(head.weight, words.weight):
         head.weight = words.weight
-
-
-def _unloadable(checkpoint: Checkpoint, error: Exception) -> ModelError:
-    lines = str(error).strip().splitlines()
-    reason = lines[0] if lines else type(error).__name__
-    if not checkpoint.safetensors:
-        names = ", ".join(file.name for file in checkpoint.weights)
-        return ModelError(
-            None,
-            f"the pickled weights in {checkpoint.path} ({names}) are damaged or hold more than "
-            f"tensors, and are not loaded ({reason})",
-            "use a safetensors copy of the model",
-        )
-    return ModelError(None, f"the model in {checkpoint.path} cannot be loaded ({reason})")
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown}, …"

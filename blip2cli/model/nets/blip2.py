@@ -26,6 +26,7 @@ class VisionQFormer(nn.Module):
         self.vision_model = VisionModel(config.vision_config)
         self.query_tokens = nn.Parameter(torch.empty(1, config.num_query_tokens, width))
         self.qformer = QFormer(config.qformer_config)
+        self.remarks: tuple[str, ...] = ()  # what is to be said of the checkpoint, as sentences
 
     @property
     def device(self) -> torch.device:

@@ -7,16 +7,10 @@ in int8 multiplies the numbers themselves (see ``linear_int8``); any other run d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
-
-from blip2cli.errors import ModelError
 
 METHOD = "blip2cli-int8"  # quantization_config.quant_method in config.json
 # transformers only warns of weights it does not know and goes on with random ones, but it fails
@@ -34,11 +28,6 @@ _CACHED_NUMBERS = 1 << 18  # rounded together, so that copies stay in the proces
 def is_quantized_layer(layer: str) -> bool:
     """Whether the linear layer of this name is quantized."""
     return layer.startswith(_QUANTIZED) and layer != _HEAD
-
-
-def is_int8(config: dict[str, Any]) -> bool:
-    """Whether ``config.json`` is of a model stored in int8."""
-    return (config.get("quantization_config") or {}).get("quant_method") == METHOD
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,26 +66,3 @@ class QuantizedWeight:
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """The weight [O, I] that it stands for."""
         return dequantize(self.numbers, self.scales, dtype)
-
-
-def read_int8_weights(files: Sequence[Path]) -> Iterator[tuple[str, Tensor | QuantizedWeight]]:
-    """Yield every weight of a model stored in int8 with its name. Raises ModelError."""
-    unpaired: dict[str, tuple[str, Tensor]] = {}  # numbers or scales without the other, by layer
-    for file in files:
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - it is no dictionary
-                layer, _, last = name.rpartition(".")
-                weight = opened.get_tensor(name)
-                if last not in (NUMBERS, SCALES):
-                    yield name, weight
-                elif layer in unpaired:
-                    first, other = unpaired.pop(layer)
-                    pair = {first: other, last: weight}
-                    yield f"{layer}.weight", QuantizedWeight(pair[NUMBERS], pair[SCALES])
-                else:
-                    unpaired[layer] = (last, weight)
-    if unpaired:
-        raise ModelError(
-            None,
-            f"{files[0].parent} has the numbers or the scales of {min(unpaired)}.weight alone",
-        )

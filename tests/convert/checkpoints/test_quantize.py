@@ -119,7 +119,6 @@ def test_numbers_without_scales_are_refused(int8: Path, tmp_path: Path) -> None:
     name = next(name for name in weights if name.endswith("weight_scale"))
     del weights[name]
     save_file(weights, broken / "model.int8.safetensors")
-    with pytest.raises(ModelError, match="the numbers or the scales of language_model"):
-        Blip2.load(ModelOptions(str(broken)))
-    with pytest.raises(ModelError, match="weight_int8 has no weight_scale beside it"):
-        convert(broken, tmp_path / "out")
+    for read in (lambda: Blip2.load(ModelOptions(str(broken))), lambda: convert(broken, "out")):
+        with pytest.raises(ModelError, match=r"language_model.* without its weight_scale"):
+            read()

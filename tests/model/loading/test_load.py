@@ -49,7 +49,9 @@ def test_missing_weights_are_an_error_not_random(copy: Path) -> None:
     del weights["language_projection.weight"]
     del weights["qformer.layernorm.bias"]
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks 2 of .*language_projection\.weight, qformer"):
+    with pytest.raises(
+        ModelError, match=r"lacks 2 weights of .*language_projection\.weight, qformer"
+    ):
         load(copy)
 
 

@@ -27,6 +27,7 @@ class OptConfig(TextConfig):
     eos_token_id: Any = 2
     enable_bias: bool = True
     layer_norm_elementwise_affine: bool = True
+    tie_word_embeddings: bool = True
 
     @property
     def width(self) -> int:
@@ -39,6 +40,10 @@ class OptConfig(TextConfig):
     @property
     def positions(self) -> int | None:
         return self.max_position_embeddings
+
+    @property
+    def ties_embeddings(self) -> bool:
+        return self.tie_word_embeddings
 
     @property
     def size(self) -> TextSize:
