@@ -76,19 +76,16 @@ def to_planes(image: Image.Image, width: int, height: int, resample: int) -> np.
     # In other threads each of the many short steps would wait for the interpreter lock, while
     # Pillow releases it once for the whole resize.
     in_main_thread = threading.current_thread() is threading.main_thread()
+    found = None
     if in_main_thread and _is_faster(image, width, height, resample):
         torch = _imported_torch()
         rule = None if torch is None else _pass_order(torch)
         with contextlib.suppress(ScatteredError):
-            planes = rule and _resize(torch, image, width, height, resample, rule)
-            if planes is not None:
-                return planes
-    # Also called when the size fits already: the reference does, and Pillow then copies.
-    return _planes(np.asarray(image.resize((width, height), resample=resample)))
-
-
-def _planes(pixels: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(pixels[:, :, :3].transpose(2, 0, 1))
+            found = rule and _resize(torch, image, width, height, resample, rule)
+    if found is None:
+        # Also called when the size fits already: the reference does, and Pillow then copies.
+        found = np.asarray(image.resize((width, height), resample=resample))
+    return np.ascontiguousarray(found[:, :, :3].transpose(2, 0, 1))
 
 
 def _imported_torch() -> Any:
@@ -121,14 +118,15 @@ def _pass_order(torch: Any) -> _Rule | None:
     noise = np.random.default_rng(0).integers(0, 256, (65, 65, 3), np.uint8)
     small, bicubic = 16, Image.Resampling.BICUBIC
     pictures = [Image.fromarray(noise[:h, :w]) for h, w in ((64, 40), (65, 40), (65, 9), (9, 65))]
-    expected = [_planes(np.asarray(p.resize((small, small), bicubic))) for p in pictures]
+    expected = [np.asarray(p.resize((small, small), bicubic)) for p in pictures]
     for rule in _RULES:
         try:
             found = [_resize(torch, p, small, small, bicubic, rule) for p in pictures]
         except (AttributeError, RuntimeError, TypeError, ScatteredError):
             return None  # another kernel than the one known here, or another layout
         if all(
-            f is not None and np.array_equal(w, f) for w, f in zip(expected, found, strict=True)
+            f is not None and np.array_equal(w, f[:, :, :3])
+            for w, f in zip(expected, found, strict=True)
         ):
             return rule
     return None
@@ -156,6 +154,8 @@ def _resize(
     resample: int,
     columns_first: _Rule,
 ) -> np.ndarray | None:
+    """uint8 [height, width, 4], the last value of a pixel without meaning; None where coefficients
+    cannot be summed in float32. Raises ScatteredError."""
     across = _coefficients(torch, image.width, width, resample)
     down = _coefficients(torch, image.height, height, resample)
     if across is None or down is None:
@@ -176,7 +176,7 @@ def _resize(
         sums = _sums(torch, table, first).view(np.int32)
         between[start : start + size, :outputs] = sums.T[:size]
     result = _sums(torch, between, second).reshape(-1, outputs, 4)
-    return _planes(result.transpose(1, 0, 2) if upright else result)
+    return result.transpose(1, 0, 2) if upright else result
 
 
 _buffers: dict[str, np.ndarray] = {}
