@@ -18,7 +18,7 @@ from blip2cli.storage.opening import open_binary
 
 # All headers of one member: names, times, owners, attributes, the map of a sparse file.
 MAX_HEADER_BYTES = 1 << 20
-MAX_HEADER_READS = 100  # in so many pieces; the standard library reads them by recursion
+MAX_HEADER_READS = 100  # of blocks; the standard library reads extended headers by recursion
 MAX_PADDING = 1 << 20  # zeros behind an end mark that are searched for a further archive
 # The standard library's search for a character set takes quadratic time on these.
 _DIGITS = re.compile(rb"\d{200}")

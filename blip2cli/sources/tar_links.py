@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import posixpath
 import tarfile
 from contextlib import suppress
 
+from blip2cli.sources.member_links import follow, member_path, target_path
 from blip2cli.sources.tar_file import BreaksOffError, open_tar
 
 MAX_LINKS = 1 << 20  # in one archive; about 300 bytes of memory each
-MAX_HOPS = 40  # from link to link
 
 
 class TarLinks:
@@ -26,37 +25,18 @@ class TarLinks:
                 if len(self._targets) == MAX_LINKS:
                     break
                 if info.issym() or info.islnk():
-                    self._targets[_normal(info.name)] = _target(info)
-        ends = {self._follow(name) for name in self._targets}
+                    self._targets[member_path(info.name)] = _target(info)
+        ends = {follow(name, self._targets) for name in self._targets}
         with open_tar(location) as tar, suppress(BreaksOffError):
             for info in tar.members():
-                name = _normal(info.name)
+                name = member_path(info.name)
                 if name in ends and info.isreg() and not info.issparse():
                     self._data.setdefault(name, (info.offset_data, info.size))
 
     def find(self, link: tarfile.TarInfo) -> tuple[int, int] | None:
         """Offset and size of the data that ``link`` leads to; None when the archive has none."""
-        return self._data.get(self._follow(_target(link)))
-
-    def _follow(self, name: str) -> str:
-        """The name at the end of all links, also of folders on the way; empty for a circle."""
-        for _ in range(MAX_HOPS):
-            head, tail = name, ""
-            while head and head not in self._targets:
-                head, _, last = head.rpartition("/")
-                tail = posixpath.join(last, tail) if tail else last
-            if not head:
-                return name
-            name = posixpath.normpath(posixpath.join(self._targets[head], tail))
-        return ""
+        return self._data.get(follow(_target(link), self._targets))
 
 
 def _target(link: tarfile.TarInfo) -> str:
-    """The name in the archive that a link points to."""
-    if link.islnk():
-        return _normal(link.linkname)
-    return posixpath.normpath(posixpath.join(posixpath.dirname(_normal(link.name)), link.linkname))
-
-
-def _normal(name: str) -> str:
-    return posixpath.normpath(name).lstrip("/")
+    return member_path(link.linkname) if link.islnk() else target_path(link.name, link.linkname)

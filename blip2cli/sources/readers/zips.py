@@ -1,8 +1,11 @@
 """Zip archives: every member with an image suffix, in the bytewise order of their names.
 
-Members are never extracted, and never unpacked beyond the size an image may have.
+Members are never extracted, and never unpacked beyond the size an image may have. A symbolic link
+is the image it names. Names are UTF-8 where they are valid UTF-8, else in code page 437, as the
+format says. Archives from DOS and Windows may separate folders by backslashes.
 
-``error_type`` names raised here: ``encrypted``, ``too_large``, ``read_error``.
+``error_type`` names raised here: ``encrypted``, ``missing`` (a link to nothing in the archive),
+``too_large``, ``read_error``.
 """
 
 from __future__ import annotations
@@ -12,13 +15,22 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from blip2cli.errors import ImageError, SourceError
 from blip2cli.sources import base as limits
-from blip2cli.sources.base import ImageRef, Source, check_size, opening_errors, reading_errors
+from blip2cli.sources.base import (
+    FailedRef,
+    ImageRef,
+    Source,
+    check_size,
+    opening_errors,
+    reading_errors,
+)
 from blip2cli.sources.manifest_paths import file_location
+from blip2cli.sources.member_links import follow, member_path, target_path
 from blip2cli.sources.members import MemberNames, is_image_member
 from blip2cli.sources.open_file_cache import cached_open
 from blip2cli.storage.opening import open_binary
@@ -26,6 +38,14 @@ from blip2cli.storage.opening import open_binary
 if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
 
+MAX_DIRECTORY_BYTES = 1 << 28  # about ten times as much in memory
+# Bytes unpacked at once where the library does not bound what becomes of them: a block of bzip2 has
+# 45 bytes and may hold 45 MB.
+PIECE = 64
+MAX_LINK_BYTES = 4096
+_FILE = (0, stat.S_IFREG)  # kinds of regular members; most systems give none
+_DIRECTORY_SIZE = 5  # its place in the end record
+_DOS = 0  # the system an archive was made on
 _ENCRYPTED = 0x1  # bits of a member's flags
 _UTF8 = 0x800
 
@@ -38,6 +58,11 @@ class _Zip(zipfile.ZipFile):
     def __init__(self, location: str) -> None:
         self._file = file = open_binary(location)
         try:
+            end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+            if end and end[_DIRECTORY_SIZE] > MAX_DIRECTORY_BYTES:
+                raise zipfile.BadZipFile(
+                    f"a directory of {end[_DIRECTORY_SIZE]} bytes, over 256 MiB"
+                )
             super().__init__(file)
         except BaseException:
             file.close()
@@ -65,7 +90,11 @@ class ZipRef(ImageRef):
                     raise ImageError("encrypted", "It is encrypted; unpack the archive first.")
                 check_size(info.file_size)
                 with archive.open(info) as member:
-                    data = member.read(limits.MAX_FILE_BYTES + 1)
+                    if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        data = member.read(limits.MAX_FILE_BYTES + 1)
+                    else:
+                        member.MIN_READ_SIZE = PIECE  # type: ignore[attr-defined]
+                        data = b"".join(iter(lambda: member.read(PIECE), b""))
                 check_size(len(data))
                 return data
             except NotImplementedError:
@@ -82,17 +111,29 @@ class ZipSource(Source):
 
     def refs(self, base: str) -> Iterator[ImageRef]:
         with _opened(self.text, self.root) as archive:
-            members = [
-                (_name(info), index)
-                for index, info in enumerate(archive.infolist())
-                # What is no regular file says so in its Unix mode, if it has one.
-                if stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-            ]
-        images = [(name, index) for name, index in members if is_image_member(name)]
+            infos = archive.infolist()
+            named = [(_name(info), index) for index, info in enumerate(infos)]
+            links = {
+                member_path(name): target_path(name, _text(archive, infos[index]))
+                for name, index in named
+                if _kind(infos[index]) == stat.S_IFLNK
+            }
+        files = {member_path(n): i for n, i in named if _kind(infos[i]) in _FILE} if links else {}
+        images = [(name, index) for name, index in named if is_image_member(name)]
         images.sort(key=lambda image: image[0].encode("utf-8", "surrogateescape"))
         names = MemberNames(self.root, base)
         for name, index in images:
-            yield ZipRef(*names.unique(name, index), self.root, index)
+            kind, place = _kind(infos[index]), index
+            if kind == stat.S_IFLNK:
+                target = links[member_path(name)]
+                place = files.get(follow(target, links), -1)
+                if place < 0:
+                    message = f"It is a link to {target[:200]!r}, which the archive does not hold."
+                    yield FailedRef(*names.unique(name, index), "missing", message)
+                    continue
+            elif kind not in _FILE:
+                continue
+            yield ZipRef(*names.unique(name, index), self.root, place)
 
     def no_images(self) -> SourceError:
         return SourceError("sources", f"The archive {self.text!r} holds no images")
@@ -115,11 +156,25 @@ def _opened(text: str, location: str) -> _Zip:
             ) from None
 
 
+def _kind(info: zipfile.ZipInfo) -> int:
+    """The kind of a member by its Unix mode, 0 if it has none."""
+    return stat.S_IFMT(info.external_attr >> 16)
+
+
+def _text(archive: _Zip, link: zipfile.ZipInfo) -> str:
+    """What a symbolic link holds; empty where it cannot be read."""
+    try:
+        with archive.open(link) as member:
+            return member.read(MAX_LINK_BYTES).decode("utf-8", "surrogateescape")
+    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error):
+        return ""
+
+
 def _name(info: zipfile.ZipInfo) -> str:
     """The member's name. Many tools write UTF-8 without the flag for it."""
-    if info.flag_bits & _UTF8:
-        return info.filename
-    try:
-        return info.filename.encode("cp437").decode("utf-8")
-    except UnicodeError:
-        return info.filename
+    name = info.filename
+    if not info.flag_bits & _UTF8:
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    # No name on these systems holds a backslash.
+    return name.replace("\\", "/") if info.create_system == _DOS else name

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import resource
 import stat
 import zipfile
 from pathlib import Path
@@ -49,14 +50,59 @@ def test_several_archives(tmp_path: Path) -> None:
     assert [ref.read() for ref in found] == [b"1.zip", b"2.zip"]
 
 
-def test_files_of_macos_and_links_are_left_out(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.zip", {"__MACOSX/._a.png": b"", ".b.png": b"", ".c/d.png": b""})
+def test_files_of_macos_are_left_out(tmp_path: Path) -> None:
+    members = {"__MACOSX/._a.png": b"", ".b.png": b"", ".c/d.png": b"", "e.png": b"fine"}
+    assert names(refs(write(tmp_path / "a.zip", members))) == ["e.png"]
+
+
+def test_links_are_the_images_they_name(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.zip", {"d/e.png": b"fine", "f.png": b"other"})
     with zipfile.ZipFile(file, "a") as archive:
-        link = zipfile.ZipInfo("link.png")
-        link.external_attr = (stat.S_IFLNK | 0o777) << 16
-        archive.writestr(link, "/etc/passwd")
-        archive.writestr("e.png", b"fine")
-    assert names(refs(file)) == ["e.png"]
+        for name, target in {
+            "gone.png": "/etc/passwd", "link.png": "d/e.png", "d/up.png": "../f.png",
+            "folder": "d", "through.png": "folder/up.png", "circle.png": "circle.png",
+        }.items():  # fmt: skip
+            link = zipfile.ZipInfo(name)
+            link.external_attr = (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(link, target)
+    found = {ref.file_name: ref for ref in refs(file)}
+    assert {failure(found.pop(name)) for name in ("gone.png", "circle.png")} == {"missing"}
+    assert {name: ref.read() for name, ref in found.items()} == {
+        "d/e.png": b"fine", "f.png": b"other", "link.png": b"fine",
+        "d/up.png": b"other", "through.png": b"other",
+    }  # fmt: skip
+
+
+def test_backslashes_of_windows_are_slashes(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, system in (("d\\a.png", 0), ("d\\b.png", 3)):
+            info = zipfile.ZipInfo(name)
+            info.create_system = system
+            archive.writestr(info, b"")
+    assert names(refs(tmp_path / "a.zip")) == ["d/a.png", "d\\b.png"]
+
+
+def test_what_lies_about_its_size_is_unpacked_in_pieces(tmp_path: Path) -> None:
+    size = 200 << 20
+    file = tmp_path / "a.zip"
+    packed = zipfile.ZipFile(file, "w", zipfile.ZIP_BZIP2)
+    with packed as archive, archive.open("a.png", "w") as member:
+        for _ in range(200):
+            member.write(bytes(1 << 20))
+    real, claimed = size.to_bytes(4, "little"), (100).to_bytes(4, "little")
+    file.write_bytes(file.read_bytes().replace(real, claimed))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert failure(refs(file)[0]) == "read_error"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 150_000
+
+
+def test_a_directory_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.zip", {"a.png": b""})
+    data = bytearray(file.read_bytes())
+    data[-10:-6] = (1 << 30).to_bytes(4, "little")
+    file.write_bytes(data)
+    with pytest.raises(SourceError, match="over 256 MiB"):
+        refs(file)
 
 
 def test_names_are_made_unique_and_safe(tmp_path: Path) -> None:
