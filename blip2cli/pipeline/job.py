@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, Self, TypeVa
 from blip2cli.model.checkpoint.resolve import local_checkpoint
 from blip2cli.options import ModelOptions, RunOptions
 from blip2cli.pipeline.batch_threads import ProcessedBatch
+from blip2cli.pipeline.check_paths import check_paths
 from blip2cli.pipeline.events import Listener
-from blip2cli.pipeline.output import check_summary
 from blip2cli.pipeline.plan import Plan
+from blip2cli.pipeline.summary_file import check_summary
 from blip2cli.sinks import Column, Sink, check_output, to_stdout
 from blip2cli.tasks.base import BaseTask
 
@@ -124,8 +125,9 @@ class Job(Generic[AnyTask]):
         if checkpoint is not None:
             job.task.check(self.options.model.model, checkpoint.family)
         self.items.check(job)
+        check_paths(job)
         check_output(self.options.output)
-        check_summary(self.options.output.summary)
+        check_summary(self.options.output.summary, self.options.output.out)
         return job
 
     def plan(self) -> Plan:

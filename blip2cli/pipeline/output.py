@@ -1,19 +1,16 @@
-"""Where a run's rows and failures go: the sink, its neighbour for failures, and the summary."""
+"""Where a run's rows and failures go: the sink, and its neighbour for failures."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from blip2cli import __version__
-from blip2cli.errors import OptionError, OutputError, RunError, option
+from blip2cli.errors import OptionError, RunError, option
 from blip2cli.options import RunOptions
-from blip2cli.pipeline.events import Summary
 from blip2cli.pipeline.signals import Interrupted
 from blip2cli.sinks import (
     Column,
@@ -25,7 +22,6 @@ from blip2cli.sinks import (
     open_sink,
 )
 from blip2cli.sources import carried_columns
-from blip2cli.storage.opening import is_remote
 
 if TYPE_CHECKING:
     from blip2cli.images.load_image import LoadedImage
@@ -178,28 +174,3 @@ def check_carried(task: Task, options: RunOptions) -> None:
                 f"{option('keep')} {name}: rows have a column {name} of their own",
                 "rename it in the source, or leave it out",
             )
-
-
-def check_summary(path: str | None) -> None:
-    """Raise ``OutputError`` when the summary cannot be written to ``path``."""
-    if path is None:
-        return
-    if is_remote(path):
-        wrong = " is only written to the local disk", "name a local file"
-    elif Path(path).is_dir():
-        wrong = f" {path} is a folder", "give the name of a file"
-    elif not Path(path).absolute().parent.is_dir():
-        wrong = f" {path}: its folder does not exist", "create it first"
-    else:
-        return
-    raise OutputError("summary", option("summary") + wrong[0], wrong[1])
-
-
-def write_summary(path: str, summary: Summary) -> None:
-    """Write ``summary`` as one JSON object. Raises ``OutputError``."""
-    try:
-        Path(path).write_text(json.dumps(summary.as_dict(), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            "summary", f"{option('summary')} {path} cannot be written: {error.strerror}"
-        ) from None

@@ -33,11 +33,12 @@ from blip2cli.pipeline.events import (
     TookOver,
 )
 from blip2cli.pipeline.job import BatchReader, Job
-from blip2cli.pipeline.output import Output, write_summary
+from blip2cli.pipeline.output import Output
 from blip2cli.pipeline.plan import Plan
 from blip2cli.pipeline.signals import Interrupted, Interrupts
 from blip2cli.pipeline.stats import RunStats
 from blip2cli.pipeline.stop_conditions import check_error_limit
+from blip2cli.pipeline.summary_file import write_summary
 from blip2cli.sinks import OutputLock, old_failure_list
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ class OutputPaths:
     """Absolute paths of an output and the files that belong to it, all in one folder."""
 
     final: str
-    replace: bool = False  # whether a new output may take the place of what is there
+    replace: bool = False  # whether a new output may take the place of an old one
 
     @classmethod
     def of(cls, out: str, replace: bool = False) -> OutputPaths:
@@ -71,6 +71,13 @@ class OutputPaths:
         """Where version 0.1 listed failed images, for all outputs with the same stem."""
         stem = self.final[: len(self.final) - len(known_suffix(self.final) or "")]
         return stem + ".errors.jsonl"
+
+    def own(self, path: str) -> bool:
+        """Whether ``path`` is one of the files beside the output that belong to it."""
+        folder, name = os.path.split(path)
+        return path == self.errors or (
+            folder == self.folder and name.startswith(f".{os.path.basename(self.final)}.")
+        )
 
     def part(self, number: int) -> str:
         """A part file: committed rows of a Parquet output that is not complete yet."""

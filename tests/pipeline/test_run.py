@@ -176,6 +176,21 @@ def test_rows_that_are_ready_are_written_before_another_batch_is_read(
     assert done_at_request[3] >= 2
 
 
+def test_a_summary_in_the_place_of_the_output_costs_no_row(
+    images: Path, tmp_path: Path, loader: Loader
+) -> None:
+    out = tmp_path / "out.jsonl"
+    chosen = options(images, out, summary=str(out))
+    with pytest.raises(OutputError, match="is no summary of a run with this output"):
+        run(Job(ImageItems(), CAPTION, chosen, load=loader))
+    rows = out.read_bytes()
+    assert len(rows.splitlines()) == 6
+    for again in ({"overwrite": True}, {"resume": True}):
+        with pytest.raises(OutputError, match="is no summary of a run with this output"):
+            run(Job(ImageItems(), CAPTION, options(images, out, summary=str(out), **again)))
+    assert out.read_bytes() == rows
+
+
 def test_events_report_a_run(mixed: Path, tmp_path: Path, loader: Loader) -> None:
     events: list[Event] = []
     summary_file = tmp_path / "summary.json"
