@@ -55,7 +55,7 @@ class EncodedImage:
 
 
 class ImageDataset:
-    """A torch ``Dataset`` whose indices are image references, and which loads whole batches.
+    """Loads whole batches of image references; what a worker is sent first.
 
     With a ``timeout`` (seconds for one image) it belongs in a worker: exceeding it ends the
     process. With ``fast_decode`` JPEGs are decoded no larger than the pixels of ``spec`` need.
@@ -124,7 +124,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     It may hang in code that Python cannot interrupt: a read from a stalled network file system, a
     decoder in an endless loop. A watching thread would not help, because such code may hold the
     interpreter. So a timer of the kernel ends the process by SIGALRM, which tells
-    ``workers.WorkerWatch`` why.
+    ``workers.Worker`` why.
     """
     if seconds is None:
         yield

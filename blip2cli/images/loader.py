@@ -1,10 +1,10 @@
 """Image references → batches of pixels, decoded in worker processes, in source order.
 
-A torch ``DataLoader`` whose "indices" are the references themselves, taken from the source only as
-batches are requested: listing streams, and memory holds a few batches however many images come.
-Workers read, decode and resize; they hand over one uint8 array a batch, through a pipe. (Torch's
-own way, shared memory, is limited to 64 MiB in a default container and ends in a bus error there;
-a copy through a pipe costs about a millisecond.)
+References are taken from the source only as batches are requested: listing streams, and memory
+holds a few batches however many images come. Workers read, decode and resize; they hand over one
+uint8 array a batch, through a socket. (Torch's ``DataLoader`` uses shared memory, which is limited
+to 64 MiB in a default container and ends in a bus error there; a copy through a socket costs about
+a millisecond. What else is against it stands in ``workers``.)
 
 Before there are workers, images are decoded in this process: in turn with whoever requests batches,
 or by a prefetch thread, which begins while torch is still being imported. So nothing here imports
@@ -33,7 +33,7 @@ from functools import partial
 
 import numpy as np
 
-from blip2cli.errors import ImageError
+from blip2cli.errors import ImageError, RunError
 from blip2cli.images import prefetch as limits
 from blip2cli.images.batches import BatchCutter, LoadedBatch, PendingBatch
 from blip2cli.images.decode import WarningsIgnored
@@ -50,8 +50,8 @@ from blip2cli.images.preprocess import PixelSpec
 from blip2cli.images.workers import (
     DeadWorkerError,
     RunningLoader,
+    cannot_start,
     choose_workers,
-    worker_context,
 )
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
@@ -60,6 +60,7 @@ __all__ = ["BatchStream", "LoadedBatch", "LoadedImage", "LoaderPolicy"]
 
 FIRST_SIZE = 16  # images in a batch before a batch size is known
 PREFETCH_FACTOR = 2  # batches that wait ready per worker
+_MAX_FAILED_STARTS = 3  # of workers, one after the other
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,6 @@ class LoaderPolicy:
     # 5.04 when it decodes itself). Where decoding takes longer than the model, more workers do
     # more.
     seconds_without_workers: float = 1.0
-    # The fork server is then given so long to import torch while work goes on in this process.
-    fork_server_seconds: float = 2.0
     # Batch threads decode a batch's images if that takes no longer: an interrupted run waits.
     decode_seconds_per_batch: float = 1.0
     prefetch_images: int = limits.MAX_IMAGES
@@ -88,10 +87,9 @@ class BatchStream(Iterator[LoadedBatch]):
 
     ``options.workers`` None leaves the choice to the loader: no workers for a small job, for a
     long one that waits for images as many as there are cores to spare. 0 decodes in this process.
-    A given number is started with the first batch requested; their fork server starts now, so that
-    it is ready when, for example, a model has been loaded. With ``options.image_timeout`` (seconds
-    for one image) every image is decoded in a worker: only another process can be ended in the
-    middle.
+    A given number is started now, to be ready when, for example, a model has been loaded; none is
+    given a batch before the first is requested. With ``options.image_timeout`` (seconds for one
+    image) every image is decoded in a worker: only another process can be ended in the middle.
 
     ``prefetch`` allows a thread of this process to take references and decode them before they are
     requested, from now on; it makes no use of it where images are decoded in workers from the
@@ -123,13 +121,13 @@ class BatchStream(Iterator[LoadedBatch]):
         self._closed = False
         self._shared_seconds = 0.0  # of decoding a batch that are left to who takes it
         self._spent = 0.0  # seconds of decoding in this process, or of waiting for the thread
-        self._start_at: float | None = None  # when to start workers, on the monotonic clock
         self._workers = policy.workers() if options.workers is None else options.workers
         if options.image_timeout is not None:
             self._workers = max(1, self._workers)
-        if options.workers or options.image_timeout is not None:
-            worker_context()
-            self._start_at = 0.0
+        self._failed_starts = 0
+        self._required = bool(options.workers) or options.image_timeout is not None
+        if self._required:
+            self._start_workers()
         elif prefetch:
             if options.workers is None and self._workers == 1:
                 self._workers = 0  # does no more than the thread, and has to be started
@@ -201,24 +199,24 @@ class BatchStream(Iterator[LoadedBatch]):
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        try:
+            self.close()
+        except Exception:  # noqa: BLE001 - at exit, when modules are taken apart
+            return
 
     def _load(self) -> BatchArrays:
-        if self._loader is None and self._workers_due():
-            self._loader = RunningLoader(
-                self._dataset, self._batches, self._workers, PREFETCH_FACTOR
-            )
-        if self._loader is None:
+        loader = self._started_loader()
+        if loader is None:
             began = time.monotonic()
             arrays = self._dataset.__getitems__(next(self._batches))
             self._spent += time.monotonic() - began
         else:
             try:
-                arrays = next(self._loader)
-            except DeadWorkerError:
+                arrays = next(loader)
+            except DeadWorkerError as death:
                 # By its image, by the system short of memory, by hand. Nothing is lost: what was
                 # under way is done again, one image at a time.
-                self._stop()
+                self._note(death)
                 self._retry.extend(self._batches.pending)
                 self._batches.pending.clear()
                 if not self._retry:
@@ -233,7 +231,7 @@ class BatchStream(Iterator[LoadedBatch]):
         images = prefetch.take(self._batches.size, self._shared_seconds)
         self._spent += time.monotonic() - began
         if images:
-            if self._workers_due():
+            if self._started_loader() is not None:
                 prefetch.end()
             return images
         self._prefetch = None
@@ -242,13 +240,31 @@ class BatchStream(Iterator[LoadedBatch]):
             self._batches.end(prefetch.error)
         return []
 
-    def _workers_due(self) -> bool:
-        now = time.monotonic()
-        patience = self._policy.seconds_without_workers
-        if self._workers and self._start_at is None and self._spent >= patience:
-            worker_context()
-            self._start_at = now + self._policy.fork_server_seconds
-        return self._start_at is not None and now >= self._start_at
+    def _started_loader(self) -> RunningLoader | None:
+        """The workers, if they load the next batch; starts them as soon as they are worth it."""
+        if self._loader is None and self._workers and self._worth_workers():
+            try:
+                self._start_workers()
+            except RunError:
+                if self._required:
+                    raise
+                self._workers = 0
+        if self._loader is None or not (self._required or self._loader.ready):
+            return None
+        return self._loader
+
+    def _worth_workers(self) -> bool:
+        return self._required or self._spent >= self._policy.seconds_without_workers
+
+    def _start_workers(self) -> None:
+        self._loader = RunningLoader(self._dataset, self._batches, self._workers, PREFETCH_FACTOR)
+
+    def _note(self, death: DeadWorkerError) -> None:
+        """End all workers after the death of one; raises RunError when none starts any more."""
+        self._stop()
+        self._failed_starts = 0 if death.started else self._failed_starts + 1
+        if self._failed_starts == _MAX_FAILED_STARTS:
+            raise cannot_start("they end at once")
 
     def _load_one_by_one(self) -> BatchArrays:
         """Load the next batch of ``_retry`` image by image, so that a death names its image."""
@@ -260,6 +276,9 @@ class BatchStream(Iterator[LoadedBatch]):
             try:
                 singles.extend(self._loader)
             except DeadWorkerError as death:
+                self._note(death)
+                if not death.started:
+                    continue
                 ref = refs[len(singles)]
                 error = ImageError("decoder_crashed", "Decoding it ended the decoding process.")
                 if death.timed_out:

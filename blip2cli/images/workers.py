@@ -1,38 +1,41 @@
 """Worker processes that decode images: how they are started, and how they end.
 
-Start method. ``fork`` is out: the parent has threads (BLAS, tokenizers, a progress bar, CUDA),
-Python 3.12 and later warn about it, and a lock held by another thread at that moment is held for
-ever in the child. ``spawn`` would import torch anew in every worker, a second of work each. So
-where it exists the *fork server* is used: one helper process imports torch once, without threads,
-and every worker is a cheap fork of it. It ends with this process.
+Each worker is a fresh interpreter with one socket pair to this process, which nothing else shares.
+``fork`` is out: this process has threads (BLAS, tokenizers, a progress bar, CUDA), and a lock held
+by another thread at that moment is held for ever in the child. The start takes a fifth of a second,
+because decoding needs no torch. The ways of ``multiprocessing`` and of torch's ``DataLoader`` leave
+named semaphores and sockets in ``/dev/shm`` and ``TMPDIR`` when all processes are killed, and do
+not work where these cannot be written; and they start interpreters that import what lies in the
+current folder. Here nothing has a name, and a worker imports from where this process does.
 
-Workers ignore the terminal's interrupt, because the main process decides what is still finished,
-and end by themselves when the main process is gone, however it went.
+Workers ignore the signals that end a run, because this process decides what is still finished,
+and end by themselves when it is gone, however it went. They write nothing to the terminal.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
+import pickle
 import signal
+import socket
+import subprocess
 import sys
 import threading
-import types
-import warnings
+from collections import deque
 from collections.abc import Iterator
-from multiprocessing import connection, forkserver, resource_tracker
-from multiprocessing.context import BaseContext
-from typing import TYPE_CHECKING, Any, cast
+from multiprocessing import spawn
+from pathlib import Path
 
+import blip2cli
 from blip2cli.errors import RunError, option
-from blip2cli.images.pillow_blocks import reuse_blocks
+from blip2cli.images.load_image import BatchArrays, ImageDataset
+from blip2cli.sources.base import ImageRef
 from blip2cli.system.cores import available_cores
 
-if TYPE_CHECKING:
-    from blip2cli.images.load_image import ImageDataset
-
 MAX_WORKERS = 16  # decode some 4,000 small photographs a second, more than any one device labels
+_LOOK_AGAIN = 1.0  # seconds between two looks at a worker that is waited for
+_PATIENCE = 5.0  # seconds for a killed process to go; one may hang in the kernel
 
 
 def choose_workers(cores: int | None = None) -> int:
@@ -44,167 +47,187 @@ def choose_workers(cores: int | None = None) -> int:
     return min(cores - 1, MAX_WORKERS)
 
 
-def worker_context() -> BaseContext:
-    """The multiprocessing context for workers, its fork server running where there is one."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["blip2cli.images.worker_preload"])
-    resource_tracker.ensure_running()  # first, because it unblocks the signals it blocked
-    # The server and all its children inherit a blocked SIGINT: no worker prints a traceback on
-    # ^C. One thread per library: children are forked from a process without thread pools.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with _environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"):
-            forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    return context
+def command(descriptor: int) -> list[str | bytes]:
+    """The command line of a worker that serves the socket ``descriptor``.
 
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
-
-
-@contextlib.contextmanager
-def hidden_main() -> Iterator[None]:
-    """Start workers without running the user's script again.
-
-    New processes import the main module again, in case functions of it were sent to them. These
-    need nothing from it, and a script without an ``if __name__ == "__main__"`` guard would start
-    its work over in every worker.
+    ``-P`` and a full path: neither the interpreter nor a module comes from the current folder.
+    The names of files decode as they do here.
     """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    # The empty name is the current folder, where an interactive interpreter looks for modules.
+    path = [folder for folder in sys.path if folder]
+    code = (
+        f"import sys; sys.path[:] = {[*path, str(Path(blip2cli.__file__).parents[1])]!a}; "
+        f"from blip2cli.images.worker_process import main; main({descriptor})"
+    )
+    return [spawn.get_executable(), "-P", "-X", f"utf8={sys.flags.utf8_mode}", "-c", code]
 
 
-def init_worker(worker_id: int) -> None:
-    """Run in each worker before its first image."""
-    reuse_blocks()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Whoever started us may have ignored or blocked it, and both are inherited.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _exit_with(sentinel: int) -> None:
-    # The data loader watches its direct parent, which here is the fork server, and the server
-    # lives as long as its children do: without this, a killed main process would leave all behind.
-    connection.wait([sentinel])
-    os._exit(1)
-
-
-class WorkerWatch:
-    """Thread that notices at once when a worker of a data loader iterator dies.
-
-    A worker killed while it writes to the shared result pipe leaves half a message and a locked
-    pipe, and the main process would wait for ever. So when one dies, all are ended and this
-    side's copy of the pipe's writing end is closed: whoever reads then meets the end of the file.
-    """
-
-    _timed_out = False
-
-    def __init__(self, iterator: Any) -> None:
-        self._workers = list(iterator._workers)
-        self._writer = iterator._worker_result_queue._writer
-        self._wake, self._waker = connection.Pipe(duplex=False)
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        sentinels = [worker.sentinel for worker in self._workers]
-        if self._wake in connection.wait([*sentinels, self._wake]):
-            return
-        # Read before the end of the file is seen, so that this thread is the only one to do it:
-        # the fork server gives an exit code once.
-        self._timed_out = any(worker.exitcode == -signal.SIGALRM for worker in self._workers)
-        for worker in self._workers:
-            worker.kill()
-        self._writer.close()
-
-    def timed_out(self) -> bool:
-        """Whether the worker that died exceeded its ``time_limit``; called after one has."""
-        self._thread.join()
-        return self._timed_out
-
-    def stop(self) -> None:
-        """End the watch; to be called before workers are shut down in the regular way."""
-        self._waker.close()
-        self._thread.join()
-        self._wake.close()
+def environment() -> dict[str, str]:
+    """The environment of a worker: this process's, with one thread for each library."""
+    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    # ``PYTHONPATH`` may name the current folder, by an empty element; ``command`` gives the path.
+    return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | single
 
 
 class DeadWorkerError(Exception):
     """A worker process ended while it was needed."""
 
-    def __init__(self, timed_out: bool) -> None:
+    def __init__(self, started: bool, returncode: int) -> None:
         super().__init__("A worker process ended while it was needed.")
-        self.timed_out = timed_out  # an image took longer than it may
+        self.started = started  # it was ready for images before
+        self.timed_out = returncode == -signal.SIGALRM  # an image took longer than it may
 
 
-class RunningLoader(Iterator[Any]):
-    """The iterator of a torch ``DataLoader``, and the watch over its workers."""
+def cannot_start(reason: object) -> RunError:
+    """The error of workers that cannot be had."""
+    return RunError(
+        "workers",
+        f"The processes that decode images cannot be started ({reason})",
+        f"try {option('workers')} 0",
+    )
+
+
+class Worker:
+    """A process that decodes batches, and the thread that receives them from it.
+
+    Raises OSError when it cannot be started.
+    """
+
+    def __init__(self, dataset: ImageDataset, changed: threading.Condition) -> None:
+        """``changed`` is notified of every result, and of the end of the process."""
+        self.requested = 0  # batches that were sent and not yet taken back
+        self.ready = False
+        self._ended = False
+        self._results: deque[BatchArrays] = deque()
+        self._changed = changed
+        self._socket, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    command(theirs.fileno()),
+                    pass_fds=(theirs.fileno(),),
+                    env=environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+        except BaseException:
+            self._socket.close()
+            raise
+        self._thread = threading.Thread(target=self._receive, name="worker", daemon=True)
+        self._thread.start()
+        self._send(dataset)
+
+    def request(self, refs: list[ImageRef]) -> None:
+        """Have a batch loaded."""
+        self.requested += 1
+        self._send(refs)
+
+    def take(self) -> BatchArrays:
+        """The oldest batch that was requested, waited for.
+
+        Raises DeadWorkerError when the process ended before it was done.
+        """
+        with self._changed:
+            while not self._results:
+                if self._ended:
+                    raise DeadWorkerError(self.ready, self._process.returncode)
+                if not self._changed.wait(_LOOK_AGAIN):
+                    self._wake()
+            self.requested -= 1
+            return self._results.popleft()
+
+    def stop(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        with contextlib.suppress(OSError):  # it is closed
+            self._socket.shutdown(socket.SHUT_RDWR)  # nothing more is received
+
+    def join(self) -> None:
+        """Wait until the process is gone."""
+        self._thread.join(_PATIENCE)
+
+    def _send(self, value: object) -> None:
+        data = pickle.dumps(value, 5)
+        with contextlib.suppress(OSError):  # it has ended, which ``take`` says
+            self._socket.sendall(data)
+
+    def _receive(self) -> None:
+        try:
+            with self._socket.makefile("rb") as reader:
+                pickle.load(reader)
+                self.ready = True
+                while True:
+                    arrays = pickle.load(reader)
+                    with self._changed:
+                        self._results.append(arrays)
+                        self._changed.notify_all()
+        except Exception:  # noqa: BLE001 - half a message is the end of the process as well
+            self._process.kill()
+        self._process.wait()
+        self._socket.close()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _wake(self) -> None:
+        """Let the process go on if it alone was stopped: nobody else would."""
+        with contextlib.suppress(OSError):  # it has ended
+            stopped = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+            if os.waitid(os.P_PID, self._process.pid, stopped) is not None:
+                self._process.send_signal(signal.SIGCONT)
+
+
+class RunningLoader(Iterator[BatchArrays]):
+    """Workers, and the batches they are given: results come in the order of ``batches``.
+
+    Each worker has up to ``prefetch`` batches under way; none is taken from ``batches`` before the
+    first result is asked for. Raises RunError when the workers cannot be started.
+    """
 
     def __init__(
-        self, dataset: ImageDataset, batches: Iterator[Any], workers: int, prefetch: int
+        self,
+        dataset: ImageDataset,
+        batches: Iterator[list[ImageRef]],
+        workers: int,
+        prefetch: int,
     ) -> None:
-        # Not before: listing, and decoding in this process, must not wait for torch.
-        import torch
-        from torch.utils.data import DataLoader
-
+        self._batches = batches
+        self._most = workers * prefetch
+        self._workers: list[Worker] = []
+        self._due: deque[Worker] = deque()  # by whom each batch under way is loaded, in order
+        changed = threading.Condition()
         try:
-            with warnings.catch_warnings(), hidden_main():
-                # More workers than cores is the user's choice; torch would warn about it.
-                warnings.filterwarnings("ignore", message="This DataLoader will create")
-                loader: DataLoader[Any] = DataLoader(
-                    cast("Any", dataset),  # any object with __getitems__ does
-                    batch_sampler=cast("Any", batches),  # any iterable does, typed as a sampler
-                    num_workers=workers,
-                    prefetch_factor=prefetch,
-                    collate_fn=_identity,
-                    worker_init_fn=init_worker,
-                    multiprocessing_context=worker_context(),
-                    generator=torch.Generator(),  # else it draws from the global one, the user's
-                )
-                self._iterator: Any = iter(loader)
-        except (OSError, EOFError) as error:
-            raise RunError(
-                "workers",
-                f"The processes that decode images cannot be started ({error})",
-                f"try {option('workers')} 0",
-            ) from error
-        self._watch = WorkerWatch(self._iterator)
+            for _ in range(workers):
+                self._workers.append(Worker(dataset, changed))
+        except (OSError, RuntimeError) as error:  # RuntimeError: there can be no further thread
+            self.close()
+            raise cannot_start(error) from error
 
-    def __next__(self) -> Any:
-        try:
-            return next(self._iterator)
-        except RuntimeError as error:
-            if "exited unexpectedly" in str(error):
-                raise DeadWorkerError(self._watch.timed_out()) from error
-            raise
+    @property
+    def ready(self) -> bool:
+        """Whether every worker has started."""
+        return all(worker.ready for worker in self._workers)
+
+    def __next__(self) -> BatchArrays:
+        """Raises DeadWorkerError when the worker with the next batch ended."""
+        while len(self._due) < self._most:
+            refs = next(self._batches, None)
+            if refs is None:
+                break
+            worker = min(self._workers, key=lambda worker: worker.requested)
+            self._due.append(worker)
+            worker.request(refs)
+        if not self._due:
+            raise StopIteration
+        arrays = self._due[0].take()
+        self._due.popleft()
+        return arrays
 
     def close(self) -> None:
         """End the workers at once, not when the garbage collector runs."""
-        self._watch.stop()
-        self._iterator._shutdown_workers()
-
-
-def _identity(arrays: Any) -> Any:
-    return arrays
+        for worker in self._workers:
+            worker.stop()
+        for worker in self._workers:
+            worker.join()
+        self._workers.clear()

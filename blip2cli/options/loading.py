@@ -27,7 +27,7 @@ class LoaderOptions(OptionGroup):
         default_help="auto",
         about_images=False,
     )
-    # Processes of the DataLoader; None: by the cores there are
+    # Processes that decode; None: by the cores there are
     workers: int | None = _unrecorded_model(
         None,
         "Processes that read images; 0 reads in this one.",

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from multiprocessing import spawn
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from blip2cli.errors import ImageError, SourceError
+from blip2cli.errors import ImageError, RunError, SourceError
 from blip2cli.images import load_image, loader
 from blip2cli.images.decode import decode
 from blip2cli.images.loader import BatchStream, LoaderPolicy
@@ -23,6 +24,7 @@ from tests.images.helpers import (
     Broken,
     Crash,
     CrashOnce,
+    Reader,
     descendants,
     eventually_gone,
     made,
@@ -166,16 +168,40 @@ def test_small_jobs_start_no_process() -> None:
 
 def test_long_jobs_move_to_workers_on_the_way() -> None:
     # The first batch takes longer than that.
-    policy = LoaderPolicy(lambda: 2, seconds_without_workers=1e-9, fork_server_seconds=0.0)
-    refs = [made(n) for n in range(12)]
+    policy = LoaderPolicy(lambda: 2, seconds_without_workers=1e-9)
+    refs = [Reader(f"{n}", "") for n in range(10_000)]
     with BatchStream(refs, SPEC, options(2, None), policy=policy) as batches:
         found = [next(batches)]
         assert not descendants()
         found.append(next(batches))
         assert len(descendants()) == 2
-        found.extend(batches)
+        while str(os.getpid()) in str(found[-1].items[0].error):  # until they have started
+            found.append(next(batches))
+        found.append(next(batches))
     names = [item.file_name for batch in found for item in batch.items]
-    assert names == [ref.file_name for ref in refs]
+    assert names == [ref.file_name for ref in refs[: len(names)]]
+    readers = {str(item.error) for item in found[-1].items} | {str(found[-2].items[0].error)}
+    assert len(readers) == 2
+
+
+def test_workers_that_do_not_start_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawn, "get_executable", lambda: "/bin/false")
+    with BatchStream([made(0)], SPEC, options(1, 1)) as batches, pytest.raises(RunError, match="0"):
+        next(batches)
+    monkeypatch.setattr(spawn, "get_executable", lambda: "/nowhere/python")
+    with pytest.raises(RunError, match="cannot be started"):
+        BatchStream([made(0)], SPEC, options(1, 1))
+    policy = LoaderPolicy(lambda: 2, seconds_without_workers=0)
+    refs = [made(n) for n in range(6)]
+    assert len(list(BatchStream(refs, SPEC, options(2, None), policy=policy))) == 3
+
+
+def test_a_stopped_worker_is_woken() -> None:
+    with BatchStream((made(n % 9) for n in range(40)), SPEC, options(2, 1)) as batches:
+        next(batches)
+        (worker,) = descendants()
+        os.kill(worker, signal.SIGSTOP)
+        assert len(list(batches)) == 19
 
 
 # A script without a __main__ guard, as people write them.
@@ -203,7 +229,6 @@ def script(tmp_path: Path) -> list[str]:
     for number in range(4):
         (tmp_path / "images" / f"{number}.png").write_bytes(picture(number))
     (tmp_path / "script.py").write_text(SCRIPT)
-    # "-W error" reaches workers and fork server too: any warning there would end them.
     command = [sys.executable, "-W", "error"]
     return [*command, str(tmp_path / "script.py"), str(tmp_path / "images")]
 
@@ -221,7 +246,7 @@ def test_workers_end_with_a_killed_main_process(script: list[str]) -> None:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(2)] == ["started\n", "loaded\n"]
         everyone = processes_of(process.pid)
-        assert len(everyone) >= 4  # itself, the fork server, two workers
+        assert len(everyone) == 3  # itself, two workers
         process.kill()
         process.wait()
         assert eventually_gone(everyone - {process.pid})

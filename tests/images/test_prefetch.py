@@ -172,8 +172,8 @@ def test_given_workers_and_a_time_limit_do_without_it() -> None:
 
 
 def test_long_waits_start_workers_and_nothing_is_lost() -> None:
-    policy = LoaderPolicy(lambda: 2, 1e-9, fork_server_seconds=0.0, prefetch_images=5)
-    refs = [made(n) for n in range(30)]
+    policy = LoaderPolicy(lambda: 2, 1e-9, prefetch_images=5)
+    refs = [made(n % 40) for n in range(4000)]
     with BatchStream(iter(refs), SPEC, options(3, None), True, policy) as batches:
         found = [next(batches)]
         while not descendants():
@@ -182,12 +182,12 @@ def test_long_waits_start_workers_and_nothing_is_lost() -> None:
         found.extend(batches)
     names = [item.file_name for batch in found for item in batch.items]
     assert names == [ref.file_name for ref in refs]
-    expected = torch.stack([to_uint8(decode(ref.data).image, SPEC) for ref in refs])
-    assert torch.equal(torch.cat([batch.pixels for batch in found]), expected)
+    expected = [to_uint8(decode(ref.data).image, SPEC) for ref in refs[:40]] * 100
+    assert torch.equal(torch.cat([batch.pixels for batch in found]), torch.stack(expected))
 
 
 def test_one_worker_is_not_started_in_its_place() -> None:
-    policy = LoaderPolicy(lambda: 1, 1e-9, fork_server_seconds=0.0)
+    policy = LoaderPolicy(lambda: 1, 1e-9)
     before = descendants()
     refs = [made(n) for n in range(9)]
     with BatchStream(refs, SPEC, options(2, None), True, policy) as batches:
