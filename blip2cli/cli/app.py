@@ -102,7 +102,4 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    if "multiprocessing.util" in sys.modules:
-        # Semaphores of workers that have ended: left behind, Python warns of them on stderr.
-        sys.modules["multiprocessing.util"]._run_finalizers()
     os._exit(code)
