@@ -8,6 +8,7 @@ Pillow images in, plain dictionaries and arrays out. Decoding options are the fi
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,12 +73,15 @@ class Blip2:
 
         ``batch_size`` images go through it together; None: by the model and the memory.
         ``compile`` compiles the image side first. Raises ModelError when it cannot be found or
-        loaded, OptionError when the options do not fit it.
+        loaded, OptionError when the options do not fit it; warns of files that are not used.
         """
         from blip2cli.model.wrapper import Blip2 as Model
 
         options = ModelOptions(model, revision, device, dtype, quantize, compile)
-        return cls(Model.load(options), batch_size)
+        loaded = Model.load(options)
+        for remark in loaded.model.remarks:
+            warnings.warn(f"{model}: {remark}", stacklevel=2)
+        return cls(loaded, batch_size)
 
     def caption(
         self, images: Picture | Sequence[Picture], prompt: str | None = None, **decoding: Any

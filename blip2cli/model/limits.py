@@ -26,10 +26,14 @@ def check_length(texts: Sequence[str], ids: Sequence[Sequence[int]], positions: 
     """Raise OptionError for the first text with more tokens than ``positions``; None: no limit."""
     for text, tokens in zip(texts, ids, strict=True):
         if positions is not None and len(tokens) > positions:
-            start = text if len(text) <= 40 else f"{text[:40]}…"
             raise OptionError(
                 None,
-                f"The text {start!r} is {len(tokens)} tokens long, and the model has room for "
-                f"{positions}",
+                f"The text {shortened(text)!r} is {len(tokens)} tokens long, and the model has "
+                f"room for {positions}",
                 "shorten it",
             )
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text, for a message."""
+    return text if len(text) <= 40 else f"{text[:40]}…"

@@ -52,6 +52,13 @@ class ModelReady:
 
 
 @dataclass(frozen=True)
+class Remark:
+    """Something about the model's files that a user should know; the run goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Failed:
     """One image could not be used; the run goes on."""
 
@@ -127,6 +134,7 @@ Event = (
     | OldFailures
     | Resumed
     | ModelReady
+    | Remark
     | Failed
     | Halved
     | Slower

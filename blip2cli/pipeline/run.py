@@ -27,6 +27,7 @@ from blip2cli.pipeline.events import (
     ModelReady,
     OldFailures,
     Progress,
+    Remark,
     Slower,
     Started,
     Summary,
@@ -179,6 +180,8 @@ class RunState:
             dtype = str(model.dtype).removeprefix("torch.")
             device = str(model.device)
             self.on_event(ModelReady(model.name, device, dtype, model.reason, self.stats.load))
+            for remark in model.model.remarks:
+                self.on_event(Remark(remark))
         return model, task, batches, count
 
     def _read(self, spec: PixelSpec, prefetch: bool) -> AbstractContextManager[BatchReader]:

@@ -15,6 +15,7 @@ from blip2cli.tasks.base import Row, blank, decode_settings, first_columns
 from blip2cli.tasks.chains import HISTORY, assign_rounds, check_chain
 from blip2cli.tasks.prompting import (
     PreparedQuestion,
+    check_choices,
     check_generative,
     check_retrieval,
     check_template,
@@ -123,9 +124,8 @@ class AskTask:
 
     def fit(self, model: Blip2) -> Self:
         self.check(model.name, model.family)
-        if model.writes:
-            for choices in set(self._choices):
-                model.encode_choices(choices)
+        for choices in set(filter(None, self._choices)):
+            check_choices(model, self.options.template, choices)
         return self
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:

@@ -76,6 +76,22 @@ def _choice_text(template: str, question: str, choice: str, history: str) -> str
     return text if HISTORY in template else " ".join(filter(None, (history, text)))
 
 
+def check_choices(model: Blip2, template: str, choices: Sequence[str]) -> None:
+    """Raise OptionError when the model's tokenizer cannot tell two choices apart.
+
+    A retrieval model reads them in their template; the question beside them tells none apart.
+    """
+    if model.writes:
+        model.encode_choices(choices)
+        return
+    from blip2cli.model.tokenizer.text import check_distinct
+
+    empty, *ids = (
+        model.codec.encode(_choice_text(template, "", choice, "")) for choice in ("", *choices)
+    )
+    check_distinct(choices, ids, empty)
+
+
 def check_template(template: str, closed: bool) -> None:
     """Raise OptionError for a template that no model takes; ``closed``: there are choices."""
     if template == "auto" or QUESTION in template or (closed and CHOICE in template):

@@ -24,6 +24,7 @@ from blip2cli.pipeline.events import (
     ModelReady,
     OldFailures,
     Progress,
+    Remark,
     Resumed,
     Slower,
     Started,
@@ -89,6 +90,8 @@ class Console:
                     self.print_line(line)
             case ModelReady():
                 self._ready(event)
+            case Remark():
+                self.print_line(f"Note: {printable(event.text)}.")
             case Failed():
                 if self._list_failures or (self.verbosity and not self.quiet):
                     name, message = printable(event.file_name), printable(with_flags(event.message))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from blip2cli.errors import ModelError
 from blip2cli.model.families import OPT, Family, language_family
 from blip2cli.model.families.base import TextConfig
 from blip2cli.model.families.config_section import ConfigSection
@@ -19,17 +20,29 @@ class VisionConfig(ConfigSection):
     intermediate_size: int = 6144
     num_hidden_layers: int = 39
     num_attention_heads: int = 16
-    image_size: Any = 224  # one side of a square, or height and width
+    image_size: Any = 224  # one side of a square, or height and width (see ``sides``)
     patch_size: int = 14
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
     qkv_bias: bool = True
 
 
+def sides(config: VisionConfig) -> tuple[int, int]:
+    """Height and width of an image in pixels. Raises ModelError for other values."""
+    size = config.image_size
+    found = (size, size) if type(size) is int else tuple(size) if isinstance(size, list) else ()
+    if len(found) != 2 or not all(type(side) is int and side > 0 for side in found):
+        raise ModelError(
+            None,
+            f"config.json says image_size: {size!r}, where pixels belong",
+            "take config.json from the model that the weights are from",
+        )
+    return found[0], found[1]
+
+
 def patches(config: VisionConfig) -> int:
     """Sequence length of an image in its encoder, P+1: its patches and the class token."""
-    size = config.image_size
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = sides(config)
     return int((height // config.patch_size) * (width // config.patch_size)) + 1
 
 
@@ -52,6 +65,14 @@ class QFormerConfig(ConfigSection):
 
 
 @dataclass(frozen=True)
+class _Sizes(ConfigSection):
+    """What is said of the whole model."""
+
+    num_query_tokens: int = 32
+    image_text_hidden_size: int = 256
+
+
+@dataclass(frozen=True)
 class Blip2Config:
     """The whole model."""
 
@@ -69,6 +90,7 @@ def read_config(values: Mapping[str, Any], family: Family | None = None) -> Blip
 
     Raises ModelError for what cannot be one.
     """
+    values = {name: value for name, value in values.items() if value is not None}
     vision = VisionConfig.read(values.get("vision_config") or {})
     qformer = QFormerConfig.read(
         values.get("qformer_config") or {}, encoder_hidden_size=vision.hidden_size
@@ -80,7 +102,6 @@ def read_config(values: Mapping[str, Any], family: Family | None = None) -> Blip
         vision_config=vision,
         qformer_config=qformer,
         text_config=family.config_class.read(text),
-        num_query_tokens=values.get("num_query_tokens", 32),
-        image_text_hidden_size=values.get("image_text_hidden_size", 256),
+        **vars(_Sizes.read(values)),
         image_token_index=values.get("image_token_index", values.get("image_token_id")),
     )

@@ -16,8 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.config import Blip2Config, read_config
+from blip2cli.model.checkpoint.config import Blip2Config, read_config, sides
 from blip2cli.model.checkpoint.embedded import embedded_root
+from blip2cli.model.checkpoint.foreign_files import (
+    ADAPTER_FILES,
+    OTHER_WEIGHTS,
+    adapter_error,
+    check_adapter,
+    check_pointer,
+)
 from blip2cli.model.families import RETRIEVAL, WRITERS, Family, language_family
 
 if TYPE_CHECKING:
@@ -32,12 +39,8 @@ WEIGHT_FILES = (
 )
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "vocab.txt")
 GENERATION_CLASSES = (*(family.architecture for family in WRITERS), "Blip2Model")
-# Of PEFT (its save_pretrained), and how to make a whole model of what it saves.
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-MERGE_ADAPTER = (
-    "merge it into its base model (merge_and_unload of PEFT), save that with save_pretrained, and "
-    "give the new directory"
-)
+# Beginnings of the names of classes whose models are taken for BLIP-2's.
+_OTHER_CLASSES = ("BlipFor", "GitFor", "InstructBlip", "Llava")
 _HEADER_LIMIT = 100 << 20  # bytes; the safetensors library reads no longer headers either
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
@@ -78,13 +81,12 @@ class Checkpoint:
         from blip2cli.images.preprocess import PixelSpec
 
         spec = PixelSpec.from_processor_config(self.image_processor)
-        size = (self.config.get("vision_config") or {}).get("image_size", 224)  # its default
-        sides = (size, size) if isinstance(size, int) else tuple(size)
-        if sides != (spec.height, spec.width):
+        height, width = sides(self.model_config.vision_config)
+        if (height, width) != (spec.height, spec.width):
             raise ModelError(
                 None,
                 f"{self.path} has an image processor for {spec.height}x{spec.width} pixels, but "
-                f"its vision encoder reads {sides[0]}x{sides[1]}: set size in "
+                f"its vision encoder reads {height}x{width}: set size in "
                 "preprocessor_config.json to image_size in config.json",
             )
         return spec
@@ -108,6 +110,9 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
 
     Raises ModelError, saying what is missing, when it is not a complete BLIP-2 checkpoint.
     """
+    check_adapter(
+        str(path), [name for name in (*ADAPTER_FILES, "config.json") if (path / name).is_file()]
+    )
     if not (path / "config.json").is_file():
         raise ModelError(
             None,
@@ -115,6 +120,8 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
             "give a directory written by save_pretrained, a hub id, or tiny",
         )
     config = read_json(path / "config.json")
+    if "peft_type" in config:  # the adapter's configuration under another name
+        raise adapter_error(str(path), "peft_type in config.json")
     kind = config.get("model_type")
     if kind != "blip-2":
         raise ModelError(
@@ -122,12 +129,24 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
             f"{path} holds a {kind or 'model of unknown type'}, not a BLIP-2 model "
             "(config.json must say model_type blip-2)",
         )
+    for name in map(str, config.get("architectures") or ()):
+        if name.startswith(_OTHER_CLASSES):
+            raise ModelError(None, f"{path} holds a {name}, not a BLIP-2 model")
+    for name in ("vision_config", "qformer_config", "text_config"):
+        if not isinstance(config.get(name) or {}, dict):
+            raise ModelError(
+                None,
+                f"{path / 'config.json'} holds no object under {name}",
+                "fetch that file again",
+            )
     if not any((path / name).is_file() for name in TOKENIZER_FILES):
         raise ModelError(
             None,
             f"{path} has no tokenizer ({', '.join(TOKENIZER_FILES)})",
             "copy the tokenizer files of the model it was trained from",
         )
+    for name in TOKENIZER_FILES:
+        check_pointer(path / name)
     weights = weight_files(path)
     family = _family(path, config, weights)
     return Checkpoint(path, config, family, weights, _image_processor(path))
@@ -203,6 +222,7 @@ def weight_files(path: Path) -> tuple[Path, ...]:
     """The file or the shards that hold the weights. Raises ModelError when any is missing."""
     for single, index in WEIGHT_FILES:
         if (path / single).is_file():
+            check_pointer(path / single)
             return (path / single,)
         if (path / index).is_file():
             shards = _shards(path / index)
@@ -214,8 +234,17 @@ def weight_files(path: Path) -> tuple[Path, ...]:
                     f"{'is' if len(missing) == 1 else 'are'} missing",
                     "fetch the model again",
                 )
+            for shard in shards:
+                check_pointer(shard)
             return shards
     names = ", ".join(name for pair in WEIGHT_FILES for name in pair)
+    others = [file.name for file in path.iterdir() if file.suffix in OTHER_WEIGHTS]
+    if others:
+        raise ModelError(
+            None,
+            f"{path} has no weights under a name that is read ({names}), but {min(others)}",
+            "save the model with save_pretrained; or call a state dict pytorch_model.bin",
+        )
     raise ModelError(None, f"{path} has no weights (looked for {names})", "fetch the model again")
 
 

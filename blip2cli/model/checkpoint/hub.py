@@ -20,6 +20,7 @@ from blip2cli.model.checkpoint.directory import (
     inspect_checkpoint,
     read_json,
 )
+from blip2cli.model.checkpoint.foreign_files import check_adapter
 
 Result = TypeVar("Result")
 
@@ -123,6 +124,7 @@ def _download(repo: str, revision: str | None) -> Path:
 
     info = _with_retries(lambda: HfApi().model_info(repo, revision=revision))
     files = [sibling.rfilename for sibling in info.siblings or []]
+    check_adapter(f"{repo} on the hub", files)
     if "config.json" not in files:
         raise ModelError(
             "model",

@@ -70,9 +70,9 @@ class TextConfig(ConfigSection, ABC):
     def end_tokens(self) -> tuple[int, ...]:
         """The token ids that end a text, as transformers' ``generate`` takes them."""
         end = self.eos_token_id
-        if end is None:
-            return ()
-        return tuple(end) if isinstance(end, list) else (int(end),)
+        several = end if isinstance(end, list) else [] if end is None else [end]
+        # One outside the vocabulary is never generated.
+        return tuple(dict.fromkeys(each for each in several if 0 <= each < self.vocab_size))
 
 
 @dataclass(frozen=True)

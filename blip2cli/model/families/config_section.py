@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from blip2cli.errors import ModelError
 
+_REMEDY = "take config.json from the model that the weights are from"
+
 Section = TypeVar("Section", bound="ConfigSection")
 
 
@@ -24,16 +26,39 @@ class ConfigSection:
         """From a JSON object; ``overrides`` win. Raises ModelError for a value of another type."""
         known = {field.name: field for field in fields(cls)}
         found = {name: value for name, value in values.items() if name in known} | overrides
-        for name, value in found.items():
+        for name, value in list(found.items()):
             default = known[name].default
-            kind = type(default)
-            if default is MISSING or default is None or value is None or isinstance(value, kind):
+            if name.endswith("_token_id"):
+                _check_id(name, value)
+            elif default is MISSING or default is None:
                 continue
-            if kind is float and type(value) is int:
-                continue
-            raise ModelError(
-                None,
-                f"config.json says {name}: {value!r}, where a value like {default!r} belongs",
-                "take config.json from the model that the weights are from",
-            )
+            elif value is None:
+                del found[name]  # what is not said has its default
+            else:
+                _check_value(name, value, default)
         return cls(**found)
+
+
+def _check_value(name: str, value: object, default: object) -> None:
+    kind = type(default)
+    if kind is int:
+        fits = type(value) is int and value > 0
+    else:
+        fits = isinstance(value, kind) or (kind is float and type(value) is int)
+    if not fits:
+        raise ModelError(
+            None,
+            f"config.json says {name}: {value!r}, where a value like {default!r} belongs",
+            _REMEDY,
+        )
+
+
+def _check_id(name: str, value: object) -> None:
+    """Ids of tokens are whole numbers; only texts may end with one of several."""
+    several = name == "eos_token_id"
+    ids = value if several and isinstance(value, list) else [value]
+    if value is not None and not all(type(each) is int for each in ids):
+        belongs = "the id of a token, or a list of them," if several else "the id of a token"
+        raise ModelError(
+            None, f"config.json says {name}: {value!r}, where {belongs} belongs", _REMEDY
+        )

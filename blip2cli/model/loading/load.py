@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from blip2cli.errors import ModelError, OptionError, option
 from blip2cli.model.checkpoint.directory import Checkpoint
+from blip2cli.model.checkpoint.generation_defaults import unheeded_settings
 from blip2cli.model.checkpoint.weights import Weight, Weights
 from blip2cli.model.layers.fused_projections import fuse_projections
 from blip2cli.model.layers.linear import ACTIVATIONS, Linear
@@ -68,6 +69,7 @@ def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False
 
 
 def _loaded(checkpoint: Checkpoint, placement: Placement, plain: bool) -> Blip2Net:
+    _check_heads(checkpoint)
     with torch.device("meta"):
         model = build(checkpoint.model_config)
     _check_activations(checkpoint, model)
@@ -80,6 +82,20 @@ def _quantizer(placement: Placement) -> Quantizer:
     quantizer = installed_quantizer(placement.quantize)
     assert quantizer is not None, "``place`` checks it"
     return quantizer
+
+
+def _check_heads(checkpoint: Checkpoint) -> None:
+    config = checkpoint.model_config
+    text = (config.text_config,) if config.family.writes else ()
+    for section in (config.vision_config, config.qformer_config, *text):
+        width, heads = (getattr(section, n, 1) for n in ("hidden_size", "num_attention_heads"))
+        if width % heads:
+            raise ModelError(
+                None,
+                f"{checkpoint.path} has a hidden_size of {width}, which its num_attention_heads, "
+                f"{heads}, do not divide",
+                "take config.json from the model that the weights are from",
+            )
 
 
 def _check_activations(checkpoint: Checkpoint, model: nn.Module) -> None:
@@ -136,7 +152,7 @@ def _fill(checkpoint: Checkpoint, model: Blip2Net, placement: Placement, plain: 
         module._parameters[own] = nn.Parameter(copy, requires_grad=False)
     if isinstance(model, GenerationModel):
         _tie_embeddings(model)
-    model.remarks = tuple(remarks)
+    model.remarks = (*remarks, *(() if plain else unheeded_settings(checkpoint)))
 
 
 def _by_own_name(checkpoint: Checkpoint, stored: Weights) -> Weights:

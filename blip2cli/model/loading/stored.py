@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.directory import MERGE_ADAPTER, Checkpoint
+from blip2cli.model.checkpoint.directory import Checkpoint
+from blip2cli.model.checkpoint.foreign_files import adapter_error
 from blip2cli.model.checkpoint.weights import Weights, read_weights
 from blip2cli.model.families import Family
 from blip2cli.model.loading.dequantize import FLOATS, REMEDY, dequantized, quantizer_name
@@ -68,12 +69,7 @@ def plain_weights(weights: Weights, where: str, config: Mapping[str, Any]) -> We
     """
     for name in weights:
         if _ADAPTER.search(name):
-            raise ModelError(
-                None,
-                f"{where} holds an adapter (LoRA or another of PEFT's) that is not merged into "
-                f"the model's weights ({name})",
-                MERGE_ADAPTER,
-            )
+            raise adapter_error(where, name, beside_model=True)
     while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in weights)), None):
         weights = {name.removeprefix(prefix): weight for name, weight in weights.items()}
     return dequantized(weights, where, config)

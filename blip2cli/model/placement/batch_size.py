@@ -21,7 +21,7 @@ from typing import Protocol
 
 import torch
 
-from blip2cli.model.checkpoint.config import Blip2Config, patches
+from blip2cli.model.checkpoint.config import Blip2Config, patches, sides
 from blip2cli.model.decoding.scheduler import MAX_SLOTS
 from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel
 from blip2cli.model.placement.thresholds import (
@@ -116,8 +116,7 @@ def model_memory(model: Blip2Net) -> MemoryEstimate:
 def estimate_memory(config: Blip2Config, writes: bool, itemsize: int) -> MemoryEstimate:
     """From the configuration, whether the model generates texts, and the bytes of its dtype."""
     vision, qformer = config.vision_config, config.qformer_config
-    image_size = vision.image_size
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    height, width = sides(vision)
     positions = patches(vision)
     queries = config.num_query_tokens
 

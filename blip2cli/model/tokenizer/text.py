@@ -10,6 +10,7 @@ from typing import Any
 
 from blip2cli.errors import ModelError, OptionError
 from blip2cli.model.checkpoint.directory import Checkpoint, read_json
+from blip2cli.model.limits import shortened
 from blip2cli.model.tokenizer.tokenizer import read_plain
 from blip2cli.system.library_logging import silence_libraries
 
@@ -21,6 +22,7 @@ class TextCodec:
     tokenizer: Any  # a ``PlainTokenizer``, or one of transformers
     start: int  # the whole sequence where there is no prompt
     bos: int | None  # put in front of every prompt when the tokenizer forgets it
+    rows: int  # tokens that the model has an embedding of
 
     def encode(self, text: str | None) -> tuple[int, ...]:
         """Prompt ids, special tokens included; never empty.
@@ -33,32 +35,56 @@ class TextCodec:
         ids = tuple(self.tokenizer(text)["input_ids"])
         if self.bos is not None and ids[:1] != (self.bos,):
             ids = (self.bos, *ids)
-        return ids or (self.start,)
+        return self._known(ids, text) or (self.start,)
 
     def encode_choices(self, choices: Sequence[str], gap: str) -> tuple[tuple[int, ...], ...]:
         """Token ids of each choice as a continuation behind ``gap``, without special tokens.
 
         Raises OptionError when two have the same ids, or one has none.
         """
-        first: dict[tuple[int, ...], str] = {}
-        for choice in choices:
-            ids = tuple(self.tokenizer(gap + choice, add_special_tokens=False)["input_ids"])
-            if not ids:
-                raise OptionError("choices", f"the model has no token for the choice {choice!r}")
-            if ids in first:
-                raise OptionError(
-                    "choices",
-                    f"the model's tokenizer cannot tell the choices {first[ids]!r} and {choice!r} "
-                    "apart",
-                    "leave one of them out",
-                )
-            first[ids] = choice
-        return tuple(first)
+        ids = tuple(
+            self._known(tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]), text)
+            for text in (gap + choice for choice in choices)
+        )
+        check_distinct(choices, ids)
+        return ids
+
+    def _known(self, ids: tuple[int, ...], text: str) -> tuple[int, ...]:
+        """``ids``. Raises ModelError when the model knows one of them not."""
+        if ids and max(ids) >= self.rows:
+            raise ModelError(
+                None,
+                f"the tokenizer makes the token {max(ids)} of {shortened(text)!r}, and the model "
+                f"has embeddings of {self.rows} tokens",
+                "take weights, config.json and tokenizer from one model",
+            )
+        return ids
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Generated ids as text, without special tokens and outer white space."""
         text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
         return text.strip()
+
+
+def check_distinct(
+    choices: Sequence[str], ids: Sequence[tuple[int, ...]], empty: tuple[int, ...] = ()
+) -> None:
+    """Raise OptionError when two choices are the same tokens, or one is none.
+
+    ``empty`` are the tokens of no choice.
+    """
+    first: dict[tuple[int, ...], str] = {}
+    for choice, own in zip(choices, ids, strict=True):
+        if own == empty:
+            raise OptionError("choices", f"the model has no token for the choice {choice!r}")
+        if own in first:
+            raise OptionError(
+                "choices",
+                f"the model's tokenizer cannot tell the choices {first[own]!r} and {choice!r} "
+                "apart",
+                "leave one of them out",
+            )
+        first[own] = choice
 
 
 def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
@@ -67,7 +93,9 @@ def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
     family = checkpoint.family
     start = family.start_token(tokenizer, text_config, checkpoint.path)
     forced = _forced_bos(checkpoint, tokenizer.bos_token_id) if family.adds_begin_token else None
-    return TextCodec(tokenizer, start, forced)
+    config = checkpoint.model_config
+    section: Any = config.text_config if family.writes else config.qformer_config
+    return TextCodec(tokenizer, start, forced, section.vocab_size)
 
 
 def read_tokenizer(path: Path, plain: bool = False) -> Any:
