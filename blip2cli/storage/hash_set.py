@@ -1,67 +1,82 @@
-"""Set of strings in constant memory each: an open-addressing table of 128-bit hashes."""
+"""Set of strings in constant memory each: sorted arrays of 96-bit hashes."""
 
 from __future__ import annotations
 
-from array import array
+from bisect import bisect_left
 from collections.abc import Iterable
-from hashlib import blake2b
 
-_MAX_LOAD = 0.6  # the share of used slots at which the table grows
+_RECENT = 1 << 15  # hashes that wait in a dictionary until they are merged into the arrays
+_BUCKET_BITS = 16  # the arrays are entered by so many leading bits of a hash
 
 
 class HashSet:
-    """Set of strings in about 40 bytes each, whatever their length (a Python set takes over 100).
+    """Set of strings in 12 bytes each, whatever their length (a Python set takes over 100).
 
-    It stores 128 bits of their BLAKE2b hash: that two among a billion share them has a
-    chance of 1e-21. (64 bits would be 3 in a hundred then, and a name lost for good.)
+    It stores 96 bits of their SipHash, Python's own ``hash``, which is keyed anew in every process:
+    that two among a billion names share them has a chance of 1e-11. (64 bits would be 3 in a
+    hundred then, and a name lost for good.)
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        # Two numbers a slot; an empty slot holds 0, 0.
-        self._slots = array("Q", bytes(16 * 1024))
-        self._mask = 1023
-        self._used = 0
+        self._recent: dict[int, int] = {}  # 64 bits to the other 32
+        self._ties: set[tuple[int, int]] = set()  # where 64 bits are those of another name
+        # Sorted by the first, and where the hashes of each bucket begin.
+        self._first, self._second = memoryview(b"").cast("Q"), memoryview(b"").cast("I")
+        self._starts = memoryview(bytes(8 * ((1 << _BUCKET_BITS) + 1))).cast("Q")
         for name in names:
             self.add(name)
 
     def add(self, name: str) -> bool:
         """Add ``name``; True when it is new."""
-        first, second = _halves(name)
-        place = self._find(first, second)
-        if self._slots[place]:
+        first, second = _hashes(name)
+        if self._holds(first, second):
             return False
-        self._slots[place], self._slots[place + 1] = first, second
-        self._used += 1
-        if self._used > _MAX_LOAD * (self._mask + 1):
-            self._grow()
+        if first in self._recent:
+            self._ties.add((first, second))
+        else:
+            self._recent[first] = second
+            if len(self._recent) > max(_RECENT, len(self._first) >> 4):
+                self._merge()
         return True
 
     def __contains__(self, name: str) -> bool:
-        return bool(self._slots[self._find(*_halves(name))])
+        return self._holds(*_hashes(name))
 
     def __len__(self) -> int:
-        return self._used
+        return len(self._first) + len(self._recent) + len(self._ties)
 
-    def _find(self, first: int, second: int) -> int:
-        """The index of the slot that holds the hash, or of the empty one where it belongs."""
-        slots, mask = self._slots, self._mask
-        number = first & mask
-        while found := slots[2 * number]:
-            if found == first and slots[2 * number + 1] == second:
-                break
-            number = (number + 1) & mask
-        return 2 * number
+    def _holds(self, first: int, second: int) -> bool:
+        if self._recent.get(first) == second:
+            return True
+        bucket = first >> (64 - _BUCKET_BITS)
+        stop = self._starts[bucket + 1]
+        at = bisect_left(self._first, first, self._starts[bucket], stop)
+        while at < stop and self._first[at] == first:
+            if self._second[at] == second:
+                return True
+            at += 1
+        return bool(self._ties) and (first, second) in self._ties
 
-    def _grow(self) -> None:
-        old = self._slots
-        self._slots = array("Q", bytes(16 * len(old)))
-        self._mask = len(old) - 1
-        for at in range(0, len(old), 2):
-            if old[at]:
-                place = self._find(old[at], old[at + 1])
-                self._slots[place], self._slots[place + 1] = old[at], old[at + 1]
+    def _merge(self) -> None:
+        """Move the recent hashes into the sorted arrays."""
+        import numpy as np  # only a large set needs it
+
+        count = len(self._recent)
+        first = np.fromiter(self._recent.keys(), np.uint64, count)
+        second = np.fromiter(self._recent.values(), np.uint32, count)
+        self._recent = {}
+        order = np.argsort(first)
+        first, second = first[order], second[order]
+        places = np.searchsorted(np.frombuffer(self._first, np.uint64), first)
+        merged = np.insert(np.frombuffer(self._first, np.uint64), places, first)
+        self._first = merged.data
+        second = np.insert(np.frombuffer(self._second, np.uint32), places, second)
+        self._second = second.data
+        buckets = np.arange(1 << _BUCKET_BITS, dtype=np.uint64) << np.uint64(64 - _BUCKET_BITS)
+        starts = np.append(np.searchsorted(merged, buckets), len(merged)).astype(np.uint64)
+        self._starts = starts.data
 
 
-def _halves(name: str) -> tuple[int, int]:
-    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    return int.from_bytes(digest[:8], "little") or 1, int.from_bytes(digest[8:], "little")
+def _hashes(name: str) -> tuple[int, int]:
+    """64 and 32 bits, of the name and of one that is longer."""
+    return hash(name) & 0xFFFFFFFFFFFFFFFF, hash(name + "\0") & 0xFFFFFFFF

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import tracemalloc
 
+import pytest
+
+from blip2cli.storage import hash_set
 from blip2cli.storage.hash_set import HashSet
 
 
@@ -23,10 +26,21 @@ def test_grows_and_forgets_nothing_in_little_memory() -> None:
     tracemalloc.start()
     try:
         names = HashSet()
-        assert all(names.add(f"folder/{n}.png") for n in range(50_000))
+        assert all(names.add(f"folder/{n}.png") for n in range(200_000))
         size, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert size < 64 * 50_000
-    assert not any(names.add(f"folder/{n}.png") for n in range(50_000))
-    assert len(names) == 50_000
+    assert size < 64 * 200_000
+    assert not any(names.add(f"folder/{n}.png") for n in range(200_000))
+    assert len(names) == 200_000
+
+
+def test_names_that_share_64_bits_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    halves = {f"{n}": (n // 2, n) for n in range(200_000)}
+    monkeypatch.setattr(hash_set, "_hashes", halves.__getitem__)
+    names = HashSet()
+    assert all(names.add(f"{n}") for n in range(0, 200_000, 3))
+    for n in range(200_000):
+        assert (f"{n}" in names) == (n % 3 == 0)
+    assert all(names.add(f"{n}") == (n % 3 != 0) for n in range(200_000))
+    assert len(names) == 200_000
