@@ -7,12 +7,17 @@ import os
 from blip2cli.errors import OutputError, option
 from blip2cli.sinks.check_output import check_parent
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.storage import durable
 from blip2cli.storage.atomic import AtomicFile, AtomicFolder
 
 
 def new_file(path: str) -> AtomicFile:
-    """The file ``path``, written under a hidden name beside it. Raises OSError."""
+    """The file ``path``, written under a hidden name beside it. Raises OSError.
+
+    What a killed conversion left of it is removed: only who holds the lock may make one.
+    """
     paths = OutputPaths.of(path)
+    durable.remove_temporaries(paths.final)
     return AtomicFile(paths.temporary(), paths.final)
 
 
@@ -28,11 +33,24 @@ class OutputFolder:
         """Raises OSError."""
         self._new = None if os.path.isdir(path) else new_folder(path)
         self.path = self._new.path if self._new is not None else os.path.realpath(path)
+        self._inside: set[str] = set()  # folders that were looked at
 
     def file(self, name: str) -> str:
-        """The path of the file ``name`` in the folder; the folders above it are created."""
+        """The path of the file ``name`` in the folder; the folders above it are created.
+
+        Raises OutputError where a link leads out of the folder, OSError.
+        """
         path = os.path.join(self.path, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        folder = os.path.dirname(path)
+        if folder not in self._inside:
+            os.makedirs(folder, exist_ok=True)
+            if os.path.commonpath((os.path.realpath(folder), self.path)) != self.path:
+                raise OutputError(
+                    "destination",
+                    f"{folder!r} leads out of the folder by a symbolic link",
+                    "remove it, or choose another name",
+                )
+            self._inside.add(folder)
         return path
 
     def commit(self) -> None:

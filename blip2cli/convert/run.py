@@ -5,7 +5,6 @@ Rows pass from a reader to a writer in Arrow record batches, so memory stays fla
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from blip2cli.convert.detect_format import is_checkpoint, read_format, write_format
 from blip2cli.convert.format_table import FORMATS, Format
-from blip2cli.errors import OptionError, OutputError, SourceError, option
+from blip2cli.errors import SourceError
 from blip2cli.options import ConvertOptions
 
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
     or the rows, RunError when the disk is full or failing.
     """
     from blip2cli.convert.base import SchemaWidened
+    from blip2cli.convert.check_paths import beside, check_paths
     from blip2cli.convert.concat import expand_sources, gaps
     from blip2cli.sinks.base import disk_errors
     from blip2cli.sinks.lock import OutputLock
@@ -57,9 +57,10 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
     sources = [(path, read_format(path, options.read_as)) for path in paths]
     write_as = write_format(options.destination, options.write_as).name
     options = replace(options, read_as=sources[0][1].name, write_as=write_as)
-    _check(options, paths)
+    check_paths(options, [(path, one.name) for path, one in sources])
     safe = "nothing that was there was changed"
-    with OutputLock(options.destination), disk_errors(options.destination, safe):
+    with OutputLock(options.destination) as lock, disk_errors(options.destination, safe):
+        lock.sweep()
         schemas: dict[str, pa.Schema] = {}
         while True:
             try:
@@ -68,7 +69,7 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
             except SchemaWidened as wider:  # that of the first rows was too narrow
                 schemas[wider.path] = wider.schema
     missing = gaps(paths) if several else None
-    notes += [missing] if missing else []
+    notes += [*([missing] if missing else []), *beside(options)]
     return Converted(rows, time.monotonic() - start, notes)
 
 
@@ -102,20 +103,3 @@ def _convert(
     if duplicates is not None and duplicates.found.count:
         notes.append(str(duplicates))
     return rows, notes
-
-
-def _check(options: ConvertOptions, paths: list[str]) -> None:
-    """Raise UserError for what is wrong with the output, before anything is read."""
-    from blip2cli.sinks.check_output import check_place
-
-    if options.shard_size is not None and options.shard_size < 1:
-        name = option("shard_size")
-        raise OptionError("shard_size", f"{name} takes a positive number, not {options.shard_size}")
-    out = options.destination
-    folder = FORMATS[options.write_as or ""].folder
-    if not folder and os.path.exists(out) and any(os.path.samefile(p, out) for p in paths):
-        raise OutputError(
-            "destination", f"{out!r} is what is converted", "choose another name for the output"
-        )
-    if not folder and options.write_as != "webdataset":  # these know which files may exist
-        check_place(out, options.overwrite, field="destination")

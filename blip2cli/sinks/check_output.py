@@ -75,6 +75,14 @@ def check_place(out: str, replace: bool, alternative: str = "", field: str = "ou
     """
     path = os.path.realpath(out)
     check_parent(out, field)
+    # A link may have been planted, in an archive for example.
+    suffix = os.path.splitext(path)[1].lower()
+    if os.path.islink(out) and not (os.path.isfile(path) and out.lower().endswith(suffix or "/")):
+        raise OutputError(
+            field,
+            f"The output {out!r} is a symbolic link to {path!r}, which is no such file",
+            "name that file itself, or remove the link",
+        )
     if os.path.lexists(path):
         if not os.path.isfile(path):
             problem = f"The output {out!r} is not a regular file"

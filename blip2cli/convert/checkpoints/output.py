@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +12,20 @@ from typing import BinaryIO, TypeVar
 
 from blip2cli.convert.files import new_file, new_folder
 from blip2cli.errors import OutputError, option
+from blip2cli.model.checkpoint.hub import SMALL_FILES
+from blip2cli.model.quantize.int8 import STEM
 from blip2cli.sinks.base import disk_errors
 from blip2cli.sinks.check_output import check_parent, check_place
 from blip2cli.sinks.lock import OutputLock
 from blip2cli.storage.atomic import AtomicFile, AtomicFolder
 from blip2cli.storage.durable import sync_file
+
+# What a directory with a model holds, those of the hub too.
+_OF_A_MODEL = re.compile(
+    "|".join(map(re.escape, SMALL_FILES))
+    + r"|chat_template\.(?:json|jinja)|README\.md|\.gitattributes|\.cache"
+    + rf"|(?:model|pytorch_model|{STEM})(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index\.json)?"
+)
 
 
 def check_destination(out: str, overwrite: bool, folder: bool) -> None:
@@ -33,11 +43,20 @@ def check_destination(out: str, overwrite: bool, folder: bool) -> None:
             f"The output {out!r} exists already",
             f"add {option('overwrite')} to replace it, or choose another name",
         )
-    if not path.is_dir() or (any(path.iterdir()) and not (path / "config.json").is_file()):
+    names = sorted(os.listdir(path)) if path.is_dir() else []
+    if not path.is_dir() or (names and not (path / "config.json").is_file()):
         raise OutputError(
             "destination",
             f"The output {out!r} is no directory with a model (config.json), and is not replaced",
             "choose another name",
+        )
+    others = [name for name in names if not _OF_A_MODEL.fullmatch(name)]
+    if others:
+        raise OutputError(
+            "destination",
+            f"The output {out!r} holds {others[0]!r}, which is no file of a model, and is not "
+            "replaced",
+            "move that away, or choose another name",
         )
 
 

@@ -29,6 +29,7 @@ from blip2cli.convert.formats.parquet import ParquetReader, ParquetWriter
 from blip2cli.convert.images import require_file_names, without_nulls
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import ConvertOptions
+from blip2cli.storage import durable
 
 _PATH = "image_path"
 _FOLDERS = ("img_emb", "metadata")
@@ -97,7 +98,8 @@ class ClipRetrievalWriter:
             for folder, suffix in zip(_FOLDERS, (".npy", ".parquet"), strict=True):
                 name = f"{folder}/{folder}_{number}{suffix}"
                 padded = f"{folder}/{folder}_{number:0{width}d}{suffix}"
-                os.replace(self._folder.file(name), self._folder.file(padded))
+                if name != padded:
+                    durable.rename_to_new(self._folder.file(name), self._folder.file(padded))
         self._folder.commit()
         self.notes += self._left_out.notes("a vector")
 

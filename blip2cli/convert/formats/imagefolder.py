@@ -124,7 +124,7 @@ class ImageFolderWriter:
         source = image_path(self._root, name)
         place = self._folder.file(name)
         if os.path.lexists(place):
-            if os.path.samefile(place, source):
+            if os.path.exists(place) and os.path.samefile(place, source):
                 return
             durable.remove_quietly(place)  # to be overwritten, or written before
         if self._mode == "link":

@@ -87,6 +87,9 @@ class SidecarWriter:
                         f"{name!r} would share {os.path.basename(path)!r} with a row before",
                         "a sidecar holds one text of one image, so convert those rows apart",
                     )
+                if os.path.isdir(path):
+                    problem = f"{path!r}, the sidecar of {name!r}, is a folder"
+                    raise OutputError("destination", problem, "choose another folder")
                 if os.path.lexists(path):
                     existing.add(os.path.relpath(path, self._root))
         if existing.count and not self._options.overwrite:

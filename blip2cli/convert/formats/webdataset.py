@@ -88,7 +88,10 @@ class WebDatasetWriter:
                 f"{min(there)!r} is there already",
                 f"add {option('overwrite')} to replace such shards, or choose another name",
             )
-        self._old = {os.path.join(folder, n) for n in there if n[len(name) + 1 : -4].isdecimal()}
+        # The shards of a former conversion are numbered without a gap.
+        self._old: set[str] = set()
+        while (shard := f"{name}-{len(self._old):06d}.tar") in there:
+            self._old.add(os.path.join(folder, shard))
 
     def _add(self, stored: str, rows: list[Row]) -> None:
         name = local_name(to_utf8(stored))

@@ -15,6 +15,7 @@ import torch
 
 from blip2cli.cli.app import call
 from blip2cli.model.checkpoint.embedded import embedded_path
+from blip2cli.storage.durable import temporary_name
 from blip2cli.system.library_logging import silence_libraries
 from tests.checkpoints import tiny_random_t5
 from tests.command import COMMAND, environment
@@ -259,7 +260,7 @@ def test_a_killed_conversion_leaves_the_old_model_and_is_swept_up(tmp_path: Path
         env=environment(tmp_path / "hf"),
         stderr=subprocess.PIPE,
     )
-    while not (tmp_path / ".model.tmp" / "config.json").exists() and process.poll() is None:
+    while not list(tmp_path.glob(".model.*.tmp/config.json")) and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
@@ -267,8 +268,8 @@ def test_a_killed_conversion_leaves_the_old_model_and_is_swept_up(tmp_path: Path
     left = tensors(out)
     assert all(torch.equal(left[name], weight) for name, weight in before.items())
     # Killed between the two renames, the old model waits under another name.
-    (tmp_path / ".model.tmp").mkdir(exist_ok=True)
-    out.rename(tmp_path / ".model.old")
+    Path(temporary_name(str(out))).mkdir()
+    out.rename(temporary_name(str(out), "old"))
     assert call(["convert", "tiny", str(out), "--quiet", "--dtype", "float32"]) == 0
     assert os.listdir(tmp_path) == ["model"]
     assert tensors(out)["query_tokens"].dtype == torch.float32
