@@ -16,7 +16,8 @@ from blip2cli.convert.examples import Examples
 from blip2cli.convert.images import Row
 from blip2cli.errors import OptionError, SourceError, option
 from blip2cli.options import ConvertOptions
-from blip2cli.sources.records import csv_records
+from blip2cli.sources.csv_rows import csv_dialect, csv_records
+from blip2cli.sources.records import BadRow
 from blip2cli.storage.text_encoding import from_utf8
 
 
@@ -82,7 +83,11 @@ def _read_map(path: str) -> dict[str, int]:
     if path.lower().endswith((".csv", ".tsv")):
         names: dict[str, int] = {}
         with _reading_errors("id_map", path):
-            for number, row in csv_records(path, "\t" if path.lower().endswith("tsv") else ","):
+            dialect = csv_dialect(path, "\t" if path.lower().endswith("tsv") else ",")
+            for number, row in csv_records(path, dialect):
+                if isinstance(row, BadRow):
+                    problem = f"{given}, line {number}: {row.problem}"
+                    raise SourceError("id_map", problem, row.remedy)
                 key = next((k for k in ("id", "image_id", "question_id") if k in row), None)
                 if "file_name" not in row or key is None:
                     problem = f"{given} has no columns file_name and id; it has {', '.join(row)}"

@@ -146,28 +146,28 @@ def _check_names(
     return io.BytesIO(paths)
 
 
-def _dealt_with(resumed: Resumed | None, retry_errors: bool) -> Callable[[str], bool]:
-    """Whether an earlier run has dealt with an image, by its name."""
+def _dealt_with(resumed: Resumed | None, retry_errors: bool) -> Callable[[ImageRef], bool]:
+    """Whether an earlier run has dealt with an image."""
     if resumed is None:
-        return lambda name: False
+        return lambda ref: False
     done = resumed.rows.done
     if resumed.failures is None or retry_errors:
-        return lambda name: name in done
+        return lambda ref: ref.key in done
     failed = resumed.failures.failed
-    return lambda name: name in done or name in failed
+    return lambda ref: ref.key in done or ref.file_name in failed
 
 
 def _select(
     refs: Iterator[ImageRef],
     only: Collection[str] | None,
-    dealt_with: Callable[[str], bool],
+    dealt_with: Callable[[ImageRef], bool],
     passed_over: PassedOver,
 ) -> Iterator[ImageRef]:
     """The images that are to be run; counts the others."""
     for ref in refs:
         if only is not None and ref.file_name not in only:
             passed_over.skipped += 1
-        elif dealt_with(ref.file_name):
+        elif dealt_with(ref):
             passed_over.already += 1
         else:
             yield ref

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 from blip2cli import __version__
@@ -40,9 +41,8 @@ class Output:
 
     sink: Sink
     failures: FailureList
-    failed_rows: (
-        Callable[[LoadedImage], list[Row]] | None
-    )  # failures are rows with an ``error`` column
+    task: Any  # the one that made the rows
+    inline: bool = False  # failures are rows with an ``error`` column
     carried: tuple[str, ...] = ()  # columns of the source that are carried into the rows
     started: bool = False  # a row was written
     closed: bool = False
@@ -74,19 +74,13 @@ class Output:
             options.output, resumed.failures if resumed is not None else None
         )
         inline = options.output.errors == "inline"
-        return cls(sink, failures, task.failed_rows if inline else None, options.source.keep)
+        return cls(sink, failures, task, inline, options.source.keep)
 
     def write(self, batch: ProcessedBatch) -> None:
         """Write the batch's rows and failures."""
         rows: Sequence[Row] = batch.rows
-        if self.failed_rows is not None:
-            rows = _with_failures(rows, batch.images, self.failed_rows)
-        if self.carried:
-            carried = {
-                image.file_name: dict(zip(self.carried, image.carried, strict=True))
-                for image in batch.images
-            }
-            rows = [row | carried[str(row["file_name"])] for row in rows]
+        if self.inline or self.carried:
+            rows = self._completed(rows, batch.images)
         if rows:
             if not self.started:
                 self.failures.remove_old()
@@ -98,6 +92,26 @@ class Output:
                 self.failures.write(image.file_name, image.error, columns)
             elif image.file_name in self.failures.failed_before:
                 self.failures.succeeded(image.file_name)
+
+    def _completed(self, rows: Sequence[Row], images: Sequence[LoadedImage]) -> list[Row]:
+        """Rows of good images and, where they are rows, of failed ones, with carried columns."""
+        left = iter(rows)
+        completed: list[Row] = []
+        for image in images:
+            more: Row = {}
+            if image.error is None:
+                # By number: two images may have one name.
+                own = list(islice(left, self.task.row_count(image.file_name)))
+                if self.inline:
+                    more = {"error": None}
+            elif self.inline:
+                own = self.task.failed_rows(image)
+                more = {"error": f"{image.error.error_type}: {image.error}"}
+            else:
+                continue
+            more |= zip(self.carried, image.carried, strict=True)
+            completed += [row | more for row in own]
+        return completed
 
     def close(self) -> None:
         """Complete the output."""
@@ -122,25 +136,6 @@ class Output:
         finally:
             self.sink.abort()
             self.failures.abort()
-
-
-def _with_failures(
-    rows: Sequence[Row],
-    images: Sequence[LoadedImage],
-    failed_rows: Callable[[LoadedImage], list[Row]],
-) -> list[Row]:
-    """Rows of good and failed images together, in source order."""
-    left = list(reversed(rows))
-    merged: list[Row] = []
-    for image in images:
-        if image.error is not None:
-            error = f"{image.error.error_type}: {image.error}"
-            merged += [row | {"error": error} for row in failed_rows(image)]
-            continue
-        # An image may have several rows, or none.
-        while left and left[-1]["file_name"] == image.file_name:
-            merged.append(left.pop() | {"error": None})
-    return merged
 
 
 # Settings in the order in which outputs hold them; others follow.

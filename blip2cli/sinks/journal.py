@@ -18,7 +18,7 @@ RowCount = Callable[[str], int]
 
 @dataclass(frozen=True)
 class Journal:
-    """The images of an output that have all their rows."""
+    """The images of an output that have all their rows: ``done`` holds their keys."""
 
     done: HashSet = field(default_factory=HashSet)
     rows: int = 0
@@ -31,6 +31,8 @@ class Journal:
 
 class RowNames:
     """Collects the names of rows in order, and knows which images have all their rows.
+
+    A name that comes again is the next occurrence of the image (``occurrence_key``).
 
     Only the last image can lack rows: images are written one after the other. ``position`` is any
     number that grows, such as an offset in the file.
@@ -49,7 +51,7 @@ class RowNames:
 
     def add(self, name: str, position: int, failed: bool = False) -> None:
         """One more row, which ends at ``position``."""
-        if name != self._name:
+        if name != self._name or self._count >= self._row_count(name):
             self._finish()
             self._name, self._count, self._failed = name, 0, False
         self._count += 1
@@ -63,7 +65,7 @@ class RowNames:
 
     def _finish(self) -> None:
         if self._name is not None:
-            self.done.add(self._name)
+            self.done.add_next(self._name)
             self.rows += self._count
             self.failed += self._failed
             self.complete_until = self._position

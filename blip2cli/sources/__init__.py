@@ -5,7 +5,8 @@ file or a manifest, the part of a glob before its first wildcard, the current fo
 stdin. An archive, and a table that holds images, counts as a folder of its own. With
 several sources they are relative to the common parent of all roots, so no two images share a name.
 Local paths and URLs, and URLs of different buckets, have no common parent and are refused together.
-An image given twice is run once.
+An image given twice is run once, unless columns are carried into the rows: then it is run for each
+row of a manifest that names it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -22,6 +24,7 @@ from blip2cli.sources.carried_columns import CarriedColumn, columns_of, fitted
 from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
 from blip2cli.sources.patterns import Selection
 from blip2cli.sources.readers import find_reader
+from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.opening import is_remote
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ def open_sources(options: SourceOptions, stdin: BinaryIO | None = None) -> Itera
         # A mistyped pattern must not hide behind the images of another source.
         if source.must_match and next(source.refs(source.root), None) is None:
             raise source.no_images()
-    refs = _select(sources, options)
+    refs = _select(sources, options, bool(columns))
     if columns:
         refs = (fitted(ref, columns) for ref in refs)
     if any(source.streamed for source in sources):
@@ -79,13 +82,13 @@ def _open(text: str, options: SourceOptions, stdin: BinaryIO | None) -> Source:
     raise SourceError("sources", f"There is no file or folder {text!r}", "check the path")
 
 
-def _select(sources: list[Source], options: SourceOptions) -> Iterator[ImageRef]:
+def _select(sources: list[Source], options: SourceOptions, repeated: bool) -> Iterator[ImageRef]:
     """Yield what the options ``include``, ``exclude`` and ``limit`` leave. Raises SourceError if
     that is nothing."""
     selection = Selection(options.include, options.exclude)
     takes_all = not options.include and not options.exclude
     seen = given = 0
-    for ref in _all(sources):
+    for ref in _all(sources, repeated):
         seen += 1
         if takes_all or selection.takes(ref.file_name, failed=isinstance(ref, FailedRef)):
             yield ref
@@ -104,23 +107,25 @@ def _select(sources: list[Source], options: SourceOptions) -> Iterator[ImageRef]
     raise SourceError("sources", " ".join(error.sentence(option) for error in errors))
 
 
-def _all(sources: list[Source]) -> Iterator[ImageRef]:
-    """The images of all sources, each once, named below the common parent."""
+def _all(sources: list[Source], repeated: bool) -> Iterator[ImageRef]:
+    """The images of all sources, named below the common parent: each once, or where ``repeated``
+    for each row of a manifest that names it."""
     base = _common_parent(sources)
     if _disjoint(sources):  # nothing to remember: memory stays flat however many images come
         return chain.from_iterable(source.refs(base) for source in sources)
-    return _each_once(sources, base)
+    return _each_once(sources, base, repeated)
 
 
-def _each_once(sources: list[Source], base: str) -> Iterator[ImageRef]:
+def _each_once(sources: list[Source], base: str, repeated: bool) -> Iterator[ImageRef]:
     """Yield the images of sources that may have some in common; a name is taken by the first."""
     taken: dict[str, str] = {}
+    seen = HashSet()
     for source in sources:
         for ref in source.refs(base):
             path = taken.get(ref.file_name)
-            if path is None:
+            if path is None or (repeated and source.has_rows and path == ref.path):
                 taken[ref.file_name] = ref.path
-                yield ref
+                yield replace(ref, occurrence=seen.add_next(ref.file_name)) if repeated else ref
             elif path != ref.path:
                 # Only a path outside the current folder, given on stdin, can come to this.
                 yield FailedRef(

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from blip2cli.errors import ImageError, SourceError
+from blip2cli.storage.hash_set import occurrence_key
 
 MAX_FILE_BYTES = 1 << 30  # a larger "image" is a mistake, and would fill the memory
 
@@ -33,6 +34,13 @@ class ImageRef:
     # Values of the carried columns, in their order; keyword-only so that subclasses may add
     # fields without a default.
     carried: tuple[object, ...] = field(default=(), kw_only=True)
+    # How many rows of a manifest named the image before this one.
+    occurrence: int = field(default=0, kw_only=True)
+
+    @property
+    def key(self) -> str:
+        """What tells images apart: the name, and for a repeated one its occurrence."""
+        return occurrence_key(self.file_name, self.occurrence)
 
     def read(self) -> bytes:
         """Return the whole file.
@@ -98,6 +106,7 @@ class Source(ABC):
     unique: bool = field(default=True, kw_only=True)  # it cannot give the same image twice
 
     streamed: ClassVar[bool] = False  # it may not be read before its images are requested
+    has_rows: ClassVar[bool] = False  # a manifest: several rows may be about one image
     must_match: ClassVar[bool] = False  # without an image it is a mistake, also beside others
 
     @property

@@ -1,27 +1,42 @@
-"""The rows of text manifests, read one by one: ``.txt``, ``.csv``, ``.tsv`` and ``.jsonl``.
+"""Rows of text manifests, read one by one: lists (``.txt``) and JSON Lines; see ``csv_rows`` for
+tables. Each may be gzipped.
 
 Text is UTF-8, with or without a byte order mark; bytes that are not UTF-8 are held as lone
 surrogates, as in all file names. Every reader yields the number of a row's first line, counted
-from 1, and the row. They raise SourceError that names the file and the line, and OSError.
+from 1, and the row, or a ``BadRow`` that says why it cannot be read. They raise SourceError that
+names the file where all of it is wrong, and OSError.
+
+A line, and a row of a table, is at most ``MAX_LINE_BYTES`` long. As JSON it may take 25 times as
+much memory, so a manifest costs 400 MB at most.
 """
 
 from __future__ import annotations
 
 import codecs
-import csv
-import io
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import closing
-from typing import Any, BinaryIO
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
 
 from blip2cli.errors import SourceError
 from blip2cli.storage.opening import open_binary
 
-Record = tuple[int, Mapping[str, object]]
-
-MAX_LINE_BYTES = 1 << 26  # a longer line is no line of a table, and would fill the memory
+MAX_LINE_BYTES = 1 << 24  # a longer line is no line of a table, and would fill the memory
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be read, as problem and remedy."""
+
+    problem: str
+    remedy: str = ""
+
+
+Record = tuple[int, Mapping[str, object] | BadRow]
 
 
 def text_records(location: str) -> Iterator[Record]:
@@ -30,24 +45,27 @@ def text_records(location: str) -> Iterator[Record]:
     Lines may end in CR LF; empty ones are passed over.
     """
     for number, line in _lines(location):
+        if isinstance(line, BadRow):
+            yield number, line
+            continue
         if "\0" in line:
-            raise broken(
-                location, number, "it holds a NUL byte", "a .txt manifest has a path a line"
-            )
-        if line:
+            yield number, BadRow("it holds a NUL byte", "a .txt manifest has a path a line")
+        elif line:
             yield number, {"file_name": line}
 
 
 def json_records(location: str) -> Iterator[Record]:
     """JSON Lines: an object a line; empty lines are passed over."""
     for number, line in _lines(location):
+        if isinstance(line, BadRow):
+            yield number, line
+            continue
         if not line.strip():
             continue
         try:
-            value = json_object(line)
+            yield number, json_object(line)
         except ValueError as error:
-            raise broken(location, number, str(error)) from None
-        yield number, value
+            yield number, BadRow(str(error))
 
 
 def json_object(line: str) -> dict[str, Any]:
@@ -63,64 +81,64 @@ def json_object(line: str) -> dict[str, Any]:
     return value
 
 
-def csv_records(location: str, delimiter: str) -> Iterator[Record]:
-    """A table whose first line names the columns; quoted fields may hold newlines."""
-    rows = _csv_rows(location, delimiter)
-    first, columns = next(rows, (1, []))
-    for name in columns:
-        if columns.count(name) > 1:
-            raise broken(location, first, f"two columns are called {name!r}")
-    for number, cells in rows:
-        if len(cells) != len(columns):
-            raise broken(
-                location,
-                number,
-                f"{len(cells)} cells for {len(columns)} columns",
-                "put text that holds a separator in double quotes",
-            )
-        yield number, dict(zip(columns, cells, strict=True))
-
-
-def csv_columns(location: str, delimiter: str) -> list[str]:
-    """The columns a table's first line names; empty for an empty file."""
-    return next(_csv_rows(location, delimiter), (1, []))[1]
-
-
-def _csv_rows(location: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    before = 0  # the last line of the row before: an error is in the one that follows
-    with closing(open_binary(location)) as file:
-        _check_start(location, file)
-        text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
-        reader = csv.reader(text, delimiter=delimiter, strict=True)
-        try:
-            for cells in reader:
-                number, before = before + 1, reader.line_num
-                if cells:
-                    yield number, cells
-        except csv.Error as error:
-            raise broken(location, before + 1, str(error)) from None
-
-
 def broken(location: str, line: int, what: str, remedy: str = "") -> SourceError:
     """The error for a line that cannot be read."""
     return SourceError(None, f"{location!r}, line {line}: {what}", remedy)
 
 
-def _lines(location: str) -> Iterator[tuple[int, str]]:
-    with closing(open_binary(location)) as file:
-        _check_start(location, file)
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES):
+@contextmanager
+def open_text(location: str) -> Iterator[BinaryIO]:
+    """The bytes of a text file, behind its byte order mark; a ``.gz`` file is unpacked."""
+    with closing(open_binary(location)) as raw:
+        packed = location.lower().endswith(".gz")
+        file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if packed else raw
+        try:
+            start = file.read(3)
+        except (EOFError, zlib.error) as error:
+            raise SourceError(None, f"{location!r} is a damaged gzip file ({error})") from None
+        if start[:2] in _UTF16 or start[:1] == b"\0" or start[1:2] == b"\0":
+            raise SourceError(None, f"{location!r} is UTF-16 text", "save it as UTF-8")
+        if start != codecs.BOM_UTF8:
+            file.seek(0)
+        yield file
+
+
+def unpacked_suffix(location: str) -> str:
+    """The suffix that tells the kind of a text file, in lower case, without ``.gz``."""
+    name = location.lower().removesuffix(".gz")
+    return name[name.rfind(".") :] if "." in name else ""
+
+
+class LineReader:
+    """The lines of an open text file one by one, none longer than ``MAX_LINE_BYTES``."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._ended = False
+
+    def next(self) -> bytes | BadRow:
+        """The next line with its end; empty behind the last one."""
+        if self._ended:
+            return b""
+        try:
+            line = self._file.readline(MAX_LINE_BYTES)
+            if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
+                return line
+            while line and not line.endswith(b"\n"):
+                line = self._file.readline(MAX_LINE_BYTES)
+            return BadRow("a line of over 16 MiB")
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            self._ended = True
+            return BadRow(f"the gzip stream breaks off here ({error}); what follows is lost")
+
+
+def _lines(location: str) -> Iterator[tuple[int, str | BadRow]]:
+    with open_text(location) as file:
+        reader, number = LineReader(file), 0
+        while line := reader.next():
             number += 1
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            if len(line) >= MAX_LINE_BYTES:
-                raise broken(location, number, f"it is over {MAX_LINE_BYTES} bytes long")
+            if isinstance(line, BadRow):
+                yield number, line
+                continue
             line = line.removesuffix(b"\n").removesuffix(b"\r")
             yield number, line.decode("utf-8", "surrogateescape")
-
-
-def _check_start(location: str, file: BinaryIO) -> None:
-    if file.read(2) in _UTF16:
-        raise SourceError(None, f"The manifest {location!r} is UTF-16 text", "save it as UTF-8")
-    file.seek(0)

@@ -9,6 +9,11 @@ _RECENT = 1 << 15  # hashes that wait in a dictionary until they are merged into
 _BUCKET_BITS = 16  # the arrays are entered by so many leading bits of a hash
 
 
+def occurrence_key(name: str, occurrence: int) -> str:
+    """What tells the occurrences of one name, counted from 0, apart; the first is the name."""
+    return f"{name}\0{occurrence}" if occurrence else name
+
+
 class HashSet:
     """Set of strings in 12 bytes each, whatever their length (a Python set takes over 100).
 
@@ -38,6 +43,22 @@ class HashSet:
             if len(self._recent) > max(_RECENT, len(self._first) >> 4):
                 self._merge()
         return True
+
+    def add_next(self, name: str) -> int:
+        """Add the next occurrence of ``name``; returns how many came before."""
+        if self.add(name):
+            return 0
+        low, high = 0, 1  # occurrences that are, and that may not be here
+        while occurrence_key(name, high) in self:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            if occurrence_key(name, middle) in self:
+                low = middle
+            else:
+                high = middle
+        self.add(occurrence_key(name, high))
+        return high
 
     def __contains__(self, name: str) -> bool:
         return self._holds(*_hashes(name))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from blip2cli.errors import OptionError, SourceError, option
-from blip2cli.sources.records import Record, csv_columns, csv_records, json_records, text_records
+from blip2cli.sources.csv_rows import csv_dialect, csv_records
+from blip2cli.sources.records import BadRow, Record, json_records, text_records
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 TABLE_SUFFIXES = (".jsonl", *_DELIMITERS)
@@ -35,30 +36,38 @@ class TextFile:
     def lines(self) -> Iterator[tuple[int, str]]:
         """Number and text of every line that is not blank."""
         with self._errors():
-            for number, record in text_records(self.path):
+            for number, record in self._sound(text_records(self.path)):
                 line = str(record["file_name"])
                 if line.strip():
                     yield number, line
 
-    def table(self) -> Iterator[Record]:
+    def table(self) -> Iterator[tuple[int, Mapping[str, object]]]:
         """Line number and cells, by column, of every row of a ``.jsonl``, ``.csv`` or ``.tsv``."""
         with self._errors():
             if self.suffix == ".jsonl":
-                yield from json_records(self.path)
+                yield from self._sound(json_records(self.path))
             else:
-                yield from csv_records(self.path, _DELIMITERS[self.suffix])
+                dialect = csv_dialect(self.path, _DELIMITERS[self.suffix])
+                yield from self._sound(csv_records(self.path, dialect))
 
     def columns(self) -> list[str] | None:
         """The columns that the first line of a ``.csv`` or ``.tsv`` names; None for ``.jsonl``."""
         if self.suffix == ".jsonl":
             return None
         with self._errors():
-            return csv_columns(self.path, _DELIMITERS[self.suffix])
+            return list(csv_dialect(self.path, _DELIMITERS[self.suffix]).columns)
 
     def check_utf8(self, line: int, text: str) -> None:
         """Raise OptionError where ``text`` holds bytes that are not UTF-8."""
         if not is_utf8(text):
             raise self.error(f"{self.at(line)} this is not UTF-8", "save the file as UTF-8")
+
+    def _sound(self, records: Iterable[Record]) -> Iterator[tuple[int, Mapping[str, object]]]:
+        """The rows; a bad one is an error."""
+        for number, row in records:
+            if isinstance(row, BadRow):
+                raise self.error(f"{self.at(number)} {row.problem}", row.remedy)
+            yield number, row
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

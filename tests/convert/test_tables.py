@@ -173,7 +173,7 @@ def test_csv_of_others_is_read_as_it_is(tmp_path: Path) -> None:
     [
         ("file_name,width\na.jpg,wide\n", "width is not what a column of that name holds"),
         ("file_name,width\na.jpg\n", "Expected 2 columns, got 1"),
-        ("a,a\n1,2\n", "two columns called 'a'"),
+        ("a,a\n1,2\n", "two columns are called 'a'"),
         ("file_name,candidates\na.jpg,[\n", "candidates is not what"),
     ],
 )

@@ -31,7 +31,7 @@ from blip2cli.convert.files import new_file
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import ConvertOptions
 from blip2cli.sinks.settings import Settings
-from blip2cli.sources.records import csv_columns
+from blip2cli.sources.csv_rows import csv_dialect
 from blip2cli.storage.text_encoding import to_utf8
 
 _FORMULA = r"^('*[=+\-@\t\r\n])"
@@ -47,10 +47,10 @@ class CsvReader:
         self.path = path
         self.settings: Settings | None = None
         self.notes: list[str] = []
-        self._delimiter = delimiter
         with read_errors(path):
             self.size = os.path.getsize(path)
-            self._raw = csv_columns(path, delimiter)
+            self._dialect = csv_dialect(path, delimiter)
+        self._raw = list(self._dialect.columns)
         stored = pa.array([to_utf8(name) for name in self._raw], pa.string())
         self._names: list[str] = pc.replace_substring_regex(stored, _GUARDED, r"\1").to_pylist()
         for name in self._names:
@@ -91,8 +91,12 @@ class CsvReader:
         with read_errors(self.path), open(self.path, "rb") as file:
             reader = pcsv.open_csv(
                 file,
-                read_options=pcsv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-                parse_options=pcsv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
+                read_options=pcsv.ReadOptions(
+                    block_size=_BLOCK_BYTES, use_threads=False, skip_rows=self._dialect.skipped
+                ),
+                parse_options=pcsv.ParseOptions(
+                    delimiter=self._dialect.delimiter, newlines_in_values=True
+                ),
                 convert_options=pcsv.ConvertOptions(
                     check_utf8=False,
                     column_types=dict.fromkeys((to_utf8(name) for name in self._raw), pa.binary()),

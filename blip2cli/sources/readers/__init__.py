@@ -50,20 +50,11 @@ def _file_with(*suffixes: str) -> Callable[[str], bool]:
     return recognises
 
 
+_PLAIN = (".txt", ".csv", ".tsv", ".jsonl")
 # ``.errors``: our own lists of failed images, which are JSON Lines.
-MANIFESTS = (".txt", ".csv", ".tsv", ".jsonl", ".errors")
-
-TAR_SUFFIXES = (
-    ".tar",
-    ".tar.gz",
-    ".tgz",
-    ".tar.bz2",
-    ".tbz2",
-    ".tar.xz",
-    ".txz",
-    ".tar.zst",
-    ".tzst",
-)
+MANIFESTS = (*_PLAIN, *(f"{suffix}.gz" for suffix in _PLAIN), ".errors")
+# What xz and zstd make is refused by name.
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 
 # In this order; the first that recognises the argument reads it. What exists on disk goes before
 # patterns, so a file called "cat[1].png" is found by its name.
@@ -72,7 +63,7 @@ READERS: tuple[Reader, ...] = (
     Reader("folder", "folders (read recursively)", os.path.isdir),
     Reader("manifest", "manifests", _file_with(*MANIFESTS), container=True),
     Reader("parquet", "Parquet files", _file_with(".parquet"), container=True),
-    Reader("tar", "tar archives", _file_with(*TAR_SUFFIXES), container=True),
+    Reader("tar", "tar archives", _file_with(*TARS), container=True),
     Reader("zips", "zip archives", _file_with(".zip"), container=True),
     Reader("remote", "each also at a URL (s3://, gs://, hf://)", is_remote),
     Reader("files", "image files", os.path.lexists),

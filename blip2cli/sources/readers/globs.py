@@ -40,6 +40,7 @@ class GlobSource(ColumnedSource):
     options: SourceOptions
     tree: Tree
 
+    has_rows: ClassVar[bool] = True
     must_match: ClassVar[bool] = True
 
     @classmethod

@@ -4,16 +4,22 @@ The column is ``file_name``, ``path`` or ``image``, whichever comes first in thi
 named with the option ``image_column``. Paths are relative to the manifest's folder and stay within
 it: one that is absolute or leads out through ``..`` is a failed image (``outside_source``) unless
 ``absolute_paths`` allows it. Rows are read as they are needed.
+
+An image that is named twice comes once; where columns are carried into the rows (option ``keep``)
+it comes for each row that names it, told apart by ``occurrence``.
+
+``error_type`` names raised here: ``bad_row`` (a row that cannot be read), ``missing`` (one without
+a path), ``outside_source``.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from blip2cli.errors import SourceError, option
 from blip2cli.sources.base import FailedRef, ImageRef, name_below, opening_errors
@@ -24,8 +30,17 @@ from blip2cli.sources.carried_columns import (
     infer_columns,
     missing_column,
 )
+from blip2cli.sources.csv_rows import csv_dialect, csv_records
 from blip2cli.sources.manifest_paths import OUTSIDE, file_location, locate, normal_path
-from blip2cli.sources.records import Record, csv_columns, csv_records, json_records, text_records
+from blip2cli.sources.members import MAX_NAME
+from blip2cli.sources.records import (
+    BadRow,
+    Record,
+    broken,
+    json_records,
+    text_records,
+    unpacked_suffix,
+)
 from blip2cli.sources.remote_ref import ref_at
 from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.opening import is_remote
@@ -34,6 +49,7 @@ from blip2cli.storage.text_encoding import from_utf8
 if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
 
+FIRST_ROWS = 10  # rows of JSON Lines that tell which columns there are
 PATH_COLUMNS = ("file_name", "path", "image")
 # The column of paths, the rows, and the columns that are carried into the output.
 _Opened = tuple[str, Callable[[], Iterator[Record]], tuple[CarriedColumn, ...]]
@@ -41,13 +57,16 @@ _Opened = tuple[str, Callable[[], Iterator[Record]], tuple[CarriedColumn, ...]]
 
 @dataclass(frozen=True)
 class ManifestSource(ColumnedSource):
-    """The images a manifest names. ``records`` gives its rows with their numbers, from 1."""
+    """The images a manifest names. ``records`` gives its rows with the numbers of their lines (of
+    the rows themselves in Parquet), from 1."""
 
     location: str
     column: str  # the column that holds the paths
     records: Callable[[], Iterator[Record]]
     absolute_paths: bool
-    unit: str  # what a record's number counts: lines or rows
+    unescaped: bool = True  # paths are stored as ``text_encoding`` says
+
+    has_rows: ClassVar[bool] = True
 
     @classmethod
     def of(
@@ -58,34 +77,32 @@ class ManifestSource(ColumnedSource):
         rows: Callable[[], Iterator[Record]],
         columns: tuple[CarriedColumn, ...],
         options: SourceOptions,
-        unit: str = "line",
     ) -> ManifestSource:
         """The manifest at ``location``; ``root`` is the folder it lies in.
 
         Images come once. Paths from elsewhere may clash with names here: left to the caller.
         """
         root, outside = posixpath.dirname(location), options.absolute_paths
+        # A list has paths as they are on disk.
+        unescaped = unpacked_suffix(location) != ".txt"
         return cls(
-            text, root, location, column, rows, outside, unit, unique=not outside, columns=columns
-        )
+            text, root, location, column, rows, outside, unescaped, unique=not outside,
+            columns=columns,
+        )  # fmt: skip
 
     def refs(self, base: str, seen: HashSet | None = None) -> Iterator[ImageRef]:
-        """Yield the images, each once; ``seen`` holds names that came before in other manifests.
+        """Yield the images, each once; where columns are carried, a row each.
 
-        Raises SourceError for a row that is not what it should be.
+        ``seen`` holds names that came before in other manifests.
         """
         seen = HashSet() if seen is None else seen
         with opening_errors(self.text):
             for number, record in self.records():
-                written = record.get(self.column)
-                if not isinstance(written, str) or not written:
-                    what = "is no text" if written else "is missing or empty"
-                    raise SourceError(
-                        "sources", f"{self.location!r}, {self.unit} {number}: {self.column} {what}"
-                    )
-                carried = tuple(record.get(column.name) for column in self.columns)
-                ref = self._ref(written, base, carried)
-                if self.absolute_paths or seen.add(ref.file_name):
+                ref = self._ref(number, record, base)
+                if self.columns:
+                    before = seen.add_next(ref.file_name)
+                    yield replace(ref, occurrence=before) if before else ref
+                elif self.absolute_paths or seen.add(ref.file_name):
                     yield ref
 
     def no_images(self) -> SourceError:
@@ -93,8 +110,20 @@ class ManifestSource(ColumnedSource):
             "sources", f"The manifest {self.text!r} names no image", "write a path a line or row"
         )
 
-    def _ref(self, written: str, base: str, carried: tuple[object, ...]) -> ImageRef:
-        if not self.location.lower().endswith(".txt"):  # a list has paths as they are on disk
+    def _ref(self, number: int, record: Mapping[str, object] | BadRow, base: str) -> ImageRef:
+        if isinstance(record, BadRow):
+            message = SourceError(None, record.problem, record.remedy).sentence()
+            return self._failed(number, base, "bad_row", f"{message[:1].upper()}{message[1:]}")
+        carried = tuple([record.get(column.name) for column in self.columns])
+        written = record.get(self.column)
+        if not isinstance(written, str) or not written:
+            what = "is no text" if written else "is missing or empty"
+            message = f"Its {self.column} {what}."
+            return self._failed(number, base, "missing", message, carried)
+        if len(written) > MAX_NAME:
+            message = f"Its {self.column} is over {MAX_NAME} characters long."
+            return self._failed(number, base, "missing", message, carried)
+        if self.unescaped:
             written = from_utf8(written)
         name = normal_path(written)
         location = locate(self.root, name, self.absolute_paths)
@@ -102,6 +131,19 @@ class ManifestSource(ColumnedSource):
             return FailedRef(name, name, "outside_source", OUTSIDE, carried=carried)
         name = name_below(location, base)
         return ref_at(name.partition("://")[2] if is_remote(name) else name, location, carried)
+
+    def _failed(
+        self,
+        number: int,
+        base: str,
+        error_type: str,
+        message: str,
+        carried: tuple[object, ...] | None = None,
+    ) -> FailedRef:
+        """The failure of a row without an image, named by the manifest and its number."""
+        path = f"{self.location}/{number:08d}"
+        carried = (None,) * len(self.columns) if carried is None else carried
+        return FailedRef(name_below(path, base), path, error_type, message, carried=carried)
 
 
 def open_source(text: str, options: SourceOptions) -> ManifestSource:
@@ -112,7 +154,7 @@ def open_source(text: str, options: SourceOptions) -> ManifestSource:
     """
     location = file_location(text)
     with opening_errors(text):
-        match location[-4:].lower():
+        match unpacked_suffix(location):
             case ".txt":
                 opened = _open_list(text, location, options)
             case ".csv":
@@ -127,25 +169,33 @@ def open_source(text: str, options: SourceOptions) -> ManifestSource:
 def _open_list(text: str, location: str, options: SourceOptions) -> _Opened:
     for name in options.keep:
         raise missing_column(f"the manifest {text!r}, a plain list of paths,", name, ())
-    next(text_records(location), None)  # can it be read at all?
+    first = next(text_records(location), None)
+    if first is not None and isinstance(first[1], BadRow):
+        raise broken(location, first[0], first[1].problem, first[1].remedy)
     return "file_name", partial(text_records, location), ()
 
 
 def _open_table(text: str, location: str, options: SourceOptions, delimiter: str) -> _Opened:
-    columns = csv_columns(location, delimiter)
+    dialect = csv_dialect(location, delimiter)
+    columns = dialect.columns
     _check_carried(text, options.keep, columns)
     column = path_column(text, columns, options.image_column) if columns else ""
     carried = tuple(CarriedColumn(name, "string") for name in options.keep)
-    return column, partial(csv_records, location, delimiter), carried
+    return column, partial(csv_records, location, dialect), carried
 
 
 def _open_json(text: str, location: str, options: SourceOptions) -> _Opened:
-    count = SAMPLED_ROWS if options.keep else 1
-    first = [row for _, row in islice(json_records(location), count)]
-    if first:
-        _check_carried(text, options.keep, dict.fromkeys(name for row in first for name in row))
-    column = path_column(text, list(first[0]), options.image_column) if first else ""
-    return column, partial(json_records, location), infer_columns(first, options.keep)
+    first = list(islice(json_records(location), SAMPLED_ROWS if options.keep else FIRST_ROWS))
+    rows = [row for _, row in first if not isinstance(row, BadRow)]
+    if first and not rows:
+        number, row = first[0]
+        assert isinstance(row, BadRow)
+        raise broken(location, number, row.problem, "a .jsonl file has a JSON object a line")
+    names = dict.fromkeys(name for row in rows for name in row)
+    if rows:
+        _check_carried(text, options.keep, names)
+    column = path_column(text, names, options.image_column) if rows else ""
+    return column, partial(json_records, location), infer_columns(rows, options.keep)
 
 
 def path_column(text: str, columns: Iterable[str], chosen: str | None) -> str:

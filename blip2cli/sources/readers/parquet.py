@@ -171,7 +171,7 @@ def _manifest(
             ) from None
     needed = list(dict.fromkeys([column, *(c.name for c in columns)]))
     records = partial(_records, location, needed)
-    return ManifestSource.of(text, location, column, records, columns, options, "row")
+    return ManifestSource.of(text, location, column, records, columns, options)
 
 
 def _records(location: str, columns: list[str]) -> Iterator[Record]:

@@ -163,32 +163,6 @@ def test_the_file_of_failures_can_be_fed_back(tree: Tree, names: Names) -> None:
     assert found[1].read() == b""
 
 
-WRONG = {
-    "a.jsonl": ('{"path": "a.png"}\n{"path": \n', "line 2: not JSON"),
-    "b.jsonl": ('{"path": "a.png"}\n["b.png"]\n', "line 2: expected an object"),
-    "c.jsonl": ('{"path": "a.png"}\n{"file": "b.png"}\n', "line 2: path is missing"),
-    "d.jsonl": ('{"path": "a.png"}\n\n{"path": 7}\n', "line 3: path is no text"),
-    "e.jsonl": ('{"path": "a.png"}\n{"path": "b", "n": ' + "9" * 5000 + "}\n", "line 2: not to be"),
-    "f.jsonl": ('{"path": "a.png"}\n' + "[" * 100_000 + "\n", "line 2: not to be read"),
-    "a.csv": ('path,x\na.png,1\n"b\nc",2\nd.png\n', "line 5: 1 cells for 2 columns"),
-    "b.csv": ('path,x\na.png,1\nb.png,"2"3\n', "line 3: ',' expected"),
-    "c.csv": ("path,x\na.png,1\n,2\n", "line 3: path is missing or empty"),
-    "a.tsv": ("path\tx\na.png\t1\nb.png\t2\t3\n", "line 3: 3 cells for 2 columns"),
-    "a.txt": ("a.png\nb\0c\n", "line 2: it holds a NUL"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_a_malformed_line_is_named(name: str, tmp_path: Path) -> None:
-    text, message = WRONG[name]
-    (tmp_path / name).write_text(text)
-    images = open_sources(SourceOptions((str(tmp_path / name),)))
-    assert next(images).file_name == "a.png"
-    with pytest.raises(SourceError, match=message) as caught:
-        list(images)
-    assert name in str(caught.value)
-
-
 UNUSABLE = {
     "a.csv": ("name,url\nx,y\n", "no column file_name, path or image; it has name, url"),
     "a.jsonl": ('{"file": "x"}\n', "no column file_name, path or image; it has file"),
@@ -224,13 +198,12 @@ def test_a_parquet_file_without_use_names_its_columns(tmp_path: Path) -> None:
 
 
 def test_a_manifest_is_read_as_images_are_requested(tmp_path: Path) -> None:
-    # An endless manifest would be best; a broken line far behind shows the same.
-    lines = "".join(f'{{"path": "{n}.png"}}\n' for n in range(5000))
-    (tmp_path / "m.jsonl").write_text(lines + "broken\n")
+    # An endless manifest would be best; one that is cut off shows the same.
+    (tmp_path / "m.jsonl").write_text("".join(f'{{"path": "{n}.png"}}\n' for n in range(5000)))
     images = open_sources(SourceOptions((str(tmp_path / "m.jsonl"),)))
     assert [next(images).file_name for _ in range(3)] == ["0.png", "1.png", "2.png"]
-    with pytest.raises(SourceError, match="line 5001"):
-        list(images)
+    (tmp_path / "m.jsonl").write_text("")
+    assert sum(1 for _ in images) < 5000
 
 
 # File names as a file system may hold them: anything but NUL and the slash, also bytes that are
