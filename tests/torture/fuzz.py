@@ -69,12 +69,19 @@ def targets(root: Path) -> Iterator[Target]:
         name = f"in.{suffix}"
         keep = () if suffix == "txt" else ("--keep", "n")
         yield Target(f"manifest.{suffix}", {name: data} | images, ((*_caption(name), *keep),))
-    questions = {
+
+
+def questions(root: Path) -> Iterator[Target]:
+    """Lists of questions, which a model's tokenizer has to encode."""
+    images = {
+        f"a/{path.name}": path.read_bytes() for path in sorted((root / "source").rglob("*.png"))
+    }
+    lists = {
         "in.txt": b"how many cats?\nis there a dog?\n",
         "in.jsonl": b'{"question": "how many cats?", "id": 7}\n{"question": "why?", "id": 8}\n',
         "in.csv": b"question,id\nhow many cats?,7\nwhy?,8\n",
     }
-    for name, data in questions.items():
+    for name, data in lists.items():
         ask = ("ask", "{folder}/a", *TINY, "--questions", f"{{folder}}/{name}")
         yield Target(f"questions.{name[3:]}", {name: data} | images, (ask,))
 
@@ -223,9 +230,9 @@ def main() -> int:
             for target in (*targets(root), *outputs(stub, root)):
                 if kind in ("", target.kind):
                     _try_all(target, stub, root, options, number, report)
-        if kind in ("", "checkpoint"):
-            with ForkServer() as real:
-                for target in checkpoints():
+        with ForkServer() as real:
+            for target in (*questions(root), *checkpoints()):
+                if kind in ("", target.kind):
                     _try_all(target, real, root, options, number, report)
     print(report.line())
     return 1 if report.failures else 0

@@ -71,7 +71,7 @@ class _Model:
     device = "cpu"
     reason = "nothing is computed"
     trouble = None
-    writes = True
+    model = SimpleNamespace(remarks=())
 
     def __init__(self, spec: object) -> None:
         self.spec = spec
