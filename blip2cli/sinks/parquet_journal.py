@@ -29,7 +29,7 @@ def read_journal(
     files = parts or ([paths.final] if os.path.exists(paths.final) else [])
     if not files:
         return None
-    names = RowNames(lambda name: 0)
+    names = RowNames(row_count)
     settings: Settings | None = None
     for path in files:
         try:
