@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blip2cli.errors import OptionError
-from blip2cli.model.families import Family
+from blip2cli.model.families import Family, LanguageFamily
 from blip2cli.options import DEFAULT_MODEL
 
 
-def check_writes(model: str, family: Family, alternative: str = "embed images with it") -> None:
-    """Raise OptionError when a model of ``family`` generates no text.
+def check_writes(
+    model: str, family: Family, alternative: str = "embed images with it"
+) -> LanguageFamily:
+    """``family``, if it generates texts; else raise OptionError.
 
     ``alternative`` is what to do with the model instead.
     """
-    if not family.writes:
+    if not isinstance(family, LanguageFamily):
         raise OptionError(
             "model",
             f"{model} is a retrieval model: it compares images with texts and writes none",
             f"{alternative}, or take a model that writes, such as {DEFAULT_MODEL}",
         )
+    return family
 
 
 def check_length(texts: Sequence[str], ids: Sequence[Sequence[int]], positions: int | None) -> None:

@@ -141,13 +141,13 @@ class Blip2:
         ``get_text_features`` of transformers' ``Blip2Model``. Raises OptionError for a retrieval
         model, and for a text that is too long.
         """
-        check_writes(self.name, self.family, "read texts with its retrieval half")
+        family = check_writes(self.name, self.family, "read texts with its retrieval half")
         ids = [self.codec.encode(text) for text in texts]
         check_length(texts, ids, self._text_positions)
         found: dict[int, Tensor] = {}
         for _, members in grouped(map(len, ids), TEXT_BATCH):
             rows = torch.tensor([ids[number] for number in members], device=self.device)
-            states = self.family.text_states(self.model.language_model, rows).float()
+            states = family.text_states(self.model.language_model, rows).float()
             found.update(zip(members, states, strict=True))
         return [found[number] for number in range(len(texts))]
 
@@ -282,7 +282,8 @@ class Blip2:
     def _session(self, features: ImageFeatures) -> DecoderSession:
         """The decoder session of these images, with its caches."""
         if features not in self._sessions:
-            session = self.family.open_session(self.model, features)
+            family = check_writes(self.name, self.family)
+            session = family.open_session(self.model, features)
             graphs = self._graphs
             self._sessions[features] = session if graphs is None else GraphSession(session, graphs)
         return self._sessions[features]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from blip2cli.errors import ModelError, OptionError, option
 from blip2cli.model.families.config_section import ConfigSection
@@ -79,9 +79,11 @@ class TextConfig(ConfigSection, ABC):
 class Family(ABC):
     """One kind of BLIP-2 model, by the network behind its Q-Former.
 
-    A family with a language model (``writes``) generates texts about images. The retrieval family
-    has none: it scores images against texts.
+    A ``LanguageFamily`` generates texts about images. The retrieval family has no language model:
+    it scores images against texts.
     """
+
+    writes: ClassVar[bool] = False  # whether it generates texts
 
     name: str  # as ``doctor`` shows it
     label: str  # after "a model", in messages
@@ -93,7 +95,6 @@ class Family(ABC):
     # weight or bias, {rest} anything.
     lavis_names: tuple[tuple[str, str], ...]
     lavis_dtype: str | None = None  # what LAVIS casts the language model to
-    writes: bool = True
     encoder_decoder: bool = False
     template: str = ""  # the paper's prompt for a question
     end_text: str | None = None  # text whose one token ends a text; None: the tokenizer's end token
@@ -136,26 +137,30 @@ class Family(ABC):
         """The language model's name of a weight that its own checkpoint calls ``name``."""
         return name
 
-    # What follows runs the language model, which families that do not write lack.
 
+class LanguageFamily(Family):
+    """A family with a language model."""
+
+    writes: ClassVar[bool] = True
+
+    @abstractmethod
     def language_model(self, config: Any) -> nn.Module:
         """The language model's network, its weights not filled in. ``config`` is its text config.
 
         It has ``input_embeddings``, the embedding of the tokens it reads, and ``lm_head``, the
         output matrix.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def open_session(self, model: Any, features: ImageFeatures) -> DecoderSession:
         """The language model of ``model`` (a ``GenerationModel``) with the images of one batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text_states(self, language: Any, ids: Tensor) -> Tensor:
         """The language model's last hidden state of texts without an image, [N, T] to [N, T, D].
 
         ``get_text_features`` of transformers' ``Blip2Model``.
         """
-        raise NotImplementedError
 
 
 def first_id(*ids: int | None) -> int:

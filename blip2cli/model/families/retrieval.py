@@ -35,7 +35,6 @@ RETRIEVAL = _Retrieval(
     # Files hold a text_config all the same, of a language model that is not there: OPT's, which
     # is transformers' default.
     config_class=OptConfig,
-    writes=False,
     lavis_key="itm_head.weight",
     lavis_names=(
         *(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from blip2cli.model.checkpoint.config import Blip2Config
+from blip2cli.model.families import LanguageFamily
 from blip2cli.model.layers.linear import Linear
 from blip2cli.model.nets.qformer import QFormer, TextEmbeddings
 from blip2cli.model.nets.vision import VisionModel
@@ -46,6 +47,7 @@ class GenerationModel(VisionQFormer):
         super().__init__(config)
         text = config.text_config
         self.language_projection = Linear(config.qformer_config.hidden_size, text.width)
+        assert isinstance(config.family, LanguageFamily)  # as ``build`` chooses
         self.language_model: Any = config.family.language_model(text)
 
     @property
@@ -84,4 +86,5 @@ Blip2Net = GenerationModel | RetrievalModel
 
 def build(config: Blip2Config) -> Blip2Net:
     """The network of a configuration, its weights not filled in."""
-    return GenerationModel(config) if config.family.writes else RetrievalModel(config)
+    writes = isinstance(config.family, LanguageFamily)
+    return GenerationModel(config) if writes else RetrievalModel(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.model.families.base import Family, first_id
+from blip2cli.model.families.base import LanguageFamily, first_id
 from blip2cli.model.families.opt.config import OptConfig
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from blip2cli.model.vision.features import ImageFeatures
 
 
-class _Opt(Family):
+class _Opt(LanguageFamily):
     def start_token(self, tokenizer: Any, config: Any, path: Path) -> int:
         return first_id(config.bos_token_id, tokenizer.bos_token_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.model.families.base import Family, first_id
+from blip2cli.model.families.base import LanguageFamily, first_id
 from blip2cli.model.families.t5.config import T5Config
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from blip2cli.model.vision.features import ImageFeatures
 
 
-class _T5(Family):
+class _T5(LanguageFamily):
     def start_token(self, tokenizer: Any, config: Any, path: Path) -> int:
         return first_id(config.bos_token_id, tokenizer.eos_token_id)
 
