@@ -85,11 +85,11 @@ def dequantized(weights: Weights, where: str, config: Mapping[str, Any]) -> Weig
         layer, _, last = name.rpartition(".")
         if last == NUMBERS:
             scales = _beside(weights, where, f"{layer}.{SCALES}", f"{layer}.weight")
-            made[f"{layer}.weight"] = _rows(weight, scales, 1.0)
+            made[f"{layer}.weight"] = _rows(weight, scales)
             used |= {name, f"{layer}.{SCALES}"}
         elif last == "weight" and f"{layer}.SCB" in weights:
             _check_format(weights, where, layer)
-            made[name] = _rows(weight, weights[f"{layer}.SCB"], 1 / 127)
+            made[name] = _rows(weight, weights[f"{layer}.SCB"], 127)
             used |= {name, f"{layer}.SCB", f"{layer}.weight_format"}
         elif last == "weight" and weight.dtype in _EIGHT_BITS:
             for scale in (f"{name}_scale", f"{name}_scale_inv"):
@@ -126,11 +126,11 @@ def _check_format(weights: Weights, where: str, layer: str) -> None:
         )
 
 
-def _rows(numbers: Weight, scales: Weight, factor: float) -> Weight:
-    """Int8 numbers [O, I] with a scale for each row, ``factor`` times what is stored."""
+def _rows(numbers: Weight, scales: Weight, divisor: int = 1) -> Weight:
+    """Int8 numbers [O, I] with a scale for each row, stored ``divisor`` times as large."""
 
     def quantized() -> QuantizedWeight:
-        by_row = scales.load().float().reshape(-1, 1) * factor
+        by_row = scales.load().float().reshape(-1, 1) / divisor
         return QuantizedWeight(numbers.load(), by_row)
 
     def load() -> Tensor:
@@ -146,7 +146,7 @@ def _scaled(weight: Weight, scale: Weight, where: str, name: str, block: tuple[i
     blocks = (-(-out // block[0]), -(-into // block[1]))
     by_row = count == out and scale.shape in ((out,), (out, 1))
     if weight.dtype == torch.int8 and by_row:
-        return _rows(weight, scale, 1.0)
+        return _rows(weight, scale)
     if count != 1 and not by_row and scale.shape != blocks:
         raise ModelError(
             None,

@@ -50,8 +50,12 @@ def theirs(pair: Pair, image: int, text: str | None, case: dict[str, Any]) -> li
         )
     before = 1 if pair.ours.family is T5 else QUERIES + len(prompt)
     end = pair.theirs.language_model.generation_config.eos_token_id
+    ends = set(end if isinstance(end, list) else [end])
     rows = [row[before:].tolist() for row in out]
-    return [row[: row.index(end) + 1] if end in row else row for row in rows]
+    return [
+        row[: next((n for n, token in enumerate(row, 1) if token in ends), len(row))]
+        for row in rows
+    ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)) or "greedy")
