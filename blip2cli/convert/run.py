@@ -14,6 +14,7 @@ from blip2cli.convert.detect_format import is_checkpoint, read_format, write_for
 from blip2cli.convert.format_table import FORMATS, Format
 from blip2cli.errors import SourceError
 from blip2cli.options import ConvertOptions
+from blip2cli.storage.opening import is_remote
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +55,7 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
                 "checkpoints are converted one at a time, and not with results",
             )
     paths, several = expand_sources(options.sources)
-    sources = [(path, read_format(path, options.read_as)) for path in paths]
+    sources = [one for path in paths for one in _sources(path, options)]
     write_as = write_format(options.destination, options.write_as).name
     options = replace(options, read_as=sources[0][1].name, write_as=write_as)
     check_paths(options, [(path, one.name) for path, one in sources])
@@ -68,9 +69,37 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
                 break
             except SchemaWidened as wider:  # that of the first rows was too narrow
                 schemas[wider.path] = wider.schema
-    missing = gaps(paths) if several else None
+    missing = gaps([path for path, _ in sources]) if several or options.salvage else None
     notes += [*([missing] if missing else []), *beside(options)]
     return Converted(rows, time.monotonic() - start, notes)
+
+
+def _sources(path: str, options: ConvertOptions) -> _Sources:
+    """A file, or to salvage an unfinished output its parts. Raises SourceError or OptionError."""
+    from blip2cli.sinks.paths import OutputPaths
+
+    parts = OutputPaths.of(path).parts() if options.salvage and not is_remote(path) else []
+    if parts:
+        return [(part, FORMATS["parquet"]) for part in parts]
+    return [(path, read_format(path, options.read_as))]
+
+
+def _readers(
+    options: ConvertOptions, sources: _Sources, schemas: Schemas
+) -> tuple[list[Reader], list[str]]:
+    """The readers, and to salvage several sources a sentence for each that cannot be read."""
+    readers: list[Reader] = []
+    unreadable: list[str] = []
+    for path, one in sources:
+        try:
+            reader = one.load("open_reader")(path, replace(options, read_as=one.name), schemas)
+        except SourceError as error:
+            if not options.salvage or (path == sources[-1][0] and not readers):
+                raise
+            unreadable.append(f"Left out {path!r}: {error.problem}.")
+        else:
+            readers.append(reader)
+    return readers, unreadable
 
 
 def _convert(
@@ -79,10 +108,7 @@ def _convert(
     """Convert all rows; their number, and the notes. Raises SchemaWidened."""
     from blip2cli.convert.concat import ConcatenatedReader, Duplicates
 
-    readers: list[Reader] = [
-        one.load("open_reader")(path, replace(options, read_as=one.name), schemas)
-        for path, one in sources
-    ]
+    readers, notes = _readers(options, sources, schemas)
     reader = readers[0] if len(readers) == 1 else ConcatenatedReader(readers)
     duplicates = Duplicates(reader.schema) if len(readers) > 1 else None
     writer: Writer = FORMATS[options.write_as or ""].load("open_writer")(options, reader)
@@ -99,7 +125,7 @@ def _convert(
     except BaseException:
         writer.abort()
         raise
-    notes = [*reader.notes, *writer.notes]
+    notes += [*reader.notes, *writer.notes]
     if duplicates is not None and duplicates.found.count:
         notes.append(str(duplicates))
     return rows, notes

@@ -64,6 +64,9 @@ class ConvertOptions(ConversionOptions):
         flag="--to",
         metavar="FORMAT",
     )
+    salvage: bool = _format(
+        False, "jsonl and parquet: leave out what is damaged in SRC, and say how much that is."
+    )
     shard_size: int | None = _format(
         None,
         "webdataset: samples a tar \\[default: 10000]; clip-retrieval: vectors a file "

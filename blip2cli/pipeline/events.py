@@ -38,6 +38,7 @@ class Resumed:
     failed: int  # that failed before and are not tried again
     retried: int  # that failed before and are
     version: str | None  # of this tool, when another one wrote the rows
+    remark: str | None = None  # what is damaged in it, and run again
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from blip2cli.pipeline.events import Listener
 from blip2cli.pipeline.out_of_memory import BatchHalving
 from blip2cli.pipeline.output import check_carried, run_settings
 from blip2cli.pipeline.plan import PassedOver, Plan
-from blip2cli.sinks import IDENTITY, Resumed, check_settings, read_output
+from blip2cli.sinks import IDENTITY, Resumed, check_settings, check_whole, read_output
 from blip2cli.sources import ImageRef, open_sources
 from blip2cli.tasks.questions import check_names
 
@@ -64,6 +64,7 @@ class ImageItems:
         resumed = read_output(output, task.row_count)
         if resumed is not None:
             check_settings(output.out or "", resumed.rows.settings, run_settings(task, options))
+            check_whole(resumed.path, resumed.rows)
         if task.only is not None:
             stdin = _check_names(task.only, source, stdin)
         passed_over = PassedOver()

@@ -103,7 +103,7 @@ class Output:
                 # By number: two images may have one name.
                 own = list(islice(left, self.task.row_count(image.file_name)))
                 if self.inline:
-                    more = {"error": None}
+                    more = {"error": ""}
             elif self.inline:
                 own = self.task.failed_rows(image)
                 more = {"error": f"{image.error.error_type}: {image.error}"}

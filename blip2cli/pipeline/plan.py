@@ -47,4 +47,5 @@ class Plan:
             failed=self.failed_before,
             retried=self.retried,
             version=str(version) if version != __version__ else None,
+            remark=earlier.rows.remark,
         )

@@ -6,6 +6,7 @@ appends behind its last row. Reading it changes nothing.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ class Journal:
     rows: int = 0
     failed: int = 0  # images among them whose rows are failures (inline)
     settings: Mapping[str, object] | None = None  # None: not known
+    lacking: str | None = None  # an image that has not all its rows, which no crash leaves
+    remark: str | None = None  # for the user: what is damaged, and run again
     # Repairs what a crash left, so that the output is complete as it is. To be called when no
     # image is left; a writer that appends does it by itself. Raises OSError.
     complete: Callable[[], None] = lambda: None
@@ -43,25 +46,34 @@ class RowNames:
         self.rows = 0  # of complete images
         self.failed = 0  # complete images with a row for a failure
         self.complete_until = 0  # the position behind the last complete image
+        self.lacking: str | None = None  # the first image that others follow, and lacks rows
         self._row_count = row_count
         self._name: str | None = None
-        self._count = 0
+        self._count = self._needed = 0
         self._position = 0
         self._failed = False
 
     def add(self, name: str, position: int, failed: bool = False) -> None:
         """One more row, which ends at ``position``."""
-        if name != self._name or self._count >= self._row_count(name):
+        if name != self._name or self._count >= self._needed:
+            if self._count < self._needed:
+                self.lacking = self.lacking or self._name
             self._finish()
             self._name, self._count, self._failed = name, 0, False
+            self._needed = self._row_count(name)
         self._count += 1
         self._failed |= failed
         self._position = position
 
     def end(self) -> None:
         """No more rows follow: count the last image if it is complete."""
-        if self._name is not None and self._count >= self._row_count(self._name):
+        if not self.unfinished:
             self._finish()
+
+    @property
+    def unfinished(self) -> str | None:
+        """The last image if it lacks rows."""
+        return self._name if self._count < self._needed else None
 
     def _finish(self) -> None:
         if self._name is not None:
@@ -69,6 +81,25 @@ class RowNames:
             self.rows += self._count
             self.failed += self._failed
             self.complete_until = self._position
+
+
+def damaged(path: str, rows: int, problem: str) -> OutputError:
+    """The error for an output that no crash can have left as it is.
+
+    ``rows`` are sound before the damage. The advice is one that costs none of the others either.
+    """
+    return OutputError(
+        "resume",
+        f"{option('resume')}: {path!r} is damaged: {problem}; it is sound up to row {rows}",
+        f"'blip2cli verify {shlex.quote(path)}' looks at all of it, and 'blip2cli convert' with "
+        f"{option('salvage')} writes every sound row into a new file, which a run can go on with",
+    )
+
+
+def check_whole(out: str, journal: Journal) -> None:
+    """Raise OutputError when an image in the middle of the output lacks rows."""
+    if journal.lacking is not None:
+        raise damaged(out, 0, f"the image {journal.lacking!r} has not all its rows")
 
 
 def check_settings(

@@ -33,7 +33,7 @@ from blip2cli.storage import durable
 from blip2cli.storage.text_encoding import to_json
 
 SYNC_SECONDS = 1.0
-MEMBER_BYTES = 1 << 18
+MEMBER_BYTES = 1 << 16  # what one damaged byte can cost
 
 
 class JsonlSink:
@@ -95,7 +95,7 @@ class JsonlSink:
 
     def _append(self, data: bytes, rows: int) -> None:
         with self._disk.errors():
-            if self._file is None and self._journal is not None:
+            if self._file is None and isinstance(self._journal, Journal):
                 self._file = self._reopen(self._journal)
             if self._file is None:
                 self._file = self._create(data)

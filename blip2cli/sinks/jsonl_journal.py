@@ -3,7 +3,9 @@
 A killed process leaves complete lines and perhaps a torn one at the end. What is behind the last
 complete image is cut off, and its rows are made again. In a gzip file that cut can lie inside a
 member; then the members before it are copied as they are and the rest is compressed again, into a
-new file that replaces the old one in one step.
+new file that replaces the old one in one step. Lines that are no rows are refused, and untouched.
+Of a gzip file the members that are damaged are left out in that way, and a remark says so: what
+the others hold is known to be sound by their CRC.
 """
 
 from __future__ import annotations
@@ -12,129 +14,138 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+from collections.abc import Callable
 
-from blip2cli.errors import OutputError, option
-from blip2cli.sinks.journal import Journal, RowCount, RowNames
+from blip2cli.sinks.journal import Journal, RowCount, RowNames, damaged
+from blip2cli.sinks.jsonl_lines import (
+    CHUNK,
+    DamagedMember,
+    JsonlLines,
+    Member,
+    Piece,
+    sound_pieces,
+)
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import read_settings, recover_settings
 from blip2cli.storage import durable
 from blip2cli.storage.text_encoding import from_utf8
 
-_CHUNK = 1 << 20
-_FIRST_KEY = '{"file_name": '
-_decode = json.JSONDecoder().raw_decode
-_GOOD = b'"error": null}\n'  # how a row ends that has an error column and no error
+_START = b'{"file_name": "'
+_GOOD = b'"error": ""}\n'  # how a row ends that has an error column and no error
+# JSON as it is written here: text without control characters, numbers, lists of numbers.
+_TEXT = r'"[^"\\\x00-\x1f]*(?:\\["\\/bfnrtu][^"\\\x00-\x1f]*)*"'
+_VALUE = rf"(?:{_TEXT}|-?[0-9][0-9.eE+-]*|null|true|false|\[[-+0-9.eE, nul]*\])"
 
 
 def read_journal(
     paths: OutputPaths, row_count: RowCount, inline_errors: bool = False
 ) -> Journal | None:
-    """The journal of a JSONL output; None without one. Raises OutputError for lines that are no
-    rows."""
+    """The journal of a JSONL output; None without one. Raises OutputError for a damaged one."""
     if not os.path.exists(paths.final):
         return None
-    lines = _Lines(paths)
+    try:
+        return _read(paths, row_count, inline_errors, [(0, None)])
+    except DamagedMember as found:
+        first = found.member
+    pieces, damage = sound_pieces(paths.final)
+    if not pieces:
+        raise damaged(paths.final, 0, "none of its gzip members is what was written")
+    remark = (
+        f"{paths.final!r} is damaged behind row {first.lines}, at {', '.join(damage[:3])}; images "
+        "that had their rows there are run again, the others keep theirs"
+    )
+    journal = _read(paths, row_count, inline_errors, pieces)
+    return dataclasses.replace(journal, remark=remark)
+
+
+def _read(
+    paths: OutputPaths, row_count: RowCount, inline_errors: bool, pieces: list[Piece]
+) -> Journal:
+    """The journal of the ``pieces`` of a file. Raises DamagedMember, OutputError."""
     names = RowNames(row_count)
-    bad = 0
-    for number, line in enumerate(lines, 1):
-        if bad:
-            raise OutputError(
-                "resume",
-                f"{option('resume')}: line {bad} of {paths.final!r} is no row of this tool",
-                f"choose another name, or add {option('overwrite')} instead",
-            )
-        name = _file_name(line)
-        if name is None:
-            bad = number  # as the last line it is what a power cut left
-        else:
-            names.add(name, lines.end, inline_errors and not line.endswith(_GOOD))
+    name_of: Callable[[bytes], str | None] | None = None
+    before = 0  # bytes of the pieces before this one, decompressed
+    for start, stop in pieces:
+        lines = JsonlLines(paths.final, start, stop)
+        sound = 0
+        bad: list[bytes] = []
+        for line in lines:
+            name_of = name_of or row_parser(line)
+            name = None if bad else name_of(line)
+            if name is None:
+                bad.append(line)
+                if len(bad) > 1:
+                    break
+                continue
+            names.add(name, before + lines.end, inline_errors and not line.endswith(_GOOD))
+            sound = lines.end
+        # At the end a line without an end, or with NUL bytes, is what a power cut leaves.
+        torn = bad[0] if bad else lines.rest
+        if (
+            len(bad) > 1
+            or (bad and b"\0" not in torn)
+            or (torn and stop is not None)
+            or not (torn.startswith(_START) or _START.startswith(torn.partition(b"\0")[0]))
+        ):
+            count = lines.count - len(bad)
+            where = f"line {count + 1}, at byte {before + sound}, is no row of this output"
+            raise damaged(paths.final, count, where)
+        before += lines.end
     names.end()
-    cut = names.complete_until
-    journal = Journal(names.done, names.rows, names.failed, read_settings(paths))
-    if lines.intact and cut == lines.end and not os.path.exists(paths.next_meta):
+    before -= lines.end
+    cut = max(0, names.complete_until - before)
+    journal = Journal(names.done, names.rows, names.failed, read_settings(paths), names.lacking)
+    whole = lines.intact and cut == lines.end and len(pieces) == 1 and stop is None
+    if whole and not os.path.exists(paths.next_meta):
         return journal
-    repair = functools.partial(_repair, paths, cut, lines.member_before(cut))
+    repair = functools.partial(_repair, paths, pieces, cut, lines.member_before(cut))
     return dataclasses.replace(journal, complete=repair)
 
 
-def _file_name(line: bytes) -> str | None:
-    """The file name of a row; only it is parsed if it comes first. None when it is no row."""
+def row_parser(first: bytes) -> Callable[[bytes], str | None]:
+    """A function that gives the file name of a line, None for one that is no row like ``first``.
+
+    Rows have the same columns in the same order. Lines of a form that is not written here are
+    taken, too, if they are JSON with these columns.
+    """
+    columns = list(_parsed(first))
+    values = [f"{re.escape(json.dumps(name, ensure_ascii=False))}: {_VALUE}" for name in columns]
+    if values:
+        values[0] = values[0].replace(_VALUE, f"({_TEXT})")
+    match = re.compile(rf"\{{{', '.join(values)}\}}\n").fullmatch
+
+    def name_of(line: bytes) -> str | None:
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+        found = match(text) if columns[:1] == ["file_name"] else None
+        if found is not None:
+            name = found[1]
+            return from_utf8(json.loads(name)) if "\\" in name else name[1:-1]
+        row = _parsed(line)
+        value = row.get("file_name")
+        return from_utf8(value) if list(row) == columns and isinstance(value, str) else None
+
+    return name_of
+
+
+def _parsed(line: bytes) -> dict[str, object]:
+    """The JSON object in a line; an empty one where there is none."""
     try:
-        text = line.decode("utf-8")
-        if text.startswith(_FIRST_KEY) and text.endswith("}\n"):
-            name = _decode(text, len(_FIRST_KEY))[0]
-        else:
-            name = json.loads(text)["file_name"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    if not isinstance(name, str):
-        return None
-    return from_utf8(name) if "\\" in name else name
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
-@dataclass(frozen=True)
-class _Member:
-    """Where a gzip member starts: in the file, and in its decompressed content."""
+def _repair(paths: OutputPaths, pieces: list[Piece], cut: int, member: Member) -> None:
+    """Leave the ``pieces`` of the output, and of the last one what is before ``cut``.
 
-    compressed: int
-    plain: int
-
-
-class _Lines:
-    """The complete lines of a file, plain or gzipped; afterwards the state of its end."""
-
-    def __init__(self, paths: OutputPaths) -> None:
-        self.end = 0  # of the last line given, in the decompressed content
-        self.intact = True  # the file ends with a line, and with a member where it is gzipped
-        self._paths = paths
-        self._members = [_Member(0, 0)]
-
-    def __iter__(self) -> Iterator[bytes]:
-        rest = b""
-        with open(self._paths.final, "rb") as file:
-            plain = iter(lambda: file.read(_CHUNK), b"")
-            for chunk in self._decompressed(file) if self._paths.compressed else plain:
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    self.end += len(line) + 1
-                    yield line + b"\n"
-        if rest:
-            self.intact = False
-
-    def member_before(self, position: int) -> _Member:
-        """The last member that starts at ``position`` in the content, or before."""
-        return max((m for m in self._members if m.plain <= position), key=lambda m: m.plain)
-
-    def _decompressed(self, file: BinaryIO) -> Iterator[bytes]:
-        """The content of all members, as far as it can be read."""
-        member: zlib._Decompress | None = None
-        compressed = plain = 0
-        while chunk := file.read(_CHUNK):
-            while chunk:
-                member = member or zlib.decompressobj(wbits=31)
-                try:
-                    content = member.decompress(chunk)
-                except zlib.error:
-                    self.intact = False
-                    return
-                compressed += len(chunk) - len(member.unused_data)
-                plain += len(content)
-                yield content
-                chunk = member.unused_data
-                if not member.eof:
-                    break
-                member = None
-                self._members.append(_Member(compressed, plain))
-        if member is not None:
-            self.intact = False
-
-
-def _repair(paths: OutputPaths, cut: int, member: _Member) -> None:
-    """Cut the output off at ``cut``; ``member`` is the gzip member that holds this position."""
+    ``member`` is the gzip member of that piece that holds the position ``cut``.
+    """
     recover_settings(paths)
     if not paths.compressed:
         descriptor = durable.open_regular(paths.final)
@@ -149,13 +160,15 @@ def _repair(paths: OutputPaths, cut: int, member: _Member) -> None:
         open(paths.final, "rb") as old,
         durable.written(paths.temporary(), paths.final) as new,
     ):
-        left = member.compressed
-        while left > 0 and (chunk := old.read(min(left, _CHUNK))):
-            new.write(chunk)
-            left -= len(chunk)
+        for start, stop in [*pieces[:-1], (pieces[-1][0], member.compressed)]:
+            old.seek(start)
+            left = (stop or 0) - start
+            while left > 0 and (chunk := old.read(min(left, CHUNK))):
+                new.write(chunk)
+                left -= len(chunk)
         decoder = zlib.decompressobj(wbits=31)
         rest = b""
-        while len(rest) < cut - member.plain and (chunk := old.read(_CHUNK)):
+        while len(rest) < cut - member.plain and (chunk := old.read(CHUNK)):
             rest += decoder.decompress(chunk, cut - member.plain - len(rest))
         if rest:
             encoder = zlib.compressobj(wbits=31)

@@ -39,6 +39,8 @@ PART_SECONDS = 30.0
 # Row groups of the finished file: large enough to read fast, small enough to read singly.
 GROUP_ROWS = 16384
 GROUP_BYTES = 64 << 20
+# What reading a damaged file may raise.
+ARROW_ERRORS = (pa.ArrowException, KeyError, TypeError, IndexError, UnicodeDecodeError, OSError)
 
 
 class ParquetSink:
@@ -81,7 +83,7 @@ class ParquetSink:
         with _writer(buffer, self._schema) as writer:
             writer.write_table(table)
         with self._disk.errors():
-            path = self._paths.part(len(self._parts))
+            path = self._paths.next_part(self._parts)
             data = buffer.getvalue().to_pybytes()
             durable.replace_file(self._paths.temporary(), path, data, replace=False)
         self._parts.append(path)
@@ -124,14 +126,12 @@ def merge(paths: OutputPaths, parts: Sequence[str], schema: pa.Schema) -> None:
 
     Raises OSError, also for a part that cannot be read.
     """
-    with durable.written(paths.temporary(), paths.final) as file:
-        try:
-            with _writer(file, schema) as writer:
-                for group in _groups(parts, schema, _group_rows(schema)):
-                    writer.write_table(group, row_group_size=len(group))
-        except pa.ArrowInvalid as error:
-            reason = f"a part file is damaged: {' '.join(str(error).split())}"
-            raise OSError(errno.EIO, reason) from error
+    with (
+        durable.written(paths.temporary(), paths.final) as file,
+        _writer(file, schema) as writer,
+    ):
+        for group in _groups(parts, schema, _group_rows(schema)):
+            writer.write_table(group, row_group_size=len(group))
     remove_parts(paths)
 
 
@@ -177,7 +177,9 @@ def to_batch(rows: list[dict[str, Any]], schema: RowSchema, arrow: pa.Schema) ->
 def _writer(where: Any, schema: pa.Schema) -> pq.ParquetWriter:
     # Embeddings hardly repeat, and file names never: a dictionary would only cost time.
     plain = any(pa.types.is_fixed_size_list(field.type) for field in schema)
-    return pq.ParquetWriter(where, schema, compression="zstd", use_dictionary=not plain)
+    return pq.ParquetWriter(
+        where, schema, compression="zstd", use_dictionary=not plain, write_page_checksum=True
+    )
 
 
 def _group_rows(schema: pa.Schema) -> int:
@@ -194,16 +196,29 @@ def _groups(parts: Sequence[str], schema: pa.Schema, rows: int) -> Iterator[pa.T
     """Yield the rows of all parts in tables of exactly ``rows`` rows, the last one shorter."""
     waiting: list[pa.RecordBatch] = []
     count = 0
-    for part in parts:
-        with pq.ParquetFile(part) as file:
-            for batch in file.iter_batches(batch_size=rows):
-                while count + batch.num_rows >= rows:
-                    head = batch.slice(0, rows - count)
-                    yield pa.Table.from_batches([*waiting, head]).cast(schema)
-                    batch = batch.slice(head.num_rows)
-                    waiting, count = [], 0
-                if batch.num_rows:
-                    waiting.append(batch)
-                    count += batch.num_rows
+    for batch in _batches(parts, rows):
+        while count + batch.num_rows >= rows:
+            head = batch.slice(0, rows - count)
+            yield pa.Table.from_batches([*waiting, head]).cast(schema)
+            batch = batch.slice(head.num_rows)
+            waiting, count = [], 0
+        if batch.num_rows:
+            waiting.append(batch)
+            count += batch.num_rows
     if waiting:
         yield pa.Table.from_batches(waiting).cast(schema)
+
+
+def _batches(parts: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    for part in parts:
+        try:
+            with pq.ParquetFile(part, page_checksum_verification=True) as file:
+                yield from file.iter_batches(batch_size=rows)
+        except ARROW_ERRORS as error:
+            reason = f"the part {part!r} is damaged, {first_line(error)}; see 'blip2cli verify'"
+            raise OSError(errno.EIO, reason) from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of Arrow's, which may quote the data behind it."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

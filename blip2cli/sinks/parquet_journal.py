@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from blip2cli.errors import OutputError, option
-from blip2cli.sinks.journal import Journal, RowCount, RowNames
-from blip2cli.sinks.parquet import merge, remove_parts
+from blip2cli.sinks.journal import Journal, RowCount, RowNames, damaged
+from blip2cli.sinks.parquet import ARROW_ERRORS, first_line, merge, remove_parts
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.settings import Settings, parquet_settings
+from blip2cli.sinks.settings import parquet_settings
 from blip2cli.storage.text_encoding import from_utf8
 
 
@@ -30,26 +29,59 @@ def read_journal(
     if not files:
         return None
     names = RowNames(row_count)
-    settings: Settings | None = None
+    settings = None
     for path in files:
         try:
-            with pq.ParquetFile(path) as file:
-                settings = settings or parquet_settings(file.schema_arrow.metadata)
-                columns = [c for c in ("file_name", "error") if c in file.schema_arrow.names]
-                for batch in file.iter_batches(batch_size=65536, columns=columns):
-                    for row in batch.to_pylist():
-                        failed = row.get("error") is not None
-                        names.add(from_utf8(row["file_name"]), 0, failed)
-        except (pa.ArrowException, KeyError, TypeError, IndexError, OSError) as error:
-            raise OutputError(
-                "resume",
-                f"{option('resume')}: {path!r} cannot be read as rows of this tool "
-                f"({' '.join(str(error).split())})",
-                f"choose another name, or add {option('overwrite')} instead",
-            ) from None
-    complete = functools.partial(_complete, paths, parts)
+            about = parquet_settings(pq.read_schema(path).metadata)
+            for name, failed in _rows(path):
+                names.add(name, 0, failed)
+        except ARROW_ERRORS as error:
+            problem = f"{path!r} cannot be read as rows of this tool ({first_line(error)})"
+            raise damaged(paths.final, names.rows, problem) from None
+        settings = settings or about
+        if about is not None and about != settings:
+            raise damaged(paths.final, names.rows, f"its part {path!r} is of another run")
     names.end()
-    return Journal(names.done, names.rows, names.failed, settings, complete)
+    if not parts:
+        _check_leftovers(paths, names)
+    complete = functools.partial(_complete, paths, parts)
+    lacking = names.lacking or names.unfinished
+    remark = _missing(paths, parts)
+    return Journal(names.done, names.rows, names.failed, settings, lacking, remark, complete)
+
+
+def _missing(paths: OutputPaths, parts: list[str]) -> str | None:
+    """A remark about the parts that are missing among ``parts``."""
+    count = 0
+    while parts and paths.part(count) != parts[-1]:
+        if paths.part(count) not in parts:
+            return (
+                f"{paths.part(count)!r}, a part of this output, is missing; images that had their "
+                "rows there are run again"
+            )
+        count += 1
+    return None
+
+
+def _rows(path: str) -> Iterator[tuple[str, bool]]:
+    """The names of a file's rows, and whether they are failures."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        columns = [c for c in ("file_name", "error") if c in file.schema_arrow.names]
+        for batch in file.iter_batches(batch_size=65536, columns=columns):
+            for row in batch.to_pylist():
+                yield from_utf8(row["file_name"]), bool(row.get("error"))
+
+
+def _check_leftovers(paths: OutputPaths, names: RowNames) -> None:
+    """Raise OutputError for parts whose rows are not in the finished file, so not left over."""
+    for path in paths.every_part():
+        try:
+            merged = all(name in names.done for name, _ in _rows(path))
+        except ARROW_ERRORS:
+            continue  # nothing can be had from it
+        if not merged:
+            problem = f"its part {paths.part(0)!r} is missing, and {path!r} holds other rows"
+            raise damaged(paths.final, names.rows, problem)
 
 
 def _complete(paths: OutputPaths, parts: list[str]) -> None:

@@ -9,6 +9,7 @@ matches, and hidden, so that data-set loaders pass them over: ``.captions.jsonl.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blip2cli.options import OutputOptions
@@ -86,10 +87,16 @@ class OutputPaths:
     def parts(self) -> list[str]:
         """The part files, in order.
 
-        Without the first one, the others are left over from a finished merge: none counts.
+        Beside an output and without the first one, the others are left over from a finished
+        merge: none counts.
         """
         parts = self.every_part()
-        return parts if parts[:1] == [self.part(0)] else []
+        merged = parts[:1] != [self.part(0)] and os.path.exists(self.final)
+        return [] if merged else parts
+
+    def next_part(self, parts: Sequence[str]) -> str:
+        """The path of the part that follows ``parts``, of which some may be missing."""
+        return self.part(int(parts[-1].rpartition("-")[2]) + 1 if parts else 0)
 
     def every_part(self) -> list[str]:
         """All files with the name of a part, in order."""

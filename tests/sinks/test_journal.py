@@ -122,7 +122,7 @@ def test_completing_repairs_the_end_when_no_image_is_left(tmp_path: Path) -> Non
         if suffix == "jsonl":
             out.write_bytes(out.read_bytes() + b'{"file_name": "00')
         if suffix == "jsonl.gz":
-            out.write_bytes(out.read_bytes() + zlib.compress(b"x", wbits=31)[:-4])
+            out.write_bytes(out.read_bytes() + zlib.compress(b'{"fi', wbits=31)[:-4])
         resumed, _ = resume(out)
         assert resumed is not None
         resumed.complete()
@@ -137,7 +137,9 @@ def test_lines_that_are_no_rows_are_refused(tmp_path: Path) -> None:
     sink.close()
     lines = out.read_bytes().splitlines(keepends=True)
     out.write_bytes(lines[0] + b'{"caption": "no name"}\n' + lines[2])
-    with pytest.raises(OutputError, match=r"line 2 of .* is no row"):
+    with pytest.raises(
+        OutputError, match=r"line 2, at byte 93, is no row of this output; it is sound up to row 1"
+    ):
         resume(out)
     out.write_bytes(lines[0] + lines[1] + b"\0" * 20 + b"\n")  # as a power cut may leave it
     resumed, _ = resume(out)
@@ -148,7 +150,7 @@ def test_lines_that_are_no_rows_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     out.write_bytes(b"PAR1 no, it is not")
-    with pytest.raises(OutputError, match="cannot be read as rows"):
+    with pytest.raises(OutputError, match="cannot be read as rows of this tool"):
         resume(out)
 
 

@@ -96,7 +96,9 @@ def test_companions(tmp_path: Path) -> None:
         Path(paths.part(number)).touch()
     (tmp_path / ".metadata.jsonl.gz.part-x").touch()
     leftover = [paths.part(2), paths.part(10), paths.part(1_000_000)]
-    assert (paths.parts(), paths.every_part()) == ([], leftover)  # the first part is gone
+    assert paths.parts() == leftover  # the first part is missing
+    Path(paths.final).touch()
+    assert (paths.parts(), paths.every_part()) == ([], leftover)  # removed after a merge
     Path(paths.part(0)).touch()
     assert paths.parts() == [paths.part(0), *leftover]
 

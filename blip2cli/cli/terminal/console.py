@@ -88,6 +88,8 @@ class Console:
             case Resumed():
                 for line in resumed_lines(event):
                     self.print_line(line)
+                if event.remark is not None:  # even when quiet: rows were damaged
+                    self._print(printable(f"Note: {event.remark}."))
             case ModelReady():
                 self._ready(event)
             case Remark():

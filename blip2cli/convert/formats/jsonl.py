@@ -31,6 +31,7 @@ from blip2cli.convert.column_types import (
 )
 from blip2cli.convert.files import new_file
 from blip2cli.convert.line_blocks import LineBlock, LineBlocks, parse_rows
+from blip2cli.convert.salvage import SoundBlocks, whole_images
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import ConvertOptions
 from blip2cli.sinks.paths import OutputPaths
@@ -45,31 +46,51 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape that Arrow takes in 
 class JsonlReader:
     """The rows of one file."""
 
-    def __init__(self, path: str, schema: pa.Schema | None = None) -> None:
+    def __init__(self, path: str, schema: pa.Schema | None = None, salvage: bool = False) -> None:
         """``schema`` is that of a ``SchemaWidened``. Raises SourceError."""
         self.path = path
+        self.settings: Settings | None = read_settings(OutputPaths.of(path))
+        self._salvage = salvage
         with read_errors(path):
             self.size = os.path.getsize(path)
-        self.notes: list[str] = []
         self._command = SameCommand()
-        self._blocks: LineBlocks | None = None
+        self._blocks: LineBlocks | SoundBlocks | None = None
         # Columns that are null so far have the type null here.
         self._narrow = schema if schema is not None else self._sample()
         self.schema = resolve_nulls(self._narrow)
-        self.settings: Settings | None = read_settings(OutputPaths.of(path))
+
+    @property
+    def notes(self) -> list[str]:
+        return self._blocks.damage.notes() if isinstance(self._blocks, SoundBlocks) else []
 
     def position(self) -> int:
         return self._blocks.position if self._blocks is not None else 0
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        self._blocks = LineBlocks(self.path)
-        for block in self._blocks:
-            batch = self._parse(block)
-            yield from slices(self._parse_lines(block) if batch is None else batch)
+        for batch in whole_images(self._sound()) if self._salvage else self._all():
+            yield from slices(batch)
+
+    def _all(self) -> Iterator[pa.RecordBatch]:
+        self._blocks = blocks = LineBlocks(self.path)
+        return map(self._parsed, blocks)
+
+    def _sound(self) -> Iterator[pa.RecordBatch | None]:
+        self._blocks = blocks = self._sound_blocks()
+        return (None if block is None else self._parsed(block) for block in blocks)
+
+    def _sound_blocks(self) -> SoundBlocks:
+        return SoundBlocks(self.path, self.settings is not None)
+
+    def _parsed(self, block: LineBlock) -> pa.RecordBatch:
+        batch = self._parse(block)
+        return self._parse_lines(block) if batch is None else batch
 
     def _sample(self) -> pa.Schema:
         rows: list[dict[str, Any]] = []
-        for block in LineBlocks(self.path, _SAMPLE_BYTES):
+        blocks: Any = (
+            self._sound_blocks() if self._salvage else LineBlocks(self.path, _SAMPLE_BYTES)
+        )
+        for block in filter(None, blocks):
             for number, row in islice(parse_rows(block, self.path), SAMPLE_ROWS):
                 self._command.check(row, f"{self.path!r}, line {number},")
                 rows.append(deep_to_utf8(row, without_surrogates))
@@ -180,7 +201,7 @@ def _bytes_of(lines: Array) -> memoryview:
 
 def open_reader(path: str, options: ConvertOptions, schemas: Schemas) -> JsonlReader:
     """The rows of ``path``. Raises SourceError."""
-    return JsonlReader(path, schemas.get(path))
+    return JsonlReader(path, schemas.get(path), options.salvage)
 
 
 def open_writer(options: ConvertOptions, reader: Reader) -> JsonlWriter:

@@ -15,8 +15,10 @@ from blip2cli.convert.base import BATCH_ROWS, Reader, Schemas, read_errors, slic
 from blip2cli.convert.column_types import SameCommand, conform, with_embedding_dtype
 from blip2cli.convert.examples import listed
 from blip2cli.convert.files import new_file
+from blip2cli.convert.salvage import DamagedPlaces, whole_images
 from blip2cli.errors import OutputError
 from blip2cli.options import ConvertOptions
+from blip2cli.sinks.parquet import ARROW_ERRORS, first_line
 from blip2cli.sinks.settings import Settings, parquet_metadata, parquet_settings
 from blip2cli.sources.parquet_schema import is_bytes
 
@@ -28,9 +30,11 @@ _BUFFER_BYTES = 1 << 20
 class ParquetReader:
     """The rows of one file. Columns of bytes, such as images, are left out."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, salvage: bool = False) -> None:
         """Raises SourceError."""
         self.path = path
+        self._salvage = salvage
+        self._damage = DamagedPlaces()
         with read_errors(path):
             self.size = os.path.getsize(path)
             with pq.ParquetFile(path) as file:
@@ -39,10 +43,14 @@ class ParquetReader:
         self.settings: Settings | None = parquet_settings(found.metadata)
         fields = [field for field in found if not _has_bytes(field.type)]
         left_out = [field.name for field in found if _has_bytes(field.type)]
-        self.notes = [f"Left out: {listed(left_out)}, which hold bytes."] if left_out else []
+        self._notes = [f"Left out: {listed(left_out)}, which hold bytes."] if left_out else []
         self.schema = pa.schema([(f.name, _plain(f.type)) for f in fields])
         SameCommand().check(self.schema.names, repr(path))
         self._done = 0
+
+    @property
+    def notes(self) -> list[str]:
+        return [*self._notes, *self._damage.notes()]
 
     def position(self) -> int:
         return self.size * self._done // self._rows
@@ -51,13 +59,36 @@ class ParquetReader:
         self._done = 0
         with (
             read_errors(self.path),
-            pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file,
+            pq.ParquetFile(
+                self.path,
+                pre_buffer=False,
+                buffer_size=_BUFFER_BYTES,
+                page_checksum_verification=True,
+            ) as file,
         ):
             rows = _rows_at_once(file.metadata)
-            for batch in file.iter_batches(batch_size=rows, columns=self.schema.names):
+            found = self._sound(file, rows) if self._salvage else self._all(file, rows)
+            for batch in found:
                 batch = conform(batch, self.schema)
                 self._done += batch.num_rows
                 yield batch
+
+    def _all(self, file: pq.ParquetFile, rows: int, **which: Any) -> Iterator[pa.RecordBatch]:
+        return file.iter_batches(batch_size=rows, columns=self.schema.names, **which)
+
+    def _sound(self, file: pq.ParquetFile, rows: int) -> Iterator[pa.RecordBatch]:
+        """The row groups as far as they can be read."""
+        self._damage = DamagedPlaces()
+
+        def pieces() -> Iterator[pa.RecordBatch | None]:
+            for number in range(file.metadata.num_row_groups):
+                try:
+                    yield from self._all(file, rows, row_groups=[number])
+                except ARROW_ERRORS as error:
+                    self._damage.add(f"row group {number} ({first_line(error)})")
+                    yield None
+
+        return whole_images(pieces())
 
 
 def _rows_at_once(about: pq.FileMetaData) -> int:
@@ -88,7 +119,11 @@ class ParquetWriter:
         self._out = new_file(path)
         try:
             self._writer = pq.ParquetWriter(
-                self._out.file, self._schema, compression="zstd", use_dictionary=repeated or False
+                self._out.file,
+                self._schema,
+                compression="zstd",
+                use_dictionary=repeated or False,
+                write_page_checksum=True,
             )
         except pa.ArrowException as error:
             self._out.abort()
@@ -145,7 +180,7 @@ def _plain(kind: Any) -> pa.DataType:
 
 def open_reader(path: str, options: ConvertOptions, schemas: Schemas) -> ParquetReader:
     """The rows of ``path``. Raises SourceError."""
-    return ParquetReader(path)
+    return ParquetReader(path, options.salvage)
 
 
 def open_writer(options: ConvertOptions, reader: Reader) -> ParquetWriter:
