@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from blip2cli.cli.app import main
+from blip2cli.system.current_folder import leave_out_first_folder
 
 if __name__ == "__main__":
+    leave_out_first_folder()  # before anything else is imported
+    from blip2cli.cli.app import main
+
     main()

@@ -8,6 +8,7 @@ WRONG_INPUT = 2  # what the user gave is wrong
 FAILED_IMAGES = 3  # the run finished, some images failed
 MORE_TO_DO = 4  # the time limit ended the run; the rows so far are safe
 # As shells report a process that a signal ended: 128 plus its number.
+HUNG_UP = 129  # SIGHUP: the terminal was closed
 INTERRUPTED = 130  # SIGINT
 BROKEN_PIPE = 141  # SIGPIPE: whoever read stdout is gone
 TERMINATED = 143  # SIGTERM

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import os
 import sys
 from collections.abc import Container, Sequence
@@ -15,6 +13,7 @@ import typer.main
 
 from blip2cli import __version__, exit_codes
 from blip2cli.cli.terminal.error_messages import complain, unexpected
+from blip2cli.cli.terminal.streams import open_standard_streams
 from blip2cli.cli.terminal.usage_errors import usage_sentence
 
 # Name, and its line in the list of commands. A command's own module is imported only when it is the
@@ -89,17 +88,16 @@ def call(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """The console script."""
-    if sys.stdout is None:  # closed (``>&-``): rows may still go to a file
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # File names need not be encodable; stderr is as lenient by itself.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    open_standard_streams()
     code = call(sys.argv[1:])
-    if "torch" not in sys.modules and "PIL" not in sys.modules:
-        sys.exit(code)
-    # Everything is written and closed. Taking torch apart would cost up to a second, and a thread
-    # may hang in an image that nobody waits for any more.
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = code or exit_codes.BROKEN_PIPE
+    except OSError as error:
+        if not code:
+            complain(f"Writing 'stdout' failed ({error.strerror}).")
+            code = exit_codes.RUN_FAILED
+    # Everything is written and closed. Taking torch apart would cost up to a second, a thread may
+    # hang in an image that nobody waits for any more, and Python prints what it meets on the way.
     os._exit(code)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from blip2cli.cli.flags.command import Required
 from blip2cli.cli.terminal.run_summary import duration
-from blip2cli.cli.terminal.spelling import variable, with_flags
+from blip2cli.cli.terminal.spelling import readable, variable
 from blip2cli.errors import OptionError, option
 from blip2cli.options import (
     CheckpointOptions,
@@ -88,11 +88,9 @@ def _convert_checkpoint(options: CheckpointOptions, quiet: bool) -> int:
 
 
 def _print(lines: list[str], quiet: bool) -> None:
-    from blip2cli.storage.text_encoding import printable
-
     if not quiet:
         for line in lines:
-            print(printable(with_flags(line)), file=sys.stderr)
+            print(readable(line), file=sys.stderr)
 
 
 @contextmanager

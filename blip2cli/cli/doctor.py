@@ -27,7 +27,7 @@ def doctor(
     library_logging.show_library_messages(report.verbose >= 2)
     if output.json:
         found = examine(options)
-        print(json.dumps(found.as_dict(flag), ensure_ascii=False, indent=2), flush=True)
+        print(json.dumps(found.as_dict(flag), indent=2), flush=True)
     else:
         found = examine(options, DoctorPrinter(sys.stdout))
     if found.failures:  # once more in a sentence, for whoever keeps stdout elsewhere

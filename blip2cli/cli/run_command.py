@@ -7,12 +7,21 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from blip2cli import exit_codes
 from blip2cli.cli.terminal.console import Console
 from blip2cli.cli.terminal.log_json import JsonLog
+from blip2cli.cli.terminal.spelling import readable
+from blip2cli.cli.terminal.streams import (
+    OneLineJson,
+    show_tracebacks_of_threads,
+    stdout_is_closed,
+)
+from blip2cli.errors import OptionError, option
 from blip2cli.model.checkpoint.embedded import EMBEDDED
+from blip2cli.sinks.paths import to_stdout
+from blip2cli.storage.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from blip2cli.options import ReportOptions
@@ -22,10 +31,17 @@ if TYPE_CHECKING:
 
 def run_command(job: Job[Any], report: ReportOptions) -> int:
     """Run the job, print what is to be said, and return the exit code."""
+    stdout: BinaryIO = sys.stdout.buffer
+    if sys.stdout.isatty():
+        stdout = cast(BinaryIO, OneLineJson(stdout))
     # Stdin is None when it was closed (``<&-``).
-    job = replace(
-        job, stdin=sys.stdin.buffer if sys.stdin is not None else None, stdout=sys.stdout.buffer
-    )
+    job = replace(job, stdin=sys.stdin.buffer if sys.stdin is not None else None, stdout=stdout)
+    if to_stdout(job.options.output) and stdout_is_closed() and not report.dry_run:
+        raise OptionError(
+            "out",
+            "There is no place for the rows: stdout is closed",
+            f"give {option('out')} a file",
+        )
     return _dry_run(job) if report.dry_run else _run(job, report)
 
 
@@ -34,6 +50,7 @@ def _run(job: Job[Any], report: ReportOptions) -> int:
     from blip2cli.system import library_logging
 
     library_logging.show_library_messages(report.verbose >= 2)
+    show_tracebacks_of_threads(report.verbose >= 2)
     if report.quiet or report.log_json:
         library_logging.show_downloads(False)
     output = job.options.output
@@ -68,7 +85,6 @@ def _run(job: Job[Any], report: ReportOptions) -> int:
 def _dry_run(job: Job[Any]) -> int:
     """Say what would run. The listing is read to its end, the model is not touched."""
     from blip2cli.sinks import OutputLock
-    from blip2cli.storage.text_encoding import printable
 
     options = job.options
     plan = job.check().plan()
@@ -78,27 +94,42 @@ def _dry_run(job: Job[Any]) -> int:
     if job.to_file:
         with OutputLock(options.output.out or ""):
             pass  # a run could write there, and none does at present
-    print(f"{job.task.name}: {total} {unit}{'' if total == 1 else 's'}{before}")
-    for name in names:
-        print(f"  {printable(name)}")
+    lines = [f"{job.task.name}: {total} {unit}{'' if total == 1 else 's'}{before}"]
+    lines += (f"  {name}" for name in names)
     if total > len(names):
-        print(f"  … and {total - len(names)} more")
+        lines.append(f"  … and {total - len(names)} more")
     embedded = " (embedded)" if options.model.model in EMBEDDED else ""
-    print(f"model: {options.model.model}{embedded}")
-    print(f"output: {options.output.out or 'stdout'}")
-    print(f"device: {options.model.device}\ndtype: {options.model.dtype}")
+    lines += [
+        f"model: {options.model.model}{embedded}",
+        f"output: {options.output.out or 'stdout'}",
+        f"device: {options.model.device}",
+        f"dtype: {options.model.dtype}",
+    ]
     if options.model.quantize is not None:
-        print(f"quantize: {options.model.quantize}")
-    for key, value in job.task.settings.items():
-        if key != "task":
-            print(f"{key}: {value}")
+        lines.append(f"quantize: {options.model.quantize}")
+    lines += (f"{key}: {value}" for key, value in job.task.settings.items() if key != "task")
+    for line in lines:
+        print(readable(line))
     return exit_codes.SUCCESS
 
 
 def _again(arguments: Sequence[str]) -> str:
-    """The command line that goes on with the output of this one."""
+    """The command line that goes on with the output of this one, as a shell reads it."""
     words = [word for word in arguments[1:] if word not in ("--overwrite", "--resume")]
-    return shlex.join(["blip2cli", *words, "--resume"])
+    return " ".join(map(_quoted, ["blip2cli", *words, "--resume"]))
+
+
+def _quoted(word: str) -> str:
+    """``word`` for bash; in ``$'…'`` where it holds what no terminal should see."""
+    word = hide_secrets(word)
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = (c if c.isprintable() and c not in "\\'" else _octal(c) for c in word)
+    return f"$'{''.join(escaped)}'"
+
+
+def _octal(character: str) -> str:
+    return "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
 
 
 def _errors_file(out: str | None) -> str:

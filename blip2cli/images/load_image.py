@@ -22,6 +22,7 @@ from blip2cli.images.preprocess import PixelSpec
 from blip2cli.images.resize import to_planes
 from blip2cli.images.sniff import TIFF_STARTS
 from blip2cli.sources.base import ImageRef
+from blip2cli.storage.secrets import hide_secrets
 
 
 @dataclass(frozen=True)
@@ -143,5 +144,7 @@ def _failed(ref: ImageRef, error: Exception) -> ImageAndPixels:
     elif isinstance(error, MemoryError):
         failure = ImageError("out_of_memory", "There is not enough memory to load it.")
     else:
-        failure = ImageError("decode_error", f"Unexpected {type(error).__name__}: {error}")
+        failure = ImageError(
+            "decode_error", hide_secrets(f"Unexpected {type(error).__name__}: {error}")
+        )
     return LoadedImage(ref.file_name, None, None, failure, ref.carried), None

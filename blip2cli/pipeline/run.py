@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 def run(job: Job[Any], on_event: Listener = lambda event: None) -> Summary:
     """Do the whole job and return how it went.
 
-    SIGINT and SIGTERM end the run after the batches in flight, with their rows safe. Raises
+    SIGINT, SIGTERM and SIGHUP end the run after the batches in flight, with their rows safe. Raises
     ``UserError`` before anything is loaded when the input is wrong, ``RunError`` when the run
     cannot go on, and lets the ``BrokenPipeError`` of a closed ``stdout`` through; what was
     committed stays in every case.

@@ -1,4 +1,4 @@
-"""Stopping a run on SIGINT or SIGTERM without losing what is finished."""
+"""Stopping a run on SIGINT, SIGTERM or SIGHUP without losing what is finished."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Self
 
 from blip2cli.exit_codes import SUCCESS, of_signal
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
@@ -63,7 +63,10 @@ class Interrupts:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None:
-            os._exit(of_signal(signum))
+            # A closed terminal sends a hangup, and so does the shell that ends with it.
+            if signum != signal.SIGHUP:
+                os._exit(of_signal(signum))
+            return
         self.signum = signum
         if not self._shielded:
             raise Interrupted

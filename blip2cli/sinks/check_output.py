@@ -10,7 +10,7 @@ from blip2cli.options import OutputOptions
 from blip2cli.sinks.format_table import known_suffix, suffixes
 from blip2cli.sinks.paths import OutputPaths, to_stdout
 from blip2cli.storage.opening import is_remote
-from blip2cli.storage.remote_errors import hide_secrets
+from blip2cli.storage.secrets import hide_secrets
 
 _MISSPELLINGS = {
     ".json": ".jsonl", ".ndjson": ".jsonl", ".jl": ".jsonl", ".json.gz": ".jsonl.gz",

@@ -12,7 +12,8 @@ import re
 from typing import Any, BinaryIO, cast
 
 from blip2cli.errors import SourceError
-from blip2cli.storage.remote_errors import hide_secrets, remote_error
+from blip2cli.storage.remote_errors import remote_error
+from blip2cli.storage.secrets import hide_secrets
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 

@@ -8,9 +8,9 @@ class name and status code, because importing those libraries for that costs mor
 from __future__ import annotations
 
 import os
-import re
 
 from blip2cli.errors import ImageError, SourceError
+from blip2cli.storage.secrets import hide_secrets
 
 _CREDENTIALS = frozenset({
     "CredentialRetrievalError", "DefaultCredentialsError", "NoCredentialsError",
@@ -111,15 +111,6 @@ def remote_error(url: str, error: Exception) -> RemoteError:
             "its server cannot be reached",
         )
     return RemoteError(f"{shown} cannot be read ({detail})", "", detail)
-
-
-def hide_secrets(text: str) -> str:
-    """Return ``text`` without passwords and query strings in the URLs it holds.
-
-    Signed URLs carry their signature in the query, so it is never shown.
-    """
-    text = re.sub(r"(://(?!arn:)[^/@\s:]*):\S*@", r"\1:***@", text)
-    return re.sub(r"(://[^\s'\"?]*)\?[^\s'\"]*=[^\s'\"]*", r"\1?***", text)
 
 
 def _status(error: Exception) -> int | None:

@@ -78,4 +78,6 @@ def deep_from_utf8(value: Any) -> Any:
 def printable(text: str) -> str:
     """``text`` on one line and harmless on a terminal: control characters, line separators and
     bytes that are not UTF-8 become escapes."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

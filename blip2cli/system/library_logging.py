@@ -23,6 +23,9 @@ def show_library_messages(shown: bool = True) -> None:
     """Whether the libraries' messages reach stderr; by default they do not."""
     global _shown
     _shown = shown
+    if not shown:
+        # Without any handler Python prints what libraries report as errors, tracebacks included.
+        logging.getLogger().addHandler(logging.NullHandler())
 
 
 def show_downloads(shown: bool | None) -> None:

@@ -14,7 +14,7 @@ from blip2cli.cli.terminal.run_summary import (
     resumed_lines,
     summary_lines,
 )
-from blip2cli.cli.terminal.spelling import with_flags
+from blip2cli.cli.terminal.spelling import readable
 from blip2cli.model.checkpoint.embedded import EMBEDDED
 from blip2cli.pipeline.events import (
     Event,
@@ -30,7 +30,6 @@ from blip2cli.pipeline.events import (
     Started,
     TookOver,
 )
-from blip2cli.storage.text_encoding import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -82,8 +81,7 @@ class Console:
                 )
             case OldFailures():
                 self.print_line(
-                    f"{printable(event.path)} is a list of failures by blip2cli 0.1, which is not "
-                    "touched."
+                    f"{event.path} is a list of failures by blip2cli 0.1, which is not touched."
                 )
             case Resumed():
                 for line in resumed_lines(event):
@@ -96,8 +94,7 @@ class Console:
                 self.print_line(f"Note: {printable(event.text)}.")
             case Failed():
                 if self._list_failures or (self.verbosity and not self.quiet):
-                    name, message = printable(event.file_name), printable(with_flags(event.message))
-                    self._print(f"{name}: {event.error_type}: {message}")
+                    self._print(f"{event.file_name}: {event.error_type}: {event.message}")
             case Halved():
                 count = count_of(event.batch_size)
                 self.print_line(f"Out of memory: going on with batches of {count}.")
@@ -138,7 +135,7 @@ class Console:
 
     def _print(self, line: str) -> None:
         with self.paused():
-            print(with_flags(line), file=self.stream, flush=True)
+            print(readable(line), file=self.stream, flush=True)
 
     def _started(self, event: Started) -> None:
         self._total, self._unit = event.total, event.unit

@@ -8,8 +8,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any, TextIO
 
 from blip2cli.cli.terminal.error_messages import coloured
-from blip2cli.cli.terminal.spelling import with_flags
-from blip2cli.storage.text_encoding import printable  # errors and paths may hold anything
+from blip2cli.cli.terminal.spelling import readable  # errors and paths may hold anything
 
 if TYPE_CHECKING:
     from blip2cli.doctor.environment import Environment
@@ -67,7 +66,7 @@ class DoctorPrinter:
         start = f"{name:<{_NAME}} "
         indent = " " * (len(start) + (_MARK if mark else 0))
         lines = textwrap.wrap(
-            printable(with_flags(value)),
+            readable(value),
             self._width - len(indent),
             break_on_hyphens=False,
             break_long_words=False,

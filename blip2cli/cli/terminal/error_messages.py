@@ -7,12 +7,14 @@ import sys
 from typing import TextIO
 
 from blip2cli.exit_codes import RUN_FAILED
+from blip2cli.storage.secrets import hide_secrets
+from blip2cli.storage.text_encoding import printable
 
 
 def complain(sentence: str) -> None:
     """Print one error sentence; red on a terminal unless ``NO_COLOR`` says otherwise."""
     prefix = "\x1b[31mblip2cli:\x1b[0m" if coloured(sys.stderr) else "blip2cli:"
-    print(f"{prefix} {sentence}", file=sys.stderr)
+    print(f"{prefix} {hide_secrets(printable(sentence))}", file=sys.stderr)
 
 
 def unexpected(error: Exception, verbosity: int) -> int:
@@ -20,7 +22,8 @@ def unexpected(error: Exception, verbosity: int) -> int:
     if verbosity >= 2:
         import traceback
 
-        traceback.print_exception(error)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            print(hide_secrets(printable(line)), file=sys.stderr)
     what = " ".join(str(error).split()) or "no details"
     hint = "" if verbosity >= 2 else "; run again with -vv for the traceback"
     complain(f"Internal error: {type(error).__name__}: {what}{hint}.")

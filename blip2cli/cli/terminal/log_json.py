@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from blip2cli.cli.terminal.spelling import with_flags
 from blip2cli.pipeline.events import Event, Finished
+from blip2cli.storage.secrets import hide_secrets
 
 
 class JsonLog:
@@ -27,7 +28,6 @@ class JsonLog:
         """Print ``event``."""
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
         values = event.summary.as_dict() if isinstance(event, Finished) else asdict(event)
-        values = {k: with_flags(v) if isinstance(v, str) else v for k, v in values.items()}
         self._print(name, values)
 
     def error(self, message: str, exit_code: int) -> None:
@@ -35,5 +35,10 @@ class JsonLog:
         self._print("error", {"message": message, "exit_code": exit_code})
 
     def _print(self, name: str, values: dict[str, Any]) -> None:
-        line = json.dumps({"time": round(time.time(), 3), "event": name} | values)
-        print(line, file=self._stream, flush=True)
+        shown = {k: _shown(v) if isinstance(v, str) else v for k, v in values.items()}
+        line = json.dumps({"time": round(time.time(), 3), "event": name} | shown)
+        print(line.replace("\x7f", "\\u007f"), file=self._stream, flush=True)
+
+
+def _shown(text: str) -> str:
+    return hide_secrets(with_flags(text))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TextIO
 
+from blip2cli.sinks.base import disk_errors
 from blip2cli.storage.text_encoding import printable
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class TableSink:
     def write(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Print ``rows``, with the column names above the first ones."""
         from rich.table import Table
+        from rich.text import Text
 
         if not rows:
             return
@@ -54,7 +56,7 @@ class TableSink:
         table = Table(box=None, show_header=first, pad_edge=False, padding=(0, 2, 0, 0))
         for name, width in zip(self._columns, self._widths, strict=True):
             table.add_column(
-                name,
+                Text(printable(name)),
                 width=width,
                 overflow="fold",
                 justify="right" if name == "logprob" else "left",
@@ -63,7 +65,7 @@ class TableSink:
             )
         for row in cells:
             table.add_row(*row)
-        with self._paused():
+        with self._paused(), disk_errors("stdout", "rows before that were written"):
             self._console.print(table)
 
     def commit(self) -> None:
@@ -91,7 +93,7 @@ def _cell(name: str, row: Mapping[str, object]) -> Text:
         lines = (f"{printable(c['choice'])} {c['probability']:.3f}" for c in best)
         return Text("\n".join(lines) + more)
     if name == "candidates" and isinstance(value, list):
-        return Text("\n".join(f"{c['text']} ({c['logprob']:.2f})" for c in value))
+        return Text("\n".join(f"{printable(c['text'])} ({c['logprob']:.2f})" for c in value))
     if name == "embedding":
         numbers = [float(x) for x in value[:_SHOWN]]  # type: ignore[index]
         size = len(value)  # type: ignore[arg-type]
@@ -106,7 +108,10 @@ def _widths(names: Sequence[str], cells: Sequence[Sequence[Text]], total: int) -
     from rich.cells import cell_len
 
     needed = [
-        max(len(name), *(cell_len(line) for row in cells for line in row[i].plain.split("\n")))
+        max(
+            cell_len(printable(name)),
+            *(cell_len(line) for row in cells for line in row[i].plain.split("\n")),
+        )
         for i, name in enumerate(names)
     ]
     available = max(total - 2 * (len(names) - 1), 8 * len(names))

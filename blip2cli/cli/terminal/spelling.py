@@ -1,4 +1,4 @@
-"""How options are spelled on the command line: in messages, help texts and variables."""
+"""How texts are written for people: options as flags, no control characters, no secrets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 
 from blip2cli.errors import Blip2CliError, spell_options
 from blip2cli.options import GROUPS, declarations
+from blip2cli.storage.secrets import hide_secrets
+from blip2cli.storage.text_encoding import printable
 
 PREFIX = "BLIP2CLI_"
 
@@ -19,6 +21,11 @@ def flag(name: str) -> str:
 def with_flags(text: str) -> str:
     """A text for people with the options in it spelled as flags."""
     return spell_options(text, flag)
+
+
+def readable(text: str) -> str:
+    """A text as it is printed, on one line: whatever names and messages of others may hold."""
+    return hide_secrets(printable(with_flags(text)))
 
 
 def sentence(error: Blip2CliError) -> str:

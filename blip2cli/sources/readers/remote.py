@@ -25,7 +25,8 @@ from blip2cli.sources.remote_ref import RemoteRef
 from blip2cli.sources.walk import Entry, PatternRules, walk
 from blip2cli.storage.fetching import with_retries
 from blip2cli.storage.opening import connect, protocol_of
-from blip2cli.storage.remote_errors import RemoteDeniedError, RemoteMissingError, hide_secrets
+from blip2cli.storage.remote_errors import RemoteDeniedError, RemoteMissingError
+from blip2cli.storage.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
