@@ -26,6 +26,7 @@ _EXIT_CODES = {
     exit_codes.WRONG_INPUT: "something given is wrong; one sentence on stderr says what to do",
     exit_codes.FAILED_IMAGES: "finished, some images failed",
     exit_codes.MORE_TO_DO: "stopped by `--max-duration`; `--resume` goes on",
+    exit_codes.HUNG_UP: "the terminal was closed (SIGHUP); finished rows are safe",
     exit_codes.INTERRUPTED: "interrupted (SIGINT); finished rows are safe",
     exit_codes.BROKEN_PIPE: "whoever read stdout is gone",
     exit_codes.TERMINATED: "terminated (SIGTERM); finished rows are safe",
