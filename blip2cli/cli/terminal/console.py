@@ -91,7 +91,7 @@ class Console:
             case ModelReady():
                 self._ready(event)
             case Remark():
-                self.print_line(f"Note: {printable(event.text)}.")
+                self.print_line(f"Note: {event.text}.")
             case Failed():
                 if self._list_failures or (self.verbosity and not self.quiet):
                     self._print(f"{event.file_name}: {event.error_type}: {event.message}")
