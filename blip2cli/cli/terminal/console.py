@@ -87,7 +87,7 @@ class Console:
                 for line in resumed_lines(event):
                     self.print_line(line)
                 if event.remark is not None:  # even when quiet: rows were damaged
-                    self._print(printable(f"Note: {event.remark}."))
+                    self._print(f"Note: {event.remark}.")
             case ModelReady():
                 self._ready(event)
             case Remark():
