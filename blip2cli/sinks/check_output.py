@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 
 from blip2cli.errors import OutputError, option
 from blip2cli.options import OutputOptions
@@ -53,6 +54,14 @@ def check_output(options: OutputOptions) -> None:
         raise OutputError("out", *_suffix_advice(out))
     check_place(out, options.overwrite or options.resumes, f"{option('resume')} to go on with it, ")
     paths = OutputPaths.of(out)
+    for path in paths.beside():
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise OutputError(
+                "out",
+                f"{path!r}, which has the name of a file that belongs to the output, is a link or "
+                "no regular file",
+                "move it away, or choose another name",
+            )
     if not (options.overwrite or options.resumes) and paths.parts():
         raise OutputError(
             "out",

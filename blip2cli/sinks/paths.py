@@ -73,6 +73,11 @@ class OutputPaths:
         stem = self.final[: len(self.final) - len(known_suffix(self.final) or "")]
         return stem + ".errors.jsonl"
 
+    def beside(self) -> list[str]:
+        """The names of the files that last beside the output, whether they are there or not."""
+        parts = self.every_part() if self.final.lower().endswith(".parquet") else []
+        return [self.meta, self.next_meta, self.errors, *parts]
+
     def own(self, path: str) -> bool:
         """Whether ``path`` is one of the files beside the output that belong to it."""
         folder, name = os.path.split(path)

@@ -10,6 +10,7 @@ from blip2cli.options import OutputOptions
 from blip2cli.sinks import check_output
 from blip2cli.sinks.paths import OutputPaths
 from tests.sinks.helpers import FORMATS, listing
+from tests.storage.test_durable import plant
 
 
 def refusal(out: object, **options: bool) -> str:
@@ -101,6 +102,37 @@ def test_companions(tmp_path: Path) -> None:
     assert (paths.parts(), paths.every_part()) == ([], leftover)  # removed after a merge
     Path(paths.part(0)).touch()
     assert paths.parts() == [paths.part(0), *leftover]
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+@pytest.mark.parametrize(
+    ("out", "name"),
+    [
+        ("out.jsonl", ".out.jsonl.meta.json"),
+        ("out.jsonl.gz", ".out.jsonl.gz.meta.next"),
+        ("out.jsonl", "out.jsonl.errors"),
+        ("out.parquet", ".out.parquet.part-000000"),
+        ("out.parquet", ".out.parquet.part-000007"),
+    ],
+)
+def test_what_is_no_file_beside_the_output_is_left(
+    tmp_path: Path, kind: str, out: str, name: str
+) -> None:
+    plant(kind, tmp_path / name, tmp_path / "victim")
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        problem = refusal(tmp_path / out, **options)
+        assert f"{name}', which has the name of a file that belongs to the output" in problem
+    assert os.path.lexists(tmp_path / name)
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+@pytest.mark.parametrize("target", ["nothing.jsonl", "victim", "victim.parquet", ".bashrc"])
+def test_a_link_that_leads_to_no_output_is_refused(tmp_path: Path, target: str) -> None:
+    if target != "nothing.jsonl":
+        (tmp_path / target).write_text("precious")
+    (tmp_path / "out.jsonl").symlink_to(target)
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        assert "which is no such file; name that file" in refusal(tmp_path / "out.jsonl", **options)
 
 
 def test_a_linked_output_is_written_where_it_leads(tmp_path: Path) -> None:
