@@ -28,7 +28,7 @@ from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks import AskTask
-from blip2cli.tasks.questions import Questions, from_texts
+from blip2cli.tasks.questions import Question, Questions, from_texts
 from tests.checkpoints import QUERIES, tiny_random_itm
 from tests.tasks.helpers import load
 
@@ -168,3 +168,31 @@ def test_a_retrieval_model_refuses_unfit_options_before_and_after_loading(
         with pytest.raises(OptionError) as caught:
             attempt()
         assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        (("😀", "😡"), "cannot tell the choices '😀' and '😡' apart"),  # unknown both
+        (("a tree", "Cat", "cat"), "cannot tell the choices 'Cat' and 'cat' apart"),
+        (("two cats", "two  cats"), "cannot tell"),
+        (("é", "e"), "cannot tell"),
+        (("a tree", "\u200b"), r"has no token for the choice '\\u200b'"),
+    ],
+)
+@pytest.mark.parametrize("template", ["auto", "a photo of {choice}"])
+def test_choices_that_are_one_text_to_the_model_are_refused(
+    template: str, choices: tuple[str, ...], said: str, itm: Blip2
+) -> None:
+    task = AskTask(NO_QUESTION, AskOptions(template=template), choices=choices)
+    with pytest.raises(OptionError, match=said):
+        task.fit(itm)
+    if template == "auto":
+        own = Questions((Question("what?", "1"), Question("who?", "2", choices=choices)))
+        with pytest.raises(OptionError, match=said):
+            AskTask(own, choices=CHOICES).fit(itm)
+
+
+def test_choices_that_are_unlike_are_not_refused(itm: Blip2) -> None:
+    AskTask(from_texts(["what is it?"]), choices=CHOICES).fit(itm)
+    AskTask(NO_QUESTION, choices=("😀", "a tree")).fit(itm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -145,7 +146,7 @@ def test_draws_depend_on_seed_and_name_alone(either: Pair) -> None:
     assert either.ours.generate(either.features, company, SAMPLED)[1] == alone
     renamed = either.ours.generate(either.features, [Prompt(2, None, "c.jpg")], SAMPLED)[0]
     assert [t.tokens for t in renamed] != [t.tokens for t in alone]
-    other = DecodeOptions(**{**SAMPLED.__dict__, "seed": 1})
+    other = replace(SAMPLED, seed=1)
     reseeded = either.ours.generate(either.features, [Prompt(2, None, "b.jpg")], other)[0]
     assert [t.tokens for t in reseeded] != [t.tokens for t in alone]
 

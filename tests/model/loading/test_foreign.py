@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
+import blip2cli
+from blip2cli.cli.terminal.console import Console
 from blip2cli.errors import ModelError, OptionError
 from blip2cli.images.preprocess import normalize
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
@@ -21,8 +25,20 @@ from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.quantize.linear_int8 import Int8Linear, max_exact_level
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
-from blip2cli.options import DecodeOptions, Dtype, ModelOptions
+from blip2cli.options import (
+    DecodeOptions,
+    Dtype,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+    SourceOptions,
+)
+from blip2cli.pipeline.events import Event, Remark
+from blip2cli.pipeline.image_items import ImageItems
+from blip2cli.pipeline.job import Job
+from blip2cli.pipeline.run import run
 from blip2cli.system.library_logging import silence_libraries
+from blip2cli.tasks import CaptionTask
 from tests.convert.checkpoints.helpers import convert, tensors
 from tests.foreign_checkpoints import (
     Held,
@@ -34,7 +50,8 @@ from tests.foreign_checkpoints import (
     rewritten,
     with_lora,
 )
-from tests.model.conftest import images, plain
+from tests.model.conftest import images as drawn
+from tests.model.conftest import plain
 
 BNB = {"quant_method": "bitsandbytes"}
 FINEGRAINED = {"quant_method": "fp8", "weight_block_size": [16, 16]}
@@ -84,7 +101,7 @@ def test_weights_quantized_by_others_are_what_they_stand_for(
     # Held against transformers' own classes with the numbers that are stood for.
     with silence_libraries():
         theirs = Blip2ForConditionalGeneration.from_pretrained(tmp_path / "copy").eval()
-    ours, pixels = load(directory), images(2)
+    ours, pixels = load(directory), drawn(2)
     with torch.inference_mode():
         expected = theirs.vision_model(normalize(pixels, ours.spec, torch.float32))[0]
     torch.testing.assert_close(ours.features(pixels).image_embeds, expected, rtol=1e-4, atol=1e-4)
@@ -101,7 +118,7 @@ def test_numbers_of_bitsandbytes_are_multiplied_as_they_are(
     )
     layers = [each for each in numbers.model.modules() if isinstance(each, Int8Linear)]
     assert len(layers) > 5
-    pixels = images(4)
+    pixels = drawn(4)
     one, two = (model.features(pixels).query_output for model in (numbers, load(reference)))
     # States are rounded too: 1 part in 254 of a row's largest number, at each of a dozen layers.
     assert (one - two).abs().max() < 0.1 * two.abs().max()
@@ -291,6 +308,31 @@ def test_tensors_that_nothing_uses_are_named_and_harmless_ones_are_not(
     assert done.notes == [f"Left out, as the model has no place for it: {', '.join(names)}."]
 
 
+def test_remarks_are_printed_once_and_warned_of_in_python(
+    opt_directory: Path, tmp_path: Path, images: Path
+) -> None:
+    directory = rewritten(opt_directory, tmp_path / "m", more("ema\x1b[31m.step"))
+    said = "1 tensor in the model's files is used by nothing (ema"
+    options = RunOptions(
+        SourceOptions((str(images),)),
+        ModelOptions(str(directory), device="cpu"),
+        output=OutputOptions(str(tmp_path / "rows.jsonl")),
+    )
+    stream, events = io.StringIO(), []
+    console = Console(stream, quiet=False, verbosity=0, list_failures=False)
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        console(event)
+
+    run(Job(ImageItems(), CaptionTask(), options), listen)
+    (remark,) = [event.text for event in events if isinstance(event, Remark)]
+    assert remark.startswith(said)
+    assert stream.getvalue().count(f"Note: {said}\\x1b[31m.step).") == 1
+    with pytest.warns(UserWarning, match=re.escape(said)):
+        blip2cli.Blip2.load(str(directory), device="cpu")
+
+
 def test_a_tensor_in_two_shards_is_refused(opt_directory: Path, tmp_path: Path) -> None:
     directory = rewritten(opt_directory, tmp_path / "m", lambda held: None)
     held = load_file(directory / "model.safetensors")
@@ -397,7 +439,7 @@ def test_a_token_without_an_embedding_is_named(opt_directory: Path, tmp_path: Pa
     directory = rewritten(opt_directory, tmp_path / "m", change)
     configured(directory, lambda config: config["text_config"].update(vocab_size=rows))
     model = load(directory)
-    features = model.features(images(1))
+    features = model.features(drawn(1))
     prompt = Prompt(0, "Question: how many cats are there?", "x")
     with pytest.raises(ModelError, match=r"the tokenizer makes the token \d+ of 'Question: how"):
         model.generate(features, [prompt], DecodeOptions(max_new_tokens=2))
