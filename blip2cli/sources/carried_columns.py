@@ -1,22 +1,27 @@
 """Columns of a source that are carried into the rows (option ``keep``): types and values.
 
-A value that the output has no type for (a list, an object, true and false, a date) is carried as
-a string, JSON where it has a form in JSON.
+A value that the output has no type for (a list, an object, true and false, a date, a whole number
+beyond 64 bits) is carried as a string, JSON where it has a form in JSON. "Not a number" is null.
+
+Where a format does not state the types they are those of its first rows. A later value is brought
+into that type if nothing is lost by it, else it is the failure of its image (``bad_metadata``).
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from blip2cli.errors import OptionError, SourceError, option
-from blip2cli.sources.base import ImageRef, Source
+from blip2cli.errors import OptionError, option
+from blip2cli.sources.base import FailedRef, ImageRef, Source
+from blip2cli.storage.text_encoding import from_utf8
 
 ColumnType = Literal["string", "int", "float"]
 
-SAMPLED_ROWS = 1000  # rows that types are inferred from where a format does not state them
+SAMPLED_ROWS = 100_000  # rows that types are inferred from where a format does not state them
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
@@ -86,7 +91,7 @@ def infer_columns(
     seen: list[set[ColumnType]] = [set() for _ in keep]
     for row in rows:
         for types, name in zip(seen, keep, strict=True):
-            if (value := row.get(name)) is not None:
+            if not _is_null(value := row.get(name)):
                 types.add(_type_of(value))
     return tuple(
         CarriedColumn(name, _common(types)) for name, types in zip(keep, seen, strict=True)
@@ -94,31 +99,42 @@ def infer_columns(
 
 
 def fitted(ref: ImageRef, columns: Sequence[CarriedColumn]) -> ImageRef:
-    """``ref`` with its values in the types of ``columns``.
+    """``ref`` with its values in the types of ``columns``; a failure where one does not fit."""
+    carried = []
+    problem = None
+    for value, column in zip(ref.carried, columns, strict=True):
+        try:
+            carried.append(None if _is_null(value) else _fit(value, column.type))
+        except (ValueError, OverflowError, RecursionError):
+            carried.append(None)
+            kind = "a whole number" if column.type == "int" else "a number"
+            problem = (
+                f"{option('keep')} {column.name}: {str(value)[:40]!r} is not {kind}, which the "
+                "first rows have there; write all its values in the same way."
+            )
+    values = tuple(carried)
+    if problem is not None and not isinstance(ref, FailedRef):
+        key = {"carried": values, "occurrence": ref.occurrence}
+        return FailedRef(ref.file_name, ref.path, "bad_metadata", problem, **key)  # type: ignore[arg-type]
+    return ref if values == ref.carried else replace(ref, carried=values)
 
-    Raises SourceError for a value that does not fit the type inferred from the first rows.
-    """
-    carried = tuple(_fit(ref, v, column) for v, column in zip(ref.carried, columns, strict=True))
-    return ref if carried == ref.carried else replace(ref, carried=carried)
+
+def _fit(value: object, kind: ColumnType) -> object:
+    """``value`` as ``kind``. Raises ValueError where something would be lost, OverflowError,
+    RecursionError for JSON that is nested too deep."""
+    if kind == "string":
+        return from_utf8(value) if isinstance(value, str) else _as_json(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(value)
+    if kind == "float":
+        return float(value)
+    if value != int(value) or int(value) not in _INT64:
+        raise ValueError(value)
+    return int(value)
 
 
-def _fit(ref: ImageRef, value: object, column: CarriedColumn) -> object:
-    if value is None:
-        return None
-    if column.type == "string":
-        return value if isinstance(value, str) else _as_json(value)
-    kind = _type_of(value)
-    if kind == column.type:
-        return value
-    if column.type == "float" and kind == "int":
-        return float(value)  # type: ignore[arg-type]
-    number = "whole numbers" if column.type == "int" else "numbers"
-    raise SourceError(
-        "keep",
-        f"{option('keep')} {column.name}: {ref.file_name!r} has {_as_json(value)[:40]} there, "
-        f"while the first rows have {number}",
-        "write all its values in the same way",
-    )
+def _is_null(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _type_of(value: object) -> ColumnType:
@@ -135,6 +151,20 @@ def _common(types: Iterable[ColumnType]) -> ColumnType:
 
 
 def _as_json(value: object) -> str:
-    if isinstance(value, str | bool | int | float | list | dict):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return str(value)  # dates and decimals of Parquet
+    if not isinstance(value, bool | int | float | list | dict):
+        return str(value)  # decimals of Parquet
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_without_nan(value), ensure_ascii=False, default=str)
+
+
+def _without_nan(value: object) -> object:
+    """``value`` with null for numbers that are not finite, which JSON has no words for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return value

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa  # noqa: TID253 - readers are imported when they are used
 import pyarrow.parquet as pq  # noqa: TID253
 
 from blip2cli.errors import ImageError, SourceError
+from blip2cli.sources.parquet_values import plain_values
 from blip2cli.storage.opening import open_binary
 
 _ROWS = 4096  # rows of names and carried values read together
@@ -50,7 +51,7 @@ class ParquetTable:
             while row >= self._start + len(self._cells):
                 self._start += len(self._cells)
                 self._cells = next(self._batches).column(0)
-        except (pa.ArrowException, StopIteration) as error:
+        except (pa.ArrowException, OSError, StopIteration) as error:
             self._place = None
             raise ImageError("read_error", f"The table is damaged here ({error}).") from None
         value = self._cells[row - self._start].as_py()
@@ -70,25 +71,51 @@ class ParquetTable:
         self._place, self._cells, self._start = (column, group), (), 0
 
 
-def table_rows(
-    location: str, columns: list[str]
-) -> Iterator[tuple[int, int, int, Mapping[str, Any]]]:
-    """Yield (row in the table, row group, row in the group, cells) for every row."""
-    number = 0
+class TableRow(NamedTuple):
+    """One row of a table, without the images; or, with ``error``, all that follow in its group."""
+
+    number: int  # in the table, from 0
+    group: int  # the row group
+    row: int  # in the group
+    cells: Mapping[str, Any]
+    error: str | None = None
+
+
+def table_rows(location: str, columns: list[str]) -> Iterator[TableRow]:
+    """Yield every row, or why the rest of a row group cannot be read."""
+    start = 0
     with closing(ParquetTable(location)) as table:
-        for group in range(table.file.metadata.num_row_groups):
-            if not columns:
-                for row in range(table.file.metadata.row_group(group).num_rows):
-                    yield number, group, row, {}
-                    number += 1
-                continue
+        about = table.file.metadata
+        for group in range(about.num_row_groups):
+            rows = about.row_group(group).num_rows
             row = 0
-            for batch in table.file.iter_batches(
-                batch_size=_ROWS, row_groups=[group], columns=columns, use_threads=False
-            ):
-                for cells in batch.to_pylist():
-                    yield number, group, row, cells
-                    number, row = number + 1, row + 1
+            try:
+                for cells in _cells(table.file, group, columns) if columns else [{}] * rows:
+                    yield TableRow(start + row, group, row, cells)
+                    row += 1
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                what = f"The table is damaged here ({error}); {rows - row} rows are lost."
+                yield TableRow(start + row, group, row, {}, what)
+            start += rows
+
+
+def _cells(file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[Mapping[str, Any]]:
+    """The rows of one group as dictionaries."""
+    about = file.metadata.row_group(group)
+    prefixes = tuple(f"{name}." for name in columns)
+    chunks = (about.column(number) for number in range(about.num_columns))
+    size = sum(
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if f"{chunk.path_in_schema}.".startswith(prefixes)
+    )
+    batch_size = max(1, min(_ROWS, _BATCH_BYTES * about.num_rows // (size + 1)))
+    for batch in file.iter_batches(
+        batch_size=batch_size, row_groups=[group], columns=columns, use_threads=False
+    ):
+        names = batch.schema.names
+        for values in zip(*map(plain_values, batch.columns), strict=True):
+            yield dict(zip(names, values, strict=True))
 
 
 @contextmanager

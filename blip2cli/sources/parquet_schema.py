@@ -53,15 +53,15 @@ def carried_column(field: pa.Field[pa.DataType]) -> CarriedColumn:
         raise OptionError(
             "keep", f"{option('keep')} {field.name}: this column holds bytes, which rows cannot"
         )
-    if kinds.is_integer(field.type):
+    kind = _values(field.type)
+    if kinds.is_integer(kind) and not kinds.is_uint64(kind):  # there are larger ones
         return CarriedColumn(field.name, "int")
-    return CarriedColumn(field.name, "float" if kinds.is_floating(field.type) else "string")
+    return CarriedColumn(field.name, "float" if kinds.is_floating(kind) else "string")
 
 
 def is_text(kind: pa.DataType) -> bool:
     """True for all types of strings, also dictionaries of them."""
-    if kinds.is_dictionary(kind):
-        kind = kind.value_type
+    kind = _values(kind)
     return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
 
 
@@ -71,13 +71,19 @@ def path_in_struct(kind: pa.DataType) -> bool:
 
 
 def is_bytes(kind: pa.DataType) -> bool:
-    """True for all types of byte strings."""
+    """True for all types of byte strings, also dictionaries of them."""
+    kind = _values(kind)
     return (
         kinds.is_binary(kind)
         or kinds.is_large_binary(kind)
         or kinds.is_binary_view(kind)
         or kinds.is_fixed_size_binary(kind)
     )
+
+
+def _values(kind: pa.DataType) -> pa.DataType:
+    """The type of the values themselves, where a dictionary holds them."""
+    return kind.value_type if kinds.is_dictionary(kind) else kind
 
 
 def _has_bytes(kind: pa.DataType) -> bool:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from blip2cli.errors import OptionError, SourceError
+from blip2cli.errors import ImageError, OptionError
 from blip2cli.options import SourceOptions
 from blip2cli.sources import CarriedColumn, carried_columns, open_sources
-from tests.sources.helpers import refs, write_table
+from blip2cli.sources.base import FailedRef
+from tests.sources.helpers import failure, refs, write_table
 
 Tree = Callable[..., Path]
 
@@ -62,12 +65,78 @@ def test_types_of_parquet_come_from_its_schema(tmp_path: Path) -> None:
         refs(table, keep=("raw",))
 
 
-def test_a_value_that_does_not_fit_the_inferred_type(tmp_path: Path) -> None:
-    lines = [f'{{"path": "{n}.png", "n": {n}}}' for n in range(1500)]
-    (tmp_path / "m.jsonl").write_text("\n".join([*lines, '{"path": "last.png", "n": "many"}']))
-    images = open_sources(SourceOptions((str(tmp_path / "m.jsonl"),), keep=("n",)))
-    with pytest.raises(SourceError, match=r"keep n: 'last.png' has \"many\" .* whole numbers"):
-        list(images)
+def test_types_widen_over_all_values(tmp_path: Path) -> None:
+    lines = [f'{{"path": "{n}.png", "i": {n}, "f": {n}, "s": {n}}}' for n in range(1500)]
+    lines.append('{"path": "last.png", "i": 7.0, "f": 0.5, "s": "many"}')
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    options = SourceOptions((str(tmp_path / "m.jsonl"),), keep=("i", "f", "s"))
+    assert [column.type for column in carried_columns(options)] == ["float", "float", "string"]
+    assert list(open_sources(options))[-1].carried == (7.0, 0.5, "many")
+
+
+def test_a_value_that_does_not_fit_its_type_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blip2cli.sources.readers.manifest.SAMPLED_ROWS", 1)
+    values = ["1", "2.0", "NaN", "true", "1.5", '"many"', str(1 << 64), "Infinity", "3"]
+    lines = [f'{{"path": "{n}.png", "n": {value}}}\n' for n, value in enumerate(values)]
+    (tmp_path / "m.jsonl").write_text("".join(lines))
+    found = refs(tmp_path / "m.jsonl", keep=("n",))
+    assert [ref.carried[0] for ref in found] == [1, 2, None, *[None] * 5, 3]
+    assert [isinstance(ref, FailedRef) for ref in found] == [False] * 3 + [True] * 5 + [False]
+    assert failure(found[5]) == "bad_metadata"
+    with pytest.raises(ImageError, match=r"keep n: 'many' is not a whole number"):
+        found[5].read()
+
+
+def test_deep_and_odd_json_is_carried_as_text(tmp_path: Path) -> None:
+    deep = "[" * 500 + "]" * 500
+    values = [deep, '{"a": NaN}', "[1e400]", '"\\ud83d\\ude00"', '"\\udce9"']
+    lines = [f'{{"path": "{n}.png", "n": {value}}}\n' for n, value in enumerate(values)]
+    (tmp_path / "m.jsonl").write_text("".join(lines))
+    carried = [ref.carried[0] for ref in refs(tmp_path / "m.jsonl", keep=("n",))]
+    assert carried == [deep, '{"a": null}', "[null]", "😀", "\udce9"]
+
+
+def test_everything_that_arrow_writes_is_carried(tmp_path: Path) -> None:
+    columns: dict[str, tuple[object, object]] = {
+        "ns": (pa.array([1], pa.timestamp("ns")), "1970-01-01 00:00:00.000000001"),
+        "far": (pa.array([1 << 62], pa.timestamp("ms")), None),
+        "zone": (pa.array([0], pa.timestamp("us", "Nowhere/Land")), "1970-01-01 00:00:00.000000Z"),
+        "date": (pa.array([1 << 30], pa.date32()), None),
+        "time": (pa.array([1], pa.time64("ns")), "00:00:00.000000001"),
+        "duration": (pa.array([1 << 60], pa.duration("s")), str(1 << 60)),
+        "decimal": (pa.array([Decimal("1.50")]), "1.50"),
+        "half": (pa.array([np.float16(1.5)]), 1.5),
+        "unsigned": (pa.array([(1 << 63) + 5], pa.uint64()), str((1 << 63) + 5)),
+        "category": (pa.array(["a"]).dictionary_encode(), "a"),
+        "large": (pa.array(["a"], pa.large_string()), "a"),
+        "view": (pa.array(["a"], pa.string_view()), "a"),
+        "map": (pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())), '[["a", 1]]'),
+        "nulls": (pa.nulls(1), None),
+        "times": (pa.array([[1]], pa.list_(pa.timestamp("us"))), '["1970-01-01 00:00:00.000001"]'),
+        "nested": (pa.array([{"a": {"b": [float("nan")]}}]), '{"a": {"b": [null]}}'),
+        "fixed": (pa.array([[1, 2]], pa.list_(pa.int64(), 2)), "[1, 2]"),
+        "truth": (pa.array([True]), "true"),
+        "nan": (pa.array([float("nan")]), None),
+    }
+    arrays = {name: values for name, (values, _) in columns.items()}
+    table = write_table(tmp_path / "m.parquet", path=["a.png"], **arrays)
+    (found,) = refs(table, keep=tuple(columns))
+    carried = dict(zip(columns, found.carried, strict=True))
+    for name in ("far", "date"):
+        assert "out of range" in str(carried.pop(name))
+    assert carried == {name: value for name, (_, value) in columns.items() if name in carried}
+
+
+def test_shards_agree_on_a_type(tmp_path: Path) -> None:
+    write_table(tmp_path / "0.parquet", path=["a"], n=[1], m=[1])
+    write_table(tmp_path / "1.parquet", path=["b"], n=[1.5], m=["x"])
+    (tmp_path / "2.parquet").write_bytes(b"PAR1")
+    options = SourceOptions((f"{tmp_path}/*.parquet",), keep=("n", "m"))
+    assert [column.type for column in carried_columns(options)] == ["float", "string"]
+    found = list(open_sources(options))
+    assert [ref.carried for ref in found] == [(1.0, "1"), (1.5, "x"), (None, None)]
 
 
 def test_several_sources_agree_on_a_type(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
 from blip2cli.errors import SourceError, UserError, option
-from blip2cli.sources.base import FailedRef, ImageRef, absolute
+from blip2cli.sources.base import FailedRef, ImageRef, Source, absolute
 from blip2cli.sources.carried_columns import CarriedColumn, ColumnedSource, columns_of, no_columns
 from blip2cli.sources.local_tree import LocalTree
 from blip2cli.sources.patterns import PathPattern, has_magic
@@ -26,10 +27,14 @@ from blip2cli.sources.readers import open_container
 from blip2cli.sources.readers.manifest import ManifestSource
 from blip2cli.sources.walk import MatchedFolder, PatternRules, Tree, unlistable_ref, walk
 from blip2cli.storage.hash_set import HashSet
+from blip2cli.storage.opening import is_remote
 from blip2cli.storage.remote_errors import RemoteError
 
 if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
+
+
+TYPED_MATCHES = 100  # whose columns are looked at for their types
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,23 @@ class GlobSource(ColumnedSource):
         return cls(text, root, pattern, options, tree, unique=unique)
 
     def carried_columns(self) -> tuple[CarriedColumn, ...]:
-        """The columns of the first match. Raises OptionError when it has none."""
-        first = next((ref for ref in self._matches(self.root) if _is_file(ref)), None)
-        source = None if first is None else open_container(first.path, self.options)
-        if source is None:
+        """The columns, with types that hold the values of the first matches. Raises OptionError
+        when the first has none."""
+        files = (ref for ref in self._matches(self.root) if _is_file(ref))
+        sources: list[Source] = []
+        for ref in islice(files, 1 if is_remote(self.root) else TYPED_MATCHES):
+            try:
+                source = open_container(ref.path, self.options)
+            except UserError:
+                if not sources:
+                    raise
+                continue  # a failure when its turn comes
+            if source is None:
+                break
+            sources.append(source)
+        if not sources:
             raise no_columns(self.text, self.options.keep[0])
-        return columns_of([source], self.options.keep)
+        return columns_of(sources, self.options.keep)
 
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield the matches, or the images in them, each once."""

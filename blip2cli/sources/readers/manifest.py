@@ -185,17 +185,22 @@ def _open_table(text: str, location: str, options: SourceOptions, delimiter: str
 
 
 def _open_json(text: str, location: str, options: SourceOptions) -> _Opened:
-    first = list(islice(json_records(location), SAMPLED_ROWS if options.keep else FIRST_ROWS))
+    first = list(islice(json_records(location), FIRST_ROWS))
     rows = [row for _, row in first if not isinstance(row, BadRow)]
     if first and not rows:
         number, row = first[0]
         assert isinstance(row, BadRow)
         raise broken(location, number, row.problem, "a .jsonl file has a JSON object a line")
     names = dict.fromkeys(name for row in rows for name in row)
+    column = path_column(text, names, options.image_column) if rows else ""
+    columns: tuple[CarriedColumn, ...] = ()
+    if options.keep:
+        sampled = islice(json_records(location), SAMPLED_ROWS)
+        objects = (row for _, row in sampled if not isinstance(row, BadRow))
+        columns = infer_columns((names.update(row) or row for row in objects), options.keep)
     if rows:
         _check_carried(text, options.keep, names)
-    column = path_column(text, names, options.image_column) if rows else ""
-    return column, partial(json_records, location), infer_columns(rows, options.keep)
+    return column, partial(json_records, location), columns
 
 
 def path_column(text: str, columns: Iterable[str], chosen: str | None) -> str:

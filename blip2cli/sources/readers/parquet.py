@@ -23,15 +23,22 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import ImageError, OptionError, SourceError, option
-from blip2cli.sources.base import ImageRef, Source, check_size, opening_errors, reading_errors
+from blip2cli.sources.base import (
+    FailedRef,
+    ImageRef,
+    Source,
+    check_size,
+    opening_errors,
+    reading_errors,
+)
 from blip2cli.sources.carried_columns import CarriedColumn, ColumnedSource, missing_column
 from blip2cli.sources.manifest_paths import OUTSIDE, file_location, locate, normal_path
 from blip2cli.sources.members import MemberNames, safe_name
 from blip2cli.sources.open_file_cache import cached_open
-from blip2cli.sources.parquet_file import ParquetTable, arrow_errors, table_rows
+from blip2cli.sources.parquet_file import ParquetTable, TableRow, arrow_errors, table_rows
 from blip2cli.sources.parquet_schema import carried_column, image_column, is_text, path_in_struct
 from blip2cli.sources.readers.manifest import ManifestSource, path_column
-from blip2cli.sources.records import Record
+from blip2cli.sources.records import BadRow, Record
 from blip2cli.sources.remote_ref import ref_at
 from blip2cli.storage.text_encoding import from_utf8
 
@@ -91,25 +98,28 @@ class TableSource(ColumnedSource):
     def refs(self, base: str) -> Iterator[ImageRef]:
         names = MemberNames(self.location, base)
         with opening_errors(self.text), arrow_errors(self.text):
-            for name, number, group, row, carried in self.rows():
-                file_name, path = names.unique(name, number)
-                cell = (self.location, self.column, group, row)
+            for name, carried, found in self.rows():
+                file_name, path = names.unique(name, found.number)
+                if found.error is not None:
+                    yield FailedRef(file_name, path, "read_error", found.error, carried=carried)
+                    continue
+                cell = (self.location, self.column, found.group, found.row)
                 yield CellRef(file_name, path, *cell, self.absolute_paths, carried=carried)
 
     def no_images(self) -> SourceError:
         return SourceError("sources", f"The table {self.text!r} has no rows")
 
-    def rows(self) -> Iterator[tuple[str, int, int, int, tuple[object, ...]]]:
-        """What is known of each row without reading its image: its name (empty when it has none),
-        its number, its row group, its number in that, the carried values."""
+    def rows(self) -> Iterator[tuple[str, tuple[object, ...], TableRow]]:
+        """Each row's name (empty when it has none), its carried values, and where it is."""
         columns = [f"{self.column}.path"] if self.in_struct else []
         columns += [self.name_column] if self.name_column else []
         columns += [column.name for column in self.columns]
-        for number, group, row, cells in table_rows(self.location, list(dict.fromkeys(columns))):
+        for found in table_rows(self.location, list(dict.fromkeys(columns))):
+            cells = found.cells
             path = (cells.get(self.column) or {}).get("path") if self.in_struct else None
-            name = path or (cells[self.name_column] if self.name_column else None)
-            carried = tuple(cells[column.name] for column in self.columns)
-            yield from_utf8(name or ""), number, group, row, carried
+            name = path or (cells.get(self.name_column) if self.name_column else None)
+            carried = tuple([cells.get(column.name) for column in self.columns])
+            yield from_utf8(name or ""), carried, found
 
 
 def open_source(text: str, options: SourceOptions) -> Source:
@@ -175,8 +185,8 @@ def _manifest(
 
 
 def _records(location: str, columns: list[str]) -> Iterator[Record]:
-    for number, _, _, cells in table_rows(location, columns):
-        yield number + 1, cells
+    for found in table_rows(location, columns):
+        yield found.number + 1, found.cells if found.error is None else BadRow(found.error)
 
 
 def _carried(text: str, schema: pa.Schema, name: str) -> CarriedColumn:

@@ -14,8 +14,8 @@ import pytest
 from blip2cli.errors import ImageError, OptionError, SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources import base, carried_columns, open_sources
-from blip2cli.sources.base import ImageRef
-from tests.sources.helpers import failure, refs
+from blip2cli.sources.base import FailedRef, ImageRef
+from tests.sources.helpers import failure, refs, write_table
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -242,3 +242,27 @@ def test_a_failed_read_says_so(tmp_path: Path) -> None:
         ref.read()
     assert caught.value.error_type == "read_error"
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_a_damaged_row_group_is_one_failure(images: bool, tmp_path: Path) -> None:
+    names = [f"{number}.png" for number in range(6)]
+    table = pa.table({"path": names} | ({"image": [b"x"] * 6} if images else {}))
+    file = tmp_path / "t.parquet"
+    pq.write_table(table, file, row_group_size=2, compression="snappy", use_dictionary=False)
+    place = pq.ParquetFile(file).metadata.row_group(1).column(0).data_page_offset
+    data = bytearray(file.read_bytes())
+    data[place : place + 20] = b"\xff" * 20
+    file.write_bytes(data)
+    found = refs(file)
+    good = [ref.file_name for ref in found if not isinstance(ref, FailedRef)]
+    assert good == [*names[:2], *names[4:]]
+    (lost,) = (ref for ref in found if isinstance(ref, FailedRef))
+    assert "2 rows are lost" in lost.message
+
+
+def test_a_dictionary_of_images(tmp_path: Path) -> None:
+    table = write_table(
+        tmp_path / "t.parquet", image=pa.array([b"a", b"b", b"a"]).dictionary_encode()
+    )
+    assert [ref.read() for ref in refs(table)] == [b"a", b"b", b"a"]
