@@ -5,7 +5,7 @@ The picture is what ``PIL.Image.open(file).convert("RGB")`` gives, after these s
 * EXIF orientation is applied, so width and height are those a person sees.
 * Transparency (alpha, palette entries, a transparent colour) is composited on white.
 * 16-bit greyscale is scaled by 1/257, so white stays white; 32-bit and floating-point greyscale
-  has no agreed white and is stretched, see :func:`_scale_grey`.
+  has no agreed white and is stretched, see ``to_rgb``.
 * Of animations and of files with several pages the first is taken. Colour profiles are ignored,
   as image processors and data-set libraries do, except that Lab is converted to sRGB.
 
@@ -36,11 +36,26 @@ import warnings
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
-import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from blip2cli.errors import ImageError
-from blip2cli.images.sniff import TIFF_STARTS, claimed_format, ends_early, without_png_metadata
+from blip2cli.images.sniff import (
+    TIFF_STARTS,
+    claimed_format,
+    what_text,
+    without_leading_blanks,
+    without_png_metadata,
+)
+from blip2cli.images.tiff_header import (
+    from_black,
+    is_camera_raw,
+    is_unsigned_32_bit,
+    read_directory,
+)
+from blip2cli.images.to_rgb import to_rgb
+from blip2cli.images.truncation import ends_early
+from blip2cli.images.unread_kinds import unread_kind
+from blip2cli.images.unread_variants import unread_variant
 from blip2cli.system.silence_stderr import silence_stderr
 
 # Twice Pillow's warning level, the level at which Pillow itself refuses: 0.5 GB as RGB.
@@ -117,6 +132,9 @@ def decode_unsilenced(data: bytes, at_least: tuple[int, int] | None = None) -> D
     except MemoryError:
         raise ImageError("out_of_memory", "There is not enough memory to decode it.") from None
     except Exception as error:  # plugins raise anything from IndexError to SyntaxError
+        behind_blanks = without_leading_blanks(data)
+        if behind_blanks is not None:
+            return decode_unsilenced(behind_blanks, at_least)
         raise _as_image_error(error, data) from error
 
 
@@ -165,6 +183,15 @@ def _metadata_limit(error: Exception) -> bool:
 
 
 def _upright(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:
+    white = unsigned = False
+    if data.startswith(TIFF_STARTS):
+        directory = read_directory(data)
+        if directory is not None:
+            if is_camera_raw(data, directory):  # Pillow would read the thumbnail
+                raise _unsupported(unread_kind(data) or "a camera's raw file")
+            black = from_black(data, directory)
+            white, data = black is not None, black or data
+            unsigned = is_unsigned_32_bit(directory)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise _too_many_pixels(f"It has {image.width} by {image.height} pixels")
@@ -180,7 +207,7 @@ def _upright(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:
         # Loading comes before the orientation: some readers turn the picture themselves.
         image.load()
         orientation = _orientation(image)
-        rgb = _to_rgb(image)
+        rgb = to_rgb(image, white, unsigned)
         width, height = size or image.size
     if orientation in _TRANSPOSE:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
@@ -197,51 +224,14 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image)
-        grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        clear = image.info.get("transparency")
-        if isinstance(clear, int):
-            grey[values == clear] = 255
-        return Image.fromarray(grey).convert("RGB")
-    if image.mode in ("I", "F"):
-        return Image.fromarray(_scale_grey(np.asarray(image))).convert("RGB")
-    if image.mode == "LAB":
-        to_srgb = ImageCms.buildTransform(
-            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
-        )
-        converted = ImageCms.applyTransform(image, to_srgb)
-        assert converted is not None  # only None when working in place
-        return converted
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGB", layer.size, (255, 255, 255))
-        white.paste(layer, mask=layer.getchannel("A"))
-        return white
-    # Pillow's conversion to the mode that is there already is a copy, slow for large pictures.
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _scale_grey(values: np.ndarray) -> np.ndarray:
-    """Bring 32-bit integer or float greyscale to uint8.
-
-    Integers that fit 16 bits are taken as 16-bit values (that is how Netpbm files arrive) and
-    floats from 0 to 1 as shares of white. Anything else is stretched from its own smallest to its
-    largest value; what is not a number becomes black.
-    """
-    finite = np.where(np.isfinite(values), values, 0).astype(np.float64)
-    low, high = float(finite.min()), float(finite.max())
-    if values.dtype.kind == "i" and low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
-    elif values.dtype.kind == "f" and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    span = (high - low) or 1.0
-    return np.asarray(np.rint((finite - low) * (255.0 / span)).astype(np.uint8))
-
-
 def _too_many_pixels(start: str) -> ImageError:
     return ImageError("too_many_pixels", f"{start}, more than the {MAX_PIXELS} that are read.")
+
+
+def _unsupported(kind: str) -> ImageError:
+    return ImageError(
+        "unsupported_format", f"It is {kind}, which is not read; convert it to JPEG or PNG."
+    )
 
 
 def _as_image_error(error: Exception, data: bytes) -> ImageError:
@@ -252,11 +242,12 @@ def _as_image_error(error: Exception, data: bytes) -> ImageError:
         return ImageError("absurd_metadata", "Its text or colour profile is absurdly large.")
     name, readable = claimed_format(data)
     if name is None:
-        return ImageError("not_an_image", "The content is not an image of a known kind.")
+        return ImageError("not_an_image", f"The content is {what_text(data)}.")
     if not readable:
-        return ImageError(
-            "unsupported_format", f"It is {name}, which is not read; convert it to JPEG or PNG."
-        )
+        return _unsupported(name)
+    variant = unread_variant(data, name, error)
+    if variant is not None:
+        return _unsupported(variant)
     if ends_early(data, name):
         return ImageError("truncated", f"The {name} file ends early.")
     if isinstance(error, UnidentifiedImageError):

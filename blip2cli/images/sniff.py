@@ -1,4 +1,4 @@
-"""What a file claims to be, read from its first bytes and its own length fields.
+"""What a file claims to be, read from its first bytes.
 
 Used to name an error well after a decoder has given up, never to decide whether to decode.
 """
@@ -6,9 +6,11 @@ Used to name an error well after a decoder has given up, never to decide whether
 from __future__ import annotations
 
 import re
-from typing import Literal
 
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+from blip2cli.images.unread_kinds import unread_kind
+
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"II\0*", b"MM*\0")
+# First bytes of the formats that are read here, where they stand, and the name.
 _READABLE: tuple[tuple[bytes, int, str], ...] = (
     (b"\xff\xd8\xff", 0, "JPEG"),
     (b"\x89PNG\r\n\x1a\n", 0, "PNG"),
@@ -23,26 +25,14 @@ _READABLE: tuple[tuple[bytes, int, str], ...] = (
     (b"qoif", 0, "QOI"),
     (b"\0\0\1\0", 0, "ICO"),
 )
-_OTHER: tuple[tuple[bytes, int, str], ...] = (
-    (b"ftyphei", 4, "HEIC"),
-    (b"ftyphev", 4, "HEIC"),
-    (b"ftypmif1", 4, "HEIF"),
-    (b"ftypmsf1", 4, "HEIF"),
-    (b"\xff\x0a", 0, "JPEG XL"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", 0, "JPEG XL"),
-    (b"%PDF-", 0, "PDF"),
-    (b"%!PS", 0, "PostScript"),
-    (b"\xc5\xd0\xd3\xc6", 0, "EPS"),
-    (b"8BPS", 0, "a Photoshop document"),
-    (b"SIMPLE  =", 0, "FITS"),
-    (b"DDS ", 0, "DDS"),
-    (b"\x76\x2f\x31\x01", 0, "OpenEXR"),
-    (b"gimp xcf", 0, "a GIMP document"),
-    (b"icns", 0, "ICNS"),
+_NETPBM = re.compile(rb"\A(?:P[1-6]|Pf)[\s#]")
+_DIB_SIZES = (12, 40, 52, 56, 64, 108, 124)
+# What stands before a picture that a web page's script wrote: line breaks, a byte-order mark.
+_BLANKS = re.compile(rb"\A(?:\xef\xbb\xbf)?[\r\n\t ]{1,16}|\A\xef\xbb\xbf")
+_WEB_PAGE = re.compile(
+    rb"\A(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html|head|body|title)\b",
+    re.IGNORECASE | re.DOTALL,
 )
-# An <svg> element near the start, after an XML declaration, comments or a doctype.
-_SVG = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*(?:<\?xml|<!--|<!DOCTYPE\s+svg|<svg)", re.IGNORECASE)
-_NETPBM = re.compile(rb"\AP[1-7]\s")
 
 # PNG chunks that carry words or profiles, no pixels.
 _PNG_WORDS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
@@ -50,54 +40,42 @@ _PNG_WORDS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 
 def claimed_format(data: bytes) -> tuple[str | None, bool]:
     """Return the format's everyday name (None: no known kind) and whether it is read here."""
-    for table, readable in ((_READABLE, True), (_OTHER, False)):
-        for magic, offset, name in table:
-            if data[offset : offset + len(magic)] == magic:
-                return name, readable
+    for magic, offset, name in _READABLE:
+        if data[offset : offset + len(magic)] == magic:
+            kind = unread_kind(data[:12]) if name == "TIFF" else None
+            return (kind, False) if kind else (name, True)
+    if data[4:8] == b"ftyp" and b"avif" in data[16 : int.from_bytes(data[:4], "big")]:
+        return "AVIF", True
     if _NETPBM.match(data):
         return "Netpbm", True
-    if _SVG.match(data[:512]) and b"<svg" in data[:65536].lower():
-        return "SVG", False
-    return None, False
+    kind = unread_kind(data)
+    if kind is not None:
+        return kind, False
+    if int.from_bytes(data[:4], "little") in _DIB_SIZES and data[12:14] == b"\1\0":
+        return "DIB", True
+    # Too short to be told from others: cut within the first bytes.
+    starts = (name for magic, offset, name in _READABLE if magic.startswith(data) and not offset)
+    return next(((name, True) for name in starts if len(data) > 1), (None, False))
 
 
-def ends_early(data: bytes, name: str) -> bool:
-    """True when a file of format ``name`` lacks the end that its format calls for."""
-    if name == "JPEG":
-        return b"\xff\xd9" not in data[-65536:]
-    if name == "PNG":
-        return b"IEND" not in data[-65536:]
-    if name == "GIF":
-        return not data.rstrip(b"\0").endswith(b";")
-    if name == "WebP":
-        return int.from_bytes(data[4:8], "little") + 8 > len(data)
-    if name == "BMP":
-        return int.from_bytes(data[2:6], "little") > len(data)
-    if name == "QOI":
-        return not data.endswith(b"\0\0\0\0\0\0\0\1")
-    if name == "AVIF":
-        return _boxes_end(data) > len(data)
-    if name == "JPEG 2000":
-        return not data.endswith(b"\xff\xd9")
-    if name == "TIFF":
-        byte_order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
-        return len(data) < 8 or int.from_bytes(data[4:8], byte_order) >= len(data)
-    return False
+def without_leading_blanks(data: bytes) -> bytes | None:
+    """The picture behind line breaks or a byte-order mark; None where there is none."""
+    found = _BLANKS.match(data)
+    if found is None:
+        return None
+    rest = data[found.end() :]
+    name, readable = claimed_format(rest[:64])
+    return rest if readable and name not in ("Netpbm", "TIFF") and len(rest) > 16 else None
 
 
-def _boxes_end(data: bytes) -> int:
-    """Where the last top-level box of an ISO media file says it ends."""
-    end = 0
-    while end + 8 <= len(data):
-        size = int.from_bytes(data[end : end + 4], "big")
-        if size == 0:  # "up to the end of the file"
-            return len(data)
-        if size == 1:
-            size = int.from_bytes(data[end + 8 : end + 16], "big")
-        if size < 8:
-            return end
-        end += size
-    return end if end >= len(data) else end + 8
+def what_text(data: bytes) -> str:
+    """A few words about content that is no image: a web page, text, or unknown."""
+    if _WEB_PAGE.match(data[:4096]):
+        return "a web page (HTML), not an image"
+    start = data[:512]
+    if b"\0" not in start and not start.translate(None, bytes(range(32, 127)) + b"\t\r\n\f"):
+        return "text, not an image"
+    return "not an image of a known kind"
 
 
 def without_png_metadata(data: bytes) -> bytes | None:
