@@ -15,6 +15,7 @@ from blip2cli import __version__, exit_codes
 from blip2cli.cli.terminal.error_messages import complain, unexpected
 from blip2cli.cli.terminal.streams import open_standard_streams
 from blip2cli.cli.terminal.usage_errors import usage_sentence
+from blip2cli.system.utf8_mode import enter_utf8_mode
 
 # Name, and its line in the list of commands. A command's own module is imported only when it is the
 # one that is asked for: the others would cost as much as all the rest of ``--help``.
@@ -88,6 +89,7 @@ def call(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """The console script."""
+    enter_utf8_mode()
     open_standard_streams()
     code = call(sys.argv[1:])
     try:
