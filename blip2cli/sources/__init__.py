@@ -24,6 +24,7 @@ from blip2cli.sources.carried_columns import CarriedColumn, columns_of, fitted
 from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
 from blip2cli.sources.patterns import Selection
 from blip2cli.sources.readers import find_reader
+from blip2cli.sources.url_names import public_name, same_place
 from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.opening import is_remote
 
@@ -123,16 +124,17 @@ def _each_once(sources: list[Source], base: str, repeated: bool) -> Iterator[Ima
     for source in sources:
         for ref in source.refs(base):
             path = taken.get(ref.file_name)
-            if path is None or (repeated and source.has_rows and path == ref.path):
+            if path is None or (repeated and source.has_rows and same_place(path, ref.path)):
                 taken[ref.file_name] = ref.path
                 yield replace(ref, occurrence=seen.add_next(ref.file_name)) if repeated else ref
-            elif path != ref.path:
-                # Only a path outside the current folder, given on stdin, can come to this.
+            elif not same_place(path, ref.path):
+                # A path outside the current folder, given on stdin, or a URL of another list.
                 yield FailedRef(
-                    ref.path,
+                    public_name(ref.path),
                     ref.path,
                     "name_clash",
-                    f"Its name {ref.file_name!r} is taken by {path!r}; run the two apart.",
+                    f"Its name {ref.file_name!r} is taken by {public_name(path)!r}; run the two "
+                    "apart.",
                     carried=ref.carried,
                 )
 

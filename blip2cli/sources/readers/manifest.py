@@ -42,6 +42,7 @@ from blip2cli.sources.records import (
     unpacked_suffix,
 )
 from blip2cli.sources.remote_ref import ref_at
+from blip2cli.sources.url_names import UrlNames, public_name, url_name
 from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.opening import is_remote
 from blip2cli.storage.text_encoding import from_utf8
@@ -96,9 +97,10 @@ class ManifestSource(ColumnedSource):
         ``seen`` holds names that came before in other manifests.
         """
         seen = HashSet() if seen is None else seen
+        urls = UrlNames()
         with opening_errors(self.text):
             for number, record in self.records():
-                ref = self._ref(number, record, base)
+                ref = self._ref(number, record, base, urls)
                 if self.columns:
                     before = seen.add_next(ref.file_name)
                     yield replace(ref, occurrence=before) if before else ref
@@ -110,7 +112,9 @@ class ManifestSource(ColumnedSource):
             "sources", f"The manifest {self.text!r} names no image", "write a path a line or row"
         )
 
-    def _ref(self, number: int, record: Mapping[str, object] | BadRow, base: str) -> ImageRef:
+    def _ref(
+        self, number: int, record: Mapping[str, object] | BadRow, base: str, urls: UrlNames
+    ) -> ImageRef:
         if isinstance(record, BadRow):
             message = SourceError(None, record.problem, record.remedy).sentence()
             return self._failed(number, base, "bad_row", f"{message[:1].upper()}{message[1:]}")
@@ -128,9 +132,13 @@ class ManifestSource(ColumnedSource):
         name = normal_path(written)
         location = locate(self.root, name, self.absolute_paths)
         if location is None:
+            name = public_name(name)
             return FailedRef(name, name, "outside_source", OUTSIDE, carried=carried)
-        name = name_below(location, base)
-        return ref_at(name.partition("://")[2] if is_remote(name) else name, location, carried)
+        if is_remote(location):
+            name = urls.unique(url_name(location, base), location)
+        else:
+            name = name_below(location, base)
+        return ref_at(name, location, carried)
 
     def _failed(
         self,

@@ -40,6 +40,7 @@ from blip2cli.sources.parquet_schema import carried_column, image_column, is_tex
 from blip2cli.sources.readers.manifest import ManifestSource, path_column
 from blip2cli.sources.records import BadRow, Record
 from blip2cli.sources.remote_ref import ref_at
+from blip2cli.sources.url_names import public_name
 from blip2cli.storage.text_encoding import from_utf8
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class TableSource(ColumnedSource):
             path = (cells.get(self.column) or {}).get("path") if self.in_struct else None
             name = path or (cells.get(self.name_column) if self.name_column else None)
             carried = tuple([cells.get(column.name) for column in self.columns])
-            yield from_utf8(name or ""), carried, found
+            yield public_name(from_utf8(name or "")), carried, found
 
 
 def open_source(text: str, options: SourceOptions) -> Source:

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from blip2cli.errors import SourceError
-from blip2cli.sources.base import ImageRef, Source, name_below
+from blip2cli.sources.base import ImageRef, Source
 from blip2cli.sources.patterns import PathPattern, has_magic
 from blip2cli.sources.readers.folder import FolderSource
 from blip2cli.sources.readers.globs import GlobSource
 from blip2cli.sources.remote_ref import RemoteRef
+from blip2cli.sources.url_names import url_name
 from blip2cli.sources.walk import Entry, PatternRules, walk
 from blip2cli.storage.fetching import with_retries
 from blip2cli.storage.opening import connect, protocol_of
@@ -82,10 +83,7 @@ class RemoteFile(Source):
     size: int | None
 
     def refs(self, base: str) -> Iterator[ImageRef]:
-        name = name_below(self.url, base)
-        if protocol_of(self.url) in _UNLISTED:
-            name = name.partition("?")[0]  # often a signature
-        yield RemoteRef(name, self.url, size=self.size)
+        yield RemoteRef(url_name(self.url, base), self.url, size=self.size)
 
 
 def open_source(text: str, options: SourceOptions) -> Source:
