@@ -44,16 +44,16 @@ def from_cell(value: object, field: str, place: str) -> tuple[str, ...]:
 
     Empty when the cell is. ``field`` is the option to blame, ``place`` begins a message.
     """
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return ()
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return ()  # pandas writes NaN where there is nothing
     place = f"{place} choices"
     if isinstance(value, str):
         if not value.lstrip().startswith("["):
             return _checked(field, place, value.split("|"), "separated by |")
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise OptionError(field, f"{place} is no JSON list ({error.msg})") from None
+        except (ValueError, RecursionError) as error:
+            raise OptionError(field, f"{place} is no JSON list ({error})") from None
     if not isinstance(value, list):
         raise OptionError(field, f"{place} is neither a list nor a text")
     for item in value:

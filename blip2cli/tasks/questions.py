@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -159,6 +160,8 @@ def _text(file: TextFile, line: int, record: Mapping[str, object], column: str) 
 
 def _question_id(file: TextFile, line: int, record: Mapping[str, object], ordinal: int) -> str:
     value = record.get("question_id")
+    if isinstance(value, float):  # as pandas writes whole numbers where some are missing
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value
     if value is None or value == "":
         return str(ordinal)
     if isinstance(value, bool) or not isinstance(value, int | str):

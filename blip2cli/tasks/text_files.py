@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 from blip2cli.errors import OptionError, SourceError, option
 from blip2cli.sources.csv_rows import csv_dialect, csv_records
-from blip2cli.sources.records import BadRow, Record, json_records, text_records
+from blip2cli.sources.records import BadRow, Record, json_records, text_records, unpacked_suffix
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 TABLE_SUFFIXES = (".jsonl", *_DELIMITERS)
@@ -20,7 +19,7 @@ class TextFile:
     def __init__(self, field: str, path: str) -> None:
         self.field = field
         self.path = path
-        self.suffix = Path(path).suffix.lower()
+        self.suffix = unpacked_suffix(path)
 
     def __str__(self) -> str:
         return f"{option(self.field)} {self.path}"

@@ -7,9 +7,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from blip2cli.errors import OptionError, option
+from blip2cli.errors import OptionError, either, option
 from blip2cli.options import EmbedOptions
 from blip2cli.tasks.text_files import TABLE_SUFFIXES, TextFile, is_utf8
+
+# Also those of rows of captions and answers.
+TEXT_COLUMNS = ("text", "caption", "answer")
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ def from_lines(texts: Sequence[str]) -> Texts:
 
 
 def from_file(path: str) -> Texts:
-    """The texts of a file: a line each of a ``.txt``, or the column ``text`` of a ``.jsonl``,
-    ``.csv`` or ``.tsv``.
+    """The texts of a file: a line each of a ``.txt``, or the column ``text``, ``caption`` or
+    ``answer``, the first there is, of a ``.jsonl``, ``.csv`` or ``.tsv``.
 
     Blank lines are skipped. Raises OptionError that names the file, and the line where one is to
     blame.
@@ -65,7 +68,7 @@ def from_file(path: str) -> Texts:
     if file.suffix != ".txt" and file.suffix not in TABLE_SUFFIXES:
         raise file.error(
             f"{file}: give a .txt file with one text a line, or a .jsonl, .csv or .tsv table with "
-            "the column text"
+            f"the column {either(TEXT_COLUMNS)}"
         )
     texts = []
     for number, text in file.lines() if file.suffix == ".txt" else _column(file):
@@ -77,9 +80,16 @@ def from_file(path: str) -> Texts:
 
 
 def _column(file: TextFile) -> Iterator[tuple[int, str]]:
+    column = None
     for number, record in file.table():
-        text = record.get("text")
+        column = column or next((name for name in TEXT_COLUMNS if name in record), None)
+        if column is None:
+            raise file.error(
+                f"{file.at(number)} there is no column {either(TEXT_COLUMNS)}",
+                f"it has {', '.join(record)}",
+            )
+        text = record.get(column)
         if not isinstance(text, str) or not text.strip():
             what = "is no text" if text else "is missing or empty"
-            raise file.error(f"{file.at(number)} text {what}")
+            raise file.error(f"{file.at(number)} {column} {what}", "leave such rows out")
         yield number, text

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blip2cli.errors import OptionError
+from blip2cli.storage.text_encoding import to_json
 from blip2cli.tasks.questions import Question, check_names, from_file, from_texts
 
 
@@ -167,3 +168,16 @@ def test_jsonl_gives_back_every_question(pairs: list[tuple[str, str]]) -> None:
     for name in {name for name, _ in pairs}:
         expected = [text.strip() for other, text in pairs if other == name]
         assert [question.text for question in questions.of(name)] == expected
+
+
+def test_numbers_as_pandas_writes_them(tmp_path: Path) -> None:
+    row = '{"file_name": "a", "question": "b?", "choices": NaN, "question_id": '
+    (tmp_path / "q.jsonl").write_text(f"{row}17.0}}\n{row}NaN}}\n")
+    asked = from_file(str(tmp_path / "q.jsonl")).of("a")
+    assert [question.question_id for question in asked] == ["17", "2"]
+    assert [question.choices for question in asked] == [(), ()]
+
+
+def test_names_that_are_not_utf_8_as_rows_hold_them(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_bytes(to_json({"file_name": "\udce9", "question": "b?"}))
+    assert from_file(str(tmp_path / "q.jsonl")).of("\udce9")

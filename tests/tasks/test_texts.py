@@ -22,6 +22,14 @@ CATS = ("two cats", "a dog, asleep", "“drei Vögel”")
             '{"text": "two cats"}\n\n{"text": "a dog, asleep", "id": 3}\n{"text": "“drei Vögel”"}',
         ),
         ("t.csv", 'id,text\n1,two cats\n2,"a dog, asleep"\n3,“drei Vögel”\n'),
+        ("t.csv", "id;caption\n1;two cats\n2;a dog, asleep\n3;“drei Vögel”\n"),
+        (
+            "captions.jsonl",
+            (
+                '{"file_name": "a", "caption": "two cats"}\n{"caption": "a dog, asleep"}\n'
+                '{"caption": "“drei Vögel”", "text": null}\n'
+            ),
+        ),
         ("t.tsv", "text\tid\ntwo cats\t1\na dog, asleep\t2\n“drei Vögel”\t3\n"),
     ],
 )
@@ -39,7 +47,8 @@ def test_texts_of_a_file(tmp_path: Path, name: str, content: str) -> None:
         ("t.jsonl", b'{"text": 7}\n', "line 1: text is no text"),
         ("t.jsonl", b'{"text": " "}\n', "line 1: text is no text"),
         ("t.jsonl", b"two cats\n", "line 1: not JSON"),
-        ("t.csv", b"caption\na cat\n", "line 2: text is missing or empty"),
+        ("t.csv", b"title\na cat\n", "line 2: there is no column text, caption or answer; it has"),
+        ("t.csv", b"caption,id\n,1\n", "line 2: caption is missing or empty; leave such rows out"),
         ("t.csv", b"text,id\na cat\n", "line 2: 1 cells for 2 columns"),
         ("t.txt", b"a\nb\xff\n", "line 2: this is not UTF-8; save the file as UTF-8"),
         ("t.json", b"", "give a .txt file with one text a line, or a .jsonl, .csv or .tsv table"),

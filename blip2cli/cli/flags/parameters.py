@@ -95,7 +95,8 @@ def _lines_callback(name: str) -> Callable[[list[str] | None], list[str]]:
     """Without values on the command line: the lines of the variable ``name``."""
 
     def fill(given: list[str] | None) -> list[str]:
-        return given or [line for line in os.environ.get(name, "").splitlines() if line.strip()]
+        lines = os.environ.get(name, "").split("\n")
+        return given or [line.removesuffix("\r") for line in lines if line.strip()]
 
     return fill
 
