@@ -61,7 +61,7 @@ def _processors(
     """None where the raw logits decide."""
 
     @functools.cache
-    def processors(prompt_length: int) -> Any:
-        return logits_processors(options, end, prompt_length, device)
+    def processors(input_length: int) -> Any:
+        return logits_processors(options, end, input_length, device)
 
     return processors if processors(0) else None

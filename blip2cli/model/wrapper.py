@@ -14,7 +14,7 @@ from blip2cli.errors import OptionError, option
 from blip2cli.images.preprocess import PixelSpec, normalize
 from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.resolve import resolve
-from blip2cli.model.decoding.cuda_graphs import CudaGraphCapture, GraphCache, GraphSession
+from blip2cli.model.decoding.cuda_graphs import CudaGraphCache, CudaGraphCapture, CudaGraphSession
 from blip2cli.model.decoding.scoring import ChoicePrompt, Likelihood, score_choices
 from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.decoding.transfer import Upload
@@ -80,7 +80,9 @@ class Blip2:
         self._sessions: WeakKeyDictionary[ImageFeatures, DecoderSession] = WeakKeyDictionary()
         self._upload = Upload(self.device)
         cuda = self.device.type == "cuda"
-        self._graphs = GraphCache(CudaGraphCapture(self.device)) if self.writes and cuda else None
+        self._graphs = (
+            CudaGraphCache(CudaGraphCapture(self.device)) if self.writes and cuda else None
+        )
 
     @classmethod
     def load(cls, options: ModelOptions, checkpoint: Checkpoint | None = None) -> Blip2:
@@ -189,7 +191,10 @@ class Blip2:
             self._check_positions(prompt, len(prompt_ids), options.max_new_tokens)
         session = self._session(features)
         found = [
-            [Generated(self.codec.decode(s.tokens), tuple(s.tokens), s.logprob) for s in sequences]
+            [
+                Generated(self.codec.decode(s.tokens), tuple(s.tokens), s.mean_logprob)
+                for s in sequences
+            ]
             for sequences in generate_tokens(session, prompts, ids, options, self._end)
         ]
         if options.sampling:
@@ -284,8 +289,9 @@ class Blip2:
         if features not in self._sessions:
             family = check_writes(self.name, self.family)
             session = family.open_session(self.model, features)
-            graphs = self._graphs
-            self._sessions[features] = session if graphs is None else GraphSession(session, graphs)
+            if self._graphs is not None:
+                session = CudaGraphSession(session, self._graphs)
+            self._sessions[features] = session
         return self._sessions[features]
 
     @property

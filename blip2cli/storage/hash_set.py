@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 _RECENT = 1 << 15  # hashes that wait in a dictionary until they are merged into the arrays
-_BUCKET_BITS = 16  # the arrays are entered by so many leading bits of a hash
+_BUCKET_BITS = 16  # the arrays are entered by this number of leading bits of a hash
 
 
 def occurrence_key(name: str, occurrence: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.model.decoding.cuda_graphs import GraphCache
+from blip2cli.model.decoding.cuda_graphs import CudaGraphCache
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, LoaderOptions, OutputOptions, RunOptions, SourceOptions
 from blip2cli.pipeline.events import Event, Slower
@@ -43,7 +43,7 @@ def test_rows_are_the_same(
         return (tmp_path / name).read_bytes()
 
     expected = rows("plain.jsonl")
-    monkeypatch.setattr(model, "_graphs", GraphCache(record))
+    monkeypatch.setattr(model, "_graphs", CudaGraphCache(record))
     assert rows("recorded.jsonl") == expected
     reasons = [event.reason for event in events if isinstance(event, Slower)]
     if isinstance(record, TapeCapture):

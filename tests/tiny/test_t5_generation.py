@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_the_batch_changes_no_bit(
 
 def test_samples_are_drawn_by_seed_and_name(ours: Blip2, pictures: list[Image.Image]) -> None:
     drawn = written(ours, pictures[:6], SAMPLED, 6)
-    reseeded = written(ours, pictures[:6], DecodeOptions(**{**SAMPLED.__dict__, "seed": 1}), 6)
+    reseeded = written(ours, pictures[:6], replace(SAMPLED, seed=1), 6)
     assert drawn != reseeded
     assert any(first[0] != second[0] for first, second in drawn)  # two draws of one prompt
 

@@ -6,7 +6,7 @@ In the order of the data flow:
   families implement it (``model/families``).
 * ``kv_slots``: a request to decode one sequence, and the keys and values of the sequences in
   progress, one slot each (``KVSlots``): prefill, decode step, reorder, compact.
-* ``kv_buffers``: the tensors that slots live in.
+* ``slot_buffers``: the tensors that slots live in.
 * ``scheduler``: continuous batching. A sequence that ends frees its slot for the next request.
 * ``pipelined_decode``: the same scheduler on a GPU, which reads tokens one step behind.
 * ``sampling``: logits processors, drawing, and the generated tokens of a sequence.

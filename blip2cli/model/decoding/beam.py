@@ -22,7 +22,7 @@ from torch import Tensor
 
 from blip2cli.model.decoding import scheduler
 from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
-from blip2cli.model.decoding.sampling import GeneratedTokens, ProcessorFactory, process_logits
+from blip2cli.model.decoding.sampling import GeneratedTokens, ProcessorFactory, process_scores
 from blip2cli.model.decoding.session import DecoderSession, round_up
 from blip2cli.model.grouping import grouped
 from blip2cli.model.layers.linear import ROW_MULTIPLE
@@ -48,10 +48,10 @@ def beam_search(
     for shape, members in grouped(map(session.slot_shape, requests)):
         alike = [requests[number] for number in members]
         session.prefetch([(each.image, each.prompt) for each in alike])
-        searches = _BeamScheduler(session, shape, alike, frozenset(end), processors, options)
-        for number, sequences in zip(members, searches.run(), strict=True):
+        decoder = _BeamDecoder(session, shape, alike, frozenset(end), processors, options)
+        for number, sequences in zip(members, decoder.run(), strict=True):
             found[number] = sequences
-    session.prefetch(())
+    session.drop_prefetched()
     return found
 
 
@@ -115,7 +115,7 @@ def _max_groups(session: DecoderSession, width: int) -> int:
     return min(round_up(groups, ROW_MULTIPLE), max(1, 2 * most // width))
 
 
-class _BeamScheduler:
+class _BeamDecoder:
     """Searches the requests of one slot shape, each in a group of slots."""
 
     def __init__(
@@ -162,41 +162,40 @@ class _BeamScheduler:
         if not self.waiting or len(free) < min(enough, len(self.waiting)):
             return
         taken = [(group, self.waiting.popleft()) for group in free[: len(self.waiting)]]
-        places = [group * self.width + beam for group, _ in taken for beam in range(self.width)]
+        slots = [group * self.width + beam for group, _ in taken for beam in range(self.width)]
         requests = [self.searches[n].request for _, n in taken for _ in range(self.width)]
-        tokens = self.slots.prefill(places, requests)
-        for place, token in zip(places, tokens, strict=True):
-            self.tokens[place] = token
+        tokens = self.slots.prefill(slots, requests)
+        for slot, token in zip(slots, tokens, strict=True):
+            self.tokens[slot] = token
         for group, number in taken:
             self.owner[group] = number
 
-    def _advance(self, running: Sequence[int], raw: Tensor) -> None:
+    def _advance(self, running: Sequence[int], raw_logprobs: Tensor) -> None:
         """Take the raw log-probabilities [groups x beams, V] of the next tokens."""
         owners = [self.owner[group] for group in running]
         searches = [self.searches[number] for number in owners if number is not None]
-        scores = raw
+        scores = raw_logprobs
         if self.processors is not None:
-            histories = [
-                self.session.history(each.request) for each in searches for _ in each.beams
-            ]
+            inputs = [self.session.input_ids(each.request) for each in searches for _ in each.beams]
             tokens = [beam.sequence.tokens for each in searches for beam in each.beams]
-            scores = process_logits(self.processors, histories, tokens, raw)
-        start = torch.tensor([each.scores() for each in searches], device=raw.device)
-        vocabulary = raw.shape[-1]
+            scores = process_scores(self.processors, inputs, tokens, raw_logprobs)
+        start = torch.tensor([each.scores() for each in searches], device=raw_logprobs.device)
+        vocabulary = raw_logprobs.shape[-1]
         total = (scores.unflatten(0, (len(searches), self.width)) + start[..., None]).flatten(1)
-        best, places = total.topk(min(self.candidates, total.shape[1]))
-        logprobs = raw.reshape(len(searches), -1).gather(1, places).tolist()
+        best, indices = total.topk(min(self.candidates, total.shape[1]))
+        logprobs = raw_logprobs.reshape(len(searches), -1).gather(1, indices).tolist()
         into, origin = [], []
         for row, (group, each) in enumerate(zip(running, searches, strict=True)):
-            candidates, origins = [], {}
-            for value, place, logprob in zip(
-                best[row].tolist(), places[row].tolist(), logprobs[row], strict=True
+            candidates = []
+            parents = {}  # which beam a candidate continues, by the candidate's ``id``
+            for value, index, logprob in zip(
+                best[row].tolist(), indices[row].tolist(), logprobs[row], strict=True
             ):
-                came, token = divmod(place, vocabulary)
-                prefix = each.beams[came].sequence
+                parent, token = divmod(index, vocabulary)
+                prefix = each.beams[parent].sequence
                 longer = GeneratedTokens([*prefix.tokens, token], [*prefix.logprobs, logprob])
                 beam = _Beam(np.float32(value), longer)
-                origins[id(beam)] = came
+                parents[id(beam)] = parent
                 ends = token in self.end or len(longer.tokens) >= each.request.max_tokens
                 candidates.append((beam, ends))
             if each.advance(candidates):
@@ -205,8 +204,8 @@ class _BeamScheduler:
             for number, beam in enumerate(each.beams):
                 slot = group * self.width + number
                 self.tokens[slot] = beam.sequence.tokens[-1]
-                if origins[id(beam)] != number:
+                if parents[id(beam)] != number:
                     into.append(slot)
-                    origin.append(group * self.width + origins[id(beam)])
+                    origin.append(group * self.width + parents[id(beam)])
         if into:
             self.slots.reorder(into, origin)

@@ -2,9 +2,9 @@
 
 A decode step is hundreds of small kernels, and launching each takes longer than running it.
 Captured as a graph, they take one launch. Capture needs tensors that stay where they are, so slots
-are reused from batch to batch (see ``kv_buffers``), one set for each slot shape. A step is captured
-for a few numbers of slots, largest first, so that all share one memory pool; a smaller step works
-on the first rows of the same tensors.
+are reused from batch to batch (see ``slot_buffers``), one set for each slot shape. A step is
+captured for a few numbers of slots, largest first, so that all share one memory pool; a smaller
+step works on the first rows of the same tensors.
 
 Capture takes as long as some tens of steps and is done when a slot shape comes a second time. Where
 it fails, the reason is stored, and steps are launched one kernel at a time.
@@ -46,8 +46,8 @@ class ReusableSlots(KVSlots, Protocol):
         """Drop the images; only ``reset`` may follow."""
 
 
-class CapturedSlots:
-    """Slots with the graphs of their decode steps."""
+class CudaGraphSlots:
+    """Slots with the CUDA graphs of their decode steps."""
 
     def __init__(self, slots: ReusableSlots, count: int, device: torch.device) -> None:
         self.slots = slots
@@ -86,14 +86,14 @@ class CapturedSlots:
 class _LentSlots:
     """``KVSlots`` for one scheduler, given back to the cache when they are dropped."""
 
-    def __init__(self, captured: CapturedSlots) -> None:
+    def __init__(self, captured: CudaGraphSlots) -> None:
         slots = captured.slots
         self.decode_step = captured.decode_step
         self.prefill, self.reorder, self.compact = slots.prefill, slots.reorder, slots.compact
 
 
-class GraphCache:
-    """The cached slots of one model, with the graphs of their decode steps.
+class CudaGraphCache:
+    """The cached slots of one model, with the CUDA graphs of their decode steps.
 
     ``failure`` says why steps are not captured, once that has failed.
     """
@@ -101,7 +101,7 @@ class GraphCache:
     def __init__(self, capture: Capture) -> None:
         self.failure: str | None = None
         self._capture = capture
-        self._cached: OrderedDict[SlotShape, CapturedSlots] = OrderedDict()  # longest unused first
+        self._cached: OrderedDict[SlotShape, CudaGraphSlots] = OrderedDict()  # longest unused first
         self._most = CACHED
         self._lock = threading.Lock()
 
@@ -113,7 +113,7 @@ class GraphCache:
                 return session.open_slots(shape, count)
             if captured is None or captured.count < count:
                 slots: Any = session.open_slots(shape, count)
-                captured = CapturedSlots(slots, count, session.device)
+                captured = CudaGraphSlots(slots, count, session.device)
             else:
                 captured.slots.reset(session, captured.count)
                 if not captured.replays:
@@ -128,7 +128,7 @@ class GraphCache:
         self._cached.clear()
         self._most = max(1, self._most // 2)
 
-    def _try(self, captured: CapturedSlots) -> None:
+    def _try(self, captured: CudaGraphSlots) -> None:
         try:
             captured.capture(self._capture)
         except Exception as error:  # noqa: BLE001 - whatever it is, steps run without
@@ -137,7 +137,7 @@ class GraphCache:
             self.failure = f"{type(error).__name__}: {lines[0]}"
             self._cached.clear()
 
-    def _give_back(self, shape: SlotShape, captured: CapturedSlots) -> None:
+    def _give_back(self, shape: SlotShape, captured: CudaGraphSlots) -> None:
         # Not under the lock: the garbage collector may call this within ``open_slots``.
         captured.slots.release()
         if self.failure is None:
@@ -146,10 +146,10 @@ class GraphCache:
                 self._cached.popitem(last=False)
 
 
-class GraphSession:
-    """A ``DecoderSession`` whose slots come from a ``GraphCache``."""
+class CudaGraphSession:
+    """A ``DecoderSession`` whose slots come from a ``CudaGraphCache``."""
 
-    def __init__(self, session: DecoderSession, graphs: GraphCache) -> None:
+    def __init__(self, session: DecoderSession, graphs: CudaGraphCache) -> None:
         self._session = session
         self._graphs = graphs
 
@@ -167,14 +167,17 @@ class GraphSession:
     def prefetch(self, prompts: Sequence[ImagePrompt]) -> None:
         self._session.prefetch(prompts)
 
+    def drop_prefetched(self) -> None:
+        self._session.drop_prefetched()
+
     def open_slots(self, shape: SlotShape, count: int) -> KVSlots:
         return self._graphs.open_slots(self._session, shape, count)
 
-    def history(self, request: DecodeRequest) -> tuple[int, ...]:
-        return self._session.history(request)
+    def input_ids(self, request: DecodeRequest) -> tuple[int, ...]:
+        return self._session.input_ids(request)
 
-    def padded_length(self, prompt: int, tokens: int) -> int:
-        return self._session.padded_length(prompt, tokens)
+    def padded_length(self, prompt_length: int, length: int) -> int:
+        return self._session.padded_length(prompt_length, length)
 
     def continuation_states(
         self, prompts: Sequence[ImagePrompt], rows: Tensor, tokens: Tensor

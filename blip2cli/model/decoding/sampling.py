@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from transformers.generation.logits_process import LogitsProcessorList
 
 
-# From the length of the history before the first new token to processors that make logits [R, V] of
-# ids [R, H] and raw logits [R, V].
+# From the number of ids before the first new token to processors that make scores [R, V] of ids
+# [R, L] and raw scores [R, V].
 ProcessorFactory = Callable[[int], Callable[[Tensor, Tensor], Tensor]]
 
 
@@ -32,18 +32,18 @@ class GeneratedTokens:
     logprobs: list[float] = field(default_factory=list)
 
     @property
-    def logprob(self) -> float:
+    def mean_logprob(self) -> float:
         """Mean log-probability of the tokens under the model's raw distribution."""
         return sum(self.logprobs) / len(self.logprobs)
 
 
 def logits_processors(
-    options: DecodeOptions, end: Sequence[int], prompt_length: int, device: torch.device
+    options: DecodeOptions, end: Sequence[int], input_length: int, device: torch.device
 ) -> LogitsProcessorList | None:
     """transformers' own logits processors, in the order of its ``generate``.
 
-    ``prompt_length`` is the length of the history before the first new token. None where the raw
-    logits decide: importing transformers takes longer than a small job.
+    ``input_length`` is the number of ids before the first new token. None where the raw logits
+    decide: importing transformers takes longer than a small job.
     """
     if not _needs_processors(options, end):
         return None
@@ -57,7 +57,7 @@ def logits_processors(
     if options.min_new_tokens > 0 and end:
         chosen.append(
             library.MinNewTokensLengthLogitsProcessor(
-                prompt_length,
+                input_length,
                 options.min_new_tokens,
                 torch.tensor(list(end), device=device),
             )
@@ -89,22 +89,23 @@ def _needs_processors(options: DecodeOptions, end: Sequence[int]) -> bool:
     )
 
 
-def process_logits(
+def process_scores(
     processors: ProcessorFactory,
-    histories: Sequence[tuple[int, ...]],
+    input_ids: Sequence[tuple[int, ...]],
     tokens: Sequence[Sequence[int]],
-    raw: Tensor,
+    scores: Tensor,
 ) -> Tensor:
-    """Processed logits [R, V] from each row's history, its generated tokens and raw logits [R, V].
+    """Processed scores [R, V] of the next tokens, from each row's ids before the first new token,
+    its generated tokens and raw scores [R, V]: logits, of beams log-probabilities.
 
-    ProcessorFactory take rows of one length, so those of equal lengths go through them together.
+    Processors take rows of one length, so those of equal lengths go through them together.
     """
-    lengths = [(len(history), len(new)) for history, new in zip(histories, tokens, strict=True)]
-    logits = torch.empty_like(raw)
+    lengths = [(len(ids), len(new)) for ids, new in zip(input_ids, tokens, strict=True)]
+    processed = torch.empty_like(scores)
     for (length, _), rows in grouped(lengths):
-        ids = torch.tensor([(*histories[row], *tokens[row]) for row in rows], device=raw.device)
-        logits[rows] = processors(length)(ids, raw[rows])
-    return logits
+        ids = torch.tensor([(*input_ids[row], *tokens[row]) for row in rows], device=scores.device)
+        processed[rows] = processors(length)(ids, scores[rows])
+    return processed
 
 
 def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
-from blip2cli.model.decoding.sampling import GeneratedTokens, ProcessorFactory, draw, process_logits
+from blip2cli.model.decoding.sampling import GeneratedTokens, ProcessorFactory, draw, process_scores
 from blip2cli.model.decoding.session import DecoderSession, round_up
 from blip2cli.model.grouping import grouped
 from blip2cli.model.layers.linear import ROW_MULTIPLE
@@ -45,7 +45,7 @@ def decode(
         session.prefetch([(requests[n].image, requests[n].prompt) for n in members])
         kind = scheduler or Scheduler
         kind(session, shape, requests, members, sequences, frozenset(end), processors).run()
-    session.prefetch(())
+    session.drop_prefetched()
     return sequences
 
 
@@ -90,9 +90,8 @@ class Scheduler:
     def _refill(self) -> None:
         """Prefill waiting requests into free slots, once enough are free."""
         free = [slot for slot, owner in enumerate(self.owner) if owner is None]
-        if not self.waiting or len(free) < min(
-            len(self.owner) // REFILL_DIVISOR, len(self.waiting)
-        ):
+        enough = max(1, len(self.owner) // REFILL_DIVISOR)
+        if not self.waiting or len(free) < min(enough, len(self.waiting)):
             return
         numbers = [self.waiting.popleft() for _ in free[: len(self.waiting)]]
         slots = free[: len(numbers)]
@@ -126,18 +125,18 @@ class Scheduler:
         self.owner = [self.owner[slot] for slot in order]
         self.tokens = [self.tokens[slot] for slot in order]
 
-    def _choose(self, running: Sequence[int], raw: Tensor) -> tuple[list[int], list[float]]:
+    def _choose(self, running: Sequence[int], raw_logits: Tensor) -> tuple[list[int], list[float]]:
         """The next token of each running slot from raw logits [R, V], and its log-probability
         under the raw distribution."""
         requests = [self.requests[self._request_in(slot)] for slot in running]
-        logits = raw
+        logits = raw_logits
         if self.processors is not None:
-            histories = [self.session.history(request) for request in requests]
+            inputs = [self.session.input_ids(request) for request in requests]
             tokens = [self.sequences[self._request_in(slot)].tokens for slot in running]
-            logits = process_logits(self.processors, histories, tokens, raw)
+            logits = process_scores(self.processors, inputs, tokens, raw_logits)
         generators = [each.generator for each in requests if each.generator is not None]
         chosen = draw(logits, generators) if generators else logits.argmax(dim=-1)
-        logprobs = raw.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
+        logprobs = raw_logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
         return chosen.tolist(), logprobs.tolist()
 
     def _append(self, running: Sequence[int], chosen: list[int], logprobs: list[float]) -> None:

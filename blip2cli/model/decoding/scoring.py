@@ -74,7 +74,7 @@ def score_choices(
             logprobs = _logprobs(session, list(once), which, choices, longest, end)
             for pair, values in zip(chunk, logprobs, strict=True):
                 found[pair] = Likelihood(sum(values), len(values))
-    session.prefetch(())
+    session.drop_prefetched()
     return [
         [found[number, choice] for choice in range(len(each.choices))]
         for number, each in enumerate(prompts)

@@ -31,18 +31,21 @@ class DecoderSession(Protocol):
     def prefetch(self, prompts: Sequence[ImagePrompt]) -> None:
         """Announce what will be read, in this order, so that it may be read in larger batches.
 
-        An empty sequence frees what was read and not used.
+        What was announced or read before is dropped.
         """
+
+    def drop_prefetched(self) -> None:
+        """Free what was read for ``prefetch``; nothing is announced any more."""
 
     def open_slots(self, shape: SlotShape, count: int) -> KVSlots:
         """``count`` empty slots."""
 
-    def history(self, request: DecodeRequest) -> tuple[int, ...]:
-        """The ids before the first new token, as logits processors count them in transformers."""
+    def input_ids(self, request: DecodeRequest) -> tuple[int, ...]:
+        """The ids before the first new token, as logits processors take them in transformers."""
 
-    def padded_length(self, prompt: int, tokens: int) -> int:
-        """The length that a continuation of ``tokens`` ids is run with behind a prompt of
-        ``prompt`` ids: the bits of its logits depend on it."""
+    def padded_length(self, prompt_length: int, length: int) -> int:
+        """The length, padding included, that a continuation of ``length`` ids is run with behind a
+        prompt of ``prompt_length`` ids: the bits of its logits depend on it."""
 
     def continuation_states(
         self, prompts: Sequence[ImagePrompt], rows: Tensor, tokens: Tensor

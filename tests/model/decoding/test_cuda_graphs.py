@@ -13,7 +13,12 @@ import pytest
 import torch
 
 from blip2cli.model.decoding import pipelined_decode, scheduler
-from blip2cli.model.decoding.cuda_graphs import CACHED, CapturedSlots, GraphCache, GraphSession
+from blip2cli.model.decoding.cuda_graphs import (
+    CACHED,
+    CudaGraphCache,
+    CudaGraphSession,
+    CudaGraphSlots,
+)
 from blip2cli.model.decoding.kv_slots import DecodeRequest
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Generated
@@ -38,12 +43,12 @@ def texts(
     return pair.ours.generate(pair.ours.features(pair.pixels), some, options)
 
 
-def cached(graphs: GraphCache) -> list[CapturedSlots]:
+def cached(graphs: CudaGraphCache) -> list[CudaGraphSlots]:
     gc.collect()
     return list(graphs._cached.values())
 
 
-def addresses(captured: CapturedSlots) -> list[int]:
+def addresses(captured: CudaGraphSlots) -> list[int]:
     buffers = captured.slots.buffers  # type: ignore[attr-defined]
     held = [tensor.data_ptr() for tensors in buffers.whole for tensor in tensors]
     return [*held, captured.tokens.data_ptr(), captured.logits.data_ptr()]  # type: ignore[union-attr]
@@ -55,14 +60,14 @@ def capture() -> TapeCapture:
 
 
 @pytest.fixture
-def graphs(capture: TapeCapture) -> GraphCache:
-    return GraphCache(capture)
+def graphs(capture: TapeCapture) -> CudaGraphCache:
+    return CudaGraphCache(capture)
 
 
 @pytest.mark.parametrize("pipelined", [False, True], ids=["direct", "pipelined"])
 def test_replayed_steps_write_the_same(
     either: Pair,
-    graphs: GraphCache,
+    graphs: CudaGraphCache,
     capture: TapeCapture,
     pipelined: bool,
     monkeypatch: pytest.MonkeyPatch,
@@ -95,7 +100,7 @@ def test_replayed_steps_write_the_same(
 @pytest.mark.parametrize("options", [DRAWN, BEAMS], ids=["drawn", "searched"])
 def test_replayed_steps_serve_sampling_and_beam_search(
     either: Pair,
-    graphs: GraphCache,
+    graphs: CudaGraphCache,
     capture: TapeCapture,
     options: DecodeOptions,
     monkeypatch: pytest.MonkeyPatch,
@@ -109,7 +114,7 @@ def test_replayed_steps_serve_sampling_and_beam_search(
 
 
 def test_more_texts_than_before_get_new_slots(
-    opt: Pair, graphs: GraphCache, capture: TapeCapture, monkeypatch: pytest.MonkeyPatch
+    opt: Pair, graphs: CudaGraphCache, capture: TapeCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opt.ours, "_graphs", graphs)
     for _ in range(2):
@@ -124,7 +129,7 @@ def test_more_texts_than_before_get_new_slots(
 
 
 def test_the_cache_of_slots_is_bounded(
-    opt: Pair, graphs: GraphCache, monkeypatch: pytest.MonkeyPatch
+    opt: Pair, graphs: CudaGraphCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opt.ours, "_graphs", graphs)
     some = ["a " * count for count in (1, 5, 9, 13, 17, 21)]
@@ -138,13 +143,13 @@ def test_the_cache_of_slots_is_bounded(
     assert len(cached(graphs)) == CACHED // 2
 
 
-def test_slots_in_use_are_not_given_twice(opt: Pair, graphs: GraphCache) -> None:
+def test_slots_in_use_are_not_given_twice(opt: Pair, graphs: CudaGraphCache) -> None:
     features = opt.ours.features(opt.pixels)
     session = opt.ours._session(features)
     request = DecodeRequest(0, (2,), 4, 4)
     shape = session.slot_shape(request)
     with torch.inference_mode():
-        twice = [GraphSession(session, graphs).open_slots(shape, 8) for _ in range(2)]
+        twice = [CudaGraphSession(session, graphs).open_slots(shape, 8) for _ in range(2)]
         for image, each in enumerate(twice):
             each.prefill([0], [DecodeRequest(image, (2,), 4, 4)])
         tokens = [each.decode_step(torch.full((8,), 2))[0] for each in twice]
@@ -156,7 +161,7 @@ def test_slots_in_use_are_not_given_twice(opt: Pair, graphs: GraphCache) -> None
 
 
 def test_cached_slots_hold_no_images(
-    either: Pair, graphs: GraphCache, monkeypatch: pytest.MonkeyPatch
+    either: Pair, graphs: CudaGraphCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(either.ours, "_graphs", graphs)
     texts(either, prompts(8))
@@ -179,7 +184,7 @@ def test_where_capture_fails_steps_run_without(
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
         return tape(work)
 
-    monkeypatch.setattr(either.ours, "_graphs", GraphCache(capture))
+    monkeypatch.setattr(either.ours, "_graphs", CudaGraphCache(capture))
     assert either.ours.trouble is None
     for _ in range(3):
         assert texts(either, some) == expected

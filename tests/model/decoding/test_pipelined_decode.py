@@ -39,7 +39,7 @@ class ScriptedSession:
     def slot_shape(self, request: DecodeRequest) -> SlotShape:
         return SlotShape(0, 64)
 
-    def history(self, request: DecodeRequest) -> tuple[int, ...]:
+    def input_ids(self, request: DecodeRequest) -> tuple[int, ...]:
         return ()
 
     sequences_per_step = 0
@@ -47,7 +47,10 @@ class ScriptedSession:
     def prefetch(self, prompts: Sequence[ImagePrompt]) -> None:
         pass
 
-    def padded_length(self, prompt: int, tokens: int) -> int:
+    def drop_prefetched(self) -> None:
+        pass
+
+    def padded_length(self, prompt_length: int, length: int) -> int:
         raise NotImplementedError
 
     def open_slots(self, shape: SlotShape, count: int) -> ScriptedSlots:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.kv_buffers import KVBuffers
 from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
+from blip2cli.model.decoding.slot_buffers import SlotBuffers
 from blip2cli.model.families.opt.layer import attend, finish, project
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class OptSlots:
         self.keys = [allocate(key) for key, _ in session.image_cache]
         self.values = [allocate(value) for _, value in session.image_cache]
         self._used = [torch.zeros(count, dtype=torch.long, device=session.images.device)]
-        self.buffers = KVBuffers(self.keys, self.values, self._used)
+        self.buffers = SlotBuffers(self.keys, self.values, self._used)
         self.first_decoded = shape.capacity  # no slot was decoded to before this position
 
     @property
@@ -54,29 +54,29 @@ class OptSlots:
 
     def prefill(self, slots: Sequence[int], requests: Sequence[DecodeRequest]) -> list[int]:
         """Images, and prompts but for their last ids, which are returned."""
-        places = torch.tensor(slots, device=self.used.device)
+        slot_ids = torch.tensor(slots, device=self.used.device)
         images = torch.tensor([request.image for request in requests], device=self.used.device)
         queries = self.session.images.shape[1]
         for number, (key, value) in enumerate(self.session.image_cache):
-            self.keys[number][places, :, :queries] = key[images]
-            self.values[number][places, :, :queries] = value[images]
+            self.keys[number][slot_ids, :, :queries] = key[images]
+            self.values[number][slot_ids, :, :queries] = value[images]
         if self.shape.context:
-            self._prefill_prompts(places, requests)
+            self._prefill_prompts(slot_ids, requests)
         read = [queries + len(request.prompt) - 1 for request in requests]
-        self.used[places] = torch.tensor(read, device=self.used.device)
+        self.used[slot_ids] = torch.tensor(read, device=self.used.device)
         self.first_decoded = min(self.first_decoded, *read)
         return [request.prompt[-1] for request in requests]
 
-    def _prefill_prompts(self, places: Tensor, requests: Sequence[DecodeRequest]) -> None:
+    def _prefill_prompts(self, slot_ids: Tensor, requests: Sequence[DecodeRequest]) -> None:
         """Put keys and values of the prompts behind those of their images."""
         length, queries = self.shape.context, self.session.images.shape[1]
         prompts = [(request.image, request.prompt) for request in requests]
         numbers, cache = self.session.prompt_cache(prompts, length)
-        rows = torch.tensor(numbers, device=places.device)
+        rows = torch.tensor(numbers, device=slot_ids.device)
         positions = slice(queries, queries + length)
         for number, (key, value) in enumerate(cache):
-            self.keys[number][places, :, positions] = key[rows]
-            self.values[number][places, :, positions] = value[rows]
+            self.keys[number][slot_ids, :, positions] = key[rows]
+            self.values[number][slot_ids, :, positions] = value[rows]
 
     def decode_step(self, tokens: Tensor) -> Tensor:
         """See ``KVSlots``."""
@@ -96,10 +96,10 @@ class OptSlots:
 
     def reorder(self, into: Sequence[int], origin: Sequence[int]) -> None:
         """See ``KVSlots``."""
-        places = torch.tensor((into, origin), device=self.used.device)
-        decoded = slice(self.first_decoded, int(self.used[places[0]].max()))
+        pairs = torch.tensor((into, origin), device=self.used.device)
+        decoded = slice(self.first_decoded, int(self.used[pairs[0]].max()))
         for tensor in (*self.keys, *self.values):
-            tensor[places[0], :, decoded] = tensor[places[1], :, decoded]
+            tensor[pairs[0], :, decoded] = tensor[pairs[1], :, decoded]
 
     def compact(self, slots: Sequence[int]) -> None:
         """See ``KVSlots``."""

@@ -33,7 +33,7 @@ LayerCache = list[KeyValue]  # keys and values, by layer
 class OptSession:
     """OPT with the images of one batch, [B, Q, D] as the language model reads them.
 
-    ``placeholder`` is the id that stands for an image position in the history.
+    ``placeholder`` is the id that stands for an image position in ``input_ids``.
     """
 
     def __init__(self, language: Any, images: Tensor, placeholder: int) -> None:
@@ -63,13 +63,17 @@ class OptSession:
         positions = self.images.shape[1] + prompt + request.reserved_tokens
         return SlotShape(prompt, round_up(positions, CAPACITY_STEP))
 
-    def history(self, request: DecodeRequest) -> tuple[int, ...]:
+    def input_ids(self, request: DecodeRequest) -> tuple[int, ...]:
         """Image placeholders and prompt."""
         return (self.placeholder,) * self.images.shape[1] + request.prompt
 
     def prefetch(self, prompts: Sequence[ImagePrompt]) -> None:
         # Slots are prefilled a few at a time, and each forward pass reads all weights from memory.
+        self.drop_prefetched()
         self._announced = dict.fromkeys(prompts)
+
+    def drop_prefetched(self) -> None:
+        self._announced = {}
         self._prompt_cache = {}, []
         self._prefix_cache = [], []
 
@@ -115,10 +119,10 @@ class OptSession:
         self.run(hidden, seen, [(images, self.image_cache)], cache)
         return cache
 
-    def padded_length(self, prompt: int, tokens: int) -> int:
+    def padded_length(self, prompt_length: int, length: int) -> int:
         # Together with what ``continuation_states`` runs of the prompt, a multiple of the step.
-        unread = prompt - (prompt - 1) // PROMPT_STEP * PROMPT_STEP
-        return round_up(unread + tokens, PROMPT_STEP) - unread
+        unread = prompt_length - (prompt_length - 1) // PROMPT_STEP * PROMPT_STEP
+        return round_up(unread + length, PROMPT_STEP) - unread
 
     def continuation_states(
         self, prompts: Sequence[ImagePrompt], rows: Tensor, tokens: Tensor

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.kv_buffers import KVBuffers
 from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
+from blip2cli.model.decoding.slot_buffers import SlotBuffers
 from blip2cli.model.families.t5.net import attend
 from blip2cli.model.grouping import grouped
 
@@ -36,7 +36,7 @@ class T5Slots:
         self.encoder_keys, self.encoder_values = allocate(shape.context), allocate(shape.context)
         self._read = [torch.ones(count, dtype=torch.long, device=device)]
         self._used = [torch.zeros(count, dtype=torch.long, device=device)]
-        self.buffers = KVBuffers(
+        self.buffers = SlotBuffers(
             self.keys, self.values, self.encoder_keys, self.encoder_values, self._used, self._read
         )
         # [heads, position, position attended to]
@@ -117,10 +117,10 @@ class T5Slots:
 
     def reorder(self, into: Sequence[int], origin: Sequence[int]) -> None:
         """See ``KVSlots``."""
-        places = torch.tensor((into, origin), device=self.used.device)
-        decoded = slice(int(self.used[places[0]].max()))
+        pairs = torch.tensor((into, origin), device=self.used.device)
+        decoded = slice(int(self.used[pairs[0]].max()))
         for tensor in (*self.keys, *self.values):
-            tensor[places[0], :, decoded] = tensor[places[1], :, decoded]
+            tensor[pairs[0], :, decoded] = tensor[pairs[1], :, decoded]
 
     def compact(self, slots: Sequence[int]) -> None:
         """See ``KVSlots``."""

@@ -54,13 +54,17 @@ class T5Session:
             round_up(context, CONTEXT_STEP), round_up(request.reserved_tokens, CAPACITY_STEP)
         )
 
-    def history(self, request: DecodeRequest) -> tuple[int, ...]:
+    def input_ids(self, request: DecodeRequest) -> tuple[int, ...]:
         """The decoder's start token."""
         return (self.start,)
 
     def prefetch(self, prompts: Sequence[ImagePrompt]) -> None:
         # Slots are prefilled a few at a time, and few of those have prompts of one length.
+        self.drop_prefetched()
         self._announced = dict.fromkeys(prompts)
+
+    def drop_prefetched(self) -> None:
+        self._announced = {}
         self._encoded = {}
 
     def encoder_states(self, prompts: Sequence[ImagePrompt]) -> list[Tensor]:
@@ -88,9 +92,9 @@ class T5Session:
                 found[number] = state
         return found
 
-    def padded_length(self, prompt: int, tokens: int) -> int:
+    def padded_length(self, prompt_length: int, length: int) -> int:
         # ``continuation_states`` puts the start token in front.
-        return round_up(1 + tokens, LENGTH_STEP) - 1
+        return round_up(1 + length, LENGTH_STEP) - 1
 
     def continuation_states(
         self, prompts: Sequence[ImagePrompt], rows: Tensor, tokens: Tensor

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class KVBuffers:
+class SlotBuffers:
     """Lists of tensors [S, ...], of which the first rows are in use.
 
     The lists are changed in place to views of the rows in use, so that whoever made them may go
