@@ -54,6 +54,7 @@ from blip2cli.images.workers import (
     choose_workers,
 )
 from blip2cli.options import LoaderOptions
+from blip2cli.options.loading import IMAGE_TIMEOUT
 from blip2cli.sources.base import ImageRef
 
 __all__ = ["BatchStream", "LoadedBatch", "LoadedImage", "LoaderPolicy"]
@@ -88,8 +89,9 @@ class BatchStream(Iterator[LoadedBatch]):
     ``options.workers`` None leaves the choice to the loader: no workers for a small job, for a
     long one that waits for images as many as there are cores to spare. 0 decodes in this process.
     A given number is started now, to be ready when, for example, a model has been loaded; none is
-    given a batch before the first is requested. With ``options.image_timeout`` (seconds for one
-    image) every image is decoded in a worker: only another process can be ended in the middle.
+    given a batch before the first is requested. A worker that takes longer for one image than
+    ``options.image_timeout`` (``IMAGE_TIMEOUT`` if that is None) is replaced. Where it is given,
+    every image is decoded in a worker: only another process can be ended in the middle.
 
     ``prefetch`` allows a thread of this process to take references and decode them before they are
     requested, from now on; it makes no use of it where images are decoded in workers from the
@@ -111,7 +113,8 @@ class BatchStream(Iterator[LoadedBatch]):
     ) -> None:
         policy = policy or LoaderPolicy()
         reuse_blocks()
-        self._dataset = ImageDataset(spec, options.image_timeout, options.fast_decode)
+        timeout = IMAGE_TIMEOUT if options.image_timeout is None else options.image_timeout
+        self._dataset = ImageDataset(spec, timeout, options.fast_decode)
         self._batches = BatchCutter(iter(refs), options.batch_size or FIRST_SIZE)
         self._policy = policy
         self._prefetch: Prefetch | None = None
@@ -208,7 +211,7 @@ class BatchStream(Iterator[LoadedBatch]):
         loader = self._started_loader()
         if loader is None:
             began = time.monotonic()
-            arrays = self._dataset.__getitems__(next(self._batches))
+            arrays = self._dataset.collate([self._dataset.load(ref) for ref in next(self._batches)])
             self._spent += time.monotonic() - began
         else:
             try:

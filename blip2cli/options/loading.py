@@ -9,6 +9,7 @@ from blip2cli.errors import OptionError, option
 from blip2cli.options.declare import MODEL, OptionGroup, declare
 from blip2cli.options.values import parse_batch_size
 
+IMAGE_TIMEOUT = 60.0  # seconds
 _recorded_model = partial(declare, panel=MODEL, shapes_rows=True)
 _unrecorded_model = partial(declare, panel=MODEL, shapes_rows=False)
 
@@ -36,11 +37,13 @@ class LoaderOptions(OptionGroup):
         default_help="by cores, where images are waited for",
         about_images=False,
     )
+    # None: IMAGE_TIMEOUT wherever a worker decodes; only another process can be ended in the middle
     image_timeout: float | None = _unrecorded_model(
         None,
-        "Seconds one image may take to be read and decoded; slower ones fail.",
+        "Seconds one image may take to be read and decoded; slower ones fail. Given, worker "
+        "processes decode from the first image on; inf: no limit.",
         metavar="SECONDS",
-        default_help="no limit",
+        default_help=f"{IMAGE_TIMEOUT:g}, where worker processes decode",
         about_images=True,
     )
     fast_decode: bool = _recorded_model(
