@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -26,11 +28,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blip2cli.errors import RunError, option
 from blip2cli.sinks.base import LIST_FIELDS, Column, DiskGuard, EmbeddingDtype, RowSchema
 from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import Settings, parquet_metadata
 from blip2cli.storage import durable
+from blip2cli.storage.atomic import AtomicFile
 from blip2cli.storage.text_encoding import deep_to_utf8
 
 # A part is committed when it holds this much or is this old, whichever comes first.
@@ -78,6 +82,8 @@ class ParquetSink:
     def commit(self) -> None:
         if not self._batches:
             return
+        with self._disk.errors():
+            self._check_parts()
         table = pa.Table.from_batches(self._batches, self._schema)
         buffer = pa.BufferOutputStream()
         with _writer(buffer, self._schema) as writer:
@@ -108,12 +114,25 @@ class ParquetSink:
         paths = self._paths
         parts = paths.parts()
         if self._journal is None or not parts:
+            if self._journal is None and not paths.replace and paths.every_part():
+                raise FileExistsError(errno.EEXIST, "hidden rows of another run are beside it")
             remove_parts(paths)
             parts = []
         if self._journal is not None and not parts:
             durable.link(paths.final, paths.part(0), paths.temporary())
             parts = [paths.part(0)]
         return parts
+
+    def _check_parts(self) -> None:
+        """Raise RunError when a part is no longer in its place."""
+        gone = [part for part in self._parts if not os.path.lexists(part)]
+        if gone:
+            raise RunError(
+                None,
+                f"{gone[0]!r}, which holds rows of {self._paths.final!r}, was moved or deleted "
+                "while the run wrote it",
+                f"put it back, and go on with {option('resume')}",
+            )
 
     def _safe(self) -> str:
         if not self._safe_rows:
@@ -124,15 +143,30 @@ class ParquetSink:
 def merge(paths: OutputPaths, parts: Sequence[str], schema: pa.Schema) -> None:
     """Write the rows of ``parts`` into the output, and remove the parts.
 
-    Raises OSError, also for a part that cannot be read.
+    What is in its place may be the first part, under its other name, or the same rows, merged
+    before a crash; and with ``paths.replace`` anything. Raises OSError for a file of others there,
+    and for a part that cannot be read.
     """
-    with (
-        durable.written(paths.temporary(), paths.final) as file,
-        _writer(file, schema) as writer,
-    ):
-        for group in _groups(parts, schema, _group_rows(schema)):
-            writer.write_table(group, row_group_size=len(group))
+    out = AtomicFile(paths.temporary(), paths.final)
+    try:
+        with _writer(out.file, schema) as writer:
+            for group in _groups(parts, schema, _group_rows(schema)):
+                writer.write_table(group, row_group_size=len(group))
+        out.sync()
+        ours = not out.replaces or paths.replace or _equal(paths.final, parts[0])
+        if not ours and not _equal(paths.final, out.temporary):
+            raise FileExistsError(errno.EEXIST, "a file that is not made of them is in its place")
+        out.commit()
+    except BaseException:
+        out.abort()
+        raise
     remove_parts(paths)
+
+
+def _equal(path: str, other: str) -> bool:
+    if not os.path.exists(path):
+        return False
+    return os.path.samefile(path, other) or filecmp.cmp(path, other, shallow=False)
 
 
 def remove_parts(paths: OutputPaths) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pyarrow.parquet as pq
 
+from blip2cli.errors import OutputError, option
 from blip2cli.sinks.journal import Journal, RowCount, RowNames, damaged
 from blip2cli.sinks.parquet import ARROW_ERRORS, first_line, merge, remove_parts
 from blip2cli.sinks.paths import OutputPaths
@@ -28,6 +29,7 @@ def read_journal(
     files = parts or ([paths.final] if os.path.exists(paths.final) else [])
     if not files:
         return None
+    _check_place(paths, parts)
     names = RowNames(row_count)
     settings = None
     for path in files:
@@ -48,6 +50,29 @@ def read_journal(
     lacking = names.lacking or names.unfinished
     remark = _missing(paths, parts)
     return Journal(names.done, names.rows, names.failed, settings, lacking, remark, complete)
+
+
+def _check_place(paths: OutputPaths, parts: list[str]) -> None:
+    """Raise OutputError for a file in the place of the output that is not made of ``parts``.
+
+    It may be the first of them, or all, merged before a crash (see ``merge``, which compares all
+    of it).
+    """
+    try:
+        rows = [pq.read_metadata(part).num_rows for part in parts]
+        if not rows or pq.read_metadata(paths.final).num_rows in (rows[0], sum(rows)):
+            return
+    except FileNotFoundError:
+        return
+    except ARROW_ERRORS:
+        if not os.path.exists(paths.final):
+            return  # of the parts one is damaged, which reading them says
+    raise OutputError(
+        "resume",
+        f"{option('resume')}: {paths.final!r} is not made of the hidden rows beside it; they "
+        f"are of an unfinished run ({parts[0]!r} and so on)",
+        "move one of them away, or choose another name",
+    )
 
 
 def _missing(paths: OutputPaths, parts: list[str]) -> str | None:

@@ -18,15 +18,15 @@ class AtomicFile:
     """
 
     def __init__(self, temporary: str, final: str) -> None:
-        self._temporary = temporary
+        self.temporary = temporary
         self._final = final
-        self._replace = os.path.lexists(final)
+        self.replaces = os.path.lexists(final)  # something is there
         self.file: BinaryIO = open(durable.create(temporary), "wb")  # noqa: SIM115 - closed below
 
     @property
     def inode(self) -> int:
         """The inode number, which tells it from an older file of its name; before ``commit``."""
-        return os.lstat(self._temporary).st_ino
+        return os.lstat(self.temporary).st_ino
 
     def sync(self) -> None:
         """Make the content last and close the file. Harmless when called again."""
@@ -39,13 +39,13 @@ class AtomicFile:
         """Put the file in its place, instead of an older one. Raises FileExistsError for one that
         appeared meanwhile."""
         self.sync()
-        durable.rename_into_place(self._temporary, self._final, self._replace)
+        durable.rename_into_place(self.temporary, self._final, self.replaces)
 
     def abort(self) -> None:
         """Remove what was written, unless it is in its place."""
         with contextlib.suppress(OSError):
             self.file.close()
-        durable.remove_quietly(self._temporary)
+        durable.remove_quietly(self.temporary)
 
 
 class AtomicFolder:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from blip2cli.errors import RunError
+from blip2cli.errors import OutputError, RunError
 from blip2cli.sinks import Column, parquet
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import METADATA_KEY
 from blip2cli.storage import durable
-from tests.sinks.helpers import SETTINGS, listing, open_out, read, row
+from blip2cli.storage.atomic import AtomicFile
+from tests.sinks.helpers import SETTINGS, listing, open_out, put, read, row
+from tests.sinks.test_damage import appending, journal_of
+from tests.storage.test_durable import no_links
 
 
 @pytest.fixture
@@ -179,3 +183,106 @@ def test_a_damaged_part_stops_the_merge_with_a_sentence(out: Path, tmp_path: Pat
         sink.close()
     sink.abort()
     assert listing(tmp_path) == {".out.parquet.part-000000"}
+
+
+def stopped(out: Path, *numbers: int) -> None:
+    """An output whose run was stopped, each row in a part of its own."""
+    sink = open_out(out)
+    for number in numbers:
+        put(sink, row(number))
+    sink.abort()
+
+
+def other_file(out: Path, *numbers: int) -> bytes:
+    """Rows of somebody else in the place of the output."""
+    sink = open_out(out.with_name("other.parquet"))
+    sink.write([row(number, "of others") for number in numbers])
+    sink.close()
+    out.with_name("other.parquet").rename(out)
+    return out.read_bytes()
+
+
+def test_a_file_of_others_beside_parts_is_not_gone_on_with(out: Path) -> None:
+    stopped(out, 0, 1)
+    content = other_file(out, 0, 1, 2)
+    with pytest.raises(OutputError, match="is not made of the hidden rows beside it"):
+        journal_of(out)
+    assert out.read_bytes() == content
+
+
+@pytest.mark.parametrize("numbers", [(0,), (0, 1)])
+def test_a_file_of_others_is_not_replaced_by_the_merge(
+    out: Path, tmp_path: Path, numbers: tuple[int, ...]
+) -> None:
+    """Not even where it could be ours by the number of its rows."""
+    stopped(out, 0, 1)
+    content = other_file(out, *numbers)
+    sink = appending(out)
+    sink.write([row(2)])
+    with pytest.raises(RunError, match=r"not made of them .* 3 rows are safe in hidden part"):
+        sink.close()
+    with pytest.raises((FileExistsError, OutputError)):
+        journal_of(out).complete()
+    assert out.read_bytes() == content
+    assert len(listing(tmp_path)) == 4
+
+
+def test_a_file_that_appears_while_the_run_goes_on_is_left(out: Path) -> None:
+    sink = open_out(out)
+    sink.write([row(0)])
+    content = other_file(out, 0)
+    with pytest.raises(RunError, match="1 rows are safe in hidden part files"):
+        sink.close()
+    assert out.read_bytes() == content
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_merge_that_a_crash_cut_short_is_done_again(
+    out: Path, tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    sink = open_out(out)
+    put(sink, row(0))
+    sink.close()
+    for before_the_rename in (True, False):
+        sink = appending(out)
+        sink.write([row(1)])
+        with monkeypatch.context() as crash:
+            crash.setattr(parquet, "remove_parts", lambda paths: None)
+            if before_the_rename:
+                crash.setattr(AtomicFile, "commit", no_links)
+                with pytest.raises(RunError):
+                    sink.close()
+            else:
+                sink.close()
+        assert len(listing(tmp_path)) == 3
+        journal_of(out).complete()
+        assert listing(tmp_path) == {"out.parquet"}
+        assert read(out)[-1] == row(1)
+        out.unlink()
+        sink = open_out(out)
+        put(sink, row(0))
+        sink.close()
+
+
+def test_a_part_that_is_taken_away_ends_the_run(out: Path) -> None:
+    sink = open_out(out)
+    put(sink, row(0))
+    put(sink, row(1))
+    (out.parent / ".out.parquet.part-000000").unlink()
+    sink.write([row(2)])
+    with pytest.raises(RunError, match=r"part-000000', which holds .* was moved or deleted"):
+        sink.commit()
+    sink.abort()
+    assert listing(out.parent) == {".out.parquet.part-000001"}
+
+
+def test_two_runs_do_not_write_the_same_part(out: Path) -> None:
+    one, two = open_out(out), open_out(out)
+    for sink in (one, two):
+        sink.write([row(0)])
+    one.commit()
+    with pytest.raises(RunError, match="hidden rows of another run are beside it"):
+        two.commit()
+    assert pq.read_table(out.parent / ".out.parquet.part-000000").to_pylist() == [row(0)]
