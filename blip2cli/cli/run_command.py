@@ -85,6 +85,7 @@ def _run(job: Job[Any], report: ReportOptions) -> int:
 def _dry_run(job: Job[Any]) -> int:
     """Say what would run. The listing is read to its end, the model is not touched."""
     from blip2cli.sinks import OutputLock
+    from blip2cli.sources.image_suffixes import listed_others
 
     options = job.options
     plan = job.check().plan()
@@ -98,6 +99,8 @@ def _dry_run(job: Job[Any]) -> int:
     lines += (f"  {name}" for name in names)
     if total > len(names):
         lines.append(f"  … and {total - len(names)} more")
+    if others := plan.passed_over.others:
+        lines.append(f"  passed over, of kinds that are not read: {listed_others(others)}")
     embedded = " (embedded)" if options.model.model in EMBEDDED else ""
     lines += [
         f"model: {options.model.model}{embedded}",

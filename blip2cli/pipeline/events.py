@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,8 @@ class Summary:
     list_seconds: float = 0.0  # until the options were checked and the first images listed
     import_seconds: float = 0.0  # importing torch and what runs the model; part of the loading
     first_seconds: float = 0.0  # from the start to the first rows that were written; 0: none
+    # Files in folders that may be pictures and are not read, by suffix.
+    other_files: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
         """Plain JSON values, figures rounded to what their measurement is worth."""

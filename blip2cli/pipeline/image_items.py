@@ -69,7 +69,7 @@ class ImageItems:
             stdin = _check_names(task.only, source, stdin)
         passed_over = PassedOver()
         dealt_with = _dealt_with(resumed, output.retry_errors)
-        refs = open_sources(source, stdin)
+        refs = open_sources(source, stdin, passed_over.others)
         if task.only is not None or resumed is not None:
             refs = _select(refs, task.only, dealt_with, passed_over)
         first = tuple(islice(refs, _LISTED_FIRST))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ class PassedOver:
 
     skipped: int = 0  # the task is not about them
     already: int = 0  # an earlier run has dealt with them
+    others: Counter[str] = field(default_factory=Counter)  # files of kinds that are not read
 
 
 @dataclass

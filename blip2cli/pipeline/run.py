@@ -259,6 +259,7 @@ class RunState:
             failed=stats.failed,
             skipped=plan.passed_over.skipped,
             already=plan.passed_over.already,
+            other_files=dict(plan.passed_over.others),
             rows=stats.rows,
             flagged=stats.flagged,
             retried=stats.retried,

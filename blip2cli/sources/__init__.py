@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, pairwise
@@ -34,14 +35,16 @@ if TYPE_CHECKING:
 __all__ = ["IMAGE_SUFFIXES", "CarriedColumn", "ImageRef", "carried_columns", "open_sources"]
 
 
-def open_sources(options: SourceOptions, stdin: BinaryIO | None = None) -> Iterator[ImageRef]:
+def open_sources(
+    options: SourceOptions, stdin: BinaryIO | None = None, others: Counter[str] | None = None
+) -> Iterator[ImageRef]:
     """Check all sources, then yield their images lazily in source order.
 
     Missing paths, patterns without a match, folders without images and a selection that leaves
     nothing raise SourceError at once, before the first image. Only what arrives on stdin is
-    judged later, when it has been read: its SourceError comes from the iterator, and so does that
-    of a row that is wrong in the middle of a manifest. Raises OptionError as ``carried_columns``
-    does.
+    judged later, when it has been read: its SourceError comes from the iterator. Raises
+    OptionError as ``carried_columns`` does. ``others`` counts files in folders, by suffix, that
+    may be pictures and are not read.
     """
     if not options.sources:
         raise SourceError(
@@ -53,6 +56,9 @@ def open_sources(options: SourceOptions, stdin: BinaryIO | None = None) -> Itera
         # A mistyped pattern must not hide behind the images of another source.
         if source.must_match and next(source.refs(source.root), None) is None:
             raise source.no_images()
+        tree = getattr(source, "tree", None)
+        if tree is not None:
+            tree.others = others
     refs = _select(sources, options, bool(columns))
     if columns:
         refs = (fitted(ref, columns) for ref in refs)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
 from blip2cli.sources.base import ImageRef
-from blip2cli.sources.walk import SUFFIXES, Entry, walk
+from blip2cli.sources.walk import SUFFIXES, Entry, is_image, walk
 
 SEPARATOR = b"/"  # stands in no name
 BLOCK = 4096  # records joined at once; joining takes memory of its own for each
@@ -36,6 +37,8 @@ class Listing:
 
 class LocalTree:
     """The tree of the local file system."""
+
+    others: Counter[str] | None = None
 
     encode = staticmethod(os.fsencode)
     decode = staticmethod(os.fsdecode)
@@ -71,7 +74,7 @@ class LocalTree:
         return Listing([SEPARATOR.join(records[i : i + BLOCK]) for i in starts])
 
     def images_below(self, top: str, base: str) -> Iterator[ImageRef]:
-        found = walk(self, top, FollowLinks(os.fsencode(top)), base)
+        found = walk(self, top, FollowLinks(os.fsencode(top), others=self.others), base)
         return cast("Iterator[ImageRef]", found)  # these rules never take a whole folder
 
 
@@ -86,6 +89,7 @@ class FollowLinks:
 
     top: bytes
     start: bool = False
+    others: Counter[str] | None = None
     _entered: set[tuple[int, int]] = field(default_factory=set)  # (device, inode)
 
     def __post_init__(self) -> None:
@@ -93,7 +97,7 @@ class FollowLinks:
         self._entered.add(_identity(self.top))
 
     def takes(self, state: bool, name: bytes) -> bool:
-        return os.path.splitext(name)[1].lower() in SUFFIXES
+        return os.path.splitext(name)[1].lower() in SUFFIXES or is_image(name, self.others)
 
     def enter(self, state: bool, path: bytes, name: bytes, is_link: bool) -> bool | None:
         """Decide whether to go into a folder. Real folders of the tree itself need no check."""

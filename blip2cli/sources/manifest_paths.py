@@ -7,7 +7,9 @@ looking at the disk; links inside the folder are followed, as in folders.
 
 from __future__ import annotations
 
+import os
 import posixpath
+from urllib.parse import unquote
 
 from blip2cli.sources.base import absolute
 from blip2cli.storage.opening import is_remote
@@ -21,7 +23,16 @@ def file_location(text: str) -> str:
 
 
 def normal_path(written: str) -> str:
-    """A path as text without ``.``, doubled slashes and what ``..`` can take back; URLs stay."""
+    """A path as text without ``.``, doubled slashes and what ``..`` can take back; URLs stay.
+
+    ``file://`` URLs are paths, and ``~/`` is the home folder.
+    """
+    if written[:7].lower() == "file://":
+        host, slash, path = written[7:].partition("/")
+        if slash and host in ("", "localhost"):
+            written = "/" + unquote(path, errors="surrogateescape")
+    elif written.startswith("~/"):
+        written = os.path.expanduser(written)
     if is_remote(written):
         return written
     name = posixpath.normpath(written)

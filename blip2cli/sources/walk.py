@@ -12,16 +12,18 @@ A walk takes two objects: a *tree*, which lists folders (``local_tree.LocalTree`
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from blip2cli.sources.base import FailedRef, ImageRef, name_below
-from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
+from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES, OTHER_SUFFIXES
 from blip2cli.sources.patterns import PathPattern
 from blip2cli.storage.remote_errors import RemoteError
 
 SUFFIXES = frozenset(os.fsencode(s) for s in IMAGE_SUFFIXES)
+OTHERS = frozenset(os.fsencode(s) for s in OTHER_SUFFIXES)
 
 # One entry of a listing: name, whether it is a folder, whether it is a symbolic link, and the size
 # in bytes if the listing gives it.
@@ -31,6 +33,9 @@ State = TypeVar("State")
 
 class Tree(Protocol):
     """A hierarchy of folders."""
+
+    # Where files below a folder are counted that may be pictures, but are not read.
+    others: Counter[str] | None
 
     def listing(self, folder: bytes, hidden: bool) -> Iterable[Entry]:
         """The folders and files in ``folder``, sorted bytewise; names with a leading dot only if
@@ -70,6 +75,17 @@ class Rules(Protocol[State]):
 
     def takes_all(self, state: State) -> bool:
         """Whether every image below a folder of this state is meant."""
+
+
+def is_image(name: bytes, others: Counter[str] | None) -> bool:
+    """True when ``name`` ends like an image's; counts in ``others`` what may be a picture all the
+    same, by suffix."""
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in SUFFIXES:
+        return True
+    if others is not None and suffix in OTHERS:
+        others[suffix.decode()] += 1
+    return False
 
 
 @dataclass(frozen=True)
@@ -141,12 +157,13 @@ class PatternRules:
     pattern: PathPattern
     decode: Callable[[bytes], str]  # of the tree
     start: frozenset[int] = frozenset({0})
+    others: Counter[str] | None = None
 
     def takes(self, state: frozenset[int], name: bytes) -> bool:
         """Whether a file matches; unless the pattern ends in a suffix, only images do."""
         after = self.pattern.step(state, self.decode(name), is_folder=False)
         return self.pattern.end in after and (
-            self.pattern.names_suffix or os.path.splitext(name)[1].lower() in SUFFIXES
+            self.pattern.names_suffix or is_image(name, self.others)
         )
 
     def enter(

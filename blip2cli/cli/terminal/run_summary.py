@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from blip2cli.exit_codes import FAILED_IMAGES, MORE_TO_DO, SUCCESS
 from blip2cli.pipeline.events import Progress, Resumed, Summary
+from blip2cli.sources.image_suffixes import listed_others
 
 _DONE = {"caption": "captioned", "ask": "answered", "embed": "embedded"}
 
@@ -61,6 +62,8 @@ def summary_lines(
         line += f"; {s.flagged} texts flagged" if s.flagged > 1 else "; 1 text flagged"
         line += f", {s.retried} good after a retry" if s.retried else ""
     lines = [line + "."]
+    if s.other_files:
+        lines.append(f"Passed over, of kinds that are not read: {listed_others(s.other_files)}.")
     if s.failed and errors_file is not None:
         lines.append(f"Images that failed are listed in {errors_file}")
     if s.exit_code > 128:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from blip2cli.errors import SourceError
 from blip2cli.sources.base import ImageRef, Source, absolute
-from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
+from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES, listed_others
 from blip2cli.sources.local_tree import LocalTree
 from blip2cli.storage.opening import is_remote
 
@@ -30,10 +30,12 @@ class FolderSource(Source):
 
     def no_images(self) -> SourceError:
         folder = repr(self.text) if is_remote(self.root) else f"The folder {self.text!r}"
+        others = f"it has {listed_others(self.tree.others)}" if self.tree.others else ""
         return SourceError(
             "sources",
             f"{folder} holds no images "
             f"(looked, also in its sub-folders, for {', '.join(sorted(IMAGE_SUFFIXES))})",
+            others,
         )
 
 

@@ -12,6 +12,7 @@ be read is the failure of one image.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -39,6 +40,8 @@ _UNLISTED = frozenset({"http", "https"})
 
 class RemoteTree:
     """The tree of one fsspec file system; paths are URLs."""
+
+    others: Counter[str] | None = None
 
     reference = RemoteRef
 
@@ -71,7 +74,7 @@ class RemoteTree:
         return entries
 
     def images_below(self, top: str, base: str) -> Iterator[ImageRef]:
-        found = walk(self, top, PatternRules(_EVERYTHING, self.decode), base)
+        found = walk(self, top, PatternRules(_EVERYTHING, self.decode, others=self.others), base)
         return cast("Iterator[ImageRef]", found)  # this pattern matches files only
 
 

@@ -25,6 +25,11 @@ def test_flagged_texts_are_counted() -> None:
     assert "flagged" not in summary_lines(SUMMARY)[0]
 
 
+def test_files_of_kinds_that_are_not_read_are_counted() -> None:
+    [_, line] = summary_lines(dataclasses.replace(SUMMARY, other_files={"": 1, ".cr2": 7}))
+    assert line == "Passed over, of kinds that are not read: 7 .cr2, 1 without a suffix."
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

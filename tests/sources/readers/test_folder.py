@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,19 @@ def test_order_is_bytewise_by_component(tree: Tree, names: Names) -> None:
         "a.png",
         "b/1.png",
     ]
+
+
+def test_files_that_may_be_pictures_are_counted(tree: Tree) -> None:
+    root = tree("a.png", "1.CR2", "2.cr2", "d/x", "d/y.psd", ".hidden", "notes.txt", "c.json")
+    others: Counter[str] = Counter()
+    options = SourceOptions((str(root), str(root / "d" / "x")))
+    assert len(list(open_sources(options, None, others))) == 2
+    assert others == {".cr2": 2, "": 1, ".psd": 1}
+    (root / "a.png").unlink()
+    with pytest.raises(
+        SourceError, match=r"holds no images .*; it has 2 \.cr2, 1 without a suffix"
+    ):
+        open_sources(SourceOptions((str(root),)), None, Counter())
 
 
 def test_hidden_files_other_suffixes_and_pipes_are_left_out(tree: Tree, names: Names) -> None:

@@ -62,3 +62,14 @@ def test_rows_about_one_image_are_told_apart(tree: Tree) -> None:
     assert told(root / "m.csv", root / "n.csv") == both
     assert told(f"{root}/*.csv") == both
     assert [ref.file_name for ref in refs(root / "m.csv")] == ["a.png", "b.png"]
+
+
+def test_the_home_folder_and_urls_of_files(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tree("a b.png", "é.png", "~x.png")
+    monkeypatch.setenv("HOME", str(root))
+    urls = [f"file://{root}/a%20b.png", f"FILE://localhost{root}/%C3%A9.png", "~/a b.png", "~x.png"]
+    (root / "m.txt").write_text("\n".join(urls))
+    found = refs(root / "m.txt", absolute_paths=True)
+    assert [ref.file_name for ref in found] == ["a b.png", "é.png", "~x.png"]
+    assert [ref.read() for ref in found] == [b""] * 3
+    assert [failure(ref) for ref in refs(root / "m.txt")[:2]] == ["outside_source"] * 2
