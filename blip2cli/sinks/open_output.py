@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import errno
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import BinaryIO
 
 from blip2cli.errors import OutputError, option
@@ -46,9 +49,11 @@ def read_output(options: OutputOptions, row_count: RowCount) -> Resumed | None:
     paths = OutputPaths.of(options.out or "")
     try:
         one = format_of(paths.final)
+        before = _state(paths.final)
         rows = one.load(one.journal)(paths, row_count, options.errors == "inline")
         if rows is None:
             return None
+        rows = replace(rows, complete=partial(_complete, paths.final, before, rows.complete))
         failures = read_failures(paths, rows.done) if options.errors == "file" else None
     except OSError as error:
         raise OutputError(
@@ -57,6 +62,22 @@ def read_output(options: OutputOptions, row_count: RowCount) -> Resumed | None:
             f"({error.strerror})",
         ) from None
     return Resumed(rows, failures, paths.final)
+
+
+def _complete(path: str, before: object, complete: Callable[[], None]) -> None:
+    """Repair an output that nobody changed since it was read. Raises OSError."""
+    if _state(path) != before:
+        raise OSError(errno.ESTALE, "something else changed it since this run read it")
+    complete()
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    """What tells whether a file was written to or replaced."""
+    try:
+        about = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return about.st_ino, about.st_size
 
 
 def open_sink(

@@ -113,12 +113,13 @@ class ParquetSink:
         """The parts to append to; without a journal, those of an earlier run are removed first."""
         paths = self._paths
         parts = paths.parts()
-        if self._journal is None or not parts:
-            if self._journal is None and not paths.replace and paths.every_part():
+        if self._journal is None:
+            if not paths.replace and paths.every_part():
                 raise FileExistsError(errno.EEXIST, "hidden rows of another run are beside it")
             remove_parts(paths)
             parts = []
-        if self._journal is not None and not parts:
+        elif not parts:
+            self._journal.complete()  # removes what a merge left over
             durable.link(paths.final, paths.part(0), paths.temporary())
             parts = [paths.part(0)]
         return parts

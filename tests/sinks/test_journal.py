@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from blip2cli.errors import ImageError, OutputError
+from blip2cli.errors import ImageError, OutputError, RunError
 from blip2cli.options import OutputOptions
 from blip2cli.sinks import Resumed, Sink, open_failure_list, open_sink, read_output
 from blip2cli.sinks.journal import check_settings
@@ -317,3 +317,23 @@ def test_random_pieces_make_the_whole(tmp_path: Path) -> None:
             assert resumed is not None
             resumed.complete()
             assert read(out) == [row(n) for n in range(20)]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_an_output_that_others_changed_since_it_was_read_is_left(
+    tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"out.{suffix}"
+    _, sink = resume(out)
+    put(sink, row(0))
+    sink.close()
+    resumed, sink = resume(out)
+    with out.open("ab") as other:
+        other.write(b"of others")
+    content = out.read_bytes()
+    with pytest.raises(RunError, match="something else changed it since"):
+        put(sink, row(1))
+    assert resumed is not None
+    with pytest.raises(RunError, match="something else changed it since"):
+        resumed.complete()
+    assert out.read_bytes() == content
