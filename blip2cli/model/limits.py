@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from blip2cli.errors import OptionError
+from blip2cli.errors import OptionError, option
+from blip2cli.model.checkpoint.config import Blip2Config
 from blip2cli.model.families import Family, LanguageFamily
 from blip2cli.options import DEFAULT_MODEL
 
@@ -35,6 +36,24 @@ def check_length(texts: Sequence[str], ids: Sequence[Sequence[int]], positions: 
                 f"room for {positions}",
                 "shorten it",
             )
+
+
+def fits(config: Blip2Config, prompt_length: int, new_tokens: int) -> bool:
+    """Whether an image, a prompt and new tokens are within the language model's positions."""
+    positions = config.text_config.positions
+    length = config.num_query_tokens + prompt_length + new_tokens
+    return positions is None or length <= positions
+
+
+def check_prompt(config: Blip2Config, name: str, prompt_length: int, new_tokens: int) -> None:
+    """Raise OptionError when the prompt of the row ``name`` is too long for the model."""
+    if not fits(config, prompt_length, new_tokens):
+        raise OptionError(
+            "max_new_tokens",
+            f"the prompt for {name} is {prompt_length} tokens long; with the image and "
+            f"{new_tokens} new tokens that is more than the {config.text_config.positions} the "
+            f"model has room for: shorten it or lower {option('max_new_tokens')}",
+        )
 
 
 def shortened(text: str) -> str:

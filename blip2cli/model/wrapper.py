@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from blip2cli.errors import OptionError, option
 from blip2cli.images.preprocess import PixelSpec, normalize
 from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.resolve import resolve
@@ -21,7 +20,7 @@ from blip2cli.model.decoding.transfer import Upload
 from blip2cli.model.families import Family
 from blip2cli.model.generation import generate_tokens
 from blip2cli.model.grouping import grouped
-from blip2cli.model.limits import check_length, check_writes
+from blip2cli.model.limits import check_length, check_prompt, check_writes, fits
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.nets.blip2 import Blip2Net, RetrievalModel
 from blip2cli.model.placement.dtype import place
@@ -188,7 +187,7 @@ class Blip2:
         check_writes(self.name, self.family)
         ids = [self.codec.encode(prompt.text) for prompt in prompts]
         for prompt, prompt_ids in zip(prompts, ids, strict=True):
-            self._check_positions(prompt, len(prompt_ids), options.max_new_tokens)
+            check_prompt(self.model.config, prompt.name, len(prompt_ids), options.max_new_tokens)
         session = self._session(features)
         found = [
             [
@@ -226,7 +225,8 @@ class Blip2:
             if key not in encoded:
                 encoded[key] = self.encode_choices(listed, gap)
             scored.append(ChoicePrompt(prompt.image, ids, encoded[key]))
-            self._check_positions(prompt, len(ids), max(map(len, encoded[key])))
+            longest = max(map(len, encoded[key]))
+            check_prompt(self.model.config, prompt.name, len(ids), longest)
         return score_choices(self._session(features), scored, self._end) if scored else []
 
     @single_threaded
@@ -263,26 +263,7 @@ class Blip2:
 
     def fits(self, text: str, new_tokens: int) -> bool:
         """Whether a prompt and ``new_tokens`` after it are within the model's positions."""
-        most = self._prompt_positions
-        return most is None or len(self.codec.encode(text)) + new_tokens <= most
-
-    @property
-    def _prompt_positions(self) -> int | None:
-        """Positions the language model has behind the image; None: no limit."""
-        positions = self.model.config.text_config.positions
-        return None if positions is None else positions - self.model.config.num_query_tokens
-
-    def _check_positions(self, prompt: Prompt, length: int, new_tokens: int) -> None:
-        """Raise OptionError when a sequence would run past the model's last position."""
-        most = self._prompt_positions
-        if most is not None and length + new_tokens > most:
-            raise OptionError(
-                "max_new_tokens",
-                f"the prompt for {prompt.name} is {length} tokens long; with the image and "
-                f"{new_tokens} new tokens that is more than the "
-                f"{self.model.config.text_config.positions} the model has room for: shorten it or "
-                f"lower {option('max_new_tokens')}",
-            )
+        return fits(self.model.config, len(self.codec.encode(text)), new_tokens)
 
     def _session(self, features: ImageFeatures) -> DecoderSession:
         """The decoder session of these images, with its caches."""
