@@ -129,10 +129,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 def readable(name: str, data: bytes) -> bytes:
     """What can be read of a file's ``data``: of gzip, as far as it can be unpacked.
 
-    The number of the output's inode, which the settings of JSONL hold, is left out.
+    The inode number and the token, which settings hold, are left out.
     """
     if name.endswith(".meta.json"):
-        return json.dumps(json.loads(data) | {"inode": 0}).encode()
+        return json.dumps(json.loads(data) | {"inode": 0, "token": ""}).encode()
     if not name.endswith(".gz"):
         return data
     text = b""

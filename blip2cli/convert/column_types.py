@@ -19,7 +19,8 @@ _OWN = (
     Column("logprob", "float"), Column("candidates", "texts"), Column("probabilities", "choices"),
 )  # fmt: skip
 KNOWN: dict[str, pa.DataType] = {
-    field.name: field.type for field in arrow_schema(RowSchema.of(_OWN, inline_errors=False), {})
+    field.name: field.type
+    for field in arrow_schema(RowSchema.of(_OWN, inline_errors=False), Settings({}))
 }
 EMBEDDING = "embedding"
 _infer_type: Any = pa.infer_type  # the stubs demand a mask
@@ -35,7 +36,7 @@ def embedding_type(size: int) -> pa.DataType:
 def with_embedding_dtype(schema: pa.Schema, settings: Settings | None) -> pa.Schema:
     """The schema with embeddings in the precision they were made in, which JSON lacks."""
     index = schema.get_field_index(EMBEDDING)
-    if index < 0 or (settings or {}).get("embedding_dtype") != "float16":
+    if index < 0 or (settings.rows if settings else {}).get("embedding_dtype") != "float16":
         return schema
     field = schema.field(index)
     if not kinds.is_fixed_size_list(field.type):

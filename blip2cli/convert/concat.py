@@ -13,7 +13,7 @@ from blip2cli.convert.base import Reader, errors_at
 from blip2cli.convert.column_types import SameCommand, conform, resolve_nulls, union_schema
 from blip2cli.convert.examples import Examples, listed
 from blip2cli.errors import SourceError
-from blip2cli.sinks.settings import Settings
+from blip2cli.sinks.settings import common_settings
 from blip2cli.sources.patterns import has_magic
 from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import from_utf8
@@ -37,8 +37,7 @@ class ConcatenatedReader:
             with errors_at(repr(reader.path)):
                 schema = union_schema(schema, reader.schema)
         self.schema = resolve_nulls(schema)
-        same = all(reader.settings == readers[0].settings for reader in readers)
-        self.settings: Settings | None = readers[0].settings if same else None
+        self.settings = common_settings([reader.settings for reader in readers])
 
     @property
     def notes(self) -> list[str]:

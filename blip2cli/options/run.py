@@ -53,6 +53,11 @@ class SourceOptions(OptionGroup):
     absolute_paths: bool = _unrecorded_source(
         False, "Manifests may name absolute paths and paths outside their folder."
     )
+    moved_source: bool = _unrecorded_source(
+        False,
+        f"With {option('resume')}: these are the images that OUT was made from, in another place "
+        "now.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

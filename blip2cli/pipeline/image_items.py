@@ -15,10 +15,11 @@ from blip2cli.options import SourceOptions
 from blip2cli.pipeline.batch_threads import MAX_DECODING_THREADS, ProcessedBatch
 from blip2cli.pipeline.events import Listener
 from blip2cli.pipeline.out_of_memory import BatchHalving
-from blip2cli.pipeline.output import check_carried, run_settings
+from blip2cli.pipeline.output import check_carried
 from blip2cli.pipeline.plan import PassedOver, Plan
-from blip2cli.sinks import IDENTITY, Resumed, check_settings, check_whole, read_output
-from blip2cli.sources import ImageRef, open_sources
+from blip2cli.pipeline.settings import check_resumed
+from blip2cli.sinks import IDENTITY, Resumed, check_whole, read_output
+from blip2cli.sources import ImageRef, Listing, open_sources
 from blip2cli.tasks.questions import check_names
 
 if TYPE_CHECKING:
@@ -62,14 +63,16 @@ class ImageItems:
         task, options = job.task, job.options
         output, source, stdin = options.output, options.source, job.stdin
         resumed = read_output(output, task.row_count)
-        if resumed is not None:
-            check_settings(output.out or "", resumed.rows.settings, run_settings(task, options))
-            check_whole(resumed.path, resumed.rows)
         if task.only is not None:
             stdin = _check_names(task.only, source, stdin)
+        listing = Listing.open(source, stdin)
+        if resumed is not None:
+            listing = listing.widened(resumed.columns)
+            check_resumed(job, resumed, listing)
+            check_whole(resumed.paths.final, resumed.rows)
         passed_over = PassedOver()
         dealt_with = _dealt_with(resumed, output.retry_errors)
-        refs = open_sources(source, stdin, passed_over.others)
+        refs = listing.refs(passed_over.others)
         if task.only is not None or resumed is not None:
             refs = _select(refs, task.only, dealt_with, passed_over)
         first = tuple(islice(refs, _LISTED_FIRST))
@@ -87,6 +90,7 @@ class ImageItems:
             len(first) if len(first) < _LISTED_FIRST else None,
             passed_over,
             resumed,
+            listing,
             failed_before=resumed.rows.failed + (0 if output.retry_errors else noted)
             if resumed is not None
             else 0,

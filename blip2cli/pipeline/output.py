@@ -5,31 +5,31 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
-from blip2cli import __version__
 from blip2cli.errors import OptionError, RunError, option
 from blip2cli.options import RunOptions
+from blip2cli.pipeline.settings import run_settings
 from blip2cli.pipeline.signals import Interrupted
 from blip2cli.sinks import (
     Column,
     FailureList,
-    Resumed,
+    Settings,
     Sink,
-    check_settings,
+    new_token,
     open_failure_list,
     open_sink,
 )
-from blip2cli.sources import carried_columns
 
 if TYPE_CHECKING:
     from blip2cli.images.load_image import LoadedImage
     from blip2cli.model.wrapper import Blip2
     from blip2cli.pipeline.batch_threads import ProcessedBatch
     from blip2cli.pipeline.job import Job
-    from blip2cli.tasks.base import BaseTask, Row, Task
+    from blip2cli.pipeline.plan import Plan
+    from blip2cli.tasks.base import Row, Task
 
 
 @dataclass
@@ -48,19 +48,21 @@ class Output:
     closed: bool = False
 
     @classmethod
-    def open(cls, job: Job[Any], task: Any, model: Blip2, resumed: Resumed | None = None) -> Output:
-        """Open both, to go on with what ``resumed`` found. Raises ``OutputError``.
+    def open(cls, job: Job[Any], task: Any, model: Blip2, plan: Plan, now: Settings) -> Output:
+        """Open both, to go on with what ``plan.resumed`` found. Raises ``UserError``.
 
-        ``task`` is that of ``job``, fitted to ``model``.
+        ``task`` is that of ``job``, fitted to ``model``; ``now`` is what was known before.
         """
-        options = job.options
-        settings = run_settings(task, options, model) | job.items.settings
-        if resumed is not None:
-            check_settings(options.output.out or "", resumed.rows.settings, settings)
-        carried = tuple(Column(c.name, c.type) for c in carried_columns(options.source))
-        columns = (*carried, *task.columns)
+        options, resumed = job.options, plan.resumed
+        settings = replace(now, rows=run_settings(task, options, model) | job.items.settings)
+        if resumed is None:
+            settings = replace(settings, token=new_token())
+        else:
+            settings = resumed.adopt(settings, options.source.moved_source)
+        carried = plan.listing.columns if plan.listing is not None else ()
+        columns = (*(Column(c.name, c.type) for c in carried), *task.columns)
         if job.sink is not None:
-            sink = job.sink(columns, settings)
+            sink = job.sink(columns, settings.rows)
         else:
             sink = open_sink(
                 options.output,
@@ -88,6 +90,8 @@ class Output:
             self.sink.write(rows)
         for image in batch.images:
             if image.error is not None:
+                if not self.started:
+                    self.sink.write(())  # a list of failures belongs to an output
                 columns = dict(zip(self.carried, image.carried, strict=True))
                 self.failures.write(image.file_name, image.error, columns)
             elif image.file_name in self.failures.failed_before:
@@ -136,27 +140,6 @@ class Output:
         finally:
             self.sink.abort()
             self.failures.abort()
-
-
-# Settings in the order in which outputs hold them; others follow.
-_FIRST_SETTINGS = ("version", "model", "revision", "quantize", "dtype", "fast_decode", "compile")
-
-
-def run_settings(
-    task: BaseTask, options: RunOptions, model: Blip2 | None = None
-) -> dict[str, object]:
-    """What shaped the rows, stored once with the output; plain JSON values.
-
-    Without ``model`` it is what is known before the model is loaded: the precision is missing.
-    """
-    settings: dict[str, object] = {"version": __version__}
-    for group in options.groups:
-        # What is off is null, as in outputs from before there was such an option.
-        settings |= {k: None if value is False else value for k, value in group.settings.items()}
-    if model is not None:
-        settings["dtype"] = str(model.dtype).removeprefix("torch.")
-    first = {name: settings.pop(name) for name in _FIRST_SETTINGS if name in settings}
-    return first | settings | task.settings
 
 
 def check_carried(task: Task, options: RunOptions) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from blip2cli import __version__
 from blip2cli.pipeline import events
 from blip2cli.sinks import Resumed
+from blip2cli.sources import Listing
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Plan:
     total: int | None  # None: more than were listed beforehand
     passed_over: PassedOver = field(default_factory=PassedOver)
     resumed: Resumed | None = None  # what an earlier run left
+    listing: Listing | None = None  # the sources of images
     failed_before: int = 0  # items that failed in an earlier run and are not tried again
     retried: int = 0  # items that failed in an earlier run and are
     counter: threading.Thread | None = None  # finds out ``total``
@@ -43,7 +45,8 @@ class Plan:
 
     def resumed_event(self, earlier: Resumed) -> events.Resumed:
         """What the ``earlier`` run left, as an event."""
-        version = (earlier.rows.settings or {}).get("version")
+        settings = earlier.rows.settings
+        version = settings.rows.get("version") if settings is not None else None
         return events.Resumed(
             images=len(earlier.rows.done),
             failed=self.failed_before,

@@ -36,6 +36,7 @@ from blip2cli.pipeline.events import (
 from blip2cli.pipeline.job import BatchReader, Job
 from blip2cli.pipeline.output import Output
 from blip2cli.pipeline.plan import Plan
+from blip2cli.pipeline.settings import precision_before, settings_now, start_settings
 from blip2cli.pipeline.signals import Interrupted, Interrupts
 from blip2cli.pipeline.stats import RunStats
 from blip2cli.pipeline.stop_conditions import check_error_limit
@@ -43,8 +44,11 @@ from blip2cli.pipeline.summary_file import write_summary
 from blip2cli.sinks import OutputLock, old_failure_list
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from blip2cli.images.preprocess import PixelSpec
     from blip2cli.model.wrapper import Blip2
+    from blip2cli.sinks import Settings
     from blip2cli.tasks.base import BaseTask
 
 
@@ -129,6 +133,9 @@ class RunState:
         assert self.plan.resumed is not None  # else the plan refuses a source without images
         with self.interrupts.shielded():
             self.plan.resumed.complete()
+            if self.job.to_file:
+                now = settings_now(self.job, self.plan.listing, self.job.checkpoint)
+                self.plan.resumed.adopt(now, self.job.options.source.moved_source)
         self.finished = True
 
     def work(self) -> None:
@@ -139,9 +146,9 @@ class RunState:
         """
         job = self.job
         with contextlib.ExitStack() as stack:
-            model, task, batches, count = self._load(stack)
+            model, task, batches, count, settings = self._load(stack)
             with self.interrupts.shielded():
-                output = Output.open(job, task, model, self.plan.resumed)
+                output = Output.open(job, task, model, self.plan, settings.result())
             stack.enter_context(output)
             process = functools.partial(
                 process_batch, job.items.processor(task, model, self.on_event)
@@ -153,14 +160,18 @@ class RunState:
                 with self.interrupts.shielded():
                     output.close()
 
-    def _load(self, stack: contextlib.ExitStack) -> tuple[Blip2, BaseTask, BatchReader, int]:
+    def _load(
+        self, stack: contextlib.ExitStack
+    ) -> tuple[Blip2, BaseTask, BatchReader, int, Future[Settings]]:
         """Load the model, and start to read items as early as that goes; fit the task.
 
-        Leaving ``stack`` ends the reading. Returns the model, the fitted task, the batches and how
-        many of them run at once.
+        Leaving ``stack`` ends the reading. Returns the model, the fitted task, the batches, how
+        many of them run at once, and what is known of the files.
         """
-        job, chosen = self.job, self.job.options.model
+        job, listing = self.job, self.plan.listing
+        chosen = precision_before(job.options.model, self.plan.resumed)
         if job.load is not None:
+            settings = start_settings(job, listing, job.checkpoint)
             model = job.load(chosen)
             batches = stack.enter_context(self._read(model.spec, prefetch=False))
         else:
@@ -168,6 +179,7 @@ class RunState:
             if checkpoint is None:
                 checkpoint = resolve(chosen.model, chosen.revision)
                 job.task.check(chosen.model, checkpoint.family)
+            settings = start_settings(job, listing, checkpoint)
             batches = stack.enter_context(self._read(checkpoint.pixel_spec, prefetch=True))
             start = self.elapsed
             kind = import_model()
@@ -182,7 +194,7 @@ class RunState:
             self.on_event(ModelReady(model.name, device, dtype, model.reason, self.stats.load))
             for remark in model.model.remarks:
                 self.on_event(Remark(remark))
-        return model, task, batches, count
+        return model, task, batches, count, settings
 
     def _read(self, spec: PixelSpec, prefetch: bool) -> AbstractContextManager[BatchReader]:
         return self.job.items.read(

@@ -2,12 +2,14 @@
 
 from blip2cli.sinks.base import IDENTITY, Column, RowSchema, Sink
 from blip2cli.sinks.check_output import check_output
+from blip2cli.sinks.differences import check_settings
 from blip2cli.sinks.failure_list import FailureList
 from blip2cli.sinks.failure_list_journal import old_failure_list
-from blip2cli.sinks.journal import check_settings, check_whole
+from blip2cli.sinks.journal import check_whole
 from blip2cli.sinks.lock import OutputLock
 from blip2cli.sinks.open_output import Resumed, open_failure_list, open_sink, read_output
 from blip2cli.sinks.paths import to_stdout
+from blip2cli.sinks.settings import Settings, new_token
 
 __all__ = [
     "IDENTITY",
@@ -16,10 +18,12 @@ __all__ = [
     "OutputLock",
     "Resumed",
     "RowSchema",
+    "Settings",
     "Sink",
     "check_output",
     "check_settings",
     "check_whole",
+    "new_token",
     "old_failure_list",
     "open_failure_list",
     "open_sink",

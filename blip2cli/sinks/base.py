@@ -101,7 +101,10 @@ class Sink(Protocol):
     """
 
     def write(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Write the rows of a batch; keys as in the schema."""
+        """Write the rows of a batch; keys as in the schema.
+
+        No rows put a new output in place, where none is that would be replaced.
+        """
 
     def commit(self) -> None:
         """Return when all rows so far would survive a power cut."""

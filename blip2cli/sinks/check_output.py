@@ -10,6 +10,7 @@ from blip2cli.errors import OutputError, option
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.format_table import known_suffix, suffixes
 from blip2cli.sinks.paths import OutputPaths, to_stdout
+from blip2cli.sinks.settings import owns_failures
 from blip2cli.storage.opening import is_remote
 from blip2cli.storage.secrets import hide_secrets
 
@@ -69,12 +70,17 @@ def check_output(options: OutputOptions) -> None:
             f"add {option('resume')} to go on with them, {option('overwrite')} to start anew "
             "without them, or choose another name",
         )
-    if not (options.overwrite or options.resumes) and os.path.lexists(paths.errors):
-        raise OutputError(
-            "out",
-            f"A list of failures {out + '.errors'!r} is there, without the output it belongs to",
-            f"move it, add {option('overwrite')} to replace it, or choose another name",
-        )
+    if options.errors == "file" and os.path.lexists(paths.errors):
+        ours = owns_failures(paths)
+        resumes = options.resumes and (os.path.lexists(paths.final) or paths.parts())
+        if not (ours and (options.overwrite or resumes)):
+            remedy = f"add {option('overwrite')} to replace it, " if ours else ""
+            raise OutputError(
+                "out",
+                f"There is a file {out + '.errors'!r}, where images that fail would be listed, "
+                + ("without its output" if ours else "and it is no list of this output"),
+                f"move it away, {remedy}or choose another name",
+            )
 
 
 def check_place(out: str, replace: bool, alternative: str = "", field: str = "out") -> None:

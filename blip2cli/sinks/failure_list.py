@@ -14,14 +14,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 
 from blip2cli.errors import ImageError
 from blip2cli.sinks.appended_file import AppendedFile
 from blip2cli.sinks.base import DiskGuard
 from blip2cli.sinks.failure_list_journal import FailureJournal
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sinks.settings import claim_failures
 from blip2cli.storage import durable
+from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import to_json
 
 SYNC_SECONDS = 1.0
@@ -33,7 +35,7 @@ class FailureList:
     This one lists nothing: failures are rows of the output itself, or only listeners print them.
     """
 
-    failed_before: Collection[str] = ()  # images that failed in an earlier run
+    failed_before: Container[str] = ()  # images that failed in an earlier run
 
     def remove_old(self) -> None:
         """Remove the list of an earlier output, before a new one takes its place."""
@@ -61,6 +63,7 @@ class FailureFile(FailureList):
 
     def __init__(self, paths: OutputPaths, journal: FailureJournal | None = None) -> None:
         """``journal`` is that of the file to append to, when a run resumes."""
+        self._paths = paths
         self._path = paths.errors
         self._replace = paths.replace
         self._temporary = paths.temporary()
@@ -68,13 +71,14 @@ class FailureFile(FailureList):
         self._journal = journal
         self.failed_before = journal.failed if journal is not None else ()
         self._synced_at = 0.0  # on the monotonic clock
-        self._settled: set[str] = set()  # images whose old lines leave the file at the end
+        self._settled = HashSet()  # images whose old lines leave the file at the end
         self._disk = DiskGuard(self._path, lambda: "lines before that are safe in it")
 
     def remove_old(self) -> None:
         if self._replace and self._file is None:
             with self._disk.errors():
                 durable.remove(self._path)
+                claim_failures(self._paths, owned=False)
 
     def write(
         self, file_name: str, error: ImageError, carried: Mapping[str, object] | None = None
@@ -112,8 +116,8 @@ class FailureFile(FailureList):
                 file.close()
             if self._journal is not None:
                 self._journal.complete(self._settled)
-            elif self._replace and not self._synced_at:
-                durable.remove(self._path)
+            elif not self._synced_at:
+                self.remove_old()
 
     def abort(self) -> None:
         if self._file is not None:
@@ -135,6 +139,7 @@ class FailureFile(FailureList):
         durable.write_all(descriptor, line)
         os.fsync(descriptor)
         if self._journal is None:
+            claim_failures(self._paths)
             durable.rename_into_place(self._temporary, self._path, self._replace)
         self._synced_at = time.monotonic()
         return AppendedFile(self._path, descriptor)

@@ -19,6 +19,7 @@ class OutputFormat:
     suffixes: tuple[str, ...]  # of its files
     writer: str  # MODULE.NAME in this package: (paths, schema, settings, journal) -> Sink
     journal: str  # likewise: (paths, row_count, inline_errors) -> Journal, None without an output
+    retypes: bool = False  # a column can become text: all rows are written anew at the end
 
     @staticmethod
     def load(name: str) -> Any:
@@ -31,7 +32,13 @@ FORMATS = (
     OutputFormat(
         "JSON Lines", (".jsonl", ".jsonl.gz"), "jsonl.JsonlSink", "jsonl_journal.read_journal"
     ),
-    OutputFormat("Parquet", (".parquet",), "parquet.ParquetSink", "parquet_journal.read_journal"),
+    OutputFormat(
+        "Parquet",
+        (".parquet",),
+        "parquet.ParquetSink",
+        "parquet_journal.read_journal",
+        retypes=True,
+    ),
 )
 
 

@@ -7,10 +7,11 @@ appends behind its last row. Reading it changes nothing.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from blip2cli.errors import OutputError, option
+from blip2cli.sinks.settings import Settings
 from blip2cli.storage.hash_set import HashSet
 
 # How many rows one image has, by its name.
@@ -24,7 +25,7 @@ class Journal:
     done: HashSet = field(default_factory=HashSet)
     rows: int = 0
     failed: int = 0  # images among them whose rows are failures (inline)
-    settings: Mapping[str, object] | None = None  # None: not known
+    settings: Settings | None = None  # None: not known
     lacking: str | None = None  # an image that has not all its rows, which no crash leaves
     remark: str | None = None  # for the user: what is damaged, and run again
     # Repairs what a crash left, so that the output is complete as it is. To be called when no
@@ -100,38 +101,3 @@ def check_whole(out: str, journal: Journal) -> None:
     """Raise OutputError when an image in the middle of the output lacks rows."""
     if journal.lacking is not None:
         raise damaged(out, 0, f"the image {journal.lacking!r} has not all its rows")
-
-
-def check_settings(
-    out: str, before: Mapping[str, object] | None, now: Mapping[str, object]
-) -> None:
-    """Raise OutputError, naming the setting, when rows made now would not fit those from before.
-
-    Settings have the names of the options they come from, and ``task`` that of the command.
-    Only settings in ``now`` are compared, so some of them can be checked before a model is
-    loaded. The version is not compared: a new release must not end a job that runs every night.
-    """
-    if before is None:
-        raise OutputError(
-            "resume",
-            f"{option('resume')}: the settings of {out!r} are not known, because they were in a "
-            "hidden file beside it that is gone",
-            f"choose another name, or add {option('overwrite')} instead",
-        )
-    for key, value in now.items():
-        if key != "version" and before.get(key) != value:
-            name = "the command" if key == "task" else option(key)
-            raise OutputError(
-                "resume",
-                f"{option('resume')}: {out!r} was made with {name} {_shown(before.get(key))}, not "
-                f"{_shown(value)}",
-                "give the same settings, or choose another output",
-            )
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "unset"
-    if isinstance(value, list):
-        return ", ".join(map(repr, value))
-    return str(value)

@@ -66,6 +66,8 @@ class JsonlSink:
             if time.monotonic() - self._synced_at >= SYNC_SECONDS:
                 assert self._file is not None
                 self._sync(self._file)
+        elif self._file is None and not os.path.lexists(self._paths.final):
+            self._begin()
 
     def commit(self) -> None:
         if self._file is not None:
@@ -75,7 +77,7 @@ class JsonlSink:
     def close(self) -> None:
         """Commit; a new output without rows is an empty file."""
         if self._file is None:
-            self._append(self._encoder.encode(b"") if self._encoder else b"", 0)
+            self._begin()
         self.commit()
         assert self._file is not None
         with self._disk.errors():
@@ -92,6 +94,9 @@ class JsonlSink:
                 self._file.close()
             self._file = None
         durable.remove_quietly(self._temporary)
+
+    def _begin(self) -> None:
+        self._append(self._encoder.encode(b"") if self._encoder else b"", 0)
 
     def _append(self, data: bytes, rows: int) -> None:
         with self._disk.errors():

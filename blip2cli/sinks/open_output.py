@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO
@@ -13,13 +13,14 @@ from blip2cli.errors import OutputError, option
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.base import IDENTITY, Column, RowSchema, Sink, disk_errors
 from blip2cli.sinks.check_output import check_output
+from blip2cli.sinks.differences import check_settings
 from blip2cli.sinks.failure_list import FailureFile, FailureList
 from blip2cli.sinks.failure_list_journal import FailureJournal, read_failures
 from blip2cli.sinks.format_table import format_of
 from blip2cli.sinks.journal import Journal, RowCount
 from blip2cli.sinks.jsonl import StdoutSink
 from blip2cli.sinks.paths import OutputPaths, to_stdout
-from blip2cli.sinks.settings import Settings
+from blip2cli.sinks.settings import Settings, update_settings
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,30 @@ class Resumed:
 
     rows: Journal
     failures: FailureJournal | None
-    path: str
+    paths: OutputPaths
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The types of the carried columns so far."""
+        return self.rows.settings.columns if self.rows.settings is not None else {}
+
+    def adopt(self, now: Settings, moved_source: bool) -> Settings:
+        """The settings of the output once rows are made with ``now``, which are stored.
+
+        Raises OutputError when those rows would not fit, RunError.
+        """
+        before = self.rows.settings
+        check_settings(self.paths.final, before, now, moved_source)
+        assert before is not None  # as ``check_settings`` finds out
+        settings = before.adopt(now)
+        if settings != before:
+            with disk_errors(self.paths.final, "nothing of it was lost"):
+                update_settings(self.paths, settings)
+        return settings
 
     def complete(self) -> None:
         """Repair what a crash left, when no image is left. Raises RunError."""
-        with disk_errors(self.path, "nothing of it was lost"):
+        with disk_errors(self.paths.final, "nothing of it was lost"):
             self.rows.complete()
             if self.failures is not None:
                 self.failures.complete()
@@ -61,7 +81,7 @@ def read_output(options: OutputOptions, row_count: RowCount) -> Resumed | None:
             f"{option('resume')}: {options.out!r} or a file beside it cannot be read "
             f"({error.strerror})",
         ) from None
-    return Resumed(rows, failures, paths.final)
+    return Resumed(rows, failures, paths)
 
 
 def _complete(path: str, before: object, complete: Callable[[], None]) -> None:

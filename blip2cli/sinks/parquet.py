@@ -32,7 +32,7 @@ from blip2cli.errors import RunError, option
 from blip2cli.sinks.base import LIST_FIELDS, Column, DiskGuard, EmbeddingDtype, RowSchema
 from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.settings import Settings, parquet_metadata
+from blip2cli.sinks.settings import Settings, parquet_metadata, write_settings
 from blip2cli.storage import durable
 from blip2cli.storage.atomic import AtomicFile
 from blip2cli.storage.text_encoding import deep_to_utf8
@@ -60,6 +60,7 @@ class ParquetSink:
         """``journal`` is that of the output to append to, when a run resumes."""
         self._paths = paths
         self._rows_schema = schema
+        self._settings = settings
         self._schema = arrow_schema(schema, settings)
         self._batches: list[pa.RecordBatch] = []  # not yet in a part
         self._since = 0.0  # when the first of them came, on the monotonic clock
@@ -70,6 +71,7 @@ class ParquetSink:
     def write(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Take rows; a part is committed when they are many or old enough."""
         if not rows:
+            self._begin()
             return
         if not self._batches:
             self._since = time.monotonic()
@@ -85,21 +87,49 @@ class ParquetSink:
         with self._disk.errors():
             self._check_parts()
         table = pa.Table.from_batches(self._batches, self._schema)
-        buffer = pa.BufferOutputStream()
-        with _writer(buffer, self._schema) as writer:
-            writer.write_table(table)
         with self._disk.errors():
-            path = self._paths.next_part(self._parts)
-            data = buffer.getvalue().to_pybytes()
-            durable.replace_file(self._paths.temporary(), path, data, replace=False)
-        self._parts.append(path)
+            self._write_part(table)
         self._batches.clear()
         self._safe_rows += table.num_rows
+
+    def _begin(self) -> None:
+        """Put a part without rows in place, unless there is an output to replace or to go on."""
+        with self._disk.errors():
+            if not os.path.lexists(self._paths.final) and not self._parts:
+                self._write_part(self._schema.empty_table())
+
+    def _write_part(self, table: pa.Table) -> None:
+        """Put one more part in place; with the first one the settings."""
+        paths = self._paths
+        # Only parts hold the token: the output shall be the same bytes for the same rows.
+        schema = self._schema.with_metadata(parquet_metadata(self._settings, self._settings.token))
+        buffer = pa.BufferOutputStream()
+        with _writer(buffer, schema) as writer:
+            writer.write_table(table)
+        temporary, path = paths.temporary(), paths.next_part(self._parts)
+        descriptor = durable.create(temporary)
+        try:
+            durable.write_all(descriptor, buffer.getvalue().to_pybytes())
+            os.fsync(descriptor)
+            inode = os.fstat(descriptor).st_ino
+            with contextlib.nullcontext() if self._parts else self._settle(inode):
+                durable.rename_into_place(temporary, path, replace=False)
+        except BaseException:
+            durable.remove_quietly(temporary)
+            raise
+        finally:
+            os.close(descriptor)
+        self._parts.append(path)
+
+    def _settle(self, inode: int) -> contextlib.AbstractContextManager[None]:
+        return write_settings(self._paths, self._settings, inode)
 
     def close(self) -> None:
         """Merge all parts into the output."""
         self.commit()
         with self._disk.errors():
+            if not self._parts:
+                self._write_part(self._schema.empty_table())
             merge(self._paths, self._parts, self._schema)
 
     def abort(self) -> None:
@@ -116,6 +146,8 @@ class ParquetSink:
         if self._journal is None:
             if not paths.replace and paths.every_part():
                 raise FileExistsError(errno.EEXIST, "hidden rows of another run are beside it")
+            if parts:  # the settings beside them are theirs, and not those of an older output
+                durable.remove(paths.meta)
             remove_parts(paths)
             parts = []
         elif not parts:

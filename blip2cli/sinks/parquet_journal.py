@@ -12,7 +12,12 @@ from blip2cli.errors import OutputError, option
 from blip2cli.sinks.journal import Journal, RowCount, RowNames, damaged
 from blip2cli.sinks.parquet import ARROW_ERRORS, first_line, merge, remove_parts
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.settings import parquet_settings
+from blip2cli.sinks.settings import (
+    Settings,
+    parquet_metadata,
+    parquet_settings,
+    read_settings,
+)
 from blip2cli.storage.text_encoding import from_utf8
 
 
@@ -31,7 +36,7 @@ def read_journal(
         return None
     _check_place(paths, parts)
     names = RowNames(row_count)
-    settings = None
+    settings = _settings(paths, files[-1])  # that say how rows were made last
     for path in files:
         try:
             about = parquet_settings(pq.read_schema(path).metadata)
@@ -40,8 +45,9 @@ def read_journal(
         except ARROW_ERRORS as error:
             problem = f"{path!r} cannot be read as rows of this tool ({first_line(error)})"
             raise damaged(paths.final, names.rows, problem) from None
-        settings = settings or about
-        if about is not None and about != settings:
+        # A part without a token is the output that was finished before.
+        token = about.token if about is not None else ""
+        if token and settings is not None and token != settings.token:
             raise damaged(paths.final, names.rows, f"its part {path!r} is of another run")
     names.end()
     if not parts:
@@ -109,8 +115,26 @@ def _check_leftovers(paths: OutputPaths, names: RowNames) -> None:
             raise damaged(paths.final, names.rows, problem)
 
 
+def _settings(paths: OutputPaths, path: str) -> Settings | None:
+    """The settings beside the output if they are those of the file ``path``, else its own.
+
+    A file that cannot be read has none; reading its rows says why.
+    """
+    try:
+        own = parquet_settings(pq.read_schema(path).metadata)
+    except ARROW_ERRORS:
+        return None
+    beside = read_settings(paths)
+    if own is None or beside is None:
+        return own
+    same = own.token == beside.token if own.token else own.fits(beside)
+    return beside if same else own
+
+
 def _complete(paths: OutputPaths, parts: list[str]) -> None:
     if parts:
-        merge(paths, parts, pq.read_schema(parts[0]))
+        schema = pq.read_schema(parts[-1])
+        settings = parquet_settings(schema.metadata)
+        merge(paths, parts, schema.with_metadata(parquet_metadata(settings)))
     else:
         remove_parts(paths)

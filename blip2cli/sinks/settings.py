@@ -1,8 +1,13 @@
-"""The settings of an output, which say what shaped its rows: a hidden file, or Parquet metadata.
+"""What an output knows of its making: a hidden file beside it.
 
-The file belongs to a JSONL output. It is written before the output takes its place, under another
-name and with the output's inode number, and renamed after that. So after a crash at any point it is
-known which rows the settings belong to.
+A Parquet file says in its metadata, too, what shaped its rows; a random token and the places of the
+sources stand only in the hidden file, and the token in the metadata of hidden parts, so that the
+bytes of an output do not depend on where and when it was made.
+
+The file is written before the output (of Parquet: the first part) takes its place, under another
+name and with the inode number of that file, and renamed after that. So after a crash at any point
+it is known which rows the settings belong to. It also says whether the list of failures beside the
+output is ours: a file of that name which nobody claimed is somebody else's.
 """
 
 from __future__ import annotations
@@ -10,38 +15,104 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage import durable
 from blip2cli.storage.text_encoding import deep_from_utf8, to_json
 
 METADATA_KEY = b"blip2cli"
-Settings = Mapping[str, object]  # plain JSON values
+FORMAT = 2  # of the settings; those of version 0.1 have no number
 
 
-def parquet_metadata(settings: Settings | None) -> dict[bytes, bytes]:
-    """The metadata that marks a Parquet file as an output, with its settings if they are known."""
-    return {METADATA_KEY: to_json({} if settings is None else {"settings": settings})}
+@dataclass(frozen=True)
+class Settings:
+    """What an output knows of its making; all values are plain JSON."""
+
+    rows: Mapping[str, Any]  # the options and texts that shaped the rows, by name
+    weights: str | None = None  # of the model, see ``model.checkpoint.identity``
+    columns: Mapping[str, str] = field(default_factory=dict)  # types of the carried columns
+    sources: Mapping[str, Any] | None = None  # see ``sources.identity``; None: not known
+    questions: str | None = None  # of each image, where they differ; see ``tasks.questions``
+    token: str = ""  # random; what belongs to one output shares it
+    format: int = FORMAT
+
+    def fits(self, other: Settings) -> bool:
+        """Whether rows made so stand in one file with those of ``other``, as far as options go."""
+        return {**self.rows, "questions": None} == {**other.rows, "questions": None}
+
+    def adopt(self, now: Settings) -> Settings:
+        """These settings after rows were added that were made with ``now``, which fits them."""
+        questions = {k: v for k, v in now.rows.items() if k == "questions"}
+        return replace(
+            now,
+            rows={**self.rows, **questions},
+            weights=self.weights or now.weights,
+            sources=now.sources or self.sources,
+            token=self.token or new_token(),
+        )
+
+    def as_copy(self) -> Settings:
+        """Those of a copy of the rows, which is an output of its own."""
+        return replace(self, token=new_token())
+
+
+def common_settings(settings: Sequence[Settings | None]) -> Settings | None:
+    """Those of rows from several outputs in one; None where rows were made in different ways."""
+    first, *others = settings
+    if first is None:
+        return None
+    for other in others:
+        if other is None or not first.fits(other) or first.weights != other.weights:
+            return None
+        if other.sources != first.sources:
+            first = replace(first, sources=None)
+        if other.columns != first.columns:
+            first = replace(first, columns={})
+        if other.questions and other.questions != first.questions:
+            first = replace(first, questions=(first.questions or "") + other.questions)
+    return first
+
+
+def new_token() -> str:
+    """A token for a new output."""
+    return os.urandom(16).hex()
+
+
+def parquet_metadata(settings: Settings | None, token: str = "") -> dict[bytes, bytes]:
+    """The metadata that marks a Parquet file as an output, with its settings if they are known.
+
+    ``token`` is for parts, which no reader sees.
+    """
+    if settings is None:
+        return {METADATA_KEY: to_json({})}
+    about = {
+        "settings": settings.rows,
+        "format": settings.format,
+        "weights": settings.weights,
+        "columns": settings.columns,
+    }
+    return {METADATA_KEY: to_json(about | ({"token": token} if token else {}))}
 
 
 def parquet_settings(metadata: Mapping[bytes, bytes] | None) -> Settings | None:
     """The settings in the metadata of a Parquet file; None when there are none."""
-    return _parsed((metadata or {}).get(METADATA_KEY, b""))
+    try:
+        return _settings(json.loads((metadata or {}).get(METADATA_KEY, b"")))
+    except (ValueError, RecursionError):
+        return None
 
 
 def read_settings(paths: OutputPaths) -> Settings | None:
-    """The settings beside a JSONL output; None when they are missing or damaged."""
-    try:
-        with open(paths.next_meta if _is_next(paths) else paths.meta, "rb") as file:
-            return _parsed(file.read())
-    except OSError:
-        return None
+    """The settings beside an output; None when they are missing or damaged."""
+    return _settings(_current(paths))
 
 
 @contextlib.contextmanager
 def write_settings(paths: OutputPaths, settings: Settings | None, inode: int) -> Iterator[None]:
-    """Store the settings of the file with this ``inode``, which becomes the output in the body.
+    """Store the settings of the file with this ``inode``, which is put in its place in the body.
 
     With None, those of an output that is replaced are removed. Raises OSError.
     """
@@ -49,19 +120,27 @@ def write_settings(paths: OutputPaths, settings: Settings | None, inode: int) ->
         yield
         durable.remove(paths.meta)
         return
-    data = to_json({"settings": settings, "inode": inode}) + b"\n"
-    durable.replace_file(paths.temporary(), paths.next_meta, data)
+    listed = owns_failures(paths) and os.path.lexists(paths.errors)
+    _store(paths, paths.next_meta, settings, inode=inode, failures=listed)
     try:
         yield
     except BaseException:
         try:
-            in_place = os.stat(paths.final).st_ino == inode
-        except OSError as error:
-            in_place = not isinstance(error, FileNotFoundError)  # perhaps
+            in_place = inode in _inodes(paths)
+        except OSError:
+            in_place = True  # perhaps
         if not in_place:
             durable.remove_quietly(paths.next_meta)
         raise
     durable.rename_into_place(paths.next_meta, paths.meta)
+
+
+def update_settings(paths: OutputPaths, settings: Settings) -> None:
+    """Store other settings of the output that is in place. Raises OSError."""
+    recover_settings(paths)
+    stored = _stored(paths.meta)
+    more = {name: stored[name] for name in ("inode", "failures") if name in stored}
+    _store(paths, paths.meta, settings, **more)
 
 
 def recover_settings(paths: OutputPaths) -> None:
@@ -72,24 +151,78 @@ def recover_settings(paths: OutputPaths) -> None:
         durable.remove(paths.next_meta)
 
 
+def owns_failures(paths: OutputPaths) -> bool:
+    """Whether the file with the name of the list of failures is the list of this output."""
+    return _current(paths).get("failures") is True
+
+
+def claim_failures(paths: OutputPaths, owned: bool = True) -> None:
+    """Note that the list of failures is ours, before it is created; or that there is none.
+
+    Raises OSError.
+    """
+    stored = _stored(paths.meta)
+    if (stored.get("failures") is True) != owned:
+        data = json.dumps(stored | {"failures": owned}, ensure_ascii=False).encode()
+        durable.replace_file(paths.temporary(), paths.meta, data + b"\n")
+
+
+def _store(paths: OutputPaths, path: str, settings: Settings, **more: object) -> None:
+    about = {
+        "format": settings.format,
+        "settings": settings.rows,
+        "weights": settings.weights,
+        "columns": settings.columns,
+        "sources": settings.sources,
+        "questions": settings.questions,
+        "token": settings.token,
+    }
+    durable.replace_file(paths.temporary(), path, to_json(about | more) + b"\n")
+
+
+def _current(paths: OutputPaths) -> dict[str, Any]:
+    return _stored(paths.next_meta if _is_next(paths) else paths.meta)
+
+
+def _stored(path: str) -> dict[str, Any]:
+    """The object in a file of settings; an empty one when it is missing or damaged."""
+    try:
+        with open(durable.open_regular(path, os.O_RDONLY), "rb") as file:
+            stored = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
 def _is_next(paths: OutputPaths) -> bool:
     """Whether the settings written for a new output belong to the one that is in place."""
+    inode = _stored(paths.next_meta).get("inode")
     try:
-        with open(paths.next_meta, "rb") as file:
-            inode = json.load(file)["inode"]
-        return bool(inode == os.stat(paths.final).st_ino)
-    except (OSError, ValueError, KeyError, TypeError):
+        return inode is not None and inode in _inodes(paths)
+    except OSError:
         return False
 
 
-def _parsed(data: bytes) -> Settings | None:
+def _inodes(paths: OutputPaths) -> list[int]:
+    """Inode numbers of the output and of the first part, if they are there. Raises OSError."""
+    found = []
+    for path in (paths.final, paths.part(0)):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.stat(path).st_ino)
+    return found
+
+
+def _settings(stored: Any) -> Settings | None:
     try:
-        settings = json.loads(data)["settings"]
-    except (ValueError, KeyError, TypeError):
+        about = deep_from_utf8(stored)
+        return Settings(
+            dict(about["settings"]),
+            about.get("weights"),
+            about.get("columns") or {},
+            about.get("sources"),
+            about.get("questions"),
+            about.get("token") or "",
+            about.get("format") or 1,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    if not isinstance(settings, dict):
-        return None
-    names = {"num_return": "num_captions"}  # settings from before version 0.2 by today's names
-    if "questions_file" in settings or isinstance(settings.get("questions"), list):
-        names |= {"questions": "question", "questions_file": "questions"}
-    return {names.get(name) or name: deep_from_utf8(value) for name, value in settings.items()}

@@ -11,17 +11,17 @@ row of a manifest that names it.
 
 from __future__ import annotations
 
-import io
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from blip2cli.errors import SourceError, option
-from blip2cli.sources.base import FailedRef, ImageRef, Source
+from blip2cli.sources.base import FailedRef, ImageRef, Source, opening_errors
 from blip2cli.sources.carried_columns import CarriedColumn, columns_of, fitted
+from blip2cli.sources.identity import identify
 from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
 from blip2cli.sources.patterns import Selection
 from blip2cli.sources.readers import find_reader
@@ -32,52 +32,65 @@ from blip2cli.storage.opening import is_remote
 if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
 
-__all__ = ["IMAGE_SUFFIXES", "CarriedColumn", "ImageRef", "carried_columns", "open_sources"]
+__all__ = ["IMAGE_SUFFIXES", "CarriedColumn", "ImageRef", "Listing", "open_sources"]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The sources of a run, each opened once."""
+
+    options: SourceOptions
+    sources: tuple[Source, ...]
+    columns: tuple[CarriedColumn, ...]  # those carried into the rows, in the order of the option
+
+    @classmethod
+    def open(cls, options: SourceOptions, stdin: BinaryIO | None = None) -> Listing:
+        """Check all sources. Raises SourceError for one that is missing or cannot be read,
+        OptionError for a column that does not exist."""
+        if not options.sources:
+            raise SourceError(
+                "sources", "No source was given", "name a folder, a file, a glob, or - for stdin"
+            )
+        sources = [_open(text, options, stdin) for text in dict.fromkeys(options.sources)]
+        return cls(options, tuple(sources), columns_of(sources, options.keep))
+
+    def widened(self, types: Mapping[str, str]) -> Listing:
+        """With columns that hold values of these ``types``, too."""
+        return replace(self, columns=tuple(c.widened(types.get(c.name)) for c in self.columns))
+
+    def identity(self, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What an output remembers of the sources, see ``identity``. Raises SourceError."""
+        with opening_errors(", ".join(source.text for source in self.sources)):
+            return identify(self.sources, _common_parent(self.sources), before)
+
+    def refs(self, others: Counter[str] | None = None) -> Iterator[ImageRef]:
+        """Yield the images lazily in source order.
+
+        Patterns without a match, folders without images and a selection that leaves nothing raise
+        SourceError at once, before the first image. Only what arrives on stdin is judged later,
+        when it has been read: its SourceError comes from the iterator. ``others`` counts files in
+        folders, by suffix, that may be pictures and are not read.
+        """
+        for source in self.sources:
+            # A mistyped pattern must not hide behind the images of another source.
+            if source.must_match and next(source.refs(source.root), None) is None:
+                raise source.no_images()
+            tree = getattr(source, "tree", None)
+            if tree is not None:
+                tree.others = others
+        refs = _select(self.sources, self.options, bool(self.columns))
+        if self.columns:
+            refs = (fitted(ref, self.columns) for ref in refs)
+        if any(source.streamed for source in self.sources):
+            return refs
+        return chain([next(refs)], refs)  # finds an empty folder before a model is loaded
 
 
 def open_sources(
     options: SourceOptions, stdin: BinaryIO | None = None, others: Counter[str] | None = None
 ) -> Iterator[ImageRef]:
-    """Check all sources, then yield their images lazily in source order.
-
-    Missing paths, patterns without a match, folders without images and a selection that leaves
-    nothing raise SourceError at once, before the first image. Only what arrives on stdin is
-    judged later, when it has been read: its SourceError comes from the iterator. Raises
-    OptionError as ``carried_columns`` does. ``others`` counts files in folders, by suffix, that
-    may be pictures and are not read.
-    """
-    if not options.sources:
-        raise SourceError(
-            "sources", "No source was given", "name a folder, a file, a glob, or - for stdin"
-        )
-    sources = [_open(text, options, stdin) for text in dict.fromkeys(options.sources)]
-    columns = columns_of(sources, options.keep)
-    for source in sources:
-        # A mistyped pattern must not hide behind the images of another source.
-        if source.must_match and next(source.refs(source.root), None) is None:
-            raise source.no_images()
-        tree = getattr(source, "tree", None)
-        if tree is not None:
-            tree.others = others
-    refs = _select(sources, options, bool(columns))
-    if columns:
-        refs = (fitted(ref, columns) for ref in refs)
-    if any(source.streamed for source in sources):
-        return refs
-    return chain([next(refs)], refs)  # finds an empty folder before a model is loaded
-
-
-def carried_columns(options: SourceOptions) -> tuple[CarriedColumn, ...]:
-    """The columns of ``options.keep`` with their types, in their order; stdin is not touched.
-
-    Raises OptionError for a column that does not exist, SourceError for a source that cannot be
-    opened.
-    """
-    if not options.keep:
-        return ()
-    nothing = io.BytesIO()
-    sources = [_open(text, options, nothing) for text in dict.fromkeys(options.sources)]
-    return columns_of(sources, options.keep)
+    """The images of all sources, see ``Listing.refs``; raises what ``Listing`` raises."""
+    return Listing.open(options, stdin).refs(others)
 
 
 def _open(text: str, options: SourceOptions, stdin: BinaryIO | None) -> Source:
@@ -89,7 +102,9 @@ def _open(text: str, options: SourceOptions, stdin: BinaryIO | None) -> Source:
     raise SourceError("sources", f"There is no file or folder {text!r}", "check the path")
 
 
-def _select(sources: list[Source], options: SourceOptions, repeated: bool) -> Iterator[ImageRef]:
+def _select(
+    sources: Sequence[Source], options: SourceOptions, repeated: bool
+) -> Iterator[ImageRef]:
     """Yield what the options ``include``, ``exclude`` and ``limit`` leave. Raises SourceError if
     that is nothing."""
     selection = Selection(options.include, options.exclude)
@@ -114,7 +129,7 @@ def _select(sources: list[Source], options: SourceOptions, repeated: bool) -> It
     raise SourceError("sources", " ".join(error.sentence(option) for error in errors))
 
 
-def _all(sources: list[Source], repeated: bool) -> Iterator[ImageRef]:
+def _all(sources: Sequence[Source], repeated: bool) -> Iterator[ImageRef]:
     """The images of all sources, named below the common parent: each once, or where ``repeated``
     for each row of a manifest that names it."""
     base = _common_parent(sources)
@@ -123,7 +138,7 @@ def _all(sources: list[Source], repeated: bool) -> Iterator[ImageRef]:
     return _each_once(sources, base, repeated)
 
 
-def _each_once(sources: list[Source], base: str, repeated: bool) -> Iterator[ImageRef]:
+def _each_once(sources: Sequence[Source], base: str, repeated: bool) -> Iterator[ImageRef]:
     """Yield the images of sources that may have some in common; a name is taken by the first."""
     taken: dict[str, str] = {}
     seen = HashSet()
@@ -145,7 +160,7 @@ def _each_once(sources: list[Source], base: str, repeated: bool) -> Iterator[Ima
                 )
 
 
-def _disjoint(sources: list[Source]) -> bool:
+def _disjoint(sources: Sequence[Source]) -> bool:
     """True when no two sources can name the same image."""
     if not all(source.unique for source in sources):
         return False

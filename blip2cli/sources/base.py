@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -117,6 +117,10 @@ class Source(ABC):
     @abstractmethod
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield the images lazily, in a stable order, named relative to the folder ``base``."""
+
+    def content_files(self) -> Iterable[str]:
+        """The files that rows are made of beside the images they name: archives, tables."""
+        return ()
 
     def no_images(self) -> SourceError:
         """The error that says why no image came, and the remedy."""

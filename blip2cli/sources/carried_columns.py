@@ -32,6 +32,12 @@ class CarriedColumn:
     name: str
     type: ColumnType
 
+    def widened(self, other: str | None) -> CarriedColumn:
+        """This column with a type that holds values of the type ``other``, too."""
+        if other is None or other == self.type:
+            return self
+        return replace(self, type="float" if {self.type, other} == {"int", "float"} else "string")
+
 
 @dataclass(frozen=True)
 class ColumnedSource(Source):

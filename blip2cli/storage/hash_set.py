@@ -60,8 +60,8 @@ class HashSet:
         self.add(occurrence_key(name, high))
         return high
 
-    def __contains__(self, name: str) -> bool:
-        return self._holds(*_hashes(name))
+    def __contains__(self, name: object) -> bool:
+        return self._holds(*_hashes(str(name)))
 
     def __len__(self) -> int:
         return len(self._first) + len(self._recent) + len(self._ties)

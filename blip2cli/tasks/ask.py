@@ -103,13 +103,18 @@ class AskTask:
         if self.questions.per_image is None:
             settings["question"] = [question.text for question in self.questions.common]
         else:
-            settings["questions"] = self.questions.source
+            settings["questions"] = self.questions.digest
         settings["choices"] = list(self.choices) or None
         settings |= self.options.settings
         if not self._closed:
             settings["choice_norm"] = None
         settings["match"] = self.options.match or None
         return settings | decode_settings(self.decode)
+
+    @property
+    def fingerprints(self) -> str | None:
+        """What tells whether an image's own questions have changed, see ``questions``."""
+        return self.questions.fingerprints if self.questions.per_image is not None else None
 
     @property
     def only(self) -> Collection[str] | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 
 from blip2cli.errors import OptionError, option
@@ -13,6 +17,7 @@ from blip2cli.storage.text_encoding import from_utf8
 from blip2cli.tasks.choices import from_cell
 from blip2cli.tasks.text_files import TABLE_SUFFIXES, TextFile
 
+_FINGERPRINT_BYTES = 6
 _SHOWN_NAMES = 5  # file names in a message; the rest are only counted
 
 
@@ -38,6 +43,18 @@ class Questions:
         """The questions by file name; those of every image under the empty name."""
         return {"": self.common} if self.per_image is None else self.per_image
 
+    @cached_property
+    def fingerprints(self) -> str:
+        """Six bytes for the questions of each image, sorted, in base64; see ``check_unchanged``."""
+        found = sorted(_fingerprint(*each) for each in self.by_image.items())
+        return base64.b64encode(b"".join(found)).decode()
+
+    @property
+    def digest(self) -> str:
+        """The questions of all images in one short text."""
+        digest = hashlib.sha256(self.fingerprints.encode()).hexdigest()
+        return f"of {len(self.by_image)} images, sha256 {digest[:16]}"
+
     def of(self, file_name: str) -> tuple[Question, ...]:
         """The questions about one image, in order; empty when it has none."""
         if self.per_image is None:
@@ -59,6 +76,31 @@ class Questions:
         if self.per_image is None:
             return replace(self, common=closed[""])
         return replace(self, per_image=closed)
+
+
+def check_unchanged(
+    per_image: Mapping[str, tuple[Question, ...]], before: str | None, done: Container[str]
+) -> None:
+    """Raise ``OptionError`` when an image that is ``done`` had other questions than it has now.
+
+    ``before`` are the ``fingerprints`` from then. Questions about other images may have come, or
+    may have changed.
+    """
+    data = base64.b64decode(before or "")
+    known = {data[at : at + _FINGERPRINT_BYTES] for at in range(0, len(data), _FINGERPRINT_BYTES)}
+    for name, questions in per_image.items():
+        if name in done and _fingerprint(name, questions) not in known:
+            raise OptionError(
+                "questions",
+                f"{option('resume')}: the questions about {name!r} in {option('questions')} have "
+                "changed since they were answered",
+                "give them as they were, or choose another output",
+            )
+
+
+def _fingerprint(name: str, questions: Sequence[Question]) -> bytes:
+    about = [name, [[q.text, q.question_id, *q.choices] for q in questions]]
+    return hashlib.sha256(json.dumps(about).encode()).digest()[:_FINGERPRINT_BYTES]
 
 
 def from_options(options: AskOptions) -> Questions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from blip2cli.options import ModelOptions, RunOptions, SourceOptions
-from blip2cli.pipeline.output import run_settings
+from blip2cli.pipeline.settings import run_settings
 from blip2cli.tasks import CaptionTask
 from tests.command import Run
 

@@ -13,7 +13,7 @@ import pytest
 
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import OutputOptions
-from blip2cli.sinks import Column, open_sink
+from blip2cli.sinks import Column, Settings, open_sink
 from tests.convert.helpers import captions, convert, in_subprocess, read_rows, vectors, write_rows
 
 
@@ -158,7 +158,7 @@ def half_vectors(folder: Path, count: int = 5, size: int = 8) -> Path:
     """Rows of ``embed`` in float16 in Parquet, by our own writer."""
     options = OutputOptions(str(folder / "half.parquet"))
     columns = (Column("embedding", "embedding", size, "float16"), Column("kind", "string"))
-    settings = {"model": "tiny", "task": "embed", "embedding_dtype": "float16"}
+    settings = Settings({"model": "tiny", "task": "embed", "embedding_dtype": "float16"})
     sink = open_sink(options, columns, settings, BytesIO())
     numbers = np.random.default_rng(3).standard_normal((count, size)).astype(np.float16)
     sink.write(

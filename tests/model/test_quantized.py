@@ -182,7 +182,7 @@ def test_numbers_without_scales_are_refused(opt_directory: Path, tmp_path: Path)
 def test_the_run_remembers_it(tmp_path: Path) -> None:
     # Rows differ, so an output is not gone on with under another setting.
     from blip2cli.options import RunOptions, SourceOptions
-    from blip2cli.pipeline.output import run_settings
+    from blip2cli.pipeline.settings import run_settings
     from blip2cli.tasks import CaptionTask
 
     options = RunOptions(SourceOptions(("x",)), ModelOptions("tiny", quantize="int8"))

@@ -9,6 +9,7 @@ from blip2cli.sinks import format_table
 from blip2cli.sinks.base import RowSchema
 from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sinks.settings import Settings
 from tests.recipes.register import put_module, run_command
 
 
@@ -19,7 +20,7 @@ class TabSink:
         self,
         paths: OutputPaths,
         schema: RowSchema,
-        settings: Mapping[str, object],
+        settings: Settings,
         journal: Journal | None,
     ) -> None:
         self._file = Path(paths.final).open("w")  # noqa: SIM115 - closed below

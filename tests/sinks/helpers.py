@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.options import OutputOptions
-from blip2cli.sinks import Column, Sink, open_sink
+from blip2cli.sinks import Column, Settings, Sink, open_sink
 
 COLUMNS = (Column("caption", "string"), Column("logprob", "float"))
-SETTINGS = {"model": "tiny", "prompt": None}
+SETTINGS = Settings({"model": "tiny", "prompt": None})
 FORMATS = ("jsonl", "jsonl.gz", "parquet")
 
 

@@ -19,7 +19,7 @@ from tests.sinks.helpers import COLUMNS, SETTINGS, read, row
 def journal_of(out: Path, per_image: int = 1) -> Journal:
     resumed = read_output(OutputOptions(str(out), resume=True), lambda name: per_image)
     assert resumed is not None
-    check_whole(resumed.path, resumed.rows)
+    check_whole(resumed.paths.final, resumed.rows)
     return resumed.rows
 
 

@@ -38,27 +38,33 @@ def test_the_file_appears_with_the_first_failure(tmp_path: Path) -> None:
     errors.commit()
     errors.close()
     assert lines(tmp_path) == [first, first | {"file_name": "caf\\udce9.png"}]
-    assert listing(tmp_path) == {"out.jsonl.gz.errors"}
+    assert listing(tmp_path) == {"out.jsonl.gz.errors", ".out.jsonl.gz.meta.json"}
 
 
 def test_the_file_of_an_earlier_run_goes_at_the_right_moment(tmp_path: Path) -> None:
-    stale = tmp_path / "out.jsonl.gz.errors"
+    def old() -> None:
+        errors = open_file(tmp_path)
+        errors.write("old.png", TRUNCATED)
+        errors.close()
 
-    stale.write_text("old\n")
+    def listed() -> list[str]:
+        return [line["file_name"] for line in lines(tmp_path)]
+
+    old()
     open_file(tmp_path).abort()
-    assert stale.read_text() == "old\n"  # nothing took its place
+    assert listed() == ["old.png"]  # nothing took its place
 
     errors = open_file(tmp_path)
-    assert stale.read_text() == "old\n"
+    assert listed() == ["old.png"]
     errors.close()
-    assert not stale.exists()  # a complete run without failures
+    assert not (tmp_path / "out.jsonl.gz.errors").exists()  # a complete run without failures
 
-    stale.write_text("old\n")
+    old()
     errors = open_file(tmp_path)
     errors.write("a.png", TRUNCATED)
     errors.abort()
-    assert [line["file_name"] for line in lines(tmp_path)] == ["a.png"]
-    assert listing(tmp_path) == {"out.jsonl.gz.errors"}
+    assert listed() == ["a.png"]
+    assert listing(tmp_path) == {"out.jsonl.gz.errors", ".out.jsonl.gz.meta.json"}
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from blip2cli.errors import RunError
 from blip2cli.options import OutputOptions
-from blip2cli.sinks import jsonl, open_sink
+from blip2cli.sinks import Settings, jsonl, open_sink
 from blip2cli.sinks.jsonl_journal import read_journal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage import durable
@@ -26,7 +26,7 @@ def test_settings_are_stored_beside_it(tmp_path: Path) -> None:
     sink = open_out(out)
     sink.write([row(0)])
     meta = json.loads((tmp_path / ".out.jsonl.meta.json").read_text())
-    assert meta["settings"] == SETTINGS  # from the first row on
+    assert meta["settings"] == SETTINGS.rows  # from the first row on
     sink.close()
 
 
@@ -79,7 +79,7 @@ def test_settings_never_speak_for_rows_they_did_not_shape(
     first = open_out(out)
     first.write([row(0)])
     first.close()
-    new = {"model": "other"}
+    new = Settings({"model": "other"})
     seen: list[tuple[bool, bool]] = []  # (the settings are new, the rows are new) at each step
     real = {name: getattr(os, name) for name in ("replace", "fsync")}
 

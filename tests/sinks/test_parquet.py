@@ -20,6 +20,8 @@ from tests.sinks.helpers import SETTINGS, listing, open_out, put, read, row
 from tests.sinks.test_damage import appending, journal_of
 from tests.storage.test_durable import no_links
 
+META = ".out.parquet.meta.json"
+
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
@@ -67,7 +69,7 @@ def test_settings_are_in_the_metadata(out: Path) -> None:
     sink.write([row(0)])
     sink.close()
     metadata = pq.read_schema(out).metadata
-    assert json.loads(metadata[METADATA_KEY])["settings"] == SETTINGS
+    assert json.loads(metadata[METADATA_KEY])["settings"] == SETTINGS.rows
 
 
 def test_the_output_is_absent_until_it_is_complete(out: Path, tmp_path: Path) -> None:
@@ -76,11 +78,11 @@ def test_the_output_is_absent_until_it_is_complete(out: Path, tmp_path: Path) ->
         sink.write([row(number)])
         sink.commit()
         sink.commit()  # nothing new: no part
-    assert listing(tmp_path) == {f".out.parquet.part-{n:06d}" for n in range(3)}
+    assert listing(tmp_path) == {META, *(f".out.parquet.part-{n:06d}" for n in range(3))}
     for number, path in enumerate(OutputPaths.of(str(out)).parts()):
         assert pq.read_table(path).to_pylist() == [row(number)]
     sink.close()
-    assert listing(tmp_path) == {"out.parquet"}
+    assert listing(tmp_path) == {META, "out.parquet"}
     assert read(out) == [row(n) for n in range(3)]
 
 
@@ -93,10 +95,10 @@ def test_overwriting_keeps_the_old_output_to_the_end(out: Path, tmp_path: Path) 
     sink.write([row(1)])
     sink.commit()
     assert read(out) == [row(9)]
-    assert listing(tmp_path) == {"out.parquet", ".out.parquet.part-000000"}
+    assert listing(tmp_path) == {META, "out.parquet", ".out.parquet.part-000000"}
     sink.close()
     assert read(out) == [row(1)]
-    assert listing(tmp_path) == {"out.parquet"}
+    assert listing(tmp_path) == {META, "out.parquet"}
 
 
 def test_parts_are_committed_by_size_and_age(
@@ -163,14 +165,14 @@ def test_a_failed_merge_leaves_the_parts(
     with pytest.raises(RunError, match="1 rows are safe in hidden part files"):
         sink.close()
     sink.abort()
-    assert listing(tmp_path) == {".out.parquet.part-000000"}
+    assert listing(tmp_path) == {META, ".out.parquet.part-000000"}
 
 
 def test_an_aborted_run_commits_what_it_has(out: Path, tmp_path: Path) -> None:
     sink = open_out(out)
     sink.write([row(0)])
     sink.abort()
-    assert listing(tmp_path) == {".out.parquet.part-000000"}
+    assert listing(tmp_path) == {META, ".out.parquet.part-000000"}
 
 
 def test_a_damaged_part_stops_the_merge_with_a_sentence(out: Path, tmp_path: Path) -> None:
@@ -182,7 +184,7 @@ def test_a_damaged_part_stops_the_merge_with_a_sentence(out: Path, tmp_path: Pat
     with pytest.raises(RunError, match=r"the part .*-000000' is damaged, .*'blip2cli verify'"):
         sink.close()
     sink.abort()
-    assert listing(tmp_path) == {".out.parquet.part-000000"}
+    assert listing(tmp_path) == {META, ".out.parquet.part-000000"}
 
 
 def stopped(out: Path, *numbers: int) -> None:
@@ -224,7 +226,7 @@ def test_a_file_of_others_is_not_replaced_by_the_merge(
     with pytest.raises((FileExistsError, OutputError)):
         journal_of(out).complete()
     assert out.read_bytes() == content
-    assert len(listing(tmp_path)) == 4
+    assert len(listing(tmp_path)) == 6
 
 
 def test_a_file_that_appears_while_the_run_goes_on_is_left(out: Path) -> None:
@@ -256,9 +258,9 @@ def test_a_merge_that_a_crash_cut_short_is_done_again(
                     sink.close()
             else:
                 sink.close()
-        assert len(listing(tmp_path)) == 3
+        assert len(listing(tmp_path)) == 4
         journal_of(out).complete()
-        assert listing(tmp_path) == {"out.parquet"}
+        assert listing(tmp_path) == {META, "out.parquet"}
         assert read(out)[-1] == row(1)
         out.unlink()
         sink = open_out(out)
@@ -275,7 +277,7 @@ def test_a_part_that_is_taken_away_ends_the_run(out: Path) -> None:
     with pytest.raises(RunError, match=r"part-000000', which holds .* was moved or deleted"):
         sink.commit()
     sink.abort()
-    assert listing(out.parent) == {".out.parquet.part-000001"}
+    assert listing(out.parent) == {META, ".out.parquet.part-000001"}
 
 
 def test_two_runs_do_not_write_the_same_part(out: Path) -> None:

@@ -9,6 +9,7 @@ from blip2cli.errors import OutputError
 from blip2cli.options import OutputOptions
 from blip2cli.sinks import check_output
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sinks.settings import claim_failures
 from tests.sinks.helpers import FORMATS, listing
 from tests.storage.test_durable import plant
 
@@ -83,7 +84,13 @@ def test_a_list_of_failures_without_its_output_is_not_touched_without_overwrite(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "x.jsonl.errors").touch()
-    assert "without the output it belongs to" in refusal(tmp_path / "x.jsonl")
+    assert "it is no list of this output" in refusal(tmp_path / "x.jsonl")
+    assert "it is no list of this output" in refusal(tmp_path / "x.jsonl", overwrite=True)
+    claim_failures(OutputPaths.of(str(tmp_path / "x.jsonl")))
+    assert "without its output; move it away, add overwrite" in refusal(tmp_path / "x.jsonl")
+    assert "without its output" in refusal(tmp_path / "x.jsonl", resume=True)
+    check_output(OutputOptions(str(tmp_path / "x.jsonl"), overwrite=True))
+    check_output(OutputOptions(str(tmp_path / "x.jsonl"), errors="inline"))
 
 
 def test_companions(tmp_path: Path) -> None:

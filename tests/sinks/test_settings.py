@@ -3,40 +3,65 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from blip2cli.errors import OutputError
+from blip2cli.sinks import check_settings
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import (
     METADATA_KEY,
     Settings,
+    claim_failures,
+    owns_failures,
     parquet_metadata,
     parquet_settings,
     read_settings,
+    update_settings,
     write_settings,
 )
 
-
-@pytest.mark.parametrize(
-    ("stored", "settings"),
-    [
-        ({"num_return": 3}, {"num_captions": 3}),
-        ({"questions": ["red?"]}, {"question": ["red?"]}),
-        ({"questions_file": "q.csv"}, {"questions": "q.csv"}),
-        ({"question": ["red?"]}, {"question": ["red?"]}),
-        ({"questions": "q.csv"}, {"questions": "q.csv"}),
-    ],
+EVERYTHING = Settings(
+    {"model": "tiny", "prompt": "caf\udce9", "text": ["\\udce9"]},
+    "files:00",
+    {"sku": "int"},
+    {"base": "0", "roots": ["0"], "content": {}},
+    "AAAAAAAA",
+    "00ff",
 )
-def test_settings_of_older_versions_have_the_names_of_today(
-    stored: Settings, settings: Settings, tmp_path: Path
-) -> None:
+
+
+def test_settings_come_back_as_they_were(tmp_path: Path) -> None:
     paths = OutputPaths.of(str(tmp_path / "out.jsonl"))
-    Path(paths.meta).write_text(json.dumps({"settings": stored}))
-    assert read_settings(paths) == settings
-    assert parquet_settings(parquet_metadata(stored)) == settings
+    Path(paths.final).touch()
+    with write_settings(paths, EVERYTHING, Path(paths.final).stat().st_ino):
+        pass
+    assert read_settings(paths) == EVERYTHING
+    claim_failures(paths)
+    assert (read_settings(paths), owns_failures(paths)) == (EVERYTHING, True)
+    update_settings(paths, replace(EVERYTHING, weights=None))
+    assert read_settings(paths) == replace(EVERYTHING, weights=None)
+    claim_failures(paths, owned=False)
+    assert not owns_failures(paths)
+
+
+def test_the_bytes_of_an_output_say_nothing_of_where_and_when_it_was_made() -> None:
+    public = replace(EVERYTHING, sources=None, questions=None, token="")
+    assert parquet_settings(parquet_metadata(EVERYTHING)) == public
+    assert parquet_settings(parquet_metadata(EVERYTHING, "ab")) == replace(public, token="ab")
+
+
+def test_settings_of_version_0_1_are_known_by_their_format(tmp_path: Path) -> None:
+    paths = OutputPaths.of(str(tmp_path / "out.jsonl"))
+    Path(paths.meta).write_text('{"settings": {"model": "tiny", "num_return": 3}}')
+    before = read_settings(paths)
+    assert before is not None
+    assert before.format == 1
+    with pytest.raises(OutputError, match=r"by blip2cli 0.1, .*'blip2cli convert' reads both"):
+        check_settings("out.jsonl", before, Settings({"model": "tiny"}))
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"settings": 3}'])
@@ -54,20 +79,20 @@ def test_a_failure_leaves_the_settings_of_the_output_that_is_in_place(
 ) -> None:
     paths = OutputPaths.of(str(tmp_path / "out.jsonl"))
     Path(paths.final).write_text("old")
-    Path(paths.meta).write_text(json.dumps({"settings": {"model": "old"}}))
+    Path(paths.meta).write_text('{"settings": {"model": "old"}, "format": 2}')
     temporary = Path(paths.temporary())
     temporary.write_text("new")
     inode = temporary.stat().st_ino
 
     def replace() -> None:
-        with write_settings(paths, {"model": "new"}, inode):
+        with write_settings(paths, Settings({"model": "new"}), inode):
             if in_place:
                 temporary.replace(paths.final)
             raise OSError("full")
 
     with pytest.raises(OSError, match="full"):
         replace()
-    assert read_settings(paths) == {"model": "new" if in_place else "old"}
+    assert read_settings(paths) == Settings({"model": "new" if in_place else "old"})
     assert Path(paths.next_meta).exists() == in_place
 
 
@@ -83,11 +108,11 @@ def test_new_settings_stay_where_it_is_not_known_which_output_is_in_place(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def rename() -> None:
-        with write_settings(paths, {"model": "new"}, inode):
+        with write_settings(paths, Settings({"model": "new"}), inode):
             monkeypatch.setattr(os, "stat", unreachable)
             raise OSError("full")
 
     with pytest.raises(OSError, match="full"):
         rename()
     monkeypatch.undo()
-    assert read_settings(paths) == {"model": "new"}
+    assert read_settings(paths) == Settings({"model": "new"})

@@ -164,7 +164,7 @@ def test_a_full_disk_stops_with_one_sentence_and_keeps_what_was_safe(
     sink.abort()
     if suffix == "parquet":
         (part,) = (path for path in tmp_path.iterdir() if ".part-" in path.name)
-        assert listing(tmp_path) == {part.name}
+        assert leftovers(tmp_path) == {part.name}
         out = part.rename(tmp_path / "part.parquet")
     assert read(out) == [row(0), row(1)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from decimal import Decimal
@@ -13,7 +14,7 @@ import pytest
 
 from blip2cli.errors import ImageError, OptionError
 from blip2cli.options import SourceOptions
-from blip2cli.sources import CarriedColumn, carried_columns, open_sources
+from blip2cli.sources import CarriedColumn, Listing, open_sources
 from blip2cli.sources.base import FailedRef
 from tests.sources.helpers import failure, refs, write_table
 
@@ -23,7 +24,7 @@ Tree = Callable[..., Path]
 def test_columns_are_carried_along(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text('path,id,note\na.png,007,"two\nlines"\nb.png,8,\n')
     options = SourceOptions((str(tmp_path / "m.csv"),), keep=("note", "id"))
-    assert carried_columns(options) == (
+    assert Listing.open(options, io.BytesIO()).columns == (
         CarriedColumn("note", "string"),
         CarriedColumn("id", "string"),
     )
@@ -39,7 +40,7 @@ def test_types_of_json_come_from_its_values(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     keep = ("i", "f", "s", "mixed", "b", "l", "o", "big")
     options = SourceOptions((str(tmp_path / "m.jsonl"),), keep=keep)
-    types = [column.type for column in carried_columns(options)]
+    types = [column.type for column in Listing.open(options, io.BytesIO()).columns]
     assert types == ["int", "float", *["string"] * 6]
     found = [ref.carried for ref in open_sources(options)]
     assert found[0] == (1, 1.0, "x", "1", "true", '[1, "é"]', None, "1")
@@ -58,7 +59,12 @@ def test_types_of_parquet_come_from_its_schema(tmp_path: Path) -> None:
         raw=[b"x", None],
     )
     options = SourceOptions((str(table),), keep=("tags", "f", "i", "when"))
-    assert [c.type for c in carried_columns(options)] == ["string", "float", "int", "string"]
+    assert [c.type for c in Listing.open(options, io.BytesIO()).columns] == [
+        "string",
+        "float",
+        "int",
+        "string",
+    ]
     carried = [ref.carried for ref in open_sources(options)]
     assert carried == [('["x"]', 1.5, 1, "1970-01-01"), (None,) * 4]
     with pytest.raises(OptionError, match="keep raw: this column holds bytes"):
@@ -70,7 +76,7 @@ def test_types_widen_over_all_values(tmp_path: Path) -> None:
     lines.append('{"path": "last.png", "i": 7.0, "f": 0.5, "s": "many"}')
     (tmp_path / "m.jsonl").write_text("\n".join(lines))
     options = SourceOptions((str(tmp_path / "m.jsonl"),), keep=("i", "f", "s"))
-    assert [column.type for column in carried_columns(options)] == ["float", "float", "string"]
+    assert [column.type for column in Listing.open(options).columns] == ["float", "float", "string"]
     assert list(open_sources(options))[-1].carried == (7.0, 0.5, "many")
 
 
@@ -134,7 +140,7 @@ def test_shards_agree_on_a_type(tmp_path: Path) -> None:
     write_table(tmp_path / "1.parquet", path=["b"], n=[1.5], m=["x"])
     (tmp_path / "2.parquet").write_bytes(b"PAR1")
     options = SourceOptions((f"{tmp_path}/*.parquet",), keep=("n", "m"))
-    assert [column.type for column in carried_columns(options)] == ["float", "string"]
+    assert [column.type for column in Listing.open(options).columns] == ["float", "string"]
     found = list(open_sources(options))
     assert [ref.carried for ref in found] == [(1.0, "1"), (1.5, "x"), (None, None)]
 
@@ -144,7 +150,10 @@ def test_several_sources_agree_on_a_type(tmp_path: Path) -> None:
     (tmp_path / "2.jsonl").write_text('{"path": "b", "n": 0.5, "m": "x"}\n')
     sources = (str(tmp_path / "1.jsonl"), str(tmp_path / "2.jsonl"))
     options = SourceOptions(sources, keep=("n", "m"))
-    assert [column.type for column in carried_columns(options)] == ["float", "string"]
+    assert [c.type for c in Listing.open(options).columns] == [
+        "float",
+        "string",
+    ]
     assert [ref.carried for ref in open_sources(options)] == [(1.0, "1"), (0.5, "x")]
 
 
@@ -162,8 +171,8 @@ def test_columns_that_cannot_be_carried(tree: Tree) -> None:
         with pytest.raises(OptionError, match="has no columns"):
             refs(root / "m.csv", other, keep=("id",))
         with pytest.raises(OptionError, match="has no columns"):
-            carried_columns(SourceOptions((str(other),), keep=("id",)))
+            Listing.open(SourceOptions((str(other),), keep=("id",)))
     with pytest.raises(OptionError, match="has no columns"):
-        carried_columns(SourceOptions(("-",), keep=("id",)))
+        Listing.open(SourceOptions(("-",), keep=("id",)), io.BytesIO())
     with pytest.raises(OptionError, match="keep id is given twice"):
         refs(root / "m.csv", keep=("id", "id"))

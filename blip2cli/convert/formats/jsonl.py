@@ -162,7 +162,7 @@ class JsonlWriter:
     def __init__(self, path: str, schema: pa.Schema, settings: Settings | None) -> None:
         """Raises OutputError for a column without a form in JSON, OSError."""
         self.notes: list[str] = []
-        self._settings = settings
+        self._settings = settings.as_copy() if settings is not None else None
         for field in schema:
             try:
                 json_text(pa.array([], field.type))

@@ -7,6 +7,7 @@ turns failures into errors with a remedy.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
 from collections.abc import Callable
@@ -49,6 +50,17 @@ def fetch(repo: str, revision: str | None) -> Checkpoint:
     """
     found = _downloaded(repo, revision, lambda: _download(repo, revision))
     return inspect_checkpoint(found) if isinstance(found, Path) else _cached(repo, revision, found)
+
+
+def current_commit(repo: str, revision: str | None) -> str | None:
+    """The commit that a model has on the hub now; where that cannot be asked, in the cache."""
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+    if not constants.is_offline_mode():
+        with contextlib.suppress(Exception):
+            return HfApi().model_info(repo, revision=revision, timeout=10).sha
+    found = try_to_load_from_cache(repo, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def fetch_repository(repo: str, weights: bool) -> Path:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
@@ -23,7 +23,7 @@ from blip2cli.sources.base import FailedRef, ImageRef, Source, absolute
 from blip2cli.sources.carried_columns import CarriedColumn, ColumnedSource, columns_of, no_columns
 from blip2cli.sources.local_tree import LocalTree
 from blip2cli.sources.patterns import PathPattern, has_magic
-from blip2cli.sources.readers import open_container
+from blip2cli.sources.readers import find_reader, open_container
 from blip2cli.sources.readers.manifest import ManifestSource
 from blip2cli.sources.walk import MatchedFolder, PatternRules, Tree, unlistable_ref, walk
 from blip2cli.storage.hash_set import HashSet
@@ -90,6 +90,18 @@ class GlobSource(ColumnedSource):
                 first = False
             else:
                 yield found
+
+    def content_files(self) -> Iterator[str]:
+        """The archives and tables among the matches; manifests only if columns are carried."""
+        if is_remote(self.root) or not self.pattern.names_suffix:
+            return
+        matches = replace(self, tree=LocalTree())._matches(self.root)  # which counts nothing
+        for ref in filter(_is_file, matches):
+            reader = find_reader(ref.path)
+            if reader is None or not reader.container:
+                return  # a pattern of images
+            if reader.name != "manifest" or self.options.keep:
+                yield ref.path
 
     def no_images(self) -> SourceError:
         if next(self._matches(self.root), None) is not None and self.pattern.names_suffix:

@@ -107,6 +107,9 @@ class ManifestSource(ColumnedSource):
                 elif self.absolute_paths or seen.add(ref.file_name):
                     yield ref
 
+    def content_files(self) -> tuple[str, ...]:
+        return (self.location,) if self.columns else ()
+
     def no_images(self) -> SourceError:
         return SourceError(
             "sources", f"The manifest {self.text!r} names no image", "write a path a line or row"

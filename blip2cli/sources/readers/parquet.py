@@ -107,6 +107,9 @@ class TableSource(ColumnedSource):
                 cell = (self.location, self.column, found.group, found.row)
                 yield CellRef(file_name, path, *cell, self.absolute_paths, carried=carried)
 
+    def content_files(self) -> tuple[str]:
+        return (self.location,)
+
     def no_images(self) -> SourceError:
         return SourceError("sources", f"The table {self.text!r} has no rows")
 

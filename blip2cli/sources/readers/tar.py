@@ -115,6 +115,9 @@ class TarSource(ColumnedSource):
                 carried = (None,) * len(self.columns)
                 yield FailedRef(name, self.root, "truncated_archive", message, carried=carried)
 
+    def content_files(self) -> tuple[str]:
+        return (self.root,)
+
     def no_images(self) -> SourceError:
         return SourceError("sources", f"The archive {self.text!r} holds no images")
 

@@ -135,6 +135,9 @@ class ZipSource(Source):
                 continue
             yield ZipRef(*names.unique(name, index), self.root, place)
 
+    def content_files(self) -> tuple[str]:
+        return (self.root,)
+
     def no_images(self) -> SourceError:
         return SourceError("sources", f"The archive {self.text!r} holds no images")
 

@@ -13,7 +13,7 @@ import pytest
 
 from blip2cli.errors import ImageError, OptionError, SourceError
 from blip2cli.options import SourceOptions
-from blip2cli.sources import base, carried_columns, open_sources
+from blip2cli.sources import Listing, base, open_sources
 from blip2cli.sources.base import FailedRef, ImageRef
 from tests.sources.helpers import failure, refs, write_table
 
@@ -148,7 +148,7 @@ def test_cells_that_only_name_a_file(tmp_path: Path) -> None:
 def test_carried_columns_of_tables(tmp_path: Path) -> None:
     table = write(tmp_path / "t.parquet", {"image": structs((b"x", "1")), "n": [2.5], "s": ["é"]})
     options = SourceOptions((str(table),), keep=("s", "n"))
-    assert [column.type for column in carried_columns(options)] == ["string", "float"]
+    assert [column.type for column in Listing.open(options).columns] == ["string", "float"]
     assert [ref.carried for ref in open_sources(options)] == [("é", 2.5)]
     globbed = SourceOptions((f"{tmp_path}/*.parquet",), keep=("n",))
     assert [ref.carried for ref in open_sources(globbed)] == [(2.5,)]

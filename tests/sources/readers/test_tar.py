@@ -11,7 +11,7 @@ import pytest
 
 from blip2cli.errors import OptionError, SourceError
 from blip2cli.options import SourceOptions
-from blip2cli.sources import base, carried_columns, open_sources
+from blip2cli.sources import Listing, base, open_sources
 from blip2cli.sources.base import FailedRef, ImageRef
 from tests.sources.helpers import failure, refs
 
@@ -57,7 +57,7 @@ def test_images_of_a_shard_in_their_order(form: str, tmp_path: Path) -> None:
 def test_fields_of_a_sample_are_carried_along(form: str, tmp_path: Path) -> None:
     shard = write(tmp_path / form, SAMPLES, FORMS[form])
     options = SourceOptions((str(shard),), keep=("txt", "id", "score", "tags"))
-    assert [c.type for c in carried_columns(options)] == ["string", "int", "float", "string"]
+    assert [c.type for c in Listing.open(options).columns] == ["string", "int", "float", "string"]
     right = ("zwölf", 8, 0.5, None)
     carried = [ref.carried for ref in open_sources(options)]
     assert carried == [("a caption", 7, 1.0, '["a"]'), right, right, (None,) * 4]

@@ -1,0 +1,148 @@
+"""How rows made now would differ from those an output holds: found as data, refused on resume."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from blip2cli.errors import OutputError, option
+from blip2cli.sinks.settings import FORMAT, Settings
+from blip2cli.storage.text_encoding import deep_from_utf8, to_json
+
+_OTHER = "or choose another output"
+# Not compared: a new release must not end a job that runs every night, and the questions about each
+# image are looked at one by one (``tasks.questions``).
+_NOT_COMPARED = ("version", "questions")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that differs: the option that says so, what is wrong, and what to do about it."""
+
+    field: str
+    problem: str  # what follows on the name of the output
+    remedy: str
+
+
+def check_settings(
+    out: str, before: Settings | None, now: Settings, moved_source: bool = False
+) -> None:
+    """Raise OutputError, naming the first difference, when rows made now would not fit those from
+    before.
+
+    Only what is known of ``now`` is compared, so that much can be checked before a model is loaded.
+    """
+    if before is None:
+        raise OutputError(
+            "resume",
+            f"{option('resume')}: the settings of {out!r} are not known, because they were in a "
+            "hidden file beside it that is gone",
+            f"choose another name, or add {option('overwrite')} instead",
+        )
+    if before.format != FORMAT:
+        version = before.rows.get("version") or "0.1"
+        raise OutputError(
+            "resume",
+            f"{option('resume')}: {out!r} was written by blip2cli {version}, and this version does "
+            "not go on with it",
+            "choose another output; 'blip2cli convert' reads both, and joins them",
+        )
+    for found in differences(before, now, moved_source):
+        problem = f"{option('resume')}: {out!r} {found.problem}"
+        raise OutputError("resume", problem, found.remedy)
+
+
+def differences(
+    before: Settings, now: Settings, moved_source: bool = False, retypes: bool = False
+) -> Iterator[Difference]:
+    """What of ``now`` differs from ``before``, beside types of columns that hold those of before.
+
+    ``moved_source``: other places are meant. ``retypes``: numbers that are written can become text.
+    """
+    rows = deep_from_utf8(json.loads(to_json(now.rows)))  # as they are read back
+    skipped = [*_NOT_COMPARED]
+    if before.weights is not None and now.weights is not None:
+        if before.weights != now.weights:
+            yield _weights(before, now)
+        skipped += ["model", "revision"]
+    elif before.weights is not None and before.weights.startswith("hub:"):
+        skipped.append("revision")  # a name of the commit, perhaps
+    for key, value in rows.items():
+        was = before.rows.get(key)
+        if key == "questions" and (was is None) != (value is None):
+            skipped.remove(key)
+        if key not in skipped and was != value:
+            name = "the command" if key == "task" else option(key)
+            yield Difference(
+                key,
+                f"was made with {name} {_shown(was)}, not {_shown(value)}",
+                "give the same settings, " + _OTHER,
+            )
+    for name, kind in now.columns.items():
+        if kind == "string" and before.columns.get(name, kind) != kind and not retypes:
+            yield Difference(
+                "keep",
+                f"holds numbers in the column {name}, and now it has text",
+                "write all its values in the same way, " + _OTHER,
+            )
+    if now.sources is not None:
+        yield from _sources(before, now.sources, moved_source)
+
+
+def _weights(before: Settings, now: Settings) -> Difference:
+    was, name = before.rows.get("model"), now.rows.get("model")
+    old, new = (str(one.weights).partition("hub:")[2] for one in (before, now))
+    if was != name:
+        problem = f"was made with {option('model')} {_shown(was)}, not {_shown(name)}"
+        return Difference("model", problem, "give the same settings, " + _OTHER)
+    if old and new:
+        return Difference(
+            "revision",
+            f"was made with commit {old} of {name}, which has moved to {new}",
+            f"give {option('revision')} {old}, {_OTHER}",
+        )
+    return Difference(
+        "model",
+        f"was made with other weights, tokenizer or configuration than {name} has now",
+        "give the model as it was, " + _OTHER,
+    )
+
+
+def _sources(before: Settings, now: Any, moved_source: bool) -> Iterator[Difference]:
+    known: Any = before.sources or {}
+    if known.get("base") != now["base"]:
+        if set(known.get("roots", ())) & set(now["roots"]):
+            yield Difference(
+                "sources",
+                "was made from other sources, and together with these its images would have other "
+                "names, since names are relative to the common parent of all sources",
+                "give the same sources, or run the new ones into an output of their own",
+            )
+        elif not moved_source:
+            what = "was made from images in another place" if known else "does not know its sources"
+            yield Difference(
+                "sources",
+                what,
+                f"give the same source, confirm with {option('moved_source')} that these are the "
+                f"same images, {_OTHER}",
+            )
+    if moved_source:
+        return
+    content = known.get("content") or {}
+    for place, state in now["content"].items():
+        if content.get(place, state) != state:
+            yield Difference(
+                "sources",
+                "was made from an archive or a table that has changed since",
+                f"confirm with {option('moved_source')} that what has rows is the same, {_OTHER}",
+            )
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, list):
+        return ", ".join(map(repr, value))
+    return str(value)
