@@ -20,10 +20,12 @@ def to_rgb(image: Image.Image, from_white: bool = False, unsigned: bool = False)
     ``from_white``: the numbers of a greyscale picture in more than 8 bits count from white to
     black. ``unsigned``: its 32-bit numbers have no sign, which Pillow takes for one.
     """
+    if image.mode == "RGB" and not image.has_transparency_data:
+        # Pillow's conversion to the mode that is there already is a copy, slow for large pictures.
+        return image
     convert = _converter(image, from_white, unsigned)
     if convert is None:
-        # Pillow's conversion to the mode that is there already is a copy, slow for large pictures.
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return image.convert("RGB")
     if image.width * image.height <= STRIP:
         return convert(image)
     whole = Image.new("RGB", image.size)
