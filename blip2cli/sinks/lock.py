@@ -113,7 +113,7 @@ class OutputLock:
             except ValueError:
                 raise self._foreign("is no lock of this tool") from None
             if kernel is False:
-                raise self._refused(lock, "")
+                raise self._refused(lock, own)
             self._check_ended(lock, found, own, bool(kernel))
             # Whoever is quicker took over already, and what is moved here is the new lock: it is
             # put back.
@@ -145,7 +145,7 @@ class OutputLock:
             return  # of a version that gave no signs of life
         runs = lock.holder.runs(own, kernel) if lock.holder is not None else None
         if runs:
-            raise self._refused(lock, "")
+            raise self._refused(lock, own)
         if runs is None:
             sign = os.fstat(found).st_mtime
             # The clock is that of the file system: our own file was written there just now.
@@ -153,24 +153,28 @@ class OutputLock:
             if age < GONE_SECONDS:
                 left = GONE_SECONDS - age
                 raise self._refused(
-                    lock, f"; if it was killed, try again in {left:.0f} s or remove {self._path!r}"
+                    lock,
+                    own,
+                    f"; if it was killed, try again in {left:.0f} s or remove {self._path!r}",
                 )
             # Clocks may differ where each machine sets the times. One more sign is waited for.
             time.sleep(2 * SIGN_SECONDS)
             again = self._open()  # which asks a server, not a cache
             try:
                 if os.fstat(again).st_mtime != sign:
-                    raise self._refused(lock, "")
+                    raise self._refused(lock, own)
             finally:
                 os.close(again)
 
-    def _refused(self, lock: LockFile, more: str) -> OutputError:
+    def _refused(self, lock: LockFile, own: Holder, more: str = "") -> OutputError:
         since = printable(f", since {lock.holder.since} UTC") if lock.holder is not None else ""
         who = f" ({lock.name}{since})" if lock.name else ""
+        here = lock.holder is not None and lock.holder.seen_by(own)
+        end = f" or end it ('kill {lock.holder.process}')" if lock.holder and here else ""
         return OutputError(
             "out",
             f"Another run{who} is writing {self._out!r}",
-            f"wait for its end, or choose another name{more}",
+            f"wait for its end{end}, or choose another name{more}",
         )
 
     def _foreign(self, what: str) -> OutputError:

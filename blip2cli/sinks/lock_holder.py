@@ -24,7 +24,7 @@ class Holder:
     process: int
     host: str
     since: str  # in UTC
-    boot: str | None
+    boot: str
     namespace: str | None  # of process numbers
     started: int | None  # the start of the process, in ticks since the boot
     device: int  # of the lock file, as that machine numbers file systems
@@ -53,15 +53,19 @@ class Holder:
         """The content of the lock file."""
         return to_json({"lock_of": "blip2cli", **dataclasses.asdict(self)}) + b"\n"
 
+    def seen_by(self, own: Holder) -> bool:
+        """Whether its process has the same number in the run ``own``."""
+        here = self.namespace is not None and self.namespace == own.namespace
+        return here and self.boot == own.boot
+
     def runs(self, own: Holder, kernel: bool) -> bool | None:
         """Whether the run goes on, seen from the run ``own``; None if only its signs of life tell.
 
         ``kernel``: the kernel has just granted the lock of the file to ``own``.
         """
-        if self.boot is None or self.boot != own.boot:
+        if self.boot != own.boot:
             return None
-        seen = self.namespace is not None and self.namespace == own.namespace
-        runs = processes.is_running(self.process, self.started) if seen else None
+        runs = processes.is_running(self.process, self.started) if self.seen_by(own) else None
         if runs is None and kernel and self.kernel and self.device == own.device:
             return False  # both asked the same kernel for the same file: the other let go of it
         return runs

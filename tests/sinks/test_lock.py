@@ -44,8 +44,11 @@ def test_a_second_run_is_refused_and_names_the_writer(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with hold(out) as process:
         try:
-            with pytest.raises(OutputError, match=rf"process {process.pid} on .* is writing"):
+            with pytest.raises(
+                OutputError, match=rf"process {process.pid} on .* is writing"
+            ) as caught:
                 OutputLock(str(out)).__enter__()
+            assert f"wait for its end or end it ('kill {process.pid}')" in str(caught.value)
             with OutputLock(str(tmp_path / "other.jsonl")):
                 pass
         finally:
@@ -114,7 +117,6 @@ def leave_lock(folder: Path, age: float = 0.0, **values: object) -> Path:
 
 AWAY = [
     pytest.param({"boot": "another"}, id="machine"),
-    pytest.param({"boot": None}, id="machine without a number of its boot"),
     pytest.param({"namespace": "pid:[7]", "kernel": False}, id="container"),
     pytest.param({"namespace": "pid:[7]", "device": -1}, id="container with a mount of its own"),
 ]
