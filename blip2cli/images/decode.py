@@ -39,6 +39,14 @@ from typing import ClassVar, cast
 from PIL import Image, UnidentifiedImageError
 
 from blip2cli.errors import ImageError
+from blip2cli.images.limits import (
+    MAX_BLOCKS,
+    check_blocks,
+    check_cost,
+    too_many_pixels,
+)
+from blip2cli.images.netpbm import START as NETPBM
+from blip2cli.images.netpbm import read_netpbm
 from blip2cli.images.sniff import (
     TIFF_STARTS,
     claimed_format,
@@ -50,19 +58,15 @@ from blip2cli.images.tiff_header import (
     from_black,
     is_camera_raw,
     is_unsigned_32_bit,
+    largest_strip,
     read_directory,
+    strips,
 )
 from blip2cli.images.to_rgb import to_rgb
 from blip2cli.images.truncation import ends_early
 from blip2cli.images.unread_kinds import unread_kind
 from blip2cli.images.unread_variants import unread_variant
 from blip2cli.system.silence_stderr import silence_stderr
-
-# Twice Pillow's warning level, the level at which Pillow itself refuses: 0.5 GB as RGB.
-MAX_PIXELS = 178_956_970
-# Pillow gathers a line of raw pixels in pieces of 64 KiB, copying what it has each time: a file of
-# 264 bytes, an animated WebP of 16,776,972 by 9 pixels, keeps it busy for three minutes.
-MAX_SIDE = 1 << 20
 
 # Names as Pillow knows them. JPEG includes MPO, PNG includes APNG, PPM the whole Netpbm family.
 # fmt: off
@@ -71,6 +75,7 @@ FORMATS = (
     "JPEG2000", "PPM", "QOI", "ICO", "DIB",
 )
 # fmt: on
+_BY_PILLOW = tuple(name for name in FORMATS if name != "PPM")
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -183,23 +188,24 @@ def _metadata_limit(error: Exception) -> bool:
 
 
 def _upright(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:
+    if NETPBM.match(data):
+        rgb = to_rgb(read_netpbm(data))
+        return DecodedImage(rgb, *rgb.size)
+    check_blocks(data)
     white = unsigned = False
-    if data.startswith(TIFF_STARTS):
-        directory = read_directory(data)
-        if directory is not None:
-            if is_camera_raw(data, directory):  # Pillow would read the thumbnail
-                raise _unsupported(unread_kind(data) or "a camera's raw file")
-            black = from_black(data, directory)
-            white, data = black is not None, black or data
-            unsigned = is_unsigned_32_bit(directory)
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise _too_many_pixels(f"It has {image.width} by {image.height} pixels")
-        if max(image.size) > MAX_SIDE:
-            raise ImageError(
-                "too_many_pixels",
-                f"It has {image.width} by {image.height} pixels; one side may have {MAX_SIDE}.",
-            )
+    strip = 0
+    directory = read_directory(data) if data.startswith(TIFF_STARTS) else None
+    if directory is not None:
+        if is_camera_raw(data, directory):  # Pillow would read the thumbnail
+            raise _unsupported(unread_kind(data) or "a camera's raw file")
+        if strips(directory) > MAX_BLOCKS:
+            raise ImageError("too_large", f"It has over {MAX_BLOCKS} strips.")
+        strip = largest_strip(directory)
+        black = from_black(data, directory)
+        white, data = black is not None, black or data
+        unsigned = is_unsigned_32_bit(directory)
+    with Image.open(io.BytesIO(data), formats=_BY_PILLOW) as image:
+        check_cost(image, data, strip)
         size = None
         if at_least is not None and image.format in ("JPEG", "MPO"):
             size = image.size
@@ -224,10 +230,6 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _too_many_pixels(start: str) -> ImageError:
-    return ImageError("too_many_pixels", f"{start}, more than the {MAX_PIXELS} that are read.")
-
-
 def _unsupported(kind: str) -> ImageError:
     return ImageError(
         "unsupported_format", f"It is {kind}, which is not read; convert it to JPEG or PNG."
@@ -237,7 +239,7 @@ def _unsupported(kind: str) -> ImageError:
 def _as_image_error(error: Exception, data: bytes) -> ImageError:
     """Turn what a decoder raised into an error with a stable name and one sentence."""
     if isinstance(error, Image.DecompressionBombError):
-        return _too_many_pixels("It says it has too many pixels")
+        return too_many_pixels("It says it has too many pixels")
     if _metadata_limit(error):
         return ImageError("absurd_metadata", "Its text or colour profile is absurdly large.")
     name, readable = claimed_format(data)

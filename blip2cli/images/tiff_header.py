@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
-STRIP_OFFSETS, SAMPLES, STRIP_BYTES = 273, 277, 279
+STRIP_OFFSETS, SAMPLES, STRIP_ROWS, STRIP_BYTES = 273, 277, 278, 279
 TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
 SUBFILE, MAKE, SUB_DIRECTORIES, SAMPLE_FORMAT, DNG = 254, 271, 330, 339, 50706
 _CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of whole numbers
@@ -87,6 +87,25 @@ def from_black(data: bytes, directory: Directory) -> bytes | None:
 def is_unsigned_32_bit(directory: Directory) -> bool:
     """True for greyscale of 32-bit numbers without a sign."""
     return directory.values.get(BITS) == (32,) and directory.first(SAMPLE_FORMAT, 1) == 1
+
+
+def strips(directory: Directory) -> int:
+    """How many strips or tiles there are, at most ``_MAX_VALUES``."""
+    for tag in (STRIP_OFFSETS, TILE_OFFSETS):
+        if tag in directory.tags and not directory.cut:
+            return len(directory.values.get(tag, range(_MAX_VALUES)))
+    return 0
+
+
+def largest_strip(directory: Directory) -> int:
+    """Bytes of the largest strip or tile when unpacked."""
+    width, length = directory.first(WIDTH, 0), directory.first(LENGTH, 0)
+    if TILE_WIDTH in directory.tags:
+        width, length = directory.first(TILE_WIDTH, 0), directory.first(TILE_LENGTH, 0)
+    else:
+        length = min(length, directory.first(STRIP_ROWS, length))
+    bits = directory.values.get(BITS, (1,))
+    return width * length * max(directory.first(SAMPLES, 1), len(bits)) * max(bits) // 8
 
 
 def pixels_are_cut(data: bytes, directory: Directory) -> bool:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from blip2cli.images.jpeg_segments import EOI, segments
 from blip2cli.images.tiff_header import pixels_are_cut, read_directory
 
-# Markers of JPEG without a length: TEM, restarts, SOI, EOI.
-_BARE = frozenset({0x01, *range(0xD0, 0xDA)})
-_JPEG_MARKER = re.compile(rb"\xff+[^\0\xff]", re.DOTALL)
 _JPEG_END = re.compile(rb"\xff+\xd9")
 
 
@@ -21,22 +19,11 @@ def ends_early(data: bytes, name: str) -> bool:
 
 def _jpeg(data: bytes) -> bool:
     """Segments up to the first scan have lengths; a thumbnail's end inside one does not count."""
-    at = 2
-    while True:
-        found = _JPEG_MARKER.search(data, at)
-        if found is None:
+    last = None
+    for last in segments(data):
+        if last.end > len(data):
             return True
-        marker = found[0][-1]
-        at = found.end()
-        if marker == 0xD9:
-            return False
-        if marker in _BARE:
-            continue
-        at += int.from_bytes(data[at : at + 2], "big")
-        if at > len(data):
-            return True
-        if marker == 0xDA:
-            return not _JPEG_END.search(data, at)
+    return last is None or (last.marker != EOI and not _JPEG_END.search(data, last.end))
 
 
 def _png(data: bytes) -> bool:

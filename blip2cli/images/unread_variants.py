@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from PIL import features
 
+from blip2cli.images.jpeg_segments import segments
 from blip2cli.images.tiff_header import description, is_camera_raw, read_directory
 
 # Codecs that a build of Pillow may lack, by the format that needs them.
@@ -41,22 +42,14 @@ def unread_variant(data: bytes, name: str, error: Exception) -> str | None:
 
 
 def _jpeg(data: bytes, _: str) -> str | None:
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
+    for marker, start, end, _skipped in segments(data):
         if marker in _JPEG_FRAMES:
             return _JPEG_FRAMES[marker]
-        if marker in _JPEG_READ and at + 10 <= len(data):
-            depth, layers = data[at + 4], data[at + 9]
+        if marker in _JPEG_READ and start + 6 <= min(end, len(data)):
+            depth, layers = data[start], data[start + 5]
             if depth in (12, 16):
                 return f"{depth} bit"
-            return f"{layers} colours" if layers not in (1, 3, 4) and layers else None
-        if marker == 0xDA:
-            return None
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+            return f"{layers} colours" if layers not in (0, 1, 3, 4) else None
     return None
 
 
