@@ -1,18 +1,20 @@
 """The Python API: ``from blip2cli import Blip2; Blip2.load("tiny").caption(["cat.jpg"])``.
 
-The same tasks, model and options as the command line's, on images in memory or files: paths or
-Pillow images in, plain dictionaries and arrays out. Decoding options are the fields of
-``blip2cli.options.DecodeOptions``, by name.
+The same tasks, model and options as the command line's, on images in memory or files: paths, Pillow
+images or arrays (uint8 ``[H, W, C]``) in, one or any iterable of them; plain dictionaries and
+arrays out. A pickled model is loaded again where it is unpickled. Decoding options are the fields
+of ``blip2cli.options.DecodeOptions``, by name.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
 
-from blip2cli.errors import ImageError, OptionError, option
+from blip2cli.errors import ImageError, OptionError, RunError, option
 from blip2cli.options import (
     DEFAULT_MODEL,
     AskOptions,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from blip2cli.images.loader import LoadedBatch
     from blip2cli.model.wrapper import Blip2 as Model
 
-    Picture = str | os.PathLike[str] | Image.Image
+    Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 
 
 class Blip2:
@@ -56,6 +58,8 @@ class Blip2:
             )
         self.model = model
         self.batch_size = batch_size
+        self._options: ModelOptions | None = None  # it can be loaded with
+        self._process = os.getpid()
 
     @classmethod
     def load(
@@ -75,16 +79,28 @@ class Blip2:
         ``compile`` compiles the image side first. Raises ModelError when it cannot be found or
         loaded, OptionError when the options do not fit it; warns of files that are not used.
         """
+        options = ModelOptions(model, revision, device, dtype, quantize, compile)
+        loaded = cls._loaded(options, batch_size)
+        for remark in loaded.model.model.remarks:
+            warnings.warn(f"{model}: {remark}", stacklevel=2)
+        return loaded
+
+    @classmethod
+    def _loaded(cls, options: ModelOptions, batch_size: int | None) -> Blip2:
         from blip2cli.model.wrapper import Blip2 as Model
 
-        options = ModelOptions(model, revision, device, dtype, quantize, compile)
-        loaded = Model.load(options)
-        for remark in loaded.model.remarks:
-            warnings.warn(f"{model}: {remark}", stacklevel=2)
-        return cls(loaded, batch_size)
+        loaded = cls(Model.load(options), batch_size)
+        loaded._options = options
+        return loaded
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process loads the model itself."""
+        if self._options is None:
+            raise TypeError("only a model that was loaded with Blip2.load can be pickled")
+        return type(self)._loaded, (self._options, self.batch_size)
 
     def caption(
-        self, images: Picture | Sequence[Picture], prompt: str | None = None, **decoding: Any
+        self, images: Picture | Iterable[Picture], prompt: str | None = None, **decoding: Any
     ) -> list[dict[str, Any]]:
         """Caption each image: ``file_name``, ``width``, ``height``, ``caption``, ``logprob``,
         ``flag``.
@@ -96,8 +112,8 @@ class Blip2:
 
     def ask(
         self,
-        images: Picture | Sequence[Picture],
-        questions: str | Sequence[str] = (),
+        images: Picture | Iterable[Picture],
+        questions: str | Iterable[str] = (),
         template: str = "auto",
         *,
         choices: Sequence[str] = (),
@@ -119,11 +135,11 @@ class Blip2:
 
     def embed(
         self,
-        images: Picture | Sequence[Picture],
+        images: Picture | Iterable[Picture],
         kind: Kind = "image",
         pool: Pool | None = None,
         *,
-        text: str | Sequence[str] = (),
+        text: str | Iterable[str] = (),
         normalize: bool = False,
         dtype: EmbeddingDtype = "float32",
     ) -> np.ndarray:
@@ -140,7 +156,7 @@ class Blip2:
 
     def embed_texts(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         kind: Kind | None = None,
         pool: Pool | None = None,
         *,
@@ -153,6 +169,7 @@ class Blip2:
         comparable with those of images, and ``language`` in all others. Raises OptionError for an
         empty text, one that is too long, or when the model has no such vectors.
         """
+        self._check_process()
         lines = _listed(texts)
         if not lines:
             return _stacked([], 0, dtype)
@@ -161,30 +178,50 @@ class Blip2:
         task = EmbedTextsTask(options).fit(self.model)
         return _stacked(task.rows(self.model, lines), task.size, dtype)
 
-    def _rows(self, task: Task, images: Picture | Sequence[Picture]) -> list[dict[str, Any]]:
+    def _rows(self, task: Task, images: Picture | Iterable[Picture]) -> list[dict[str, Any]]:
+        self._check_process()
         task = task.fit(self.model)
-        one = isinstance(images, str) or not isinstance(images, Sequence)
-        pictures: Any = [images] if one else images
+        pictures = [images] if _is_one(images) else images
         return [
-            dict(row) for batch in self._batches(pictures) for row in task.rows(self.model, batch)
+            dict(row)
+            for batch in self._batches(iter(cast("Iterable[Picture]", pictures)))
+            for row in task.rows(self.model, batch)
         ]
 
-    def _batches(self, pictures: Sequence[Picture]) -> Iterator[LoadedBatch]:
+    def _batches(self, pictures: Iterator[Picture]) -> Iterator[LoadedBatch]:
         from blip2cli.images.load_image import ImageDataset
         from blip2cli.images.loader import LoadedBatch
         from blip2cli.images.pillow_ref import image_ref
 
         dataset = ImageDataset(self.model.spec)
-        refs = [image_ref(picture, number) for number, picture in enumerate(pictures)]
-        for start in range(0, len(refs), self.batch_size):
-            batch = LoadedBatch.of(dataset.__getitems__(refs[start : start + self.batch_size]))
+        refs = (image_ref(picture, number) for number, picture in enumerate(pictures))
+        while some := list(islice(refs, self.batch_size)):
+            batch = LoadedBatch.of(dataset.__getitems__(some))
             for item in batch.items:
                 if (error := item.error) is not None:
                     raise ImageError(error.error_type, f"{item.file_name}: {error}") from error
             yield batch
 
+    def _check_process(self) -> None:
+        """Raise RunError in a process that was forked: it has none of the threads the model runs
+        in, and would wait for them for ever."""
+        if os.getpid() != self._process:
+            raise RunError(
+                None,
+                "This model was loaded in the process that this one was forked from",
+                "load it in each process, or start processes with multiprocessing's spawn",
+            )
 
-def _listed(texts: str | Sequence[str]) -> list[str]:
+
+def _is_one(images: object) -> bool:
+    """Whether ``images`` is one picture; an array of four dimensions is several."""
+    if isinstance(images, str | os.PathLike):
+        return True
+    dimensions = getattr(images, "ndim", None)  # of an array
+    return dimensions in (2, 3) if dimensions is not None else not hasattr(images, "__iter__")
+
+
+def _listed(texts: str | Iterable[str]) -> list[str]:
     return [texts] if isinstance(texts, str) else list(texts)
 
 

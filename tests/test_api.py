@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import multiprocessing
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from PIL import Image
 
 import blip2cli
-from blip2cli.errors import ImageError, OptionError
+from blip2cli.errors import ImageError, OptionError, RunError
 from blip2cli.images.decode import decode
 from blip2cli.images.preprocess import to_uint8
 from blip2cli.model.retrieval import Pair
@@ -54,6 +57,52 @@ def test_pillow_images_are_as_good_as_files(model: blip2cli.Blip2, pictures: lis
     assert model.caption(opened, max_new_tokens=5) == model.caption(pictures, max_new_tokens=5)
     (row,) = model.caption(opened[0].copy(), max_new_tokens=5)
     assert row["file_name"] == "image 0"
+
+
+def test_images_from_any_iterable(model: blip2cli.Blip2, pictures: list[str]) -> None:
+    expected = model.caption(pictures, max_new_tokens=5)
+    assert model.caption((name for name in pictures), max_new_tokens=5) == expected
+    assert model.caption(pl.Series(pictures), max_new_tokens=5) == expected
+    assert model.caption(np.array(pictures), max_new_tokens=5) == expected
+    arrays = np.stack([np.asarray(Image.open(name)) for name in pictures])
+    captions = [row["caption"] for row in expected]
+    for several in (arrays, list(arrays)):
+        assert [row["caption"] for row in model.caption(several, max_new_tokens=5)] == captions
+    (row,) = model.caption(arrays[1], max_new_tokens=5)
+    assert (row["file_name"], row["caption"]) == ("image 0", captions[1])
+    (grey,) = model.caption(arrays[1, :, :, 0], max_new_tokens=5)
+    assert (grey["width"], grey["height"]) == (40, 30)
+    for wrong in (arrays[0] / 255, arrays[0, :, :, :2], [b"x"], [float("nan")]):
+        with pytest.raises(OptionError, match="Image 0 is an"):
+            model.caption(wrong)
+
+
+def test_a_pickled_model_is_loaded_again(pictures: list[str]) -> None:
+    loaded = blip2cli.Blip2.load("tiny", batch_size=3)
+    again = pickle.loads(pickle.dumps(loaded))
+    assert (again.batch_size, again.caption(pictures)) == (3, loaded.caption(pictures))
+    with pytest.raises(TypeError, match=r"Blip2\.load"):
+        pickle.dumps(blip2cli.Blip2(loaded.model))
+
+
+def test_a_forked_process_is_told_to_load_its_own(
+    model: blip2cli.Blip2, pictures: list[str]
+) -> None:
+    context = multiprocessing.get_context("fork")
+    said = context.SimpleQueue()
+
+    def ask() -> None:
+        for call in (model.caption, model.embed, model.embed_texts):
+            try:
+                call(pictures)
+            except RunError as error:
+                said.put(str(error))
+
+    child = context.Process(target=ask)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert all("load it in each process" in said.get() for _ in range(3))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "F", "1"])

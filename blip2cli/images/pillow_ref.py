@@ -1,4 +1,4 @@
-"""Images of the Python API, paths and Pillow images, as references that the loader takes."""
+"""Images of the Python API (paths, Pillow images, arrays) as references that the loader takes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import io
 import os
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, ImageOps
 
+from blip2cli.errors import OptionError
 from blip2cli.sources.base import ImageRef
 
 # What PNG holds without loss, transparency and 16 bits included.
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+
+_CHANNELS = ((), (1,), (3,), (4,))
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,33 @@ class PillowRef(ImageRef):
         return file.getvalue()
 
 
-def image_ref(image: str | os.PathLike[str] | Image.Image, number: int) -> ImageRef:
-    """The reference to an image; ``number`` names a Pillow image that was read from no file.
+def image_ref(image: object, number: int) -> ImageRef:
+    """The reference to an image; ``number`` names what was read from no file.
 
-    The name is what rows call it; it also seeds its draws, so it must not vary.
+    The name is what rows call it; it also seeds its draws, so it must not vary. Raises OptionError
+    for what is neither a path, a Pillow image nor an array, uint8 ``[H, W]`` or ``[H, W, C]`` with
+    one, three or four channels.
     """
     if isinstance(image, str | os.PathLike):
         return ImageRef(os.fspath(image), os.path.abspath(image))
+    if isinstance(image, np.ndarray):
+        image = _from_array(image, number)
+    elif not isinstance(image, Image.Image):
+        raise OptionError(
+            "images",
+            f"Image {number} is an object of type {type(image).__name__}",
+            "give paths, Pillow images or NumPy arrays",
+        )
     name = str(getattr(image, "filename", "") or f"image {number}")
     return PillowRef(name, "", image)
+
+
+def _from_array(pixels: np.ndarray, number: int) -> Image.Image:
+    shape = pixels.shape
+    if pixels.dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in _CHANNELS:
+        raise OptionError(
+            "images",
+            f"Image {number} is an array of {pixels.dtype} {list(shape)}",
+            "give uint8 [H, W] or [H, W, C], with one, three or four channels",
+        )
+    return Image.fromarray(pixels[:, :, 0] if shape[2:] == (1,) else pixels)
