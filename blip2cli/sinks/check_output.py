@@ -10,7 +10,7 @@ from blip2cli.errors import OutputError, option
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.format_table import known_suffix, suffixes
 from blip2cli.sinks.paths import OutputPaths, to_stdout
-from blip2cli.sinks.settings import owns_failures
+from blip2cli.sinks.settings import has_settings, owns_failures
 from blip2cli.storage.opening import is_remote
 from blip2cli.storage.secrets import hide_secrets
 
@@ -57,13 +57,11 @@ def check_output(options: OutputOptions) -> None:
     paths = OutputPaths.of(out)
     for path in paths.beside():
         if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-            raise OutputError(
-                "out",
-                f"{path!r}, which has the name of a file that belongs to the output, is a link or "
-                "no regular file",
-                "move it away, or choose another name",
-            )
-    if not (options.overwrite or options.resumes) and paths.parts():
+            raise _foreign(path, "is a link or no regular file")
+    new = not (options.overwrite or options.resumes)
+    if new and os.path.lexists(paths.meta) and not has_settings(paths):
+        raise _foreign(paths.meta, "holds no settings")
+    if new and paths.parts():
         raise OutputError(
             "out",
             f"An unfinished run left rows for {out!r} beside it",
@@ -81,6 +79,14 @@ def check_output(options: OutputOptions) -> None:
                 + ("without its output" if ours else "and it is no list of this output"),
                 f"move it away, {remedy}or choose another name",
             )
+
+
+def _foreign(path: str, what: str) -> OutputError:
+    return OutputError(
+        "out",
+        f"{path!r}, which has the name of a file that belongs to the output, {what}",
+        "move it away, or choose another name",
+    )
 
 
 def check_place(out: str, replace: bool, alternative: str = "", field: str = "out") -> None:

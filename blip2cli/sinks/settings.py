@@ -156,6 +156,12 @@ def owns_failures(paths: OutputPaths) -> bool:
     return _current(paths).get("failures") is True
 
 
+def has_settings(paths: OutputPaths) -> bool:
+    """Whether the file with the name of the settings is ours; before any row it only says whether
+    there is a list of failures."""
+    return not {"settings", "failures"}.isdisjoint(_stored(paths.meta))
+
+
 def claim_failures(paths: OutputPaths, owned: bool = True) -> None:
     """Note that the list of failures is ours, before it is created; or that there is none.
 

@@ -133,6 +133,16 @@ def test_what_is_no_file_beside_the_output_is_left(
     assert (tmp_path / "victim").read_text() == "precious"
 
 
+@pytest.mark.parametrize("content", ["", "notes", "[]", "{}"])
+def test_a_file_of_others_with_the_name_of_the_settings_is_left(
+    tmp_path: Path, content: str
+) -> None:
+    (tmp_path / ".out.jsonl.meta.json").write_text(content)
+    assert "meta.json', which has the name of a file that belongs to the output, holds no" in (
+        refusal(tmp_path / "out.jsonl")
+    )
+
+
 @pytest.mark.parametrize("target", ["nothing.jsonl", "victim", "victim.parquet", ".bashrc"])
 def test_a_link_that_leads_to_no_output_is_refused(tmp_path: Path, target: str) -> None:
     if target != "nothing.jsonl":
