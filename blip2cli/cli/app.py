@@ -24,6 +24,7 @@ COMMANDS = {
     "ask": "Answer questions about every image: one row an image and question.",
     "embed": "Write an embedding of every image, or of every text.",
     "convert": "Convert results into another format, or a checkpoint into another layout.",
+    "verify": "Read outputs as a whole, and say what is sound in them.",
     "doctor": "Show what is installed and which device is used, and check a model for silent "
     "failures.",
 }

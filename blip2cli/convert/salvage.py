@@ -23,7 +23,15 @@ _SEVERAL = {"question", "text"}  # columns of rows of which an image has several
 
 
 class DamagedPlaces(Examples):
-    """Places that were left out, or would have to be."""
+    """Damaged places of a source."""
+
+    sound_until: int | None = None  # rows before the first one
+
+    def found(self, place: str, rows: int) -> None:
+        """Add a place that ``rows`` come before."""
+        self.add(place)
+        if self.sound_until is None:
+            self.sound_until = rows
 
     def notes(self) -> list[str]:
         """A sentence that says so; none where nothing was left out."""
@@ -42,13 +50,12 @@ class SoundBlocks:
 
     def __iter__(self) -> Iterator[LineBlock | None]:
         self.damage = DamagedPlaces()
-        pieces, damage = sound_pieces(self._path)
-        for place in damage:
-            self.damage.add(place)
+        pieces, places = sound_pieces(self._path)
         is_row = self._usual_row(pieces) if self._ours else _is_object
         line = 1
         for start, stop in pieces:
             if start:
+                self.damage.found(places.pop(0), line - 1)
                 yield None
             lines = JsonlLines(self._path, start, stop)
             sound: list[bytes] = []
@@ -59,7 +66,7 @@ class SoundBlocks:
                     sound.append(raw)
                     size += len(raw)
                 else:
-                    self.damage.add(f"line {number}")
+                    self.damage.found(f"line {number} is no row", number - 1)
                 if sound and (not good or size >= self._block_bytes):
                     yield LineBlock(b"".join(sound), 0, number)
                     sound, size = [], 0
@@ -69,10 +76,12 @@ class SoundBlocks:
                 yield LineBlock(b"".join(sound), 0, line)
             line += lines.count
             if lines.rest:
-                self.damage.add(f"the torn line {line}")
+                self.damage.found(f"line {line} is torn", line - 1)
                 yield None
+        for place in places:
+            self.damage.found(place, line - 1)
 
-    def _usual_row(self, pieces: list[Piece]) -> Callable[[bytes], object]:
+    def _usual_row(self, pieces: list[Piece]) -> Callable[[bytes], bool]:
         """What tells the rows: they have the columns that most of the first ones have."""
         lines = (raw for start, stop in pieces for raw in JsonlLines(self._path, start, stop))
         usual = Counter(
@@ -80,7 +89,8 @@ class SoundBlocks:
         )
         columns = Counter(names for names, _ in usual)
         first = next((raw for names, raw in usual if names == columns.most_common(1)[0][0]), b"")
-        return row_parser(first)
+        is_row = row_parser(first, unnamed="")
+        return lambda line: is_row(line) is not None
 
 
 def _is_object(line: bytes) -> bool:

@@ -9,6 +9,7 @@ from blip2cli.options.convert import (
     ImagesMode,
     MetadataKind,
     SidecarSuffix,
+    VerifyOptions,
 )
 from blip2cli.options.declare import Declared, OptionGroup, declarations
 from blip2cli.options.loading import LoaderOptions
@@ -43,6 +44,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     EmbedOptions,
     ConvertOptions,
     CheckpointOptions,
+    VerifyOptions,
     DoctorOptions,
     DoctorOutputOptions,
     ReportOptions,
@@ -80,5 +82,6 @@ __all__ = [
     "SidecarSuffix",
     "SourceOptions",
     "VerbosityOptions",
+    "VerifyOptions",
     "declarations",
 ]

@@ -148,3 +148,17 @@ class CheckpointOptions(ConversionOptions):
                 "name one, and last what it becomes",
             )
         return self.sources[0]
+
+
+@dataclass(frozen=True)
+class VerifyOptions(OptionGroup):
+    """What is verified."""
+
+    outputs: tuple[str, ...] = setting(
+        (),
+        "Outputs of a run, or what they were converted into.",
+        positional=True,
+        metavar="OUT...",
+        panel=FORMAT,
+    )
+    json: bool = setting(False, "Print a JSON object for each OUT, a line each.", panel=OUTPUT)

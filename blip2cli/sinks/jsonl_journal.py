@@ -104,11 +104,11 @@ def _read(
     return dataclasses.replace(journal, complete=repair)
 
 
-def row_parser(first: bytes) -> Callable[[bytes], str | None]:
+def row_parser(first: bytes, unnamed: str | None = None) -> Callable[[bytes], str | None]:
     """A function that gives the file name of a line, None for one that is no row like ``first``.
 
     Rows have the same columns in the same order. Lines of a form that is not written here are
-    taken, too, if they are JSON with these columns.
+    taken, too, if they are JSON with these columns. Rows of texts have the name ``unnamed``.
     """
     columns = list(_parsed(first))
     values = [f"{re.escape(json.dumps(name, ensure_ascii=False))}: {_VALUE}" for name in columns]
@@ -126,7 +126,7 @@ def row_parser(first: bytes) -> Callable[[bytes], str | None]:
             name = found[1]
             return from_utf8(json.loads(name)) if "\\" in name else name[1:-1]
         row = _parsed(line)
-        value = row.get("file_name")
+        value = row.get("file_name") if "file_name" in columns else unnamed
         return from_utf8(value) if list(row) == columns and isinstance(value, str) else None
 
     return name_of

@@ -119,7 +119,10 @@ def test_help_is_nearly_as_quick_as_importing_typer_and_rich(tmp_path: Path) -> 
     [
         (["captoin", "x"], "no command 'captoin'; did you mean caption?"),
         (["emebd", "x"], "did you mean embed?"),
-        (["frobnicate"], "no command 'frobnicate'; choose caption, ask, embed, convert or doctor."),
+        (
+            ["frobnicate"],
+            "no command 'frobnicate'; choose caption, ask, embed, convert, verify or doctor.",
+        ),
         (["."], "to caption it: blip2cli caption ."),
         (["--vresion"], "no option --vresion; did you mean --version?"),
         (["caption", ".", "--promt", "a"], "no option --promt; did you mean --prompt"),

@@ -144,7 +144,7 @@ def test_shards_that_others_numbered_stay(rows: Path, folder: Path, tmp_path: Pa
     for name in others:
         (folder / name).touch()
     convert(rows, folder / "w.tar", image_root=str(root), shard_size=3, overwrite=True)
-    assert listing(folder) == others | {"w-000000.tar"}
+    assert listing(folder) == others | {"w-000000.tar", ".w.tar.files.json"}
 
 
 def test_images_do_not_leave_a_folder_through_a_link(

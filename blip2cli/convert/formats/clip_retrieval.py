@@ -16,6 +16,7 @@ from blip2cli.convert.base import Reader, RenamedColumns, Schemas
 from blip2cli.convert.column_types import EMBEDDING
 from blip2cli.convert.concat import ConcatenatedReader, natural_key
 from blip2cli.convert.examples import LeftOut
+from blip2cli.convert.file_set import files_below, record_files
 from blip2cli.convert.files import OutputFolder, check_folder
 from blip2cli.convert.formats.npy import (
     NpyFile,
@@ -60,6 +61,7 @@ class ClipRetrievalWriter:
         require_file_names(reader, "clip-retrieval")
         self._size = vector_size(reader)
         self._shard_size = options.shard_size
+        self._destination = options.destination
         out = options.destination
         check_folder(out, options.overwrite)
         if os.path.isdir(out) and os.listdir(out):
@@ -101,6 +103,7 @@ class ClipRetrievalWriter:
                 if name != padded:
                     durable.rename_to_new(self._folder.file(name), self._folder.file(padded))
         self._folder.commit()
+        record_files(self._destination, files_below(self._destination))
         self.notes += self._left_out.notes("a vector")
 
     def abort(self) -> None:

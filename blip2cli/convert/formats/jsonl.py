@@ -31,7 +31,7 @@ from blip2cli.convert.column_types import (
 )
 from blip2cli.convert.files import new_file
 from blip2cli.convert.line_blocks import LineBlock, LineBlocks, parse_rows
-from blip2cli.convert.salvage import SoundBlocks, whole_images
+from blip2cli.convert.salvage import DamagedPlaces, SoundBlocks, whole_images
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import ConvertOptions
 from blip2cli.sinks.paths import OutputPaths
@@ -46,11 +46,19 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape that Arrow takes in 
 class JsonlReader:
     """The rows of one file."""
 
-    def __init__(self, path: str, schema: pa.Schema | None = None, salvage: bool = False) -> None:
-        """``schema`` is that of a ``SchemaWidened``. Raises SourceError."""
+    def __init__(
+        self,
+        path: str,
+        schema: pa.Schema | None = None,
+        salvage: bool = False,
+        ours: bool | None = None,
+    ) -> None:
+        """``schema`` is that of a ``SchemaWidened``; rows of ``ours`` all have the same columns,
+        by default those that have settings. Raises SourceError."""
         self.path = path
         self.settings: Settings | None = read_settings(OutputPaths.of(path))
         self._salvage = salvage
+        self._ours = self.settings is not None if ours is None else ours
         with read_errors(path):
             self.size = os.path.getsize(path)
         self._command = SameCommand()
@@ -60,26 +68,32 @@ class JsonlReader:
         self.schema = resolve_nulls(self._narrow)
 
     @property
+    def damage(self) -> DamagedPlaces:
+        """What was left out to salvage the rest."""
+        return self._blocks.damage if isinstance(self._blocks, SoundBlocks) else DamagedPlaces()
+
+    @property
     def notes(self) -> list[str]:
-        return self._blocks.damage.notes() if isinstance(self._blocks, SoundBlocks) else []
+        return self.damage.notes()
 
     def position(self) -> int:
         return self._blocks.position if self._blocks is not None else 0
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        for batch in whole_images(self._sound()) if self._salvage else self._all():
+        for batch in whole_images(self.pieces()) if self._salvage else self._all():
             yield from slices(batch)
 
     def _all(self) -> Iterator[pa.RecordBatch]:
         self._blocks = blocks = LineBlocks(self.path)
         return map(self._parsed, blocks)
 
-    def _sound(self) -> Iterator[pa.RecordBatch | None]:
+    def pieces(self) -> Iterator[pa.RecordBatch | None]:
+        """The sound rows; None stands for damage between them."""
         self._blocks = blocks = self._sound_blocks()
         return (None if block is None else self._parsed(block) for block in blocks)
 
     def _sound_blocks(self) -> SoundBlocks:
-        return SoundBlocks(self.path, self.settings is not None)
+        return SoundBlocks(self.path, self._ours)
 
     def _parsed(self, block: LineBlock) -> pa.RecordBatch:
         batch = self._parse(block)

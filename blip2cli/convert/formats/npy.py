@@ -1,11 +1,13 @@
 """Embeddings as a NumPy array, ``name.npy``, with the other columns in ``name.keys.jsonl``.
 
-Row i of the array belongs to line i of the keys. Rows without a vector are left out of both.
+Row i of the array belongs to line i of the keys. Rows without a vector are left out of both. A
+hidden file beside them tells whether the two are of one conversion (``file_set``).
 """
 
 from __future__ import annotations
 
 import os
+import tokenize
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +26,7 @@ from blip2cli.convert.base import (
 )
 from blip2cli.convert.column_types import EMBEDDING, embedding_type
 from blip2cli.convert.examples import LeftOut
+from blip2cli.convert.file_set import record_files, record_path, strangers
 from blip2cli.convert.files import new_file
 from blip2cli.convert.formats.jsonl import JsonlReader, JsonlWriter
 from blip2cli.convert.formats.parquet import ParquetReader
@@ -46,7 +49,8 @@ def open_writer(options: ConvertOptions, reader: Reader) -> VectorsWriter:
         )
     vectors = NpyFile(options.destination, vector_size(reader), np.dtype("<f4"))
     try:
-        return VectorsWriter(vectors, JsonlWriter(keys, key_schema(reader), reader.settings))
+        names = JsonlWriter(keys, key_schema(reader), reader.settings)
+        return VectorsWriter(vectors, names, (options.destination, keys))
     except BaseException:
         vectors.out.abort()
         raise
@@ -61,6 +65,14 @@ def open_reader(path: str, options: ConvertOptions, schemas: Schemas) -> Vectors
             f"The keys of {path!r} are missing",
             f"put {os.path.basename(keys)!r} beside it, a line such as "
             '{"file_name": "a.jpg"} for each vector',
+        )
+    with read_errors(path):
+        found = strangers(path, (path, keys))
+    if found:
+        raise SourceError(
+            "sources",
+            f"{path!r} and {keys!r} do not belong together: {found[0]}",
+            f"make both anew, or remove {record_path(path)!r} if you know better",
         )
     return VectorsReader(path, JsonlReader(keys, schemas.get(keys)))
 
@@ -128,8 +140,8 @@ class NpyFile:
 class VectorsWriter:
     """Writes an array and its keys."""
 
-    def __init__(self, vectors: NpyFile, keys: Writer) -> None:
-        self._vectors, self._keys = vectors, keys
+    def __init__(self, vectors: NpyFile, keys: Writer, files: tuple[str, str]) -> None:
+        self._vectors, self._keys, self._files = vectors, keys, files
         self._left_out = LeftOut()
         self.notes: list[str] = []
 
@@ -142,6 +154,7 @@ class VectorsWriter:
         self._vectors.complete()
         self._keys.finish()
         self._vectors.out.commit()
+        record_files(self._files[0], self._files)
         self.notes += self._left_out.notes("a vector")
 
     def abort(self) -> None:
@@ -161,8 +174,8 @@ class VectorsReader:
             self.size = os.path.getsize(path)
             try:
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
-            except ValueError as error:
-                problem = f"{path!r} is no array of numbers ({error})"
+            except (ValueError, SyntaxError, EOFError, tokenize.TokenError) as error:
+                problem = f"{path!r} is no array of numbers ({str(error).splitlines()[0]})"
                 raise SourceError("sources", problem) from None
         if array.ndim != 2 or array.dtype.kind != "f":
             raise SourceError(

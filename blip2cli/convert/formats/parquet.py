@@ -34,7 +34,7 @@ class ParquetReader:
         """Raises SourceError."""
         self.path = path
         self._salvage = salvage
-        self._damage = DamagedPlaces()
+        self.damage = DamagedPlaces()
         with read_errors(path):
             self.size = os.path.getsize(path)
             with pq.ParquetFile(path) as file:
@@ -50,45 +50,44 @@ class ParquetReader:
 
     @property
     def notes(self) -> list[str]:
-        return [*self._notes, *self._damage.notes()]
+        return [*self._notes, *self.damage.notes()]
 
     def position(self) -> int:
         return self.size * self._done // self._rows
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         self._done = 0
-        with (
-            read_errors(self.path),
-            pq.ParquetFile(
-                self.path,
-                pre_buffer=False,
-                buffer_size=_BUFFER_BYTES,
-                page_checksum_verification=True,
-            ) as file,
-        ):
-            rows = _rows_at_once(file.metadata)
-            found = self._sound(file, rows) if self._salvage else self._all(file, rows)
-            for batch in found:
-                batch = conform(batch, self.schema)
+        with read_errors(self.path):
+            pieces = self.pieces()
+            for batch in whole_images(pieces) if self._salvage else filter(None, pieces):
                 self._done += batch.num_rows
                 yield batch
 
-    def _all(self, file: pq.ParquetFile, rows: int, **which: Any) -> Iterator[pa.RecordBatch]:
-        return file.iter_batches(batch_size=rows, columns=self.schema.names, **which)
+    def pieces(self) -> Iterator[pa.RecordBatch | None]:
+        """The row groups as far as they can be read; None stands for what is left out.
 
-    def _sound(self, file: pq.ParquetFile, rows: int) -> Iterator[pa.RecordBatch]:
-        """The row groups as far as they can be read."""
-        self._damage = DamagedPlaces()
-
-        def pieces() -> Iterator[pa.RecordBatch | None]:
-            for number in range(file.metadata.num_row_groups):
+        Raises Arrow's errors unless rows are salvaged.
+        """
+        self.damage = DamagedPlaces()
+        done = 0
+        with pq.ParquetFile(
+            self.path,
+            pre_buffer=False,
+            buffer_size=_BUFFER_BYTES,
+            page_checksum_verification=True,
+        ) as file:
+            rows = _rows_at_once(file.metadata)
+            every = range(file.metadata.num_row_groups)
+            for groups in [[number] for number in every] if self._salvage else [list(every)]:
                 try:
-                    yield from self._all(file, rows, row_groups=[number])
+                    for batch in file.iter_batches(rows, groups, self.schema.names):
+                        yield conform(batch, self.schema)
+                        done += batch.num_rows
                 except ARROW_ERRORS as error:
-                    self._damage.add(f"row group {number} ({first_line(error)})")
+                    if not self._salvage:
+                        raise
+                    self.damage.found(f"row group {groups[0]} ({first_line(error)})", done)
                     yield None
-
-        return whole_images(pieces())
 
 
 def _rows_at_once(about: pq.FileMetaData) -> int:

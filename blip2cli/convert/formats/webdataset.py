@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from blip2cli.convert.base import Reader
 from blip2cli.convert.examples import LeftOut
+from blip2cli.convert.file_set import record_files
 from blip2cli.convert.files import new_file
 from blip2cli.convert.images import (
     ImageGroups,
@@ -49,6 +50,7 @@ class WebDatasetWriter:
         self._root = image_root(options, "WebDataset")
         self._several = "question" in reader.schema.names
         self._size = options.shard_size or SHARD_SIZE
+        self._destination = options.destination
         self._stem = os.path.splitext(options.destination)[0]
         self._check(options)
         self._images = ImageGroups(self._add)
@@ -70,6 +72,7 @@ class WebDatasetWriter:
         for shard in self._shards.values():
             shard.commit()
         durable.remove(*sorted(self._old - {os.path.realpath(path) for path in self._shards}))
+        record_files(self._destination, list(self._shards))
         self.notes += self._left_out.notes()
 
     def abort(self) -> None:

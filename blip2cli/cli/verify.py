@@ -1,0 +1,33 @@
+"""``blip2cli verify``: whether outputs are whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+from blip2cli.cli.flags.command import Required
+from blip2cli.cli.terminal.spelling import with_flags
+from blip2cli.options import VerifyOptions
+
+EXAMPLES = "Example:  blip2cli verify captions.jsonl"
+
+
+def verify(options: Annotated[VerifyOptions, Required(("outputs",))]) -> int:
+    """Read outputs as a whole, and say what is sound in them.
+
+    OUT is an output of a run, finished or not, or what one was converted into. Exit codes: 0 all
+    is sound, 1 something is damaged, 2 something cannot be read.
+    """
+    from blip2cli.convert.verify import verify as check
+    from blip2cli.storage.text_encoding import printable
+
+    worst = 0
+    for path in options.outputs:
+        found = check(path)
+        worst = max(worst, found.exit_code)
+        if options.json:
+            print(with_flags(json.dumps(asdict(found), ensure_ascii=False)), flush=True)
+        else:
+            print(printable(with_flags(f"{path}: {found}.")), flush=True)
+    return worst

@@ -1,0 +1,65 @@
+"""Whether outputs are whole: ``verify``. Everything is read, nothing is changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from blip2cli.convert.verify.finding import Finding
+from blip2cli.errors import SourceError, UserError
+
+__all__ = ["Finding", "verify"]
+
+Check = Callable[[str, Finding], None]
+
+
+def verify(path: str) -> Finding:
+    """Read an output of a run or of a conversion as a whole."""
+    finding = Finding(path)
+    try:
+        finding.kind, check = _check_of(path)
+        with open(path, "rb") if os.path.isfile(path) else os.scandir(path):
+            pass
+    except UserError as error:
+        finding.unreadable(error.problem)
+        return finding
+    except FileNotFoundError:
+        pass  # an unfinished output or a name of shards: its check knows the files
+    except OSError as error:
+        finding.unreadable(error.strerror or str(error))
+        return finding
+    try:
+        check(path, finding)
+    except UserError as error:
+        finding.damage(error.problem)
+    except OSError as error:
+        finding.unreadable(error.strerror or str(error))
+    return finding
+
+
+def _check_of(path: str) -> tuple[str, Check]:
+    """The kind of an output, and its check. Raises UserError."""
+    from blip2cli.convert.detect_format import read_format
+    from blip2cli.convert.verify import files, tables
+    from blip2cli.sinks.paths import OutputPaths
+
+    if path.lower().endswith(".tar"):
+        return "webdataset", files.check_shards
+    if path.lower().endswith(".json") and os.path.isfile(path):
+        return "json", files.check_json
+    if path.lower().endswith(".parquet") and OutputPaths.of(path).parts():
+        return "parquet", tables.check_parquet
+    if os.path.isdir(path) and not os.listdir(path):
+        raise SourceError(None, "the folder is empty")
+    kind = read_format(path, None).name
+    checks: dict[str, Check] = {
+        "jsonl": tables.check_jsonl,
+        "parquet": tables.check_parquet,
+        "csv": tables.check_delimited,
+        "tsv": tables.check_delimited,
+        "npy": files.check_vectors,
+        "clip-retrieval": files.check_index,
+        "imagefolder": files.check_imagefolder,
+        "sidecar": files.check_sidecars,
+    }
+    return kind, checks[kind]
