@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,51 +14,21 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from blip2cli.errors import OptionError, OutputError, RunError, SourceError, UserError
-from blip2cli.images.loader import BatchStream
-from blip2cli.model.wrapper import Blip2
+from blip2cli.errors import OptionError, OutputError, SourceError, UserError
 from blip2cli.options import (
-    DecodeOptions,
     EmbedOptions,
-    LoaderOptions,
     ModelOptions,
     OutputOptions,
     RunOptions,
     SourceOptions,
 )
-from blip2cli.pipeline.batch_threads import ProcessedBatch, process_batch
 from blip2cli.pipeline.events import Event, Failed, Finished, ModelReady, Progress, Started
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
-from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
+from blip2cli.tasks import AskTask, EmbedTask, Task
 from blip2cli.tasks.questions import Question, Questions, from_texts
-
-Loader = Callable[[ModelOptions], Blip2]
-SHORT = DecodeOptions(max_new_tokens=6)
-CAPTION = CaptionTask(decode=SHORT)
-
-
-@pytest.fixture
-def loader(model: Blip2) -> Loader:
-    """Gives the model of the session, whatever the options."""
-    return lambda options: model
-
-
-def unwanted(options: ModelOptions) -> Blip2:
-    raise AssertionError("the model was loaded")
-
-
-def options(folder: Path, out: Path | None = None, batch: int = 2, **output: Any) -> RunOptions:
-    return RunOptions(
-        source=SourceOptions((str(folder),)),
-        loader=LoaderOptions(batch_size=batch, workers=0),
-        output=OutputOptions(str(out) if out else None, **output),
-    )
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+from tests.pipeline.helpers import CAPTION, SHORT, Loader, options, read, unwanted
 
 
 def test_rows_are_the_same_whatever_the_batch_size(
@@ -83,97 +47,6 @@ def test_rows_are_the_same_whatever_the_batch_size(
         "d.png",
         "e/f.bmp",
     ]
-
-
-def test_rows_and_events_are_the_same_in_any_number_of_batch_threads(
-    mixed: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-    for count in (1, 2, 3):
-        monkeypatch.setattr(
-            "blip2cli.model.placement.batch_size.batch_threads", lambda model, count=count: count
-        )
-        events: list[Event] = []
-        out = tmp_path / f"{count}.jsonl"
-        summary = run(
-            Job(ImageItems(), CAPTION, options(mixed, out, 1), load=loader), events.append
-        )
-        assert (summary.done, summary.failed, summary.exit_code) == (5, 1, 3)
-        failures = Path(f"{out}.errors").read_bytes()
-        shown = [str(event) for event in events if isinstance(event, Progress | Failed)]
-        seen.append((out.read_bytes(), failures, shown))
-    assert seen[0] == seen[1] == seen[2]
-
-
-@pytest.mark.parametrize(("threads", "shared"), [(1, 0), (2, 1), (4, 1), (5, 0)])
-def test_a_few_batch_threads_decode_their_own_images(
-    threads: int,
-    shared: int,
-    images: Path,
-    tmp_path: Path,
-    loader: Loader,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    sharing: list[BatchStream] = []
-    monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: threads)
-    monkeypatch.setattr(BatchStream, "share_decoding", lambda stream: sharing.append(stream))
-    job = Job(ImageItems(), CAPTION, options(images, tmp_path / "out.jsonl", 1), load=loader)
-    assert run(job).done == 5
-    assert len(sharing) == shared
-
-
-def test_a_signal_lets_every_batch_thread_finish(
-    images: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: 2)
-    monkeypatch.setattr(Future, "done", lambda future: False)  # as if both threads had much to do
-    out = tmp_path / "out.jsonl"
-
-    def stop(event: Event) -> None:
-        if isinstance(event, Progress) and event.done == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    summary = run(Job(ImageItems(), CAPTION, options(images, out, 1), load=loader), stop)
-    assert summary.exit_code == 143
-    # The first image's row brought the signal, when each thread had one of the next two.
-    assert [row["file_name"] for row in read(out)] == ["a.png", "b.jpg", "c.webp"]
-    output = replace(options(images, out, 1).output, resume=True)
-    run(Job(ImageItems(), CAPTION, replace(options(images, out, 1), output=output), load=loader))
-    whole = tmp_path / "whole.jsonl"
-    run(Job(ImageItems(), CAPTION, options(images, whole, 1), load=loader))
-    assert out.read_bytes() == whole.read_bytes()
-
-
-def test_rows_that_are_ready_are_written_before_another_batch_is_read(
-    images: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: 2)
-    labelled, begin = threading.Semaphore(0), BatchStream.next_pending
-    done, done_at_request = 0, []
-
-    def count(*arguments: Any) -> ProcessedBatch:
-        rows = process_batch(*arguments)
-        labelled.release()
-        return rows
-
-    def slowly(stream: BatchStream) -> Any:
-        if len(done_at_request) == 2:  # no third image until both threads are idle
-            assert labelled.acquire(timeout=60)
-            assert labelled.acquire(timeout=60)
-            time.sleep(0.2)  # what a thread made is there a little after ``process_batch`` returned
-        done_at_request.append(done)
-        return begin(stream)
-
-    def see(event: Event) -> None:
-        nonlocal done
-        if isinstance(event, Progress):
-            done = event.done
-
-    monkeypatch.setattr("blip2cli.pipeline.run.process_batch", count)
-    monkeypatch.setattr(BatchStream, "next_pending", slowly)
-    run(Job(ImageItems(), CAPTION, options(images, tmp_path / "out.jsonl", 1), load=loader), see)
-    # With the third image put both rows went out, though one more batch might have waited.
-    assert done_at_request[3] >= 2
 
 
 def test_a_summary_in_the_place_of_the_output_costs_no_row(
@@ -325,84 +198,6 @@ def test_mistakes_are_found_before_the_model_is_loaded(
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError):
         run(Job(ImageItems(), CAPTION, options(tmp_path), load=unwanted))
-
-
-@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
-def number(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
-    """A signal with a handler of its own, whatever whoever runs the tests ignores."""
-    before = signal.signal(request.param, signal.default_int_handler)
-    yield request.param
-    signal.signal(request.param, before)
-
-
-def test_a_signal_ends_the_run_after_the_batch(
-    number: signal.Signals,
-    images: Path,
-    tmp_path: Path,
-    loader: Loader,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: 1)
-    out = tmp_path / "out.jsonl"
-
-    def interrupt(event: Event) -> None:
-        if isinstance(event, Progress):
-            os.kill(os.getpid(), number)
-
-    summary = run(Job(ImageItems(), CAPTION, options(images, out), load=loader), interrupt)
-    assert summary.exit_code == 128 + number
-    assert summary.done == 2
-    assert signal.getsignal(number) is signal.default_int_handler
-    assert [row["file_name"] for row in read(out)] == ["a.png", "b.jpg"]
-
-
-def test_an_ignored_signal_stays_ignored(images: Path, loader: Loader) -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        summary = run(
-            Job(ImageItems(), EmbedTask(), options(images), load=loader, stdout=io.BytesIO()),
-            lambda event: os.kill(os.getpid(), signal.SIGINT),
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert (summary.exit_code, summary.done) == (0, 5)
-
-
-def test_a_signal_while_the_model_loads_leaves_nothing(images: Path, tmp_path: Path) -> None:
-    def slow(options: ModelOptions) -> Blip2:
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("the signal did not get through")
-
-    summary = run(Job(ImageItems(), CAPTION, options(images, tmp_path / "out.jsonl"), load=slow))
-    assert summary.exit_code == 143
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_error_half_way_keeps_what_was_written(
-    images: Path, tmp_path: Path, loader: Loader, model: Blip2
-) -> None:
-    class Failing(CaptionTask):
-        def rows(self, model: Blip2, batch: Any) -> Any:
-            if batch.items[0].file_name == "c.webp":
-                raise RuntimeError("out of something")
-            return super().rows(model, batch)
-
-    out = tmp_path / "out.jsonl"
-    with pytest.raises(RuntimeError, match="out of something"):
-        run(Job(ImageItems(), Failing(decode=SHORT), options(images, out), load=loader))
-    assert [row["file_name"] for row in read(out)] == ["a.png", "b.jpg"]
-
-
-def test_a_full_disk_stops_the_run(images: Path, loader: Loader) -> None:
-    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(RunError):
-        run(Job(ImageItems(), CAPTION, options(images), load=loader, stdout=full))
-
-
-def test_a_reader_that_went_away_is_let_through(images: Path, loader: Loader) -> None:
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    with open(write_end, "wb", buffering=0) as pipe, pytest.raises(BrokenPipeError):
-        run(Job(ImageItems(), CAPTION, options(images), load=loader, stdout=pipe))
 
 
 def test_a_large_source_is_counted_while_the_run_goes(tmp_path: Path, loader: Loader) -> None:
