@@ -115,7 +115,7 @@ def test_failures_can_stay_in_line(mixed: Path, tmp_path: Path, loader: Loader) 
     assert [row["question"] for row in rows] == ["a?", "b?"] * 6
     assert rows[2]["error"].startswith("not_an_image: ")
     assert rows[2]["answer"] is None
-    assert [row["error"] for row in rows if row["file_name"] != "b-broken.jpg"] == [None] * 10
+    assert [row["error"] for row in rows if row["file_name"] != "b-broken.jpg"] == [""] * 10
     assert summary.exit_code == 3
     assert not (tmp_path / "out.jsonl.errors").exists()
 

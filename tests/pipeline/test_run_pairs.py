@@ -117,7 +117,7 @@ def test_a_failed_image_has_a_row_for_every_text_inline(
     )
     run(Job(ImageItems(), TASK, chosen, load=lambda o: model))
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    failed = [row for row in rows if row["error"] is not None]
+    failed = [row for row in rows if row["error"]]
     assert [(row["file_name"], row["text"]) for row in failed] == [
         ("b-broken.jpg", text) for text in TEXTS
     ]
