@@ -83,6 +83,8 @@ def call(arguments: Sequence[str]) -> int:
         return exit_codes.WRONG_INPUT
     except typer.Abort:
         return exit_codes.INTERRUPTED
+    except SystemExit:  # by the printer of the help, whose reader is gone
+        return exit_codes.BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
         return unexpected(error, 0)
     return code if isinstance(code, int) else exit_codes.SUCCESS

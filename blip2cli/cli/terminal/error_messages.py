@@ -24,6 +24,10 @@ def unexpected(error: Exception, verbosity: int) -> int:
 
         for line in "".join(traceback.format_exception(error)).splitlines():
             print(hide_secrets(printable(line)), file=sys.stderr)
+    if isinstance(error, OSError) and error.errno and error.filename is None:
+        # Writing a file fails with its name; what is left is what was printed on stdout.
+        complain(f"Writing 'stdout' failed ({error.strerror}).")
+        return RUN_FAILED
     what = " ".join(str(error).split()) or "no details"
     hint = "" if verbosity >= 2 else "; run again with -vv for the traceback"
     complain(f"Internal error: {type(error).__name__}: {what}{hint}.")
