@@ -73,6 +73,11 @@ def root(
 def call(arguments: Sequence[str]) -> int:
     """Parse ``arguments``, do what they say and return the exit code."""
     try:
+        os.getcwd()
+    except FileNotFoundError:  # libraries end the process when they meet this
+        complain("The folder you are in was deleted; go to one that exists.")
+        return exit_codes.WRONG_INPUT
+    try:
         completing = "_BLIP2CLI_COMPLETE" in os.environ  # set by the shell, Typer looks at it
         app = application(COMMANDS if completing else arguments[:1])
         # Not app(): that would put Typer's own hook in place of ours for unexpected errors.

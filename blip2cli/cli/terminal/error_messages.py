@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TextIO
@@ -9,6 +10,8 @@ from typing import TextIO
 from blip2cli.exit_codes import RUN_FAILED
 from blip2cli.storage.secrets import hide_secrets
 from blip2cli.storage.text_encoding import printable
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EAGAIN)
 
 
 def complain(sentence: str) -> None:
@@ -24,7 +27,7 @@ def unexpected(error: Exception, verbosity: int) -> int:
 
         for line in "".join(traceback.format_exception(error)).splitlines():
             print(hide_secrets(printable(line)), file=sys.stderr)
-    if isinstance(error, OSError) and error.errno and error.filename is None:
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
         # Writing a file fails with its name; what is left is what was printed on stdout.
         complain(f"Writing 'stdout' failed ({error.strerror}).")
         return RUN_FAILED
