@@ -200,7 +200,7 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_finishes_the_batch_and_keeps_the_rows(
     number: signal.Signals, images: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -31,6 +31,24 @@ def test_a_signal_inside_a_shield_waits_for_the_block() -> None:
         assert interrupts.signum == TERM
 
 
+def test_a_hangup_comes_twice_and_ends_nothing_at_once() -> None:
+    with Interrupts() as interrupts:
+        with interrupts.shielded():
+            os.kill(os.getpid(), signal.SIGHUP)  # the terminal is closed
+            os.kill(os.getpid(), signal.SIGHUP)  # and so is its shell
+        assert interrupts.exit_code == 129
+
+
+def test_an_ignored_hangup_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert interrupts.signum is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_handlers_are_put_back() -> None:
     before = signal.getsignal(TERM)
     with Interrupts():

@@ -1,0 +1,58 @@
+"""Workers run no code of others, need no place to write and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from blip2cli.images.loader import BatchStream
+from tests.images.helpers import SPEC, descendants, made, options
+
+PLANTED = ("multiprocessing", "socket", "pickle", "tempfile", "numpy", "PIL", "sitecustomize")
+
+
+def load_in_workers(count: int = 5) -> None:
+    refs = [made(number) for number in range(count)]
+    with BatchStream(refs, SPEC, options(2, 1)) as batches:
+        items = [item for batch in batches for item in batch.items]
+    assert [item.error for item in items] == [None] * count
+
+
+@pytest.mark.parametrize("search", [None, "", ":", ":/nowhere"])
+def test_nothing_from_the_current_folder_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: str | None
+) -> None:
+    for name in PLANTED:
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write('!')")
+    (tmp_path / "python").write_text("#!/bin/sh\ntouch ran\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PATH", f":{os.environ['PATH']}")
+    if search is not None:
+        monkeypatch.setenv("PYTHONPATH", search)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])  # as in an interactive interpreter
+    load_in_workers()
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("folder", ["/nowhere", "/dev/null", "x" * 200])
+def test_no_temporary_folder_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    place = tmp_path / folder
+    if folder.startswith("x"):
+        place.mkdir()
+    for name in ("TMPDIR", "HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(place))
+    before = os.listdir("/dev/shm")
+    refs = [made(number % 9) for number in range(40)]
+    with BatchStream(refs, SPEC, options(2, 1)) as batches:
+        next(batches)
+        assert len(descendants()) == 1
+        assert not place.is_dir() or not os.listdir(place)
+        assert os.listdir("/dev/shm") == before
+        assert len(list(batches)) == 19
