@@ -27,7 +27,7 @@ from blip2cli.convert.images import (
     require_file_names,
     text_column,
 )
-from blip2cli.errors import OutputError, option
+from blip2cli.errors import OutputError, SourceError, option
 from blip2cli.options import ConvertOptions
 from blip2cli.sinks.check_output import check_parent
 from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
@@ -60,6 +60,7 @@ class WebDatasetWriter:
         self._tar: tarfile.TarFile | None = None
         self._in_shard = 0
         self.notes: list[str] = []
+        self._names = HashSet()
 
     def write(self, batch: pa.RecordBatch) -> None:
         self._images.add(batch)
@@ -98,6 +99,12 @@ class WebDatasetWriter:
 
     def _add(self, stored: str, rows: list[Row]) -> None:
         name = local_name(to_utf8(stored))
+        if not self._several and (len(rows) > 1 or not self._names.add(name)):
+            raise SourceError(
+                "sources",
+                f"{name!r} has several rows, and a sample holds one",
+                "convert into .parquet or .jsonl instead, or leave one row an image",
+            )
         texts = [row[self._column] for row in rows]
         if all(text is None for text in texts):
             self._left_out.add(name)

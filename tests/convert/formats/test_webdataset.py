@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.errors import OutputError
+from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources import open_sources
 from tests.convert.helpers import NAMES, answers, captions, convert, draw, in_subprocess, write_rows
@@ -44,6 +44,15 @@ def test_answers_of_one_image_are_one_sample(tmp_path: Path) -> None:
     assert [sample[1] for sample in samples] == ["i0\nh0", "i1\nh1", "i2\nh2"]
     assert samples[0][2]["file_name"] == NAMES[0]
     assert [a["question_id"] for a in samples[1][2]["answers"]] == ["10", "11"]
+
+
+@pytest.mark.parametrize("order", [(0, 0, 1), (0, 1, 0)])
+def test_several_captions_of_one_image_are_refused(order: tuple[int, ...], tmp_path: Path) -> None:
+    root = draw(tmp_path / "photos")
+    rows = [captions()[n] for n in order]
+    source = write_rows(tmp_path / "c.jsonl", rows)
+    with pytest.raises(SourceError, match="has several rows, and a sample holds one"):
+        convert(source, tmp_path / "w.tar", image_root=str(root))
 
 
 def test_names_that_differ_in_dots_only_stay_apart(tmp_path: Path) -> None:
