@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 _RECENT = 1 << 15  # hashes that wait in a dictionary until they are merged into the arrays
 _BUCKET_BITS = 16  # the arrays are entered by this number of leading bits of a hash
+_BUCKET_SHIFT = 64 - _BUCKET_BITS
+_64_BITS, _32_BITS = (1 << 64) - 1, (1 << 32) - 1
 
 
 def occurrence_key(name: str, occurrence: int) -> str:
@@ -28,20 +30,24 @@ class HashSet:
         # Sorted by the first, and where the hashes of each bucket begin.
         self._first, self._second = memoryview(b"").cast("Q"), memoryview(b"").cast("I")
         self._starts = memoryview(bytes(8 * ((1 << _BUCKET_BITS) + 1))).cast("Q")
+        self._most_recent = _RECENT
         for name in names:
             self.add(name)
 
     def add(self, name: str) -> bool:
         """Add ``name``; True when it is new."""
-        first, second = _hashes(name)
-        if self._holds(first, second):
+        first, second = hash(name) & _64_BITS, hash(name + "\0") & _32_BITS
+        known = self._recent.get(first)
+        if known == second or (self._first and self._is_merged(first, second)):
             return False
-        if first in self._recent:
-            self._ties.add((first, second))
-        else:
+        if known is None:
             self._recent[first] = second
-            if len(self._recent) > max(_RECENT, len(self._first) >> 4):
+            if len(self._recent) > self._most_recent:
                 self._merge()
+        elif (first, second) in self._ties:
+            return False
+        else:
+            self._ties.add((first, second))
         return True
 
     def add_next(self, name: str) -> int:
@@ -60,23 +66,26 @@ class HashSet:
         self.add(occurrence_key(name, high))
         return high
 
-    def __contains__(self, name: object) -> bool:
-        return self._holds(*_hashes(str(name)))
+    def __contains__(self, name: str) -> bool:
+        first, second = hash(name) & _64_BITS, hash(name + "\0") & _32_BITS
+        if self._recent.get(first) == second:
+            return True
+        if self._first and self._is_merged(first, second):
+            return True
+        return bool(self._ties) and (first, second) in self._ties
 
     def __len__(self) -> int:
         return len(self._first) + len(self._recent) + len(self._ties)
 
-    def _holds(self, first: int, second: int) -> bool:
-        if self._recent.get(first) == second:
-            return True
-        bucket = first >> (64 - _BUCKET_BITS)
+    def _is_merged(self, first: int, second: int) -> bool:
+        bucket = first >> _BUCKET_SHIFT
         stop = self._starts[bucket + 1]
         at = bisect_left(self._first, first, self._starts[bucket], stop)
         while at < stop and self._first[at] == first:
             if self._second[at] == second:
                 return True
             at += 1
-        return bool(self._ties) and (first, second) in self._ties
+        return False
 
     def _merge(self) -> None:
         """Move the recent hashes into the sorted arrays."""
@@ -93,11 +102,7 @@ class HashSet:
         self._first = merged.data
         second = np.insert(np.frombuffer(self._second, np.uint32), places, second)
         self._second = second.data
-        buckets = np.arange(1 << _BUCKET_BITS, dtype=np.uint64) << np.uint64(64 - _BUCKET_BITS)
+        buckets = np.arange(1 << _BUCKET_BITS, dtype=np.uint64) << np.uint64(_BUCKET_SHIFT)
         starts = np.append(np.searchsorted(merged, buckets), len(merged)).astype(np.uint64)
         self._starts = starts.data
-
-
-def _hashes(name: str) -> tuple[int, int]:
-    """64 and 32 bits, of the name and of one that is longer."""
-    return hash(name) & 0xFFFFFFFFFFFFFFFF, hash(name + "\0") & 0xFFFFFFFF
+        self._most_recent = max(_RECENT, len(merged) >> 4)
