@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 # What a file system says that knows no second names (hard links).
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS, errno.EACCES)
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS, errno.EXDEV)
 _TEMPORARY = r"\.[0-9a-f]{8}\.(?:tmp|old)"
 
 
@@ -75,9 +75,14 @@ def temporaries_of(path: str) -> list[os.DirEntry[str]]:
 
 
 def remove_temporaries(path: str) -> None:
-    """Remove what killed processes left of ``path``; only who holds its lock may."""
+    """Remove what killed processes left of ``path``; only who holds its lock may.
+
+    A former folder that was moved away stays while there is no new one (see ``AtomicFolder``).
+    """
     with contextlib.suppress(OSError):
         for entry in temporaries_of(path):
+            if entry.name.endswith(".old") and not os.path.lexists(path):
+                continue
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
             elif entry.is_file(follow_symlinks=False):
@@ -127,17 +132,21 @@ def rename_into_place(temporary: str, final: str, replace: bool = True) -> None:
 
 
 def rename_to_new(temporary: str, final: str) -> None:
-    """Rename to a name that nothing has; there is no moment to lose between look and rename."""
+    """Rename to a name that nothing has; there is no moment between a look and the rename."""
     try:
-        os.link(temporary, final, follow_symlinks=False)
+        os.link(temporary, final)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        # A server whose answer was lost is asked again, and finds its own link there.
+        linked = error.errno == errno.EEXIST and os.path.samestat(
+            os.lstat(temporary), os.lstat(final)
+        )
+        if error.errno in _NO_LINKS:
+            os.close(create(final))  # claims the name
+            os.replace(temporary, final)
+            return
+        if not linked:
             raise
-    else:
-        os.unlink(temporary)
-        return
-    os.close(create(final))  # claims the name
-    os.replace(temporary, final)
+    os.unlink(temporary)
 
 
 def replace_file(
@@ -186,7 +195,7 @@ def link(path: str, other: str, temporary: str) -> None:
     Where the file system knows no second names the file is copied. Raises FileExistsError.
     """
     try:
-        os.link(path, other, follow_symlinks=False)
+        os.link(path, other)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise

@@ -152,6 +152,21 @@ def test_a_second_name_or_a_copy(
     assert listing(tmp_path) == {"f", "g"}
 
 
+def test_a_link_that_a_server_made_at_the_first_request_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def asked_twice(source: str, target: str, **options: bool) -> None:
+        link(source, target, **options)
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", asked_twice)
+    durable.replace_file(str(tmp_path / "t"), str(tmp_path / "f"), b"new", replace=False)
+    assert (tmp_path / "f").read_bytes() == b"new"
+    assert listing(tmp_path) == {"f"}
+
+
 def test_temporary_names_are_random_and_swept_for_their_file_only(tmp_path: Path) -> None:
     final = str(tmp_path / "a.jsonl")
     names = {durable.temporary_name(final) for _ in range(100)}
@@ -167,5 +182,9 @@ def test_temporary_names_are_random_and_swept_for_their_file_only(tmp_path: Path
     other.touch()
     link = Path(durable.temporary_name(final))
     link.symlink_to("notes")
+    (tmp_path / "a.jsonl").rename(tmp_path / "moved")
+    durable.remove_temporaries(final)
+    assert folder.exists()  # perhaps all there is
+    (tmp_path / "moved").rename(final)
     durable.remove_temporaries(final)
     assert listing(tmp_path) == kept | {other.name, link.name}
