@@ -32,7 +32,13 @@ from blip2cli.errors import RunError, option
 from blip2cli.sinks.base import LIST_FIELDS, Column, DiskGuard, EmbeddingDtype, RowSchema
 from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.settings import Settings, parquet_metadata, write_settings
+from blip2cli.sinks.settings import (
+    Settings,
+    forget_replaced,
+    is_replaced,
+    parquet_metadata,
+    write_settings,
+)
 from blip2cli.storage import durable
 from blip2cli.storage.atomic import AtomicFile
 from blip2cli.storage.text_encoding import deep_to_utf8
@@ -122,7 +128,7 @@ class ParquetSink:
         self._parts.append(path)
 
     def _settle(self, inode: int) -> contextlib.AbstractContextManager[None]:
-        return write_settings(self._paths, self._settings, inode)
+        return write_settings(self._paths, self._settings, inode, later=True)
 
     def close(self) -> None:
         """Merge all parts into the output."""
@@ -186,13 +192,15 @@ def merge(paths: OutputPaths, parts: Sequence[str], schema: pa.Schema) -> None:
             for group in _groups(parts, schema, _group_rows(schema)):
                 writer.write_table(group, row_group_size=len(group))
         out.sync()
-        ours = not out.replaces or paths.replace or _equal(paths.final, parts[0])
+        replaced = paths.replace or is_replaced(paths)
+        ours = not out.replaces or replaced or _equal(paths.final, parts[0])
         if not ours and not _equal(paths.final, out.temporary):
             raise FileExistsError(errno.EEXIST, "a file that is not made of them is in its place")
         out.commit()
     except BaseException:
         out.abort()
         raise
+    forget_replaced(paths)
     remove_parts(paths)
 
 

@@ -14,6 +14,7 @@ from blip2cli.sinks.parquet import ARROW_ERRORS, first_line, merge, remove_parts
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import (
     Settings,
+    is_replaced,
     parquet_metadata,
     parquet_settings,
     read_settings,
@@ -66,7 +67,9 @@ def _check_place(paths: OutputPaths, parts: list[str]) -> None:
     """
     try:
         rows = [pq.read_metadata(part).num_rows for part in parts]
-        if not rows or pq.read_metadata(paths.final).num_rows in (rows[0], sum(rows)):
+        if not rows or is_replaced(paths):
+            return
+        if pq.read_metadata(paths.final).num_rows in (rows[0], sum(rows)):
             return
     except FileNotFoundError:
         return

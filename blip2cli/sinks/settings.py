@@ -111,17 +111,22 @@ def read_settings(paths: OutputPaths) -> Settings | None:
 
 
 @contextlib.contextmanager
-def write_settings(paths: OutputPaths, settings: Settings | None, inode: int) -> Iterator[None]:
+def write_settings(
+    paths: OutputPaths, settings: Settings | None, inode: int, later: bool = False
+) -> Iterator[None]:
     """Store the settings of the file with this ``inode``, which is put in its place in the body.
 
-    With None, those of an output that is replaced are removed. Raises OSError.
+    With None, those of an output that is replaced are removed. ``later``: the file is a part, and
+    the older output that is there now is to be replaced at the end. Raises OSError.
     """
     if settings is None:
         yield
         durable.remove(paths.meta)
         return
     listed = owns_failures(paths) and os.path.lexists(paths.errors)
-    _store(paths, paths.next_meta, settings, inode=inode, failures=listed)
+    replaces = _state(paths.final) if later and paths.replace else None
+    more = {} if replaces is None else {"replaces": replaces}
+    _store(paths, paths.next_meta, settings, inode=inode, failures=listed, **more)
     try:
         yield
     except BaseException:
@@ -139,7 +144,8 @@ def update_settings(paths: OutputPaths, settings: Settings) -> None:
     """Store other settings of the output that is in place. Raises OSError."""
     recover_settings(paths)
     stored = _stored(paths.meta)
-    more = {name: stored[name] for name in ("inode", "failures") if name in stored}
+    kept = ("inode", "failures", "replaces")
+    more = {name: stored[name] for name in kept if name in stored}
     _store(paths, paths.meta, settings, **more)
 
 
@@ -162,6 +168,12 @@ def has_settings(paths: OutputPaths) -> bool:
     return not {"settings", "failures"}.isdisjoint(_stored(paths.meta))
 
 
+def is_replaced(paths: OutputPaths) -> bool:
+    """Whether what is in the place of the output is the older one that its parts replace."""
+    replaces = _current(paths).get("replaces")
+    return replaces is not None and replaces == _state(paths.final)
+
+
 def claim_failures(paths: OutputPaths, owned: bool = True) -> None:
     """Note that the list of failures is ours, before it is created; or that there is none.
 
@@ -169,8 +181,28 @@ def claim_failures(paths: OutputPaths, owned: bool = True) -> None:
     """
     stored = _stored(paths.meta)
     if (stored.get("failures") is True) != owned:
-        data = json.dumps(stored | {"failures": owned}, ensure_ascii=False).encode()
-        durable.replace_file(paths.temporary(), paths.meta, data + b"\n")
+        _restore(paths, stored | {"failures": owned})
+
+
+def forget_replaced(paths: OutputPaths) -> None:
+    """Note that the older output is replaced. Raises OSError."""
+    stored = _stored(paths.meta)
+    if stored.pop("replaces", None) is not None:
+        _restore(paths, stored)
+
+
+def _restore(paths: OutputPaths, stored: Mapping[str, Any]) -> None:
+    data = json.dumps(stored, ensure_ascii=False).encode() + b"\n"
+    durable.replace_file(paths.temporary(), paths.meta, data)
+
+
+def _state(path: str) -> list[int] | None:
+    """What tells a file from others of its name, copied or not; None without one."""
+    try:
+        about = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return [about.st_size, about.st_mtime_ns]
 
 
 def _store(paths: OutputPaths, path: str, settings: Settings, **more: object) -> None:
