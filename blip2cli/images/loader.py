@@ -33,7 +33,7 @@ from functools import partial
 
 import numpy as np
 
-from blip2cli.errors import ImageError, RunError
+from blip2cli.errors import RunError
 from blip2cli.images import prefetch as limits
 from blip2cli.images.batches import BatchCutter, LoadedBatch, PendingBatch
 from blip2cli.images.decode import WarningsIgnored
@@ -283,12 +283,7 @@ class BatchStream(Iterator[LoadedBatch]):
                 if not death.started:
                     continue
                 ref = refs[len(singles)]
-                error = ImageError("decoder_crashed", "Decoding it ended the decoding process.")
-                if death.timed_out:
-                    limit = f"{self._dataset.timeout:g} s"
-                    error = ImageError(
-                        "timeout", f"Reading and decoding it took longer than {limit}."
-                    )
+                error = death.of_image(self._dataset.timeout)
                 failed = LoadedImage(ref.file_name, None, None, error, ref.carried)
                 singles.append(((failed,), self._dataset.empty_pixels()))
             finally:

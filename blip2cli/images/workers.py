@@ -28,7 +28,7 @@ from multiprocessing import spawn
 from pathlib import Path
 
 import blip2cli
-from blip2cli.errors import RunError, option
+from blip2cli.errors import ImageError, RunError, option
 from blip2cli.images.load_image import BatchArrays, ImageDataset
 from blip2cli.sources.base import ImageRef
 from blip2cli.system.cores import available_cores
@@ -75,7 +75,13 @@ class DeadWorkerError(Exception):
     def __init__(self, started: bool, returncode: int) -> None:
         super().__init__("A worker process ended while it was needed.")
         self.started = started  # it was ready for images before
-        self.timed_out = returncode == -signal.SIGALRM  # an image took longer than it may
+        self._timed_out = returncode == -signal.SIGALRM
+
+    def of_image(self, limit: float | None) -> ImageError:
+        """The error of the image that it was loading, which might take ``limit`` seconds."""
+        if self._timed_out and limit is not None:
+            return ImageError("timeout", f"Reading and decoding it took longer than {limit:g} s.")
+        return ImageError("decoder_crashed", "Decoding it ended the decoding process.")
 
 
 def cannot_start(reason: object) -> RunError:

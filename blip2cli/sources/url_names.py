@@ -53,8 +53,8 @@ def same_place(one: str, other: str) -> bool:
 def unsigned_query(url: str) -> str:
     """The parameters of ``url`` that are no part of a signature, in their order."""
     query = url[len(_without_query(url)) :].partition("#")[0].removeprefix("?")
-    kept = (p for p in query.split("&") if p and not _SIGNING.fullmatch(p.partition("=")[0]))
-    return "&".join(kept)
+    honest = (p for p in query.split("&") if p and not _SIGNING.fullmatch(p.partition("=")[0]))
+    return "&".join(honest)
 
 
 class UrlNames:
