@@ -9,7 +9,7 @@ from blip2cli.convert.detect_format import METADATA_NAMES
 from blip2cli.convert.format_table import FORMATS
 from blip2cli.errors import OptionError, OutputError, option
 from blip2cli.options import ConvertOptions
-from blip2cli.sinks.check_output import check_place
+from blip2cli.sinks.check_output import check_beside, check_place
 from blip2cli.sinks.paths import OutputPaths
 
 
@@ -27,6 +27,9 @@ def check_paths(options: ConvertOptions, sources: Sequence[tuple[str, str]]) -> 
                 f"{path!r} is what is converted",
                 "choose another name for the output",
             )
+    for path in _files(out, write_as, ()):
+        if path.lower().endswith((".jsonl", ".jsonl.gz")):
+            check_beside(OutputPaths.of(path), "destination")
     if not FORMATS[write_as].folder and write_as != "webdataset":  # these know their files
         check_place(out, options.overwrite, field="destination")
 

@@ -55,12 +55,12 @@ def check_output(options: OutputOptions) -> None:
         raise OutputError("out", *_suffix_advice(out))
     check_place(out, options.overwrite or options.resumes, f"{option('resume')} to go on with it, ")
     paths = OutputPaths.of(out)
-    for path in paths.beside():
-        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-            raise _foreign(path, "is a link or no regular file")
+    check_beside(paths)
+    for part in paths.beside_parts() if options.overwrite else ():
+        with open(part, "rb") as file:
+            if file.read(4) not in (b"PAR1", b""):
+                raise _foreign(part, "holds no rows", "out")
     new = not (options.overwrite or options.resumes)
-    if new and os.path.lexists(paths.meta) and not has_settings(paths):
-        raise _foreign(paths.meta, "holds no settings")
     if new and paths.parts():
         raise OutputError(
             "out",
@@ -81,9 +81,18 @@ def check_output(options: OutputOptions) -> None:
             )
 
 
-def _foreign(path: str, what: str) -> OutputError:
+def check_beside(paths: OutputPaths, field: str = "out") -> None:
+    """Raise OutputError for what others put under the name of a file beside the output."""
+    for path in paths.beside():
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise _foreign(path, "is a link or no regular file", field)
+    if os.path.lexists(paths.meta) and not os.path.lexists(paths.final) and not has_settings(paths):
+        raise _foreign(paths.meta, "holds no settings", field)
+
+
+def _foreign(path: str, what: str, field: str) -> OutputError:
     return OutputError(
-        "out",
+        field,
         f"{path!r}, which has the name of a file that belongs to the output, {what}",
         "move it away, or choose another name",
     )

@@ -75,8 +75,11 @@ class OutputPaths:
 
     def beside(self) -> list[str]:
         """The names of the files that last beside the output, whether they are there or not."""
-        parts = self.every_part() if self.final.lower().endswith(".parquet") else []
-        return [self.meta, self.next_meta, self.errors, *parts]
+        return [self.meta, self.next_meta, self.errors, *self.beside_parts()]
+
+    def beside_parts(self) -> list[str]:
+        """All part files, of an output whose format has any."""
+        return self.every_part() if self.final.lower().endswith(".parquet") else []
 
     def own(self, path: str) -> bool:
         """Whether ``path`` is one of the files beside the output that belong to it."""

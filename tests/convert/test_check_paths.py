@@ -46,12 +46,25 @@ def test_what_lies_at_the_output_is_left(
 def test_hidden_names_that_are_taken_do_no_harm(
     rows: Path, folder: Path, tmp_path: Path, name: str, kind: str
 ) -> None:
-    planted = {f".{name}{ending}" for ending in (".tmp", ".meta.tmp", ".meta.next", ".old")}
-    for hidden in planted - ({f".{name}.meta.next"} if kind == "folder" else set()):
+    planted = {f".{name}{ending}" for ending in (".tmp", ".meta.tmp", ".old")}
+    for hidden in planted:
         plant(kind, folder / hidden, tmp_path / "victim")
     convert(rows, folder / name)
     assert (tmp_path / "victim").read_text() == "precious"
     assert (folder / name).is_file()
+    assert planted <= listing(folder)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+@pytest.mark.parametrize("ending", [".meta.json", ".meta.next"])
+@pytest.mark.parametrize(("name", "out"), [("r.jsonl", "r.jsonl"), ("r.keys.jsonl", "r.npy")])
+def test_what_is_no_file_at_the_name_of_the_settings_is_left(
+    rows: Path, folder: Path, tmp_path: Path, name: str, out: str, ending: str, kind: str
+) -> None:
+    plant(kind, folder / f".{name}{ending}", tmp_path / "victim")
+    with pytest.raises(OutputError, match="which has the name of a file that belongs to the out"):
+        convert(rows, folder / out)
+    assert listing(folder) == {f".{name}{ending}"}
 
 
 def test_overwrite_replaces_a_name_and_not_a_file_that_shares_it(

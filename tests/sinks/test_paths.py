@@ -133,6 +133,11 @@ def test_what_is_no_file_beside_the_output_is_left(
     assert (tmp_path / "victim").read_text() == "precious"
 
 
+def test_overwriting_removes_no_file_of_others_with_the_name_of_a_part(tmp_path: Path) -> None:
+    (tmp_path / ".out.parquet.part-000003").write_text("notes")
+    assert "part-000003', which has" in refusal(tmp_path / "out.parquet", overwrite=True)
+
+
 @pytest.mark.parametrize("content", ["", "notes", "[]", "{}"])
 def test_a_file_of_others_with_the_name_of_the_settings_is_left(
     tmp_path: Path, content: str
