@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from typing import Any
 
 _RECENT = 1 << 15  # hashes that wait in a dictionary until they are merged into the arrays
 _BUCKET_BITS = 16  # the arrays are entered by this number of leading bits of a hash
@@ -66,7 +67,7 @@ class HashSet:
         self.add(occurrence_key(name, high))
         return high
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: Any) -> bool:
         first, second = hash(name) & _64_BITS, hash(name + "\0") & _32_BITS
         if self._recent.get(first) == second:
             return True
