@@ -174,19 +174,31 @@ def test_paths_on_stdin_are_not_prefetched(images: Path, checkpoint: Path, tmp_p
     assert done.stdout.splitlines()[:2] == ["reading", "[]"]
 
 
-# Imported by every Python process, workers too: the picture of this size ends whoever decodes it.
+# Takes the place of a module that Pillow imports, in workers too: the picture of this size ends
+# whoever decodes it. Pillow is changed with the first import after it.
 CRASHING = """
-import os, signal
-from PIL import Image
-opened = Image.open
+import importlib.util, os, signal, sys, sysconfig
 
-def crash(*arguments, **options):
-    image = opened(*arguments, **options)
-    if image.size == (31, 17):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return image
+class Patch:
+    def find_spec(self, *arguments):
+        image = sys.modules.get("PIL.Image")
+        opened = getattr(image, "open", None)
+        if opened is not None:
+            sys.meta_path.remove(self)
 
-Image.open = crash
+            def crash(*arguments, **options):
+                found = opened(*arguments, **options)
+                if found.size == (31, 17):
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                return found
+
+            image.open = crash
+
+sys.meta_path.insert(0, Patch())
+real = os.path.join(sysconfig.get_path("stdlib"), "fractions.py")
+spec = importlib.util.spec_from_file_location("fractions", real)
+sys.modules["fractions"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["fractions"])
 """
 
 
@@ -195,7 +207,7 @@ def test_what_crashed_the_decoder_costs_one_image_when_the_run_is_resumed(
 ) -> None:
     folder = Path(shutil.copytree(images, tmp_path / "photos"))
     Image.new("RGB", (31, 17), "red").save(folder / "c-crash.png")
-    (tmp_path / "sitecustomize.py").write_text(CRASHING)
+    (tmp_path / "fractions.py").write_text(CRASHING)
     paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
     out = tmp_path / "out.jsonl"
     command = [
