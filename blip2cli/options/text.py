@@ -110,8 +110,11 @@ class DecodeOptions(OptionGroup):
 
     @property
     def settings(self) -> dict[str, object]:
-        """Without the seed where nothing is drawn: runs that differ only in it are the same."""
-        settings = super().settings
+        """The options that can change a text; what is off is null, as in older outputs.
+
+        Without the seed where nothing is drawn: runs that differ only in it are the same.
+        """
+        settings = super().settings | {"retry_degenerate": self.retry_degenerate or None}
         if not self.sampling:
             del settings["seed"]
         return settings

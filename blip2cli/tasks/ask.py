@@ -11,7 +11,7 @@ from blip2cli.errors import OptionError, option
 from blip2cli.options import AskOptions, DecodeOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.answers import Answer, generate_answers, match_choices, score_choices
-from blip2cli.tasks.base import Row, blank, decode_settings, first_columns
+from blip2cli.tasks.base import Row, blank, first_columns
 from blip2cli.tasks.chains import HISTORY, assign_rounds, check_chain
 from blip2cli.tasks.prompting import (
     PreparedQuestion,
@@ -109,7 +109,7 @@ class AskTask:
         if not self._closed:
             settings["choice_norm"] = None
         settings["match"] = self.options.match or None
-        return settings | decode_settings(self.decode)
+        return settings | self.decode.settings
 
     @property
     def fingerprints(self) -> str | None:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from blip2cli.images.loader import LoadedBatch, LoadedImage
     from blip2cli.model.families import Family
     from blip2cli.model.wrapper import Blip2
-    from blip2cli.options import DecodeOptions
 
 Row = dict[str, object]
 
@@ -76,8 +75,3 @@ def blank(item: LoadedImage, columns: Sequence[Column]) -> Row:
     but the name."""
     row: Row = {"file_name": item.file_name, "width": None, "height": None}
     return row | {column.name: None for column in columns}
-
-
-def decode_settings(options: DecodeOptions) -> dict[str, object]:
-    """The decoding options that can change a text; what is off is null, as in older outputs."""
-    return options.settings | {"retry_degenerate": options.retry_degenerate or None}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from blip2cli.model.limits import check_writes
 from blip2cli.options import CaptionOptions, DecodeOptions
 from blip2cli.sinks.base import Column
-from blip2cli.tasks.base import LOGPROB_DECIMALS, Row, blank, decode_settings, first_columns
+from blip2cli.tasks.base import LOGPROB_DECIMALS, Row, blank, first_columns
 from blip2cli.tasks.text_generation import generate_texts
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class CaptionTask:
 
     @property
     def settings(self) -> dict[str, object]:
-        return {"task": self.name} | self.options.settings | decode_settings(self.decode)
+        return {"task": self.name} | self.options.settings | self.decode.settings
 
     def check(self, model: str, family: Family) -> None:
         check_writes(model, family)

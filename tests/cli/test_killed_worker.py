@@ -10,20 +10,7 @@ import time
 from pathlib import Path
 
 from tests.command import COMMAND, environment
-
-
-def children(parent: int) -> set[int]:
-    """Ids of the living children of one process."""
-    found = set()
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            try:
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if fields[0] != "Z" and int(fields[1]) == parent:
-                found.add(int(entry))
-    return found
+from tests.processes import children
 
 
 def test_a_run_survives_a_killed_worker(images: Path, checkpoint: Path, tmp_path: Path) -> None:

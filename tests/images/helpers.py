@@ -78,43 +78,6 @@ class Reader(ImageRef):
         raise ImageError("read_by", str(os.getpid()))
 
 
-def descendants() -> set[int]:
-    """Ids of the living worker processes of this one."""
-    found = set()
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            try:
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-                command = Path(f"/proc/{entry}/cmdline").read_bytes()
-            except OSError:
-                continue
-            if int(fields[1]) == os.getpid() and b"worker_process" in command:
-                found.add(int(entry))
-    return found
-
-
-def eventually_gone(pids: set[int], seconds: float = 60) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def processes_of(group: int) -> set[int]:
-    found = set()
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            try:
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[2]) == group and fields[0] != "Z":
-                found.add(int(entry))
-    return found
-
-
 @dataclass(frozen=True)
 class Gate(ImageRef):
     """An image that cannot be read before the gate is open, as on a stalled file system."""

@@ -25,13 +25,11 @@ from tests.images.helpers import (
     Crash,
     CrashOnce,
     Reader,
-    descendants,
-    eventually_gone,
     made,
     options,
-    processes_of,
 )
 from tests.images.pictures import picture
+from tests.processes import eventually_gone, members, worker_processes
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -124,7 +122,7 @@ def test_the_users_random_numbers_are_untouched() -> None:
 def test_an_abandoned_loader_leaves_no_worker() -> None:
     batches = BatchStream((made(n % 9) for n in range(10_000)), SPEC, options(2, 2))
     next(batches)
-    workers = descendants()
+    workers = worker_processes()
     assert len(workers) == 2
     batches.close()
     assert eventually_gone(workers)
@@ -133,7 +131,7 @@ def test_an_abandoned_loader_leaves_no_worker() -> None:
 
     batches = BatchStream((made(n % 9) for n in range(10_000)), SPEC, options(2, 1))
     next(batches)
-    workers = descendants()
+    workers = worker_processes()
     assert len(workers) == 1
     del batches
     assert eventually_gone(workers)
@@ -160,10 +158,10 @@ def test_a_worker_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
 
 def test_small_jobs_start_no_process() -> None:
     policy = LoaderPolicy(workers=lambda: 2)
-    before = descendants()
+    before = worker_processes()
     refs = [made(n) for n in range(6)]
     assert len(list(BatchStream(refs, SPEC, options(2, None), policy=policy))) == 3
-    assert descendants() == before
+    assert worker_processes() == before
 
 
 def test_long_jobs_move_to_workers_on_the_way() -> None:
@@ -172,9 +170,9 @@ def test_long_jobs_move_to_workers_on_the_way() -> None:
     refs = [Reader(f"{n}", "") for n in range(10_000)]
     with BatchStream(refs, SPEC, options(2, None), policy=policy) as batches:
         found = [next(batches)]
-        assert not descendants()
+        assert not worker_processes()
         found.append(next(batches))
-        assert len(descendants()) == 2
+        assert len(worker_processes()) == 2
         while str(os.getpid()) in str(found[-1].items[0].error):  # until they have started
             found.append(next(batches))
         found.append(next(batches))
@@ -199,7 +197,7 @@ def test_workers_that_do_not_start_are_reported(monkeypatch: pytest.MonkeyPatch)
 def test_a_stopped_worker_is_woken() -> None:
     with BatchStream((made(n % 9) for n in range(40)), SPEC, options(2, 1)) as batches:
         next(batches)
-        (worker,) = descendants()
+        (worker,) = worker_processes()
         os.kill(worker, signal.SIGSTOP)
         assert len(list(batches)) == 19
 
@@ -245,7 +243,7 @@ def test_workers_end_with_a_killed_main_process(script: list[str]) -> None:
     ) as process:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(2)] == ["started\n", "loaded\n"]
-        everyone = processes_of(process.pid)
+        everyone = members(process.pid)
         assert len(everyone) == 3  # itself, two workers
         process.kill()
         process.wait()
@@ -263,7 +261,7 @@ def test_an_interrupt_from_the_keyboard_reaches_the_main_process_only(script: li
         assert process.stdout is not None
         assert process.stderr is not None
         assert [process.stdout.readline() for _ in range(2)] == ["started\n", "loaded\n"]
-        everyone = processes_of(process.pid)
+        everyone = members(process.pid)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
         errors = process.stderr.read()
         assert errors.count("Traceback") == 1  # of the script itself, none of a worker

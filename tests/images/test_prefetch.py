@@ -29,13 +29,13 @@ from tests.images.helpers import (
     SPEC,
     Broken,
     Gate,
-    descendants,
     made,
     options,
     prefetch_threads,
     until,
 )
 from tests.images.pictures import damaged_tiff, encoded, gradient, picture
+from tests.processes import worker_processes
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
@@ -176,7 +176,7 @@ def test_long_waits_start_workers_and_nothing_is_lost() -> None:
     refs = [made(n % 40) for n in range(4000)]
     with BatchStream(iter(refs), SPEC, options(3, None), True, policy) as batches:
         found = [next(batches)]
-        while not descendants():
+        while not worker_processes():
             found.append(next(batches))
         assert len(found) < 8
         found.extend(batches)
@@ -188,11 +188,11 @@ def test_long_waits_start_workers_and_nothing_is_lost() -> None:
 
 def test_one_worker_is_not_started_in_its_place() -> None:
     policy = LoaderPolicy(lambda: 1, 1e-9)
-    before = descendants()
+    before = worker_processes()
     refs = [made(n) for n in range(9)]
     with BatchStream(refs, SPEC, options(2, None), True, policy) as batches:
         assert len(list(batches)) == 5
-    assert descendants() == before
+    assert worker_processes() == before
 
 
 def test_tiff_files_are_decoded_in_the_main_thread_and_its_stderr_is_untouched(

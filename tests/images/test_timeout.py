@@ -18,8 +18,9 @@ from blip2cli.images.loader import BatchStream
 from blip2cli.images.preprocess import to_uint8
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
-from tests.images.helpers import SPEC, Made, descendants, eventually_gone, made
+from tests.images.helpers import SPEC, Made, made
 from tests.images.pictures import picture
+from tests.processes import eventually_gone, worker_processes
 
 LIMIT = 2.0  # ample for a small picture, even on a busy machine
 
@@ -72,12 +73,12 @@ def test_an_image_that_hangs_fails_by_itself(how: Callable[[], None], workers: i
     refs[5] = Hang("stuck.png", "/stuck.png", how)
     with BatchStream(refs, SPEC, LoaderOptions(3, workers, LIMIT)) as batches:
         found = [next(batches)]
-        crew = descendants()
+        crew = worker_processes()
         began = time.monotonic()
         found.append(next(batches))
         seconds = time.monotonic() - began
         found.extend(batches)
-        crew |= descendants()
+        crew |= worker_processes()
     items = [item for batch in found for item in batch.items]
     assert [item.file_name for item in items] == [ref.file_name for ref in refs]
     (failed,) = (item for item in items if item.error)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from blip2cli.images.loader import BatchStream
-from tests.images.helpers import SPEC, descendants, made, options
+from tests.images.helpers import SPEC, made, options
+from tests.processes import worker_processes
 
 PLANTED = ("multiprocessing", "socket", "pickle", "tempfile", "numpy", "PIL", "sitecustomize")
 
@@ -52,7 +53,7 @@ def test_no_temporary_folder_is_needed(
     refs = [made(number % 9) for number in range(40)]
     with BatchStream(refs, SPEC, options(2, 1)) as batches:
         next(batches)
-        assert len(descendants()) == 1
+        assert len(worker_processes()) == 1
         assert not place.is_dir() or not os.listdir(place)
         assert os.listdir("/dev/shm") == before
         assert len(list(batches)) == 19
