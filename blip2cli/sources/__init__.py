@@ -19,7 +19,7 @@ from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from blip2cli.errors import SourceError, option
-from blip2cli.sources.base import FailedRef, ImageRef, Source, opening_errors
+from blip2cli.sources.base import FailedRef, ImageRef, Source, name_below, opening_errors
 from blip2cli.sources.carried_columns import CarriedColumn, columns_of, fitted
 from blip2cli.sources.identity import identify
 from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
@@ -133,9 +133,23 @@ def _all(sources: Sequence[Source], repeated: bool) -> Iterator[ImageRef]:
     """The images of all sources, named below the common parent: each once, or where ``repeated``
     for each row of a manifest that names it."""
     base = _common_parent(sources)
+    if len(sources) == 1 and sources[0].unique:
+        return sources[0].refs(base)
     if _disjoint(sources):  # nothing to remember: memory stays flat however many images come
-        return chain.from_iterable(source.refs(base) for source in sources)
+        return chain.from_iterable(_refs(source, base) for source in sources)
     return _each_once(sources, base, repeated)
+
+
+def _refs(source: Source, base: str) -> Iterator[ImageRef]:
+    """The images of one of several sources; what cannot be read of it any more is one failure."""
+    try:
+        yield from source.refs(base)
+    except SourceError as error:
+        if source.streamed:
+            raise
+        path = source.namespace
+        name, message = name_below(path, base), error.sentence(option)
+        yield FailedRef(name, path, "unreadable_source", message)
 
 
 def _each_once(sources: Sequence[Source], base: str, repeated: bool) -> Iterator[ImageRef]:
@@ -143,7 +157,7 @@ def _each_once(sources: Sequence[Source], base: str, repeated: bool) -> Iterator
     taken: dict[str, str] = {}
     seen = HashSet()
     for source in sources:
-        for ref in source.refs(base):
+        for ref in _refs(source, base):
             path = taken.get(ref.file_name)
             if path is None or (repeated and source.has_rows and same_place(path, ref.path)):
                 taken[ref.file_name] = ref.path

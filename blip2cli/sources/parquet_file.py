@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import pyarrow as pa  # noqa: TID253 - readers are imported when they are used
@@ -90,7 +91,7 @@ def table_rows(location: str, columns: list[str]) -> Iterator[TableRow]:
             rows = about.row_group(group).num_rows
             row = 0
             try:
-                for cells in _cells(table.file, group, columns) if columns else [{}] * rows:
+                for cells in _cells(table.file, group, columns) if columns else repeat({}, rows):
                     yield TableRow(start + row, group, row, cells)
                     row += 1
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -114,6 +115,8 @@ def _cells(file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[Map
         batch_size=batch_size, row_groups=[group], columns=columns, use_threads=False
     ):
         names = batch.schema.names
+        if not names:  # none of the columns is in this file
+            yield from repeat({}, batch.num_rows)
         for values in zip(*map(plain_values, batch.columns), strict=True):
             yield dict(zip(names, values, strict=True))
 
@@ -123,7 +126,7 @@ def arrow_errors(text: str) -> Iterator[None]:
     """Turn what Arrow raises for the source ``text`` into a SourceError."""
     try:
         yield
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SourceError(
             "sources", f"{text!r} is no Parquet file, or a damaged one ({first})"

@@ -135,6 +135,17 @@ def test_everything_that_arrow_writes_is_carried(tmp_path: Path) -> None:
     assert carried == {name: value for name, (_, value) in columns.items() if name in carried}
 
 
+def test_a_column_that_a_later_shard_lacks_is_null_there(tmp_path: Path) -> None:
+    write_table(tmp_path / "0.parquet", path=["a"], n=[1], m=["x"])
+    write_table(tmp_path / "1.parquet", path=["b"], m=["y"])
+    write_table(tmp_path / "2.parquet", image=[b"c"])
+    found = refs(f"{tmp_path}/*.parquet", keep=("n", "m"))
+    assert [ref.carried for ref in found] == [(1, "x"), (None, "y"), (None, None)]
+    assert found[2].read() == b"c"
+    with pytest.raises(OptionError, match="keep o: "):
+        refs(f"{tmp_path}/*.parquet", keep=("o",))
+
+
 def test_shards_agree_on_a_type(tmp_path: Path) -> None:
     write_table(tmp_path / "0.parquet", path=["a"], n=[1], m=[1])
     write_table(tmp_path / "1.parquet", path=["b"], n=[1.5], m=["x"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from blip2cli.errors import SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources import open_sources
+from blip2cli.sources.base import FailedRef
 
 Tree = Callable[..., Path]
 Names = Callable[..., list[str]]
@@ -111,3 +113,19 @@ def test_limit_reads_no_more_of_stdin_than_it_needs(tree: Tree) -> None:
     stream = Once(b"a.png\nb.png\nc.png\n")
     refs = open_sources(SourceOptions(("-",), limit=2), stream)
     assert [ref.file_name for ref in refs] == ["a.png", "b.png"]
+
+
+def test_what_vanishes_of_several_sources_is_one_failure(tmp_path: Path) -> None:
+    for name in ("1.tar", "2.tar", "3.tar"):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            tar.addfile(tarfile.TarInfo("a.png"))
+    sources = tuple(str(tmp_path / f"{number}.tar") for number in (1, 2, 3))
+    for given in (sources, (f"{tmp_path}/*.tar",)):
+        images = open_sources(SourceOptions(given))
+        (tmp_path / "2.tar").rename(tmp_path / "away")
+        found = [(ref.file_name, isinstance(ref, FailedRef)) for ref in images]
+        (tmp_path / "away").rename(tmp_path / "2.tar")
+        if given == sources:
+            assert found == [("1.tar/a.png", False), ("2.tar", True), ("3.tar/a.png", False)]
+        else:
+            assert [name for name, _ in found] == ["1.tar/a.png", "2.tar", "3.tar/a.png"]

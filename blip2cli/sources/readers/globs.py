@@ -8,17 +8,19 @@ a shell, ``*`` passes over names with a leading dot, and ``**`` does not go thro
 Where the pattern ends in the suffix of manifests, tables or archives (``'shards/*.tar'``), the
 images in each match are read, one match after the other. The first must be what its suffix says; a
 later one that is not is a failed image (``unreadable_source``), since the run has started by then.
+Columns to be carried that the first match has and a later one has not are null there.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
-from blip2cli.errors import SourceError, UserError, option
+from blip2cli.errors import OptionError, SourceError, UserError, option
 from blip2cli.sources.base import FailedRef, ImageRef, Source, absolute
 from blip2cli.sources.carried_columns import CarriedColumn, ColumnedSource, columns_of, no_columns
 from blip2cli.sources.local_tree import LocalTree
@@ -117,20 +119,40 @@ class GlobSource(ColumnedSource):
     def _inside(self, ref: ImageRef, base: str, seen: HashSet, first: bool) -> Iterator[ImageRef]:
         """The images in the file that ``ref`` stands for, which may be an image itself."""
         try:
-            source = open_container(ref.path, self.options)
+            source = self._open(ref.path, first)
+            first = False
+            if source is None:
+                yield ref
+            elif isinstance(source, ManifestSource):
+                yield from source.refs(base, seen)
+            else:
+                yield from source.refs(base)
         except UserError as error:
             if first:
                 raise
             carried = (None,) * len(self.options.keep)
             message = error.sentence(option)
             yield FailedRef(ref.file_name, ref.path, "unreadable_source", message, carried=carried)
-            return
-        if source is None:
-            yield ref
-        elif isinstance(source, ManifestSource):
-            yield from source.refs(base, seen)
-        else:
-            yield from source.refs(base)
+
+    def _open(self, path: str, first: bool) -> Source | None:
+        """The table or archive at ``path``; columns that the first match has and it has not are
+        null."""
+        try:
+            return open_container(path, self.options)
+        except OptionError as error:
+            if first or error.field != "keep":
+                raise
+        found: dict[str, CarriedColumn] = {}
+        for name in self.options.keep:
+            with suppress(OptionError):
+                one = open_container(path, replace(self.options, keep=(name,)))
+                for column in getattr(one, "columns", ()):
+                    found[name] = column
+        source = open_container(path, replace(self.options, keep=tuple(found)))
+        if not isinstance(source, ColumnedSource):
+            return source
+        every = (found.get(name, CarriedColumn(name, "string")) for name in self.options.keep)
+        return replace(source, columns=tuple(every))
 
     def _matches(self, base: str) -> Iterator[ImageRef | MatchedFolder]:
         """Yield matching files and folders, each once and in order."""
