@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.types as kinds
 
+from blip2cli.convert.arrow import Array
+from blip2cli.convert.arrow_json import json_text, plain_text
 from blip2cli.errors import SourceError
 from blip2cli.sinks.base import Column, RowSchema
 from blip2cli.sinks.parquet import arrow_schema
@@ -45,9 +48,10 @@ def with_embedding_dtype(schema: pa.Schema, settings: Settings | None) -> pa.Sch
 
 
 def infer_type(name: str, values: Sequence[Any]) -> pa.DataType:
-    """The type that holds ``values``, null where all are.
+    """The type that holds ``values``, null where all are; text where no other does.
 
-    Raises SourceError when no type does.
+    Raises SourceError for vectors of different sizes, and for columns of our own, which are never
+    made text.
     """
     known = KNOWN.get(name)
     if known is not None:
@@ -59,19 +63,23 @@ def infer_type(name: str, values: Sequence[Any]) -> pa.DataType:
             return known
     if name == EMBEDDING:
         return _embedding(values)
-    kind: pa.DataType | None
-    try:
-        kind = _infer_type(values)
-        pa.array([check_exact(value, kind) for value in values], kind)
-    except (pa.ArrowException, OverflowError, TypeError, ValueError):
-        kind = None
-    if kind is None or kinds.is_uint64(kind):
-        raise SourceError(
-            None,
-            f"the values of {name} are not of one kind (such as {_unlike(values)})",
-            "make them so",
-        )
-    return kind
+    for kind in (_infer_type, lambda values: pa.uint64()):
+        try:
+            found: pa.DataType = kind(values)
+            pa.array([check_exact(value, found) for value in values], found)
+        except (pa.ArrowException, OverflowError, TypeError, ValueError):
+            continue
+        return found
+    if known is not None:
+        raise SourceError(None, f"the values of {name} are not of one kind", "make them so")
+    return pa.string()
+
+
+def as_text(value: Any) -> str | None:
+    """A JSON value as text: text as it is, all else as JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def check_exact(value: Any, kind: pa.DataType) -> Any:
@@ -111,49 +119,36 @@ def _embedding(values: Sequence[Any]) -> pa.DataType:
         raise SourceError(None, "its embedding is not a list of numbers") from None
 
 
-def _unlike(values: Sequence[Any]) -> str:
-    seen: dict[str, str] = {}
-    for value in values:
-        if value is not None:
-            seen.setdefault(type(value).__name__, repr(value)[:40])
-    return " and ".join(list(seen.values())[:2])
+def common_type(name: str, one: pa.DataType, two: pa.DataType) -> pa.DataType:
+    """The type that holds the values of both: as Arrow widens them, or text.
 
-
-def common_type(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
-    """The type that holds the values of both; None when there is none."""
-    if one == two or kinds.is_null(two):
+    Raises SourceError for vectors of different sizes, and for columns of our own, which are never
+    made text.
+    """
+    if one == two:
         return one
-    if kinds.is_null(one):
-        return two
-    if is_number(one) and is_number(two):
-        return pa.int64() if kinds.is_integer(one) and kinds.is_integer(two) else pa.float64()
-    if kinds.is_fixed_size_list(one) or kinds.is_fixed_size_list(two):
-        return None
-    if kinds.is_list(one) and kinds.is_list(two):
-        item = common_type(one.value_type, two.value_type)
-        return None if item is None else pa.list_(item)
-    if kinds.is_struct(one) and kinds.is_struct(two):
-        fields: dict[str, pa.DataType] = {field.name: field.type for field in one}
-        for field in two:
-            item = common_type(fields.get(field.name, pa.null()), field.type)
-            if item is None:
-                return None
-            fields[field.name] = item
-        return pa.struct(list(fields.items()))
-    return None
+    clash = SourceError(None, f"{name} holds {two} here and {one} before", "convert the two apart")
+    if name == EMBEDDING and not (kinds.is_null(one) or kinds.is_null(two)):
+        raise clash
+    if is_number(one) and is_number(two) and (kinds.is_floating(one) or kinds.is_floating(two)):
+        return pa.float64()
+    if pa.uint64() in (one, two) and {one, two} & {pa.int8(), pa.int16(), pa.int32(), pa.int64()}:
+        return pa.string()  # Arrow takes int64, which does not hold them
+    schemas = [pa.schema([(name, kind)]) for kind in (one, two)]
+    try:
+        kind: pa.DataType = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+        return kind
+    except pa.ArrowException:
+        if name in KNOWN:
+            raise clash from None
+        return pa.string()
 
 
 def union_schema(one: pa.Schema, two: pa.Schema) -> pa.Schema:
     """All columns of both, in order. Raises SourceError when types clash."""
     fields = {field.name: field.type for field in one}
     for field in two:
-        kind = common_type(fields.get(field.name, pa.null()), field.type)
-        if kind is None:
-            raise SourceError(
-                None,
-                f"{field.name} holds {field.type} here and {fields[field.name]} before",
-                "convert the two apart",
-            )
+        kind = common_type(field.name, fields.get(field.name, pa.null()), field.type)
         fields[field.name] = kind
     return pa.schema(list(fields.items()))
 
@@ -184,8 +179,31 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
             columns.append(pa.nulls(batch.num_rows, field.type))
         else:
             column = batch.column(index)
-            columns.append(column if column.type == field.type else column.cast(field.type))
+            columns.append(as_type(column, field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema.remove_metadata())
+
+
+def as_type(values: Array, kind: pa.DataType) -> Array:
+    """The values as another type that holds them (``common_type``)."""
+    if values.type == kind:
+        return values
+    if kinds.is_string(kind) and not is_text(values.type):
+        return plain_text(values)
+    if "list_view" in str(values.type):  # Arrow casts those with nulls wrongly
+        return pa.array(values.to_pylist(), kind)
+    for safe in (True, False):  # large numbers become floats as JSON has them
+        try:
+            return values.cast(kind, safe=safe)
+        except pa.ArrowException:
+            pass
+    return pa.array([json.loads(text) for text in json_text(values).to_pylist()], kind)
+
+
+def is_text(kind: Any) -> bool:
+    """Whether it is one of the types of text, encoded by a dictionary or not."""
+    if kinds.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
 
 
 def is_number(kind: pa.DataType) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from itertools import groupby
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from blip2cli.convert.arrow import pc
+from blip2cli.convert.arrow_json import json_rows
 from blip2cli.convert.base import Reader, require_column
 from blip2cli.convert.examples import LeftOut
 from blip2cli.errors import ImageError, OptionError, SourceError, option
@@ -19,7 +21,14 @@ from blip2cli.sources.members import safe_name
 from blip2cli.storage.text_encoding import deep_from_utf8, from_utf8
 
 Row = dict[str, Any]
+_BREAKS = re.compile(r"[\x00-\x20\x7f\x85\u2028\u2029]+")
 NAME_TEXTS = f"name the column of texts with {option('text_column')}"
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line: line ends of all kinds, control characters and runs of blanks become
+    a blank each."""
+    return _BREAKS.sub(" ", text).strip(" ")
 
 
 def text_column(options: ConvertOptions, schema: pa.Schema, what: str) -> str:
@@ -102,7 +111,7 @@ class ImageGroups:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take more rows."""
-        for name, rows in groupby(batch.to_pylist(), key=lambda row: row["file_name"]):
+        for name, rows in groupby(json_rows(batch), key=lambda row: row["file_name"]):
             if name != self._name:
                 self.end()
                 self._name = name

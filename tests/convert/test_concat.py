@@ -78,8 +78,11 @@ def test_rows_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
         convert(big, small, tmp_path / "all.parquet")
     text = write_rows(tmp_path / "text.jsonl", [captions()[0] | {"n": "x"}])
     number = write_rows(tmp_path / "number.jsonl", [captions()[0] | {"n": 1}])
-    with pytest.raises(SourceError, match=r"number.jsonl': n holds int64 here and string before"):
-        convert(text, number, tmp_path / "all.parquet")
+    convert(text, number, tmp_path / "all.parquet")  # columns of others become text
+    assert pq.read_table(tmp_path / "all.parquet").column("n").to_pylist() == ["x", "1"]
+    own = write_rows(tmp_path / "own.jsonl", [captions()[0] | {"width": "20"}])
+    with pytest.raises(SourceError, match=r"own.jsonl': width holds string here and int64 before"):
+        convert(text, own, tmp_path / "own.parquet")
 
 
 def test_settings_stay_only_where_all_files_share_them(tmp_path: Path) -> None:

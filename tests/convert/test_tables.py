@@ -221,14 +221,21 @@ def test_types_beyond_the_sampled_rows_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("values", [(1, "a"), ("a", 1), ([1], {"a": 1}), (True, 1), (1, True)])
 @pytest.mark.parametrize("apart", [0, 2000])
-def test_a_column_of_two_kinds_is_refused(
+def test_a_column_of_two_kinds_becomes_text_unless_it_is_our_own(
     values: tuple[Any, Any], apart: int, tmp_path: Path
 ) -> None:
-    rows = [{"file_name": "a.jpg", "v": values[0]}] * (1 + apart)
-    source = write_rows(tmp_path / "in.jsonl", [*rows, {"file_name": "b.jpg", "v": values[1]}])
-    with pytest.raises(SourceError, match=r"\bv\b"):
-        convert(source, tmp_path / "t.parquet")
-    assert not (tmp_path / "t.parquet").exists()
+    for name in ("v", "width"):
+        rows = [{"file_name": "a.jpg", name: values[0]}] * (1 + apart)
+        source = write_rows(tmp_path / "in.jsonl", [*rows, {"file_name": "b.jpg", name: values[1]}])
+        if name == "v":
+            convert(source, tmp_path / "t.parquet")
+            found = pq.read_table(tmp_path / "t.parquet").column("v").to_pylist()
+            texts = [v if isinstance(v, str) else json.dumps(v) for v in values]
+            assert found == [texts[0]] * (1 + apart) + texts[1:]
+        else:
+            with pytest.raises(SourceError, match="width"):
+                convert(source, tmp_path / "w.parquet")
+            assert not (tmp_path / "w.parquet").exists()
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30, 60])

@@ -132,7 +132,7 @@ def test_it_says_up_to_where_an_output_is_sound(tmp_path: Path) -> None:
     out.write_bytes(b"".join([*lines, lines[3]]))
     assert "1 row is in it twice, such as 3.jpg; sound up to row 301" in str(verify(str(out)))
     out.write_bytes(b"".join(lines).replace(b'"logprob": 0.0', b'"logprob": "-"'))
-    assert "the column logprob holds string, not double" in str(verify(str(out)))
+    assert "the values of logprob are not of one kind" in str(verify(str(out)))
 
 
 def test_an_unfinished_output_is_sound_and_its_missing_part_is_not(tmp_path: Path) -> None:

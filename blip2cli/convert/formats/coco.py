@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from blip2cli.convert.arrow_json import json_rows
 from blip2cli.convert.base import Reader, require_column
+from blip2cli.convert.column_types import as_text
 from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.formats.json_array import ArrayFile
 from blip2cli.convert.ids import IdCheck, annotated_ids, id_getter
@@ -38,8 +40,8 @@ class ResultsWriter:
         self._out = ArrayFile(options.destination)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        for row in batch.to_pylist():
-            text = deep_from_utf8(row[self._column])
+        for row in json_rows(batch):
+            text = as_text(deep_from_utf8(row[self._column]))
             if text is None:
                 self._left_out.add(deep_from_utf8(row.get("file_name")))
                 continue

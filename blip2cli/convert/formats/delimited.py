@@ -24,7 +24,7 @@ import pyarrow.csv as pcsv
 import pyarrow.types as kinds
 
 from blip2cli.convert.arrow import Array, pc
-from blip2cli.convert.arrow_json import json_text
+from blip2cli.convert.arrow_json import plain_text
 from blip2cli.convert.base import Reader, Schemas, read_errors, slices
 from blip2cli.convert.column_types import EMBEDDING, KNOWN, SameCommand, embedding_type, is_number
 from blip2cli.convert.files import new_file
@@ -193,9 +193,7 @@ def _cell(values: Array) -> Array:
         return pc.replace_substring_regex(values, _FORMULA, r"'\1")
     if _is_plain(values.type):
         return values
-    text = json_text(values)
-    text = pc.if_else(values.is_valid(), text, pa.scalar(None, pa.string()))
-    return text if kinds.is_nested(values.type) else pc.utf8_trim(text, '"')
+    return plain_text(values)
 
 
 def _is_plain(kind: pa.DataType) -> bool:

@@ -23,7 +23,9 @@ from blip2cli.convert.arrow import Array
 from blip2cli.convert.arrow_json import json_lines, json_text
 from blip2cli.convert.base import Reader, Schemas, SchemaWidened, errors_at, read_errors, slices
 from blip2cli.convert.column_types import (
+    KNOWN,
     SameCommand,
+    as_text,
     check_exact,
     infer_type,
     resolve_nulls,
@@ -146,7 +148,11 @@ class JsonlReader:
         arrays = []
         for field in self.schema:
             try:
-                values = [check_exact(row.get(field.name), field.type) for row in rows]
+                values = [row.get(field.name) for row in rows]
+                if kinds.is_string(field.type) and field.name not in KNOWN:
+                    values = [as_text(value) for value in values]
+                for value in values:
+                    check_exact(value, field.type)
                 arrays.append(pa.array(values, field.type))
             except (pa.ArrowException, TypeError, ValueError, OverflowError):
                 self._widen(rows, first)

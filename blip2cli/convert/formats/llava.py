@@ -12,6 +12,7 @@ import os
 import pyarrow as pa
 
 from blip2cli.convert.base import Reader, require_column
+from blip2cli.convert.column_types import as_text
 from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.formats.json_array import ArrayFile
 from blip2cli.convert.images import ImageGroups, Row, require_file_names
@@ -59,7 +60,7 @@ class LlavaWriter:
             )
         turns: list[dict[str, str]] = []
         for row in rows:
-            question, answer = row["question"], row[self._answer]
+            question, answer = as_text(row["question"]), as_text(row[self._answer])
             if question is None or answer is None:
                 self._left_out.add(name)
                 continue

@@ -25,6 +25,7 @@ from blip2cli.sources.parquet_schema import is_bytes
 GROUP_ROWS = 1 << 16
 GROUP_BYTES = 32 << 20
 _BUFFER_BYTES = 1 << 20
+_LISTS = (kinds.is_list, kinds.is_large_list, kinds.is_list_view, kinds.is_large_list_view)
 
 
 class ParquetReader:
@@ -41,10 +42,15 @@ class ParquetReader:
                 found = file.schema_arrow
                 self._rows = max(1, file.metadata.num_rows)
         self.settings: Settings | None = parquet_settings(found.metadata)
-        fields = [field for field in found if not _has_bytes(field.type)]
-        left_out = [field.name for field in found if _has_bytes(field.type)]
+        kept = [i for i, field in enumerate(found) if not _has_bytes(_plain(field.type))]
+        left_out = [name for i, name in enumerate(found.names) if i not in kept]
         self._notes = [f"Left out: {listed(left_out)}, which hold bytes."] if left_out else []
-        self.schema = pa.schema([(f.name, _plain(f.type)) for f in fields])
+        names = _unlike(found.names)
+        self._renamed = names != found.names
+        # By number: names may come twice, or hold dots, which stand for fields.
+        self._kept = kept if self._renamed or not left_out else list(range(len(kept)))
+        self._read = None if self._renamed or not left_out else [found.names[i] for i in kept]
+        self.schema = pa.schema([(names[i], _plain(found.field(i).type)) for i in kept])
         SameCommand().check(self.schema.names, repr(path))
         self._done = 0
 
@@ -80,7 +86,8 @@ class ParquetReader:
             every = range(file.metadata.num_row_groups)
             for groups in [[number] for number in every] if self._salvage else [list(every)]:
                 try:
-                    for batch in file.iter_batches(rows, groups, self.schema.names):
+                    for batch in file.iter_batches(rows, groups, self._read):
+                        batch = batch.select(self._kept).rename_columns(self.schema.names)
                         yield conform(batch, self.schema)
                         done += batch.num_rows
                 except ARROW_ERRORS as error:
@@ -159,6 +166,17 @@ def _has_bytes(kind: pa.DataType) -> bool:
     return is_bytes(kind)
 
 
+def _unlike(names: list[str]) -> list[str]:
+    """The names, with a number behind those that come again."""
+    found: dict[str, None] = {}
+    for name in names:
+        number = 0
+        while (f"{name}_{number}" if number else name) in found:
+            number += 1
+        found[f"{name}_{number}" if number else name] = None
+    return list(found)
+
+
 def _plain(kind: Any) -> pa.DataType:
     """The type with one kind of text and one of lists, without dictionaries."""
     same: pa.DataType = kind
@@ -170,7 +188,11 @@ def _plain(kind: Any) -> pa.DataType:
     if kinds.is_fixed_size_list(kind):
         size: int = kind.list_size
         return pa.list_(_plain(value), size)
-    if kinds.is_list(kind) or kinds.is_large_list(kind):
+    if isinstance(kind, pa.BaseExtensionType):
+        return pa.string() if kind.extension_name == "arrow.uuid" else _plain(kind.storage_type)
+    if kinds.is_map(kind):
+        return pa.map_(_plain(kind.key_type), _plain(kind.item_type))
+    if any(is_list(kind) for is_list in _LISTS):
         return pa.list_(_plain(value))
     if kinds.is_struct(kind):
         return pa.struct([(field.name, _plain(field.type)) for field in kind])

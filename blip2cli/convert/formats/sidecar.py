@@ -7,15 +7,16 @@ only replaced with the option ``overwrite``, which is checked before the first o
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 
 import pyarrow as pa
 
+from blip2cli.convert.arrow_json import json_rows
 from blip2cli.convert.base import BATCH_ROWS, Reader, Schemas, read_errors
+from blip2cli.convert.column_types import as_text
 from blip2cli.convert.examples import Examples
 from blip2cli.convert.files import check_folder
-from blip2cli.convert.images import local_name, require_file_names, text_column
+from blip2cli.convert.images import local_name, one_line, require_file_names, text_column
 from blip2cli.errors import OptionError, OutputError, SourceError, option
 from blip2cli.options import ConvertOptions
 from blip2cli.sinks.settings import Settings
@@ -25,7 +26,6 @@ from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import to_utf8
 
 SUFFIXES = (".txt", ".caption")
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")  # control characters, which become blanks
 
 
 class SidecarWriter:
@@ -102,9 +102,9 @@ class SidecarWriter:
 
     def _texts(self, batch: pa.RecordBatch) -> Iterator[tuple[str, str]]:
         """Names and texts on one line, with prefix and suffix; empty for a row without a text."""
-        columns = (batch.column(name).to_pylist() for name in ("file_name", self._column))
-        for stored, value in zip(*columns, strict=True):
-            line = " ".join(_CONTROLS.sub(" ", str(value)).split()) if value is not None else ""
+        rows = json_rows(batch.select(["file_name", self._column]))
+        for stored, value in (tuple(row.values()) for row in rows):
+            line = one_line(as_text(value) or "")
             options = self._options
             yield local_name(stored), options.prefix + line + options.suffix if line else ""
 

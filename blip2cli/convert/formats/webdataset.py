@@ -15,6 +15,7 @@ import tarfile
 import pyarrow as pa
 
 from blip2cli.convert.base import Reader
+from blip2cli.convert.column_types import as_text
 from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.file_set import record_files
 from blip2cli.convert.files import new_file
@@ -24,6 +25,7 @@ from blip2cli.convert.images import (
     image_bytes,
     image_root,
     local_name,
+    one_line,
     require_file_names,
     text_column,
 )
@@ -105,7 +107,7 @@ class WebDatasetWriter:
                 f"{name!r} has several rows, and a sample holds one",
                 "convert into .parquet or .jsonl instead, or leave one row an image",
             )
-        texts = [row[self._column] for row in rows]
+        texts = [as_text(row[self._column]) for row in rows]
         if all(text is None for text in texts):
             self._left_out.add(name)
             return
@@ -114,7 +116,7 @@ class WebDatasetWriter:
             self._open()
         key, suffix = self._key(name)
         self._member(key + suffix, data)
-        lines = [" ".join(text.split()) for text in texts if text is not None]
+        lines = [one_line(text or "") for text in texts]
         self._member(key + ".txt", "\n".join(lines).encode("utf-8", "surrogateescape"))
         self._member(key + ".json", to_json(self._about(rows)))
         self._in_shard += 1

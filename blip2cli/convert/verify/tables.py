@@ -23,8 +23,6 @@ from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import parquet_settings, read_settings
 from blip2cli.sources.records import json_object
 
-_TYPES = KNOWN | {"width": pa.int64(), "height": pa.int64()}
-
 
 def check_jsonl(path: str, finding: Finding) -> None:
     """Every line: JSON, with the columns and types of the others. Raises SourceError, OSError."""
@@ -99,7 +97,7 @@ def _damaged_places(damage: DamagedPlaces, finding: Finding, where: str = "") ->
 
 def _check_types(schema: pa.Schema, finding: Finding) -> None:
     for field in schema:
-        known = _TYPES.get(field.name, field.type)
+        known = KNOWN.get(field.name, field.type)
         if field.type != known and not (kinds.is_null(field.type) or kinds.is_nested(known)):
             finding.damage(f"the column {field.name} holds {field.type}, not {known}")
 
