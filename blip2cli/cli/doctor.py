@@ -11,6 +11,7 @@ from blip2cli.cli.terminal.doctor_report import DoctorPrinter
 from blip2cli.cli.terminal.error_messages import complain
 from blip2cli.cli.terminal.spelling import flag, with_flags
 from blip2cli.options import DoctorOptions, DoctorOutputOptions, VerbosityOptions
+from blip2cli.storage.secrets import hide_secrets
 
 EXAMPLES = "Example:  blip2cli doctor --model Salesforce/blip2-opt-2.7b"
 
@@ -27,7 +28,7 @@ def doctor(
     library_logging.show_library_messages(report.verbose >= 2)
     if output.json:
         found = examine(options)
-        print(json.dumps(found.as_dict(flag), indent=2), flush=True)
+        print(hide_secrets(json.dumps(found.as_dict(flag), indent=2)), flush=True)
     else:
         found = examine(options, DoctorPrinter(sys.stdout))
     if found.failures:  # once more in a sentence, for whoever keeps stdout elsewhere

@@ -31,9 +31,11 @@ def url_name(url: str, base: str = "") -> str:
     name = name_below(_without_query(url), base)
     if not is_remote(name):
         return name
-    host, slash, path = name.partition("://")[2].partition("/")
+    # A password that holds a slash, as S3's do, is no port.
+    place = re.sub(r"^[^/@]*:(?!\d*(?:/|$))[^@]*@", "", name.partition("://")[2])
+    host, slash, path = place.partition("/")
     user = host.rpartition("@")[0]
-    if protocol_of(url) in _WEB or ":" in user:
+    if protocol_of(url) in _WEB:
         host = host.removeprefix(f"{user}@")
     return host + slash + path
 

@@ -74,9 +74,12 @@ def remote_error(url: str, error: Exception) -> RemoteError:
     protocol = _ALIASES.get(protocol, protocol)
     shown = repr(hide_secrets(url))
     status = _status(error)
-    names = {kind.__name__ for kind in type(error).__mro__}
+    # fsspec calls it a missing file whatever a web server said, or none: the cause knows better.
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
+    names = {kind.__name__ for kind in type(cause or error).__mro__}
+    missing = isinstance(error, FileNotFoundError) and status is None and not names & _UNREACHABLE
     access = _ACCESS.get(protocol, "them")
-    if isinstance(error, FileNotFoundError) or status == 404:
+    if missing or status in (404, 410):
         private = ", or set HF_TOKEN if it is private" if protocol == "hf" else ""
         return RemoteMissingError(
             f"There is no {shown}", f"check the name{private}", "there is no such file"
@@ -102,7 +105,7 @@ def remote_error(url: str, error: Exception) -> RemoteError:
         )
     if "ParamValidationError" in names:
         return RemoteError(f"{shown} is no valid name", "check the bucket", "its name is not valid")
-    detail = _detail(error)
+    detail = _detail(cause if isinstance(cause, Exception) else error)
     if names & _UNREACHABLE:
         address = f" and {_ADDRESS[protocol]}" if protocol in _ADDRESS else ""
         return RemoteError(

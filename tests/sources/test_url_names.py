@@ -17,6 +17,8 @@ from blip2cli.sources.url_names import UrlNames, same_place, unsigned_query, url
         ("https://token@h/x@y.png", "", "h/x@y.png"),
         ("https://h/a/b/x.png?sig=S", "https://h/a", "b/x.png"),
         ("s3://key:secret@bucket/x.png", "", "bucket/x.png"),
+        ("s3://key:se/cr/et@bucket/x@y.png", "", "bucket/x@y.png"),
+        ("https://me:p/w@h:80/x@y.png", "", "h:80/x@y.png"),
         ("s3://bucket/what?.png", "", "bucket/what?.png"),
         ("s3://bucket/x.png?versionId=3", "", "bucket/x.png"),
         ("abfs://box@account/x.png", "", "box@account/x.png"),

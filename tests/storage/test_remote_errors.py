@@ -8,6 +8,7 @@ import pytest
 from blip2cli.errors import SourceError
 from blip2cli.storage.remote_errors import (
     RemoteDeniedError,
+    RemoteError,
     RemoteMissingError,
     remote_error,
 )
@@ -71,3 +72,19 @@ def test_the_words_of_a_library_do_not_bring_secrets_back() -> None:
     url = "https://h/k.png?sig=s3cr3t"
     found = remote_error(url, named("Odd", text=f"400, message='Bad', url='{url}'"))
     assert "s3cr3t" not in str(found) + str(found.strerror) + str(found.of_image())
+
+
+def test_a_web_server_that_fails_has_no_missing_file() -> None:
+    def missing(cause: Exception) -> RemoteError:
+        error = FileNotFoundError("https://h/k.png?sig=s3cr3t")
+        error.__cause__ = cause
+        return remote_error("https://h/k.png?sig=s3cr3t", error)
+
+    broken = named("ClientResponseError", text="500, message='Oops', url='https://h/k?sig=s3cr3t'")
+    for status, kind in ((404, "missing"), (403, "permission_denied"), (500, "read_error")):
+        broken.status = status  # type: ignore[attr-defined]
+        assert missing(broken).of_image().error_type == kind
+    assert "s3cr3t" not in str(missing(broken))
+    unreachable = named("ClientConnectionError", text="refused")
+    assert missing(unreachable).of_image().error_type == "read_error"
+    assert "cannot be reached" in str(missing(unreachable))
