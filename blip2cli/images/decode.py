@@ -40,9 +40,9 @@ from PIL import Image, UnidentifiedImageError
 
 from blip2cli.errors import ImageError
 from blip2cli.images.limits import (
-    MAX_BLOCKS,
     check_blocks,
     check_cost,
+    check_tiff,
     too_many_pixels,
 )
 from blip2cli.images.netpbm import START as NETPBM
@@ -58,9 +58,7 @@ from blip2cli.images.tiff_header import (
     from_black,
     is_camera_raw,
     is_unsigned_32_bit,
-    largest_strip,
     read_directory,
-    strips,
 )
 from blip2cli.images.to_rgb import to_rgb
 from blip2cli.images.truncation import ends_early
@@ -198,9 +196,7 @@ def _upright(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:
     if directory is not None:
         if is_camera_raw(data, directory):  # Pillow would read the thumbnail
             raise _unsupported(unread_kind(data) or "a camera's raw file")
-        if strips(directory) > MAX_BLOCKS:
-            raise ImageError("too_large", f"It has over {MAX_BLOCKS} strips.")
-        strip = largest_strip(directory)
+        strip = check_tiff(data, directory)
         black = from_black(data, directory)
         white, data = black is not None, black or data
         unsigned = is_unsigned_32_bit(directory)

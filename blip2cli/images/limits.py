@@ -14,6 +14,15 @@ from typing import Any
 
 from blip2cli.errors import ImageError
 from blip2cli.images.jpeg_segments import SOS, segments
+from blip2cli.images.tiff_header import (
+    COMPRESSION,
+    LENGTH,
+    SAMPLES,
+    WIDTH,
+    Directory,
+    largest_strip,
+    strips,
+)
 
 # Twice Pillow's warning level, the level at which Pillow itself refuses.
 MAX_PIXELS = 178_956_970
@@ -28,7 +37,7 @@ MAX_SCANS = 1000
 # Small blocks (segments, chunks, boxes, strips) before or around the pixels, a microsecond of
 # Python each, and bytes of a JPEG's header, whose EXIF blocks are put together one by one.
 MAX_BLOCKS = 200_000
-MAX_JPEG_HEADER = 32 << 20
+MAX_JPEG_HEADER = 16 << 20
 _FEW_BYTES = 1 << 20  # no file of this size has too many blocks
 
 # Decoders written in Python, by Pillow's name: pixels that take ten seconds.
@@ -38,7 +47,8 @@ _MAX_RLE_BYTES = 16 << 20  # and runs of a file of this size four
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 # Bytes a pixel that a codec holds beside it, by Pillow's name of the format.
 _CODECS = {"WEBP": 13.0, "AVIF": 14.0, "QOI": 8.0}
-_MAX_ICON_SIDE = 4096
+_ICON_SIDE = 4096
+_TOO_MANY_SCANS = "It has over {} scans, too many for its size."
 _TOO_MANY_BLOCKS = "It has more small blocks than any reader should look at."
 
 
@@ -71,6 +81,8 @@ def check_memory(width: int, height: int, each: float, more: float = 0) -> None:
 
 def check_blocks(data: bytes) -> None:
     """Raise ImageError ``too_large`` for a file whose blocks take long to step through."""
+    if data.startswith(b"\0\0\1\0"):
+        _check_icon(data)
     if len(data) <= _FEW_BYTES:
         return
     if data.startswith(b"\xff\xd8"):
@@ -84,7 +96,7 @@ def check_blocks(data: bytes) -> None:
     elif data.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
         _check_lengths(data, 0, 0)
         start = data.find(b"\xff\x4f\xff\x51")
-        if data.find(b"\xff\x90\0\x0a", start) > start + 4 * MAX_BLOCKS:
+        if data.find(b"\xff\x90\0\x0a", start, start + _FEW_BYTES) < 0:  # a tile
             raise ImageError("too_large", _TOO_MANY_BLOCKS)
     elif data.startswith(b"GIF8"):
         _check_gif(data)
@@ -110,10 +122,25 @@ def check_cost(image: Any, data: bytes, largest_strip: int = 0) -> None:
         more = _jpeg_2000_tile(data, pixels)
     elif codec == "libtiff":
         more += len(data)  # it is handed a copy
-    elif kind == "ICO":
-        _check_icon(image, data)
     stored = _STORED.get(image.mode, 4) + _CODECS.get(kind or "", 0.0)
     check_memory(image.width, image.height, stored + 4 * (image.mode != "RGB"), more)
+
+
+def check_tiff(data: bytes, directory: Directory) -> int:
+    """Raise ImageError ``too_large``; return the bytes of the largest strip, unpacked."""
+    count = strips(directory)
+    if count > MAX_BLOCKS:
+        raise ImageError("too_large", f"It has over {MAX_BLOCKS} strips.")
+    if directory.first(COMPRESSION, 1) in (6, 7):
+        area = directory.first(WIDTH, 0) * directory.first(LENGTH, 0)
+        most = _most_scans(area * directory.first(SAMPLES, 1))
+        if data.count(b"\xff\xda") - count > most:
+            raise ImageError("too_large", _TOO_MANY_SCANS.format(most))
+    return largest_strip(directory)
+
+
+def _most_scans(values: int) -> int:
+    return min(MAX_SCANS, MAX_SCANNED // max(1, values))
 
 
 def _check_lengths(data: bytes, at: int, more: int) -> None:
@@ -141,16 +168,15 @@ def _check_gif(data: bytes) -> None:
     raise ImageError("too_large", _TOO_MANY_BLOCKS)
 
 
-def _check_icon(image: Any, data: bytes) -> None:
-    """The picture inside may be larger than the directory says."""
-    icon = image.ico
-    start = icon.entry[icon.getentryindex(image.size)].offset
-    if data[start : start + 8] == b"\x89PNG\r\n\x1a\n":
-        sides = [int.from_bytes(data[start + i : start + i + 4], "big") for i in (16, 20)]
-    else:
-        sides = [int.from_bytes(data[start + i : start + i + 4], "little") for i in (4, 8)]
-    if max(sides) > _MAX_ICON_SIDE:
-        raise ImageError("too_large", f"An icon may have {_MAX_ICON_SIDE} pixels a side.")
+def _check_icon(data: bytes) -> None:
+    """The pictures inside may be larger than the directory says."""
+    for at in range(6, 6 + 16 * min(int.from_bytes(data[4:6], "little"), MAX_BLOCKS), 16):
+        start = int.from_bytes(data[at + 12 : at + 16], "little")
+        head = data[start : start + 24]
+        png = head.startswith(b"\x89PNG")
+        sides = (head[16:20], head[20:24]) if png else (head[4:8], head[8:12])
+        if max(int.from_bytes(side, "big" if png else "little") for side in sides) > _ICON_SIDE:
+            raise ImageError("too_large", f"An icon may have {_ICON_SIDE} pixels a side.")
 
 
 def _jpeg_coefficients(image: Any, data: bytes) -> float:
@@ -164,7 +190,7 @@ def _jpeg_coefficients(image: Any, data: bytes) -> float:
     whole = data[header : header + 2] == b"\xff\xda" and data[header + 4] == count
     if whole and "progressive" not in image.info:
         return 0.0
-    most = min(MAX_SCANS, MAX_SCANNED // max(1, image.width * image.height * count))
+    most = _most_scans(image.width * image.height * count)
     scans, at = 0, 2
     while True:
         last = None
@@ -177,7 +203,7 @@ def _jpeg_coefficients(image: Any, data: bytes) -> float:
         if whole and "progressive" not in image.info:
             return 0.0
         if scans > most:
-            raise ImageError("too_large", f"It has over {most} scans, too many for its size.")
+            raise ImageError("too_large", _TOO_MANY_SCANS.format(most))
     square = max(down for _, down, _, _ in image.layer) * max(each[2] for each in image.layer)
     blocks = sum(down * along for _, down, along, _ in image.layer)
     return 2.0 * int(blocks) / max(1, int(square))

@@ -17,10 +17,9 @@ Whatever goes wrong with one image is that image's failure. ``error_type`` names
 ``decode_error`` (an unexpected exception), ``decoder_crashed`` (the image took down the process
 that decoded it, twice) and ``timeout`` (it took longer than it may, twice).
 
-A time limit for one image is enforced by the kernel, inside the worker (see ``time_limit``):
-it begins when the image's own reading begins, so neither a batch of many slow images nor the
-start of a process counts against it. An image that exceeds it ends its worker, as a crash would,
-and is given a second try when the images under way then are loaded again one by one.
+A time limit for one image is enforced by the kernel, inside the worker (see ``time_limit``): it
+begins when the image's own reading begins. An image that exceeds it ends its worker, as a crash
+would, and has a second try when the images under way then are loaded again one by one.
 """
 
 from __future__ import annotations
@@ -89,9 +88,8 @@ class BatchStream(Iterator[LoadedBatch]):
     ``options.workers`` None leaves the choice to the loader: no workers for a small job, for a
     long one that waits for images as many as there are cores to spare. 0 decodes in this process.
     A given number is started now, to be ready when, for example, a model has been loaded; none is
-    given a batch before the first is requested. A worker that takes longer for one image than
-    ``options.image_timeout`` (``IMAGE_TIMEOUT`` if that is None) is replaced. Where it is given,
-    every image is decoded in a worker: only another process can be ended in the middle.
+    given a batch before the first is requested. A worker that takes longer for an image than
+    ``options.image_timeout`` is replaced. If that is given, all images are decoded in workers.
 
     ``prefetch`` allows a thread of this process to take references and decode them before they are
     requested, from now on; it makes no use of it where images are decoded in workers from the

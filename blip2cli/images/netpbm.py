@@ -19,9 +19,10 @@ START = re.compile(rb"P[1-6f][\s#]")
 MAX_TEXT = 256 << 20  # bytes of a picture written in digits
 _GAP = re.compile(rb"(?:\s+|#[^\r\n]*(?:[\r\n]|\Z))*+")
 _TOKEN = re.compile(rb"[^\s#]{1,16}")
-_COMMENT = re.compile(rb"#[^\r\n]*")
 _SPACE = re.compile(rb"\s")
 _PIECE = 1 << 22  # bytes or numbers that are converted at a time
+_LONGEST = 1 << 16  # bytes; no number is longer
+_HEADER = 1 << 20  # bytes of comments between two numbers of the header
 
 
 def read_netpbm(data: bytes) -> Image.Image:
@@ -32,8 +33,11 @@ def read_netpbm(data: bytes) -> Image.Image:
     kind, at = data[1:2], 2
     fields = []
     for _ in range(2 if kind in b"14" else 3):
-        gap = _GAP.match(data, at)
-        token = _TOKEN.match(data, gap.end() if gap else at)
+        gap = _GAP.match(data, at, at + _HEADER)
+        start = gap.end() if gap else at
+        if start - at == _HEADER:
+            raise ImageError("too_large", "Its header is over a megabyte.")
+        token = _TOKEN.match(data, start)
         if token is None:
             raise _cut()
         fields.append(token[0])
@@ -93,24 +97,38 @@ def _pieces(data: bytes, at: int, kind: bytes, white: int) -> Iterator[np.ndarra
         return
     if len(data) - at > MAX_TEXT:
         raise ImageError("too_large", f"It is written in digits, and over {MAX_TEXT >> 20} MiB.")
-    text = _COMMENT.sub(b"", data[at:]) if data.find(b"#", at) >= 0 else data[at:]
     digits = b"01" if kind == b"1" else b"0123456789"
-    start = 0
-    while start < len(text):
-        space = _SPACE.search(text, start + _PIECE)
-        end = space.end() if space else len(text)
-        piece = text[start:end]
+    for piece in _without_comments(data, at):
         if piece.translate(None, digits + b" \t\n\v\f\r"):
             raise _corrupt("there is something else than numbers among its pixels")
         if kind == b"1":
             bits = np.frombuffer(piece.translate(None, b" \t\n\v\f\r"), np.uint8)
             yield np.where(bits == ord("1"), np.uint8(0), np.uint8(255))
-        else:
-            values = np.fromstring(piece, np.int64, sep=" ")
-            if len(values) and not 0 <= int(values.max()) <= white:
-                raise _corrupt(f"a number among its pixels is over {white}")
-            yield to_8_bits[values]
-        start = end
+            continue
+        values = np.fromstring(piece, np.int64, sep=" ")
+        if len(values) and not 0 <= int(values.max()) <= white:
+            raise _corrupt(f"a number among its pixels is over {white}")
+        yield to_8_bits[values]
+
+
+def _without_comments(data: bytes, start: int) -> Iterator[bytes]:
+    """The rest of a text in pieces that end between two numbers, comments made blank."""
+    in_comment = False
+    while start < len(data):
+        end = start + _PIECE
+        space = _SPACE.search(data, end, end + _LONGEST)
+        piece = data[start : space.end() if space else end + _LONGEST]
+        start += len(piece)
+        if in_comment or b"#" in piece:
+            letters = np.frombuffer(piece, np.uint8).copy()
+            places = np.arange(1, len(letters) + 1, dtype=np.int32)
+            marks = np.maximum.accumulate(np.where(letters == ord("#"), places, int(in_comment)))
+            line_ends = (letters == ord("\n")) | (letters == ord("\r"))
+            ends = np.maximum.accumulate(np.where(line_ends, places, 0))
+            letters[marks > ends] = ord(" ")
+            in_comment = bool(marks[-1] > ends[-1])
+            piece = letters.tobytes()
+        yield piece
 
 
 def _cut() -> ImageError:
