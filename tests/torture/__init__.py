@@ -6,7 +6,7 @@ run that was never interrupted, leaves nothing else behind, and every state in b
 * ``kills`` kills at random instants; ``faults`` goes through every system call that touches the
   output, kills there or makes the call fail (``injection`` drives strace; ``stages`` lists the
   folders to begin with);
-* ``corpora`` decodes hostile and mutated images (``mutants``);
+* ``corpora`` decodes hostile and mutated images (``mutants``, ``bombs``);
 * ``report`` counts, prints, and gives the command that repeats a failed trial;
 * ``stub_model`` replaces the model where only durability matters.
 

@@ -5,9 +5,10 @@
 * the images that once crashed, hung or filled the memory of Pillow, and malformed BMPs, from the
   source distribution of Pillow 11.3.0 (fetched with pip into a cache; left out when offline);
 * every prefix of small valid images, one for each format;
-* mutants of them, drawn from ``--seed``: changed bytes and bits, slices moved between formats,
-  length fields set to extremes, cuts. PNG checksums are made right again in every second mutant,
-  since a wrong one would end the decoding at once.
+* bombs: pictures of some megabytes that would cost minutes or gigabytes, and mutants of them;
+* mutants of the small images, drawn from ``--seed``: changed bytes and bits, slices moved between
+  formats, length fields set to extremes, cuts. PNG checksums are made right again in every second
+  mutant, since a wrong one would end the decoding at once.
 
 Each has to end as pixels or as a failure with a name that the README lists. A decoder that takes
 its process down is reported, but survived: it costs the one image. What may not be: an unlisted
@@ -32,15 +33,19 @@ from itertools import islice
 from pathlib import Path
 
 from blip2cli.images.decode import FORMATS
+from blip2cli.images.limits import MAX_BYTES
 from blip2cli.images.loader import BatchStream
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
 from blip2cli.system.cores import available_cores
+from tests.torture.bombs import bomb_mutants, bombs
 from tests.torture.mutants import mutants, prefixes
 
 SPEC = PixelSpec(32, 32)
 TIMEOUT = 30.0  # seconds; the slowest legal image, 179 million pixels, takes a few
+# Bytes of a worker at its peak: an interpreter, a file, and what decoding may take.
+MAX_PEAK = MAX_BYTES + (512 << 20)
 MAX_GROWTH = 100 << 20  # bytes a worker may have gained between the first and the last mutants
 README = Path(__file__).parents[2] / "README.md"
 PILLOW = "pillow==11.3.0"  # the last whose source distribution still holds the hostile images
@@ -137,23 +142,17 @@ def growth(sizes: list[int]) -> int:
 
 
 def _worker_memory() -> tuple[int, int]:
-    """Resident and peak bytes of the largest worker: a grandchild of this process."""
-    parents: dict[str, str] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
+    """Resident and peak bytes of the largest worker, a child of this process."""
+    now = peak = 0
+    for entry in Path("/proc").glob("[0-9]*/status"):
         try:
-            parents[entry.parent.name] = entry.read_text().rpartition(")")[2].split()[1]
+            status = entry.read_text()
         except OSError:
             continue
-    now = peak = 0
-    for pid, parent in parents.items():
-        if parents.get(parent) == str(os.getpid()):
-            try:
-                status = Path(f"/proc/{pid}/status").read_text()
-            except OSError:
-                continue
-            found = dict(re.findall(r"^Vm(HWM|RSS):\s+(\d+) kB", status, re.MULTILINE))
-            now = max(now, int(found.get("RSS", 0)) << 10)
-            peak = max(peak, int(found.get("HWM", 0)) << 10)
+        found = dict(re.findall(r"^(PPid|VmHWM|VmRSS):\s+(\d+)", status, re.MULTILINE))
+        if found["PPid"] == str(os.getpid()):
+            now = max(now, int(found.get("VmRSS", 0)) << 10)
+            peak = max(peak, int(found.get("VmHWM", 0)) << 10)
     return now, peak
 
 
@@ -223,6 +222,11 @@ def main() -> int:
     kinds = FORMATS if given.full else tuple(islice(FORMATS, 3))
     check(prefixes(kinds), findings)
     print(f"prefixes of {', '.join(kinds)}; so far {findings.line()}", flush=True)
+    check(bombs(), findings)
+    check(bomb_mutants(600 if given.full else 60, given.seed), findings)
+    if findings.peak > MAX_PEAK:
+        findings.faults.append(f"a worker took {findings.peak >> 20} MiB")
+    print(f"bombs; so far {findings.line()}", flush=True)
     sizes = check(mutants(10_000 if given.full else 1_000, given.seed), findings)
     if growth(sizes) > MAX_GROWTH:
         findings.faults.append(f"workers grew by {growth(sizes) >> 20} MiB")

@@ -70,7 +70,7 @@ def mutants(count: int, seed: int) -> Iterator[Made]:
         draw = random.Random(f"{seed}/{number}")
         data = mutate(stock[kind], draw, stock)
         if number % 2 and data.startswith(b"\x89PNG\r\n\x1a\n"):
-            _right_checksums(data)
+            right_checksums(data)
         yield Made(f"{kind} mutant {seed}/{number}", "", data=bytes(data))
 
 
@@ -122,7 +122,8 @@ def _cut(data: bytearray, draw: random.Random, _: Stock) -> None:
 _MUTATIONS = (_bytes, _bit, _length, _splice, _cut)
 
 
-def _right_checksums(png: bytearray) -> None:
+def right_checksums(png: bytearray) -> None:
+    """Make the checksums of a PNG file right again."""
     place = 8
     while place + 12 <= len(png):
         end = place + 8 + int.from_bytes(png[place : place + 4], "big")
