@@ -62,11 +62,13 @@ def csv_dialect(location: str, delimiter: str) -> Dialect:
     return Dialect(delimiter, skipped, tuple(header))
 
 
-def csv_records(location: str, dialect: Dialect) -> Iterator[Record]:
-    """The rows below the header; quoted cells may hold newlines. Rows of empty cells are passed
-    over, as blank lines are."""
+def csv_records(
+    location: str, dialect: Dialect, row_lines: int = MAX_ROW_LINES
+) -> Iterator[Record]:
+    """The rows below the header; quoted cells may hold newlines, a row at most ``row_lines``.
+    Rows of empty cells are passed over, as blank lines are."""
     columns = dialect.columns
-    rows = _rows(location, dialect.delimiter, dialect.skipped)
+    rows = _rows(location, dialect.delimiter, dialect.skipped, row_lines)
     next(rows, None)  # the header
     for number, cells in rows:
         if isinstance(cells, BadRow):
@@ -86,8 +88,9 @@ def csv_records(location: str, dialect: Dialect) -> Iterator[Record]:
 class _Lines:
     """Lines for ``csv.reader``; those of a row that failed are read again, from its second on."""
 
-    def __init__(self, reader: LineReader) -> None:
+    def __init__(self, reader: LineReader, row_lines: int) -> None:
         self._reader = reader
+        self._row_lines = row_lines
         self._waiting: deque[str | BadRow] = deque()
         self._row: list[str] = []
         self._size = 0
@@ -98,9 +101,9 @@ class _Lines:
                 if self._row:
                     self._waiting.appendleft(line)
                 raise csv.Error(line.problem if isinstance(line, BadRow) else "over 16 MiB")
-            if len(self._row) == MAX_ROW_LINES:
+            if len(self._row) == self._row_lines:
                 self._waiting.appendleft(line)
-                raise csv.Error(f"a quoted cell of over {MAX_ROW_LINES} lines")
+                raise csv.Error(f"a quoted cell of over {self._row_lines} lines")
             self._row.append(line)
             self._size += len(line)
             yield line
@@ -126,14 +129,16 @@ class _Lines:
         return first
 
 
-def _rows(location: str, delimiter: str, skipped: int) -> Iterator[tuple[int, list[str] | BadRow]]:
+def _rows(
+    location: str, delimiter: str, skipped: int, row_lines: int = MAX_ROW_LINES
+) -> Iterator[tuple[int, list[str] | BadRow]]:
     with open_text(location) as file:
         reader = LineReader(file)
         number = 1
         for _ in range(skipped):
             reader.next()
             number += 1
-        lines = _Lines(reader)
+        lines = _Lines(reader, row_lines)
         rows = csv.reader(iter(lines), delimiter=delimiter, strict=True)
         while True:
             try:
@@ -141,7 +146,10 @@ def _rows(location: str, delimiter: str, skipped: int) -> Iterator[tuple[int, li
             except StopIteration:
                 return
             except csv.Error as error:
-                yield number, BadRow(str(error))
+                problem = str(error).replace(
+                    "unexpected end of data", "a quote that is never closed"
+                )
+                yield number, BadRow(problem)
                 number += lines.end_row(failed=True)
                 rows = csv.reader(iter(lines), delimiter=delimiter, strict=True)
                 continue

@@ -172,7 +172,8 @@ def test_csv_of_others_is_read_as_it_is(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("file_name,width\na.jpg,wide\n", "width is not what a column of that name holds"),
-        ("file_name,width\na.jpg\n", "Expected 2 columns, got 1"),
+        ("file_name,width\na.jpg\n", "line 2: 1 cells for 2 columns"),
+        ('file_name,width\na.jpg,"1\nb.jpg,2\n', "line 2: a quote that is never closed"),
         ("a,a\n1,2\n", "two columns are called 'a'"),
         ("file_name,candidates\na.jpg,[\n", "candidates is not what"),
     ],
@@ -182,6 +183,16 @@ def test_a_csv_that_cannot_be_read_says_why(text: str, message: str, tmp_path: P
     with pytest.raises(SourceError, match=message.replace("[", r"\[")):
         convert(tmp_path / "o.csv", tmp_path / "o.jsonl")
     assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_a_csv_of_a_spreadsheet(tmp_path: Path) -> None:
+    data = '\ufefffile_name;caption;;\r\na.jpg;a cat;;\r\n;;;\r\nb.jpg;"x;\r\ny";;\r\n'
+    (tmp_path / "o.csv").write_bytes(data.encode())
+    convert(tmp_path / "o.csv", tmp_path / "o.jsonl")
+    assert read_rows(tmp_path / "o.jsonl") == [
+        {"file_name": "a.jpg", "caption": "a cat"},
+        {"file_name": "b.jpg", "caption": "x;\r\ny"},
+    ]
 
 
 def test_text_of_other_tools_that_looks_like_an_escape_stays_itself(tmp_path: Path) -> None:

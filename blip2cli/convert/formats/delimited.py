@@ -16,7 +16,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -31,7 +33,8 @@ from blip2cli.convert.files import new_file
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import ConvertOptions
 from blip2cli.sinks.settings import Settings
-from blip2cli.sources.csv_rows import csv_dialect
+from blip2cli.sources.csv_rows import csv_dialect, csv_records
+from blip2cli.sources.records import BadRow, broken
 from blip2cli.storage.text_encoding import to_utf8
 
 _FORMULA = r"^('*[=+\-@\t\r\n])"
@@ -51,6 +54,7 @@ class CsvReader:
             self.size = os.path.getsize(path)
             self._dialect = csv_dialect(path, delimiter)
         self._raw = list(self._dialect.columns)
+        self._checked = False
         stored = pa.array([to_utf8(name) for name in self._raw], pa.string())
         self._names: list[str] = pc.replace_substring_regex(stored, _GUARDED, r"\1").to_pylist()
         for name in self._names:
@@ -88,6 +92,8 @@ class CsvReader:
         self._done = 0
         if not self._raw:
             return
+        if not self._checked:
+            self._check()
         with read_errors(self.path), open(self.path, "rb") as file:
             reader = pcsv.open_csv(
                 file,
@@ -107,8 +113,18 @@ class CsvReader:
             )
             for batch in reader:
                 self._done = min(self.size, file.tell())
-                texts = [_text(column) for column in batch.columns]
-                yield pa.RecordBatch.from_arrays(texts, names=self._names)
+                texts = [_text(column) for column in batch.columns[: len(self._names)]]
+                found = reduce(pc.or_, (column.is_valid() for column in texts))
+                yield pa.RecordBatch.from_arrays(texts, names=self._names).filter(found)
+
+    def _check(self) -> None:
+        """Raise SourceError for a row that is not written as a row of a table: Arrow's reader takes
+        a quote that is never closed for a cell of all that follows."""
+        with read_errors(self.path):
+            for number, row in csv_records(self.path, self._dialect, row_lines=sys.maxsize):
+                if isinstance(row, BadRow):
+                    raise broken(self.path, number, row.problem, row.remedy)
+        self._checked = True
 
     def _with_size(self) -> pa.Schema:
         """The schema with vectors of the size of the first one."""

@@ -156,7 +156,7 @@ class GlobSource(ColumnedSource):
 
     def _matches(self, base: str) -> Iterator[ImageRef | MatchedFolder]:
         """Yield matching files and folders, each once and in order."""
-        rules = PatternRules(self.pattern, self.tree.decode)
+        rules = PatternRules(self.pattern, self.tree.decode, others=self.tree.others)
         try:
             yield from walk(self.tree, self.root, rules, base)
         except RemoteError:
