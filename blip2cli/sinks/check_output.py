@@ -9,7 +9,7 @@ import stat
 from blip2cli.errors import OutputError, option
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.format_table import known_suffix, suffixes
-from blip2cli.sinks.paths import OutputPaths, to_stdout
+from blip2cli.sinks.paths import LONGEST_ENDING, OutputPaths, to_stdout
 from blip2cli.sinks.settings import has_settings, owns_failures
 from blip2cli.storage.opening import is_remote
 from blip2cli.storage.secrets import hide_secrets
@@ -105,6 +105,13 @@ def check_place(out: str, replace: bool, alternative: str = "", field: str = "ou
     """
     path = os.path.realpath(out)
     check_parent(out, field)
+    limit = os.pathconf(os.path.dirname(path), "PC_NAME_MAX") - LONGEST_ENDING
+    if len(os.fsencode(os.path.basename(path))) > limit:
+        raise OutputError(
+            field,
+            f"The name of the output {out!r} is too long for those of the files beside it",
+            f"choose one of at most {limit} bytes",
+        )
     # A link may have been planted, in an archive for example.
     suffix = os.path.splitext(path)[1].lower()
     if os.path.islink(out) and not (os.path.isfile(path) and out.lower().endswith(suffix or "/")):

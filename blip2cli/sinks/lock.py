@@ -55,22 +55,22 @@ class OutputLock:
         except OSError as error:
             # Really creating a file also finds read-only file systems and full quotas, which the
             # permission bits do not tell.
-            long = error.errno == errno.ENAMETOOLONG
             raise OutputError(
                 "out",
                 f"No file can be created in the folder of the output {self._out!r} "
                 f"({error.strerror})",
-                f"choose {'a shorter name' if long else 'another folder'}",
+                "choose another folder",
             ) from None
         try:
             self._take(temporary)
         except BaseException as error:
             os.close(self._descriptor)
             if isinstance(error, OSError):
+                long = error.errno == errno.ENAMETOOLONG
                 raise OutputError(
                     "out",
                     f"The lock of the output {self._out!r} cannot be taken ({error.strerror})",
-                    "choose another folder",
+                    f"choose {'a shorter name' if long else 'another folder'}",
                 ) from None
             raise
         finally:

@@ -17,6 +17,7 @@ from blip2cli.sinks.format_table import known_suffix
 from blip2cli.storage.durable import temporary_name
 
 _PART = ".part-"
+LONGEST_ENDING = len(f".{_PART}000000")  # bytes that a name beside the output has more
 
 
 @dataclass(frozen=True)

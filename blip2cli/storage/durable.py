@@ -24,6 +24,7 @@ from typing import BinaryIO
 
 # What a file system says that knows no second names (hard links).
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS, errno.EXDEV)
+_LONGEST = 200  # bytes of a name in a temporary one; file systems allow 255, some 143
 _TEMPORARY = r"\.[0-9a-f]{8}\.(?:tmp|old)"
 
 
@@ -61,8 +62,9 @@ def open_regular(path: str, flags: int = os.O_RDWR) -> int:
 
 
 def temporary_name(path: str, ending: str = "tmp") -> str:
-    """A new, hidden name beside ``path`` that nobody can foresee."""
+    """A new, hidden name beside ``path`` that nobody can foresee. A long name is cut short."""
     folder, name = os.path.split(path)
+    name = os.fsdecode(os.fsencode(name)[:_LONGEST])
     return os.path.join(folder, f".{name}.{os.urandom(4).hex()}.{ending}")
 
 

@@ -174,6 +174,13 @@ def test_images_do_not_leave_a_folder_through_a_link(
     assert listing(tmp_path / "elsewhere") == set()
 
 
+def test_sidecars_of_images_with_long_names(folder: Path, tmp_path: Path) -> None:
+    name = "n" * 251 + ".jpg"
+    rows = write_rows(tmp_path / "r.jsonl", [captions()[0] | {"file_name": name}])
+    convert(rows, folder, write_as="sidecar")
+    assert listing(folder) == {"n" * 251 + ".txt"}
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "folder"])
 def test_what_lies_at_a_sidecar_is_not_written_through(

@@ -225,7 +225,7 @@ def test_a_file_of_others_at_the_name_of_the_lock_is_left(tmp_path: Path, conten
 
 def test_a_name_that_is_too_long_for_the_files_beside_it(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"\(File name too long\); choose a shorter name"):
-        OutputLock(str(tmp_path / ("n" * 245 + ".jsonl"))).__enter__()
+        OutputLock(str(tmp_path / ("n" * 250 + ".jsonl"))).__enter__()
 
 
 def test_a_folder_where_nothing_can_be_created() -> None:

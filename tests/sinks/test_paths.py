@@ -8,9 +8,10 @@ import pytest
 from blip2cli.errors import OutputError
 from blip2cli.options import OutputOptions
 from blip2cli.sinks import check_output
+from blip2cli.sinks.lock import OutputLock
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import claim_failures
-from tests.sinks.helpers import FORMATS, listing
+from tests.sinks.helpers import FORMATS, listing, open_out, put, read, row
 from tests.storage.test_durable import plant
 
 
@@ -136,6 +137,22 @@ def test_what_is_no_file_beside_the_output_is_left(
 def test_overwriting_removes_no_file_of_others_with_the_name_of_a_part(tmp_path: Path) -> None:
     (tmp_path / ".out.parquet.part-000003").write_text("notes")
     assert "part-000003', which has" in refusal(tmp_path / "out.parquet", overwrite=True)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_names_may_be_as_long_as_those_beside_them_allow(tmp_path: Path, suffix: str) -> None:
+    name = "n" * (242 - len(suffix) - 1) + "." + suffix
+    assert "choose one of at most 242 bytes" in refusal(tmp_path / ("n" + name))
+    assert "choose one of at most 242 bytes" in refusal(tmp_path / ("ü" * 121 + ".jsonl"))
+    sink = open_out(tmp_path / name)
+    put(sink, row(0))
+    sink.abort()
+    with OutputLock(str(tmp_path / name)):
+        pass
+    sink = open_out(tmp_path / name, overwrite=True)
+    sink.write([row(0)])
+    sink.close()
+    assert read(tmp_path / name) == [row(0)]
 
 
 @pytest.mark.parametrize("content", ["", "notes", "[]", "{}"])
