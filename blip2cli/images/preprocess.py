@@ -7,6 +7,7 @@ quarter of the bytes. Torch is imported where it is needed: images are decoded b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -70,8 +71,10 @@ class PixelSpec:
             mean = _colour("image_mean", config.get("image_mean", CLIP_MEAN))
             std = _colour("image_std", config.get("image_std", CLIP_STD))
         if config.get("do_rescale") is not False:
-            factor = float(config.get("rescale_factor") or 1 / 255)
-        return cls(height, width, int(resample), mean, std, factor)
+            factor = config.get("rescale_factor") or 1 / 255
+            if not isinstance(factor, int | float) or not math.isfinite(factor):
+                raise _unsupported(f"has the rescale_factor {factor!r}")
+        return cls(height, width, int(resample), mean, std, float(factor))
 
 
 def _unsupported(what: str) -> ModelError:
@@ -98,7 +101,7 @@ def _colour(key: str, value: Any) -> tuple[float, float, float]:
     if (
         not isinstance(values, (list, tuple))
         or len(values) != 3
-        or not all(isinstance(v, (int, float)) for v in values)
+        or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
         or (key == "image_std" and 0 in values)
     ):
         raise _unsupported(f"has the {key} {value!r}")

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from blip2cli.convert.checkpoints.shards import check_finite
 from blip2cli.convert.checkpoints.weight_names import (
     is_dropped,
     is_dropped_of_vision,
@@ -180,7 +181,10 @@ def lavis_weights(weights: Weights, kind: Family, positions: int) -> LavisWeight
 
 def write_lavis(weights: Weights, file: BinaryIO) -> None:
     """Write ``{"model": state dict}``; the weights are mapped from their files, not copied."""
-    torch.save({"model": {name: weight.load() for name, weight in weights.items()}}, file)
+    state = {name: weight.load() for name, weight in weights.items()}
+    for name, tensor in state.items():
+        check_finite(name, tensor)
+    torch.save({"model": state}, file)
 
 
 def _join_qkv_bias(weights: Weights, path: Path) -> Weights:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2cli.errors import OptionError, option
+from blip2cli.errors import ModelError, OptionError, option
 from blip2cli.model.checkpoint.weights import DTYPES, Progress, Weight, Weights
 from blip2cli.storage.durable import write_all
 
@@ -55,7 +55,8 @@ def write_shards(
 ) -> None:
     """Write ``model.safetensors``, or its shards and their index, into ``folder``.
 
-    Raises OptionError when a number is too large for the precision that is written.
+    Raises OptionError when a number is too large for the precision that is written, ModelError
+    when it is none.
     """
     total = sum(weight.nbytes for weight in weights.values())
     shards = plan(weights, limit)
@@ -86,6 +87,7 @@ def _write(file: Path, weights: Weights) -> Iterator[int]:
             tensor = weight.load()
             if tuple(tensor.shape) != weight.shape or tensor.dtype != weight.dtype:
                 raise AssertionError(f"{name} is {tensor.shape} {tensor.dtype}, not {weight}")
+            check_finite(name, tensor)
             array: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
             write_all(stream.fileno(), array)
             del array
@@ -133,6 +135,17 @@ def _cast(name: str, weight: Weight, dtype: torch.dtype) -> Weight:
         return after
 
     return Weight(weight.shape, dtype, load)
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Raise ModelError when a weight has NaN or infinite numbers, as loading it would."""
+    if tensor.is_floating_point() and tensor.dtype.itemsize > 1 and not _finite(tensor):
+        raise ModelError(
+            None,
+            f"the model has numbers in {name} that are NaN or infinite",
+            "fetch it again; if it is your own, take a checkpoint from before its training "
+            "diverged",
+        )
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -129,7 +129,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
             f"{path} holds a {kind or 'model of unknown type'}, not a BLIP-2 model "
             "(config.json must say model_type blip-2)",
         )
-    for name in map(str, config.get("architectures") or ()):
+    for name in _classes(config):
         if name.startswith(_OTHER_CLASSES):
             raise ModelError(None, f"{path} holds a {name}, not a BLIP-2 model")
     for name in ("vision_config", "qformer_config", "text_config"):
@@ -183,13 +183,19 @@ def _family(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> Fami
     return family
 
 
+def _classes(config: dict[str, Any]) -> list[str]:
+    """``architectures``: the names of transformers' classes that the model was saved from."""
+    names = config.get("architectures")
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
 def _is_retrieval_model(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> bool:
     """Whether these are the weights of a retrieval model.
 
     ``architectures`` decides where it is written; else the names of the weights do, and for a
     pickle, whose names cannot be read safely here, whether the Q-Former reads text.
     """
-    classes = config.get("architectures") or ()
+    classes = _classes(config)
     if RETRIEVAL.architecture in classes:
         return True
     if any(name in classes for name in GENERATION_CLASSES):

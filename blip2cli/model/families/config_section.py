@@ -14,6 +14,9 @@ from blip2cli.errors import ModelError
 
 _REMEDY = "take config.json from the model that the weights are from"
 
+# Values of the types that fields may have whose default is None.
+_EXAMPLES: dict[str, object] = {"int | None": 1, "bool | None": True, "str | None": "gelu"}
+
 Section = TypeVar("Section", bound="ConfigSection")
 
 
@@ -30,18 +33,18 @@ class ConfigSection:
             default = known[name].default
             if name.endswith("_token_id"):
                 _check_id(name, value)
-            elif default is MISSING or default is None:
-                continue
             elif value is None:
                 del found[name]  # what is not said has its default
             else:
-                _check_value(name, value, default)
+                _check_value(name, value, _EXAMPLES.get(str(known[name].type), default))
         return cls(**found)
 
 
 def _check_value(name: str, value: object, default: object) -> None:
     kind = type(default)
-    if kind is int:
+    if default is MISSING or default is None:
+        fits = True
+    elif kind is int:
         fits = type(value) is int and value > 0
     else:
         fits = isinstance(value, kind) or (kind is float and type(value) is int)

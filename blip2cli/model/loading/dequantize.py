@@ -17,8 +17,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,10 +28,13 @@ from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.weights import Weight, Weights
 from blip2cli.model.quantize.int8 import NUMBERS, SCALES, QuantizedWeight
 
+Read = TypeVar("Read", Tensor, QuantizedWeight)
+
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _EIGHT_BITS = (torch.int8, torch.float8_e4m3fn, torch.float8_e5m2)
 _ROW_MAJOR = 0  # of bitsandbytes' ``weight_format``; the others are those of some GPUs
 _BLOCK = (128, 128)  # of finegrained FP8, where config.json does not say another
+_FOUR_BIT_PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 _FOUR_BITS = ".quant_state.bitsandbytes__"
 
 # What else is known by its tensors, and its name.
@@ -82,29 +86,67 @@ def dequantized(weights: Weights, where: str, config: Mapping[str, Any]) -> Weig
     made: Weights = {}
     used: set[str] = set()
     for name, weight in weights.items():
-        layer, _, last = name.rpartition(".")
-        if last == NUMBERS:
-            scales = _beside(weights, where, f"{layer}.{SCALES}", f"{layer}.weight")
-            made[f"{layer}.weight"] = _rows(weight, scales)
-            used |= {name, f"{layer}.{SCALES}"}
-        elif last == "weight" and f"{layer}.SCB" in weights:
-            _check_format(weights, where, layer)
-            made[name] = _rows(weight, weights[f"{layer}.SCB"], 127)
-            used |= {name, f"{layer}.SCB", f"{layer}.weight_format"}
-        elif last == "weight" and weight.dtype in _EIGHT_BITS:
-            for scale in (f"{name}_scale", f"{name}_scale_inv"):
-                if scale in weights:
-                    made[name] = _scaled(weight, weights[scale], where, name, _block(config))
-                    used |= {name, scale}
-        elif _FOUR_BITS in name:
-            packed = name.partition(_FOUR_BITS)[0]
-            made[packed] = _four_bits(weights, where, packed, weight)
-            used |= {
-                other for other in weights if other == packed or other.startswith(f"{packed}.")
-            }
-    return {
-        name: made.get(name, weight) for name, weight in weights.items() if name not in used
-    } | made
+        found = _whole(weights, where, name, weight, config)
+        if found is not None:
+            target, whole, beside = found
+            made[target] = _guarded(whole, where, target)
+            used |= {name, target, *beside}
+    left = {name: weight for name, weight in weights.items() if name not in used}
+    return left | made
+
+
+def _whole(
+    weights: Weights, where: str, name: str, weight: Weight, config: Mapping[str, Any]
+) -> tuple[str, Weight, Sequence[str]] | None:
+    """The weight that a tensor is the main part of: its name, itself, and what is beside it."""
+    layer, _, last = name.rpartition(".")
+    if last == NUMBERS:
+        scales = f"{layer}.{SCALES}"
+        whole = _rows(weight, _beside(weights, where, scales, f"{layer}.weight"))
+        return f"{layer}.weight", whole, (scales,)
+    if last == "weight" and weight.dtype is torch.int8 and f"{layer}.SCB" in weights:
+        scales, layout = f"{layer}.SCB", f"{layer}.weight_format"
+        if layout in weights and weights[layout].load().tolist() != _ROW_MAJOR:
+            raise ModelError(
+                None,
+                f"{where} holds {name} in the layout of a GPU (bitsandbytes' weight_format)",
+                REMEDY,
+            )
+        return name, _rows(weight, weights[scales], 127), (scales, layout)
+    if last == "weight" and weight.dtype in _EIGHT_BITS:
+        for scales in (f"{name}_scale", f"{name}_scale_inv"):
+            if scales in weights:
+                whole = _scaled(weight, weights[scales], where, name, _block(config))
+                return name, whole, (scales,)
+    packed, mark, _ = name.partition(_FOUR_BITS)
+    if mark:
+        beside = [f"{packed}.{part}" for part in _FOUR_BIT_PARTS]
+        return packed, _four_bits(weights, where, packed, weight), beside
+    return None
+
+
+def _guarded(weight: Weight, where: str, name: str) -> Weight:
+    """The same weight; ModelError is raised where what it is made of does not fit together."""
+
+    def guard(read: Callable[[], Read]) -> Callable[[], Read]:
+        def guarded() -> Read:
+            try:
+                return read()
+            except (RuntimeError, IndexError) as error:
+                raise _damaged(where, name, error) from error
+
+        return guarded
+
+    quantized = weight.quantized and guard(weight.quantized)
+    return replace(weight, load=guard(weight.load), quantized=quantized)
+
+
+def _damaged(where: str, name: str, error: Exception) -> ModelError:
+    return ModelError(
+        None,
+        f"{where} holds {name} quantized, with parts that do not fit together ({error})",
+        "fetch it again",
+    )
 
 
 def _beside(weights: Weights, where: str, name: str, of: str) -> Weight:
@@ -116,22 +158,12 @@ def _beside(weights: Weights, where: str, name: str, of: str) -> Weight:
     return found
 
 
-def _check_format(weights: Weights, where: str, layer: str) -> None:
-    layout = weights.get(f"{layer}.weight_format")
-    if layout is not None and int(layout.load()) != _ROW_MAJOR:
-        raise ModelError(
-            None,
-            f"{where} holds {layer}.weight in the layout of a GPU (bitsandbytes' weight_format)",
-            REMEDY,
-        )
-
-
 def _rows(numbers: Weight, scales: Weight, divisor: int = 1) -> Weight:
     """Int8 numbers [O, I] with a scale for each row, stored ``divisor`` times as large."""
 
     def quantized() -> QuantizedWeight:
-        by_row = scales.load().float().reshape(-1, 1) / divisor
-        return QuantizedWeight(numbers.load(), by_row)
+        read = numbers.load()
+        return QuantizedWeight(read, scales.load().float().reshape(len(read), 1) / divisor)
 
     def load() -> Tensor:
         return quantized().dequantized(torch.float32)
@@ -169,14 +201,21 @@ def _scaled(weight: Weight, scale: Weight, where: str, name: str, block: tuple[i
 def _block(config: Mapping[str, Any]) -> tuple[int, int]:
     settings = config.get("quantization_config")
     size = settings.get("weight_block_size") if isinstance(settings, dict) else None
-    return (int(size[0]), int(size[1])) if size else _BLOCK
+    if isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size):
+        return size[0], size[1]
+    return _BLOCK
 
 
 def _four_bits(weights: Weights, where: str, name: str, state: Weight) -> Weight:
     """Two numbers a byte, the first in its high half: places in ``quant_map``, whose entries are
     multiplied by ``absmax`` of their block, which may itself be quantized."""
-    settings = json.loads(bytes(state.load().tolist()))
-    shape = tuple(settings["shape"])
+    try:
+        settings = json.loads(bytes(state.load().tolist()))
+        shape = tuple(map(int, settings["shape"]))
+        size, block = math.prod(shape), int(settings["blocksize"])
+        outer, offset = settings.get("nested_blocksize", 1), settings.get("nested_offset", 0.0)
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(where, name, error) from error
     packed, code, absmax = (
         _beside(weights, where, each, name)
         for each in (name, f"{name}.quant_map", f"{name}.absmax")
@@ -193,10 +232,9 @@ def _four_bits(weights: Weights, where: str, name: str, state: Weight) -> Weight
         largest = absmax.load()
         if nested is not None:
             blocks = nested_code.load().float()[largest.int()]
-            factors = nested().float().repeat_interleave(settings["nested_blocksize"])
-            largest = blocks * factors[: len(blocks)] + settings["nested_offset"]
-        by_number = largest.float().repeat_interleave(settings["blocksize"])
-        size = math.prod(shape)
+            factors = nested().float().repeat_interleave(int(outer))
+            largest = blocks * factors[: len(blocks)] + float(offset)
+        by_number = largest.float().repeat_interleave(block)
         values = code.load().float()[places[:size].int()]
         return values.mul_(by_number[:size]).reshape(shape)
 

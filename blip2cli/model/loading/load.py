@@ -69,7 +69,7 @@ def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False
 
 
 def _loaded(checkpoint: Checkpoint, placement: Placement, plain: bool) -> Blip2Net:
-    _check_heads(checkpoint)
+    _check_config(checkpoint)
     with torch.device("meta"):
         model = build(checkpoint.model_config)
     _check_activations(checkpoint, model)
@@ -84,8 +84,15 @@ def _quantizer(placement: Placement) -> Quantizer:
     return quantizer
 
 
-def _check_heads(checkpoint: Checkpoint) -> None:
+def _check_config(checkpoint: Checkpoint) -> None:
+    """Raise ModelError for settings with which no model can be built."""
     config = checkpoint.model_config
+    if not config.family.writes and not config.qformer_config.use_qformer_text_input:
+        raise ModelError(
+            None,
+            f"{checkpoint.path} is a retrieval model whose Q-Former does not read texts",
+            "set use_qformer_text_input to true under qformer_config in config.json",
+        )
     text = (config.text_config,) if config.family.writes else ()
     for section in (config.vision_config, config.qformer_config, *text):
         width, heads = (getattr(section, n, 1) for n in ("hidden_size", "num_attention_heads"))

@@ -353,7 +353,7 @@ def test_a_tensor_in_two_shards_is_refused(opt_directory: Path, tmp_path: Path) 
 def test_numbers_that_are_none_are_refused(
     number: float, quantize: str | None, opt_directory: Path, tmp_path: Path
 ) -> None:
-    name = "language_model.model.decoder.layers.1.fc1.weight"
+    name = "vision_model.encoder.layers.1.mlp.fc1.weight"
 
     def change(held: Held) -> None:
         held[name][1, 2] = number
@@ -361,6 +361,10 @@ def test_numbers_that_are_none_are_refused(
     directory = rewritten(opt_directory, tmp_path / "m", change)
     with pytest.raises(ModelError, match=f"numbers in {name} that are NaN or infinite; fetch"):
         load(directory, quantize=quantize)
+    if quantize is None:
+        for out in (tmp_path / "out", tmp_path / "out.pth"):
+            with pytest.raises(ModelError, match=r"that are NaN or infinite; fetch"):
+                convert(directory, out)
 
 
 def test_numbers_too_large_for_float16_are_named(opt_directory: Path, tmp_path: Path) -> None:
