@@ -52,24 +52,20 @@ _TOO_MANY_SCANS = "It has over {} scans, too many for its size."
 _TOO_MANY_BLOCKS = "It has more small blocks than any reader should look at."
 
 
-def check_size(width: int, height: int) -> None:
-    """Raise ImageError ``too_many_pixels``."""
-    if width * height > MAX_PIXELS:
-        raise too_many_pixels(f"It has {width} by {height} pixels")
-    if max(width, height) > MAX_SIDE:
-        raise ImageError(
-            "too_many_pixels", f"It has {width} by {height} pixels; one side may have {MAX_SIDE}."
-        )
-
-
 def too_many_pixels(start: str) -> ImageError:
     """The error of a picture with more pixels than are read."""
     return ImageError("too_many_pixels", f"{start}, more than the {MAX_PIXELS} that are read.")
 
 
 def check_memory(width: int, height: int, each: float, more: float = 0) -> None:
-    """Raise ImageError for a picture that takes ``each`` bytes a pixel and ``more``."""
-    check_size(width, height)
+    """Raise ImageError for a picture that is too large, or takes too much memory: ``each`` bytes a
+    pixel and ``more``."""
+    if width * height > MAX_PIXELS:
+        raise too_many_pixels(f"It has {width} by {height} pixels")
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(
+            "too_many_pixels", f"It has {width} by {height} pixels; one side may have {MAX_SIDE}."
+        )
     need = width * height * each + more
     if need > MAX_BYTES:
         raise ImageError(

@@ -48,15 +48,18 @@ class ImageRef:
         Raises ImageError: ``missing``, ``permission_denied``, ``not_a_file`` (a folder, pipe or
         device), ``too_large`` (over ``MAX_FILE_BYTES``) or ``read_error``.
         """
-        with reading_errors():
+        try:
             # O_NONBLOCK: opening a named pipe that nobody writes to would wait for ever.
             descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
             with open(descriptor, "rb") as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise ImageError("not_a_file", "It is a folder, pipe or device, not a file.")
-                check_size(status.st_size, "The file")
+                if status.st_size > MAX_FILE_BYTES:
+                    raise too_large(status.st_size, "The file")
                 return file.read()
+        except (OSError, ValueError) as error:  # ValueError: a NUL inside the path
+            raise _reading_error(error, "file") from None
 
 
 @dataclass(frozen=True)
@@ -70,31 +73,40 @@ class FailedRef(ImageRef):
         raise ImageError(self.error_type, self.message)
 
 
-def check_size(size: int, what: str = "It") -> None:
+def check_size(size: int) -> None:
     """Raise ImageError ``too_large`` for more bytes than an image may have."""
     if size > MAX_FILE_BYTES:
-        raise ImageError("too_large", f"{what} holds {size} bytes, over 1 GiB.")
+        raise too_large(size)
+
+
+def too_large(size: int, what: str = "It") -> ImageError:
+    """The error of more bytes than an image may have."""
+    return ImageError("too_large", f"{what} holds {size} bytes, over 1 GiB.")
 
 
 @contextmanager
-def reading_errors(what: str = "file") -> Iterator[None]:
+def reading_errors(what: str) -> Iterator[None]:
     """Turn errors that occur while the bytes of one image are read into an ImageError.
 
     ``missing``, ``permission_denied``, ``not_a_file`` or ``read_error``.
     """
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError):
-        raise ImageError("missing", f"There is no such {what}.") from None
-    except IsADirectoryError:
-        raise ImageError("not_a_file", "It is a folder, not a file.") from None
-    except PermissionError:
-        raise ImageError("permission_denied", f"The {what} may not be read.") from None
-    except (OSError, ValueError, EOFError) as error:  # ValueError: a NUL inside the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ImageError("read_error", f"The {what} cannot be read: {reason}.") from None
-    except SourceError as error:  # a package for the protocol is missing
-        raise ImageError("read_error", str(error)) from None
+    except (OSError, ValueError, EOFError, SourceError) as error:
+        raise _reading_error(error, what) from None
+
+
+def _reading_error(error: Exception, what: str) -> ImageError:
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return ImageError("missing", f"There is no such {what}.")
+    if isinstance(error, IsADirectoryError):
+        return ImageError("not_a_file", "It is a folder, not a file.")
+    if isinstance(error, PermissionError):
+        return ImageError("permission_denied", f"The {what} may not be read.")
+    if isinstance(error, SourceError) and not isinstance(error, OSError):
+        return ImageError("read_error", str(error))  # a package for the protocol is missing
+    reason = getattr(error, "strerror", None) or str(error)
+    return ImageError("read_error", f"The {what} cannot be read: {reason}.")
 
 
 @dataclass(frozen=True)
