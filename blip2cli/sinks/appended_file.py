@@ -19,6 +19,10 @@ from blip2cli.storage import durable
 Settler = Callable[[int], contextlib.AbstractContextManager[object]]
 
 
+# What NFS and FUSE call a deleted file that is still open.
+_DELETED = (".nfs", ".fuse_hidden")
+
+
 class AppendedFile:
     """A file that is open for appending; only this process is to write into it.
 
@@ -102,7 +106,8 @@ class AppendedFile:
         """The present name of the file; None where it has none or the system does not tell."""
         with contextlib.suppress(OSError):
             name = os.readlink(f"/proc/self/fd/{self.descriptor}")
-            if os.path.samestat(os.lstat(name), os.fstat(self.descriptor)):
+            deleted = os.path.basename(name).startswith(_DELETED)
+            if not deleted and os.path.samestat(os.lstat(name), os.fstat(self.descriptor)):
                 return name
         return None
 

@@ -30,6 +30,8 @@ SIGN_SECONDS = 5.0  # between signs of life
 # Without a sign for this long a run is taken for ended. Network file systems may show a change up
 # to a minute late.
 GONE_SECONDS = 90.0
+# What a file system says that knows no locks; EBADF: not of files that are open for reading.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.EBADF)
 
 
 class OutputLock:
@@ -97,9 +99,14 @@ class OutputLock:
         with contextlib.suppress(OSError):
             durable.write_all(self._descriptor, own.as_bytes())
         while True:
-            with contextlib.suppress(FileExistsError):
+            try:
                 durable.rename_to_new(temporary, self._path)
                 return
+            except FileExistsError:
+                pass
+            except FileNotFoundError:  # swept up by a run that has just taken the lock
+                problem = f"Another run has just begun to write {self._out!r}"
+                raise OutputError("out", problem, "choose another name") from None
             with contextlib.suppress(FileNotFoundError):  # released meanwhile
                 self._remove_abandoned(own)
 
@@ -197,7 +204,7 @@ def _flock(descriptor: int) -> bool | None:
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
+        if error.errno not in _NO_LOCKS:
             raise
         return None
     return True

@@ -45,6 +45,14 @@ def test_a_deleted_file_is_put_back(file: AppendedFile, folder: Path) -> None:
     assert listing(folder) == {"a"}
 
 
+def test_a_deleted_file_that_a_server_still_has_is_put_back(
+    file: AppendedFile, folder: Path
+) -> None:
+    (folder / "a").rename(folder / ".nfs00000012")
+    assert "was deleted while the run wrote it, and was put back" in refused(file)
+    assert (folder / "a").read_bytes() == b"one\n"
+
+
 def test_a_file_is_put_back_with_its_folder(file: AppendedFile, folder: Path) -> None:
     (folder / "a").unlink()
     folder.rmdir()

@@ -193,6 +193,21 @@ def test_of_two_that_find_an_abandoned_lock_one_gets_it(
     assert listing(tmp_path) == set()
 
 
+def test_a_start_at_the_moment_when_another_run_sweeps_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(tmp_path / "out.jsonl")
+    this_run = Holder.this_run
+
+    def swept(descriptor: int, kernel: bool) -> Holder:
+        durable.remove_temporaries(out)
+        return this_run(descriptor, kernel)
+
+    monkeypatch.setattr(Holder, "this_run", swept)
+    with pytest.raises(OutputError, match="Another run has just begun"):
+        OutputLock(out).__enter__()
+
+
 def test_a_lock_that_was_removed_and_taken_by_another_is_left(tmp_path: Path) -> None:
     out = str(tmp_path / "out.jsonl")
     with OutputLock(out):
