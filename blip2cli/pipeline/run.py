@@ -216,11 +216,13 @@ class RunState:
         deadline = math.inf if limits.max_duration is None else self.start + limits.max_duration
         first = True
         while self.interrupts.signum is None:
+            start = time.perf_counter()
             try:
-                with self.stats.timing("read"):
-                    pending = batches.next_pending()
+                pending = batches.next_pending()
             except Interrupted:
                 break  # what is under way is finished
+            finally:
+                self.stats.stages["read"] += time.perf_counter() - start
             self.finished = pending is None
             # At least one batch is done, so that a job that is run again and again gets on.
             if pending is None or (not first and time.perf_counter() >= deadline):
@@ -248,11 +250,11 @@ class RunState:
         """Write the rows of the batches that are due (with ``wait`` of all), and say so."""
         stats, start = self.stats, time.perf_counter()
         while (batch := threads.take(wait)) is not None:
-            seconds = time.perf_counter() - start
-            with stats.timing("write"):
-                output.write(batch)
-            stats.first = stats.first or self.elapsed
-            stats.add(batch, seconds)
+            taken = time.perf_counter()
+            output.write(batch)
+            written = time.perf_counter()
+            stats.first = stats.first or written - self.start
+            stats.add(batch, taken - start, written - taken)
             for item in batch.images:
                 if item.error is not None:
                     self.on_event(Failed(item.file_name, item.error.error_type, item.error.problem))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -31,19 +28,12 @@ class RunStats:
         default_factory=lambda: {"read": 0.0, "model": 0.0, "write": 0.0}
     )
 
-    @contextmanager
-    def timing(self, stage: Stage) -> Iterator[None]:
-        """Add the time of the block to ``stage``, however the block ends."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stages[stage] += time.perf_counter() - start
-
-    def add(self, batch: ProcessedBatch, seconds: float) -> None:
-        """Count a batch that was waited for ``seconds``, which were spent as its own time was."""
-        self.stages["read"] += seconds * batch.load_share
-        self.stages["model"] += seconds * (1 - batch.load_share)
+    def add(self, batch: ProcessedBatch, waited: float, written: float) -> None:
+        """Count a batch; the seconds it was waited for were spent as its own time was, those it was
+        written in count for themselves."""
+        self.stages["read"] += waited * batch.load_share
+        self.stages["model"] += waited * (1 - batch.load_share)
+        self.stages["write"] += written
         self.done += batch.done
         self.failed += sum(image.error is not None for image in batch.images)
         self.rows += len(batch.rows)

@@ -143,6 +143,6 @@ def test_the_time_of_loading_is_counted_apart_from_the_models() -> None:
 
 def test_waiting_for_a_batch_counts_for_reading_as_far_as_it_was_loaded() -> None:
     stats = RunStats()
-    stats.add(ProcessedBatch([], 1, load_share=0.25), 4.0)
-    stats.add(ProcessedBatch([], 1), 2.0)
-    assert stats.stages == {"read": 1.0, "model": 5.0, "write": 0.0}
+    stats.add(ProcessedBatch([], 1, load_share=0.25), 4.0, 0.5)
+    stats.add(ProcessedBatch([], 1), 2.0, 1.0)
+    assert stats.stages == {"read": 1.0, "model": 5.0, "write": 1.5}
