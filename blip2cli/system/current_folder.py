@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from pathlib import Path
 
-_PACKAGE = str(Path(__file__).resolve().parents[2])
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 
 def leave_out_current_folder() -> None:

@@ -8,14 +8,15 @@ import sys
 from typing import TextIO
 
 from blip2cli.exit_codes import RUN_FAILED
-from blip2cli.storage.secrets import hide_secrets
-from blip2cli.storage.text_encoding import printable
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EAGAIN)
 
 
 def complain(sentence: str) -> None:
     """Print one error sentence; red on a terminal unless ``NO_COLOR`` says otherwise."""
+    from blip2cli.storage.secrets import hide_secrets
+    from blip2cli.storage.text_encoding import printable
+
     prefix = "\x1b[31mblip2cli:\x1b[0m" if coloured(sys.stderr) else "blip2cli:"
     print(f"{prefix} {hide_secrets(printable(sentence))}", file=sys.stderr)
 
@@ -24,6 +25,9 @@ def unexpected(error: Exception, verbosity: int) -> int:
     """Report an error that is our own fault, with its traceback for ``-vv``. Returns 1."""
     if verbosity >= 2:
         import traceback
+
+        from blip2cli.storage.secrets import hide_secrets
+        from blip2cli.storage.text_encoding import printable
 
         for line in "".join(traceback.format_exception(error)).splitlines():
             print(hide_secrets(printable(line)), file=sys.stderr)
