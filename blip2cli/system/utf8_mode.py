@@ -17,5 +17,7 @@ def enter_utf8_mode() -> None:
         return
     environment = dict(os.environ)
     environment.setdefault("PYTHONIOENCODING", getattr(sys.stderr, "encoding", None) or "utf-8")
+    if not sys.flags.safe_path:  # set since by us; ``-m`` may have found the package right here
+        environment.pop("PYTHONSAFEPATH", None)
     with contextlib.suppress(OSError):  # then names are those of the locale
         os.execve(sys.executable, [sys.executable, "-X", "utf8=1", *sys.orig_argv[1:]], environment)
