@@ -106,6 +106,7 @@ def _convert(
     options: ConvertOptions, sources: _Sources, schemas: Schemas, progress: Progress | None
 ) -> tuple[int, list[str]]:
     """Convert all rows; their number, and the notes. Raises SchemaWidened."""
+    from blip2cli.convert.check_paths import check_paths
     from blip2cli.convert.concat import ConcatenatedReader, Duplicates
 
     readers, notes = _readers(options, sources, schemas)
@@ -114,6 +115,8 @@ def _convert(
     writer: Writer = FORMATS[options.write_as or ""].load("open_writer")(options, reader)
     rows = 0
     try:
+        # What is in its place now may be replaced, what comes later is not (see ``AtomicFile``).
+        check_paths(options, [(path, one.name) for path, one in sources])
         for batch in reader.batches():
             if duplicates is not None:
                 duplicates.add(batch)

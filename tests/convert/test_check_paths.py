@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from blip2cli.convert.checkpoints.output import check_destination
+from blip2cli.convert.formats import delimited
 from blip2cli.errors import Blip2CliError, OutputError
 from tests.convert.helpers import captions, convert, draw, read_rows, write_rows
 from tests.sinks.helpers import listing
@@ -158,6 +159,31 @@ def test_shards_that_others_numbered_stay(rows: Path, folder: Path, tmp_path: Pa
         (folder / name).touch()
     convert(rows, folder / "w.tar", image_root=str(root), shard_size=3, overwrite=True)
     assert listing(folder) == others | {"w-000000.tar", ".w.tar.files.json"}
+
+
+def test_a_shard_of_others_is_not_written_over(rows: Path, folder: Path, tmp_path: Path) -> None:
+    root = draw(tmp_path / "photos")
+    (folder / "w-000002.tar").write_text("of others")
+    with pytest.raises(OutputError, match=r"w-000002.tar' is there already, and is no shard"):
+        convert(rows, folder / "w.tar", image_root=str(root), shard_size=1, overwrite=True)
+    assert listing(folder) == {"w-000002.tar"}
+
+
+def test_a_file_that_appears_while_the_output_is_opened_is_left(
+    rows: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = folder / "r.csv"
+    open_writer = delimited.open_writer
+
+    def slowly(*args: Any) -> Any:
+        out.write_text("of others")
+        return open_writer(*args)
+
+    monkeypatch.setattr(delimited, "open_writer", slowly)
+    with pytest.raises(OutputError, match="exists already"):
+        convert(rows, out)
+    assert out.read_text() == "of others"
+    assert listing(folder) == {"r.csv"}
 
 
 def test_images_do_not_leave_a_folder_through_a_link(

@@ -142,6 +142,9 @@ class WebDatasetWriter:
     def _open(self) -> None:
         self._close()
         path = f"{self._stem}-{len(self._shards):06d}.tar"
+        if os.path.lexists(path) and os.path.realpath(path) not in self._old:
+            problem = f"{path!r} is there already, and is no shard of a former conversion"
+            raise OutputError("destination", problem, "move it away, or choose another name")
         shard = self._shards[path] = new_file(path)
         self._in_shard = 0
         self._tar = tarfile.open(  # noqa: SIM115 - closed by _close
