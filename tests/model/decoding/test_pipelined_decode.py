@@ -28,7 +28,8 @@ class ScriptedSession:
 
     device = torch.device("cpu")
 
-    def __init__(self, lengths: Sequence[int], seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], seed: int, sequences_per_step: int = 0) -> None:
+        self.sequences_per_step = sequences_per_step
         chance = random.Random(seed)
         # END comes as the last token, never before.
         self.texts = [
@@ -41,8 +42,6 @@ class ScriptedSession:
 
     def input_ids(self, request: DecodeRequest) -> tuple[int, ...]:
         return ()
-
-    sequences_per_step = 0
 
     def prefetch(self, prompts: Sequence[ImagePrompt]) -> None:
         pass
@@ -105,27 +104,23 @@ def texts(
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_texts_of_any_lengths_are_those_of_the_plain_scheduler(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_texts_of_any_lengths_are_those_of_the_plain_scheduler(seed: int) -> None:
     chance = random.Random(seed)
-    monkeypatch.setattr(scheduler, "MAX_SLOTS", chance.choice([8, 16, 64]))
+    slots = chance.choice([8, 16, 64])
     count, longest = chance.randrange(1, 80), chance.choice([1, 2, 5, 15])
     lengths = [chance.randint(1, longest) for _ in range(count)]
     limits = [chance.randint(1, longest) for _ in range(count)]
-    script = ScriptedSession(lengths, seed)
+    script = ScriptedSession(lengths, seed, slots)
     found = texts(PipelinedScheduler, script, limits)
     for text, expected, limit in zip(found, script.texts, limits, strict=True):
         assert text.tokens == expected[:limit]
-    assert found == texts(
-        Scheduler, ScriptedSession(lengths, seed), limits
-    )  # log-probabilities too, exactly
+    # Log-probabilities too, exactly.
+    assert found == texts(Scheduler, ScriptedSession(lengths, seed, slots), limits)
 
 
-def test_no_step_is_lost_where_limits_end_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "MAX_SLOTS", 8)
+def test_no_step_is_lost_where_limits_end_the_texts() -> None:
     limits = [random.Random(1).randint(3, 9) for _ in range(50)]
-    direct, pipelined = ScriptedSession([20] * 50, 3), ScriptedSession([20] * 50, 3)
+    direct, pipelined = (ScriptedSession([20] * 50, 3, sequences_per_step=8) for _ in range(2))
     assert texts(Scheduler, direct, limits) == texts(PipelinedScheduler, pipelined, limits)
     assert pipelined.steps == direct.steps
 
