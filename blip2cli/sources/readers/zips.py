@@ -38,7 +38,7 @@ from blip2cli.storage.opening import open_binary
 if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
 
-MAX_DIRECTORY_BYTES = 1 << 28  # about ten times as much in memory
+MAX_DIRECTORY_BYTES = 1 << 27  # fifteen times as much in memory: 2 GB
 # Bytes unpacked at once where the library does not bound what becomes of them: a block of bzip2 has
 # 45 bytes and may hold 45 MB.
 PIECE = 64
@@ -61,7 +61,7 @@ class _Zip(zipfile.ZipFile):
             end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
             if end and end[_DIRECTORY_SIZE] > MAX_DIRECTORY_BYTES:
                 raise zipfile.BadZipFile(
-                    f"a directory of {end[_DIRECTORY_SIZE]} bytes, over 256 MiB"
+                    f"a directory of {end[_DIRECTORY_SIZE]} bytes, over 128 MiB"
                 )
             super().__init__(file)
         except BaseException:

@@ -101,7 +101,7 @@ def test_a_directory_that_would_fill_the_memory_is_refused(tmp_path: Path) -> No
     data = bytearray(file.read_bytes())
     data[-10:-6] = (1 << 30).to_bytes(4, "little")
     file.write_bytes(data)
-    with pytest.raises(SourceError, match="over 256 MiB"):
+    with pytest.raises(SourceError, match="over 128 MiB"):
         refs(file)
 
 
