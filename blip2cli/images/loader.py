@@ -282,7 +282,7 @@ class BatchStream(Iterator[LoadedBatch]):
                     continue
                 ref = refs[len(singles)]
                 error = death.of_image(self._dataset.timeout)
-                failed = LoadedImage(ref.file_name, None, None, error, ref.carried)
+                failed = LoadedImage(ref.file_name, None, None, error, ref.carried, ref.occurrence)
                 singles.append(((failed,), self._dataset.empty_pixels()))
             finally:
                 self._stop()

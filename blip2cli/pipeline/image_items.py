@@ -159,7 +159,7 @@ def _dealt_with(resumed: Resumed | None, retry_errors: bool) -> Callable[[ImageR
     if resumed.failures is None or retry_errors:
         return lambda ref: ref.key in done
     failed = resumed.failures.failed
-    return lambda ref: ref.key in done or ref.file_name in failed
+    return lambda ref: ref.key in done or ref.key in failed
 
 
 def _select(

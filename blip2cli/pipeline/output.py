@@ -22,6 +22,7 @@ from blip2cli.sinks import (
     open_failure_list,
     open_sink,
 )
+from blip2cli.storage.hash_set import occurrence_key
 
 if TYPE_CHECKING:
     from blip2cli.images.load_image import LoadedImage
@@ -93,9 +94,11 @@ class Output:
                 if not self.started:
                     self.sink.write(())  # a list of failures belongs to an output
                 columns = dict(zip(self.carried, image.carried, strict=True))
-                self.failures.write(image.file_name, image.error, columns)
-            elif image.file_name in self.failures.failed_before:
-                self.failures.succeeded(image.file_name)
+                self.failures.write(image.file_name, image.error, columns, image.occurrence)
+            elif self.failures.failed_before:
+                key = occurrence_key(image.file_name, image.occurrence)
+                if key in self.failures.failed_before:
+                    self.failures.succeeded(key)
 
     def _completed(self, rows: Sequence[Row], images: Sequence[LoadedImage]) -> list[Row]:
         """Rows of good images and, where they are rows, of failed ones, with carried columns."""

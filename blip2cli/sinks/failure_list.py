@@ -23,7 +23,7 @@ from blip2cli.sinks.failure_list_journal import FailureJournal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import claim_failures
 from blip2cli.storage import durable
-from blip2cli.storage.hash_set import HashSet
+from blip2cli.storage.hash_set import HashSet, occurrence_key
 from blip2cli.storage.text_encoding import to_json
 
 SYNC_SECONDS = 1.0
@@ -41,11 +41,16 @@ class FailureList:
         """Remove the list of an earlier output, before a new one takes its place."""
 
     def write(
-        self, file_name: str, error: ImageError, carried: Mapping[str, object] | None = None
+        self,
+        file_name: str,
+        error: ImageError,
+        carried: Mapping[str, object] | None = None,
+        occurrence: int = 0,
     ) -> None:
-        """List one failed image; ``carried`` are its columns of the source."""
+        """List one failed image; ``carried`` are its columns of the source, ``occurrence`` tells
+        the rows of a manifest about it apart."""
 
-    def succeeded(self, file_name: str) -> None:
+    def succeeded(self, key: str) -> None:
         """Note that this image of ``failed_before`` has its rows now."""
 
     def commit(self) -> None:
@@ -81,16 +86,24 @@ class FailureFile(FailureList):
                 claim_failures(self._paths, owned=False)
 
     def write(
-        self, file_name: str, error: ImageError, carried: Mapping[str, object] | None = None
+        self,
+        file_name: str,
+        error: ImageError,
+        carried: Mapping[str, object] | None = None,
+        occurrence: int = 0,
     ) -> None:
-        if file_name in self.failed_before:
-            self._settled.add(file_name)
+        key = occurrence_key(file_name, occurrence)
+        if key in self.failed_before:
+            self._settled.add(key)
         failure: dict[str, object] = {
             "file_name": file_name,
             "error_type": error.error_type,
             "message": str(error),
         }
-        line = to_json(failure | {**(carried or {}), **failure}) + b"\n"
+        failure |= {**(carried or {}), **failure}
+        if occurrence or "occurrence" in failure:
+            failure["occurrence"] = occurrence
+        line = to_json(failure) + b"\n"
         with self._disk.errors():
             if self._file is None:
                 self._file = self._open(line)
@@ -99,8 +112,8 @@ class FailureFile(FailureList):
                 if time.monotonic() - self._synced_at >= SYNC_SECONDS:
                     self._sync(self._file)
 
-    def succeeded(self, file_name: str) -> None:
-        self._settled.add(file_name)
+    def succeeded(self, key: str) -> None:
+        self._settled.add(key)
 
     def commit(self) -> None:
         if self._file is not None:

@@ -11,7 +11,7 @@ from blip2cli.errors import OutputError, option
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import claim_failures
 from blip2cli.storage import durable
-from blip2cli.storage.hash_set import HashSet
+from blip2cli.storage.hash_set import HashSet, occurrence_key
 from blip2cli.storage.text_encoding import from_utf8
 
 
@@ -20,7 +20,7 @@ class FailureJournal:
     """The images that a list of failures holds."""
 
     paths: OutputPaths
-    failed: HashSet  # without those that have rows now
+    failed: HashSet  # their keys, without those that have rows now
     end: int  # bytes of complete lines; a torn one may follow
     repeated: frozenset[str] = frozenset()  # images with several lines: a retry was stopped
 
@@ -99,11 +99,14 @@ def old_failure_list(out: str) -> str | None:
 
 
 def _name(line: bytes) -> str | None:
-    """The image that a complete line is about; None for a torn or foreign line."""
+    """The key of the image that a complete line is about; None for a torn or foreign line."""
     if not line.endswith(b"\n"):
         return None
     try:
-        name = json.loads(line)["file_name"]
+        failure = json.loads(line)
+        name, occurrence = failure["file_name"], failure.get("occurrence", 0)
     except (ValueError, KeyError, TypeError):
         return None
-    return from_utf8(name) if isinstance(name, str) else None
+    if not isinstance(name, str) or not isinstance(occurrence, int):
+        return None
+    return occurrence_key(from_utf8(name), occurrence)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +37,7 @@ TASKS = {
 def label(mixed: Path, model: Blip2) -> Callable[..., Summary]:
     """Label the images of a manifest that names some of them again and again."""
     names = sorted(path.name for path in mixed.iterdir() if path.is_file())
-    rows = [*names, names[0], names[0], *names[:4], names[0]]
+    rows = [*names, names[0], names[0], *names[:4], names[0], "b-broken.jpg", "b-broken.jpg"]
     text = "".join(f"{name},{number}\n" for number, name in enumerate(rows))
     (mixed / "m.csv").write_text("file_name,sku\n" + text)
 
@@ -71,4 +73,23 @@ def test_batch_by_batch_or_at_once(
         assert pq.read_table(bit).to_pylist() == pq.read_table(whole).to_pylist()
     else:
         assert bit.read_bytes() == whole.read_bytes()
-    assert label(bit, TASKS[task], errors=errors, resume=True).done == 0
+    if errors == "file":
+        listed = Path(f"{whole}.errors").read_bytes()
+        assert Path(f"{bit}.errors").read_bytes() == listed
+        assert listed.count(b"\n") == 4
+    again = label(bit, TASKS[task], errors=errors, resume=True)
+    assert (again.done, again.failed) == (0, 0)
+
+
+def test_failed_images_are_tried_again_row_by_row(
+    label: Callable[..., Summary], mixed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "o.jsonl"
+    label(out, TASKS["caption"])
+    assert label(out, TASKS["caption"], resume=True, retry_errors=True).failed == 4
+    assert Path(f"{out}.errors").read_bytes().count(b"\n") == 4
+    shutil.copy(mixed / "a.png", mixed / "b-broken.jpg")
+    assert label(out, TASKS["caption"], resume=True, retry_errors=True).done == 4
+    assert not Path(f"{out}.errors").exists()
+    skus = [json.loads(line)["sku"] for line in out.read_text().splitlines()]
+    assert sorted(map(int, skus)) == list(range(len(skus)))
