@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.options import OutputOptions
-from blip2cli.sinks import Column, Settings, Sink, open_sink
+from blip2cli.sinks import Column, Resumed, Settings, Sink, open_sink, read_output
 
 COLUMNS = (Column("caption", "string"), Column("logprob", "float"))
 SETTINGS = Settings({"model": "tiny", "prompt": None})
@@ -53,3 +53,15 @@ def read(path: Path) -> list[dict[str, Any]]:
 def listing(folder: Path) -> set[str]:
     """All names in a folder, hidden ones too."""
     return {path.name for path in folder.iterdir()}
+
+
+def resume(path: Path, per_image: int = 1, **options: Any) -> tuple[Resumed | None, Sink]:
+    """The journals of an output, and a sink that appends to it."""
+    output = OutputOptions(str(path), resume=True, **options)
+    resumed = read_output(output, lambda name: per_image)
+    journal = resumed.rows if resumed else None
+    return resumed, open_sink(output, COLUMNS, SETTINGS, None, journal)  # type: ignore[arg-type]
+
+
+def names(*numbers: int) -> list[str]:
+    return [f"{number:04d}.png" for number in numbers]

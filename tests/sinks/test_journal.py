@@ -6,37 +6,16 @@ import json
 import random
 import zlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from blip2cli.errors import ImageError, OutputError, RunError
-from blip2cli.options import OutputOptions
+from blip2cli.errors import OutputError, RunError
 from blip2cli.sinks import (
-    Resumed,
     Settings,
-    Sink,
     check_settings,
-    open_failure_list,
-    open_sink,
-    read_output,
 )
 from blip2cli.sinks.paths import OutputPaths
-from tests.sinks.helpers import COLUMNS, FORMATS, SETTINGS, listing, put, read, row
-
-BROKEN = ImageError("truncated", "The file ends early.")
-
-
-def resume(path: Path, per_image: int = 1, **options: Any) -> tuple[Resumed | None, Sink]:
-    """The journals of an output, and a sink that appends to it."""
-    output = OutputOptions(str(path), resume=True, **options)
-    resumed = read_output(output, lambda name: per_image)
-    journal = resumed.rows if resumed else None
-    return resumed, open_sink(output, COLUMNS, SETTINGS, None, journal)  # type: ignore[arg-type]
-
-
-def names(*numbers: int) -> list[str]:
-    return [f"{number:04d}.png" for number in numbers]
+from tests.sinks.helpers import FORMATS, SETTINGS, listing, names, put, read, resume, row
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -243,77 +222,6 @@ def test_an_output_stays_in_place_while_it_grows(tmp_path: Path) -> None:
     sink.close()
     assert read(out) == [row(0), row(1)]
     assert listing(tmp_path) == {"out.parquet", ".out.parquet.meta.json"}
-
-
-def failures(out: Path, *failed: str, fixed: tuple[str, ...] = (), end: bool = True) -> set[str]:
-    """Go on with the failures beside ``out``; returns what counted as failed before."""
-    output = OutputOptions(str(out), resume=True)
-    resumed = read_output(output, lambda name: 1)
-    journal = resumed.failures if resumed else None
-    errors = open_failure_list(output, journal)
-    for name in failed:
-        errors.write(name, BROKEN)
-    for name in fixed:
-        errors.succeeded(name)
-    errors.close() if end else errors.abort()
-    known = (*names(0, 1), "x.png", "y.png", "z.png")
-    return {name for name in known if journal is not None and name in journal.failed}
-
-
-def noted(out: Path) -> list[str]:
-    return [failure["file_name"] for failure in read(out.with_suffix(out.suffix + ".errors"))]
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """An output with one row."""
-    path = tmp_path / "out.jsonl"
-    _, sink = resume(path)
-    put(sink, row(0))
-    sink.close()
-    return path
-
-
-def test_failures_are_remembered(out: Path) -> None:
-    assert failures(out, "x.png", "y.png", end=False) == set()
-    assert failures(out, "z.png") == {"x.png", "y.png"}
-    assert noted(out) == ["x.png", "y.png", "z.png"]
-
-
-def test_a_torn_line_of_the_failures_is_cut_off(out: Path) -> None:
-    failures(out, "x.png", "y.png")
-    path = out.with_suffix(out.suffix + ".errors")
-    whole = path.read_bytes()
-    for end in range(len(whole)):
-        path.write_bytes(whole[:end])
-        before = failures(out)
-        left = [name for name in ("x.png", "y.png") if name not in before]
-        path.write_bytes(whole[:end])
-        failures(out, *left)
-        assert path.read_bytes() == whole, end
-
-
-def test_what_succeeds_at_last_leaves_the_failures(out: Path) -> None:
-    failures(out, "x.png", "y.png", "z.png")
-    failures(out, "y.png", fixed=("x.png",))
-    assert noted(out) == ["z.png", "y.png"]
-    failures(out, fixed=("z.png", "y.png"))
-    assert not out.with_suffix(out.suffix + ".errors").exists()
-
-
-def test_a_retry_that_was_stopped_is_seen_by_its_rows(out: Path) -> None:
-    failures(out, "x.png", names(1)[0], "y.png")
-    _, sink = resume(out)
-    put(sink, row(1))  # it succeeded, and then the process was killed
-    assert failures(out) == {"x.png", "y.png"}
-    assert noted(out) == ["x.png", "y.png"]
-
-
-def test_failures_of_an_output_that_is_replaced_go_first(out: Path) -> None:
-    failures(out, "x.png")
-    errors = open_failure_list(OutputOptions(str(out), overwrite=True))
-    errors.remove_old()
-    assert not out.with_suffix(out.suffix + ".errors").exists()
 
 
 def test_random_pieces_make_the_whole(tmp_path: Path) -> None:
