@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 from blip2cli.cli.flags.command import Required
-from blip2cli.cli.terminal.spelling import with_flags
+from blip2cli.cli.terminal.spelling import readable, with_flags
 from blip2cli.options import VerifyOptions
+from blip2cli.storage.secrets import hide_secrets
 
 EXAMPLES = "Example:  blip2cli verify captions.jsonl"
 
@@ -20,14 +21,16 @@ def verify(options: Annotated[VerifyOptions, Required(("outputs",))]) -> int:
     is sound, 1 something is damaged, 2 something cannot be read.
     """
     from blip2cli.convert.verify import verify as check
-    from blip2cli.storage.text_encoding import printable
 
     worst = 0
     for path in options.outputs:
         found = check(path)
         worst = max(worst, found.exit_code)
         if options.json:
-            print(with_flags(json.dumps(asdict(found), ensure_ascii=False)), flush=True)
+            values = {
+                k: with_flags(v) if isinstance(v, str) else v for k, v in asdict(found).items()
+            }
+            print(hide_secrets(json.dumps(values)), flush=True)
         else:
-            print(printable(with_flags(f"{path}: {found}.")), flush=True)
+            print(readable(f"{path}: {found}."), flush=True)
     return worst

@@ -21,7 +21,7 @@ def leave_out_current_folder() -> None:
     os.environ["PYTHONSAFEPATH"] = "1"
     if "PATH" in os.environ:
         folders = os.environ["PATH"].split(os.pathsep)
-        os.environ["PATH"] = os.pathsep.join(filter(os.path.isabs, folders))
+        os.environ["PATH"] = os.pathsep.join(filter(os.path.isabs, folders)) or os.defpath
     named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if len(named) > 1 and "" in named:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, named))

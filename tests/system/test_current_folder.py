@@ -23,6 +23,9 @@ def test_commands_and_modules_come_from_named_folders_only(
         monkeypatch.setenv(name, value)
     leave_out_current_folder()
     assert os.environ["PATH"] == "/usr/bin:/bin"
+    monkeypatch.setenv("PATH", ".")
+    leave_out_current_folder()
+    assert os.environ["PATH"] == os.defpath
     assert os.environ["PYTHONPATH"] == "/named"
     assert os.environ["PYTHONSAFEPATH"] == "1"
     assert str(tmp_path) not in sys.path
