@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 from blip2cli.errors import SourceError, option
-from blip2cli.sources.base import ImageRef, Source, absolute, name_below
+from blip2cli.sources.base import FailedRef, ImageRef, Source, absolute, name_below
+from blip2cli.sources.records import BadRow
 
 if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
@@ -33,11 +34,18 @@ class StdinSource(Source):
     streamed: ClassVar[bool] = True
 
     def refs(self, base: str) -> Iterator[ImageRef]:
-        """Yield an image for each path. Raises SourceError for what is not a list of paths."""
-        for record in self._records():
+        """Yield an image for each path. Raises SourceError for what does not begin as a list of
+        paths does; a later path that is none is a failed image (``bad_row``)."""
+        for number, record in enumerate(self._records(), 1):
+            if isinstance(record, BadRow):
+                yield _failed(number, record)
+                continue
             if not self.nul:
                 record = record.removesuffix(b"\r")
                 if b"\0" in record:
+                    if number > 1:
+                        yield _failed(number, BadRow("It holds a NUL byte"))
+                        continue
                     raise SourceError(
                         "nul",
                         "The paths on stdin are separated by NUL, not by newline",
@@ -54,23 +62,37 @@ class StdinSource(Source):
             "pipe a list in, for example from find, or name a folder",
         )
 
-    def _records(self) -> Iterator[bytes]:
+    def _records(self) -> Iterator[bytes | BadRow]:
         separator = b"\0" if self.nul else b"\n"
         # read1 returns what has arrived; read would wait until the buffer is full.
         read = getattr(self.stream, "read1", self.stream.read)
         tail = b""
+        first, skips = True, False  # within a record that is too long
         while chunk := read(CHUNK):
             *whole, tail = (tail + chunk).split(separator)
+            if skips and whole:
+                whole, skips = whole[1:], False
+                yield BadRow(f"A path of over {MAX_PATH_BYTES} bytes")
             yield from whole
-            if len(tail) > MAX_PATH_BYTES:
-                raise SourceError(
-                    "sources",
-                    f"Over {MAX_PATH_BYTES} bytes came on stdin without a "
-                    f"{'NUL' if self.nul else 'newline'}",
-                    "'-' takes a list of paths, not an image",
-                )
-        if tail:
+            first = first and not whole
+            if skips or len(tail) > MAX_PATH_BYTES:
+                tail, skips = b"", True
+                if first:
+                    raise SourceError(
+                        "sources",
+                        f"Over {MAX_PATH_BYTES} bytes came on stdin without a "
+                        f"{'NUL' if self.nul else 'newline'}",
+                        "'-' takes a list of paths, not an image",
+                    )
+        if skips:
+            yield BadRow(f"A path of over {MAX_PATH_BYTES} bytes")
+        elif tail:
             yield tail
+
+
+def _failed(number: int, row: BadRow) -> FailedRef:
+    name = f"stdin/{number:08d}"
+    return FailedRef(name, name, "bad_row", f"{row.problem}.")
 
 
 def open_source(text: str, options: SourceOptions, stdin: BinaryIO | None) -> StdinSource:

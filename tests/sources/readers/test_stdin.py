@@ -69,6 +69,18 @@ def test_no_paths_at_all(here: Path, names: Names, data: bytes) -> None:
         names("-", stdin=data)
 
 
+def test_a_path_that_is_none_is_a_failed_image(here: Path) -> None:
+    long = b"x" * (3 * stdin.MAX_PATH_BYTES)
+    data = io.BytesIO(b"a.png\nb\0c.png\n" + long + b"\nd.png\n" + long)
+    found = list(open_sources(SourceOptions(("-",)), data))
+    names = ["a.png", "stdin/00000002", "stdin/00000003", "d.png", "stdin/00000005"]
+    assert [ref.file_name for ref in found] == names
+    for ref in found[1:3]:
+        with pytest.raises(ImageError) as caught:
+            ref.read()
+        assert caught.value.error_type == "bad_row"
+
+
 def test_what_is_no_list_of_paths(here: Path, names: Names) -> None:
     with pytest.raises(SourceError, match="add nul"):
         names("-", stdin=b"a.png\0b.png\0")
