@@ -144,8 +144,8 @@ def update_settings(paths: OutputPaths, settings: Settings) -> None:
     """Store other settings of the output that is in place. Raises OSError."""
     recover_settings(paths)
     stored = _stored(paths.meta)
-    kept = ("inode", "failures", "replaces")
-    more = {name: stored[name] for name in kept if name in stored}
+    carried = ("inode", "failures", "replaces")
+    more = {name: stored[name] for name in carried if name in stored}
     _store(paths, paths.meta, settings, **more)
 
 

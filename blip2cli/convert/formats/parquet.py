@@ -42,15 +42,15 @@ class ParquetReader:
                 found = file.schema_arrow
                 self._rows = max(1, file.metadata.num_rows)
         self.settings: Settings | None = parquet_settings(found.metadata)
-        kept = [i for i, field in enumerate(found) if not _has_bytes(_plain(field.type))]
-        left_out = [name for i, name in enumerate(found.names) if i not in kept]
+        taken = [i for i, field in enumerate(found) if not _has_bytes(_plain(field.type))]
+        left_out = [name for i, name in enumerate(found.names) if i not in taken]
         self._notes = [f"Left out: {listed(left_out)}, which hold bytes."] if left_out else []
         names = _unlike(found.names)
         self._renamed = names != found.names
         # By number: names may come twice, or hold dots, which stand for fields.
-        self._kept = kept if self._renamed or not left_out else list(range(len(kept)))
-        self._read = None if self._renamed or not left_out else [found.names[i] for i in kept]
-        self.schema = pa.schema([(names[i], _plain(found.field(i).type)) for i in kept])
+        self._taken = taken if self._renamed or not left_out else list(range(len(taken)))
+        self._read = None if self._renamed or not left_out else [found.names[i] for i in taken]
+        self.schema = pa.schema([(names[i], _plain(found.field(i).type)) for i in taken])
         SameCommand().check(self.schema.names, repr(path))
         self._done = 0
 
@@ -87,7 +87,7 @@ class ParquetReader:
             for groups in [[number] for number in every] if self._salvage else [list(every)]:
                 try:
                     for batch in file.iter_batches(rows, groups, self._read):
-                        batch = batch.select(self._kept).rename_columns(self.schema.names)
+                        batch = batch.select(self._taken).rename_columns(self.schema.names)
                         yield conform(batch, self.schema)
                         done += batch.num_rows
                 except ARROW_ERRORS as error:
