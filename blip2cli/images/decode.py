@@ -47,6 +47,7 @@ from blip2cli.images.limits import (
 )
 from blip2cli.images.netpbm import START as NETPBM
 from blip2cli.images.netpbm import read_netpbm
+from blip2cli.images.pillow_slips import put_right, readable_tiff, wide_planes
 from blip2cli.images.sniff import (
     TIFF_STARTS,
     claimed_format,
@@ -54,12 +55,7 @@ from blip2cli.images.sniff import (
     without_leading_blanks,
     without_png_metadata,
 )
-from blip2cli.images.tiff_header import (
-    from_black,
-    is_camera_raw,
-    is_unsigned_32_bit,
-    read_directory,
-)
+from blip2cli.images.tiff_header import is_camera_raw, read_directory
 from blip2cli.images.to_rgb import to_rgb
 from blip2cli.images.truncation import ends_early
 from blip2cli.images.unread_kinds import unread_kind
@@ -197,9 +193,13 @@ def _upright(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:
         if is_camera_raw(data, directory):  # Pillow would read the thumbnail
             raise _unsupported(unread_kind(data) or "a camera's raw file")
         strip = check_tiff(data, directory)
-        black = from_black(data, directory)
-        white, data = black is not None, black or data
-        unsigned = is_unsigned_32_bit(directory)
+        planes = wide_planes(data, directory)
+        if planes is not None:
+            rgb = to_rgb(planes)
+            turn = _TRANSPOSE.get(directory.first(0x0112, 1))
+            rgb = rgb if turn is None else rgb.transpose(turn)
+            return DecodedImage(rgb, *rgb.size)
+        data, white, unsigned = readable_tiff(data, directory)
     with Image.open(io.BytesIO(data), formats=_BY_PILLOW) as image:
         check_cost(image, data, strip)
         size = None
@@ -209,7 +209,10 @@ def _upright(data: bytes, at_least: tuple[int, int] | None) -> DecodedImage:
         # Loading comes before the orientation: some readers turn the picture themselves.
         image.load()
         orientation = _orientation(image)
-        rgb = to_rgb(image, white, unsigned)
+        loaded: Image.Image = image
+        if image.mode == "CMYK" or "transparency" in image.info:
+            loaded = put_right(image, data)
+        rgb = to_rgb(loaded, white, unsigned)
         width, height = size or image.size
     if orientation in _TRANSPOSE:
         rgb = rgb.transpose(_TRANSPOSE[orientation])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIP_OFFSETS, SAMPLES, STRIP_ROWS, STRIP_BYTES = 273, 277, 278, 279
+PLANES, EXTRA_SAMPLES = 284, 338
 TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
 SUBFILE, MAKE, SUB_DIRECTORIES, SAMPLE_FORMAT, DNG = 254, 271, 330, 339, 50706
 _CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of whole numbers
@@ -70,23 +71,6 @@ def read_directory(data: bytes) -> Directory | None:
             values[tag] = struct.unpack_from(f"{order}{number}{_CODES[kind]}", data, place)
         places.setdefault(tag, (place, _CODES.get(kind, "")))
     return Directory(order, values, frozenset(places), places, cut)
-
-
-def from_black(data: bytes, directory: Directory) -> bytes | None:
-    """The file with greyscale of over 8 bits marked as counting from black; None if it does.
-
-    Pillow reads such a picture as its negative, or not at all, depending on the byte order.
-    """
-    if directory.values.get(PHOTOMETRIC) != (0,) or max(directory.values.get(BITS, (1,))) <= 8:
-        return None
-    place, code = directory.places[PHOTOMETRIC]
-    value = struct.pack(directory.byte_order + code, 1)
-    return data[:place] + value + data[place + len(value) :]
-
-
-def is_unsigned_32_bit(directory: Directory) -> bool:
-    """True for greyscale of 32-bit numbers without a sign."""
-    return directory.values.get(BITS) == (32,) and directory.first(SAMPLE_FORMAT, 1) == 1
 
 
 def strips(directory: Directory) -> int:

@@ -1,0 +1,268 @@
+"""Pictures of every colour model and depth, compared with a reading by hand."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.images.helpers import pixels
+from tests.images.pictures import encoded, png_chunk
+
+WIDTH, HEIGHT = 16, 6
+DRAW = np.random.default_rng(3)
+
+
+def numbers(bits: int, samples: int = 1) -> np.ndarray:
+    """Values of all sizes, the smallest and the largest among them: int64 [H, W, samples]."""
+    values = DRAW.integers(0, 1 << bits, (HEIGHT, WIDTH, samples))
+    values[0, 0], values[0, 1] = 0, (1 << bits) - 1
+    return values
+
+
+def to_8_bits(values: np.ndarray, bits: int) -> np.ndarray:
+    return values * (255 / ((1 << bits) - 1))
+
+
+def packed(values: np.ndarray, bits: int, order: str = ">") -> bytes:
+    """Rows of samples, each row filled up to a byte."""
+    rows = values.reshape(len(values), -1)
+    if bits >= 8:
+        return rows.astype(f"{order}u{bits // 8}").tobytes()
+    spread = (rows[..., None] >> np.arange(bits - 1, -1, -1)) & 1
+    return np.packbits(spread.reshape(len(rows), -1), axis=1).tobytes()
+
+
+def png(values: np.ndarray, bits: int, colours: int, *chunks: bytes) -> bytes:
+    body = packed(values, bits)
+    row = len(body) // HEIGHT
+    filtered = b"".join(b"\0" + body[at : at + row] for at in range(0, len(body), row))
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, bits, colours, 0, 0, 0)
+    data = png_chunk(b"IDAT", zlib.compress(filtered))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + b"".join(chunks)
+        + data
+        + png_chunk(b"IEND", b"")
+    )
+
+
+def tiff(
+    values: np.ndarray,
+    bits: int,
+    photometric: int,
+    order: str = "<",
+    *,
+    planar: bool = False,
+    deflated: bool = False,
+    body: bytes | None = None,
+    **more: tuple[int, ...],
+) -> bytes:
+    """An uncompressed TIFF; ``more``: further tags of 16 bits, by number."""
+    samples = values.shape[2]
+    if body is None:
+        planes = [values[..., [n]] for n in range(samples)] if planar else [values]
+        body = b"".join(packed(plane, bits, order) for plane in planes)
+    pieces = samples if planar else 1
+    size = len(body) // pieces
+    strips = [body[at : at + size] for at in range(0, len(body), size)]
+    strips = [zlib.compress(strip) for strip in strips] if deflated else strips
+    tags = {
+        256: (WIDTH,),
+        257: (HEIGHT,),
+        258: (bits,) * samples,
+        259: (8 if deflated else 1,),
+        262: (photometric,),
+    }
+    tags |= {277: (samples,), 278: (HEIGHT,), 284: (2 if planar else 1,)}
+    tags |= {int(name[1:]): value for name, value in more.items()}
+    tags |= {273: (0,) * pieces, 279: tuple(map(len, strips))}
+    start = 8 + 2 + 12 * len(tags) + 4
+    extra, entries = b"", b""
+    gap_size = sum(2 * len(v) + 4 for v in tags.values()) * 2
+    places = np.cumsum([start + gap_size, *map(len, strips)])
+    tags[273] = tuple(int(place) for place in places[:-1])
+    for tag in sorted(tags):
+        wide = tag in (273, 279)
+        value = struct.pack(f"{order}{len(tags[tag])}{'I' if wide else 'H'}", *tags[tag])
+        if len(value) > 4:
+            extra += value + bytes(len(value) % 2)
+            value = struct.pack(f"{order}I", start + len(extra) - len(value) - len(value) % 2)
+        entries += struct.pack(f"{order}HHI", tag, 4 if wide else 3, len(tags[tag]))
+        entries += value.ljust(4, b"\0")
+    header = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
+    directory = struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+    return header + directory + extra.ljust(gap_size, b"\0") + b"".join(strips)
+
+
+def on_white(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return colour * alpha + 255 * (1 - alpha)
+
+
+def same(data: bytes, expected: np.ndarray, within: float = 1.01) -> None:
+    found = pixels(data).astype(float)
+    wrong = np.abs(found - np.broadcast_to(expected, found.shape))
+    assert wrong.max() <= within, (found[0, :4], np.broadcast_to(expected, found.shape)[0, :4])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_png_grey_with_and_without_a_clear_value(bits: int) -> None:
+    values = numbers(bits)
+    expected = to_8_bits(values, bits)
+    same(png(values, bits, 0), expected)
+    for clear in (0, (1 << bits) - 1, int(values[3, 3, 0])):
+        chunk = png_chunk(b"tRNS", struct.pack(">H", clear))
+        same(png(values, bits, 0, chunk), np.where(values == clear, 255, expected))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("colours", [2, 4, 6])
+def test_png_in_colour_and_with_alpha(bits: int, colours: int) -> None:
+    values = numbers(bits, {2: 3, 4: 2, 6: 4}[colours])
+    expected = to_8_bits(values, bits)
+    if colours > 2:
+        share = values[..., -1:] / ((1 << bits) - 1)
+        expected = on_white(expected[..., :-1], share)
+    same(png(values, bits, colours), expected, within=2.01)
+    if colours == 2:
+        # In 16 bits Pillow leaves the upper 8, by which clear pixels are told.
+        for clear in (values[2, 2], np.array([255, 255, 255]), np.array([1, 2, 3])):
+            if bits == 16:
+                values[1, 1] = clear
+            chunk = png_chunk(b"tRNS", struct.pack(">3H", *map(int, clear)))
+            here = (values >> (bits - 8) == clear >> (bits - 8)).all(axis=2, keepdims=True)
+            expected = np.where(here, 255, to_8_bits(values, bits))
+            same(png(values, bits, 2, chunk), expected)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_png_palette_with_and_without_alpha(bits: int) -> None:
+    values = numbers(bits)
+    palette = DRAW.integers(0, 256, (1 << bits, 3))
+    chunk = png_chunk(b"PLTE", palette.astype(np.uint8).tobytes())
+    same(png(values, bits, 3, chunk), palette[values[..., 0]])
+    alpha = DRAW.integers(0, 256, 1 << bits)
+    clear = png_chunk(b"tRNS", alpha.astype(np.uint8).tobytes())
+    share = (alpha / 255)[values]
+    same(png(values, bits, 3, chunk, clear), on_white(palette[values[..., 0]], share))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("from_white", [True, False])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_tiff_grey_from_black_and_from_white(bits: int, from_white: bool, order: str) -> None:
+    values = numbers(bits)
+    expected = to_8_bits(values, bits)
+    data = tiff(values, bits, 0 if from_white else 1, order)
+    same(data, 255 - expected if from_white else expected)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("from_white", [True, False])
+@pytest.mark.parametrize("kind", ["u4", "i4", "i2", "f4"])
+def test_tiff_grey_of_wide_numbers(kind: str, from_white: bool, order: str) -> None:
+    if kind == "f4":
+        values = DRAW.random((HEIGHT, WIDTH, 1))
+        values[0, :2, 0] = 0, 1
+        sample_format = 3
+    else:
+        info = np.iinfo(kind)
+        values = DRAW.integers(info.min, info.max, (HEIGHT, WIDTH, 1), endpoint=True)
+        values[0, :2, 0] = info.min, info.max
+        sample_format = 1 if kind == "u4" else 2
+    span = float(values.max()) - float(values.min())
+    expected = (values - float(values.min())) * (255 / span)
+    data = tiff(
+        values,
+        int(kind[1]) * 8,
+        0 if from_white else 1,
+        order,
+        body=values.astype(order + kind).tobytes(),
+        t339=(sample_format,),
+    )
+    same(data, 255 - expected if from_white else expected)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("planar", [True, False])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiff_in_colour(bits: int, planar: bool, order: str) -> None:
+    values = numbers(bits, 3)
+    expected = to_8_bits(values, bits)
+    same(tiff(values, bits, 2, order, planar=planar), expected)
+    same(tiff(values, bits, 2, order, planar=planar, deflated=True), expected)
+    alpha = numbers(bits, 4)
+    share = alpha[..., 3:] / ((1 << bits) - 1)
+    straight = on_white(to_8_bits(alpha[..., :3], bits), share)
+    if planar:
+        same(tiff(alpha, bits, 2, order, planar=True, t338=(2,)), straight, within=2.01)
+    else:
+        same(tiff(alpha, bits, 2, order, t338=(2,)), straight, within=2.01)
+        # Associated alpha: colours are multiplied by it already.
+        alpha[..., :3] = np.minimum(alpha[..., :3], alpha[..., 3:])
+        expected = to_8_bits(alpha[..., :3], bits) + 255 * (1 - share)
+        expected[0, 0], share[0, 0] = 255, 0  # clear
+        alpha[0, 0] = 0
+        same(tiff(alpha, bits, 2, order, t338=(1,)), expected, within=3.01)
+        same(tiff(alpha, bits, 2, order, t338=(0,)), to_8_bits(alpha[..., :3], bits))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiff_cmyk_and_grey_with_alpha(bits: int, order: str) -> None:
+    ink = numbers(bits, 4) / ((1 << bits) - 1)
+    values = np.rint(ink * ((1 << bits) - 1)).astype(np.int64)
+    expected = 255 * (1 - ink[..., :3]) * (1 - ink[..., 3:])
+    same(tiff(values, bits, 5, order, t332=(1,)), expected, within=3)
+    if bits == 8:
+        values = numbers(8, 2)
+        share = values[..., 1:] / 255
+        same(tiff(values, 8, 1, order, t338=(2,)), on_white(values[..., :1], share))
+        values[..., 0] = np.minimum(values[..., 0], values[..., 1])
+        same(
+            tiff(values, 8, 1, order, t338=(1,)),
+            values[..., :1] + 255 * (1 - values[..., 1:] / 255),
+            within=2.01,
+        )
+        same(tiff(values, 8, 1, order, t338=(0,)), values[..., :1])
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_tiff_palette(bits: int) -> None:
+    values = numbers(bits)
+    palette = DRAW.integers(0, 256, (3, 1 << bits))
+    data = tiff(values, bits, 3, t320=tuple(int(v) * 257 for v in palette.ravel()))
+    same(data, palette.T[values[..., 0]])
+
+
+def adobe_removed(data: bytes) -> bytes:
+    start = data.index(b"\xff\xee")
+    return data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4], "big") :]
+
+
+def test_jpeg_cmyk_counts_ink_as_its_marker_says() -> None:
+    ink = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    ink[:, :, 0] = 200  # of cyan
+    data = encoded(Image.fromarray(ink, "CMYK"), "JPEG", quality=100)
+    same(data, np.array([55, 255, 255]), within=4)
+    # Without Adobe's marker no ink is 0, as libjpeg and libvips have it; Pillow inverts it as well.
+    turned = encoded(Image.fromarray(255 - ink, "CMYK"), "JPEG", quality=100)
+    same(adobe_removed(turned), np.array([55, 255, 255]), within=4)
+
+
+def test_large_pictures_are_converted_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bits, colours, samples in ((8, 6, 4), (16, 0, 1), (8, 4, 2)):
+        data = png(numbers(bits, samples), bits, colours)
+        whole = pixels(data)
+        with monkeypatch.context() as patch:
+            patch.setattr("blip2cli.images.to_rgb.STRIP", 2 * WIDTH + 1)
+            assert np.array_equal(pixels(data), whole)
+    floats = DRAW.random((HEIGHT, WIDTH)).astype(np.float32) * 9 - 3
+    data = encoded(Image.fromarray(floats), "TIFF")
+    whole = pixels(data)
+    monkeypatch.setattr("blip2cli.images.to_rgb.STRIP", 2 * WIDTH + 1)
+    assert np.array_equal(pixels(data), whole)
