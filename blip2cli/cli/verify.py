@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 from blip2cli.cli.flags.command import Required
-from blip2cli.cli.terminal.spelling import readable, with_flags
+from blip2cli.cli.terminal.spelling import as_json, readable
 from blip2cli.options import VerifyOptions
-from blip2cli.storage.secrets import hide_secrets
 
 EXAMPLES = "Example:  blip2cli verify captions.jsonl"
 
@@ -27,10 +25,7 @@ def verify(options: Annotated[VerifyOptions, Required(("outputs",))]) -> int:
         found = check(path)
         worst = max(worst, found.exit_code)
         if options.json:
-            values = {
-                k: with_flags(v) if isinstance(v, str) else v for k, v in asdict(found).items()
-            }
-            print(hide_secrets(json.dumps(values)), flush=True)
+            print(as_json(asdict(found)), flush=True)
         else:
             print(readable(f"{path}: {found}."), flush=True)
     return worst

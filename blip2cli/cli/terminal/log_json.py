@@ -7,15 +7,13 @@ Every object has ``time`` (seconds since 1970) and ``event``, the name of an eve
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from blip2cli.cli.terminal.spelling import with_flags
+from blip2cli.cli.terminal.spelling import as_json
 from blip2cli.pipeline.events import Event, Finished
-from blip2cli.storage.secrets import hide_secrets
 
 
 class JsonLog:
@@ -35,10 +33,5 @@ class JsonLog:
         self._print("error", {"message": message, "exit_code": exit_code})
 
     def _print(self, name: str, values: dict[str, Any]) -> None:
-        shown = {k: _shown(v) if isinstance(v, str) else v for k, v in values.items()}
-        line = json.dumps({"time": round(time.time(), 3), "event": name} | shown)
-        print(line.replace("\x7f", "\\u007f"), file=self._stream, flush=True)
-
-
-def _shown(text: str) -> str:
-    return hide_secrets(with_flags(text))
+        line = as_json({"time": round(time.time(), 3), "event": name} | values)
+        print(line, file=self._stream, flush=True)

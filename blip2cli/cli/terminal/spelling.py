@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
+from typing import Any
 
 from blip2cli.errors import Blip2CliError, spell_options
 from blip2cli.options import GROUPS, declarations
@@ -26,6 +28,21 @@ def with_flags(text: str) -> str:
 def readable(text: str) -> str:
     """A text as it is printed, on one line: whatever names and messages of others may hold."""
     return hide_secrets(printable(with_flags(text)))
+
+
+def as_json(value: Any) -> str:
+    """A JSON value on one line for programs, its texts as in ``readable`` but for escapes."""
+    return json.dumps(_spelled(value)).replace("\x7f", "\\u007f")
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, str):
+        return hide_secrets(with_flags(value))
+    if isinstance(value, (list, tuple)):
+        return [_spelled(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _spelled(item) for key, item in value.items()}
+    return value
 
 
 def sentence(error: Blip2CliError) -> str:

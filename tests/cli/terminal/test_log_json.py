@@ -6,6 +6,8 @@ import time
 from typing import Any
 
 from blip2cli.cli.terminal.log_json import JsonLog
+from blip2cli.cli.terminal.spelling import as_json
+from blip2cli.errors import option
 from blip2cli.pipeline.events import (
     Failed,
     Finished,
@@ -44,3 +46,12 @@ def test_every_event_is_an_object_a_line() -> None:
     }
     assert said[6] == {"event": "finished"} | SUMMARY.as_dict()
     assert said[7] == {"event": "error", "message": "It is full.", "exit_code": 1}
+
+
+def test_values_hold_flags_and_no_secrets_and_steer_nothing() -> None:
+    note = f"{option('resume')} reads http://me:pw@h/x.png?sig=1 \x1b \x7f \x9b \u2028"
+    line = as_json({"notes": [note, {"more": note}], "rows": 3})
+    assert line.isascii()
+    assert line.isprintable()
+    value = "--resume reads http://me:***@h/x.png?*** \x1b \x7f \x9b \u2028"
+    assert json.loads(line) == {"notes": [value, {"more": value}], "rows": 3}
