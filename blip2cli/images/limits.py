@@ -166,12 +166,17 @@ def _check_gif(data: bytes) -> None:
 
 def _check_icon(data: bytes) -> None:
     """The pictures inside may be larger than the directory says."""
-    for at in range(6, 6 + 16 * min(int.from_bytes(data[4:6], "little"), MAX_BLOCKS), 16):
-        start = int.from_bytes(data[at + 12 : at + 16], "little")
+    count = min(int.from_bytes(data[4:6], "little"), (len(data) - 6) // 16)
+    for at in range(18, 18 + 16 * count, 16):
+        start = int.from_bytes(data[at : at + 4], "little")
         head = data[start : start + 24]
-        png = head.startswith(b"\x89PNG")
-        sides = (head[16:20], head[20:24]) if png else (head[4:8], head[8:12])
-        if max(int.from_bytes(side, "big" if png else "little") for side in sides) > _ICON_SIDE:
+        if head.startswith(b"\x89PNG"):
+            sides = [int.from_bytes(head[i : i + 4], "big") for i in (16, 20)]
+        elif head.startswith(b"\x28\0\0\0"):  # the length of a bitmap's header
+            sides = [int.from_bytes(head[i : i + 4], "little") for i in (4, 8)]
+        else:
+            continue
+        if max(sides) > _ICON_SIDE:
             raise ImageError("too_large", f"An icon may have {_ICON_SIDE} pixels a side.")
 
 
