@@ -54,6 +54,18 @@ def check_output(options: OutputOptions) -> None:
     if known_suffix(out) is None or known_suffix(out) == os.path.basename(out).lower():
         raise OutputError("out", *_suffix_advice(out))
     check_place(out, options.overwrite or options.resumes, f"{option('resume')} to go on with it, ")
+    try:
+        _check_beside(out, options)
+    except OSError as error:
+        raise OutputError(
+            "out",
+            f"The files beside the output {out!r} cannot be looked at ({error.strerror})",
+            "choose another folder",
+        ) from None
+
+
+def _check_beside(out: str, options: OutputOptions) -> None:
+    """Raise OutputError for files beside the output that are not those of this run, OSError."""
     paths = OutputPaths.of(out)
     check_beside(paths)
     for part in paths.beside_parts() if options.overwrite else ():

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 
 from blip2cli.errors import ImageError
 from blip2cli.sinks.appended_file import AppendedFile
@@ -35,7 +35,7 @@ class FailureList:
     This one lists nothing: failures are rows of the output itself, or only listeners print them.
     """
 
-    failed_before: Container[str] = ()  # images that failed in an earlier run
+    failed_before: HashSet | tuple[str, ...] = ()  # images that failed in an earlier run
 
     def remove_old(self) -> None:
         """Remove the list of an earlier output, before a new one takes its place."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from blip2cli.errors import OutputError, option
@@ -24,7 +24,7 @@ class FailureJournal:
     end: int  # bytes of complete lines; a torn one may follow
     repeated: frozenset[str] = frozenset()  # images with several lines: a retry was stopped
 
-    def complete(self, settled: Container[str] = ()) -> None:
+    def complete(self, settled: HashSet | tuple[str, ...] = ()) -> None:
         """Leave the latest line of every image that failed and has no rows.
 
         Of a ``settled`` image only lines behind ``end`` count, those of the current run. Raises

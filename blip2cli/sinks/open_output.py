@@ -20,7 +20,7 @@ from blip2cli.sinks.format_table import format_of
 from blip2cli.sinks.journal import Journal, RowCount
 from blip2cli.sinks.jsonl import StdoutSink
 from blip2cli.sinks.paths import OutputPaths, to_stdout
-from blip2cli.sinks.settings import Settings, update_settings
+from blip2cli.sinks.settings import Settings, recover_settings, update_settings
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ class Resumed:
         check_settings(self.paths.final, before, now, moved_source)
         assert before is not None  # as ``check_settings`` finds out
         settings = before.adopt(now)
-        if settings != before:
-            with disk_errors(self.paths.final, "nothing of it was lost"):
+        with disk_errors(self.paths.final, "nothing of it was lost"):
+            recover_settings(self.paths)
+            if settings != before:
                 update_settings(self.paths, settings)
         return settings
 

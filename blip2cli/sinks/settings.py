@@ -106,7 +106,7 @@ def parquet_settings(metadata: Mapping[bytes, bytes] | None) -> Settings | None:
 
 
 def read_settings(paths: OutputPaths) -> Settings | None:
-    """The settings beside an output; None when they are missing or damaged."""
+    """The settings beside an output; None when they are missing or damaged. Raises OSError."""
     return _settings(_current(paths))
 
 
@@ -131,7 +131,7 @@ def write_settings(
         yield
     except BaseException:
         try:
-            in_place = inode in _inodes(paths)
+            in_place = _belongs(paths, {"inode": inode, "token": settings.token})
         except OSError:
             in_place = True  # perhaps
         if not in_place:
@@ -141,8 +141,7 @@ def write_settings(
 
 
 def update_settings(paths: OutputPaths, settings: Settings) -> None:
-    """Store other settings of the output that is in place. Raises OSError."""
-    recover_settings(paths)
+    """Store other settings of the output, after ``recover_settings``. Raises OSError."""
     stored = _stored(paths.meta)
     carried = ("inode", "failures", "replaces")
     more = {name: stored[name] for name in carried if name in stored}
@@ -223,31 +222,39 @@ def _current(paths: OutputPaths) -> dict[str, Any]:
 
 
 def _stored(path: str) -> dict[str, Any]:
-    """The object in a file of settings; an empty one when it is missing or damaged."""
+    """The object in a file of settings; an empty one when it is missing or damaged.
+
+    Raises OSError when it cannot be read: then it must not be written anew.
+    """
     try:
         with open(durable.open_regular(path, os.O_RDONLY), "rb") as file:
             stored = json.load(file)
-    except (OSError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return {}
     return stored if isinstance(stored, dict) else {}
 
 
 def _is_next(paths: OutputPaths) -> bool:
     """Whether the settings written for a new output belong to the one that is in place."""
-    inode = _stored(paths.next_meta).get("inode")
+    stored = _stored(paths.next_meta)
+    return bool(stored) and _belongs(paths, stored)
+
+
+def _belongs(paths: OutputPaths, stored: Mapping[str, Any]) -> bool:
+    """Whether settings are those of the first part, by its token; without parts, of the output, by
+    the number of its inode. Raises OSError."""
+    if not os.path.lexists(paths.part(0)):
+        try:
+            return bool(stored.get("inode") == os.stat(paths.final).st_ino)
+        except FileNotFoundError:
+            return False
+    import pyarrow.parquet as pq
+
     try:
-        return inode is not None and inode in _inodes(paths)
-    except OSError:
+        part = parquet_settings(pq.read_schema(paths.part(0)).metadata)
+    except (ValueError, KeyError):  # as Arrow's errors are
         return False
-
-
-def _inodes(paths: OutputPaths) -> list[int]:
-    """Inode numbers of the output and of the first part, if they are there. Raises OSError."""
-    found = []
-    for path in (paths.final, paths.part(0)):
-        with contextlib.suppress(FileNotFoundError):
-            found.append(os.stat(path).st_ino)
-    return found
+    return part is not None and part.token == stored.get("token")
 
 
 def _settings(stored: Any) -> Settings | None:

@@ -6,13 +6,14 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 
 from blip2cli.errors import OptionError, option
 from blip2cli.options import AskOptions
+from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import from_utf8
 from blip2cli.tasks.choices import from_cell
 from blip2cli.tasks.text_files import TABLE_SUFFIXES, TextFile
@@ -79,7 +80,7 @@ class Questions:
 
 
 def check_unchanged(
-    per_image: Mapping[str, tuple[Question, ...]], before: str | None, done: Container[str]
+    per_image: Mapping[str, tuple[Question, ...]], before: str | None, done: HashSet
 ) -> None:
     """Raise ``OptionError`` when an image that is ``done`` had other questions than it has now.
 

@@ -27,7 +27,7 @@ from tests.workload import (
 IMAGES = 14
 STUB = "tests.torture.stub_model"
 RESUME = ("--resume",)
-RETRY = ("--resume", "--retry-errors")
+RETRY = ("--resume", "--retry-errors", "--moved-source")
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def _interrupted(
         return contents(folder)
 
     if fresh.workload.suffix == ".parquet":
-        # Before the last rename all parts are there, and the whole merged file.
-        return {"half": killed("rename", 0.6), "merge": killed("rename", 1.0)}
+        # Before the last link all parts are there, and the whole merged file.
+        return {"half": killed("link", 0.6), "merge": killed("link", 1.0)}
     half = killed("write", 0.7)
     name = fresh.workload.name
     output, errors = half[name], half[name + ERRORS]

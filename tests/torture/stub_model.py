@@ -8,12 +8,13 @@ prompt and the name of the image.
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from blip2cli.errors import ImageError
 from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.families import OPT
 from blip2cli.options import ModelOptions
+from blip2cli.storage import durable
 
 
 @dataclass(frozen=True)
@@ -102,3 +104,26 @@ def install() -> None:
     batch = ModuleType("blip2cli.model.placement.batch_size")
     batch.__dict__.update(batch_threads=lambda model: 1, auto_batch_size=lambda model: 16)
     sys.modules.update({module.__name__: module for module in (loader, wrapper, batch)})
+    durable.os = _CountedNames()  # type: ignore[attr-defined] # the same names in every run
+
+
+class _CountedNames:
+    """The module ``os``, with numbers in place of random bytes: faults are injected by path.
+
+    Where a run left other files than it found, the numbers of the next one are others.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: count[int] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def urandom(self, size: int) -> bytes:
+        """The next number."""
+        if self._numbers is None:
+            left = 0
+            with suppress(OSError):
+                left = len(os.listdir("trial"))
+            self._numbers = count(1000 * left)
+        return next(self._numbers).to_bytes(size)

@@ -58,7 +58,8 @@ class JsonlReader:
         """``schema`` is that of a ``SchemaWidened``; rows of ``ours`` all have the same columns,
         by default those that have settings. Raises SourceError."""
         self.path = path
-        self.settings: Settings | None = read_settings(OutputPaths.of(path))
+        with read_errors(path):
+            self.settings: Settings | None = read_settings(OutputPaths.of(path))
         self._salvage = salvage
         self._ours = self.settings is not None if ours is None else ours
         with read_errors(path):
