@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from blip2cli.convert.checkpoints.lavis import LANGUAGE_MODEL
 from blip2cli.errors import ModelError, option
 from blip2cli.model.checkpoint.directory import TOKENIZER_FILES, read_json, weight_files
+from blip2cli.model.checkpoint.foreign_files import check_adapter
 from blip2cli.model.checkpoint.hub import fetch_repository
 from blip2cli.model.checkpoint.resolve import HUB_ID
 from blip2cli.model.checkpoint.weights import Weight, Weights, read_weights
@@ -57,6 +59,7 @@ def find_language(name: str, kind: Family) -> Language:
             raise ModelError("language_model", f"{given} is neither a directory nor a hub id")
         with silence_hub():
             path = fetch_repository(name, weights=kind.writes)
+    check_adapter(given, os.listdir(path))
     if not (path / "config.json").is_file():
         raise ModelError("language_model", f"{given} holds no model: it has no config.json")
     found = read_json(path / "config.json").get("model_type")

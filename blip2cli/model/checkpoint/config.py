@@ -9,7 +9,7 @@ from typing import Any
 from blip2cli.errors import ModelError
 from blip2cli.model.families import OPT, Family, language_family
 from blip2cli.model.families.base import TextConfig
-from blip2cli.model.families.config_section import ConfigSection
+from blip2cli.model.families.config_section import ConfigSection, check_id
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,13 @@ def read_config(values: Mapping[str, Any], family: Family | None = None) -> Blip
     )
     text = values.get("text_config") or {}
     family = family or language_family(text) or OPT
+    image_token = values.get("image_token_index", values.get("image_token_id"))
+    check_id("image_token_index", image_token)
     return Blip2Config(
         family=family,
         vision_config=vision,
         qformer_config=qformer,
         text_config=family.config_class.read(text),
         **vars(_Sizes.read(values)),
-        image_token_index=values.get("image_token_index", values.get("image_token_id")),
+        image_token_index=image_token,
     )

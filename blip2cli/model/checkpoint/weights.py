@@ -44,6 +44,7 @@ class Weight:
     @classmethod
     def of(cls, tensor: Tensor) -> Weight:
         """A weight that is in memory, or mapped into it, already."""
+        tensor = tensor.detach()  # some pickles hold parameters
         return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
     @property
@@ -170,9 +171,14 @@ def tensors_of(value: Any) -> dict[str, Tensor] | None:
     inner = (value.get(name) for name in _STATE_DICTS) if isinstance(value, dict) else ()
     for found in (*inner, value):
         pairs = list(found.items()) if isinstance(found, dict) else []
-        if pairs and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in pairs):
+        if pairs and all(isinstance(name, str) and _is_plain(tensor) for name, tensor in pairs):
             return dict(pairs)
     return None
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a tensor whose numbers are there, one by one."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
 
 
 def _state_dict(file: Path) -> Weights:

@@ -32,7 +32,7 @@ class ConfigSection:
         for name, value in list(found.items()):
             default = known[name].default
             if name.endswith("_token_id"):
-                _check_id(name, value)
+                check_id(name, value)
             elif value is None:
                 del found[name]  # what is not said has its default
             else:
@@ -56,8 +56,9 @@ def _check_value(name: str, value: object, default: object) -> None:
         )
 
 
-def _check_id(name: str, value: object) -> None:
-    """Ids of tokens are whole numbers; only texts may end with one of several."""
+def check_id(name: str, value: object) -> None:
+    """Raise ModelError unless ``value`` is None or the id of a token; only texts may end with one
+    of several."""
     several = name == "eos_token_id"
     ids = value if several and isinstance(value, list) else [value]
     if value is not None and not all(type(each) is int for each in ids):

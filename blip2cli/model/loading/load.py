@@ -94,6 +94,15 @@ def _check_config(checkpoint: Checkpoint) -> None:
             "set use_qformer_text_input to true under qformer_config in config.json",
         )
     text = (config.text_config,) if config.family.writes else ()
+    for each in text:
+        start = getattr(each, "decoder_start_token_id", None)
+        if start is not None and not 0 <= start < each.vocab_size:
+            raise ModelError(
+                None,
+                f"{checkpoint.path} says that texts begin with token {start}, and has embeddings "
+                f"of {each.vocab_size}",
+                "set decoder_start_token_id in text_config of config.json",
+            )
     for section in (config.vision_config, config.qformer_config, *text):
         width, heads = (getattr(section, n, 1) for n in ("hidden_size", "num_attention_heads"))
         if width % heads:

@@ -101,8 +101,8 @@ def check_weights(
             raise ModelError(
                 None,
                 f"{where} holds {name} as {str(weight.dtype).removeprefix('torch.')}, where "
-                f"numbers with a fraction belong: it is quantized{f' by {tool}' if tool else ''}, "
-                "and its scales are not there",
+                "numbers with a fraction belong, without scales beside it"
+                f"{f' (it is quantized by {tool})' if tool else ''}",
                 REMEDY,
             )
     misshapen = [n for n, w in weights.items() if n in shapes and w.shape != tuple(shapes[n])]

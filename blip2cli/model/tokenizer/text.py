@@ -95,7 +95,15 @@ def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
     forced = _forced_bos(checkpoint, tokenizer.bos_token_id) if family.adds_begin_token else None
     config = checkpoint.model_config
     section: Any = config.text_config if family.writes else config.qformer_config
-    return TextCodec(tokenizer, start, forced, section.vocab_size)
+    rows = section.vocab_size
+    if not 0 <= start < rows:
+        raise ModelError(
+            None,
+            f"prompts begin with token {start}, and the model in {checkpoint.path} has embeddings "
+            f"of {rows}",
+            "take weights, config.json and tokenizer from one model",
+        )
+    return TextCodec(tokenizer, start, forced, rows)
 
 
 def read_tokenizer(path: Path, plain: bool = False) -> Any:

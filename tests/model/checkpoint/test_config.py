@@ -173,6 +173,12 @@ def test_start_tokens_of_t5_are_ids() -> None:
             read_config({"text_config": {"model_type": "t5", name: [0]}})
 
 
+def test_image_tokens_are_ids() -> None:
+    for name in ("image_token_index", "image_token_id"):
+        with pytest.raises(ModelError, match="image_token_index: 'x', where the id of a token"):
+            read_config({name: "x"})
+
+
 def test_what_is_null_has_its_default() -> None:
     nulls = read_config(
         {

@@ -135,7 +135,7 @@ def test_numbers_of_bitsandbytes_are_multiplied_as_they_are(
         ({"W_q": torch.uint8}, {"quant_method": "hqq"}, "HQQ"),
         ({"weight_packed": torch.int32}, None, "compressed-tensors"),
         ({"weight": torch.int8, "weight_scales": torch.float16}, None, "EETQ"),
-        ({"weight": torch.int8}, {"quant_method": "mystery"}, "quantized by mystery, and its"),
+        ({"weight": torch.int8}, {"quant_method": "mystery"}, "quantized by mystery"),
         ({"weight": torch.int8}, None, "as int8, where numbers with a fraction belong"),
         ({"weight": torch.float8_e4m3fn}, None, "as float8_e4m3fn, where"),
         ({"weight": torch.int64}, None, "as int64, where"),
@@ -232,7 +232,9 @@ def test_pickles_of_any_age_are_read(
     zipped: bool, wrapping: str | None, opt_directory: Path, tmp_path: Path
 ) -> None:
     def pickled(held: Held) -> Held:
-        value = held if wrapping is None else {wrapping: held, "epoch": 3}
+        # With requires_grad, as the values of named_parameters() are.
+        own = {name: torch.nn.Parameter(weight) for name, weight in held.items()}
+        value = own if wrapping is None else {wrapping: own, "epoch": 3}
         torch.save(
             value, tmp_path / "m" / "pytorch_model.bin", _use_new_zipfile_serialization=zipped
         )
@@ -249,6 +251,8 @@ def test_pickles_of_any_age_are_read(
     ("value", "said"),
     [
         ({"a": {"b": 1}}, "holds something else than named weights"),
+        ({"a": torch.ones(2).to_sparse()}, "holds something else than named weights"),
+        ({"a": torch.ones(2, device="meta")}, "holds something else than named weights"),
         ([torch.ones(2)], "holds something else than named weights"),
         (Path("x"), r"holds more than weights \(pathlib"),
     ],
@@ -459,3 +463,17 @@ def test_retrieval_models_have_the_other_half_left_out(
     assert load(directory).model.remarks == (
         "1 tensor in the model's files is used by nothing (temp)",
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [("opt", "bos_token_id"), ("t5", "decoder_start_token_id")]
+)
+@pytest.mark.parametrize("token", [-1, 10**6])
+def test_texts_begin_with_a_token_of_the_model(
+    token: int, family: str, name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    source: Path = request.getfixturevalue(f"{family}_directory")
+    directory = rewritten(source, tmp_path / "m", lambda held: None)
+    configured(directory, lambda config: config["text_config"].update({name: token}))
+    with pytest.raises(ModelError, match=f"begin with token {token}, and"):
+        load(directory)

@@ -32,7 +32,9 @@ class _Opt(LanguageFamily):
         from blip2cli.model.families.opt.session import OptSession
 
         placeholder = model.config.image_token_index
-        if placeholder is None:  # an id outside the vocabulary, which no rule touches
+        if (
+            placeholder is None or placeholder < 0
+        ):  # an id outside the vocabulary, which no rule touches
             placeholder = model.config.text_config.vocab_size
         return OptSession(model.language_model, features.language_inputs, placeholder)
 
