@@ -183,6 +183,10 @@ def test_other_models_are_told_before_their_weights_are_fetched(hub: Hub, tmp_pa
     hub.repos["someone/llama"] = other
     assert "is a llama, not a BLIP-2 model" in sentence(run(hub, tmp_path, "someone/llama"))
     assert hub.downloads()["model.safetensors"] == 0
+    (other / "adapter_config.json").write_text("{}")
+    said = sentence(run(hub, tmp_path, "someone/llama"))
+    assert "someone/llama on the hub holds an adapter of PEFT, such as LoRA" in said
+    assert hub.downloads()["model.safetensors"] == 0
 
 
 def test_a_retrieval_model_is_refused_a_caption_before_torch_is_imported(tmp_path: Path) -> None:
