@@ -22,6 +22,7 @@ from blip2cli.storage.text_encoding import from_utf8
 ColumnType = Literal["string", "int", "float"]
 
 SAMPLED_ROWS = 100_000  # rows that types are inferred from where a format does not state them
+MAX_VALUE = 1 << 20  # characters of one value; hundreds of images wait with theirs at once
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
@@ -111,13 +112,12 @@ def fitted(ref: ImageRef, columns: Sequence[CarriedColumn]) -> ImageRef:
     for value, column in zip(ref.carried, columns, strict=True):
         try:
             carried.append(None if _is_null(value) else _fit(value, column.type))
-        except (ValueError, OverflowError, RecursionError):
+        except (ValueError, OverflowError, RecursionError) as error:
             carried.append(None)
-            kind = "a whole number" if column.type == "int" else "a number"
-            problem = (
-                f"{option('keep')} {column.name}: {str(value)[:40]!r} is not {kind}, which the "
-                "first rows have there; write all its values in the same way."
+            what = (
+                str(error) if isinstance(error, ValueError) else "it is out of range, or too deep"
             )
+            problem = f"{option('keep')} {column.name}: {what}."
     values = tuple(carried)
     if problem is not None and not isinstance(ref, FailedRef):
         key = {"carried": values, "occurrence": ref.occurrence}
@@ -129,14 +129,20 @@ def _fit(value: object, kind: ColumnType) -> object:
     """``value`` as ``kind``. Raises ValueError where something would be lost, OverflowError,
     RecursionError for JSON that is nested too deep."""
     if kind == "string":
-        return from_utf8(value) if isinstance(value, str) else _as_json(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(value)
-    if kind == "float":
-        return float(value)
-    if value != int(value) or int(value) not in _INT64:
-        raise ValueError(value)
-    return int(value)
+        text = from_utf8(value) if isinstance(value, str) else _as_json(value)
+        if len(text) > MAX_VALUE:
+            raise ValueError(f"a value of {len(text)} characters, over {MAX_VALUE}")
+        return text
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if kind == "float":
+            return float(value)
+        if value == int(value) and int(value) in _INT64:
+            return int(value)
+    number = "a whole number" if kind == "int" else "a number"
+    shown = f"{value[:40]!r}" if isinstance(value, str) else _as_json(value)[:40]
+    raise ValueError(
+        f"{shown} is not {number}, which the first rows have there; write all its values alike"
+    )
 
 
 def _is_null(value: object) -> bool:

@@ -7,7 +7,8 @@ from 1, and the row, or a ``BadRow`` that says why it cannot be read. They raise
 names the file where all of it is wrong, and OSError.
 
 A line, and a row of a table, is at most ``MAX_LINE_BYTES`` long. As JSON it may take 25 times as
-much memory, so a manifest costs 400 MB at most.
+much memory, so a manifest costs 400 MB at most, and 800 MB
+where columns are carried.
 """
 
 from __future__ import annotations

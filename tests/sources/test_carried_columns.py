@@ -95,6 +95,21 @@ def test_a_value_that_does_not_fit_its_type_is_a_failure(
         found[5].read()
 
 
+def test_a_value_of_any_size_costs_one_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blip2cli.sources.readers.manifest.SAMPLED_ROWS", 2)
+    deep = "[" * 900 + "]" * 900
+    values = ["1", "2", deep, '"' + "x" * (1 << 21) + '"', "1" * 400, "-1e400", "3"]
+    lines = [f'{{"path": "{n}.png", "n": {v}, "s": {v}}}\n' for n, v in enumerate(values)]
+    (tmp_path / "m.jsonl").write_text('{"path": "first", "s": "x"}\n' + "".join(lines))
+    found = refs(tmp_path / "m.jsonl", keep=("n", "s"))
+    failed = [ref.file_name for ref in found if isinstance(ref, FailedRef)]
+    assert [ref.file_name for ref in found][1:] == [f"{n}.png" for n in range(len(values))]
+    assert failed == [f"{n}.png" for n in (2, 3, 4, 5)]
+    assert all(len(ref.message) < 300 for ref in found if isinstance(ref, FailedRef))
+
+
 def test_deep_and_odd_json_is_carried_as_text(tmp_path: Path) -> None:
     deep = "[" * 500 + "]" * 500
     values = [deep, '{"a": NaN}', "[1e400]", '"\\ud83d\\ude00"', '"\\udce9"']

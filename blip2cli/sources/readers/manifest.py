@@ -196,22 +196,34 @@ def _open_table(text: str, location: str, options: SourceOptions, delimiter: str
 
 
 def _open_json(text: str, location: str, options: SourceOptions) -> _Opened:
-    first = list(islice(json_records(location), FIRST_ROWS))
-    rows = [row for _, row in first if not isinstance(row, BadRow)]
-    if first and not rows:
-        number, row = first[0]
-        assert isinstance(row, BadRow)
-        raise broken(location, number, row.problem, "a .jsonl file has a JSON object a line")
-    names = dict.fromkeys(name for row in rows for name in row)
-    column = path_column(text, names, options.image_column) if rows else ""
+    names: dict[str, None] = {}  # rows themselves may be large
+    bad: tuple[int, BadRow] | None = None
+    for number, row in islice(json_records(location), FIRST_ROWS):
+        if isinstance(row, BadRow):
+            bad = bad or (number, row)
+        else:
+            names |= dict.fromkeys(row)
+    if bad is not None and not names:
+        problem = "a .jsonl file has a JSON object a line"
+        raise broken(location, bad[0], bad[1].problem, problem)
+    column = path_column(text, names, options.image_column) if names else ""
     columns: tuple[CarriedColumn, ...] = ()
     if options.keep:
         sampled = islice(json_records(location), SAMPLED_ROWS)
         objects = (row for _, row in sampled if not isinstance(row, BadRow))
-        columns = infer_columns((names.update(row) or row for row in objects), options.keep)
-    if rows:
+        columns = infer_columns(_noting(names, objects), options.keep)
+    if names:
         _check_carried(text, options.keep, names)
     return column, partial(json_records, location), columns
+
+
+def _noting(
+    names: dict[str, None], rows: Iterable[Mapping[str, object]]
+) -> Iterator[Mapping[str, object]]:
+    """``rows``, whose columns are added to ``names``."""
+    for row in rows:
+        names |= dict.fromkeys(row)
+        yield row
 
 
 def path_column(text: str, columns: Iterable[str], chosen: str | None) -> str:
