@@ -18,6 +18,7 @@ import re
 import zlib
 from collections.abc import Callable
 
+from blip2cli.errors import OutputError, option
 from blip2cli.sinks.journal import Journal, RowCount, RowNames, damaged
 from blip2cli.sinks.jsonl_lines import (
     CHUNK,
@@ -51,7 +52,12 @@ def read_journal(
         first = found.member
     pieces, damage = sound_pieces(paths.final)
     if not pieces:
-        raise damaged(paths.final, 0, "none of its gzip members is what was written")
+        raise OutputError(
+            "resume",
+            f"{option('resume')}: {paths.final!r} is damaged: none of its gzip members is what was "
+            "written, so no row in it is known to be sound",
+            "choose another output, and keep this one until that is complete",
+        )
     remark = (
         f"{paths.final!r} is damaged behind row {first.lines}, at {', '.join(damage[:3])}; images "
         "that had their rows there are run again, the others keep theirs"
