@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.types as kinds
@@ -12,6 +12,7 @@ import pyarrow.types as kinds
 from blip2cli import exit_codes
 from blip2cli.convert.arrow_json import json_lines
 from blip2cli.convert.examples import Examples
+from blip2cli.sinks.settings import Settings
 from blip2cli.storage.hash_set import HashSet
 
 _CODES = {
@@ -93,10 +94,10 @@ class RowCheck:
                         self._last, self._count = name, 0
                     self._count += 1
 
-    def end(self, settings: Any = None) -> None:
+    def end(self, settings: Settings | None = None) -> None:
         """All rows were added. With the ``settings`` it is known how many an image has."""
         self._counts[self._count] = self._last
-        questions = dict(getattr(settings, "rows", settings) or {}).get("question")
+        questions = settings.rows.get("question") if settings is not None else None
         if isinstance(questions, list) and questions and self._finding.state == "sound":
             for count, name in self._counts.items():
                 if count % len(questions):

@@ -47,7 +47,7 @@ def check_parquet(path: str, finding: Finding) -> None:
     paths = OutputPaths.of(path)
     parts = paths.parts()
     rows = RowCheck(finding)
-    about = None
+    about = read_settings(paths)
     for file in parts or [path]:
         name = os.path.basename(file) if parts else "it"
         try:
@@ -62,7 +62,8 @@ def check_parquet(path: str, finding: Finding) -> None:
             finding.damage(f"{name} cannot be read ({first_line(error)})")
             continue
         about = about or settings
-        if settings is not None and settings != about:
+        # A part without a token is the output that was finished before.
+        if settings is not None and settings.token not in ("", about.token if about else ""):
             finding.damage(f"{name} is of another run")
     rows.end(about)
     if parts:
