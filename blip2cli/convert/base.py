@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from blip2cli.errors import SourceError
+from blip2cli.errors import SourceError, option
 from blip2cli.sinks.settings import Settings
 
 # Limits of a batch: large enough to make the cost of a call small, small enough for memory.
@@ -116,13 +116,16 @@ def read_errors(path: str) -> Iterator[None]:
     """Turn errors of Arrow and of the disk while ``path`` is read into a SourceError."""
     try:
         yield
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            problem = f"{path!r} cannot be read: {error.strerror}"
+            raise SourceError("sources", problem) from None
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        problem = f"{path!r} is damaged, or not what its suffix says ({first})"
-        raise SourceError("sources", problem) from None
-    except OSError as error:
-        problem = f"{path!r} cannot be read: {error.strerror or error}"
-        raise SourceError("sources", problem) from None
+        raise SourceError(
+            "sources",
+            f"{path!r} is damaged, or not what its suffix says ({first})",
+            f"'blip2cli verify' says what is sound in it, and {option('salvage')} keeps that",
+        ) from None
 
 
 @contextmanager
