@@ -132,7 +132,7 @@ def ours(path: str, device: str, dtype: str) -> Run:
     from blip2cli.pipeline.image_items import ImageItems
     from blip2cli.pipeline.job import Job
     from blip2cli.pipeline.run import run as pipeline
-    from blip2cli.tasks import CaptionTask
+    from blip2cli.tasks.caption import CaptionTask
 
     chosen = ModelOptions(path, device=device, dtype=dtype)  # type: ignore[arg-type]
     model = Blip2.load(chosen)

@@ -29,8 +29,12 @@ from blip2cli.options import (
     Pool,
     Quantize,
 )
-from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, EmbedTextsTask, Task
+from blip2cli.tasks.ask import AskTask
+from blip2cli.tasks.base import Task
+from blip2cli.tasks.caption import CaptionTask
 from blip2cli.tasks.choices import from_list
+from blip2cli.tasks.embed import EmbedTask
+from blip2cli.tasks.embed_texts import EmbedTextsTask
 from blip2cli.tasks.questions import from_texts
 from blip2cli.tasks.texts import from_lines
 

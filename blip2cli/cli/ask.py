@@ -22,7 +22,8 @@ def ask(
     from blip2cli.cli.run_command import run_command
     from blip2cli.pipeline.image_items import ImageItems
     from blip2cli.pipeline.job import Job
-    from blip2cli.tasks import AskTask, choices
+    from blip2cli.tasks import choices
+    from blip2cli.tasks.ask import AskTask
     from blip2cli.tasks.questions import from_options
 
     task = AskTask(from_options(questions), questions, decode, choices.from_options(questions))

@@ -20,6 +20,6 @@ def caption(
     from blip2cli.cli.run_command import run_command
     from blip2cli.pipeline.image_items import ImageItems
     from blip2cli.pipeline.job import Job
-    from blip2cli.tasks import CaptionTask
+    from blip2cli.tasks.caption import CaptionTask
 
     return run_command(Job(ImageItems(), CaptionTask(caption, decode), run), report)

@@ -14,7 +14,8 @@ def embed(run: RunOptions, vectors: EmbedOptions, report: ReportOptions) -> int:
     from blip2cli.pipeline.image_items import ImageItems
     from blip2cli.pipeline.job import Job
     from blip2cli.pipeline.text_items import TextItems
-    from blip2cli.tasks import EmbedTask, EmbedTextsTask
+    from blip2cli.tasks.embed import EmbedTask
+    from blip2cli.tasks.embed_texts import EmbedTextsTask
     from blip2cli.tasks.texts import from_options
 
     texts = from_options(vectors)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from blip2cli.model.decoding.beam import beam_search
 from blip2cli.model.decoding.kv_slots import DecodeRequest
 from blip2cli.model.decoding.pipelined_decode import PipelinedScheduler, is_pipelined
 from blip2cli.model.decoding.sampling import (
@@ -42,6 +41,8 @@ def generate_tokens(
         for prompt, prompt_ids in zip(prompts, ids, strict=True)
     ]
     if options.num_beams > 1:
+        from blip2cli.model.decoding.beam import beam_search
+
         return beam_search(session, requests, end, processors, options)
     if options.sampling:
         requests = [

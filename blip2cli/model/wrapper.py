@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,8 +14,6 @@ from torch import Tensor
 from blip2cli.images.preprocess import PixelSpec, normalize
 from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.resolve import resolve
-from blip2cli.model.decoding.cuda_graphs import CudaGraphCache, CudaGraphCapture, CudaGraphSession
-from blip2cli.model.decoding.scoring import ChoicePrompt, Likelihood, score_choices
 from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.decoding.transfer import Upload
 from blip2cli.model.families import Family
@@ -32,6 +31,10 @@ from blip2cli.model.vision.chunked_vision import ChunkedVision
 from blip2cli.model.vision.features import ImageFeatures, compute_features
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.system.malloc import keep_freed_memory
+
+if TYPE_CHECKING:
+    from blip2cli.model.decoding.cuda_graphs import CudaGraphCache
+    from blip2cli.model.decoding.scoring import Likelihood
 
 TEXT_BATCH = 32  # texts without an image that go through the language model together
 
@@ -78,10 +81,11 @@ class Blip2:
         self._end = model.config.text_config.end_tokens if self.writes else ()
         self._sessions: WeakKeyDictionary[ImageFeatures, DecoderSession] = WeakKeyDictionary()
         self._upload = Upload(self.device)
-        cuda = self.device.type == "cuda"
-        self._graphs = (
-            CudaGraphCache(CudaGraphCapture(self.device)) if self.writes and cuda else None
-        )
+        self._graphs: CudaGraphCache | None = None
+        if self.writes and self.device.type == "cuda":
+            from blip2cli.model.decoding.cuda_graphs import CudaGraphCache, CudaGraphCapture
+
+            self._graphs = CudaGraphCache(CudaGraphCapture(self.device))
 
     @classmethod
     def load(cls, options: ModelOptions, checkpoint: Checkpoint | None = None) -> Blip2:
@@ -215,6 +219,8 @@ class Blip2:
         when the model's tokenizer cannot tell choices apart, a prompt is too long, or the model
         is a retrieval model.
         """
+        from blip2cli.model.decoding.scoring import ChoicePrompt, score_choices
+
         check_writes(self.name, self.family)
         encoded: dict[tuple[str, tuple[str, ...]], tuple[tuple[int, ...], ...]] = {}
         scored = []
@@ -271,6 +277,8 @@ class Blip2:
             family = check_writes(self.name, self.family)
             session = family.open_session(self.model, features)
             if self._graphs is not None:
+                from blip2cli.model.decoding.cuda_graphs import CudaGraphSession
+
                 session = CudaGraphSession(session, self._graphs)
             self._sessions[features] = session
         return self._sessions[features]

@@ -20,7 +20,6 @@ from blip2cli.pipeline.plan import PassedOver, Plan
 from blip2cli.pipeline.settings import check_resumed
 from blip2cli.sinks import IDENTITY, Resumed, check_whole, read_output
 from blip2cli.sources import ImageRef, Listing, open_sources
-from blip2cli.tasks.questions import check_names
 
 if TYPE_CHECKING:
     from blip2cli.images.loader import BatchStream, LoadedBatch
@@ -145,6 +144,8 @@ def _check_names(
 
     The listing is read twice, so paths that come through stdin have to be held in memory.
     """
+    from blip2cli.tasks.questions import check_names  # needed with questions of single images only
+
     paths = stdin.read() if stdin is not None and "-" in source.sources else b""
     everything = replace(source, include=(), exclude=(), limit=None)
     check_names(names, (ref.file_name for ref in open_sources(everything, io.BytesIO(paths))))

@@ -12,7 +12,6 @@ from blip2cli import __version__
 from blip2cli.model.checkpoint.identity import model_identity
 from blip2cli.options import ModelOptions, RunOptions
 from blip2cli.sinks import Settings, check_settings
-from blip2cli.tasks.questions import check_unchanged
 
 if TYPE_CHECKING:
     from blip2cli.model.checkpoint.directory import Checkpoint
@@ -87,6 +86,8 @@ def check_resumed(job: Job[Any], resumed: Resumed, listing: Listing) -> None:
     moved = job.options.source.moved_source
     check_settings(job.options.output.out or "", before, now, moved)
     if now.questions is not None and before is not None and now.questions != before.questions:
+        from blip2cli.tasks.questions import check_unchanged
+
         check_unchanged(job.task.only, before.questions, resumed.rows.done)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from blip2cli.images.preprocess import PixelSpec
     from blip2cli.model.wrapper import Blip2
     from blip2cli.pipeline.job import Job
-    from blip2cli.tasks import EmbedTextsTask
+    from blip2cli.tasks.embed_texts import EmbedTextsTask
     from blip2cli.tasks.texts import Texts
 
 _IMAGE_BATCH = 16  # images in a batch where no size is given

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from blip2cli.options import ModelOptions, RunOptions, SourceOptions
 from blip2cli.pipeline.settings import run_settings
-from blip2cli.tasks import CaptionTask
+from blip2cli.tasks.caption import CaptionTask
 from tests.command import Run
 
 

@@ -183,7 +183,7 @@ def test_the_run_remembers_it(tmp_path: Path) -> None:
     # Rows differ, so an output is not gone on with under another setting.
     from blip2cli.options import RunOptions, SourceOptions
     from blip2cli.pipeline.settings import run_settings
-    from blip2cli.tasks import CaptionTask
+    from blip2cli.tasks.caption import CaptionTask
 
     options = RunOptions(SourceOptions(("x",)), ModelOptions("tiny", quantize="int8"))
     settings = run_settings(CaptionTask(), options)

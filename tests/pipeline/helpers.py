@@ -16,7 +16,7 @@ from blip2cli.options import (
     RunOptions,
     SourceOptions,
 )
-from blip2cli.tasks import CaptionTask
+from blip2cli.tasks.caption import CaptionTask
 
 Loader = Callable[[ModelOptions], Blip2]
 SHORT = DecodeOptions(max_new_tokens=6)

@@ -11,7 +11,8 @@ from blip2cli.options import AskOptions, OutputOptions, RunOptions, SourceOption
 from blip2cli.pipeline.check_paths import check_paths
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
-from blip2cli.tasks import AskTask, CaptionTask
+from blip2cli.tasks.ask import AskTask
+from blip2cli.tasks.caption import CaptionTask
 from blip2cli.tasks.questions import from_texts
 
 

@@ -26,7 +26,8 @@ from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.out_of_memory import BatchHalving, is_exhaustion
 from blip2cli.pipeline.run import run
 from blip2cli.sources import open_sources
-from blip2cli.tasks import CaptionTask, EmbedTask
+from blip2cli.tasks.caption import CaptionTask
+from blip2cli.tasks.embed import EmbedTask
 from tests.command import environment
 from tests.memory_limited_model import MemoryLimitedModel
 
@@ -151,7 +152,7 @@ from blip2cli.images.loader import BatchStream
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sources import open_sources
-from blip2cli.tasks import CaptionTask
+from blip2cli.tasks.caption import CaptionTask
 from blip2cli.pipeline.out_of_memory import BatchHalving
 
 STEP = 128 << 20

@@ -31,7 +31,10 @@ from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.sinks import OutputLock
-from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, Task
+from blip2cli.tasks.ask import AskTask
+from blip2cli.tasks.base import Task
+from blip2cli.tasks.caption import CaptionTask
+from blip2cli.tasks.embed import EmbedTask
 from blip2cli.tasks.questions import from_texts
 
 SHORT = DecodeOptions(max_new_tokens=6)

@@ -26,7 +26,9 @@ from blip2cli.pipeline.events import Event, Failed, Finished, ModelReady, Progre
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
-from blip2cli.tasks import AskTask, EmbedTask, Task
+from blip2cli.tasks.ask import AskTask
+from blip2cli.tasks.base import Task
+from blip2cli.tasks.embed import EmbedTask
 from blip2cli.tasks.questions import Question, Questions, from_texts
 from tests.pipeline.helpers import CAPTION, SHORT, Loader, options, read, unwanted
 

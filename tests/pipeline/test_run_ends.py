@@ -22,7 +22,8 @@ from blip2cli.pipeline.events import Event, Progress
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
-from blip2cli.tasks import CaptionTask, EmbedTask
+from blip2cli.tasks.caption import CaptionTask
+from blip2cli.tasks.embed import EmbedTask
 from tests.pipeline.helpers import CAPTION, SHORT, Loader, options, read
 
 

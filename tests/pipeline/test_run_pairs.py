@@ -26,7 +26,7 @@ from blip2cli.pipeline.events import Event, Progress
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
-from blip2cli.tasks import EmbedTask
+from blip2cli.tasks.embed import EmbedTask
 from blip2cli.tasks.texts import from_lines
 
 TEXTS = ("two cats", "a red car and a tree")

@@ -14,7 +14,7 @@ from blip2cli.pipeline.events import Event, Slower
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
-from blip2cli.tasks import CaptionTask
+from blip2cli.tasks.caption import CaptionTask
 from tests.model.tape import TapeCapture
 
 CAPTION = CaptionTask(decode=DecodeOptions(max_new_tokens=6))

@@ -31,7 +31,8 @@ from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.pipeline.text_items import TextItems
-from blip2cli.tasks import EmbedTask, EmbedTextsTask
+from blip2cli.tasks.embed import EmbedTask
+from blip2cli.tasks.embed_texts import EmbedTextsTask
 from blip2cli.tasks.texts import Texts, from_lines
 
 TEXTS = ("two cats", "a red car", "a tree and a house", "a dog", "three birds")

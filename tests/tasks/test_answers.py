@@ -27,7 +27,7 @@ from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.out_of_memory import BatchHalving
 from blip2cli.pipeline.run import run
-from blip2cli.tasks import AskTask
+from blip2cli.tasks.ask import AskTask
 from blip2cli.tasks.questions import Question, Questions, from_texts
 from tests.memory_limited_model import MemoryLimitedModel
 from tests.tasks.helpers import load

@@ -27,7 +27,7 @@ from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.system.library_logging import silence_libraries
-from blip2cli.tasks import AskTask
+from blip2cli.tasks.ask import AskTask
 from blip2cli.tasks.questions import Question, Questions, from_texts
 from tests.checkpoints import QUERIES, tiny_random_itm
 from tests.tasks.helpers import load

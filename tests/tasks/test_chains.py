@@ -15,7 +15,7 @@ from blip2cli.model.families import OPT
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import AskOptions, DecodeOptions, ModelOptions
 from blip2cli.system.library_logging import silence_libraries
-from blip2cli.tasks import AskTask
+from blip2cli.tasks.ask import AskTask
 from blip2cli.tasks.chains import assign_rounds, fill_placeholders, render_history
 from blip2cli.tasks.questions import Question, Questions, from_texts
 from tests.checkpoints import QUERIES, tiny_random_t5

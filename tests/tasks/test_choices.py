@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from blip2cli.errors import OptionError
 from blip2cli.options import AskOptions, DecodeOptions
-from blip2cli.tasks import AskTask
+from blip2cli.tasks.ask import AskTask
 from blip2cli.tasks.choices import from_cell, from_file, from_list, from_text, probabilities
 from blip2cli.tasks.questions import Question, Questions, from_texts
 from blip2cli.tasks.questions import from_file as questions_from_file

@@ -22,7 +22,8 @@ from blip2cli.model.wrapper import Blip2
 from blip2cli.options import EmbedOptions, LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sources import open_sources
 from blip2cli.system.library_logging import silence_libraries
-from blip2cli.tasks import EmbedTask, EmbedTextsTask
+from blip2cli.tasks.embed import EmbedTask
+from blip2cli.tasks.embed_texts import EmbedTextsTask
 from blip2cli.tasks.texts import from_lines
 from blip2cli.tasks.vectors import finish_vectors
 from tests.checkpoints import tiny_random_itm, tiny_random_opt, tiny_random_t5

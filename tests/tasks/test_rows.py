@@ -15,7 +15,11 @@ from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import AskOptions, CaptionOptions, DecodeOptions, EmbedOptions
 from blip2cli.sinks.base import Column, RowSchema
-from blip2cli.tasks import AskTask, CaptionTask, EmbedTask, EmbedTextsTask, Task
+from blip2cli.tasks.ask import AskTask
+from blip2cli.tasks.base import Task
+from blip2cli.tasks.caption import CaptionTask
+from blip2cli.tasks.embed import EmbedTask
+from blip2cli.tasks.embed_texts import EmbedTextsTask
 from blip2cli.tasks.questions import Question, Questions, from_texts
 from blip2cli.tasks.texts import from_lines
 from tests.tasks.helpers import load

@@ -25,7 +25,8 @@ from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.sources import open_sources
-from blip2cli.tasks import AskTask, CaptionTask
+from blip2cli.tasks.ask import AskTask
+from blip2cli.tasks.caption import CaptionTask
 from blip2cli.tasks.degenerate import flag_of
 from blip2cli.tasks.questions import from_texts
 from blip2cli.tasks.text_generation import generate_texts

@@ -14,7 +14,7 @@ from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sources import open_sources
 from blip2cli.system.library_logging import silence_libraries
-from blip2cli.tasks import AskTask
+from blip2cli.tasks.ask import AskTask
 from blip2cli.tasks.questions import from_texts
 from tests.model.conftest import Pair
 from tests.model.reference_scores import reference_score

@@ -26,7 +26,8 @@ from blip2cli.options import (
 )
 from blip2cli.options.declare import PANELS, declare, setting
 from blip2cli.options.values import parse_duration, parse_error_limit
-from blip2cli.tasks import EmbedTask, EmbedTextsTask
+from blip2cli.tasks.embed import EmbedTask
+from blip2cli.tasks.embed_texts import EmbedTextsTask
 from blip2cli.tasks.texts import Texts
 
 Caught = list[Any]

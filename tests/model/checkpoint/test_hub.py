@@ -200,7 +200,7 @@ def test_a_retrieval_model_is_refused_a_caption_before_torch_is_imported(tmp_pat
         "from blip2cli.pipeline.image_items import ImageItems\n"
         "from blip2cli.pipeline.job import Job\n"
         "from blip2cli.pipeline.run import run\n"
-        "from blip2cli.tasks import CaptionTask\n"
+        "from blip2cli.tasks.caption import CaptionTask\n"
         f"options = RunOptions(SourceOptions(({str(samples)!r},)), ModelOptions(sys.argv[1]))\n"
         "try:\n"
         "    run(Job(ImageItems(), CaptionTask(), options))\n"

@@ -38,7 +38,7 @@ from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.system.library_logging import silence_libraries
-from blip2cli.tasks import CaptionTask
+from blip2cli.tasks.caption import CaptionTask
 from tests.convert.checkpoints.helpers import convert, tensors
 from tests.foreign_checkpoints import (
     Held,
