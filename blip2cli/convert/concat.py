@@ -18,6 +18,7 @@ from blip2cli.sources.patterns import has_magic
 from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import from_utf8
 
+_FAILURE = ["file_name", "error_type", "message"]  # how lists of failures begin
 _NUMBER = re.compile(r"\d+")
 
 
@@ -33,7 +34,14 @@ class ConcatenatedReader:
         self.size = sum(reader.size for reader in readers)
         schema, command = pa.schema([]), SameCommand()
         for reader in readers:
-            command.check(reader.schema.names, repr(reader.path))
+            names = reader.schema.names
+            if names[: len(_FAILURE)] == _FAILURE:
+                raise SourceError(
+                    "sources",
+                    f"{reader.path!r} is a list of images that failed, not of rows",
+                    "leave it out of the pattern",
+                )
+            command.check(names, repr(reader.path))
             with errors_at(repr(reader.path)):
                 schema = union_schema(schema, reader.schema)
         self.schema = resolve_nulls(schema)

@@ -39,6 +39,14 @@ def test_a_list_of_files_keeps_its_order_whatever_their_formats(tmp_path: Path) 
     assert done.notes == []
 
 
+def test_a_list_of_failures_is_not_taken_for_rows(tmp_path: Path) -> None:
+    shards(tmp_path, [1, 2])
+    failure = {"file_name": "3.jpg", "error_type": "truncated", "message": "It ends early."}
+    write_rows(tmp_path / "part-1.errors.jsonl", [failure])
+    with pytest.raises(SourceError, match="is a list of images that failed"):
+        convert(tmp_path / "*.jsonl", tmp_path / "all.parquet")
+
+
 def test_doubles_are_counted_and_kept(tmp_path: Path) -> None:
     one = write_rows(tmp_path / "one.jsonl", captions())
     two = write_rows(tmp_path / "two.jsonl", captions()[:1])
