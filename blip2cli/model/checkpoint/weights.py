@@ -30,6 +30,13 @@ DTYPES = {
 # Where other programs put the state dict in what they save: LAVIS, Lightning, DeepSpeed.
 _STATE_DICTS = ("model", "state_dict", "module")
 
+_REMEDY = "use a safetensors copy of the model"
+# What torch reads only with code of any kind, by its message.
+_OTHER_PICKLES = (
+    ("TorchScript", "a TorchScript archive"),
+    ("legacy .tar", "in the tar format of torch before 0.2"),
+)
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -143,16 +150,16 @@ def read_pickle(file: Path) -> Any:
             None,
             f"{file} is damaged, or holds more than weights ({refused}), and is not read, because "
             "that could run any code",
-            "use a safetensors copy of the model",
+            _REMEDY,
         ) from error
     except OSError as error:
         raise ModelError(None, f"{file} cannot be read ({error.strerror})") from error
     except Exception as error:  # a damaged pickle may raise anything
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        for mark, kind in _OTHER_PICKLES:
+            if mark in str(error):
+                raise ModelError(None, f"{file} is {kind}, which is not read", _REMEDY) from error
         raise ModelError(
-            None,
-            f"{file} is damaged or cut short ({lines[0].rstrip('.')})",
-            "fetch it again, or use a safetensors copy of the model",
+            None, f"{file} is damaged or cut short", f"fetch it again, or {_REMEDY}"
         ) from error
 
 
@@ -187,6 +194,6 @@ def _state_dict(file: Path) -> Weights:
         raise ModelError(
             None,
             f"{file} holds something else than named weights",
-            "save the model's state_dict() alone, or use a safetensors copy of the model",
+            f"save the model's state_dict() by itself, or {_REMEDY}",
         )
     return {name: Weight.of(tensor) for name, tensor in tensors.items()}

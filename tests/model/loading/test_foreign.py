@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import tarfile
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -266,6 +268,22 @@ def test_pickles_of_other_things_are_named(
     for read in both(directory):
         with pytest.raises(ModelError, match=said):
             read()
+
+
+def test_archives_of_torch_with_code_in_them_are_named(opt_directory: Path, tmp_path: Path) -> None:
+    directory = rewritten(opt_directory, tmp_path / "m", lambda held: None)
+    (directory / "model.safetensors").unlink()
+    file = directory / "pytorch_model.bin"
+    with tarfile.open(file, "w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(ModelError, match=r"is in the tar format of torch before 0\.2, which is"):
+        load(directory)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its deprecation
+        torch.jit.script(torch.nn.Linear(2, 2)).save(str(file))
+    with pytest.raises(ModelError, match="is a TorchScript archive, which is not read; use a safe"):
+        load(directory)
 
 
 def more(*names: str) -> Callable[[Held], None]:
