@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from blip2cli.errors import ImageError
 from blip2cli.images.jpeg_segments import SOS, segments
 from blip2cli.images.tiff_header import (
@@ -192,22 +194,30 @@ def _jpeg_coefficients(image: Any, data: bytes) -> float:
     if whole and "progressive" not in image.info:
         return 0.0
     most = _most_scans(image.width * image.height * count)
-    scans, at = 0, 2
-    while True:
-        last = None
-        for last in segments(data, at, in_scan=at > 2):
-            if scans == 0 and last.marker == SOS and data[last.start] == count:
-                whole = True
-        if last is None or last.marker != SOS:
-            break
-        scans, at = scans + 1, last.end
-        if whole and "progressive" not in image.info:
-            return 0.0
-        if scans > most:
-            raise ImageError("too_large", _TOO_MANY_SCANS.format(most))
+    if _pairs(data, 0xDAFF) > most or not whole:
+        scans, at = 0, 2
+        while True:
+            last = None
+            for last in segments(data, at, in_scan=at > 2):
+                if scans == 0 and last.marker == SOS and data[last.start] == count:
+                    whole = True
+            if last is None or last.marker != SOS:
+                break
+            scans, at = scans + 1, last.end
+            if whole and "progressive" not in image.info:
+                return 0.0
+            if scans > most:
+                raise ImageError("too_large", _TOO_MANY_SCANS.format(most))
     square = max(down for _, down, _, _ in image.layer) * max(each[2] for each in image.layer)
     blocks = sum(down * along for _, down, along, _ in image.layer)
     return 2.0 * int(blocks) / max(1, int(square))
+
+
+def _pairs(data: bytes, pair: int) -> int:
+    """How often two bytes come one after the other; ``pair`` as a little-endian number."""
+    even = np.frombuffer(data, "<u2", len(data) // 2)
+    odd = np.frombuffer(data, "<u2", (len(data) - 1) // 2, 1)
+    return int(np.count_nonzero(even == pair) + np.count_nonzero(odd == pair))
 
 
 def _jpeg_2000_tile(data: bytes, pixels: int) -> float:

@@ -82,6 +82,21 @@ def _bmp(data: bytes, problem: str) -> str | None:
     return None
 
 
+def _png(data: bytes, _: str) -> str | None:
+    return "as only Apple's devices read it" if data[12:16] == b"CgBI" else None
+
+
+def _jpeg_2000(data: bytes, problem: str) -> str | None:
+    start = data.find(b"\xff\x4f\xff\x51")
+    components = int.from_bytes(data[start + 40 : start + 42], "big")
+    depths = [1 + (depth & 0x7F) for depth in data[start + 42 : start + 42 + 3 * components : 3]]
+    if start < 0 or len(depths) != components or components > 1 << 14:
+        return None  # damaged
+    if components > 4 or max(depths, default=0) > 16:
+        return f"{components} x {max(depths)} bit"
+    return _by_words(data, problem)
+
+
 def _by_words(_: bytes, problem: str) -> str | None:
     return "a variant" if any(words in problem for words in _REFUSALS) else None
 
@@ -91,6 +106,7 @@ _VARIANTS: dict[str, Callable[[bytes, str], str | None]] = {
     "TIFF": _tiff,
     "BMP": _bmp,
     "DIB": _by_words,
-    "JPEG 2000": _by_words,
+    "JPEG 2000": _jpeg_2000,
+    "PNG": _png,
     "AVIF": _by_words,
 }
