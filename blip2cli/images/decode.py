@@ -12,19 +12,24 @@ The picture is what ``PIL.Image.open(file).convert("RGB")`` gives, after these s
 Only the formats in ``FORMATS`` are ever parsed: judged by content, never by suffix, and none that
 starts another program (EPS would).
 
-==================== ============================================================================
-``error_type``       meaning
-==================== ============================================================================
-``empty``            the file holds no bytes
-``not_an_image``     the content is no image of any known kind (text, HTML, noise)
-``unsupported_format`` an image of a kind that is not read here: SVG, PDF, HEIC, JPEG XL, …
-``truncated``        the file ends early
-``corrupt``          the content is damaged in another way, or contradicts itself
-``too_many_pixels``  more than ``MAX_PIXELS`` pixels, or ``MAX_SIDE`` in one direction (a
-                     decompression bomb, or a giant scan)
-``absurd_metadata``  text or profile blocks that unpack to more than any reader accepts
-``out_of_memory``    decoding needs more memory than there is
-==================== ============================================================================
+What a failure is called is decided in this order:
+
+====================== ==========================================================================
+``error_type``         what is known of the file
+====================== ==========================================================================
+``empty``              it holds no bytes
+``too_large``          its blocks, memory or steps exceed ``limits``; nothing was decoded
+``too_many_pixels``    more than ``MAX_PIXELS``, or ``MAX_SIDE`` in one direction
+``out_of_memory``      decoding needs more memory than there is
+``absurd_metadata``    text or profile blocks that unpack to more than any reader accepts
+``not_an_image``       its first bytes belong to no kind in ``sniff`` or ``unread_kinds``
+``unsupported_format`` a kind in ``unread_kinds``, or a variant in ``unread_variants``; the
+                       message has its name. Nothing is said about damage: nobody has looked
+``truncated``          a kind that is read, and its end is missing (``truncation``)
+``corrupt``            a kind that is read, and its end is there
+====================== ==========================================================================
+
+Workers add ``timeout`` and ``decoder_crashed``, see ``loader``.
 """
 
 from __future__ import annotations

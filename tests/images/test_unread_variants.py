@@ -83,7 +83,8 @@ def test_a_build_without_a_codec(kind: str, codec: str, monkeypatch: pytest.Monk
 
 
 def test_damage_is_no_variant() -> None:
-    assert failure(bmp(77, 0)).error_type == "corrupt"
+    damaged = {"corrupt", "truncated"}
+    assert failure(bmp(77, 0)).error_type in damaged
     broken = bytearray(encoded(gradient(), "TIFF", compression="tiff_deflate"))
     broken[20:60] = bytes(40)
-    assert failure(bytes(broken)).error_type in ("corrupt", "truncated")
+    assert failure(bytes(broken)).error_type in damaged
