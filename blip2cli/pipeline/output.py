@@ -59,7 +59,7 @@ class Output:
         if resumed is None:
             settings = replace(settings, token=new_token())
         else:
-            settings = resumed.adopt(settings, options.source.moved_source)
+            settings = resumed.adopt(settings)
         carried = plan.listing.columns if plan.listing is not None else ()
         columns = (*(Column(c.name, c.type) for c in carried), *task.columns)
         if job.sink is not None:

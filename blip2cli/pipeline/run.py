@@ -135,7 +135,7 @@ class RunState:
             self.plan.resumed.complete()
             if self.job.to_file:
                 now = settings_now(self.job, self.plan.listing, self.job.checkpoint)
-                self.plan.resumed.adopt(now, self.job.options.source.moved_source)
+                self.plan.resumed.adopt(now)
         self.finished = True
 
     def work(self) -> None:

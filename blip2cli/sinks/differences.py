@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blip2cli.errors import OutputError, option
+from blip2cli.sinks.format_table import format_of, known_suffix
 from blip2cli.sinks.settings import FORMAT, Settings
 from blip2cli.storage.text_encoding import deep_from_utf8, to_json
 
@@ -49,7 +50,8 @@ def check_settings(
             "not go on with it",
             "choose another output; 'blip2cli convert' reads both, and joins them",
         )
-    for found in differences(before, now, moved_source):
+    retypes = known_suffix(out) is not None and format_of(out).retypes
+    for found in differences(before, now, moved_source, retypes):
         problem = f"{option('resume')}: {out!r} {found.problem}"
         raise OutputError("resume", problem, found.remedy)
 

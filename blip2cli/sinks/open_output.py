@@ -36,13 +36,13 @@ class Resumed:
         """The types of the carried columns so far."""
         return self.rows.settings.columns if self.rows.settings is not None else {}
 
-    def adopt(self, now: Settings, moved_source: bool) -> Settings:
+    def adopt(self, now: Settings) -> Settings:
         """The settings of the output once rows are made with ``now``, which are stored.
 
-        Raises OutputError when those rows would not fit, RunError.
+        Raises OutputError when those rows would not fit, RunError. Sources were compared before.
         """
         before = self.rows.settings
-        check_settings(self.paths.final, before, now, moved_source)
+        check_settings(self.paths.final, before, replace(now, sources=None))
         assert before is not None  # as ``check_settings`` finds out
         settings = before.adopt(now)
         with disk_errors(self.paths.final, "nothing of it was lost"):

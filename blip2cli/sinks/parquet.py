@@ -118,7 +118,8 @@ class ParquetSink:
             durable.write_all(descriptor, buffer.getvalue().to_pybytes())
             os.fsync(descriptor)
             inode = os.fstat(descriptor).st_ino
-            with contextlib.nullcontext() if self._parts else self._settle(inode):
+            settle = write_settings(paths, self._settings, inode, later=True)
+            with contextlib.nullcontext() if self._parts else settle:
                 durable.rename_into_place(temporary, path, replace=False)
         except BaseException:
             durable.remove_quietly(temporary)
@@ -126,9 +127,6 @@ class ParquetSink:
         finally:
             os.close(descriptor)
         self._parts.append(path)
-
-    def _settle(self, inode: int) -> contextlib.AbstractContextManager[None]:
-        return write_settings(self._paths, self._settings, inode, later=True)
 
     def close(self) -> None:
         """Merge all parts into the output."""
@@ -271,24 +269,26 @@ def _groups(parts: Sequence[str], schema: pa.Schema, rows: int) -> Iterator[pa.T
     """Yield the rows of all parts in tables of exactly ``rows`` rows, the last one shorter."""
     waiting: list[pa.RecordBatch] = []
     count = 0
-    for batch in _batches(parts, rows):
+    for batch in _batches(parts, rows, schema):
         while count + batch.num_rows >= rows:
             head = batch.slice(0, rows - count)
-            yield pa.Table.from_batches([*waiting, head]).cast(schema)
+            yield pa.Table.from_batches([*waiting, head], schema)
             batch = batch.slice(head.num_rows)
             waiting, count = [], 0
         if batch.num_rows:
             waiting.append(batch)
             count += batch.num_rows
     if waiting:
-        yield pa.Table.from_batches(waiting).cast(schema)
+        yield pa.Table.from_batches(waiting, schema)
 
 
-def _batches(parts: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+def _batches(parts: Sequence[str], rows: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of all parts; carried columns of older ones may have had narrower types."""
     for part in parts:
         try:
             with pq.ParquetFile(part, page_checksum_verification=True) as file:
-                yield from file.iter_batches(batch_size=rows)
+                for batch in file.iter_batches(batch_size=rows):
+                    yield batch.cast(schema, safe=False)
         except ARROW_ERRORS as error:
             reason = f"the part {part!r} is damaged, {first_line(error)}; see 'blip2cli verify'"
             raise OSError(errno.EIO, reason) from error
