@@ -33,7 +33,6 @@ from functools import partial
 import numpy as np
 
 from blip2cli.errors import RunError
-from blip2cli.images import prefetch as limits
 from blip2cli.images.batches import BatchCutter, LoadedBatch, PendingBatch
 from blip2cli.images.decode import WarningsIgnored
 from blip2cli.images.load_image import (
@@ -44,7 +43,7 @@ from blip2cli.images.load_image import (
     LoadedImage,
 )
 from blip2cli.images.pillow_blocks import reuse_blocks
-from blip2cli.images.prefetch import Prefetch
+from blip2cli.images.prefetch import PREFETCH_IMAGES, Prefetch
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.images.workers import (
     DeadWorkerError,
@@ -53,7 +52,7 @@ from blip2cli.images.workers import (
     choose_workers,
 )
 from blip2cli.options import LoaderOptions
-from blip2cli.options.loading import IMAGE_TIMEOUT
+from blip2cli.options.images import IMAGE_TIMEOUT
 from blip2cli.sources.base import ImageRef
 
 __all__ = ["BatchStream", "LoadedBatch", "LoadedImage", "LoaderPolicy"]
@@ -78,7 +77,7 @@ class LoaderPolicy:
     seconds_without_workers: float = 1.0
     # Batch threads decode a batch's images if that takes no longer: an interrupted run waits.
     decode_seconds_per_batch: float = 1.0
-    prefetch_images: int = limits.MAX_IMAGES
+    prefetch_images: int = PREFETCH_IMAGES
     prefetch_bytes: int | None = None  # None: what the memory allows
 
 

@@ -24,8 +24,8 @@ from blip2cli.sources.base import ImageRef
 from blip2cli.sources.open_file_cache import close_cached
 from blip2cli.system.memory import memory
 
-MAX_IMAGES = 1024
-MAX_BYTES = 64 << 20  # of pixels (446 images of 224 x 224) or of files
+PREFETCH_IMAGES = 1024
+PREFETCH_BYTES = 64 << 20  # of pixels (446 images of 224 x 224) or of files
 MEMORY_SHARE = 16  # and no more than this part of the memory that is free at the start
 # Seconds a thread may hold the interpreter lock while another waits. By default 5 ms, which an
 # image would wait for half a dozen times (each read, each step of Pillow) while torch is
@@ -35,7 +35,7 @@ SWITCH_INTERVAL = 5e-4
 
 def byte_limit(available: int | None) -> int:
     """How many bytes to prefetch where ``available`` bytes of memory are free (None: unknown)."""
-    return MAX_BYTES if available is None else min(MAX_BYTES, available // MEMORY_SHARE)
+    return PREFETCH_BYTES if available is None else min(PREFETCH_BYTES, available // MEMORY_SHARE)
 
 
 class Prefetch:
@@ -50,7 +50,7 @@ class Prefetch:
         self,
         refs: Iterator[ImageRef],
         dataset: ImageDataset,
-        max_images: int = MAX_IMAGES,
+        max_images: int = PREFETCH_IMAGES,
         max_bytes: int | None = None,
     ) -> None:
         self.error: BaseException | None = None

@@ -15,7 +15,6 @@ from blip2cli.images.preprocess import PixelSpec, normalize
 from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.resolve import resolve
 from blip2cli.model.decoding.session import DecoderSession
-from blip2cli.model.decoding.transfer import Upload
 from blip2cli.model.families import Family
 from blip2cli.model.generation import generate_tokens
 from blip2cli.model.grouping import grouped
@@ -29,6 +28,7 @@ from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.tokenizer.text import TextCodec, load_codec
 from blip2cli.model.vision.chunked_vision import ChunkedVision
 from blip2cli.model.vision.features import ImageFeatures, compute_features
+from blip2cli.model.vision.upload import Upload
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.system.malloc import keep_freed_memory
 

@@ -12,7 +12,7 @@ from blip2cli.options.convert import (
     VerifyOptions,
 )
 from blip2cli.options.declare import Declared, OptionGroup, declarations
-from blip2cli.options.loading import LoaderOptions
+from blip2cli.options.images import LoaderOptions
 from blip2cli.options.model import (
     DEFAULT_MODEL,
     DoctorOptions,

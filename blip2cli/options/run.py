@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
+from blip2cli import exit_codes
 from blip2cli.errors import OptionError, option
 from blip2cli.options.declare import OUTPUT, SOURCE, OptionGroup, declare
-from blip2cli.options.loading import LoaderOptions
+from blip2cli.options.images import LoaderOptions
 from blip2cli.options.model import ModelOptions
 from blip2cli.options.values import parse_duration, parse_error_limit
 
@@ -108,16 +109,17 @@ class LimitOptions(OptionGroup):
     # A number of images (int), or a share of them (float)
     max_errors: int | float | None = _unrecorded_output(
         None,
-        "Stop with exit code 1 when more images fail.",
+        f"Stop with exit code {exit_codes.RUN_FAILED} when more images fail.",
         metavar="N|N%",
         parse=parse_error_limit,
         default_help="no limit",
         about_images=True,
     )
-    # Seconds, counted from the start of the process
+    # Seconds, counted from the beginning of ``pipeline.run.run``: without the imports before it
     max_duration: float | None = _unrecorded_output(
         None,
-        f"Stop after 90s, 15m, 2h or 1h30m with exit code 4; {option('resume')} goes on.",
+        f"Stop after 90s, 15m, 2h or 1h30m with exit code {exit_codes.MORE_TO_DO}; "
+        f"{option('resume')} goes on.",
         metavar="TIME",
         parse=parse_duration,
         about_images=True,

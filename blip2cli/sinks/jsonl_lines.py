@@ -1,4 +1,6 @@
-"""The lines of a JSONL file, plain or gzipped, and where it is torn or damaged.
+"""The lines of a JSONL file, plain or gzipped: finds where it is torn or damaged.
+
+``jsonl_journal`` cuts the file there.
 
 Torn is what a crash leaves: the end is missing, or was never written and reads as NUL bytes.
 Everything else is damage. A gzip member has a CRC, so nothing of a damaged one counts.

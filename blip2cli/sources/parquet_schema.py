@@ -9,6 +9,7 @@ import pyarrow.types as kinds  # noqa: TID253
 
 from blip2cli.errors import OptionError, option
 from blip2cli.sources.carried_columns import CarriedColumn
+from blip2cli.sources.path_columns import IMAGE_COLUMN
 
 
 def image_column(schema: pa.Schema, chosen: str | None, text: str) -> str | None:
@@ -36,15 +37,16 @@ def image_column(schema: pa.Schema, chosen: str | None, text: str) -> str | None
     found = found or [
         name
         for name in schema.names
-        if is_bytes(schema.field(name).type) and (features.get(name) == "Image" or name == "image")
+        if is_bytes(schema.field(name).type)
+        and (features.get(name) == "Image" or name == IMAGE_COLUMN)
     ]
-    if len(found) > 1 and "image" not in found:
+    if len(found) > 1 and IMAGE_COLUMN not in found:
         raise OptionError(
             "image_column",
             f"{text!r} has several columns of images ({', '.join(found)})",
             f"choose one with {option('image_column')}",
         )
-    return "image" if "image" in found else found[0] if found else None
+    return IMAGE_COLUMN if IMAGE_COLUMN in found else found[0] if found else None
 
 
 def carried_column(field: pa.Field[pa.DataType]) -> CarriedColumn:

@@ -21,7 +21,7 @@ from blip2cli.errors import SourceError
 from blip2cli.images.decode import decode
 from blip2cli.images.load_image import ImageDataset
 from blip2cli.images.loader import BatchStream, LoaderPolicy
-from blip2cli.images.prefetch import MAX_BYTES, MEMORY_SHARE, Prefetch, byte_limit
+from blip2cli.images.prefetch import MEMORY_SHARE, PREFETCH_BYTES, Prefetch, byte_limit
 from blip2cli.images.preprocess import PixelSpec, to_uint8
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
@@ -91,7 +91,7 @@ def test_it_stops_at_the_limit_of_bytes() -> None:
 
 def test_little_memory_lowers_the_limit() -> None:
     assert byte_limit(MEMORY_SHARE * 3 * IMAGE_BYTES) == 3 * IMAGE_BYTES
-    assert byte_limit(1 << 40) == byte_limit(None) == MAX_BYTES
+    assert byte_limit(1 << 40) == byte_limit(None) == PREFETCH_BYTES
 
 
 def test_a_batch_larger_than_the_limits_is_filled() -> None:
@@ -237,7 +237,7 @@ def test_filters_set_meanwhile_stay() -> None:
 def test_images_are_decoded_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from blip2cli.images.prefetch import MAX_BYTES, MEMORY_SHARE, Prefetch, byte_limit\n"
+        "from blip2cli.images.prefetch import MEMORY_SHARE, PREFETCH_BYTES, Prefetch, byte_limit\n"
         "from blip2cli.images.preprocess import PixelSpec\n"
         "from blip2cli.images.load_image import ImageDataset\n"
         "from blip2cli.options import SourceOptions\n"

@@ -13,7 +13,7 @@ In the order of the data flow:
 * ``beam``: beam search in slots.
 * ``scoring``: the likelihood of given choices after a prompt.
 * ``cuda_graphs``: decode steps captured once and replayed.
-* ``transfer``: copies between host and GPU beside the computation.
+* ``readback``: copies of tokens to the host beside the computation.
 
 ``model/generation.py`` chooses among them by the options.
 """

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
+from blip2cli.model.decoding.readback import Readback
 from blip2cli.model.decoding.scheduler import Scheduler
-from blip2cli.model.decoding.transfer import Readback
 
 DEVICES = frozenset({"cuda"})  # on a CPU there is nothing to overlap
 

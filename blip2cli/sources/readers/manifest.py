@@ -1,9 +1,9 @@
 """Manifests: lists and tables of image paths.
 
-The column is ``file_name``, ``path`` or ``image``, whichever comes first in this order, or the one
-named with the option ``image_column``. Paths are relative to the manifest's folder and stay within
-it: one that is absolute or leads out through ``..`` is a failed image (``outside_source``) unless
-``absolute_paths`` allows it. Rows are read as they are needed.
+The column is the first of ``PATH_COLUMNS`` (``file_name``, ``path``, ``image``) that there is, or
+the one named with the option ``image_column``. Paths are relative to the manifest's folder and stay
+within it: one that is absolute or leads out through ``..`` is a failed image (``outside_source``)
+unless ``absolute_paths`` allows it. Rows are read as they are needed.
 
 An image that is named twice comes once; where columns are carried into the rows (option ``keep``)
 it comes for each row that names it, told apart by ``occurrence``.
@@ -33,6 +33,7 @@ from blip2cli.sources.carried_columns import (
 from blip2cli.sources.csv_rows import csv_dialect, csv_records
 from blip2cli.sources.manifest_paths import OUTSIDE, file_location, locate, normal_path
 from blip2cli.sources.members import MAX_NAME
+from blip2cli.sources.path_columns import PATH_COLUMNS, PATH_COLUMNS_LISTED
 from blip2cli.sources.records import (
     BadRow,
     Record,
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
 
 FIRST_ROWS = 10  # rows of JSON Lines that tell which columns there are
-PATH_COLUMNS = ("file_name", "path", "image")
 # The column of paths, the rows, and the columns that are carried into the output.
 _Opened = tuple[str, Callable[[], Iterator[Record]], tuple[CarriedColumn, ...]]
 
@@ -232,7 +232,7 @@ def path_column(text: str, columns: Iterable[str], chosen: str | None) -> str:
     for name in (chosen,) if chosen is not None else PATH_COLUMNS:
         if name in existing:
             return name
-    needed = chosen if chosen is not None else "file_name, path or image"
+    needed = chosen if chosen is not None else PATH_COLUMNS_LISTED
     raise SourceError(
         "image_column",
         f"The manifest {text!r} has no column {needed}",

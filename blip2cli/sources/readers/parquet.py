@@ -37,6 +37,7 @@ from blip2cli.sources.members import MemberNames, safe_name
 from blip2cli.sources.open_file_cache import cached_open
 from blip2cli.sources.parquet_file import ParquetTable, TableRow, arrow_errors, table_rows
 from blip2cli.sources.parquet_schema import carried_column, image_column, is_text, path_in_struct
+from blip2cli.sources.path_columns import NAME_COLUMNS, PATH_COLUMNS_LISTED
 from blip2cli.sources.readers.manifest import ManifestSource, path_column
 from blip2cli.sources.records import BadRow, Record
 from blip2cli.sources.remote_ref import ref_at
@@ -148,7 +149,7 @@ def open_source(text: str, options: SourceOptions) -> Source:
             location,
             column,
             path_in_struct(schema.field(column).type),
-            next((name for name in ("file_name", "path") if name in names), None),
+            next((name for name in NAME_COLUMNS if name in names), None),
             options.absolute_paths,
             columns=columns,
         )
@@ -180,7 +181,7 @@ def _manifest(
             raise SourceError(
                 "image_column",
                 f"The Parquet file {text!r} has neither a column of images nor one of paths "
-                "called file_name, path or image",
+                f"called {PATH_COLUMNS_LISTED}",
                 f"it has {', '.join(schema.names)}. Name the column with {option('image_column')}",
             ) from None
     needed = list(dict.fromkeys([column, *(c.name for c in columns)]))

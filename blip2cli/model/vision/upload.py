@@ -1,7 +1,7 @@
-"""Copies between host and CUDA device that overlap with computation.
+"""Copies of pixels to a CUDA device that overlap with computation.
 
-A copy runs beside other work only from or to memory that is pinned, and on a stream other than the
-one that computes. On a CPU nothing is copied at all.
+A copy runs beside other work only from memory that is pinned, and on a stream other than the one
+that computes. On a CPU nothing is copied at all.
 """
 
 from __future__ import annotations
@@ -55,20 +55,3 @@ class Upload:
 
     def _pinned(self, size: int, dtype: torch.dtype) -> Tensor:
         return torch.empty(size, dtype=dtype, pin_memory=True)
-
-
-class Readback:
-    """Tensors that are being copied to the host. Starting it does not wait; ``values`` does."""
-
-    def __init__(self, *tensors: Tensor) -> None:
-        # From a CUDA device such a copy goes into pinned memory, and is under way on return.
-        self._held = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
-        self._copied: torch.cuda.Event | None = None
-        if tensors[0].device.type == "cuda":
-            self._copied = torch.cuda.current_stream(tensors[0].device).record_event()
-
-    def values(self) -> list[Any]:
-        """Each as nested lists of numbers."""
-        if self._copied is not None:
-            self._copied.synchronize()
-        return [tensor.tolist() for tensor in self._held]

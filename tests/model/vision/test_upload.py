@@ -1,4 +1,4 @@
-"""Pixels on their way to a device, and tokens on their way back."""
+"""Pixels on their way to a device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.transfer import Readback, Upload
+from blip2cli.model.vision.upload import Upload
 
 CPU = torch.device("cpu")
 
@@ -126,8 +126,3 @@ def test_copies_wait_for_one_another_and_computing_for_them(told: list[str]) -> 
     upload(pixels(4))
     # The buffer is written to only when the device has what was in it.
     assert told == ["host waits for 1", *(line.replace("1", "2") for line in once)]
-
-
-def test_what_was_read_back_is_told_in_order() -> None:
-    tokens, said = torch.tensor([4, 5]), torch.tensor([-0.5, -1.25])
-    assert Readback(tokens, said).values() == [[4, 5], [-0.5, -1.25]]
