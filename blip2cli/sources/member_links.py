@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Mapping
 
 MAX_HOPS = 40  # from link to link
+MAX_DEPTH = 100  # folders in a path, each of which may be a link
 
 
 def member_path(name: str) -> str:
@@ -20,8 +21,10 @@ def target_path(link: str, text: str) -> str:
 
 def follow(path: str, targets: Mapping[str, str]) -> str:
     """The path at the end of all links (``targets`` by path), those of folders on the way too;
-    empty for a circle."""
+    empty for a circle, or a path that is too deep."""
     for _ in range(MAX_HOPS):
+        if path.count("/") > MAX_DEPTH:
+            break
         head, tail = path, ""
         while head and head not in targets:
             head, _, last = head.rpartition("/")
