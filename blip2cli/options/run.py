@@ -59,6 +59,11 @@ class SourceOptions(OptionGroup):
         f"With {option('resume')}: these are the images that OUT was made from, in another place "
         "now.",
     )
+    check_content: bool = _unrecorded_source(
+        False,
+        f"With {option('resume')}: look whether image files were written since OUT was, which "
+        "takes a moment for each; by default names tell them apart.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
 
-from blip2cli.errors import OptionError, option
+from blip2cli.errors import OptionError, OutputError, option
 from blip2cli.options import SourceOptions
 from blip2cli.pipeline.batch_threads import MAX_DECODING_THREADS, ProcessedBatch
 from blip2cli.pipeline.events import Listener
@@ -73,7 +73,8 @@ class ImageItems:
         dealt_with = _dealt_with(resumed, output.retry_errors)
         refs = listing.refs(passed_over.others)
         if task.only is not None or resumed is not None:
-            refs = _select(refs, task.only, dealt_with, passed_over)
+            written = resumed.written if resumed is not None and source.check_content else None
+            refs = _select(refs, task.only, dealt_with, passed_over, written)
         first = tuple(islice(refs, _LISTED_FIRST))
         if not first and not passed_over.already:
             raise OptionError(
@@ -168,13 +169,25 @@ def _select(
     only: Collection[str] | None,
     dealt_with: Callable[[ImageRef], bool],
     passed_over: PassedOver,
+    written: float | None,
 ) -> Iterator[ImageRef]:
-    """The images that are to be run; counts the others."""
+    """The images that are to be run; counts the others.
+
+    Raises OutputError for one that was dealt with and has changed since ``written``, a time.
+    """
     for ref in refs:
         if only is not None and ref.file_name not in only:
             passed_over.skipped += 1
         elif dealt_with(ref):
             passed_over.already += 1
+            if written is not None and ref.changed_since(written):
+                raise OutputError(
+                    "check_content",
+                    f"{option('resume')}: the file of {ref.file_name!r} has changed since rows "
+                    "were written last",
+                    f"start anew with {option('overwrite')}, or leave out "
+                    f"{option('check_content')} if its row is still right",
+                )
         else:
             yield ref
 

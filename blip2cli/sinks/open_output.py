@@ -30,6 +30,7 @@ class Resumed:
     rows: Journal
     failures: FailureJournal | None
     paths: OutputPaths
+    written: float  # when rows were written last, in seconds since 1970
 
     @property
     def columns(self) -> Mapping[str, str]:
@@ -71,6 +72,7 @@ def read_output(options: OutputOptions, row_count: RowCount) -> Resumed | None:
     try:
         one = format_of(paths.final)
         before = _state(paths.final)
+        written = max(map(_modified, (paths.final, *paths.beside_parts())))
         rows = one.load(one.journal)(paths, row_count, options.errors == "inline")
         if rows is None:
             return None
@@ -82,7 +84,7 @@ def read_output(options: OutputOptions, row_count: RowCount) -> Resumed | None:
             f"{option('resume')}: {options.out!r} or a file beside it cannot be read "
             f"({error.strerror})",
         ) from None
-    return Resumed(rows, failures, paths)
+    return Resumed(rows, failures, paths, written)
 
 
 def _complete(path: str, before: object, complete: Callable[[], None]) -> None:
@@ -90,6 +92,13 @@ def _complete(path: str, before: object, complete: Callable[[], None]) -> None:
     if _state(path) != before:
         raise OSError(errno.ESTALE, "something else changed it since this run read it")
     complete()
+
+
+def _modified(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _state(path: str) -> tuple[int, int] | None:

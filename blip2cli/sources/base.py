@@ -42,6 +42,15 @@ class ImageRef:
         """What tells images apart: the name, and for a repeated one its occurrence."""
         return occurrence_key(self.file_name, self.occurrence)
 
+    def changed_since(self, when: float) -> bool:
+        """Whether its file was written, or put in its place, later than ``when`` (seconds since
+        1970); False for what has no local file of its own."""
+        try:
+            status = os.stat(self.path)
+        except (OSError, ValueError):
+            return False
+        return max(status.st_mtime, status.st_ctime) > when
+
     def read(self) -> bytes:
         """Return the whole file.
 

@@ -282,3 +282,16 @@ def test_questions_about_new_images_join_and_answered_ones_must_not_change(
         file.write('{"file_name": "a.png", "question": "tall?"}\n')
     with pytest.raises(OptionError, match=r"about 'a.png' in questions have changed"):
         go("photos", task=AskTask(from_file("q.jsonl"), decode=SHORT))
+
+
+def test_images_whose_files_changed_are_noticed_where_that_is_asked_for(
+    photos: Path, go: Go
+) -> None:
+    go("photos", limit=3)
+    assert go("photos", limit=4, check_content=True).done == 1
+    shutil.copy(photos / "a.png", photos / "d.png")
+    assert go("photos", limit=4).already == 4
+    with pytest.raises(OutputError, match=r"file of 'd.png' has changed since"):
+        go("photos", check_content=True)
+    os.utime("out.jsonl")
+    assert go("photos", check_content=True).done == 1
