@@ -109,7 +109,8 @@ def fitted(ref: ImageRef, columns: Sequence[CarriedColumn]) -> ImageRef:
     """``ref`` with its values in the types of ``columns``; a failure where one does not fit."""
     carried = []
     problem = None
-    for value, column in zip(ref.carried, columns, strict=True):
+    # What stands for a whole folder or archive has no values.
+    for value, column in zip(ref.carried or (None,) * len(columns), columns, strict=True):
         try:
             carried.append(None if _is_null(value) else _fit(value, column.type))
         except (ValueError, OverflowError, RecursionError) as error:

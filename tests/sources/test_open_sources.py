@@ -118,10 +118,11 @@ def test_limit_reads_no_more_of_stdin_than_it_needs(tree: Tree) -> None:
 def test_what_vanishes_of_several_sources_is_one_failure(tmp_path: Path) -> None:
     for name in ("1.tar", "2.tar", "3.tar"):
         with tarfile.open(tmp_path / name, "w") as tar:
-            tar.addfile(tarfile.TarInfo("a.png"))
+            for member in ("a.png", "a.txt"):
+                tar.addfile(tarfile.TarInfo(member))
     sources = tuple(str(tmp_path / f"{number}.tar") for number in (1, 2, 3))
-    for given in (sources, (f"{tmp_path}/*.tar",)):
-        images = open_sources(SourceOptions(given))
+    for given, keep in ((sources, ()), (sources, ("txt",)), ((f"{tmp_path}/*.tar",), ())):
+        images = open_sources(SourceOptions(given, keep=keep))
         (tmp_path / "2.tar").rename(tmp_path / "away")
         found = [(ref.file_name, isinstance(ref, FailedRef)) for ref in images]
         (tmp_path / "away").rename(tmp_path / "2.tar")
