@@ -10,7 +10,7 @@ from blip2cli.errors import OutputError, option
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.format_table import known_suffix, suffixes
 from blip2cli.sinks.paths import LONGEST_ENDING, OutputPaths, to_stdout
-from blip2cli.sinks.settings import has_settings, owns_failures
+from blip2cli.sinks.settings import has_settings, owns_failures, read_settings
 from blip2cli.storage.opening import is_remote
 from blip2cli.storage.secrets import hide_secrets
 
@@ -82,7 +82,9 @@ def _check_beside(out: str, options: OutputOptions) -> None:
         )
     if options.errors == "file" and os.path.lexists(paths.errors):
         ours = owns_failures(paths)
-        resumes = options.resumes and (os.path.lexists(paths.final) or paths.parts())
+        # Without settings there were no rows yet: the list is begun anew with them.
+        there = os.path.lexists(paths.final) or paths.parts() or read_settings(paths) is None
+        resumes = options.resumes and there
         if not (ours and (options.overwrite or resumes)):
             remedy = f"add {option('overwrite')} to replace it, " if ours else ""
             raise OutputError(

@@ -21,7 +21,7 @@ from blip2cli.sinks.appended_file import AppendedFile
 from blip2cli.sinks.base import DiskGuard
 from blip2cli.sinks.failure_list_journal import FailureJournal
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.settings import claim_failures
+from blip2cli.sinks.settings import claim_failures, owns_failures
 from blip2cli.storage import durable
 from blip2cli.storage.hash_set import HashSet, occurrence_key
 from blip2cli.storage.text_encoding import to_json
@@ -78,6 +78,9 @@ class FailureFile(FailureList):
         self._synced_at = 0.0  # on the monotonic clock
         self._settled = HashSet()  # images whose old lines leave the file at the end
         self._disk = DiskGuard(self._path, lambda: "lines before that are safe in it")
+        if journal is None and not self._replace:
+            with self._disk.errors():  # one of ours is of a run that was killed before any rows
+                self._replace = owns_failures(paths)
 
     def remove_old(self) -> None:
         if self._replace and self._file is None:

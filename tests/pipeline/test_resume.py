@@ -269,3 +269,17 @@ def test_stdout_cannot_be_gone_on_with(mixed: Path) -> None:
                 stdout=io.BytesIO(),
             )
         )
+
+
+def test_failures_before_the_first_row_are_those_of_a_run_that_goes_on(
+    again: Callable[..., Summary], tmp_path: Path
+) -> None:
+    """A Parquet output has no part yet when images failed and the run is killed."""
+    whole, out = tmp_path / "whole.parquet", tmp_path / "out.parquet"
+    again(whole)
+    listed = Path(f"{whole}.errors").read_bytes()
+    Path(f"{out}.errors").write_bytes(listed.splitlines(keepends=True)[0])
+    (tmp_path / ".out.parquet.meta.json").write_text('{"failures": true}\n')
+    assert again(out).failed > 0
+    assert out.read_bytes() == whole.read_bytes()
+    assert Path(f"{out}.errors").read_bytes() == listed
