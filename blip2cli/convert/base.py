@@ -121,6 +121,9 @@ def read_errors(path: str) -> Iterator[None]:
             problem = f"{path!r} cannot be read: {error.strerror}"
             raise SourceError("sources", problem) from None
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, NotImplementedError):  # such as integers of 128 bits
+            problem = f"{path!r} holds what Arrow does not read ({first})"
+            raise SourceError("sources", problem, "write it with another type") from None
         raise SourceError(
             "sources",
             f"{path!r} is damaged, or not what its suffix says ({first})",
