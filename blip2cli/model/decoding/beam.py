@@ -47,11 +47,11 @@ def beam_search(
     found: list[list[GeneratedTokens]] = [[] for _ in requests]
     for shape, members in grouped(map(session.slot_shape, requests)):
         alike = [requests[number] for number in members]
-        session.prefetch([(each.image, each.prompt) for each in alike])
+        session.announce([each.image_prompt for each in alike])
         decoder = _BeamDecoder(session, shape, alike, frozenset(end), processors, options)
         for number, sequences in zip(members, decoder.run(), strict=True):
             found[number] = sequences
-    session.drop_prefetched()
+    session.forget_announced()
     return found
 
 

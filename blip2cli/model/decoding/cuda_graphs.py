@@ -21,9 +21,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.kv_slots import DecodeRequest, KVSlots, SlotShape
+from blip2cli.model.decoding.kv_slots import DecodeRequest, ImagePrompt, KVSlots, SlotShape
 from blip2cli.model.decoding.scheduler import MAX_SLOTS
-from blip2cli.model.decoding.session import DecoderSession, ImagePrompt
+from blip2cli.model.decoding.session import DecoderSession
 
 SIZES = (MAX_SLOTS, 32, 16, 8)  # numbers of slots whose steps are captured
 CACHED = 4  # slot shapes whose slots are cached: keys and values of as many sequences each
@@ -72,7 +72,7 @@ class CudaGraphSlots:
         return lambda: logits[:size].copy_(self.slots.decode_step(self.tokens[:size]))
 
     def decode_step(self, tokens: Tensor) -> Tensor:
-        """Append one token a slot, [S]; returns the logits of the next tokens, [S, V], which the
+        """Feed one token a slot, [S]; returns the logits of the next tokens, [S, V], which the
         next step overwrites."""
         count = len(tokens)
         replay = next((self.replays[size] for size in self.replays if size >= count), None)
@@ -164,11 +164,11 @@ class CudaGraphSession:
     def slot_shape(self, request: DecodeRequest) -> SlotShape:
         return self._session.slot_shape(request)
 
-    def prefetch(self, prompts: Sequence[ImagePrompt]) -> None:
-        self._session.prefetch(prompts)
+    def announce(self, prompts: Sequence[ImagePrompt]) -> None:
+        self._session.announce(prompts)
 
-    def drop_prefetched(self) -> None:
-        self._session.drop_prefetched()
+    def forget_announced(self) -> None:
+        self._session.forget_announced()
 
     def open_slots(self, shape: SlotShape, count: int) -> KVSlots:
         return self._graphs.open_slots(self._session, shape, count)

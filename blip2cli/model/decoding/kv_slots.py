@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+ImagePrompt = tuple[int, tuple[int, ...]]  # row of the features, and ids of the prompt behind it
+
 
 @dataclass(frozen=True)
 class DecodeRequest:
@@ -22,12 +24,20 @@ class DecodeRequest:
     reserved_tokens: int
     generator: torch.Generator | None = None  # to sample with; None: greedy
 
+    @property
+    def image_prompt(self) -> ImagePrompt:
+        """The image with its prompt: requests of equal ones may share keys and values."""
+        return self.image, self.prompt
+
 
 @dataclass(frozen=True)
 class SlotShape:
     """The positions that a sequence needs. Sequences of one shape share slots."""
 
-    context: int  # positions of what is read before the first step, padding included
+    # Positions whose number the prompt decides, padding included. OPT: the prompt's but for its
+    # last id; the image's come in front of them and are not counted. T5: the encoder's states of
+    # image and prompt.
+    prompt_positions: int
     capacity: int  # positions that the decoder attends over
 
 
@@ -35,15 +45,20 @@ class KVSlots(Protocol):
     """Keys and values of S sequences, in tensors that are allocated once."""
 
     def prefill(self, slots: Sequence[int], requests: Sequence[DecodeRequest]) -> list[int]:
-        """Read image and prompt of each request into a slot; returns the tokens to step with."""
+        """Run image and prompt of each request, into a slot; returns the first tokens to feed.
+
+        There are no logits yet. The token returned is held back: the last id of the prompt (OPT),
+        or the decoder's start token (T5). The first decode step is fed with it, and gives the
+        logits of the first new token.
+        """
 
     def decode_step(self, tokens: Tensor) -> Tensor:
-        """Append one token a slot, [S]; returns the logits of the next tokens, [S, V]."""
+        """Feed one token a slot, [S]; returns the logits of the next tokens, [S, V]."""
 
     def reorder(self, into: Sequence[int], origin: Sequence[int]) -> None:
         """Copy what was decoded since prefill from slots to others, all at once.
 
-        The context must be the same in both.
+        What was prefilled must be the same in both.
         """
 
     def compact(self, slots: Sequence[int]) -> None:

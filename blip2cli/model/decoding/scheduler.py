@@ -42,10 +42,10 @@ def decode(
     """
     sequences = [GeneratedTokens() for _ in requests]
     for shape, members in grouped(map(session.slot_shape, requests)):
-        session.prefetch([(requests[n].image, requests[n].prompt) for n in members])
+        session.announce([requests[n].image_prompt for n in members])
         kind = scheduler or Scheduler
         kind(session, shape, requests, members, sequences, frozenset(end), processors).run()
-    session.drop_prefetched()
+    session.forget_announced()
     return sequences
 
 

@@ -7,7 +7,7 @@ and because with it the choices exclude one another: the softmax over their scor
 own distribution, given that the answer is one of them. Ranking by the summed log-probability is
 what BLIP's authors do with a closed list of answers (``rank_answer`` in LAVIS, arXiv 2201.12086).
 
-A prompt is read once, and its keys and values are shared by its choices. Those that are padded to
+A prompt is run once, and its keys and values are shared by its choices. Those that are padded to
 one length run together: a score does not depend on its neighbours.
 """
 
@@ -19,15 +19,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.session import DecoderSession, ImagePrompt
+from blip2cli.model.decoding.kv_slots import ImagePrompt
+from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.grouping import grouped
 
-# Held in memory together: prompts that were read, rows and tokens of their continuations, and
-# tokens with logits of the whole vocabulary.
-_PROMPTS = 64
-_ROWS = 256
-_TOKENS = 4096
-_SCORED = 512
+# What is held in memory together, at most:
+_PROMPTS = 64  # prompts announced together, with their keys and values
+_ROWS = 256  # choices that run together, each a row behind its prompt
+_TOKENS = 4096  # tokens of those rows, padding and the position in front of each row included
+_SCORED = 512  # positions that have logits of the whole vocabulary at one time
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class ChoicePrompt:
     prompt: tuple[int, ...]
     choices: tuple[tuple[int, ...], ...]  # each of at least one token, without an end token
 
+    @property
+    def image_prompt(self) -> ImagePrompt:
+        """The image with the prompt that its choices follow."""
+        return self.image, self.prompt
+
 
 @torch.inference_mode()
 def score_choices(
@@ -62,19 +67,19 @@ def score_choices(
     """
     found: dict[tuple[int, int], Likelihood] = {}  # by prompt and number of the choice
     for length, members in grouped((len(each.prompt) for each in prompts), _PROMPTS):
-        session.prefetch([(prompts[number].image, prompts[number].prompt) for number in members])
+        session.announce([prompts[number].image_prompt for number in members])
         pairs = [(n, c) for n in members for c in range(len(prompts[n].choices))]
         padded = [session.padded_length(length, len(prompts[n].choices[c])) for n, c in pairs]
         for longest, rows in grouped(padded, _rows):
             chunk = [pairs[row] for row in rows]
-            read = [(prompts[n].image, prompts[n].prompt) for n, _ in chunk]
-            once = {prompt: number for number, prompt in enumerate(dict.fromkeys(read))}
-            which = torch.tensor([once[prompt] for prompt in read])
+            continued = [prompts[n].image_prompt for n, _ in chunk]
+            once = {prompt: number for number, prompt in enumerate(dict.fromkeys(continued))}
+            which = torch.tensor([once[prompt] for prompt in continued])
             choices = [prompts[n].choices[c] for n, c in chunk]
             logprobs = _logprobs(session, list(once), which, choices, longest, end)
             for pair, values in zip(chunk, logprobs, strict=True):
                 found[pair] = Likelihood(sum(values), len(values))
-    session.drop_prefetched()
+    session.forget_announced()
     return [
         [found[number, choice] for choice in range(len(each.choices))]
         for number, each in enumerate(prompts)

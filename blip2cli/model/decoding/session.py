@@ -9,9 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.kv_slots import DecodeRequest, KVSlots, SlotShape
-
-ImagePrompt = tuple[int, tuple[int, ...]]  # row of the features, and ids of the prompt behind it
+from blip2cli.model.decoding.kv_slots import DecodeRequest, ImagePrompt, KVSlots, SlotShape
 
 
 class DecoderSession(Protocol):
@@ -28,14 +26,15 @@ class DecoderSession(Protocol):
     def slot_shape(self, request: DecodeRequest) -> SlotShape:
         """The slot that a request needs; it depends on nothing but the request."""
 
-    def prefetch(self, prompts: Sequence[ImagePrompt]) -> None:
-        """Announce what will be read, in this order, so that it may be read in larger batches.
+    def announce(self, prompts: Sequence[ImagePrompt]) -> None:
+        """Announce prompts that will be prefilled or continued, in this order.
 
-        What was announced or read before is dropped.
+        Those of one announcement may run together in larger batches. What was announced before,
+        and computed for it, is forgotten.
         """
 
-    def drop_prefetched(self) -> None:
-        """Free what was read for ``prefetch``; nothing is announced any more."""
+    def forget_announced(self) -> None:
+        """Free what was computed for announced prompts; none is announced any more."""
 
     def open_slots(self, shape: SlotShape, count: int) -> KVSlots:
         """``count`` empty slots."""
@@ -52,7 +51,7 @@ class DecoderSession(Protocol):
     ) -> Tensor:
         """Last hidden states [N, T + 1, D] after a prompt and after each of tokens [N, T].
 
-        ``prompts`` are of one length, each read once; ``rows`` [N] says which one each
+        ``prompts`` are of one length, each run once; ``rows`` [N] says which one each
         continuation follows.
         """
 
@@ -60,7 +59,7 @@ class DecoderSession(Protocol):
         """Last hidden states [..., D] to logits of the next token [..., V]."""
 
 
-def prefetch_batch(
+def with_announced(
     prompts: Sequence[ImagePrompt], announced: dict[ImagePrompt, None], size: int
 ) -> list[ImagePrompt]:
     """Each of ``prompts`` once, and as many of those announced as make ``size`` in all.

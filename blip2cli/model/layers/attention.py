@@ -1,9 +1,9 @@
 """Scaled dot-product attention that does not depend on the rest of the batch, in its fastest form.
 
-**Prefill and decode steps.** On a CPU plain matrix products (see ``families.opt.kv_slots``), which
-give a row the same bits in every batch. On CUDA the fused kernels keep the scores of a prompt's
-positions out of memory; a decode step has one query a sequence, and keeps to plain products, which
-a CUDA graph replays at no cost.
+**Prefill and decode steps.** On a CPU plain matrix products (``attend`` in a family's ``layer`` or
+``net``), which give a row the same bits in every batch. On CUDA the fused kernels keep the scores
+of a prompt's positions out of memory; a decode step has one query a sequence, and keeps to plain
+products, which a CUDA graph replays at no cost.
 
 **Vision encoder and Q-Former.** torch's fused kernel, but not in bfloat16 on a CPU that has
 AVX512-BF16 and no AMX. There it multiplies blocks that are too small: measured with 16 images of

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.decoding import pipelined_decode, scheduler
-from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
+from blip2cli.model.decoding.kv_slots import DecodeRequest, ImagePrompt, SlotShape
 from blip2cli.model.decoding.pipelined_decode import PipelinedScheduler
 from blip2cli.model.decoding.sampling import GeneratedTokens
 from blip2cli.model.decoding.scheduler import Scheduler, decode
-from blip2cli.model.decoding.session import ImagePrompt
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
@@ -43,10 +42,10 @@ class ScriptedSession:
     def input_ids(self, request: DecodeRequest) -> tuple[int, ...]:
         return ()
 
-    def prefetch(self, prompts: Sequence[ImagePrompt]) -> None:
+    def announce(self, prompts: Sequence[ImagePrompt]) -> None:
         pass
 
-    def drop_prefetched(self) -> None:
+    def forget_announced(self) -> None:
         pass
 
     def padded_length(self, prompt_length: int, length: int) -> int:

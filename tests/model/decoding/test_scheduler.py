@@ -149,7 +149,7 @@ def test_a_prompt_given_twice_is_read_once(opt: Pair, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("most", [1, 8, 11, 1000])
 @pytest.mark.parametrize("kind", ["opt", "t5"])
-def test_prompts_are_prefetched_in_batches(
+def test_announced_prompts_run_in_batches(
     request: pytest.FixtureRequest, kind: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     either: Pair = request.getfixturevalue(kind)
@@ -157,7 +157,7 @@ def test_prompts_are_prefetched_in_batches(
     prompts = [Prompt(i, question, f"{i}") for i in range(IMAGES)]
     expected = texts(either, prompts)
     session = {"opt": opt.OptSession, "t5": t5.T5Session}[kind]
-    name = {"opt": "read", "t5": "encode"}[kind]
+    name = {"opt": "prompt_keys_values", "t5": "encode"}[kind]
     counts: list[int] = []
     read = getattr(session, name)
 
@@ -169,10 +169,10 @@ def test_prompts_are_prefetched_in_batches(
     if kind == "opt":
         ids = either.ours.codec.encode(question)
         monkeypatch.setattr(
-            opt, "PREFETCH_POSITIONS", most * round_up(len(ids) - 1, opt.PROMPT_STEP)
+            opt, "POSITIONS_TOGETHER", most * round_up(len(ids) - 1, opt.PROMPT_STEP)
         )
     else:
-        monkeypatch.setattr(t5, "PREFETCH_PROMPTS", most)
+        monkeypatch.setattr(t5, "PROMPTS_TOGETHER", most)
     monkeypatch.setattr(scheduler, "MAX_SLOTS", 8)
     assert texts(either, prompts) == expected
     assert counts[0] == min(IMAGES, max(8, most))

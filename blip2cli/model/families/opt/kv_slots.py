@@ -28,9 +28,12 @@ class OptSlots:
 
         self.keys = [allocate(key) for key, _ in session.image_cache]
         self.values = [allocate(value) for _, value in session.image_cache]
+        # In a list: ``SlotBuffers`` puts the view of the rows in use there (``use_first``).
         self._used = [torch.zeros(count, dtype=torch.long, device=session.images.device)]
         self.buffers = SlotBuffers(self.keys, self.values, self._used)
-        self.first_decoded = shape.capacity  # no slot was decoded to before this position
+        # The first position that any slot was decoded to: where ``reorder`` begins to copy. Slots
+        # whose prompts are longer have keys of their prompts there, equal in all of a group.
+        self.first_decoded = shape.capacity
 
     @property
     def used(self) -> Tensor:
@@ -53,24 +56,24 @@ class OptSlots:
         del self.session
 
     def prefill(self, slots: Sequence[int], requests: Sequence[DecodeRequest]) -> list[int]:
-        """Images, and prompts but for their last ids, which are returned."""
+        """Put images, and prompts but for their last ids, into slots; returns those last ids."""
         slot_ids = torch.tensor(slots, device=self.used.device)
         images = torch.tensor([request.image for request in requests], device=self.used.device)
         queries = self.session.images.shape[1]
         for number, (key, value) in enumerate(self.session.image_cache):
             self.keys[number][slot_ids, :, :queries] = key[images]
             self.values[number][slot_ids, :, :queries] = value[images]
-        if self.shape.context:
+        if self.shape.prompt_positions:
             self._prefill_prompts(slot_ids, requests)
-        read = [queries + len(request.prompt) - 1 for request in requests]
-        self.used[slot_ids] = torch.tensor(read, device=self.used.device)
-        self.first_decoded = min(self.first_decoded, *read)
+        filled = [queries + len(request.prompt) - 1 for request in requests]
+        self.used[slot_ids] = torch.tensor(filled, device=self.used.device)
+        self.first_decoded = min(self.first_decoded, *filled)
         return [request.prompt[-1] for request in requests]
 
     def _prefill_prompts(self, slot_ids: Tensor, requests: Sequence[DecodeRequest]) -> None:
         """Put keys and values of the prompts behind those of their images."""
-        length, queries = self.shape.context, self.session.images.shape[1]
-        prompts = [(request.image, request.prompt) for request in requests]
+        length, queries = self.shape.prompt_positions, self.session.images.shape[1]
+        prompts = [request.image_prompt for request in requests]
         numbers, cache = self.session.prompt_cache(prompts, length)
         rows = torch.tensor(numbers, device=slot_ids.device)
         positions = slice(queries, queries + length)

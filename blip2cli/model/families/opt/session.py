@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
-from blip2cli.model.decoding.session import ImagePrompt, prefetch_batch, round_up
+from blip2cli.model.decoding.kv_slots import DecodeRequest, ImagePrompt, SlotShape
+from blip2cli.model.decoding.session import round_up, with_announced
 from blip2cli.model.families.opt.kv_slots import OptSlots
 from blip2cli.model.families.opt.layer import KeyValue, attend, finish, prepend, project
 from blip2cli.model.layers.linear import merge_sequences, split_sequences
@@ -25,7 +25,7 @@ from blip2cli.model.layers.linear import merge_sequences, split_sequences
 # one.
 PROMPT_STEP = 4
 CAPACITY_STEP = 8
-PREFETCH_POSITIONS = 1024  # of prompts that are read together
+POSITIONS_TOGETHER = 1024  # of prompts that run together, those announced included
 
 LayerCache = list[KeyValue]  # keys and values, by layer
 
@@ -43,7 +43,7 @@ class OptSession:
         self.head = language.lm_head
         self._image_cache: LayerCache | None = None
         self._announced: dict[ImagePrompt, None] = {}
-        # Prompts that were read, with their rows in the cache.
+        # Prompts that were prefilled, with their rows in the cache.
         self._prompt_cache: tuple[dict[ImagePrompt, int], LayerCache] = {}, []
         # Beginnings of the prompts that were last continued.
         self._prefix_cache: tuple[list[ImagePrompt], LayerCache] = [], []
@@ -58,7 +58,7 @@ class OptSession:
         return rows
 
     def slot_shape(self, request: DecodeRequest) -> SlotShape:
-        # The last id of the prompt is read by the first step.
+        # The first step is fed with the last id of the prompt.
         prompt = round_up(len(request.prompt) - 1, PROMPT_STEP)
         positions = self.images.shape[1] + prompt + request.reserved_tokens
         return SlotShape(prompt, round_up(positions, CAPACITY_STEP))
@@ -67,12 +67,12 @@ class OptSession:
         """Image placeholders and prompt."""
         return (self.placeholder,) * self.images.shape[1] + request.prompt
 
-    def prefetch(self, prompts: Sequence[ImagePrompt]) -> None:
+    def announce(self, prompts: Sequence[ImagePrompt]) -> None:
         # Slots are prefilled a few at a time, and each forward pass reads all weights from memory.
-        self.drop_prefetched()
+        self.forget_announced()
         self._announced = dict.fromkeys(prompts)
 
-    def drop_prefetched(self) -> None:
+    def forget_announced(self) -> None:
         self._announced = {}
         self._prompt_cache = {}, []
         self._prefix_cache = [], []
@@ -81,14 +81,14 @@ class OptSession:
         self, prompts: Sequence[ImagePrompt], length: int
     ) -> tuple[list[int], LayerCache]:
         """Keys and values of prompts without their last ids, padded to ``length``, and the rows
-        there of ``prompts``; prompts that were announced are read with them."""
+        there of ``prompts``; prompts that were announced run with them."""
         rows, cache = self._prompt_cache
         if any(prompt not in rows for prompt in prompts):
-            batch = prefetch_batch(prompts, self._announced, PREFETCH_POSITIONS // length)
+            batch = with_announced(prompts, self._announced, POSITIONS_TOGETHER // length)
             rows = {prompt: row for row, prompt in enumerate(batch)}
             padded = [(*ids[:-1], *(0,) * (length + 1 - len(ids))) for _, ids in rows]
             images = torch.tensor([image for image, _ in rows], device=self.device)
-            cache = self.read(images, torch.tensor(padded, device=self.device))
+            cache = self.prompt_keys_values(images, torch.tensor(padded, device=self.device))
             self._prompt_cache = rows, cache
         return [rows[prompt] for prompt in prompts], cache
 
@@ -106,7 +106,7 @@ class OptSession:
             self._image_cache = cache
         return self._image_cache
 
-    def read(self, images: Tensor, ids: Tensor) -> LayerCache:
+    def prompt_keys_values(self, images: Tensor, ids: Tensor) -> LayerCache:
         """Keys and values of prompt ids [U, T], each behind its image, by layer.
 
         Padding comes last, so no real id attends to it.
@@ -131,19 +131,26 @@ class OptSession:
         images = torch.tensor([image for image, _ in prompts], device=device)
         prompt_ids = torch.tensor([ids for _, ids in prompts], device=device)
         length = prompt_ids.shape[1]
-        read = (length - 1) // PROMPT_STEP * PROMPT_STEP  # the rest is run with the continuations
+        prefix_length = (
+            (length - 1) // PROMPT_STEP * PROMPT_STEP
+        )  # the rest is run with the continuations
         context = [(images[rows], self.image_cache)]
-        if read:
+        if prefix_length:
             if self._prefix_cache[0] != list(prompts):
-                self._prefix_cache = list(prompts), self.read(images, prompt_ids[:, :read])
+                self._prefix_cache = (
+                    list(prompts),
+                    self.prompt_keys_values(images, prompt_ids[:, :prefix_length]),
+                )
             context.append((rows, self._prefix_cache[1]))
-        ids = torch.cat((prompt_ids[rows, read:], tokens), dim=1)
+        ids = torch.cat((prompt_ids[rows, prefix_length:], tokens), dim=1)
         ids = pad(ids, (0, -ids.shape[1] % PROMPT_STEP))
         own = torch.arange(ids.shape[1], device=device)
-        seen = torch.cat((own.new_ones(len(own), queries + read) > 0, own <= own[:, None]), dim=1)
-        hidden = self.decoder.place(self.decoder.embed_tokens(ids), queries + read + own)
+        seen = torch.cat(
+            (own.new_ones(len(own), queries + prefix_length) > 0, own <= own[:, None]), dim=1
+        )
+        hidden = self.decoder.place(self.decoder.embed_tokens(ids), queries + prefix_length + own)
         hidden = self.run(hidden, seen, context)
-        first = length - 1 - read
+        first = length - 1 - prefix_length
         return hidden[:, first : first + 1 + tokens.shape[1]]
 
     def run(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
+from blip2cli.model.decoding.kv_slots import DecodeRequest, ImagePrompt, SlotShape
 from blip2cli.model.decoding.slot_buffers import SlotBuffers
 from blip2cli.model.families.t5.net import attend
 from blip2cli.model.grouping import grouped
@@ -33,11 +33,20 @@ class T5Slots:
             return [torch.zeros(size, dtype=kind, device=device) for _ in self.decoder.block]
 
         self.keys, self.values = allocate(shape.capacity), allocate(shape.capacity)
-        self.encoder_keys, self.encoder_values = allocate(shape.context), allocate(shape.context)
-        self._read = [torch.ones(count, dtype=torch.long, device=device)]
+        self.encoder_keys, self.encoder_values = (
+            allocate(shape.prompt_positions),
+            allocate(shape.prompt_positions),
+        )
+        # In lists: ``SlotBuffers`` puts the views of the rows in use there (``use_first``).
+        self._encoder_lengths = [torch.ones(count, dtype=torch.long, device=device)]
         self._used = [torch.zeros(count, dtype=torch.long, device=device)]
         self.buffers = SlotBuffers(
-            self.keys, self.values, self.encoder_keys, self.encoder_values, self._used, self._read
+            self.keys,
+            self.values,
+            self.encoder_keys,
+            self.encoder_values,
+            self._used,
+            self._encoder_lengths,
         )
         # [heads, position, position attended to]
         self.bias = self.decoder.bias(shape.capacity)
@@ -48,9 +57,9 @@ class T5Slots:
         return self._used[0]
 
     @property
-    def read(self) -> Tensor:
+    def encoder_lengths(self) -> Tensor:
         """How many encoder states each slot attends to, [S]."""
-        return self._read[0]
+        return self._encoder_lengths[0]
 
     def use_first(self, count: int) -> None:
         """Use the first ``count`` slots."""
@@ -61,16 +70,16 @@ class T5Slots:
         self.session = session
         self.buffers.zero()
         self.buffers.use_first(count)
-        self.read.fill_(1)
+        self.encoder_lengths.fill_(1)
 
     def release(self) -> None:
         """Drop the images; only ``reset`` may follow."""
         del self.session
 
     def prefill(self, slots: Sequence[int], requests: Sequence[DecodeRequest]) -> list[int]:
-        """Encoder states of images and prompts, each pair once; returns start tokens."""
-        prompts = [(request.image, request.prompt) for request in requests]
-        slots_of: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        """Encode images with their prompts, each pair once, into slots; returns start tokens."""
+        prompts = [request.image_prompt for request in requests]
+        slots_of: dict[ImagePrompt, list[int]] = {}
         for slot, prompt in zip(slots, prompts, strict=True):
             slots_of.setdefault(prompt, []).append(slot)
         once = list(slots_of)
@@ -85,7 +94,7 @@ class T5Slots:
                 key, value = block.layer[1].EncDecAttention.split_heads(joined, "k", "v")
                 self.encoder_keys[number][into, :, :length] = key[origin]
                 self.encoder_values[number][into, :, :length] = value[origin]
-            self.read[into] = length
+            self.encoder_lengths[into] = length
             self.used[into] = 0
         return [self.session.start] * len(slots)
 
@@ -94,7 +103,8 @@ class T5Slots:
         used = self.used
         slots = torch.arange(len(used), device=used.device)
         unseen = torch.arange(self.shape.capacity, device=used.device) > used[:, None]
-        padding = torch.arange(self.shape.context, device=used.device) >= self.read[:, None]
+        encoded = torch.arange(self.shape.prompt_positions, device=used.device)
+        padding = encoded >= self.encoder_lengths[:, None]
         bias = self.bias[:, used].transpose(0, 1)[:, :, None]  # [S, heads, 1, capacity]
         bias = bias.masked_fill(unseen[:, None, None], -torch.inf)
         mask = bias.new_zeros(padding.shape).masked_fill_(padding, -torch.inf)[:, None, None]

@@ -52,12 +52,15 @@ class Stack(nn.Module):
         return attention.compute_bias(positions, bidirectional=not self.decoding)
 
     def forward(
-        self, hidden: Tensor, read: Tensor | None = None, rows: Tensor | None = None
+        self,
+        hidden: Tensor,
+        encoder_states: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Embeddings [N, T, D] to the last layer's states, normed, [N, T, D].
 
-        The decoder attends to no later position than its own, and each of its rows to one of the
-        encoder states ``read`` [U, R, D], the one that ``rows`` [N] names.
+        The decoder attends to no later position than its own, and each of its rows to one of
+        ``encoder_states`` [U, R, D], the one that ``rows`` [N] names.
         """
         positions = hidden.shape[1]
         bias = self.bias(positions)
@@ -67,8 +70,8 @@ class Stack(nn.Module):
         groups = split_sequences(hidden, self.block[0].layer[0].SelfAttention.o)
         for block in self.block:
             groups = [block.layer[0](group, bias) for group in groups]
-            if read is not None:
-                seen = (each[rows] for each in block.layer[1].keys_values(read))
+            if encoder_states is not None:
+                seen = (each[rows] for each in block.layer[1].keys_values(encoder_states))
                 pairs = zip(*(each.split(len(groups[0])) for each in seen), strict=True)
                 groups = [
                     block.layer[1](group, *pair) for group, pair in zip(groups, pairs, strict=True)
@@ -113,9 +116,9 @@ class CrossAttentionLayer(nn.Module):
         self.EncDecAttention = CrossAttention(config)
         self.layer_norm = Norm(config)
 
-    def keys_values(self, read: Tensor) -> list[Tensor]:
+    def keys_values(self, encoder_states: Tensor) -> list[Tensor]:
         """Keys and values of encoder states [U, R, D]: [U, heads, R, head size] each."""
-        return self.EncDecAttention.split_heads(read, "k", "v")
+        return self.EncDecAttention.split_heads(encoder_states, "k", "v")
 
     def forward(self, hidden: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """[N, T, D] to the same; keys and values are [N, heads, R, head size]."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
-from blip2cli.model.decoding.session import ImagePrompt, prefetch_batch, round_up
+from blip2cli.model.decoding.kv_slots import DecodeRequest, ImagePrompt, SlotShape
+from blip2cli.model.decoding.session import round_up, with_announced
 from blip2cli.model.families.t5.kv_slots import T5Slots
 from blip2cli.model.grouping import grouped
 
@@ -23,7 +23,7 @@ from blip2cli.model.grouping import grouped
 CONTEXT_STEP = 16
 CAPACITY_STEP = 8
 LENGTH_STEP = 4
-PREFETCH_PROMPTS = 64  # images with prompts that are encoded together
+PROMPTS_TOGETHER = 64  # images with prompts that are encoded together
 
 
 class T5Session:
@@ -58,12 +58,12 @@ class T5Session:
         """The decoder's start token."""
         return (self.start,)
 
-    def prefetch(self, prompts: Sequence[ImagePrompt]) -> None:
+    def announce(self, prompts: Sequence[ImagePrompt]) -> None:
         # Slots are prefilled a few at a time, and few of those have prompts of one length.
-        self.drop_prefetched()
+        self.forget_announced()
         self._announced = dict.fromkeys(prompts)
 
-    def drop_prefetched(self) -> None:
+    def forget_announced(self) -> None:
         self._announced = {}
         self._encoded = {}
 
@@ -72,7 +72,7 @@ class T5Session:
         missing = [prompt for prompt in prompts if prompt not in self._encoded]
         if missing:
             known = {p: self._encoded[p] for p in prompts if p in self._encoded}
-            batch = prefetch_batch(missing, self._announced, PREFETCH_PROMPTS)
+            batch = with_announced(missing, self._announced, PROMPTS_TOGETHER)
             self._encoded = known | dict(zip(batch, self.encode(batch), strict=True))
         return [self._encoded[prompt] for prompt in prompts]
 
