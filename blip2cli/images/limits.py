@@ -113,13 +113,13 @@ def check_cost(image: Any, data: bytes, largest_strip: int = 0) -> None:
             raise ImageError("too_large", f"It has {pixels} pixels; {most}.")
         if codec == "bmp_rle" and len(data) > _MAX_RLE_BYTES:
             raise ImageError("too_large", f"It is over {_MAX_RLE_BYTES >> 20} MiB of run lengths.")
-    more: float = largest_strip
+    more = 0.0
     if kind in ("JPEG", "MPO"):
         more = pixels * _jpeg_coefficients(image, data)
     elif kind == "JPEG2000":
         more = _jpeg_2000_tile(data, pixels)
     elif codec == "libtiff":
-        more += len(data)  # it is handed a copy
+        more = largest_strip + len(data)  # it is handed a copy
     stored = _STORED.get(image.mode, 4) + _CODECS.get(kind or "", 0.0)
     check_memory(image.width, image.height, stored + 4 * (image.mode != "RGB"), more)
 

@@ -77,7 +77,7 @@ def _bmp(data: bytes, problem: str) -> str | None:
         return None  # damaged
     if compression in _BMP_COMPRESSIONS:
         return _BMP_COMPRESSIONS[compression]
-    if any(words in problem for words in _REFUSALS):
+    if any(words in problem for words in _REFUSALS) and "palette size" not in problem:
         return f"{depth} bit, compression {compression}, header {header}"
     return None
 
