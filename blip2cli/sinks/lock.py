@@ -98,6 +98,7 @@ class OutputLock:
         # A lock without a name still locks; a full disk is reported when rows are written.
         with contextlib.suppress(OSError):
             durable.write_all(self._descriptor, own.as_bytes())
+            os.fsync(self._descriptor)  # so that it is not empty after a power cut
         while True:
             try:
                 durable.rename_to_new(temporary, self._path)
@@ -150,7 +151,10 @@ class OutputLock:
         """Raise OutputError unless the run that left the lock has ended."""
         if lock.holder is None and lock.name:
             return  # of a version that gave no signs of life
-        runs = lock.holder.runs(own, kernel) if lock.holder is not None else None
+        if lock.holder is not None:
+            runs = lock.holder.runs(own, kernel)
+        else:
+            runs = False if kernel and own.on_local_disk else None
         if runs:
             raise self._refused(lock, own)
         if runs is None:

@@ -58,16 +58,21 @@ class Holder:
         here = self.namespace is not None and self.namespace == own.namespace
         return here and self.boot == own.boot
 
+    @property
+    def on_local_disk(self) -> bool:
+        """Whether the lock is on a disk of this machine, which no other has mounted."""
+        return os.major(self.device) != 0  # others, such as of networks, have no device
+
     def runs(self, own: Holder, kernel: bool) -> bool | None:
         """Whether the run goes on, seen from the run ``own``; None if only its signs of life tell.
 
         ``kernel``: the kernel has just granted the lock of the file to ``own``.
         """
-        if self.boot != own.boot:
-            return None
         runs = processes.is_running(self.process, self.started) if self.seen_by(own) else None
-        if runs is None and kernel and self.kernel and self.device == own.device:
-            return False  # both asked the same kernel for the same file: the other let go of it
+        if runs is None and kernel and self.kernel:
+            same_kernel = self.boot == own.boot and self.device == own.device
+            if same_kernel or own.on_local_disk:
+                return False  # both asked one kernel for the same file: the other let go of it
         return runs
 
 

@@ -7,7 +7,13 @@ import pytest
 
 from blip2cli.errors import ImageError, RunError, option
 from blip2cli.options import ErrorsMode, OutputOptions
-from blip2cli.sinks import FailureList, old_failure_list, open_failure_list
+from blip2cli.sinks import (
+    FailureList,
+    check_output,
+    old_failure_list,
+    open_failure_list,
+    read_output,
+)
 from blip2cli.storage import durable
 from tests.sinks.helpers import listing
 
@@ -133,3 +139,22 @@ def test_a_list_of_an_older_version_is_known_from_an_output_of_its_name(tmp_path
     assert old_failure_list(out) is None
     old.write_text('{"file_name": "a.png", "error_type": "truncated", "message": "It ends."}\n')
     assert old_failure_list(out) == str(old)
+
+
+@pytest.mark.parametrize("failing", [True, False])
+def test_the_list_of_a_run_that_was_killed_before_its_first_row(
+    tmp_path: Path, failing: bool
+) -> None:
+    killed = open_file(tmp_path)
+    killed.write("a.png", TRUNCATED)
+    killed.abort()
+    options = OutputOptions(str(tmp_path / "out.jsonl.gz"), resume=True)
+    check_output(options)
+    assert read_output(options, lambda name: 1) is None
+    errors = open_failure_list(options)
+    if failing:
+        errors.write("b.png", TRUNCATED)
+    errors.close()
+    names = [line["file_name"] for line in lines(tmp_path)] if failing else []
+    assert names == ["b.png"] * failing
+    assert (tmp_path / "out.jsonl.gz.errors").exists() == failing

@@ -115,6 +115,23 @@ def leave_lock(folder: Path, age: float = 0.0, **values: object) -> Path:
     return lock
 
 
+@pytest.fixture
+def on_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Holder, "on_local_disk", False)
+
+
+@pytest.mark.parametrize("content", [b"", None])
+def test_on_a_local_disk_the_kernel_knows_even_after_a_power_cut(
+    tmp_path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Holder, "on_local_disk", True)
+    lock = leave_lock(tmp_path, process=7, boot="before the power cut", namespace="pid:[7]")
+    if content is not None:
+        lock.write_bytes(content)
+    with OutputLock(str(tmp_path / "out.jsonl")) as taken:
+        assert taken.taken_from == (None if content is not None else "process 7 on elsewhere")
+
+
 AWAY = [
     pytest.param({"boot": "another"}, id="machine"),
     pytest.param({"namespace": "pid:[7]", "kernel": False}, id="container"),
@@ -122,6 +139,7 @@ AWAY = [
 ]
 
 
+@pytest.mark.usefixtures("on_a_network")
 @pytest.mark.parametrize("where", AWAY)
 def test_a_run_that_cannot_be_seen_counts_while_it_gives_signs_of_life(
     tmp_path: Path, where: dict[str, object]
@@ -136,12 +154,17 @@ def test_a_run_that_cannot_be_seen_counts_while_it_gives_signs_of_life(
     assert listing(tmp_path) == {lock.name}
 
 
-def test_the_kernel_knows_that_a_run_in_another_container_has_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("local", [True, False])
+def test_the_kernel_knows_that_a_run_in_another_container_has_ended(
+    tmp_path: Path, local: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Holder, "on_local_disk", local)
     leave_lock(tmp_path, process=7, namespace="pid:[7]")
     with OutputLock(str(tmp_path / "out.jsonl")) as lock:
         assert lock.taken_from == "process 7 on elsewhere"
 
 
+@pytest.mark.usefixtures("on_a_network")
 @pytest.mark.parametrize("where", AWAY)
 def test_a_run_that_gave_no_sign_for_long_is_taken_for_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: dict[str, object]
@@ -152,6 +175,7 @@ def test_a_run_that_gave_no_sign_for_long_is_taken_for_ended(
         assert lock.taken_from == "process 7 on elsewhere"
 
 
+@pytest.mark.usefixtures("on_a_network")
 def test_clocks_that_differ_are_no_reason_to_take_a_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

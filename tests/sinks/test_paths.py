@@ -89,6 +89,9 @@ def test_a_list_of_failures_without_its_output_is_not_touched_without_overwrite(
     assert "it is no list of this output" in refusal(tmp_path / "x.jsonl", overwrite=True)
     claim_failures(OutputPaths.of(str(tmp_path / "x.jsonl")))
     assert "without its output; move it away, add overwrite" in refusal(tmp_path / "x.jsonl")
+    check_output(OutputOptions(str(tmp_path / "x.jsonl"), resume=True))  # of a run without rows
+    put(open_out(tmp_path / "x.jsonl", overwrite=True), row(0))
+    (tmp_path / "x.jsonl").rename(tmp_path / "monday.jsonl")
     assert "without its output" in refusal(tmp_path / "x.jsonl", resume=True)
     check_output(OutputOptions(str(tmp_path / "x.jsonl"), overwrite=True))
     check_output(OutputOptions(str(tmp_path / "x.jsonl"), errors="inline"))
