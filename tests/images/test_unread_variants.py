@@ -7,9 +7,9 @@ import struct
 import pytest
 from PIL import features
 
+from tests.images.hand_made import numbers, tiff
 from tests.images.helpers import failure
 from tests.images.pictures import encoded, gradient
-from tests.images.test_to_rgb import numbers, tiff
 
 JPEG = encoded(gradient(), "JPEG")
 J2K = encoded(gradient(), "JPEG2000", no_jp2=True)
