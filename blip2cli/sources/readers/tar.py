@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 TEXT = "txt"  # the column name of a sample's .txt member
 SAMPLED = 100  # samples that column types are inferred from
 MAX_TEXT_BYTES = 1 << 22  # of a .json or .txt member; as objects it may take 25 times as much
+MAX_MEMBERS = 1000  # of a sample, which waits as a whole
 # A larger image of a compressed archive is unpacked by whoever loads it: thousands of references
 # wait at once.
 MAX_WAITING_BYTES = 1 << 18
@@ -135,7 +136,8 @@ class TarSource(ColumnedSource):
                     if info.isdir() or info.isdev() or is_hidden_member(info.name):
                         continue
                     key, extension = _split(info.name)
-                    if key != sample.key or extension in sample.extensions:
+                    full = len(sample.extensions) == MAX_MEMBERS
+                    if key != sample.key or extension in sample.extensions or full:
                         yield sample
                         sample = _Sample(key)
                     sample.extensions.add(extension)

@@ -117,6 +117,13 @@ def test_large_images_of_a_compressed_shard_are_read_by_whoever_loads_them(tmp_p
         assert [ref.read() for ref in reversed(found)] == list(reversed(members.values()))
 
 
+def test_a_sample_of_any_number_of_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blip2cli.sources.readers.tar.MAX_MEMBERS", 3)
+    members = {"a.json": b'{"id": 1}'} | {f"a.{n}.png": b"x" for n in range(9)}
+    found = refs(write(tmp_path / "s.tar", members), keep=("id",))
+    assert [ref.carried for ref in found] == [(1,), (1,), *[(None,)] * 7]
+
+
 def test_fields_go_to_no_other_sample(tmp_path: Path) -> None:
     twice = [("0.jpg", b"a"), ("0.json", b'{"id": 1}'), ("0.jpg", b"b"), ("0.json", b'{"id": 2}')]
     found = refs(write(tmp_path / "twice.tar", twice), keep=("id",))
