@@ -171,16 +171,17 @@ class RunState:
         job, listing = self.job, self.plan.listing
         chosen = precision_before(job.options.model, self.plan.resumed)
         if job.load is not None:
-            settings = start_settings(job, listing, job.checkpoint)
             model = job.load(chosen)
             batches = stack.enter_context(self._read(model.spec, prefetch=False))
+            settings = start_settings(job, listing, job.checkpoint)
         else:
             checkpoint = job.checkpoint
             if checkpoint is None:
                 checkpoint = resolve(chosen.model, chosen.revision)
                 job.task.check(chosen.model, checkpoint.family)
-            settings = start_settings(job, listing, checkpoint)
             batches = stack.enter_context(self._read(checkpoint.pixel_spec, prefetch=True))
+            # Behind the start of worker processes: a fork copies no other thread.
+            settings = start_settings(job, listing, checkpoint)
             start = self.elapsed
             kind = import_model()
             self.stats.imported = self.elapsed - start

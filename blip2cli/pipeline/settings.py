@@ -53,11 +53,14 @@ def settings_now(
     ``before``: sources are noted so that they can be compared with these earlier ones. Raises
     SourceError.
     """
+    rows = run_settings(job.task, job.options) | job.items.settings
+    if not job.to_file:
+        return Settings(rows)
     weights = None
     with contextlib.suppress(OSError):  # loading the model says what is wrong
         weights = model_identity(job.options.model, checkpoint)
     return Settings(
-        run_settings(job.task, job.options) | job.items.settings,
+        rows,
         weights,
         {column.name: column.type for column in listing.columns} if listing else {},
         listing.identity(before) if listing else None,
