@@ -82,7 +82,7 @@ def _check_beside(out: str, options: OutputOptions) -> None:
         )
     if options.errors == "file" and os.path.lexists(paths.errors):
         ours = owns_failures(paths)
-        # Without settings there were no rows yet: the list is begun anew with them.
+        # Without settings there were no rows yet: the list starts anew with them.
         there = os.path.lexists(paths.final) or paths.parts() or read_settings(paths) is None
         resumes = options.resumes and there
         if not (ours and (options.overwrite or resumes)):
