@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from blip2cli.errors import OutputError, option
 from blip2cli.sinks.format_table import format_of, known_suffix
+from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import FORMAT, Settings
 from blip2cli.storage.text_encoding import deep_from_utf8, to_json
 
@@ -38,9 +40,9 @@ def check_settings(
     if before is None:
         raise OutputError(
             "resume",
-            f"{option('resume')}: the settings of {out!r} are not known, because they were in a "
-            "hidden file beside it that is gone",
-            f"choose another name, or add {option('overwrite')} instead",
+            f"{option('resume')}: the settings of {out!r} are not known, since the hidden file "
+            f"{os.path.basename(OutputPaths.of(out).meta)!r} beside it is gone or damaged",
+            "put it back, or choose another output; 'blip2cli convert' reads both, and joins them",
         )
     if before.format != FORMAT:
         version = before.rows.get("version") or "0.1"

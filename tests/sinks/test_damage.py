@@ -6,6 +6,7 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from blip2cli.errors import OutputError
@@ -188,4 +189,17 @@ def test_a_damaged_part_is_refused(tmp_path: Path) -> None:
     data[60] ^= 4  # in the names
     part.write_bytes(data)
     with pytest.raises(OutputError, match=r"part-000003' cannot be read .* sound up to row"):
+        journal_of(out)
+
+
+def test_a_damaged_column_is_noticed_by_a_run_with_nothing_to_add(tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    write(out)
+    appending(out).close()
+    with pq.ParquetFile(out) as file:
+        captions = file.metadata.row_group(0).column(3)
+    data = bytearray(out.read_bytes())
+    data[captions.data_page_offset + captions.total_compressed_size - 9] ^= 4
+    out.write_bytes(data)
+    with pytest.raises(OutputError, match="cannot be read as rows of this tool"):
         journal_of(out)
