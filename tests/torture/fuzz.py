@@ -101,11 +101,37 @@ def outputs(fork_server: ForkServer, root: Path) -> Iterator[Target]:
 
 
 def checkpoints() -> Iterator[Target]:
-    """The embedded model, as somebody else's directory."""
+    """The embedded model, as somebody else's directory: as it is, quantized, and pickled."""
+    import torch  # the server that the commands are forked from has it too
+    from safetensors.torch import load, save
+
+    from tests.foreign_checkpoints import four_bits, fp8, is_linear, llm_int8
+
     tiny = embedded_path("tiny")
     files = {path.name: path.read_bytes() for path in tiny.iterdir() if path.is_file()}
-    command = ("caption", "{folder}/images", "--model", "{folder}", "--quiet", "--workers", "0")
-    yield Target("checkpoint", files, ((*command, "--max-new-tokens", "2"),), loads_model=True)
+    base = ("caption", "{folder}/images", "--model", "{folder}", "--quiet", "--workers", "0")
+    command = (*base, "--max-new-tokens", "2")
+    yield Target("checkpoint", files, (command,), loads_model=True)
+    small = {name: data for name, data in files.items() if "safetensors" not in name}
+    parts = [data for name, data in files.items() if name.endswith(".safetensors")]
+    plain = {name: weight for part in parts for name, weight in load(part).items()}
+    quantized: dict[str, torch.Tensor] = {}
+    for name, weight in plain.items():
+        stored = {name: weight}
+        if is_linear(name, weight):
+            part_of = name.partition(".")[0]
+            if part_of == "language_model":
+                stored, _ = four_bits(name, weight, nested=True)
+            else:
+                stored, _ = (llm_int8 if part_of == "vision_model" else fp8)(name, weight)
+        quantized |= stored
+    commands = (command, (*command, "--quantize", "int8"))
+    one = small | {"model.safetensors": save(quantized)}
+    yield Target("checkpoint.quantized", one, commands, loads_model=True)
+    buffer = io.BytesIO()
+    torch.save(plain, buffer, _use_new_zipfile_serialization=False)
+    one = small | {"pytorch_model.bin": buffer.getvalue()}
+    yield Target("checkpoint.pickle", one, (command,), loads_model=True)
 
 
 def _caption(name: str) -> tuple[str, ...]:
