@@ -51,8 +51,8 @@ def generate_tokens(
             for n in range(options.num_captions)
         ]
     greedy = processors is None and not options.sampling
-    scheduler = PipelinedScheduler if is_pipelined(session.device, greedy) else Scheduler
-    sequences = iter(decode(session, requests, end, processors, scheduler))
+    scheduler_class = PipelinedScheduler if is_pipelined(session.device, greedy) else Scheduler
+    sequences = iter(decode(session, requests, end, processors, scheduler_class))
     return [[next(sequences) for _ in range(options.num_captions)] for _ in prompts]
 
 

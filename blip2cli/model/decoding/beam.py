@@ -1,7 +1,7 @@
 """Beam search in KV slots, with the results of transformers' ``generate`` on single sequences.
 
-Each request has as many neighbouring slots as beams. Its context is prefilled once and never
-moved: when beams change places, only the positions decoded since are copied.
+Each request has as many neighbouring slots as beams. Image and prompt are prefilled once
+and never moved: when beams change places, only the positions decoded since are copied.
 
 The search is that of ``GenerationMixin._beam_search`` with ``early_stopping=False``, for one
 sequence at a time: of all continuations the best (1 + end tokens) x beams are candidates; those
@@ -45,12 +45,12 @@ def beam_search(
     length to the power of the length penalty; their log-probabilities are the raw model's.
     """
     found: list[list[GeneratedTokens]] = [[] for _ in requests]
-    for shape, members in grouped(map(session.slot_shape, requests)):
-        alike = [requests[number] for number in members]
+    for shape, indices in grouped(map(session.slot_shape, requests)):
+        alike = [requests[index] for index in indices]
         session.announce([each.image_prompt for each in alike])
         decoder = _BeamDecoder(session, shape, alike, frozenset(end), processors, options)
-        for number, sequences in zip(members, decoder.run(), strict=True):
-            found[number] = sequences
+        for index, sequences in zip(indices, decoder.run(), strict=True):
+            found[index] = sequences
     session.forget_announced()
     return found
 
@@ -59,8 +59,19 @@ def beam_search(
 class _Beam:
     """A hypothesis: a sequence with its score."""
 
-    score: np.float32  # sum of the processed log-probabilities; once finished, over length
+    # In progress: the sum of the processed log-probabilities. Finished: that sum over the length to
+    # the power of the length penalty, by which finished sequences are ranked.
+    score: np.float32
     sequence: GeneratedTokens
+
+
+@dataclass
+class _Candidate:
+    """A continuation of a beam by one token."""
+
+    beam: _Beam
+    parent: int  # place of the continued beam among those of its search
+    ends: bool  # with an end token, or because the request has no more tokens
 
 
 @dataclass
@@ -70,6 +81,7 @@ class _Search:
     request: DecodeRequest
     penalty: float
     beams: list[_Beam]
+    parents: list[int] = field(default_factory=list)  # their places before the last token
     finished: list[_Beam] = field(default_factory=list)  # by score over length, best first
 
     def scores(self) -> list[float]:
@@ -79,18 +91,20 @@ class _Search:
             for number, beam in enumerate(self.beams)
         ]
 
-    def advance(self, candidates: Sequence[tuple[_Beam, bool]]) -> bool:
+    def advance(self, candidates: Sequence[_Candidate]) -> bool:
         """Advance by one token; True when the search is over.
 
-        ``candidates`` are the best continuations, best first, and whether they end.
+        ``candidates`` are the best continuations, best first.
         """
         width = len(self.beams)
-        for beam, ends in candidates[:width]:
-            if ends:
-                self.finished.append(_Beam(self._per_length(beam), beam.sequence))
+        for each in candidates[:width]:
+            if each.ends:
+                self.finished.append(_Beam(self._per_length(each.beam), each.beam.sequence))
         # A stable sort: of equal scores the one found earlier stays before.
         self.finished = sorted(self.finished, key=lambda beam: -beam.score)[:width]
-        self.beams = [beam for beam, ends in candidates if not ends][:width]
+        unfinished = [each for each in candidates if not each.ends][:width]
+        self.beams = [each.beam for each in unfinished]
+        self.parents = [each.parent for each in unfinished]
         if len(self.beams) < width:  # every sequence is at its limit
             return True
         if len(self.finished) < width:
@@ -105,8 +119,9 @@ class _Search:
 def _max_groups(session: DecoderSession, width: int) -> int:
     """How many requests are searched together.
 
-    A CPU takes them in eights, as batches are, where a few more slots will do: 32 requests of five
-    beams took 3.3 s with 80 slots in place of 3.8 with 64, where the last eight run by themselves.
+    As many as fit into the slots there are at most. On a CPU that is rounded up to a multiple of
+    eight requests, as long as it needs at most twice the slots: 32 requests of five beams took
+    3.3 s with 80 slots in place of 3.8 with 64, where the last eight run by themselves.
     """
     most = scheduler.max_slots(session)
     groups = max(1, most // width)
@@ -130,7 +145,7 @@ class _BeamDecoder:
         self.width = options.num_beams
         groups = min(len(requests), _max_groups(session, self.width))
         self.session, self.end, self.processors, self.options = session, end, processors, options
-        self.candidates = max(2, 1 + len(end)) * self.width
+        self.candidate_count = max(2, 1 + len(end)) * self.width
         self.searches = [
             _Search(
                 request,
@@ -139,7 +154,8 @@ class _BeamDecoder:
             )
             for request in requests
         ]
-        self.owner: list[int | None] = [None] * groups  # the search that each group of slots runs
+        # The search that each group of slots runs; None: a free group.
+        self.search_of_group: list[int | None] = [None] * groups
         count = round_up(groups * self.width, ROW_MULTIPLE)
         self.tokens = [0] * count
         self.slots = session.open_slots(shape, count)
@@ -148,7 +164,7 @@ class _BeamDecoder:
     def run(self) -> list[list[GeneratedTokens]]:
         """Search until no request waits and no search is in progress."""
         self._refill()
-        while running := [g for g, owner in enumerate(self.owner) if owner is not None]:
+        while running := [g for g, n in enumerate(self.search_of_group) if n is not None]:
             rows = [g * self.width + beam for g in running for beam in range(self.width)]
             logits = self.slots.decode_step(torch.tensor(self.tokens))
             self._advance(running, logits[rows].float().log_softmax(dim=-1))
@@ -157,8 +173,8 @@ class _BeamDecoder:
         return [[beam.sequence for beam in each.finished[:count]] for each in self.searches]
 
     def _refill(self) -> None:
-        free = [g for g, owner in enumerate(self.owner) if owner is None]
-        enough = max(1, len(self.owner) // scheduler.REFILL_DIVISOR)
+        free = [g for g, n in enumerate(self.search_of_group) if n is None]
+        enough = max(1, len(self.search_of_group) // scheduler.REFILL_DIVISOR)
         if not self.waiting or len(free) < min(enough, len(self.waiting)):
             return
         taken = [(group, self.waiting.popleft()) for group in free[: len(self.waiting)]]
@@ -168,44 +184,58 @@ class _BeamDecoder:
         for slot, token in zip(slots, tokens, strict=True):
             self.tokens[slot] = token
         for group, number in taken:
-            self.owner[group] = number
+            self.search_of_group[group] = number
 
     def _advance(self, running: Sequence[int], raw_logprobs: Tensor) -> None:
-        """Take the raw log-probabilities [groups x beams, V] of the next tokens."""
-        owners = [self.owner[group] for group in running]
-        searches = [self.searches[number] for number in owners if number is not None]
+        """Advance the running groups by one token.
+
+        ``raw_logprobs`` [groups x beams, V] are those of the next tokens.
+        """
+        numbers = [self.search_of_group[group] for group in running]
+        searches = [self.searches[number] for number in numbers if number is not None]
+        candidates = self._candidates(searches, raw_logprobs)
+        into, origin = [], []
+        for group, search, best in zip(running, searches, candidates, strict=True):
+            if search.advance(best):
+                self.search_of_group[group] = None
+                continue
+            first = group * self.width
+            for place, (beam, parent) in enumerate(zip(search.beams, search.parents, strict=True)):
+                self.tokens[first + place] = beam.sequence.tokens[-1]
+                if parent != place:
+                    into.append(first + place)
+                    origin.append(first + parent)
+        if into:
+            self.slots.reorder(into, origin)
+
+    def _candidates(
+        self, searches: Sequence[_Search], raw_logprobs: Tensor
+    ) -> list[list[_Candidate]]:
+        """The best continuations of each search, best first."""
         scores = raw_logprobs
         if self.processors is not None:
             inputs = [self.session.input_ids(each.request) for each in searches for _ in each.beams]
             tokens = [beam.sequence.tokens for each in searches for beam in each.beams]
             scores = process_scores(self.processors, inputs, tokens, raw_logprobs)
         start = torch.tensor([each.scores() for each in searches], device=raw_logprobs.device)
-        vocabulary = raw_logprobs.shape[-1]
         total = (scores.unflatten(0, (len(searches), self.width)) + start[..., None]).flatten(1)
-        best, indices = total.topk(min(self.candidates, total.shape[1]))
-        logprobs = raw_logprobs.reshape(len(searches), -1).gather(1, indices).tolist()
-        into, origin = [], []
-        for row, (group, each) in enumerate(zip(running, searches, strict=True)):
-            candidates = []
-            parents = {}  # which beam a candidate continues, by the candidate's ``id``
-            for value, index, logprob in zip(
-                best[row].tolist(), indices[row].tolist(), logprobs[row], strict=True
-            ):
-                parent, token = divmod(index, vocabulary)
-                prefix = each.beams[parent].sequence
-                longer = GeneratedTokens([*prefix.tokens, token], [*prefix.logprobs, logprob])
-                beam = _Beam(np.float32(value), longer)
-                parents[id(beam)] = parent
-                ends = token in self.end or len(longer.tokens) >= each.request.max_tokens
-                candidates.append((beam, ends))
-            if each.advance(candidates):
-                self.owner[group] = None
-                continue
-            for number, beam in enumerate(each.beams):
-                slot = group * self.width + number
-                self.tokens[slot] = beam.sequence.tokens[-1]
-                if parents[id(beam)] != number:
-                    into.append(slot)
-                    origin.append(group * self.width + parents[id(beam)])
-        if into:
-            self.slots.reorder(into, origin)
+        best, indices = total.topk(min(self.candidate_count, total.shape[1]))
+        logprobs = raw_logprobs.reshape(len(searches), -1).gather(1, indices)
+        vocabulary = raw_logprobs.shape[-1]
+        found = zip(searches, best.tolist(), indices.tolist(), logprobs.tolist(), strict=True)
+        return [
+            [
+                self._candidate(search, index // vocabulary, index % vocabulary, score, logprob)
+                for score, index, logprob in zip(totals, places, raw, strict=True)
+            ]
+            for search, totals, places, raw in found
+        ]
+
+    def _candidate(
+        self, search: _Search, parent: int, token: int, score: float, logprob: float
+    ) -> _Candidate:
+        """The beam ``parent`` of a search continued by ``token``, with its new score."""
+        prefix = search.beams[parent].sequence
+        longer = GeneratedTokens([*prefix.tokens, token], [*prefix.logprobs, logprob])
+        ends = token in self.end or len(longer.tokens) >= search.request.max_tokens
+        return _Candidate(_Beam(np.float32(score), longer), parent, ends)

@@ -28,9 +28,9 @@ from blip2cli.model.decoding.session import DecoderSession
 SIZES = (MAX_SLOTS, 32, 16, 8)  # numbers of slots whose steps are captured
 CACHED = 4  # slot shapes whose slots are cached: keys and values of as many sequences each
 
-Work = Callable[[], object]
-# Runs work that reads and writes tensors which stay where they are, and returns its replay.
-Capture = Callable[[Work], Callable[[], object]]
+Work = Callable[[], object]  # reads and writes tensors which stay where they are
+Replay = Callable[[], object]  # does the same work again
+Capture = Callable[[Work], Replay]  # runs work once and returns its replay: ``CudaGraphCapture``
 
 
 class ReusableSlots(KVSlots, Protocol):
@@ -46,17 +46,18 @@ class ReusableSlots(KVSlots, Protocol):
         """Drop the images; only ``reset`` may follow."""
 
 
-class CudaGraphSlots:
-    """Slots with the CUDA graphs of their decode steps."""
+class CachedSlots:
+    """Slots of the cache, with the CUDA graphs of their decode steps once those are captured."""
 
     def __init__(self, slots: ReusableSlots, count: int, device: torch.device) -> None:
         self.slots = slots
         self.count = count
         self.tokens = torch.zeros(count, dtype=torch.long, device=device)
         self.logits: Tensor | None = None  # [count, V]
-        self.replays: dict[int, Callable[[], object]] = {}  # by the number of slots, ascending
+        # By the number of slots, ascending; empty: not captured.
+        self.replays: dict[int, Replay] = {}
 
-    def capture(self, capture: Capture) -> None:
+    def capture_steps(self, capture: Capture) -> None:
         """Capture steps; what the slots held is lost."""
         first = self.slots.decode_step(self.tokens)
         logits = torch.empty_like(first)
@@ -86,9 +87,9 @@ class CudaGraphSlots:
 class _LentSlots:
     """``KVSlots`` for one scheduler, given back to the cache when they are dropped."""
 
-    def __init__(self, captured: CudaGraphSlots) -> None:
-        slots = captured.slots
-        self.decode_step = captured.decode_step
+    def __init__(self, cached: CachedSlots) -> None:
+        slots = cached.slots
+        self.decode_step = cached.decode_step
         self.prefill, self.reorder, self.compact = slots.prefill, slots.reorder, slots.compact
 
 
@@ -101,26 +102,28 @@ class CudaGraphCache:
     def __init__(self, capture: Capture) -> None:
         self.failure: str | None = None
         self._capture = capture
-        self._cached: OrderedDict[SlotShape, CudaGraphSlots] = OrderedDict()  # longest unused first
+        self._cached: OrderedDict[SlotShape, CachedSlots] = OrderedDict()  # longest unused first
         self._most = CACHED
         self._lock = threading.Lock()
 
     def open_slots(self, session: DecoderSession, shape: SlotShape, count: int) -> KVSlots:
         """``count`` empty slots: cached ones, or new ones."""
         with self._lock:
-            captured = self._cached.pop(shape, None)
+            cached = self._cached.pop(shape, None)
             if self.failure is not None:
                 return session.open_slots(shape, count)
-            if captured is None or captured.count < count:
+            if cached is None or cached.count < count:
                 slots: Any = session.open_slots(shape, count)
-                captured = CudaGraphSlots(slots, count, session.device)
+                cached = CachedSlots(slots, count, session.device)
             else:
-                captured.slots.reset(session, captured.count)
-                if not captured.replays:
-                    self._try(captured)
-                captured.slots.reset(session, count)
-        lent = _LentSlots(captured)
-        weakref.finalize(lent, self._give_back, shape, captured).atexit = False
+                # All of them: steps are captured with all, and a replay may run more than
+                # ``count``. Capture spoils what they hold, so they are reset again.
+                cached.slots.reset(session, cached.count)
+                if not cached.replays:
+                    self._try_to_capture(cached)
+                cached.slots.reset(session, count)
+        lent = _LentSlots(cached)
+        weakref.finalize(lent, self._give_back, shape, cached).atexit = False
         return lent
 
     def clear(self) -> None:
@@ -128,20 +131,20 @@ class CudaGraphCache:
         self._cached.clear()
         self._most = max(1, self._most // 2)
 
-    def _try(self, captured: CudaGraphSlots) -> None:
+    def _try_to_capture(self, cached: CachedSlots) -> None:
         try:
-            captured.capture(self._capture)
+            cached.capture_steps(self._capture)
         except Exception as error:  # noqa: BLE001 - whatever it is, steps run without
-            captured.replays = {}
+            cached.replays = {}
             lines = str(error).strip().splitlines() or [""]
             self.failure = f"{type(error).__name__}: {lines[0]}"
             self._cached.clear()
 
-    def _give_back(self, shape: SlotShape, captured: CudaGraphSlots) -> None:
+    def _give_back(self, shape: SlotShape, cached: CachedSlots) -> None:
         # Not under the lock: the garbage collector may call this within ``open_slots``.
-        captured.slots.release()
+        cached.slots.release()
         if self.failure is None:
-            self._cached[shape] = captured
+            self._cached[shape] = cached
             while len(self._cached) > self._most:
                 self._cached.popitem(last=False)
 
@@ -196,7 +199,7 @@ class CudaGraphCapture:
         self._pool: Any = None
         self._stream: Any = None
 
-    def __call__(self, work: Work) -> Callable[[], object]:
+    def __call__(self, work: Work) -> Replay:
         """Run ``work``, capture it, and return its replay; raises what torch raises."""
         with torch.cuda.device(self._device):
             if self._stream is None:

@@ -22,7 +22,7 @@ class DecodeRequest:
     # Tokens that its slot has positions for: at least ``max_tokens``, and one number for a whole
     # batch.
     reserved_tokens: int
-    generator: torch.Generator | None = None  # to sample with; None: greedy
+    generator: torch.Generator | None = None  # None: greedy, as all of a batch are then
 
     @property
     def image_prompt(self) -> ImagePrompt:

@@ -3,7 +3,7 @@
 Where a step runs on a device of its own, asking for its token lets the device stand idle until the
 host has seen it and launched the next step. Here the next token is chosen on the device and goes
 into the next step at once; meanwhile the host reads what the step before it chose. The end of a
-sequence is noticed one step behind, and the token that was appended to it is dropped. A sequence
+sequence is noticed one step behind, and the token that was chosen behind it is dropped. A sequence
 that reaches its limit is known to end without looking, so its slot is free at once.
 
 Each row is computed from its own sequence only, so the tokens are those of ``Scheduler``.
@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
 from blip2cli.model.decoding.readback import Readback
+from blip2cli.model.decoding.sampling import GeneratedTokens, ProcessorFactory
 from blip2cli.model.decoding.scheduler import Scheduler
+from blip2cli.model.decoding.session import DecoderSession
 
 DEVICES = frozenset({"cuda"})  # on a CPU there is nothing to overlap
 
@@ -36,19 +38,32 @@ def is_pipelined(device: torch.device, greedy: bool) -> bool:
 class _Step:
     """A step that was launched."""
 
-    owner: tuple[int | None, ...]  # the request whose sequence each slot held
+    request_of_slot: tuple[int | None, ...]  # as it was then
     chosen: Readback  # tokens [S] and their log-probabilities [S]
 
 
 class PipelinedScheduler(Scheduler):
     """Decodes the requests of one slot shape greedily, choosing tokens on the device."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(
+        self,
+        session: DecoderSession,
+        shape: SlotShape,
+        requests: Sequence[DecodeRequest],
+        indices: Sequence[int],
+        sequences: list[GeneratedTokens],
+        end: frozenset[int],
+        processors: ProcessorFactory | None,
+    ) -> None:
+        super().__init__(session, shape, requests, indices, sequences, end, processors)
         assert self.processors is None
-        self.next = torch.zeros(len(self.owner), dtype=torch.long, device=self.session.device)
-        self.launched: dict[int, int] = defaultdict(int)  # tokens of each sequence, read or not
-        self.ended: set[int] = set()
+        # Those that the next step is fed, on the device, [S].
+        self.next_tokens = torch.zeros(
+            len(self.request_of_slot), dtype=torch.long, device=session.device
+        )
+        # By the index of a request: tokens that were launched, collected or not.
+        self.launched: dict[int, int] = defaultdict(int)
+        self.ended: set[int] = set()  # indices of requests
 
     def run(self) -> None:
         """Decode until no request waits and no sequence is in progress."""
@@ -57,7 +72,7 @@ class PipelinedScheduler(Scheduler):
         while True:
             step = self._launch() if self._running() else None
             if before is not None:
-                self._read(before)
+                self._collect(before)
             elif step is None:
                 return
             before = step
@@ -65,37 +80,37 @@ class PipelinedScheduler(Scheduler):
             self._shrink()
 
     def _launch(self) -> _Step:
-        """Launch a step that appends a token to every slot and chooses the next."""
-        logits = self.slots.decode_step(self.next).float()
-        self.next = logits.argmax(dim=-1)
-        logprobs = logits.log_softmax(dim=-1).gather(1, self.next[:, None])[:, 0]
-        step = _Step(tuple(self.owner), Readback(self.next, logprobs))
-        for slot, number in enumerate(step.owner):
-            if number is not None:
-                self.launched[number] += 1
-                if self.launched[number] >= self.requests[number].max_tokens:
-                    self.owner[slot] = None
+        """Launch a step that is fed a token a slot and chooses the next."""
+        logits = self.slots.decode_step(self.next_tokens).float()
+        self.next_tokens = logits.argmax(dim=-1)
+        logprobs = logits.log_softmax(dim=-1).gather(1, self.next_tokens[:, None])[:, 0]
+        step = _Step(tuple(self.request_of_slot), Readback(self.next_tokens, logprobs))
+        for slot, index in enumerate(step.request_of_slot):
+            if index is not None:
+                self.launched[index] += 1
+                if self.launched[index] >= self.requests[index].max_tokens:
+                    self.request_of_slot[slot] = None
         return step
 
-    def _read(self, step: _Step) -> None:
-        """Append what a step chose to the sequences."""
+    def _collect(self, step: _Step) -> None:
+        """Wait for what a step chose, and append it to the sequences."""
         tokens, logprobs = step.chosen.values()
-        for number, token, logprob in zip(step.owner, tokens, logprobs, strict=True):
-            if number is None or number in self.ended:
+        for index, token, logprob in zip(step.request_of_slot, tokens, logprobs, strict=True):
+            if index is None or index in self.ended:
                 continue
-            sequence = self.sequences[number]
+            sequence = self.sequences[index]
             sequence.tokens.append(token)
             sequence.logprobs.append(logprob)
             if token in self.end:
-                self.ended.add(number)
-                if number in self.owner:
-                    self.owner[self.owner.index(number)] = None
+                self.ended.add(index)
+                if index in self.request_of_slot:
+                    self.request_of_slot[self.request_of_slot.index(index)] = None
 
     def _set_tokens(self, slots: Sequence[int], tokens: Sequence[int]) -> None:
-        both = torch.tensor((slots, tokens), device=self.next.device)
+        both = torch.tensor((slots, tokens), device=self.next_tokens.device)
         # Not in place: what was chosen is still being read.
-        self.next = self.next.index_copy(0, both[0], both[1])
+        self.next_tokens = self.next_tokens.index_copy(0, both[0], both[1])
 
     def _compact(self, order: Sequence[int]) -> None:
         super()._compact(order)
-        self.next = self.next[torch.tensor(order, device=self.next.device)]
+        self.next_tokens = self.next_tokens[torch.tensor(order, device=self.next_tokens.device)]

@@ -1,13 +1,14 @@
 """Continuous batching: sequences in KV slots, where waiting requests take the slots that get free.
 
-Every decode step appends one token to every slot; a sequence that ends leaves at once and the next
-request is prefilled into its slot, so a batch never waits for its longest sequence (the
-iteration-level scheduling of Orca, OSDI 2022).
+Every decode step is fed one token a slot and gives the logits of the next, which is appended to the
+slot's sequence. A sequence that ends leaves at once and the next request is prefilled into its
+slot, so a batch never waits for its longest sequence (the iteration-level scheduling of Orca, OSDI
+2022).
 
-A row's bits never depend on its neighbours: a slot attends over a length that its own request
-decides (see ``DecoderSession.slot_shape``), linear layers see to it that the number of rows does
-not matter (see ``layers/linear``), attention is plain matrix products, and each sampled sequence
-draws from a generator of its own.
+Decoding is batch-invariant: a row's bits never depend on its neighbours. A slot attends over a
+length that its own request decides (see ``DecoderSession.slot_shape``), linear layers see to it
+that the number of rows does not matter (see ``layers/linear``), attention is plain matrix products,
+and each sampled sequence draws from a generator of its own.
 """
 
 from __future__ import annotations
@@ -34,17 +35,19 @@ def decode(
     requests: Sequence[DecodeRequest],
     end: Sequence[int],
     processors: ProcessorFactory | None,
-    scheduler: type[Scheduler] | None = None,
+    scheduler_class: type[Scheduler],
 ) -> list[GeneratedTokens]:
     """Decode all requests; the sequences are in their order.
 
     ``end`` are the tokens that end a sequence. ``processors`` None: the raw logits decide.
     """
     sequences = [GeneratedTokens() for _ in requests]
-    for shape, members in grouped(map(session.slot_shape, requests)):
-        session.announce([requests[n].image_prompt for n in members])
-        kind = scheduler or Scheduler
-        kind(session, shape, requests, members, sequences, frozenset(end), processors).run()
+    for shape, indices in grouped(map(session.slot_shape, requests)):
+        session.announce([requests[n].image_prompt for n in indices])
+        scheduler = scheduler_class(
+            session, shape, requests, indices, sequences, frozenset(end), processors
+        )
+        scheduler.run()
     session.forget_announced()
     return sequences
 
@@ -57,17 +60,20 @@ class Scheduler:
         session: DecoderSession,
         shape: SlotShape,
         requests: Sequence[DecodeRequest],
-        members: Sequence[int],
+        indices: Sequence[int],
         sequences: list[GeneratedTokens],
         end: frozenset[int],
         processors: ProcessorFactory | None,
     ) -> None:
-        count = min(max_slots(session), round_up(len(members), ROW_MULTIPLE))
+        """``indices`` are those of the requests to decode; ``sequences`` has one for each of
+        ``requests``."""
+        count = min(max_slots(session), round_up(len(indices), ROW_MULTIPLE))
         self.session = session
         self.slots = session.open_slots(shape, count)
-        self.owner: list[int | None] = [None] * count  # the request whose sequence a slot holds
-        self.tokens = [0] * count  # to be appended by the next step
-        self.waiting = deque(members)
+        # The index of the request whose sequence a slot holds; None: a free slot.
+        self.request_of_slot: list[int | None] = [None] * count
+        self.tokens = [0] * count  # that the next step is fed
+        self.waiting = deque(indices)
         self.requests = requests
         self.sequences = sequences
         self.end = end
@@ -78,30 +84,30 @@ class Scheduler:
         self._refill()
         while running := self._running():
             logits = self.slots.decode_step(torch.tensor(self.tokens))
-            rows = logits if len(running) == len(self.owner) else logits[running]
+            rows = logits if len(running) == len(self.request_of_slot) else logits[running]
             self._append(running, *self._choose(running, rows.float()))
             self._refill()
             self._shrink()
 
     def _running(self) -> list[int]:
         """Slots that hold a sequence in progress."""
-        return [slot for slot, owner in enumerate(self.owner) if owner is not None]
+        return [slot for slot, index in enumerate(self.request_of_slot) if index is not None]
 
     def _refill(self) -> None:
         """Prefill waiting requests into free slots, once enough are free."""
-        free = [slot for slot, owner in enumerate(self.owner) if owner is None]
-        enough = max(1, len(self.owner) // REFILL_DIVISOR)
+        free = [slot for slot, index in enumerate(self.request_of_slot) if index is None]
+        enough = max(1, len(self.request_of_slot) // REFILL_DIVISOR)
         if not self.waiting or len(free) < min(enough, len(self.waiting)):
             return
-        numbers = [self.waiting.popleft() for _ in free[: len(self.waiting)]]
-        slots = free[: len(numbers)]
-        tokens = self.slots.prefill(slots, [self.requests[n] for n in numbers])
-        for slot, number in zip(slots, numbers, strict=True):
-            self.owner[slot] = number
+        indices = [self.waiting.popleft() for _ in free[: len(self.waiting)]]
+        slots = free[: len(indices)]
+        tokens = self.slots.prefill(slots, [self.requests[n] for n in indices])
+        for slot, index in zip(slots, indices, strict=True):
+            self.request_of_slot[slot] = index
         self._set_tokens(slots, tokens)
 
     def _set_tokens(self, slots: Sequence[int], tokens: Sequence[int]) -> None:
-        """Let the next step append these tokens to these slots."""
+        """Feed these slots with these tokens at the next step."""
         for slot, token in zip(slots, tokens, strict=True):
             self.tokens[slot] = token
 
@@ -109,11 +115,11 @@ class Scheduler:
         """Drop empty slots when no request waits and half of all are empty."""
         running = self._running()
         count = round_up(len(running), ROW_MULTIPLE)
-        if self.waiting or not running or 2 * count > len(self.owner):
+        if self.waiting or not running or 2 * count > len(self.request_of_slot):
             return
         # Sequences in slots that stay are not moved.
         order = list(range(count))
-        free = iter([slot for slot in order if self.owner[slot] is None])
+        free = iter([slot for slot in order if self.request_of_slot[slot] is None])
         for slot in running:
             if slot >= count:
                 order[next(free)] = slot
@@ -122,7 +128,7 @@ class Scheduler:
     def _compact(self, order: Sequence[int]) -> None:
         """Go on with only these slots, in this order."""
         self.slots.compact(order)
-        self.owner = [self.owner[slot] for slot in order]
+        self.request_of_slot = [self.request_of_slot[slot] for slot in order]
         self.tokens = [self.tokens[slot] for slot in order]
 
     def _choose(self, running: Sequence[int], raw_logits: Tensor) -> tuple[list[int], list[float]]:
@@ -135,6 +141,7 @@ class Scheduler:
             tokens = [self.sequences[self._request_in(slot)].tokens for slot in running]
             logits = process_scores(self.processors, inputs, tokens, raw_logits)
         generators = [each.generator for each in requests if each.generator is not None]
+        assert len(generators) in (0, len(requests))  # all sequences are sampled, or none
         chosen = draw(logits, generators) if generators else logits.argmax(dim=-1)
         logprobs = raw_logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
         return chosen.tolist(), logprobs.tolist()
@@ -142,19 +149,19 @@ class Scheduler:
     def _append(self, running: Sequence[int], chosen: list[int], logprobs: list[float]) -> None:
         """Append the chosen tokens to their sequences; free the slots of those that end."""
         for slot, token, logprob in zip(running, chosen, logprobs, strict=True):
-            number = self._request_in(slot)
-            sequence = self.sequences[number]
+            index = self._request_in(slot)
+            sequence = self.sequences[index]
             sequence.tokens.append(token)
             sequence.logprobs.append(logprob)
-            if token in self.end or len(sequence.tokens) >= self.requests[number].max_tokens:
-                self.owner[slot] = None
+            if token in self.end or len(sequence.tokens) >= self.requests[index].max_tokens:
+                self.request_of_slot[slot] = None
             self.tokens[slot] = token
 
     def _request_in(self, slot: int) -> int:
-        """The request whose sequence a running slot holds."""
-        number = self.owner[slot]
-        assert number is not None
-        return number
+        """The index of the request whose sequence a running slot holds."""
+        index = self.request_of_slot[slot]
+        assert index is not None
+        return index
 
 
 def max_slots(session: DecoderSession) -> int:

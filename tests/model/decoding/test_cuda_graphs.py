@@ -15,9 +15,9 @@ import torch
 from blip2cli.model.decoding import pipelined_decode, scheduler
 from blip2cli.model.decoding.cuda_graphs import (
     CACHED,
+    CachedSlots,
     CudaGraphCache,
     CudaGraphSession,
-    CudaGraphSlots,
 )
 from blip2cli.model.decoding.kv_slots import DecodeRequest
 from blip2cli.model.tokenizer.fill_prompt import Prompt
@@ -43,15 +43,15 @@ def texts(
     return pair.ours.generate(pair.ours.features(pair.pixels), some, options)
 
 
-def cached(graphs: CudaGraphCache) -> list[CudaGraphSlots]:
+def cached(graphs: CudaGraphCache) -> list[CachedSlots]:
     gc.collect()
     return list(graphs._cached.values())
 
 
-def addresses(captured: CudaGraphSlots) -> list[int]:
-    buffers = captured.slots.buffers  # type: ignore[attr-defined]
+def addresses(slots: CachedSlots) -> list[int]:
+    buffers = slots.slots.buffers  # type: ignore[attr-defined]
     held = [tensor.data_ptr() for tensors in buffers.whole for tensor in tensors]
-    return [*held, captured.tokens.data_ptr(), captured.logits.data_ptr()]  # type: ignore[union-attr]
+    return [*held, slots.tokens.data_ptr(), slots.logits.data_ptr()]  # type: ignore[union-attr]
 
 
 @pytest.fixture
@@ -84,14 +84,14 @@ def test_replayed_steps_write_the_same(
     assert len(capture.played) == 3
     assert capture.played[0] > 12  # 32 slots, refilled
     assert capture.played[1] > 0  # then fewer
-    (captured,) = cached(graphs)
-    assert sorted(captured.replays) == [8, 16, 32]
-    before = addresses(captured)
+    (slots,) = cached(graphs)
+    assert sorted(slots.replays) == [8, 16, 32]
+    before = addresses(slots)
     played = sum(capture.played)
     for batch, same in zip(batches[2:], expected[2:], strict=True):
         assert texts(either, batch) == same  # log-probabilities too, exactly
-    assert cached(graphs) == [captured]
-    assert addresses(captured) == before
+    assert cached(graphs) == [slots]
+    assert addresses(slots) == before
     assert sum(capture.played) > played + 40
     assert all(capture.played)
     assert graphs.failure is None
@@ -121,11 +121,11 @@ def test_more_texts_than_before_get_new_slots(
         texts(opt, prompts(8))
     assert [each.count for each in cached(graphs)] == [8]
     texts(opt, prompts(30))
-    (captured,) = cached(graphs)
-    assert captured.count == 32
-    assert not captured.replays
+    (slots,) = cached(graphs)
+    assert slots.count == 32
+    assert not slots.replays
     texts(opt, prompts(24))
-    assert sorted(captured.replays) == [8, 16, 32]
+    assert sorted(slots.replays) == [8, 16, 32]
 
 
 def test_the_cache_of_slots_is_bounded(
@@ -165,8 +165,8 @@ def test_cached_slots_hold_no_images(
 ) -> None:
     monkeypatch.setattr(either.ours, "_graphs", graphs)
     texts(either, prompts(8))
-    (captured,) = cached(graphs)
-    assert not hasattr(captured.slots, "session")
+    (slots,) = cached(graphs)
+    assert not hasattr(slots.slots, "session")
 
 
 @pytest.mark.parametrize("good", [0, 1])
