@@ -174,6 +174,7 @@ def _rows(numbers: Weight, scales: Weight, divisor: int = 1) -> Weight:
 def _scaled(weight: Weight, scale: Weight, where: str, name: str, block: tuple[int, int]) -> Weight:
     """Numbers in eight bits with a scale for all, for each row or for each block."""
     out, into = weight.shape if len(weight.shape) == 2 else (0, 0)
+    block = (min(block[0], max(out, 1)), min(block[1], max(into, 1)))
     count = math.prod(scale.shape)
     blocks = (-(-out // block[0]), -(-into // block[1]))
     by_row = count == out and scale.shape in ((out,), (out, 1))
@@ -213,7 +214,8 @@ def _four_bits(weights: Weights, where: str, name: str, state: Weight) -> Weight
         settings = json.loads(bytes(state.load().tolist()))
         shape = tuple(map(int, settings["shape"]))
         size, block = math.prod(shape), int(settings["blocksize"])
-        outer, offset = settings.get("nested_blocksize", 1), settings.get("nested_offset", 0.0)
+        outer = int(settings.get("nested_blocksize", 1))
+        offset = float(settings.get("nested_offset", 0))
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(where, name, error) from error
     packed, code, absmax = (
@@ -229,13 +231,18 @@ def _four_bits(weights: Weights, where: str, name: str, state: Weight) -> Weight
         # Some are saved as if their bytes were numbers of another kind.
         stored = packed.load().contiguous().flatten().view(torch.uint8)
         places = torch.stack((stored >> 4, stored & 15), dim=1).flatten()
-        largest = absmax.load()
+        largest = absmax.load().flatten()
         if nested is not None:
             blocks = nested_code.load().float()[largest.int()]
-            factors = nested().float().repeat_interleave(int(outer))
-            largest = blocks * factors[: len(blocks)] + float(offset)
-        by_number = largest.float().repeat_interleave(block)
+            largest = blocks * _spread(nested().float().flatten(), outer, len(blocks)) + offset
         values = code.load().float()[places[:size].int()]
-        return values.mul_(by_number[:size]).reshape(shape)
+        return values.mul_(_spread(largest.float(), block, size)).reshape(shape)
 
     return Weight(shape, torch.float32, load)
+
+
+def _spread(scales: Tensor, block: int, count: int) -> Tensor:
+    """The scale of each of ``count`` numbers, from one for each block of them."""
+    if block < 1 or len(scales) != -(-count // block):
+        raise RuntimeError(f"{len(scales)} scales for blocks of {block} in {count} numbers")
+    return scales.repeat_interleave(min(block, count))[:count]

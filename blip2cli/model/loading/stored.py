@@ -70,7 +70,10 @@ def plain_weights(weights: Weights, where: str, config: Mapping[str, Any]) -> We
     for name in weights:
         if _ADAPTER.search(name):
             raise adapter_error(where, name, beside_model=True)
-    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in weights)), None):
+    while weights:
+        prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in weights)), None)
+        if prefix is None:
+            break
         weights = {name.removeprefix(prefix): weight for name, weight in weights.items()}
     return dequantized(weights, where, config)
 

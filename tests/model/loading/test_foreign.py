@@ -178,6 +178,22 @@ def test_layouts_of_gpus_are_named(opt_directory: Path, tmp_path: Path) -> None:
             read()
 
 
+@pytest.mark.parametrize("settings", [{"blocksize": 10**12}, {"blocksize": 0}, {"shape": "x"}])
+def test_parts_that_do_not_fit_together_are_named(
+    settings: dict[str, Any], opt_directory: Path, tmp_path: Path
+) -> None:
+    directory, _ = quantized(opt_directory, tmp_path / "nf4", four_bits)
+    file = directory / "model.safetensors"
+    held = load_file(file)
+    name = next(name for name in held if "quant_state" in name)
+    state = json.loads(bytes(held[name].tolist())) | settings
+    held[name] = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+    save_file(held, file)
+    for read in both(directory):
+        with pytest.raises(ModelError, match="quantized, with parts that do not fit together"):
+            read()
+
+
 def test_a_configuration_that_says_quantized_of_plain_weights_is_remarked(
     opt_directory: Path, tmp_path: Path
 ) -> None:
@@ -226,6 +242,13 @@ def test_prefixes_of_training_are_taken_off(
     loaded = plain(directory).state_dict()
     for name, weight in load_file(opt_directory / "model.safetensors").items():
         assert torch.equal(loaded[name], weight)
+
+
+def test_a_file_without_weights_is_named(opt_directory: Path, tmp_path: Path) -> None:
+    directory = rewritten(opt_directory, tmp_path / "m", lambda held: {})
+    for read in both(directory):
+        with pytest.raises(ModelError, match=r"lacks 11. weights of the model"):
+            read()
 
 
 @pytest.mark.parametrize("wrapping", [None, "state_dict", "model", "module"])
