@@ -193,14 +193,14 @@ class Blip2:
         ]
 
     def _batches(self, pictures: Iterator[Picture]) -> Iterator[LoadedBatch]:
-        from blip2cli.images.load_image import ImageDataset
+        from blip2cli.images.load_image import ImageLoader
         from blip2cli.images.loader import LoadedBatch
         from blip2cli.images.pillow_ref import image_ref
 
-        dataset = ImageDataset(self.model.spec)
+        image_loader = ImageLoader(self.model.spec)
         refs = (image_ref(picture, number) for number, picture in enumerate(pictures))
         while some := list(islice(refs, self.batch_size)):
-            batch = LoadedBatch.of(dataset.__getitems__(some))
+            batch = LoadedBatch.of(image_loader.load_batch(some))
             for item in batch.items:
                 if (error := item.error) is not None:
                     raise ImageError(error.error_type, f"{item.file_name}: {error}") from error

@@ -13,7 +13,7 @@ from blip2cli.images.load_image import (
     BatchArrays,
     EncodedImage,
     ImageAndPixels,
-    ImageDataset,
+    ImageLoader,
     LoadedImage,
 )
 from blip2cli.sources.base import ImageRef
@@ -31,7 +31,7 @@ class LoadedBatch:
 
     @classmethod
     def of(cls, arrays: BatchArrays) -> LoadedBatch:
-        """The batch that a worker sent, or that this process collated."""
+        """The batch that a worker sent, or that this process put together."""
         import torch
 
         items, pixels = arrays
@@ -39,23 +39,23 @@ class LoadedBatch:
 
 
 @dataclass
-class PendingBatch:
+class UndecodedBatch:
     """A batch of which some images are not decoded yet; called once, in any thread."""
 
-    dataset: ImageDataset
+    image_loader: ImageLoader
     images: list[EncodedImage | ImageAndPixels]  # none is ``main_thread_only``
     ignored: WarningsIgnored | None  # as long as one of the stream's batches is pending
 
     def __call__(self) -> LoadedBatch:
         """Decode the rest."""
         decoded = [
-            self.dataset.decode(image, main_thread=False)
+            self.image_loader.decode(image, main_thread=False)
             if isinstance(image, EncodedImage)
             else image
             for image in self.images
         ]
         self.ignored = None
-        return LoadedBatch.of(self.dataset.collate(decoded))
+        return LoadedBatch.of(self.image_loader.batch_of(decoded))
 
 
 class BatchCutter(Iterator[list[ImageRef]]):
@@ -70,7 +70,7 @@ class BatchCutter(Iterator[list[ImageRef]]):
         self.size = size
         self.pending: deque[list[ImageRef]] = deque()  # requested, not yet returned as pixels
         # What ended the references early. Raised by the stream when the batches before it are
-        # out: the data loader, which prefetches batches, would lose those it has loaded.
+        # out: raised at once it would lose those that were loaded beforehand.
         self.error: BaseException | None = None
         self._ended = False
 

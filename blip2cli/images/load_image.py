@@ -56,8 +56,8 @@ class EncodedImage:
     main_thread_only: bool
 
 
-class ImageDataset:
-    """Loads whole batches of image references; what a worker is sent first.
+class ImageLoader:
+    """Loads images by their references, one or a batch; what a worker is sent first.
 
     With a ``timeout`` (seconds for one image) it belongs in a worker: exceeding it ends the
     process. With ``fast_decode`` JPEGs are decoded no larger than the pixels of ``spec`` need.
@@ -70,12 +70,13 @@ class ImageDataset:
         self.timeout = timeout
         self._at_least = (spec.width, spec.height) if fast_decode else None
 
-    def __getitems__(self, refs: list[ImageRef]) -> BatchArrays:
+    def load_batch(self, refs: list[ImageRef]) -> BatchArrays:
+        """Load images in turn, each within the time it may take."""
         images = []
         for ref in refs:
             with time_limit(self.timeout):
                 images.append(self.load(ref))
-        return self.collate(images)
+        return self.batch_of(images)
 
     def load(self, ref: ImageRef) -> ImageAndPixels:
         """Read, decode and resize one image, in the main thread of its process."""
@@ -108,7 +109,7 @@ class ImageDataset:
         except Exception as error:  # noqa: BLE001 - one image must never end the run
             return _failed(ref, error)
 
-    def collate(self, images: Sequence[ImageAndPixels]) -> BatchArrays:
+    def batch_of(self, images: Sequence[ImageAndPixels]) -> BatchArrays:
         """Put images together into a batch."""
         arrays = [pixels for _, pixels in images if pixels is not None]
         stacked = np.stack(arrays) if arrays else self.empty_pixels()

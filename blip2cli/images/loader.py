@@ -33,13 +33,13 @@ from functools import partial
 import numpy as np
 
 from blip2cli.errors import RunError
-from blip2cli.images.batches import BatchCutter, LoadedBatch, PendingBatch
+from blip2cli.images.batches import BatchCutter, LoadedBatch, UndecodedBatch
 from blip2cli.images.decode import WarningsIgnored
 from blip2cli.images.load_image import (
     BatchArrays,
     EncodedImage,
     ImageAndPixels,
-    ImageDataset,
+    ImageLoader,
     LoadedImage,
 )
 from blip2cli.images.pillow_blocks import reuse_blocks
@@ -111,7 +111,7 @@ class BatchStream(Iterator[LoadedBatch]):
         policy = policy or LoaderPolicy()
         reuse_blocks()
         timeout = IMAGE_TIMEOUT if options.image_timeout is None else options.image_timeout
-        self._dataset = ImageDataset(spec, timeout, options.fast_decode)
+        self._image_loader = ImageLoader(spec, timeout, options.fast_decode)
         self._batches = BatchCutter(iter(refs), options.batch_size or FIRST_SIZE)
         self._policy = policy
         self._prefetch: Prefetch | None = None
@@ -132,14 +132,13 @@ class BatchStream(Iterator[LoadedBatch]):
             if options.workers is None and self._workers == 1:
                 self._workers = 0  # does no more than the thread, and has to be started
             self._ignored = WarningsIgnored()
-            self._prefetch = Prefetch(
-                self._batches.refs, self._dataset, policy.prefetch_images, policy.prefetch_bytes
-            )
+            limits = policy.prefetch_images, policy.prefetch_bytes
+            self._prefetch = Prefetch(self._batches.refs, self._image_loader, *limits)
 
     @property
     def spec(self) -> PixelSpec:
         """What the images are made to fit."""
-        return self._dataset.spec
+        return self._image_loader.spec
 
     def set_batch_size(self, size: int) -> None:
         """Put ``size`` images into a batch from now on, as far as none is under way."""
@@ -170,7 +169,7 @@ class BatchStream(Iterator[LoadedBatch]):
             if self._prefetch is not None:
                 images = self._prefetched(self._prefetch)
                 if images:
-                    return PendingBatch(self._dataset, images, self._ignored)
+                    return UndecodedBatch(self._image_loader, images, self._ignored)
             arrays = self._load_one_by_one() if self._retry else self._load()
             return partial(LoadedBatch.of, arrays)
         except StopIteration:
@@ -208,7 +207,9 @@ class BatchStream(Iterator[LoadedBatch]):
         loader = self._started_loader()
         if loader is None:
             began = time.monotonic()
-            arrays = self._dataset.collate([self._dataset.load(ref) for ref in next(self._batches)])
+            arrays = self._image_loader.batch_of(
+                [self._image_loader.load(ref) for ref in next(self._batches)]
+            )
             self._spent += time.monotonic() - began
         else:
             try:
@@ -257,7 +258,9 @@ class BatchStream(Iterator[LoadedBatch]):
         return self._required or self._spent >= self._policy.seconds_without_workers
 
     def _start_workers(self) -> None:
-        self._loader = RunningLoader(self._dataset, self._batches, self._workers, PREFETCH_FACTOR)
+        self._loader = RunningLoader(
+            self._image_loader, self._batches, self._workers, PREFETCH_FACTOR
+        )
 
     def _note(self, death: DeadWorkerError) -> None:
         """End all workers after the death of one; raises RunError when none starts any more."""
@@ -272,7 +275,7 @@ class BatchStream(Iterator[LoadedBatch]):
         singles: list[BatchArrays] = []
         while len(singles) < len(refs):
             batches_of_one = ([ref] for ref in refs[len(singles) :])
-            self._loader = RunningLoader(self._dataset, batches_of_one, 1, 1)
+            self._loader = RunningLoader(self._image_loader, batches_of_one, 1, 1)
             try:
                 singles.extend(self._loader)
             except DeadWorkerError as death:
@@ -280,9 +283,9 @@ class BatchStream(Iterator[LoadedBatch]):
                 if not death.started:
                     continue
                 ref = refs[len(singles)]
-                error = death.of_image(self._dataset.timeout)
+                error = death.of_image(self._image_loader.timeout)
                 failed = LoadedImage(ref.file_name, None, None, error, ref.carried, ref.occurrence)
-                singles.append(((failed,), self._dataset.empty_pixels()))
+                singles.append(((failed,), self._image_loader.empty_pixels()))
             finally:
                 self._stop()
         items = tuple(item for single in singles for item in single[0])

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from blip2cli.images.decode import WarningsIgnored
-from blip2cli.images.load_image import EncodedImage, ImageAndPixels, ImageDataset
+from blip2cli.images.load_image import EncodedImage, ImageAndPixels, ImageLoader
 from blip2cli.sources.base import ImageRef
 from blip2cli.sources.open_file_cache import close_cached
 from blip2cli.system.memory import memory
@@ -49,13 +49,13 @@ class Prefetch:
     def __init__(
         self,
         refs: Iterator[ImageRef],
-        dataset: ImageDataset,
+        image_loader: ImageLoader,
         max_images: int = PREFETCH_IMAGES,
         max_bytes: int | None = None,
     ) -> None:
         self.error: BaseException | None = None
         self._refs = refs
-        self._dataset = dataset
+        self._image_loader = image_loader
         self._ready: deque[tuple[EncodedImage | ImageAndPixels, int]] = deque()  # and their bytes
         self._bytes = 0  # in ``_ready``
         self._max_images = max_images
@@ -93,7 +93,7 @@ class Prefetch:
             self._bytes -= sum(size for _, size in taken)
             self._changed.notify_all()
         return [
-            self._dataset.decode(image)
+            self._image_loader.decode(image)
             if isinstance(image, EncodedImage) and image.main_thread_only
             else image
             for image, _ in taken
@@ -142,11 +142,11 @@ class Prefetch:
 
     def _load(self, ref: ImageRef) -> EncodedImage | ImageAndPixels:
         if not self._decodes:
-            return self._dataset.read(ref)
+            return self._image_loader.read(ref)
         began = time.thread_time()
-        image = self._dataset.read(ref)
+        image = self._image_loader.read(ref)
         if isinstance(image, EncodedImage) and not image.main_thread_only:
-            image = self._dataset.decode(image, main_thread=False)
+            image = self._image_loader.decode(image, main_thread=False)
         self._cpu_seconds += time.thread_time() - began
         self._decoded += 1
         return image

@@ -1,7 +1,8 @@
 """What runs inside a worker: decodes the batches that it is sent, until the main process is gone.
 
-Started by ``workers.Worker`` as a fresh interpreter with one socket. Over it come the dataset, then
-batches of references; back go an empty message when it is ready, then one batch of arrays for each.
+Started by ``workers.Worker`` as a fresh interpreter with one socket. Over it come the
+``ImageLoader``, then batches of references; back go an empty message when it is ready, then one
+batch of arrays for each.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from PIL import Image
 
-from blip2cli.images.load_image import ImageDataset
+from blip2cli.images.load_image import ImageLoader
 from blip2cli.images.pillow_blocks import reuse_blocks
 
 
@@ -35,7 +36,7 @@ def main(descriptor: int) -> NoReturn:
         Image.init()
         with socket.socket(fileno=descriptor) as connection:
             reader, writer = connection.makefile("rb"), connection.makefile("wb")
-            dataset: ImageDataset = pickle.load(reader)
+            image_loader: ImageLoader = pickle.load(reader)
             requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
             receiver = threading.Thread(
                 target=_receive, args=(reader, requests.put), name="requests", daemon=True
@@ -43,7 +44,7 @@ def main(descriptor: int) -> NoReturn:
             receiver.start()
             _send(writer, None)
             while True:
-                _send(writer, dataset.__getitems__(requests.get()))
+                _send(writer, image_loader.load_batch(requests.get()))
     finally:
         os._exit(1)
 

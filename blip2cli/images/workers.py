@@ -29,7 +29,7 @@ from pathlib import Path
 
 import blip2cli
 from blip2cli.errors import ImageError, RunError, option
-from blip2cli.images.load_image import BatchArrays, ImageDataset
+from blip2cli.images.load_image import BatchArrays, ImageLoader
 from blip2cli.sources.base import ImageRef
 from blip2cli.system.cores import available_cores
 
@@ -99,7 +99,7 @@ class Worker:
     Raises OSError when it cannot be started.
     """
 
-    def __init__(self, dataset: ImageDataset, changed: threading.Condition) -> None:
+    def __init__(self, image_loader: ImageLoader, changed: threading.Condition) -> None:
         """``changed`` is notified of every result, and of the end of the process."""
         self.requested = 0  # batches that were sent and not yet taken back
         self.ready = False
@@ -122,7 +122,7 @@ class Worker:
             raise
         self._thread = threading.Thread(target=self._receive, name="worker", daemon=True)
         self._thread.start()
-        self._send(dataset)
+        self._send(image_loader)
 
     def request(self, refs: list[ImageRef]) -> None:
         """Have a batch loaded."""
@@ -193,7 +193,7 @@ class RunningLoader(Iterator[BatchArrays]):
 
     def __init__(
         self,
-        dataset: ImageDataset,
+        image_loader: ImageLoader,
         batches: Iterator[list[ImageRef]],
         workers: int,
         prefetch: int,
@@ -205,7 +205,7 @@ class RunningLoader(Iterator[BatchArrays]):
         changed = threading.Condition()
         try:
             for _ in range(workers):
-                self._workers.append(Worker(dataset, changed))
+                self._workers.append(Worker(image_loader, changed))
         except (OSError, RuntimeError) as error:  # RuntimeError: there can be no further thread
             self.close()
             raise cannot_start(error) from error

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 # ``tiny`` and decodes holds the interpreter for about a fifth of its time.
 MAX_DECODING_THREADS = 4
 
-Batch = TypeVar("Batch")
+# Loads a batch by one call, in any thread: a ``LoadedBatch`` of images, or a tuple of texts.
+PendingBatch = Callable[[], Any]
+Pending = TypeVar("Pending")
 Result = TypeVar("Result")
 
 
@@ -38,28 +40,28 @@ class ProcessedBatch:
 
 
 def process_batch(
-    process: Callable[[Any], ProcessedBatch], load: Callable[[], Any]
+    process: Callable[[Any], ProcessedBatch], pending: PendingBatch
 ) -> ProcessedBatch:
     """Finish loading a batch and make its rows."""
     start = time.perf_counter()
-    batch = load()
+    batch = pending()
     loaded = time.perf_counter()
     processed = process(batch)
     processed.load_share = (loaded - start) / max(time.perf_counter() - start, 1e-9)
     return processed
 
 
-class BatchThreads(Generic[Batch, Result]):
-    """``work`` on batches, ``count`` of them at once; 1: in the caller's own thread.
+class BatchThreads(Generic[Pending, Result]):
+    """``work`` on pending batches, ``count`` of them at once; 1: in the caller's own thread.
 
     As a context manager; leaving it waits for what is under way, whose results are dropped. What
     ``work`` raises, ``take`` raises in its turn.
     """
 
-    def __init__(self, work: Callable[[Batch], Result], count: int) -> None:
+    def __init__(self, work: Callable[[Pending], Result], count: int) -> None:
         self._work = work
         self._count = count
-        self.pending: deque[Batch | Future[Result]] = deque()  # their results were not taken
+        self.pending: deque[Pending | Future[Result]] = deque()  # their results were not taken
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -78,12 +80,12 @@ class BatchThreads(Generic[Batch, Result]):
             self._pool.shutdown(cancel_futures=True)
             torch.set_num_threads(self._torch_threads)
 
-    def put(self, batch: Batch) -> None:
-        """Start to work on a batch."""
+    def put(self, pending: Pending) -> None:
+        """Start to work on a batch. With one thread the work is done by ``take``."""
         if self._pool is None:
-            self.pending.append(batch)
+            self.pending.append(pending)
         else:
-            self.pending.append(self._pool.submit(self._work, batch))
+            self.pending.append(self._pool.submit(self._work, pending))
 
     def take(self, wait: bool = False) -> Result | None:
         """The result of the oldest batch; None where it is not due yet, or no batch is pending.

@@ -18,7 +18,7 @@ from blip2cli.pipeline.out_of_memory import BatchHalving
 from blip2cli.pipeline.output import check_carried
 from blip2cli.pipeline.plan import PassedOver, Plan
 from blip2cli.pipeline.settings import check_resumed
-from blip2cli.sinks import IDENTITY, Resumed, check_whole, read_output
+from blip2cli.sinks import IDENTITY, ResumedOutput, check_whole, read_output
 from blip2cli.sources import ImageRef, Listing, open_sources
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _check_names(
     return io.BytesIO(paths)
 
 
-def _dealt_with(resumed: Resumed | None, retry_errors: bool) -> Callable[[ImageRef], bool]:
+def _dealt_with(resumed: ResumedOutput | None, retry_errors: bool) -> Callable[[ImageRef], bool]:
     """Whether an earlier run has dealt with an image."""
     if resumed is None:
         return lambda ref: False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, Self, TypeVa
 
 from blip2cli.model.checkpoint.resolve import local_checkpoint
 from blip2cli.options import ModelOptions, RunOptions
-from blip2cli.pipeline.batch_threads import ProcessedBatch
+from blip2cli.pipeline.batch_threads import PendingBatch, ProcessedBatch
 from blip2cli.pipeline.check_paths import check_paths
 from blip2cli.pipeline.events import Listener
 from blip2cli.pipeline.plan import Plan
@@ -29,8 +29,8 @@ SinkOpener = Callable[[Sequence[Column], Mapping[str, object]], Sink]
 class BatchReader(Protocol):
     """Gives the items of a plan in batches."""
 
-    def next_pending(self) -> Callable[[], Any] | None:
-        """The next batch, loaded by one call in any thread; None at the end."""
+    def next_pending(self) -> PendingBatch | None:
+        """The next batch; None at the end."""
 
 
 class Items(Protocol[AnyTask]):

@@ -10,7 +10,7 @@ from typing import Any
 
 from blip2cli import __version__
 from blip2cli.pipeline import events
-from blip2cli.sinks import Resumed
+from blip2cli.sinks import ResumedOutput
 from blip2cli.sources import Listing
 
 
@@ -31,7 +31,7 @@ class Plan:
     names: tuple[str, ...]  # of the first ones; none only when an earlier run has dealt with all
     total: int | None  # None: more than were listed beforehand
     passed_over: PassedOver = field(default_factory=PassedOver)
-    resumed: Resumed | None = None  # what an earlier run left
+    resumed: ResumedOutput | None = None  # what an earlier run left
     listing: Listing | None = None  # the sources of images
     failed_before: int = 0  # items that failed in an earlier run and are not tried again
     retried: int = 0  # items that failed in an earlier run and are
@@ -43,7 +43,7 @@ class Plan:
         if self.counter is not None:
             self.counter.start()
 
-    def resumed_event(self, earlier: Resumed) -> events.Resumed:
+    def resumed_event(self, earlier: ResumedOutput) -> events.Resumed:
         """What the ``earlier`` run left, as an event."""
         settings = earlier.rows.settings
         version = settings.rows.get("version") if settings is not None else None

@@ -12,14 +12,19 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from blip2cli import exit_codes
 from blip2cli.model.checkpoint.resolve import resolve
-from blip2cli.pipeline.batch_threads import BatchThreads, ProcessedBatch, process_batch
+from blip2cli.pipeline.batch_threads import (
+    BatchThreads,
+    PendingBatch,
+    ProcessedBatch,
+    process_batch,
+)
 from blip2cli.pipeline.events import (
     Failed,
     Finished,
@@ -139,8 +144,7 @@ class RunState:
         self.finished = True
 
     def work(self) -> None:
-        """Load the model, then take batches until the items end, the time is up or a signal asks
-        to stop.
+        """Load the model, and run batches until the items end, the time is up or a signal comes.
 
         Raises ``RunError`` when too many items fail.
         """
@@ -150,9 +154,8 @@ class RunState:
             with self.interrupts.shielded():
                 output = Output.open(job, task, model, self.plan, settings.result())
             stack.enter_context(output)
-            process = functools.partial(
-                process_batch, job.items.processor(task, model, self.on_event)
-            )
+            processor = job.items.processor(task, model, self.on_event)
+            process = functools.partial(process_batch, processor)
             threads = stack.enter_context(BatchThreads(process, count))
             self._run_batches(batches, threads, output, model)
             check_error_limit(job.options.limits.max_errors, self.stats, at_end=self.finished)
@@ -198,18 +201,15 @@ class RunState:
         return model, task, batches, count, settings
 
     def _read(self, spec: PixelSpec, prefetch: bool) -> AbstractContextManager[BatchReader]:
+        isolate = self.isolate_decoding
         return self.job.items.read(
-            self.job,
-            self.plan,
-            spec,
-            prefetch=prefetch,
-            isolate_decoding=self.isolate_decoding,
+            self.job, self.plan, spec, prefetch=prefetch, isolate_decoding=isolate
         )
 
     def _run_batches(
         self,
         batches: BatchReader,
-        threads: BatchThreads[Callable[[], Any], ProcessedBatch],
+        threads: BatchThreads[PendingBatch, ProcessedBatch],
         output: Output,
         model: Blip2,
     ) -> None:
@@ -233,22 +233,22 @@ class RunState:
             first = False
             with self.interrupts.shielded():
                 threads.put(pending)
-                self._write_results(threads, output)
+                self._finish_batches(threads, output)
                 if model.trouble is not None and not self.reported_slower:
                     self.reported_slower = True
                     self.on_event(Slower(model.trouble))
             if limits.max_errors is not None:
                 check_error_limit(limits.max_errors, self.stats)
         with self.interrupts.shielded():
-            self._write_results(threads, output, wait=True)
+            self._finish_batches(threads, output, wait=True)
 
-    def _write_results(
+    def _finish_batches(
         self,
-        threads: BatchThreads[Callable[[], Any], ProcessedBatch],
+        threads: BatchThreads[PendingBatch, ProcessedBatch],
         output: Output,
         wait: bool = False,
     ) -> None:
-        """Write the rows of the batches that are due (with ``wait`` of all), and say so."""
+        """Take the batches that are due (with ``wait`` all), write their rows, and say so."""
         stats, start = self.stats, time.perf_counter()
         while (batch := threads.take(wait)) is not None:
             taken = time.perf_counter()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from blip2cli.model.checkpoint.directory import Checkpoint
     from blip2cli.model.wrapper import Blip2
     from blip2cli.pipeline.job import Job
-    from blip2cli.sinks import Resumed
+    from blip2cli.sinks import ResumedOutput
     from blip2cli.sources import Listing
     from blip2cli.tasks.base import BaseTask
 
@@ -78,7 +78,7 @@ def start_settings(
     return found
 
 
-def check_resumed(job: Job[Any], resumed: Resumed, listing: Listing) -> None:
+def check_resumed(job: Job[Any], resumed: ResumedOutput, listing: Listing) -> None:
     """Raise UserError when rows made now would not fit those of the output.
 
     What only the loaded model tells is not compared yet.
@@ -94,7 +94,7 @@ def check_resumed(job: Job[Any], resumed: Resumed, listing: Listing) -> None:
         check_unchanged(job.task.only, before.questions, resumed.rows.done)
 
 
-def precision_before(options: ModelOptions, resumed: Resumed | None) -> ModelOptions:
+def precision_before(options: ModelOptions, resumed: ResumedOutput | None) -> ModelOptions:
     """``options`` with the precision of the output that is resumed, where it is to be chosen."""
     before = resumed.rows.settings if resumed is not None else None
     dtype: Any = before.rows.get("dtype") if before is not None else None

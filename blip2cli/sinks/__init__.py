@@ -7,7 +7,7 @@ from blip2cli.sinks.failure_list import FailureList
 from blip2cli.sinks.failure_list_journal import old_failure_list
 from blip2cli.sinks.journal import check_whole
 from blip2cli.sinks.lock import OutputLock
-from blip2cli.sinks.open_output import Resumed, open_failure_list, open_sink, read_output
+from blip2cli.sinks.open_output import ResumedOutput, open_failure_list, open_sink, read_output
 from blip2cli.sinks.paths import to_stdout
 from blip2cli.sinks.settings import Settings, new_token
 
@@ -16,7 +16,7 @@ __all__ = [
     "Column",
     "FailureList",
     "OutputLock",
-    "Resumed",
+    "ResumedOutput",
     "RowSchema",
     "Settings",
     "Sink",

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blip2cli.sinks.base import RowSchema, Sink
+    from blip2cli.sinks.journal import Journal, RowCount
+    from blip2cli.sinks.paths import OutputPaths
+    from blip2cli.sinks.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -21,11 +27,24 @@ class OutputFormat:
     journal: str  # likewise: (paths, row_count, inline_errors) -> Journal, None without an output
     retypes: bool = False  # a column can become text: all rows are written anew at the end
 
-    @staticmethod
-    def load(name: str) -> Any:
-        """The callable behind ``writer`` or ``journal``."""
-        module, _, attribute = name.partition(".")
-        return getattr(importlib.import_module(f"blip2cli.sinks.{module}"), attribute)
+    def open_writer(
+        self, paths: OutputPaths, schema: RowSchema, settings: Settings, journal: Journal | None
+    ) -> Sink:
+        """The writer of an output; ``journal`` is that of the output to append to."""
+        sink: Sink = _load(self.writer)(paths, schema, settings, journal)
+        return sink
+
+    def read_journal(
+        self, paths: OutputPaths, row_count: RowCount, inline_errors: bool
+    ) -> Journal | None:
+        """The journal of an output; None without an output. Raises OutputError, OSError."""
+        journal: Journal | None = _load(self.journal)(paths, row_count, inline_errors)
+        return journal
+
+
+def _load(name: str) -> Any:
+    module, _, attribute = name.partition(".")
+    return getattr(importlib.import_module(f"blip2cli.sinks.{module}"), attribute)
 
 
 FORMATS = (
@@ -44,7 +63,7 @@ FORMATS = (
 
 def suffixes() -> tuple[str, ...]:
     """Those of all formats."""
-    return tuple(suffix for one in FORMATS for suffix in one.suffixes)
+    return tuple(suffix for format_ in FORMATS for suffix in format_.suffixes)
 
 
 def known_suffix(out: str) -> str | None:
@@ -56,4 +75,4 @@ def known_suffix(out: str) -> str | None:
 def format_of(out: str) -> OutputFormat:
     """The format of an output whose suffix is known (see ``check_output``)."""
     suffix = known_suffix(out)
-    return next(one for one in FORMATS if suffix in one.suffixes)
+    return next(format_ for format_ in FORMATS if suffix in format_.suffixes)

@@ -100,7 +100,7 @@ class JsonlSink:
 
     def _append(self, data: bytes, rows: int) -> None:
         with self._disk.errors():
-            if self._file is None and isinstance(self._journal, Journal):
+            if self._file is None and self._journal is not None:
                 self._file = self._reopen(self._journal)
             if self._file is None:
                 self._file = self._create(data)

@@ -24,7 +24,7 @@ from blip2cli.sinks.settings import Settings, recover_settings, update_settings
 
 
 @dataclass(frozen=True)
-class Resumed:
+class ResumedOutput:
     """The journals of an output and of its list of failed images."""
 
     rows: Journal
@@ -60,7 +60,7 @@ class Resumed:
                 self.failures.complete()
 
 
-def read_output(options: OutputOptions, row_count: RowCount) -> Resumed | None:
+def read_output(options: OutputOptions, row_count: RowCount) -> ResumedOutput | None:
     """The journals of the output to append to; None without ``options.resumes`` or an output.
 
     ``row_count`` is the number of rows an image has. Raises OutputError for an output that cannot
@@ -70,10 +70,9 @@ def read_output(options: OutputOptions, row_count: RowCount) -> Resumed | None:
         return None
     paths = OutputPaths.of(options.out or "")
     try:
-        one = format_of(paths.final)
         before = _state(paths.final)
         written = max(map(_modified, (paths.final, *paths.beside_parts())))
-        rows = one.load(one.journal)(paths, row_count, options.errors == "inline")
+        rows = format_of(paths.final).read_journal(paths, row_count, options.errors == "inline")
         if rows is None:
             return None
         rows = replace(rows, complete=partial(_complete, paths.final, before, rows.complete))
@@ -84,7 +83,7 @@ def read_output(options: OutputOptions, row_count: RowCount) -> Resumed | None:
             f"{option('resume')}: {options.out!r} or a file beside it cannot be read "
             f"({error.strerror})",
         ) from None
-    return Resumed(rows, failures, paths, written)
+    return ResumedOutput(rows, failures, paths, written)
 
 
 def _complete(path: str, before: object, complete: Callable[[], None]) -> None:
@@ -129,9 +128,7 @@ def open_sink(
     if to_stdout(options):
         return StdoutSink(stdout, schema)
     paths = OutputPaths.of(options.out or "", options.overwrite)
-    one = format_of(paths.final)
-    sink: Sink = one.load(one.writer)(paths, schema, settings, journal)
-    return sink
+    return format_of(paths.final).open_writer(paths, schema, settings, journal)
 
 
 def open_failure_list(options: OutputOptions, journal: FailureJournal | None = None) -> FailureList:

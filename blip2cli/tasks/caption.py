@@ -61,8 +61,8 @@ class CaptionTask:
         features = model.features(batch.pixels)
         prompt = self.options.prompt
         prompts = [Prompt(i, prompt, str(row["file_name"])) for i, row in enumerate(rows)]
-        sources = [prompt] * len(prompts)
-        found = generate_texts(model, features, prompts, sources, self.decode)
+        not_to_repeat = [prompt] * len(prompts)
+        found = generate_texts(model, features, prompts, not_to_repeat, self.decode)
         for row, generated in zip(rows, found, strict=True):
             texts = [
                 {"text": text.text, "logprob": round(text.logprob, LOGPROB_DECIMALS)}

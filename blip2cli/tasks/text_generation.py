@@ -33,20 +33,22 @@ def generate_texts(
     model: Blip2,
     features: ImageFeatures,
     prompts: Sequence[Prompt],
-    sources: Sequence[str | None],
+    not_to_repeat: Sequence[str | None],
     options: DecodeOptions,
 ) -> list[FlaggedTexts]:
     """Generate texts for ``prompts``, in order.
 
-    ``sources`` holds what each text must not merely repeat: the question, or the caption's prompt.
+    ``not_to_repeat`` is what each text must not just repeat: the question, or the caption's prompt.
 
     With ``options.retry_degenerate`` flagged texts are decoded again under stricter options. The
     first attempt without a flag replaces the text and is flagged ``retried``; if there is none the
     first text stays. Which prompts are retried does not affect the others.
     """
     found = [
-        FlaggedTexts(texts, flag_of(texts[0].text, source))
-        for texts, source in zip(model.generate(features, prompts, options), sources, strict=True)
+        FlaggedTexts(texts, flag_of(texts[0].text, given))
+        for texts, given in zip(
+            model.generate(features, prompts, options), not_to_repeat, strict=True
+        )
     ]
     if not options.retry_degenerate:
         return found
@@ -58,7 +60,7 @@ def generate_texts(
                 break
             again = model.generate(features, [prompts[n] for n in left], stricter)
             for number, texts in zip(left, again, strict=True):
-                if not flag_of(texts[0].text, sources[number]):
+                if not flag_of(texts[0].text, not_to_repeat[number]):
                     found[number] = FlaggedTexts(texts, "retried")
             left = [n for n in left if found[n].flag != "retried"]
     return found

@@ -19,7 +19,7 @@ from PIL import Image
 
 from blip2cli.errors import SourceError
 from blip2cli.images.decode import decode
-from blip2cli.images.load_image import ImageDataset
+from blip2cli.images.load_image import ImageLoader
 from blip2cli.images.loader import BatchStream, LoaderPolicy
 from blip2cli.images.prefetch import MEMORY_SHARE, PREFETCH_BYTES, Prefetch, byte_limit
 from blip2cli.images.preprocess import PixelSpec, to_uint8
@@ -200,7 +200,7 @@ def test_tiff_files_are_decoded_in_the_main_thread_and_its_stderr_is_untouched(
 ) -> None:
     good = encoded(gradient(40, 30), "TIFF", compression="tiff_lzw")
     refs = [made(0), made(1, good), made(2, damaged_tiff()), made(3)]
-    stream = Prefetch(iter(refs), ImageDataset(SPEC))
+    stream = Prefetch(iter(refs), ImageLoader(SPEC))
     written = 0
     while prefetch_threads():
         written += os.write(2, b".")
@@ -227,7 +227,7 @@ def test_warnings_of_the_thread_are_ignored(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_filters_set_meanwhile_stay() -> None:
     with warnings.catch_warnings():
-        stream = Prefetch(iter([made(0)]), ImageDataset(SPEC))
+        stream = Prefetch(iter([made(0)]), ImageLoader(SPEC))
         warnings.filterwarnings("ignore", message="set meanwhile")
         stream.end()
         assert any("set meanwhile" in str(entry[1]) for entry in warnings.filters)
@@ -239,11 +239,11 @@ def test_images_are_decoded_without_torch(tmp_path: Path) -> None:
         "import sys\n"
         "from blip2cli.images.prefetch import MEMORY_SHARE, PREFETCH_BYTES, Prefetch, byte_limit\n"
         "from blip2cli.images.preprocess import PixelSpec\n"
-        "from blip2cli.images.load_image import ImageDataset\n"
+        "from blip2cli.images.load_image import ImageLoader\n"
         "from blip2cli.options import SourceOptions\n"
         "from blip2cli.sources import open_sources\n"
         "refs = open_sources(SourceOptions((sys.argv[1],)))\n"
-        "stream = Prefetch(refs, ImageDataset(PixelSpec(4, 4)))\n"
+        "stream = Prefetch(refs, ImageLoader(PixelSpec(4, 4)))\n"
         "print([item.width for item, _ in stream.take(3)], 'torch' in sys.modules)\n"
         "stream.end()\n"
     )
@@ -261,4 +261,4 @@ def test_images_are_decoded_without_torch(tmp_path: Path) -> None:
 
 
 def test_an_empty_batch_has_the_shape_of_its_pixels() -> None:
-    assert ImageDataset(PixelSpec(5, 7)).empty_pixels().shape == (0, 3, 5, 7)
+    assert ImageLoader(PixelSpec(5, 7)).empty_pixels().shape == (0, 3, 5, 7)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.options import OutputOptions
-from blip2cli.sinks import Column, Resumed, Settings, Sink, open_sink, read_output
+from blip2cli.sinks import Column, ResumedOutput, Settings, Sink, open_sink, read_output
 
 COLUMNS = (Column("caption", "string"), Column("logprob", "float"))
 SETTINGS = Settings({"model": "tiny", "prompt": None})
@@ -55,7 +55,7 @@ def listing(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def resume(path: Path, per_image: int = 1, **options: Any) -> tuple[Resumed | None, Sink]:
+def resume(path: Path, per_image: int = 1, **options: Any) -> tuple[ResumedOutput | None, Sink]:
     """The journals of an output, and a sink that appends to it."""
     output = OutputOptions(str(path), resume=True, **options)
     resumed = read_output(output, lambda name: per_image)
