@@ -80,6 +80,7 @@ class SoundBlocks:
                 yield None
         for place in places:
             self.damage.found(place, line - 1)
+            yield None
 
     def _usual_row(self, pieces: list[Piece]) -> Callable[[bytes], bool]:
         """What tells the rows: they have the columns that most of the first ones have."""

@@ -36,10 +36,12 @@ from blip2cli.convert.line_blocks import LineBlock, LineBlocks, parse_rows
 from blip2cli.convert.salvage import DamagedPlaces, SoundBlocks, whole_images
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import ConvertOptions
+from blip2cli.sinks.jsonl import MEMBER_BYTES
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import Settings, read_settings, write_settings
 from blip2cli.storage.text_encoding import deep_to_utf8, without_surrogates
 
+_GZIP = 31  # a gzip header without a time, so that equal rows give equal files
 SAMPLE_ROWS = 1000  # whose values tell the types of all rows
 _SAMPLE_BYTES = 1 << 20
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape that Arrow takes in pairs only
@@ -195,23 +197,36 @@ class JsonlWriter:
                 ) from None
         self._paths = OutputPaths.of(path)
         self._out = new_file(path)
-        # 31: a gzip header without a time, so that equal rows give equal files.
-        self._encoder = zlib.compressobj(wbits=31) if path.lower().endswith(".gz") else None
+        self._compressed = path.lower().endswith(".gz")
+        self._waiting = b""  # lines of the next gzip member
 
     def write(self, batch: pa.RecordBatch) -> None:
         for piece in slices(batch, 4 << 20):
             data = _bytes_of(json_lines(piece))
-            self._out.file.write(self._encoder.compress(data) if self._encoder else data)
+            if self._compressed:
+                self._waiting += data
+                self._write_members()
+            else:
+                self._out.file.write(data)
 
     def finish(self) -> None:
-        if self._encoder is not None:
-            self._out.file.write(self._encoder.flush())
+        if self._compressed:
+            self._out.file.write(zlib.compress(self._waiting, wbits=_GZIP))
         self._out.sync()
         with write_settings(self._paths, self._settings, self._out.inode):
             self._out.commit()
 
     def abort(self) -> None:
         self._out.abort()
+
+    def _write_members(self) -> None:
+        """Members of whole lines, each with a CRC: what one damaged byte can cost."""
+        start = 0
+        while len(self._waiting) - start >= MEMBER_BYTES:
+            end = self._waiting.index(b"\n", start + MEMBER_BYTES - 1) + 1
+            self._out.file.write(zlib.compress(self._waiting[start:end], wbits=_GZIP))
+            start = end
+        self._waiting = self._waiting[start:]
 
 
 def _bytes_of(lines: Array) -> memoryview:
