@@ -100,7 +100,7 @@ def test_a_quoted_csv_field_may_hold_commas_and_newlines(tmp_path: Path) -> None
         ("q.csv", "", 1, "no column"),
         ("q.csv", "file_name,question\na,b\nc,is it red, or blue?\n", 3, "2 columns"),
         ("q.csv", "file_name,question\na\n", 2, "2 columns"),
-        ("q.csv", 'file_name,question\na,"b\n', 2, "unexpected end"),
+        ("q.csv", 'file_name,question\na,"b\n', 2, "a quote that is never closed"),
         ("q.tsv", "file_name\tquestion\na\t \n", 2, "question"),
         ("q.txt", b"fine?\n\xff\xfe?\n", 2, "not UTF-8"),
         ("q.jsonl", b'{"file_name": "a", "question": "\xff"}\n', 1, "not UTF-8"),
