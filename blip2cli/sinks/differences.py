@@ -91,7 +91,7 @@ def differences(
                 f"holds numbers in the column {name}, and now it has text",
                 "write all its values in the same way, " + _OTHER,
             )
-    if now.sources is not None:
+    if now.sources is not None and before.sources is not None:
         yield from _sources(before, now.sources, moved_source)
 
 
@@ -115,7 +115,7 @@ def _weights(before: Settings, now: Settings) -> Difference:
 
 
 def _sources(before: Settings, now: Any, moved_source: bool) -> Iterator[Difference]:
-    known: Any = before.sources or {}
+    known: Any = before.sources
     if known.get("base") != now["base"]:
         if set(known.get("roots", ())) & set(now["roots"]):
             yield Difference(
@@ -125,7 +125,7 @@ def _sources(before: Settings, now: Any, moved_source: bool) -> Iterator[Differe
                 "give the same sources, or run the new ones into an output of their own",
             )
         elif not moved_source:
-            what = "was made from images in another place" if known else "does not know its sources"
+            what = "was made from images in another place" if known else "was joined from several"
             yield Difference(
                 "sources",
                 what,

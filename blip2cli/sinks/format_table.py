@@ -23,7 +23,7 @@ class OutputFormat:
 
     name: str
     suffixes: tuple[str, ...]  # of its files
-    writer: str  # MODULE.NAME in this package: (paths, schema, settings, journal) -> Sink
+    writer: str  # MODULE.NAME in this package: (paths, schema, settings, journal=) -> Sink
     journal: str  # likewise: (paths, row_count, inline_errors) -> Journal, None without an output
     retypes: bool = False  # a column can become text: all rows are written anew at the end
 
@@ -31,7 +31,7 @@ class OutputFormat:
         self, paths: OutputPaths, schema: RowSchema, settings: Settings, journal: Journal | None
     ) -> Sink:
         """The writer of an output; ``journal`` is that of the output to append to."""
-        sink: Sink = _load(self.writer)(paths, schema, settings, journal)
+        sink: Sink = _load(self.writer)(paths, schema, settings, journal=journal)
         return sink
 
     def read_journal(

@@ -43,15 +43,20 @@ class JsonlSink:
         self,
         paths: OutputPaths,
         schema: RowSchema,
-        settings: Settings,
+        settings: Settings | Mapping[str, object],
+        compress: bool | None = None,
         journal: Journal | None = None,
     ) -> None:
-        """``journal`` is that of the output to append to, when a run resumes."""
+        """``journal`` is that of the output to append to, when a run resumes.
+
+        Of ``settings`` as a mapping only the options are known. ``compress``: None for what the
+        name of the output says.
+        """
         self._paths = paths
         self._schema = schema
-        self._settings = settings
+        self._settings = settings if isinstance(settings, Settings) else Settings(settings)
         self._journal = journal
-        self._encoder = _Gzip() if paths.compressed else None
+        self._encoder = _Gzip() if (paths.compressed if compress is None else compress) else None
         self._temporary = paths.temporary()
         self._file: AppendedFile | None = None
         self._rows = self._safe_rows = 0

@@ -68,7 +68,7 @@ def common_settings(settings: Sequence[Settings | None]) -> Settings | None:
         if other is None or not first.fits(other) or first.weights != other.weights:
             return None
         if other.sources != first.sources:
-            first = replace(first, sources=None)
+            first = replace(first, sources={})
         if other.columns != first.columns:
             first = replace(first, columns={})
         if other.questions and other.questions != first.questions:
