@@ -161,4 +161,4 @@ class VerifyOptions(OptionGroup):
         metavar="OUT...",
         panel=FORMAT,
     )
-    json: bool = setting(False, "Print a JSON object for each OUT, a line each.", panel=OUTPUT)
+    json: bool = setting(False, "Print JSON for other programs.", panel=OUTPUT)

@@ -45,4 +45,4 @@ class ReportOptions(VerbosityOptions):
 class DoctorOutputOptions(OptionGroup):
     """The form of what ``doctor`` prints."""
 
-    json: bool = _report(False, "Print one JSON object instead of a list.")
+    json: bool = _report(False, "Print JSON for other programs.")
