@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,10 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import blip2cli.cli
 from tests.command import COMMAND, Run, environment
 from tests.images.pictures import draw_images
 from tests.s3_server import S3, serve_s3
 from tests.slow import SLOW_FILES
+
+# The command sets it for its own child processes; scripts that tests start import their neighbours.
+os.environ.pop("PYTHONSAFEPATH", None)
+assert blip2cli.cli
 
 if TYPE_CHECKING:
     from blip2cli.model.wrapper import Blip2

@@ -98,7 +98,7 @@ def test_rows_are_the_same_at_any_batch_and_in_both_formats(
     assert lines[1] == lines[2] == lines[16]
     rows = [json.loads(line) for line in lines[1].splitlines()]
     assert [row["question_id"] for row in rows] == ["1", "2"] * 6
-    failed = [row for row in rows if row["error"] is not None]
+    failed = [row for row in rows if row["error"]]
     assert [(row["file_name"], row["question"]) for row in failed] == [
         ("b-broken.jpg", "what is it?"),
         ("b-broken.jpg", "how many cats?"),
