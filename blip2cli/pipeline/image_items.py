@@ -161,7 +161,7 @@ def _dealt_with(resumed: ResumedOutput | None, retry_errors: bool) -> Callable[[
     if resumed.failures is None or retry_errors:
         return lambda ref: ref.key in done
     failed = resumed.failures.failed
-    return lambda ref: ref.key in done or ref.key in failed
+    return lambda ref: (key := ref.key) in done or key in failed
 
 
 def _select(

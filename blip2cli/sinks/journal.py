@@ -33,6 +33,9 @@ class Journal:
     complete: Callable[[], None] = lambda: None
 
 
+_NAMES = 1 << 15  # of complete images that are stored together
+
+
 class RowNames:
     """Collects the names of rows in order, and knows which images have all their rows.
 
@@ -53,6 +56,7 @@ class RowNames:
         self._count = self._needed = 0
         self._position = 0
         self._failed = False
+        self._names: list[str] = []  # of complete images, that are not in ``done`` yet
 
     def add(self, name: str, position: int, failed: bool = False) -> None:
         """One more row, which ends at ``position``."""
@@ -67,9 +71,10 @@ class RowNames:
         self._position = position
 
     def end(self) -> None:
-        """No more rows follow: count the last image if it is complete."""
+        """No more rows follow: count the last image if it is complete. ``done`` holds all then."""
         if not self.unfinished:
             self._finish()
+        self._store_names()
 
     @property
     def unfinished(self) -> str | None:
@@ -78,10 +83,20 @@ class RowNames:
 
     def _finish(self) -> None:
         if self._name is not None:
-            self.done.add_next(self._name)
+            self._names.append(self._name)
+            if len(self._names) > max(_NAMES, len(self.done) >> 5):
+                self._store_names()
             self.rows += self._count
             self.failed += self._failed
             self.complete_until = self._position
+
+    def _store_names(self) -> None:
+        if len(self._names) > _NAMES:
+            self.done.add_occurrences(self._names)
+        else:
+            for name in self._names:
+                self.done.add_next(name)
+        self._names = []
 
 
 def damaged(path: str, rows: int, problem: str) -> OutputError:

@@ -122,12 +122,14 @@ def row_parser(first: bytes, unnamed: str | None = None) -> Callable[[bytes], st
         values[0] = values[0].replace(_VALUE, f"({_TEXT})")
     match = re.compile(rf"\{{{', '.join(values)}\}}\n").fullmatch
 
+    named = columns[:1] == ["file_name"]
+
     def name_of(line: bytes) -> str | None:
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError:
             return None
-        found = match(text) if columns[:1] == ["file_name"] else None
+        found = match(text) if named else None
         if found is not None:
             name = found[1]
             return from_utf8(json.loads(name)) if "\\" in name else name[1:-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _RECENT = 1 << 15  # hashes that wait in a dictionary until they are merged into the arrays
@@ -67,6 +67,25 @@ class HashSet:
         self.add(occurrence_key(name, high))
         return high
 
+    def add_occurrences(self, names: Sequence[str]) -> None:
+        """Do :meth:`add_next` for each of many names, which is quick where none is here yet."""
+        import numpy as np
+
+        count = len(names)
+        first = np.fromiter(map(hash, names), np.int64, count).view(np.uint64)
+        second = np.fromiter((hash(f"{n}\0") & _32_BITS for n in names), np.uint32, count)
+        self._merge()
+        order = np.argsort(first)
+        first = first[order]
+        merged = np.frombuffer(self._first, np.uint64)
+        places = np.searchsorted(merged, first)
+        near = merged[np.minimum(places, max(len(merged) - 1, 0))] if len(merged) else first + 1
+        if self._ties or (first[1:] == first[:-1]).any() or (near == first).any():
+            for name in names:
+                self.add_next(name)
+        else:
+            self._insert(places, first, second[order])
+
     def __contains__(self, name: Any) -> bool:
         first, second = hash(name) & _64_BITS, hash(name + "\0") & _32_BITS
         if self._recent.get(first) == second:
@@ -97,13 +116,18 @@ class HashSet:
         second = np.fromiter(self._recent.values(), np.uint32, count)
         self._recent = {}
         order = np.argsort(first)
-        first, second = first[order], second[order]
+        first = first[order]
         places = np.searchsorted(np.frombuffer(self._first, np.uint64), first)
+        self._insert(places, first, second[order])
+
+    def _insert(self, places: Any, first: Any, second: Any) -> None:
+        """Put sorted hashes before these places of the arrays."""
+        import numpy as np
+
         merged = np.insert(np.frombuffer(self._first, np.uint64), places, first)
         self._first = merged.data
-        second = np.insert(np.frombuffer(self._second, np.uint32), places, second)
-        self._second = second.data
+        self._second = np.insert(np.frombuffer(self._second, np.uint32), places, second).data
         buckets = np.arange(1 << _BUCKET_BITS, dtype=np.uint64) << np.uint64(_BUCKET_SHIFT)
         starts = np.append(np.searchsorted(merged, buckets), len(merged)).astype(np.uint64)
         self._starts = starts.data
-        self._most_recent = max(_RECENT, len(merged) >> 4)
+        self._most_recent = max(_RECENT, len(merged) >> 5)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from blip2cli.storage.hash_set import HashSet
+from blip2cli.storage.hash_set import HashSet, occurrence_key
 
 
 def test_it_contains_what_was_added() -> None:
@@ -46,3 +46,19 @@ def test_names_that_share_64_bits_are_told_apart() -> None:
         assert (Tied(n) in names) == (n % 3 == 0)
     assert all(names.add(Tied(n)) == (n % 3 != 0) for n in range(200_000))
     assert len(names) == 200_000
+
+
+def test_names_that_come_together_are_as_those_that_come_one_by_one() -> None:
+    blocks = [[f"{n}" for n in range(start, start + 1000)] for start in (0, 1000, 500)]
+    together, single = HashSet(["7"]), HashSet(["7"])
+    for block in blocks:
+        together.add_occurrences(block)
+        for name in block:
+            single.add_next(name)
+    assert len(together) == len(single) == 3001
+    for name in ("0", "7", "1999", "2000"):
+        for number in range(3):
+            key = occurrence_key(name, number)
+            assert (key in together) == (key in single)
+    assert occurrence_key("7", 1) in together
+    assert occurrence_key("600", 1) in together
