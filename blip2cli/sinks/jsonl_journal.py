@@ -27,6 +27,7 @@ from blip2cli.sinks.jsonl_lines import (
     Member,
     Piece,
     sound_pieces,
+    without_nulls,
 )
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import read_settings, recover_settings
@@ -176,7 +177,12 @@ def _repair(paths: OutputPaths, pieces: list[Piece], cut: int, member: Member) -
                 left -= len(chunk)
         decoder = zlib.decompressobj(wbits=31)
         rest = b""
-        while len(rest) < cut - member.plain and (chunk := old.read(CHUNK)):
+        # What was read before is read again, and no byte behind it: zlib looks at the next block
+        # even if its bytes are not asked for.
+        left = without_nulls(old, os.fstat(old.fileno()).st_size) - member.compressed
+        old.seek(member.compressed)
+        while len(rest) < cut - member.plain and (chunk := old.read(min(left, CHUNK))):
+            left -= len(chunk)
             rest += decoder.decompress(chunk, cut - member.plain - len(rest))
         if rest:
             encoder = zlib.compressobj(wbits=31)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from pathlib import Path
 
@@ -203,3 +204,22 @@ def test_a_damaged_column_is_noticed_by_a_run_with_nothing_to_add(tmp_path: Path
     out.write_bytes(data)
     with pytest.raises(OutputError, match="cannot be read as rows of this tool"):
         journal_of(out)
+
+
+def test_a_power_cut_leaves_nul_bytes_at_any_place_of_a_gzip_file(tmp_path: Path) -> None:
+    """The member in work has no end: a batch is flushed, and the next goes on in it."""
+    out = tmp_path / "out.jsonl.gz"
+    sink = open_sink(OutputOptions(str(out)), COLUMNS, SETTINGS, None)  # type: ignore[arg-type]
+    for first in range(0, 80, 4):
+        sink.write([row(n) for n in range(first, first + 4)])
+    sink.abort()
+    whole = out.read_bytes()
+    rows = gzip.GzipFile(fileobj=io.BytesIO(whole)).read1(1 << 20)
+    for place in range(40, len(whole), 3):
+        out.write_bytes(whole[:place] + bytes(len(whole) - place))
+        journal = journal_of(out)
+        journal.complete()
+        left = gzip.decompress(out.read_bytes())
+        assert rows.startswith(left)
+        assert left.count(b"\n") == journal.rows
+    assert journal.rows > 70
