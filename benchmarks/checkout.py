@@ -39,11 +39,15 @@ class Checkout:
         return ["-c", MAIN, *arguments]
 
     def run(self, arguments: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[bytes]:
-        """Run the interpreter to its end. Raises CalledProcessError when it fails."""
+        """Run the interpreter to its end. Raises CalledProcessError when it fails.
+
+        It keeps compiled modules: one checkout may have them from before.
+        """
+        own = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         return subprocess.run(
             [self.python, *arguments],
             cwd=cwd,
-            env=os.environ | {"PYTHONPATH": str(self.folder), "HF_HUB_OFFLINE": "1"},
+            env=own | {"PYTHONPATH": str(self.folder), "HF_HUB_OFFLINE": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=True,
