@@ -60,11 +60,13 @@ class AppendedFile:
             raise self._taken_away() from None
         if (found.st_dev, found.st_ino) != self._same:
             raise self._taken_away()
-        if found.st_size != self.end:
+        # Not that of the name: FUSE may still have the size from before our last line.
+        size = os.fstat(self.descriptor).st_size
+        if size != self.end:
             raise RunError(
                 None,
                 f"Something else changed {self.path!r} while the run wrote it: it has "
-                f"{found.st_size} bytes, not {self.end}",
+                f"{size} bytes, not {self.end}",
                 "nothing was added since; see that one program writes it, and go on with "
                 f"{option('resume')}",
             )

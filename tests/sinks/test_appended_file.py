@@ -101,3 +101,18 @@ def test_nothing_is_added_to_what_others_wrote(
         other.write(others)
     assert f"it has {len(others)} bytes, not 4; nothing was added" in refused(file)
     assert (folder / "a").read_bytes() == others
+
+
+def test_a_size_that_the_file_system_has_from_before_is_no_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FUSE keeps the attributes of a name for a second, as those of a hard link that was made."""
+    path = tmp_path / "out.jsonl"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    file = AppendedFile(str(path), descriptor)
+    before = os.lstat(path)
+    monkeypatch.setattr(os, "lstat", lambda name: before)
+    file.append(b"one\n")
+    file.append(b"two\n")
+    file.close()
+    assert path.read_bytes() == b"one\ntwo\n"
