@@ -268,11 +268,9 @@ def main() -> int:
 
 def _try(trials: Trials, seed: int, number: int, report: Report) -> None:
     name = f"{trials.command.name}/{number}"
-    try:
+    repeat = f"python -m tests.torture.commands --seed {seed} --only {name}"
+    with report.trial(name, trials.root / "trial", repeat):
         report.survive(trials.command.name, trials.trial(seed, number))
-    except (Violation, TimeoutError) as error:
-        repeat = f"python -m tests.torture.commands --seed {seed} --only {name}"
-        report.fail(name, error, trials.root / "trial", repeat)
 
 
 if __name__ == "__main__":

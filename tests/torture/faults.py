@@ -149,14 +149,12 @@ def main() -> int:
 
 
 def _try(point: Point, fork_server: ForkServer, root: Path, report: Report) -> None:
-    try:
+    repeat = f"python -m tests.torture.faults --only {point.name}"
+    with report.trial(point.name, root / "trial", repeat):
         if point.inject(fork_server, root):
             report.survive(point.stage.workload.suffix)
         else:
             report.notes["did not come about"] += 1
-    except (AssertionError, TimeoutError) as error:
-        repeat = f"python -m tests.torture.faults --only {point.name}"
-        report.fail(point.name, error, root / "trial", repeat)
 
 
 if __name__ == "__main__":

@@ -275,13 +275,11 @@ def _try_all(
     draw_source(root / f"{target.kind}-images", 6 if target.kind.startswith("output") else 2)
     for one in [int(number)] if number else range(options.mutants):
         draw = random.Random(f"{options.seed}/{target.kind}/{one}")
-        try:
+        name = f"{target.kind}/{one}"
+        repeat = f"python -m tests.torture.fuzz --seed {options.seed} --only {name}"
+        with report.trial(name, root / "trial", repeat):
             try_one(target, fork_server, root, draw)
             report.survive(target.kind)
-        except (Violation, TimeoutError) as error:
-            name = f"{target.kind}/{one}"
-            repeat = f"python -m tests.torture.fuzz --seed {options.seed} --only {name}"
-            report.fail(name, error, root / "trial", repeat)
 
 
 if __name__ == "__main__":

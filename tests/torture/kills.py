@@ -147,11 +147,9 @@ def main() -> int:
 
 def _try(trials: KillTrials, seed: int, number: int, report: Report) -> None:
     name = f"{trials.workload.suffix}/{number}"
-    try:
+    repeat = f"python -m tests.torture.kills --seed {seed} --only {name}"
+    with report.trial(name, trials.root / "trial", repeat):
         report.survive(trials.workload.suffix, trials.trial(seed, number))
-    except (AssertionError, TimeoutError) as error:
-        repeat = f"python -m tests.torture.kills --seed {seed} --only {name}"
-        report.fail(name, error, trials.root / "trial", repeat)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +31,14 @@ class Report:
         if time.monotonic() - self._printed >= EVERY:
             self._printed = time.monotonic()
             print(self.line(), flush=True)
+
+    @contextlib.contextmanager
+    def trial(self, name: str, folder: Path, repeat: str) -> Iterator[None]:
+        """Note what is raised in the body: ``folder`` is kept, and ``repeat`` tries it again."""
+        try:
+            yield
+        except (AssertionError, TimeoutError) as error:
+            self.fail(name, error, folder, repeat)
 
     def fail(self, name: str, error: Exception, folder: Path, repeat: str) -> None:
         """Note a trial that failed; its ``folder`` is kept."""
