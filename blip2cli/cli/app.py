@@ -77,8 +77,8 @@ def call(arguments: Sequence[str]) -> int:
     except FileNotFoundError:  # libraries end the process when they meet this
         complain("The folder you are in was deleted; go to one that exists.")
         return exit_codes.WRONG_INPUT
+    completing = "_BLIP2CLI_COMPLETE" in os.environ  # set by the shell, Typer looks at it
     try:
-        completing = "_BLIP2CLI_COMPLETE" in os.environ  # set by the shell, Typer looks at it
         app = application(COMMANDS if completing else arguments[:1])
         # Not app(): that would put Typer's own hook in place of ours for unexpected errors.
         command = typer.main.get_command(app)
@@ -88,8 +88,8 @@ def call(arguments: Sequence[str]) -> int:
         return exit_codes.WRONG_INPUT
     except typer.Abort:
         return exit_codes.INTERRUPTED
-    except SystemExit:  # by the printer of the help, whose reader is gone
-        return exit_codes.BROKEN_PIPE
+    except SystemExit as ended:  # by completion, or by the printer of help whose reader is gone
+        return int(ended.code or 0) if completing else exit_codes.BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
         return unexpected(error, 0)
     return code if isinstance(code, int) else exit_codes.SUCCESS

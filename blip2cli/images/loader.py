@@ -265,6 +265,7 @@ class BatchStream(Iterator[LoadedBatch]):
     def _note(self, death: DeadWorkerError) -> None:
         """End all workers after the death of one; raises RunError when none starts any more."""
         self._stop()
+        self._required |= death.started  # this process must not meet the next such image
         self._failed_starts = 0 if death.started else self._failed_starts + 1
         if self._failed_starts == _MAX_FAILED_STARTS:
             raise cannot_start("they end at once")

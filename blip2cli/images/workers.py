@@ -54,7 +54,7 @@ def command(descriptor: int) -> list[str | bytes]:
     The names of files decode as they do here.
     """
     # The empty name is the current folder, where an interactive interpreter looks for modules.
-    path = [folder for folder in sys.path if folder]
+    path = [folder for folder in sys.path if isinstance(folder, str) and folder]
     code = (
         f"import sys; sys.path[:] = {[*path, str(Path(blip2cli.__file__).parents[1])]!a}; "
         f"from blip2cli.images.worker_process import main; main({descriptor})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
@@ -46,6 +46,8 @@ class Output:
     inline: bool = False  # failures are rows with an ``error`` column
     carried: tuple[str, ...] = ()  # columns of the source that are carried into the rows
     started: bool = False  # a row was written
+    replaces: bool = False  # an older output is to stay whole until then
+    waiting: list[Any] = field(default_factory=list)  # failures until then, as ``write`` takes them
     closed: bool = False
 
     @classmethod
@@ -77,7 +79,8 @@ class Output:
             options.output, resumed.failures if resumed is not None else None
         )
         inline = options.output.errors == "inline"
-        return cls(sink, failures, task, inline, options.source.keep)
+        replaces = options.output.overwrite
+        return cls(sink, failures, task, inline, options.source.keep, replaces=replaces)
 
     def write(self, batch: ProcessedBatch) -> None:
         """Write the batch's rows and failures."""
@@ -89,12 +92,17 @@ class Output:
                 self.failures.remove_old()
                 self.started = True
             self.sink.write(rows)
+            self._list_waiting()
         for image in batch.images:
             if image.error is not None:
+                columns = dict(zip(self.carried, image.carried, strict=True))
+                failure = (image.file_name, image.error, columns, image.occurrence)
+                if self.replaces and not self.started:
+                    self.waiting.append(failure)
+                    continue
                 if not self.started:
                     self.sink.write(())  # a list of failures belongs to an output
-                columns = dict(zip(self.carried, image.carried, strict=True))
-                self.failures.write(image.file_name, image.error, columns, image.occurrence)
+                self.failures.write(*failure)
             elif self.failures.failed_before:
                 key = occurrence_key(image.file_name, image.occurrence)
                 if key in self.failures.failed_before:
@@ -120,10 +128,20 @@ class Output:
             completed += [row | more for row in own]
         return completed
 
+    def _list_waiting(self) -> None:
+        for failure in self.waiting:
+            self.failures.write(*failure)
+        self.waiting = []
+
     def close(self) -> None:
         """Complete the output."""
-        self.failures.close()
-        self.sink.close()
+        if self.waiting:  # there are no rows: the empty output takes its place first
+            self.sink.close()
+            self._list_waiting()
+            self.failures.close()
+        else:
+            self.failures.close()
+            self.sink.close()
         self.closed = True
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import stat
@@ -54,6 +55,9 @@ def check_output(options: OutputOptions) -> None:
     if known_suffix(out) is None or known_suffix(out) == os.path.basename(out).lower():
         raise OutputError("out", *_suffix_advice(out))
     check_place(out, options.overwrite or options.resumes, f"{option('resume')} to go on with it, ")
+    if known_suffix(os.path.realpath(out)) != known_suffix(out):
+        problem = f"The output {out!r} is a symbolic link to a file of another format"
+        raise OutputError("out", problem, "name that file itself, or remove the link")
     try:
         _check_beside(out, options)
     except OSError as error:
@@ -119,8 +123,11 @@ def check_place(out: str, replace: bool, alternative: str = "", field: str = "ou
     """
     path = os.path.realpath(out)
     check_parent(out, field)
-    limit = os.pathconf(os.path.dirname(path), "PC_NAME_MAX") - LONGEST_ENDING
-    if len(os.fsencode(os.path.basename(path))) > limit:
+    most = 0  # not known, as on some network file systems
+    with contextlib.suppress(OSError):
+        most = os.pathconf(os.path.dirname(path), "PC_NAME_MAX")
+    limit = most - LONGEST_ENDING
+    if most > 0 and len(os.fsencode(os.path.basename(path))) > limit:
         raise OutputError(
             field,
             f"The name of the output {out!r} is too long for those of the files beside it",

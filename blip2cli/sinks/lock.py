@@ -105,7 +105,10 @@ class OutputLock:
                 return
             except FileExistsError:
                 pass
-            except FileNotFoundError:  # swept up by a run that has just taken the lock
+            except FileNotFoundError:
+                if os.path.lexists(temporary):
+                    continue  # the lock that was there is released
+                # Swept up by a run that has just taken the lock.
                 problem = f"Another run has just begun to write {self._out!r}"
                 raise OutputError("out", problem, "choose another name") from None
             with contextlib.suppress(FileNotFoundError):  # released meanwhile
@@ -123,8 +126,10 @@ class OutputLock:
             if kernel is False:
                 raise self._refused(lock, own)
             self._check_ended(lock, found, own, bool(kernel))
-            # Whoever is quicker took over already, and what is moved here is the new lock: it is
-            # put back.
+            if not os.path.samestat(os.lstat(self._path), os.fstat(found)):
+                return  # another run was quicker; look again
+            # Without kernel locks it may be quicker still, and what is moved here is the new lock:
+            # it is put back.
             moved = self._paths.temporary()
             os.rename(self._path, moved)
             if os.path.samestat(os.lstat(moved), os.fstat(found)):

@@ -50,13 +50,24 @@ class Settings:
             now,
             rows={**self.rows, **questions},
             weights=self.weights or now.weights,
-            sources=now.sources or self.sources,
+            sources=_joined(self.sources, now.sources),
             token=self.token or new_token(),
         )
 
     def as_copy(self) -> Settings:
         """Those of a copy of the rows, which is an output of its own."""
         return replace(self, token=new_token())
+
+
+def _joined(
+    before: Mapping[str, Any] | None, now: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """The sources of all runs: what an earlier one read is still known of, unless they moved."""
+    if not (before and now) or before.get("base") != now.get("base"):
+        return now or before
+    roots = [*before.get("roots", ()), *now.get("roots", ())]
+    content = {**before.get("content", {}), **now.get("content", {})}
+    return {**now, "roots": list(dict.fromkeys(roots)), "content": content}
 
 
 def common_settings(settings: Sequence[Settings | None]) -> Settings | None:

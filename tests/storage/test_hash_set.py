@@ -62,3 +62,12 @@ def test_names_that_come_together_are_as_those_that_come_one_by_one() -> None:
             assert (key in together) == (key in single)
     assert occurrence_key("7", 1) in together
     assert occurrence_key("600", 1) in together
+
+
+def test_a_name_that_comes_again_among_those_that_come_together_is_the_next() -> None:
+    names = HashSet()
+    names.add_occurrences(["x", "y", "x", "x"])
+    assert len(names) == 4
+    assert occurrence_key("x", 2) in names
+    assert occurrence_key("x", 3) not in names
+    assert occurrence_key("y", 1) not in names

@@ -98,7 +98,7 @@ def read_json(file: Path) -> dict[str, Any]:
         value = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(None, f"{file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(None, f"{file} is not valid JSON", "fetch that file again") from error
     if not isinstance(value, dict):
         raise ModelError(None, f"{file} does not hold a JSON object", "fetch that file again")
@@ -219,7 +219,7 @@ def _weight_names(path: Path, weights: Sequence[Path]) -> Collection[str] | None
         length = int.from_bytes(stream.read(8), "little")
         try:
             header = json.loads(stream.read(min(length, _HEADER_LIMIT)))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None  # damaged: loading says so, naming the file
     return header if isinstance(header, dict) else None
 

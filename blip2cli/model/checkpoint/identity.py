@@ -30,8 +30,9 @@ def weights_identity(checkpoint: Checkpoint) -> str:
     """``hub:`` and the commit of a model from the hub's cache, else ``files:`` and a digest.
 
     The digest covers configuration, processor and tokenizer files, and of the weights name, dtype,
-    shape and 4 KiB of every tensor (of small files and of embedded models: all bytes). It is quick:
-    a millisecond a thousand tensors, and the disk. Raises OSError.
+    shape and 4 KiB of every tensor; of files up to 16 MiB all bytes, but for the embedded models,
+    which come with a version. It takes a millisecond a thousand tensors, and the disk. Raises
+    OSError.
     """
     folder = checkpoint.path
     if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name):

@@ -137,7 +137,8 @@ def _fill(checkpoint: Checkpoint, model: Blip2Net, placement: Placement, plain: 
         if weight is not None
     }
     stored, remarks = stored_weights(checkpoint, keep_open=True)
-    weights = _by_own_name(checkpoint, stored)
+    aliases = dict(checkpoint.family.weight_aliases)
+    weights = {aliases.get(name, name): weight for name, weight in stored.items()}
     unused = check_weights(
         str(checkpoint.path),
         weights,
@@ -169,22 +170,6 @@ def _fill(checkpoint: Checkpoint, model: Blip2Net, placement: Placement, plain: 
     if isinstance(model, GenerationModel):
         _tie_embeddings(model)
     model.remarks = (*remarks, *(() if plain else unheeded_settings(checkpoint)))
-
-
-def _by_own_name(checkpoint: Checkpoint, stored: Weights) -> Weights:
-    """The weights by the names that they have here. Raises ModelError where two names of one
-    weight hold different numbers."""
-    aliases = dict(checkpoint.family.weight_aliases)
-    for alias, name in aliases.items():
-        both = alias in stored and name in stored
-        if both and not torch.equal(stored[alias].load(), stored[name].load()):
-            raise ModelError(
-                None,
-                f"{checkpoint.path} holds {alias} and {name} with different numbers, of which the "
-                "model has one",
-                "save the model again after tie_weights()",
-            )
-    return {aliases.get(name, name): weight for name, weight in stored.items()}
 
 
 def _tied(model: Blip2Net, places: Places, weights: Weights) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.foreign_files import adapter_error
@@ -46,8 +48,8 @@ def stored_weights(checkpoint: Checkpoint, keep_open: bool = False) -> tuple[Wei
     """The weights of a checkpoint, and what is to be said of them; ``keep_open`` as in
     ``read_weights``.
 
-    Raises ModelError for files that are damaged, adapters that are not merged, and weights that
-    are quantized in a way that is not read.
+    Raises ModelError for files that are damaged, adapters that are not merged, weights that are
+    quantized in a way that is not read, and names of one weight with different numbers.
     """
     where, config = str(checkpoint.path), checkpoint.config
     found = read_weights(checkpoint.weights, keep_open)
@@ -59,7 +61,24 @@ def stored_weights(checkpoint: Checkpoint, keep_open: bool = False) -> tuple[Wei
             f"config.json says that the weights are quantized ({tool}), but they are plain, and "
             "are used as they are"
         )
-    return plain_weights(found, where, config), remarks
+    weights = plain_weights(found, where, config)
+    _check_aliases(where, weights, checkpoint.family)
+    return weights, remarks
+
+
+def _check_aliases(where: str, weights: Weights, family: Family) -> None:
+    """Raise ModelError where two names of one weight hold different numbers."""
+    aliases = dict(family.weight_aliases)
+    first: dict[str, str] = {}  # by the name that the weight has here
+    for name, weight in weights.items():
+        other = first.setdefault(aliases.get(name, name), name)
+        if other != name and not torch.equal(weights[other].load(), weight.load()):
+            raise ModelError(
+                None,
+                f"{where} holds {other} and {name} with different numbers, of which the model has "
+                "one",
+                "save the model again after tie_weights()",
+            )
 
 
 def plain_weights(weights: Weights, where: str, config: Mapping[str, Any]) -> Weights:
