@@ -88,8 +88,9 @@ def call(arguments: Sequence[str]) -> int:
         return exit_codes.WRONG_INPUT
     except typer.Abort:
         return exit_codes.INTERRUPTED
-    except SystemExit as ended:  # by completion, or by the printer of help whose reader is gone
-        return int(ended.code or 0) if completing else exit_codes.BROKEN_PIPE
+    except SystemExit as ended:  # of completion; or of the printer of help, whose reader is gone
+        code = int(ended.code or 0)
+        return code if completing or not code else exit_codes.BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
         return unexpected(error, 0)
     return code if isinstance(code, int) else exit_codes.SUCCESS

@@ -59,21 +59,22 @@ class SoundBlocks:
                 yield None
             lines = JsonlLines(self._path, start, stop)
             sound: list[bytes] = []
-            size = 0
+            size, first = 0, line
             for number, raw in enumerate(lines, line):
                 good = not raw.strip() or is_row(raw)
                 if good:
+                    first = first if sound else number
                     sound.append(raw)
                     size += len(raw)
                 else:
                     self.damage.found(f"line {number} is no row", number - 1)
                 if sound and (not good or size >= self._block_bytes):
-                    yield LineBlock(b"".join(sound), 0, number)
+                    yield LineBlock(b"".join(sound), 0, first)
                     sound, size = [], 0
                 if not good:
                     yield None
             if sound:
-                yield LineBlock(b"".join(sound), 0, line)
+                yield LineBlock(b"".join(sound), 0, first)
             line += lines.count
             if lines.rest:
                 self.damage.found(f"line {line} is torn", line - 1)
@@ -109,6 +110,8 @@ def whole_images(batches: Iterator[pa.RecordBatch | None]) -> Iterator[pa.Record
     for batch in batches:
         if batch is None:
             last, torn = None, True
+            continue
+        if not batch.num_rows:  # of blank lines
             continue
         if not ("file_name" in batch.schema.names and _SEVERAL & set(batch.schema.names)):
             yield batch

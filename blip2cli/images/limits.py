@@ -23,6 +23,7 @@ from blip2cli.images.tiff_header import (
     WIDTH,
     Directory,
     largest_strip,
+    places,
     strips,
 )
 
@@ -94,7 +95,8 @@ def check_blocks(data: bytes) -> None:
     elif data.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
         _check_lengths(data, 0, 0)
         start = data.find(b"\xff\x4f\xff\x51")
-        if data.find(b"\xff\x90\0\x0a", start, start + _FEW_BYTES) < 0:  # a tile
+        tile = data.find(b"\xff\x90\0\x0a", start, start + _FEW_BYTES)
+        if start >= 0 and tile < 0:  # without a codestream it is cut short
             raise ImageError("too_large", _TOO_MANY_BLOCKS)
     elif data.startswith(b"GIF8"):
         _check_gif(data)
@@ -132,7 +134,15 @@ def check_tiff(data: bytes, directory: Directory) -> int:
     if directory.first(COMPRESSION, 1) in (6, 7):
         area = directory.first(WIDTH, 0) * directory.first(LENGTH, 0)
         most = _most_scans(area * directory.first(SAMPLES, 1))
-        if data.count(b"\xff\xda") - count > most:
+        scans = -count  # one is usual in a strip; those of other pages do not count
+        looked_at = 0
+        for start, size in places(directory):
+            scans += data.count(b"\xff\xda", start, start + size)
+            looked_at += size
+            # Strips that lie in one another would be looked at again and again.
+            if looked_at > 2 * len(data):
+                scans = most + 1
+        if scans > most:
             raise ImageError("too_large", _TOO_MANY_SCANS.format(most))
     return largest_strip(directory)
 
@@ -222,8 +232,10 @@ def _pairs(data: bytes, pair: int) -> int:
 
 def _jpeg_2000_tile(data: bytes, pixels: int) -> float:
     """Bytes for a tile of all components: 32 bits while it is decoded, and what it becomes."""
-    start = data.find(b"\xff\x4f\xff\x51", 0, 1 << 20)
+    start = data.find(b"\xff\x4f\xff\x51")
+    if start < 0:
+        return 0.0  # nothing is decoded: the file ends before its codestream
     fields = [int.from_bytes(data[start + i : start + i + 4], "big") for i in (24, 28)]
     components = int.from_bytes(data[start + 40 : start + 42], "big")
-    tile = min(pixels, fields[0] * fields[1]) if start >= 0 else pixels
+    tile = min(pixels, fields[0] * fields[1])
     return 5.0 * tile * max(1, components)

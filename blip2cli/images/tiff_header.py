@@ -6,7 +6,9 @@ Numbers of tags: TIFF 6.0, sections 3 to 22, and Adobe's DNG specification.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIP_OFFSETS, SAMPLES, STRIP_ROWS, STRIP_BYTES = 273, 277, 278, 279
@@ -96,14 +98,17 @@ def pixels_are_cut(data: bytes, directory: Directory) -> bool:
     """True when strips or tiles lie beyond the end of the file."""
     if directory.cut:
         return True
+    starts = (directory.values.get(tag, ()) for tag in (STRIP_OFFSETS, TILE_OFFSETS))
+    if any(start >= len(data) for start in chain(*starts)):
+        return True
+    return any(start + size > len(data) for start, size in places(directory))
+
+
+def places(directory: Directory) -> Iterator[tuple[int, int]]:
+    """Offset and length of each strip and tile."""
     for offsets, lengths in ((STRIP_OFFSETS, STRIP_BYTES), (TILE_OFFSETS, TILE_BYTES)):
-        starts = directory.values.get(offsets, ())
-        sizes = directory.values.get(lengths, ())
-        if any(start >= len(data) for start in starts):
-            return True
-        if any(start + size > len(data) for start, size in zip(starts, sizes, strict=False)):
-            return True
-    return False
+        starts, sizes = (directory.values.get(tag, ()) for tag in (offsets, lengths))
+        yield from zip(starts, sizes, strict=False)
 
 
 def is_camera_raw(data: bytes, directory: Directory) -> bool:

@@ -26,7 +26,7 @@ from blip2cli.sources.records import (
 MAX_ROW_LINES = 1000  # that the quoted cells of one row may span
 _DELIMITERS = ",;\t|"
 csv.field_size_limit(max(MAX_LINE_BYTES, csv.field_size_limit()))
-_SEPARATOR_LINE = re.compile(rb"sep=(.)\r?\n?\Z")
+_SEPARATOR_LINE = re.compile(rb'sep=([^\r\n"\w ])\r?\n?\Z')
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,18 @@ class TarLinks:
     def __init__(self, location: str) -> None:
         self._targets: dict[str, str] = {}  # of links, by name
         self._data: dict[str, tuple[int, int]] = {}  # of regular members: offset and size
+        wanted: set[str] = set()
         with open_tar(location) as tar, suppress(BreaksOffError):
             for info in tar.members():
-                if len(self._targets) == MAX_LINKS:
+                if len(wanted) == MAX_LINKS or len(self._targets) == MAX_LINKS:
                     break
                 if info.issym() or info.islnk():
-                    self._targets[member_path(info.name)] = _target(info)
-        ends = {follow(name, self._targets) for name in self._targets}
+                    name, target = member_path(info.name), _target(info)
+                    wanted.add(target)
+                    # GNU tar stores a file that is given twice as a hard link to itself.
+                    if not (info.islnk() and name == target):
+                        self._targets[name] = target
+        ends = {follow(target, self._targets) for target in wanted}
         with open_tar(location) as tar, suppress(BreaksOffError):
             for info in tar.members():
                 name = member_path(info.name)

@@ -65,6 +65,15 @@ def test_images_around_the_damage_lose_all_their_rows(tmp_path: Path) -> None:
     assert set(range(20)) - set(found) == {5, 9, 10}
 
 
+def test_blank_lines_behind_the_damage_are_no_rows(tmp_path: Path) -> None:
+    rows = [row(n) | {"question": q, "answer": "a"} for n in range(6) for q in ("a?", "b?")]
+    out = write_rows(tmp_path / "out.jsonl", rows)
+    lines = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join([*lines[:-1], b"{}x\n", b"\n", b"\n"]))
+    convert(out, tmp_path / "new.jsonl", salvage=True)
+    assert set(numbers(read_rows(tmp_path / "new.jsonl"))) == set(range(5))
+
+
 def test_parts_of_an_unfinished_output(tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     write_output(out)

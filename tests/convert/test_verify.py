@@ -216,3 +216,24 @@ def test_the_command_prints_a_line_each_and_exits_with_the_worst(
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["state"], first["rows"], first["sound_until"]) == ("sound", 300, None)
     assert (second["state"], second["sound_until"]) == ("damaged", 299)
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (["{0}", "{1},", "]"], "line 2 ends without a comma"),
+        (["{0},", "{1},", "]"], "line 3 ends in a comma"),
+        (["{0},", "{1}", "]"], None),
+        (["]"], None),
+    ],
+)
+def test_commas_of_an_array_are_where_they_belong(
+    lines: list[str], problem: str | None, tmp_path: Path
+) -> None:
+    elements = [f'{{"image_id": {n}, "caption": "a"}}' for n in range(2)]
+    body = "\n".join(["[", *lines]).replace("{0}", elements[0]).replace("{1}", elements[1])
+    out = tmp_path / "coco.json"
+    out.write_text(body + "\n")
+    found = verify(str(out))
+    assert found.exit_code == (0 if problem is None else 1), str(found)
+    assert (problem or "") in str(found)

@@ -61,3 +61,20 @@ def test_a_linked_image_has_the_fields_of_its_own_sample(tmp_path: Path) -> None
     found = {ref.file_name: ref for ref in refs(write(tmp_path / "s.tar", "w"), keep=("id",))}
     assert found["set/hard.png"].carried == (7,)
     assert found["set/soft.png"].carried == (None,)
+
+
+def test_a_file_that_is_stored_twice_is_no_circle(tmp_path: Path) -> None:
+    """GNU tar stores the second ``f.jpg`` of ``tar cf x.tar f.jpg f.jpg g.jpg`` as a hard link to
+    itself, and its other name as one to it."""
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo("f.jpg")
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"f"))
+        for name in ("f.jpg", "g.jpg"):
+            link = tarfile.TarInfo(name)
+            link.linkname, link.type = "f.jpg", tarfile.LNKTYPE
+            tar.addfile(link)
+    found = list(refs(path))
+    assert [ref.file_name for ref in found] == ["f.jpg", "f-00000001.jpg", "g.jpg"]
+    assert [ref.read() for ref in found] == [b"f", b"f", b"f"]

@@ -37,7 +37,7 @@ def check_json(path: str, finding: Finding) -> None:
         if file.readline().strip() != b"[":
             finding.unreadable("it is no array with an element a line, as conversions write it")
             return
-        ended = False
+        ended, comma = False, True  # behind the element before
         for number, line in enumerate(file, 2):
             text = line.strip()
             if ended and text:
@@ -45,7 +45,13 @@ def check_json(path: str, finding: Finding) -> None:
                 return
             if text == b"]":
                 ended = True
+                if comma and finding.rows:
+                    finding.damage(f"line {number - 1} ends in a comma, and no element follows")
                 continue
+            if not comma:
+                finding.damage(f"line {number - 1} ends without a comma")
+                return
+            comma = text.endswith(b",")
             try:
                 element = json_object(text.removesuffix(b",").decode("utf-8"))
             except ValueError as error:
