@@ -35,7 +35,7 @@ from blip2cli.system.cores import available_cores
 
 MAX_WORKERS = 16  # decode some 4,000 small photographs a second, more than any one device labels
 _LOOK_AGAIN = 1.0  # seconds between two looks at a worker that is waited for
-_PATIENCE = 5.0  # seconds for a killed process to go; one may hang in the kernel
+_SECONDS_TO_END = 5.0  # seconds for a killed process to go; one may hang in the kernel
 
 
 def choose_workers(cores: int | None = None) -> int:
@@ -120,8 +120,14 @@ class Worker:
         except BaseException:
             self._socket.close()
             raise
-        self._thread = threading.Thread(target=self._receive, name="worker", daemon=True)
-        self._thread.start()
+        try:
+            self._thread = threading.Thread(target=self._receive, name="worker", daemon=True)
+            self._thread.start()
+        except RuntimeError:  # there can be no further thread
+            self._process.kill()
+            self._process.wait()
+            self._socket.close()
+            raise
         self._send(image_loader)
 
     def request(self, refs: list[ImageRef]) -> None:
@@ -151,7 +157,7 @@ class Worker:
 
     def join(self) -> None:
         """Wait until the process is gone."""
-        self._thread.join(_PATIENCE)
+        self._thread.join(_SECONDS_TO_END)
 
     def _send(self, value: object) -> None:
         data = pickle.dumps(value, 5)
