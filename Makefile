@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo reference test test-fast test-lowest coverage equivalence torture lint format tiny bench
+.PHONY: help install demo reference test test-fast test-slow test-lowest coverage equivalence torture lint format tiny bench
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,16 @@ test: install ## run the test suite
 
 test-fast: export OMP_NUM_THREADS = 1
 test-fast: install ## run the tests but those of slow files (under a minute)
-	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow'
+	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow and not external'
+
+EXTERNAL := $(VENV)/.installed-external
+test-slow: export OMP_NUM_THREADS = 1
+test-slow: $(EXTERNAL) ## run the tests with Ray, object stores and a browser (under 30 minutes)
+	$(BIN)/python -m pytest -m external
+
+$(EXTERNAL): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,external]'
+	@touch $@
 
 LOWEST := build/lowest
 test-lowest: export OMP_NUM_THREADS = 1
