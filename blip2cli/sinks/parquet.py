@@ -266,20 +266,21 @@ def _group_rows(schema: pa.Schema) -> int:
 
 
 def _groups(parts: Sequence[str], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
-    """Yield the rows of all parts in tables of exactly ``rows`` rows, the last one shorter."""
+    """Yield the rows of all parts in tables of exactly ``rows`` rows, the last one shorter; each is
+    one chunk, since pages end where chunks do: the bytes must not tell where parts ended."""
     waiting: list[pa.RecordBatch] = []
     count = 0
     for batch in _batches(parts, rows, schema):
         while count + batch.num_rows >= rows:
             head = batch.slice(0, rows - count)
-            yield pa.Table.from_batches([*waiting, head], schema)
+            yield pa.Table.from_batches([*waiting, head], schema).combine_chunks()
             batch = batch.slice(head.num_rows)
             waiting, count = [], 0
         if batch.num_rows:
             waiting.append(batch)
             count += batch.num_rows
     if waiting:
-        yield pa.Table.from_batches(waiting, schema)
+        yield pa.Table.from_batches(waiting, schema).combine_chunks()
 
 
 def _batches(parts: Sequence[str], rows: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -28,6 +28,23 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out.parquet"
 
 
+def test_bytes_do_not_tell_where_parts_ended(tmp_path: Path) -> None:
+    """Pages of vectors are many in a row group, and would end where parts did."""
+    columns = (Column("embedding", "embedding", 256),)
+    numbers = np.random.default_rng(0).random((3000, 256), dtype=np.float32)
+    common = {"width": 1, "height": 2}
+    rows = [common | {"file_name": f"{i}", "embedding": v} for i, v in enumerate(numbers)]
+    written = []
+    for part in (3000, 701):
+        sink = open_out(tmp_path / f"{part}.parquet", columns)
+        for start in range(0, len(rows), part):
+            sink.write(rows[start : start + part])
+            sink.commit()
+        sink.close()
+        written.append((tmp_path / f"{part}.parquet").read_bytes())
+    assert written[0] == written[1]
+
+
 def test_types(out: Path) -> None:
     columns = (
         Column("embedding", "embedding", 4),
