@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from work import Setting, Work
 
-from blip2cli.images.loader import BatchStream, LoadedBatch
+from blip2cli.images.batch_stream import BatchStream, LoadedBatch
 from blip2cli.images.preprocess import PixelSpec, normalize
 from blip2cli.model.checkpoint.resolve import resolve
 from blip2cli.model.placement.batch_size import batch_threads

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from blip2cli.images.loader import LoadedBatch
+    from blip2cli.images.batch_stream import LoadedBatch
     from blip2cli.model.wrapper import Blip2 as Model
 
     Picture = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -193,8 +193,8 @@ class Blip2:
         ]
 
     def _batches(self, pictures: Iterator[Picture]) -> Iterator[LoadedBatch]:
+        from blip2cli.images.batch_stream import LoadedBatch
         from blip2cli.images.load_image import ImageLoader
-        from blip2cli.images.loader import LoadedBatch
         from blip2cli.images.pillow_ref import image_ref
 
         image_loader = ImageLoader(self.model.spec)

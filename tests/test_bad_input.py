@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from blip2cli.images.loader import BatchStream
+from blip2cli.images.batch_stream import BatchStream
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.options import LoaderOptions, SourceOptions
 from blip2cli.sources import open_sources

@@ -73,7 +73,7 @@ def test_the_search_ranks_images_by_the_contrastive_score(
 
 def contrastive(checkpoint: Path) -> Found:
     """The three best images of each text by the model's own score."""
-    from blip2cli.images.loader import BatchStream
+    from blip2cli.images.batch_stream import BatchStream
     from blip2cli.model.retrieval import Pair
     from blip2cli.model.wrapper import Blip2
     from blip2cli.options import LoaderOptions, ModelOptions, SourceOptions

@@ -29,7 +29,7 @@ What a failure is called is decided in this order:
 ``corrupt``            a kind that is read, and its end is there
 ====================== ==========================================================================
 
-Workers add ``timeout`` and ``decoder_crashed``, see ``loader``.
+Workers add ``timeout`` and ``decoder_crashed``, see ``batch_stream``.
 """
 
 from __future__ import annotations

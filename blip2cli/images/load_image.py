@@ -127,7 +127,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     It may hang in code that Python cannot interrupt: a read from a stalled network file system, a
     decoder in an endless loop. A watching thread would not help, because such code may hold the
     interpreter. So a timer of the kernel ends the process by SIGALRM, which tells
-    ``workers.Worker`` why.
+    ``worker_pool.Worker`` why.
     """
     if seconds is None:
         yield

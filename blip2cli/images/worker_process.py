@@ -1,6 +1,6 @@
 """What runs inside a worker: decodes the batches that it is sent, until the main process is gone.
 
-Started by ``workers.Worker`` as a fresh interpreter with one socket. Over it come the
+Started by ``worker_pool.Worker`` as a fresh interpreter with one socket. Over it come the
 ``ImageLoader``, then batches of references; back go an empty message when it is ready, then one
 batch of arrays for each.
 """

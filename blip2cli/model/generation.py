@@ -9,14 +9,9 @@ from typing import Any
 
 import torch
 
-from blip2cli.model.decoding.kv_slots import DecodeRequest
 from blip2cli.model.decoding.pipelined_decode import PipelinedScheduler, is_pipelined
-from blip2cli.model.decoding.sampling import (
-    GeneratedTokens,
-    ProcessorFactory,
-    generator_of,
-    logits_processors,
-)
+from blip2cli.model.decoding.requests import DecodeRequest, GeneratedTokens
+from blip2cli.model.decoding.sampling import ProcessorFactory, generator_of, logits_processors
 from blip2cli.model.decoding.scheduler import Scheduler, decode
 from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.tokenizer.fill_prompt import Prompt

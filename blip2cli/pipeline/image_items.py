@@ -22,7 +22,7 @@ from blip2cli.sinks import IDENTITY, ResumedOutput, check_whole, read_output
 from blip2cli.sources import ImageRef, Listing, open_sources
 
 if TYPE_CHECKING:
-    from blip2cli.images.loader import BatchStream, LoadedBatch
+    from blip2cli.images.batch_stream import BatchStream, LoadedBatch
     from blip2cli.images.preprocess import PixelSpec
     from blip2cli.model.wrapper import Blip2
     from blip2cli.pipeline.job import Job
@@ -110,7 +110,7 @@ class ImageItems:
         isolate_decoding: bool,
     ) -> BatchStream:
         """Decode the images of ``plan`` to what ``spec`` says."""
-        from blip2cli.images.loader import BatchStream
+        from blip2cli.images.batch_stream import BatchStream
 
         options = job.options.loader
         if options.workers is None and isolate_decoding:

@@ -18,7 +18,7 @@ from blip2cli.pipeline.batch_threads import ProcessedBatch
 from blip2cli.pipeline.events import Halved, Listener
 
 if TYPE_CHECKING:
-    from blip2cli.images.loader import LoadedBatch, LoadedImage
+    from blip2cli.images.batch_stream import LoadedBatch, LoadedImage
     from blip2cli.model.wrapper import Blip2
     from blip2cli.tasks.base import Row, Task
 

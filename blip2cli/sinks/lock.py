@@ -21,15 +21,11 @@ import time
 from typing import Self
 
 from blip2cli.errors import OutputError
-from blip2cli.sinks.lock_holder import Holder, LockFile
+from blip2cli.sinks.lock_holder import GONE_SECONDS, SIGN_SECONDS, Holder, LockFile
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage import durable
 from blip2cli.storage.text_encoding import printable
 
-SIGN_SECONDS = 5.0  # between signs of life
-# Without a sign for this long a run is taken for ended. Network file systems may show a change up
-# to a minute late.
-GONE_SECONDS = 90.0
 # What a file system says that knows no locks; EBADF: not of files that are open for reading.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.EBADF)
 

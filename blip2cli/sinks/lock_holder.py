@@ -1,4 +1,4 @@
-"""What a lock file says of the run that holds it."""
+"""What a lock file says of the run that holds it, and when that run is taken for ended."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from blip2cli.storage.text_encoding import printable, to_json
 from blip2cli.system import processes
 
+SIGN_SECONDS = 5.0  # between signs of life
+# Without a sign for this long a run is taken for ended. Network file systems may show a change up
+# to a minute late.
+GONE_SECONDS = 90.0
 _FORMER = re.compile(rb"(process \d+ on \S+)\n?")  # how version 0.1 signed
 
 

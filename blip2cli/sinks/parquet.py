@@ -46,7 +46,8 @@ from blip2cli.storage.text_encoding import deep_to_utf8
 # A part is committed when it holds this much or is this old, whichever comes first.
 PART_BYTES = 32 << 20
 PART_SECONDS = 30.0
-# Row groups of the finished file: large enough to read fast, small enough to read singly.
+# Row groups of the finished file: large enough to read fast, small enough to read singly. Those of
+# conversions: ``convert/formats/parquet``.
 GROUP_ROWS = 16384
 GROUP_BYTES = 64 << 20
 # What reading a damaged file may raise.

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from blip2cli.errors import ImageError, SourceError
 from blip2cli.sources import base
 from blip2cli.sources.base import ImageRef
-from blip2cli.storage.fetching import TooLargeError, fetch
+from blip2cli.storage.fetching import fetch
 from blip2cli.storage.opening import is_remote
 from blip2cli.storage.remote_errors import RemoteError
+from blip2cli.storage.retries import TooLargeError
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import TypeVar
-
-from blip2cli.errors import SourceError
-from blip2cli.storage.opening import connect, protocol_of, retries_of
-from blip2cli.storage.remote_errors import RemoteDeniedError, RemoteMissingError, remote_error
-
-T = TypeVar("T")
-
-
-class TooLargeError(Exception):
-    """An object is larger than allowed."""
+from blip2cli.storage.opening import connect, protocol_of
+from blip2cli.storage.retries import TooLargeError, with_retries
 
 
 def fetch(url: str, size: int | None, max_bytes: int) -> bytes:
@@ -24,24 +13,6 @@ def fetch(url: str, size: int | None, max_bytes: int) -> bytes:
     RemoteError or another SourceError when it cannot be read.
     """
     return with_retries(url, lambda: _fetch(url, size, max_bytes))
-
-
-def with_retries(url: str, request: Callable[[], T]) -> T:
-    """Make a request, and repeat one that fails in passing where the library does not.
-
-    Raises RemoteError, and IsADirectoryError for what is a folder.
-    """
-    for pause in (*retries_of(url), None):
-        try:
-            return request()
-        except (TooLargeError, IsADirectoryError, SourceError):
-            raise
-        except Exception as error:  # noqa: BLE001 - each protocol has exceptions of its own
-            fault = remote_error(url, error)
-            if pause is None or isinstance(fault, (RemoteMissingError, RemoteDeniedError)):
-                raise fault from None
-            time.sleep(pause)
-    raise AssertionError  # the last turn returns or raises
 
 
 def _fetch(url: str, size: int | None, max_bytes: int) -> bytes:

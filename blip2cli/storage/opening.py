@@ -23,10 +23,7 @@ _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 # 30 ms to the first byte and 100 MB/s, 8 MiB keep three quarters of the speed.
 BLOCK = 8 << 20
 
-# Protocols whose libraries repeat failed requests themselves, with growing pauses.
-_RETRYING = frozenset({"s3", "s3a", "gs", "gcs", "hf", "abfs", "abfss", "az"})
 _IN_EXTRA = frozenset({"s3", "s3a", "gs", "gcs", "http", "https", "hf"})
-RETRY_AFTER = (0.2, 1.0)  # seconds; for the other protocols
 
 
 def is_remote(text: str) -> bool:
@@ -102,11 +99,6 @@ def _package_missing(url: str, protocol: str, package: str | None) -> SourceErro
     return SourceError(
         None, f"Reading {hide_secrets(url)!r} needs {name}, which is not installed", install
     )
-
-
-def retries_of(url: str) -> tuple[float, ...]:
-    """Seconds to wait before each repetition of a failed request."""
-    return () if protocol_of(url) in _RETRYING else RETRY_AFTER
 
 
 class _RemoteFile(io.BufferedIOBase):

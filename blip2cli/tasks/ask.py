@@ -24,7 +24,7 @@ from blip2cli.tasks.prompting import (
 from blip2cli.tasks.questions import Question, Questions
 
 if TYPE_CHECKING:
-    from blip2cli.images.loader import LoadedBatch, LoadedImage
+    from blip2cli.images.batch_stream import LoadedBatch, LoadedImage
     from blip2cli.model.families import Family
     from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from blip2cli.sinks.base import Column
 
 if TYPE_CHECKING:
-    from blip2cli.images.loader import LoadedBatch, LoadedImage
+    from blip2cli.images.batch_stream import LoadedBatch, LoadedImage
     from blip2cli.model.families import Family
     from blip2cli.model.wrapper import Blip2
 

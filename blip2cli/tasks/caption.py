@@ -12,7 +12,7 @@ from blip2cli.tasks.base import LOGPROB_DECIMALS, Row, blank, first_columns
 from blip2cli.tasks.text_generation import generate_texts
 
 if TYPE_CHECKING:
-    from blip2cli.images.loader import LoadedBatch, LoadedImage
+    from blip2cli.images.batch_stream import LoadedBatch, LoadedImage
     from blip2cli.model.families import Family
     from blip2cli.model.wrapper import Blip2
 

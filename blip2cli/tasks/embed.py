@@ -15,7 +15,7 @@ from blip2cli.tasks.vectors import IMAGE_POOLS, embedding_column, finish_vectors
 if TYPE_CHECKING:
     import torch
 
-    from blip2cli.images.loader import LoadedBatch, LoadedImage
+    from blip2cli.images.batch_stream import LoadedBatch, LoadedImage
     from blip2cli.model.families import Family
     from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2

@@ -14,8 +14,8 @@ from PIL import Image
 
 from blip2cli.errors import SourceError
 from blip2cli.images import load_image
+from blip2cli.images.batch_stream import BatchPolicy, BatchStream, LoadedBatch
 from blip2cli.images.decode import DecodedImage, WarningsIgnored, decode_unsilenced
-from blip2cli.images.loader import BatchStream, LoadedBatch, LoaderPolicy
 from blip2cli.sources.base import ImageRef
 from tests.images.helpers import SPEC, Broken, Gate, made, options, until
 from tests.images.pictures import damaged_tiff, encoded, gradient, picture
@@ -23,7 +23,7 @@ from tests.images.pictures import damaged_tiff, encoded, gradient, picture
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 FIRST = 2  # images that the prefetch thread decodes before it only reads
-POLICY = LoaderPolicy(prefetch_images=FIRST)
+POLICY = BatchPolicy(prefetch_images=FIRST)
 
 
 @pytest.fixture

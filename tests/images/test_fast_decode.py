@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from blip2cli.errors import ImageError, OutputError
+from blip2cli.images.batch_stream import BatchStream
 from blip2cli.images.decode import decode
-from blip2cli.images.loader import BatchStream
 from blip2cli.images.preprocess import PixelSpec, to_uint8
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import LoaderOptions, ModelOptions, OutputOptions, RunOptions, SourceOptions

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 
 from blip2cli.errors import SourceError
+from blip2cli.images.batch_stream import BatchPolicy, BatchStream
 from blip2cli.images.decode import decode
 from blip2cli.images.load_image import ImageLoader
-from blip2cli.images.loader import BatchStream, LoaderPolicy
 from blip2cli.images.prefetch import MEMORY_SHARE, PREFETCH_BYTES, Prefetch, byte_limit
 from blip2cli.images.preprocess import PixelSpec, to_uint8
 from blip2cli.options import LoaderOptions
@@ -66,7 +66,7 @@ def test_items_and_pixels_are_those_of_the_main_thread(size: int) -> None:
 
 
 def test_it_starts_by_itself_and_stops_at_the_limit_of_images() -> None:
-    policy = LoaderPolicy(prefetch_images=6)
+    policy = BatchPolicy(prefetch_images=6)
     taken: list[int] = []
     with BatchStream(counted(taken), SPEC, options(2), True, policy) as batches:
         assert until(lambda: len(taken) == 6)
@@ -79,7 +79,7 @@ def test_it_starts_by_itself_and_stops_at_the_limit_of_images() -> None:
 
 
 def test_it_stops_at_the_limit_of_bytes() -> None:
-    policy = LoaderPolicy(prefetch_bytes=3 * IMAGE_BYTES)
+    policy = BatchPolicy(prefetch_bytes=3 * IMAGE_BYTES)
     taken: list[int] = []
     with BatchStream(counted(taken), SPEC, options(2), True, policy) as batches:
         for more in (3, 5, 7):
@@ -95,7 +95,7 @@ def test_little_memory_lowers_the_limit() -> None:
 
 
 def test_a_batch_larger_than_the_limits_is_filled() -> None:
-    policy = LoaderPolicy(prefetch_images=2, prefetch_bytes=1)
+    policy = BatchPolicy(prefetch_images=2, prefetch_bytes=1)
     with BatchStream([made(n) for n in range(9)], SPEC, options(7), True, policy) as batches:
         assert [len(batch.pixels) for batch in batches] == [7, 2]
 
@@ -157,7 +157,7 @@ def test_closing_does_not_wait_for_an_image_that_hangs() -> None:
 
 def test_a_dropped_stream_ends_its_thread() -> None:
     taken: list[int] = []
-    policy = LoaderPolicy(prefetch_images=2)
+    policy = BatchPolicy(prefetch_images=2)
     batches = BatchStream(counted(taken), SPEC, options(2), True, policy)
     assert until(lambda: len(taken) == 2)
     del batches
@@ -172,7 +172,7 @@ def test_given_workers_and_a_time_limit_do_without_it() -> None:
 
 
 def test_long_waits_start_workers_and_nothing_is_lost() -> None:
-    policy = LoaderPolicy(lambda: 2, 1e-9, prefetch_images=5)
+    policy = BatchPolicy(lambda: 2, 1e-9, prefetch_images=5)
     refs = [made(n % 40) for n in range(4000)]
     with BatchStream(iter(refs), SPEC, options(3, None), True, policy) as batches:
         found = [next(batches)]
@@ -187,7 +187,7 @@ def test_long_waits_start_workers_and_nothing_is_lost() -> None:
 
 
 def test_one_worker_is_not_started_in_its_place() -> None:
-    policy = LoaderPolicy(lambda: 1, 1e-9)
+    policy = BatchPolicy(lambda: 1, 1e-9)
     before = worker_processes()
     refs = [made(n) for n in range(9)]
     with BatchStream(refs, SPEC, options(2, None), True, policy) as batches:

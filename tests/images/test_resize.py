@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from blip2cli.images import resize
+from blip2cli.images.batch_stream import BatchStream
 from blip2cli.images.decode import decode
-from blip2cli.images.loader import BatchStream
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.images.resize import to_planes
 from blip2cli.options import LoaderOptions

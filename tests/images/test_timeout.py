@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli.images import loader
+from blip2cli.images import batch_stream as loader
+from blip2cli.images.batch_stream import BatchStream
 from blip2cli.images.decode import decode
-from blip2cli.images.loader import BatchStream
 from blip2cli.images.preprocess import to_uint8
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef

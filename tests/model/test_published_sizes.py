@@ -14,7 +14,7 @@ import torch
 
 from blip2cli.images.preprocess import PixelSpec, normalize
 from blip2cli.model.checkpoint.config import Blip2Config, read_config
-from blip2cli.model.decoding.kv_slots import DecodeRequest
+from blip2cli.model.decoding.requests import DecodeRequest
 from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.families.opt.session import OptSession
 from blip2cli.model.families.t5.config import T5Config

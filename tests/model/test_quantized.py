@@ -16,8 +16,8 @@ from blip2cli.model.layers.linear import Linear
 from blip2cli.model.layers.packed_linear import PackedLinear, can_pack
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.placement.dtype import Placement, place
-from blip2cli.model.quantize.int8 import is_quantized_layer
-from blip2cli.model.quantize.linear_int8 import Int8Linear, max_exact_level
+from blip2cli.model.quantize.int8_layers import Int8Linear, max_exact_level
+from blip2cli.model.quantize.int8_weights import is_quantized_layer
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2, Generated
 from blip2cli.options import DecodeOptions, ModelOptions, Quantize
@@ -151,7 +151,7 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         place("cpu", "float32", OPT, 1, "int2")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=r"quantize int4 is for GPUs: .* use quantize int8"):
         place("cpu", "float32", OPT, 1, "int4")
-    monkeypatch.setattr("blip2cli.model.quantize.linear_int8.max_exact_level", lambda: 0)
+    monkeypatch.setattr("blip2cli.model.quantize.int8_layers.max_exact_level", lambda: 0)
     with pytest.raises(OptionError, match="needs a torch with oneDNN"):
         place("cpu", "float32", OPT, 1, "int8")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)

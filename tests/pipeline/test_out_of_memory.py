@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from blip2cli.images.loader import BatchStream, LoadedBatch
+from blip2cli.images.batch_stream import BatchStream, LoadedBatch
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
     DecodeOptions,
@@ -148,7 +148,7 @@ def test_what_counts_as_exhaustion() -> None:
 SCRIPT = """
 import json, resource, sys
 import torch
-from blip2cli.images.loader import BatchStream
+from blip2cli.images.batch_stream import BatchStream
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import LoaderOptions, ModelOptions, SourceOptions
 from blip2cli.sources import open_sources

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from blip2cli.images.loader import BatchStream
+from blip2cli.images.batch_stream import BatchStream
 from blip2cli.pipeline.batch_threads import ProcessedBatch, process_batch
 from blip2cli.pipeline.events import Event, Failed, Progress
 from blip2cli.pipeline.image_items import ImageItems

@@ -15,7 +15,7 @@ from blip2cli.tasks.base import Row, blank, first_columns
 from tests.recipes.register import put_module, run_command
 
 if TYPE_CHECKING:
-    from blip2cli.images.loader import LoadedBatch, LoadedImage
+    from blip2cli.images.batch_stream import LoadedBatch, LoadedImage
     from blip2cli.model.families import Family
     from blip2cli.model.wrapper import Blip2
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.images.workers import MAX_WORKERS, choose_workers
+from blip2cli.images.worker_pool import MAX_WORKERS, choose_workers
 from blip2cli.system.cores import available_cores
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blip2cli.images.loader import BatchStream, LoadedBatch
+from blip2cli.images.batch_stream import BatchStream, LoadedBatch
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import LoaderOptions, SourceOptions
 from blip2cli.sources import open_sources

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blip2cli.errors import OptionError, OutputError
-from blip2cli.images.loader import LoadedBatch
+from blip2cli.images.batch_stream import LoadedBatch
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (

@@ -12,7 +12,7 @@ import torch
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForImageTextRetrieval
 
 from blip2cli.errors import OptionError
-from blip2cli.images.loader import LoadedBatch
+from blip2cli.images.batch_stream import LoadedBatch
 from blip2cli.images.preprocess import normalize
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (

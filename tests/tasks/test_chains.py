@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from blip2cli.errors import OptionError
-from blip2cli.images.loader import LoadedBatch
+from blip2cli.images.batch_stream import LoadedBatch
 from blip2cli.images.preprocess import normalize
 from blip2cli.model.families import OPT
 from blip2cli.model.wrapper import Blip2
@@ -151,7 +151,7 @@ def test_a_conversation_equals_turns_fed_to_transformers(
 
 
 def test_a_conversation_does_not_depend_on_the_batch(mixed: Path, model: Blip2) -> None:
-    from blip2cli.images.loader import BatchStream
+    from blip2cli.images.batch_stream import BatchStream
     from blip2cli.options import LoaderOptions, SourceOptions
     from blip2cli.sources import open_sources
 

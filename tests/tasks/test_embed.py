@@ -15,7 +15,7 @@ from transformers.models.blip_2 import modeling_blip_2 as blip_2
 from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 
 from blip2cli.errors import OptionError
-from blip2cli.images.loader import BatchStream, LoadedBatch
+from blip2cli.images.batch_stream import BatchStream, LoadedBatch
 from blip2cli.images.preprocess import normalize
 from blip2cli.model.checkpoint.embedded import embedded_path
 from blip2cli.model.wrapper import Blip2

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from blip2cli.errors import OptionError
-from blip2cli.images.loader import LoadedBatch
+from blip2cli.images.batch_stream import LoadedBatch
 from blip2cli.model.families import OPT
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from blip2cli.images.loader import BatchStream, LoadedBatch
+from blip2cli.images.batch_stream import BatchStream, LoadedBatch
 from blip2cli.model.families import OPT
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2

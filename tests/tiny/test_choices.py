@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
-from blip2cli.images.loader import BatchStream, LoadedBatch
+from blip2cli.images.batch_stream import BatchStream, LoadedBatch
 from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path
 from blip2cli.model.tokenizer.fill_prompt import Prompt, question_prompt
 from blip2cli.model.wrapper import Blip2

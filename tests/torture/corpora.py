@@ -32,9 +32,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from blip2cli.images.batch_stream import BatchStream
 from blip2cli.images.decode import FORMATS
 from blip2cli.images.limits import MAX_BYTES
-from blip2cli.images.loader import BatchStream
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef

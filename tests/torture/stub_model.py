@@ -98,7 +98,7 @@ class _Model:
 
 def install() -> None:
     """Register the stubs as the modules that the command imports; torch is not imported then."""
-    loader = ModuleType("blip2cli.images.loader")
+    loader = ModuleType("blip2cli.images.batch_stream")
     loader.__dict__.update(BatchStream=_load_batches, LoadedImage=_Loaded)
     wrapper = ModuleType("blip2cli.model.wrapper")
     wrapper.__dict__.update(Blip2=_Model)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from blip2cli.convert.checkpoints import huggingface as hf
 from blip2cli.convert.checkpoints.language_model import Language, find_language, pad_vocabulary
-from blip2cli.convert.checkpoints.lavis import (
+from blip2cli.convert.checkpoints.lavis_file import (
     LANGUAGE_MODEL,
     VISION_MODEL,
     LavisFile,

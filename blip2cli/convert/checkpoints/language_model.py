@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2cli.convert.checkpoints.lavis import LANGUAGE_MODEL
+from blip2cli.convert.checkpoints.lavis_file import LANGUAGE_MODEL
 from blip2cli.errors import ModelError, option
 from blip2cli.model.checkpoint.directory import TOKENIZER_FILES, read_json, weight_files
 from blip2cli.model.checkpoint.foreign_files import check_adapter

@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeVar
 from blip2cli.convert.files import new_file, new_folder
 from blip2cli.errors import OutputError, option
 from blip2cli.model.checkpoint.hub import SMALL_FILES
-from blip2cli.model.quantize.int8 import STEM
+from blip2cli.model.quantize.int8_weights import STEM
 from blip2cli.sinks.base import disk_errors
 from blip2cli.sinks.check_output import check_parent, check_place
 from blip2cli.sinks.lock import OutputLock

@@ -1,4 +1,4 @@
-"""Checkpoints in eight bits, as ``blip2cli.model.quantize.int8`` defines them."""
+"""Checkpoints in eight bits, as ``blip2cli.model.quantize.int8_weights`` defines them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.checkpoint.weights import Weight, Weights
-from blip2cli.model.quantize.int8 import NUMBERS, SCALES, is_quantized_layer, quantize
+from blip2cli.model.quantize.int8_weights import NUMBERS, SCALES, is_quantized_layer, quantize
 
 
 def quantize_weights(weights: Weights, layers: Iterable[str]) -> Weights:

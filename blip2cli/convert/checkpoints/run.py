@@ -15,7 +15,7 @@ import torch
 
 from blip2cli.convert.checkpoints import huggingface as hf
 from blip2cli.convert.checkpoints.from_lavis import Assembled, assemble
-from blip2cli.convert.checkpoints.lavis import lavis_weights, write_lavis
+from blip2cli.convert.checkpoints.lavis_file import lavis_weights, write_lavis
 from blip2cli.convert.checkpoints.output import (
     check_destination,
     check_space,
@@ -28,7 +28,7 @@ from blip2cli.convert.format_table import format_by_suffix
 from blip2cli.errors import OptionError, OutputError, SourceError, option
 from blip2cli.model.checkpoint.resolve import resolve
 from blip2cli.model.checkpoint.weights import Progress
-from blip2cli.model.quantize.int8 import METHOD, STEM
+from blip2cli.model.quantize.int8_weights import METHOD, STEM
 from blip2cli.options import CheckpointOptions
 
 LAVIS_SUFFIXES = (".pth", ".pt", ".ckpt")

@@ -22,6 +22,7 @@ from blip2cli.sinks.parquet import ARROW_ERRORS, first_line
 from blip2cli.sinks.settings import Settings, parquet_metadata, parquet_settings
 from blip2cli.sources.parquet_schema import is_bytes
 
+# Row groups of conversions, which may be of any width; those of runs: ``sinks/parquet``.
 GROUP_ROWS = 1 << 16
 GROUP_BYTES = 32 << 20
 _BUFFER_BYTES = 1 << 20

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 WEIGHT_FILES = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-    # Int8 weights, which other programs must not take for plain ones: see ``quantize.int8``.
+    # Int8 weights, which other programs must not take for plain ones, see ``int8_weights``.
     ("model.int8.safetensors", "model.int8.safetensors.index.json"),
 )
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "vocab.txt")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.safetensors_file import open_safetensors
-from blip2cli.model.quantize.int8 import QuantizedWeight
+from blip2cli.model.quantize.int8_weights import QuantizedWeight
 
 # As safetensors spells them (https://github.com/huggingface/safetensors#format).
 DTYPES = {

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.decoding import scheduler
-from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
-from blip2cli.model.decoding.sampling import GeneratedTokens, ProcessorFactory, process_scores
+from blip2cli.model.decoding.kv_slots import SlotShape
+from blip2cli.model.decoding.requests import DecodeRequest, GeneratedTokens
+from blip2cli.model.decoding.sampling import ProcessorFactory, process_scores
 from blip2cli.model.decoding.session import DecoderSession, round_up
 from blip2cli.model.grouping import grouped
 from blip2cli.model.layers.linear import ROW_MULTIPLE
@@ -47,7 +48,7 @@ def beam_search(
     found: list[list[GeneratedTokens]] = [[] for _ in requests]
     for shape, indices in grouped(map(session.slot_shape, requests)):
         alike = [requests[index] for index in indices]
-        session.announce([each.image_prompt for each in alike])
+        session.will_prefill([each.image_prompt for each in alike])
         decoder = _BeamDecoder(session, shape, alike, frozenset(end), processors, options)
         for index, sequences in zip(indices, decoder.run(), strict=True):
             found[index] = sequences
@@ -125,7 +126,7 @@ def _max_groups(session: DecoderSession, width: int) -> int:
     """
     most = scheduler.max_slots(session)
     groups = max(1, most // width)
-    if session.device.type != "cpu" or session.sequences_per_step:
+    if session.device.type != "cpu" or session.slot_limit:
         return groups
     return min(round_up(groups, ROW_MULTIPLE), max(1, 2 * most // width))
 

@@ -21,7 +21,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.kv_slots import DecodeRequest, ImagePrompt, KVSlots, SlotShape
+from blip2cli.model.decoding.kv_slots import KVSlots, SlotShape
+from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.scheduler import MAX_SLOTS
 from blip2cli.model.decoding.session import DecoderSession
 
@@ -161,14 +162,14 @@ class CudaGraphSession:
         return self._session.device
 
     @property
-    def sequences_per_step(self) -> int:
-        return self._session.sequences_per_step
+    def slot_limit(self) -> int:
+        return self._session.slot_limit
 
     def slot_shape(self, request: DecodeRequest) -> SlotShape:
         return self._session.slot_shape(request)
 
-    def announce(self, prompts: Sequence[ImagePrompt]) -> None:
-        self._session.announce(prompts)
+    def will_prefill(self, prompts: Sequence[ImagePrompt]) -> None:
+        self._session.will_prefill(prompts)
 
     def forget_announced(self) -> None:
         self._session.forget_announced()

@@ -6,28 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-ImagePrompt = tuple[int, tuple[int, ...]]  # row of the features, and ids of the prompt behind it
-
-
-@dataclass(frozen=True)
-class DecodeRequest:
-    """One sequence to be decoded."""
-
-    image: int  # row of the features
-    prompt: tuple[int, ...]  # ids, never empty
-    max_tokens: int  # of this sequence
-    # Tokens that its slot has positions for: at least ``max_tokens``, and one number for a whole
-    # batch.
-    reserved_tokens: int
-    generator: torch.Generator | None = None  # None: greedy, as all of a batch are then
-
-    @property
-    def image_prompt(self) -> ImagePrompt:
-        """The image with its prompt: requests of equal ones may share keys and values."""
-        return self.image, self.prompt
+from blip2cli.model.decoding.requests import DecodeRequest
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Pipelined decoding on a GPU: the host reads tokens one step behind the device.
+"""Pipelined decoding on a GPU: the host reads tokens one step behind the device (``before`` in
+``PipelinedScheduler.run``).
 
 Where a step runs on a device of its own, asking for its token lets the device stand idle until the
 host has seen it and launched the next step. Here the next token is chosen on the device and goes
@@ -17,9 +18,10 @@ from dataclasses import dataclass
 
 import torch
 
-from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
-from blip2cli.model.decoding.readback import Readback
-from blip2cli.model.decoding.sampling import GeneratedTokens, ProcessorFactory
+from blip2cli.model.decoding.async_copy import AsyncCopy
+from blip2cli.model.decoding.kv_slots import SlotShape
+from blip2cli.model.decoding.requests import DecodeRequest, GeneratedTokens
+from blip2cli.model.decoding.sampling import ProcessorFactory
 from blip2cli.model.decoding.scheduler import Scheduler
 from blip2cli.model.decoding.session import DecoderSession
 
@@ -39,7 +41,7 @@ class _Step:
     """A step that was launched."""
 
     request_of_slot: tuple[int | None, ...]  # as it was then
-    chosen: Readback  # tokens [S] and their log-probabilities [S]
+    chosen: AsyncCopy  # tokens [S] and their log-probabilities [S]
 
 
 class PipelinedScheduler(Scheduler):
@@ -84,7 +86,7 @@ class PipelinedScheduler(Scheduler):
         logits = self.slots.decode_step(self.next_tokens).float()
         self.next_tokens = logits.argmax(dim=-1)
         logprobs = logits.log_softmax(dim=-1).gather(1, self.next_tokens[:, None])[:, 0]
-        step = _Step(tuple(self.request_of_slot), Readback(self.next_tokens, logprobs))
+        step = _Step(tuple(self.request_of_slot), AsyncCopy(self.next_tokens, logprobs))
         for slot, index in enumerate(step.request_of_slot):
             if index is not None:
                 self.launched[index] += 1

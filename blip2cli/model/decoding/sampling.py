@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +21,6 @@ if TYPE_CHECKING:
 # From the number of ids before the first new token to processors that make scores [R, V] of ids
 # [R, L] and raw scores [R, V].
 ProcessorFactory = Callable[[int], Callable[[Tensor, Tensor], Tensor]]
-
-
-@dataclass
-class GeneratedTokens:
-    """The tokens generated for one sequence so far."""
-
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-
-    @property
-    def mean_logprob(self) -> float:
-        """Mean log-probability of the tokens under the model's raw distribution."""
-        return sum(self.logprobs) / len(self.logprobs)
 
 
 def logits_processors(

@@ -19,8 +19,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
-from blip2cli.model.decoding.sampling import GeneratedTokens, ProcessorFactory, draw, process_scores
+from blip2cli.model.decoding.kv_slots import SlotShape
+from blip2cli.model.decoding.requests import DecodeRequest, GeneratedTokens
+from blip2cli.model.decoding.sampling import ProcessorFactory, draw, process_scores
 from blip2cli.model.decoding.session import DecoderSession, round_up
 from blip2cli.model.grouping import grouped
 from blip2cli.model.layers.linear import ROW_MULTIPLE
@@ -43,7 +44,7 @@ def decode(
     """
     sequences = [GeneratedTokens() for _ in requests]
     for shape, indices in grouped(map(session.slot_shape, requests)):
-        session.announce([requests[n].image_prompt for n in indices])
+        session.will_prefill([requests[n].image_prompt for n in indices])
         scheduler = scheduler_class(
             session, shape, requests, indices, sequences, frozenset(end), processors
         )
@@ -153,6 +154,7 @@ class Scheduler:
             sequence = self.sequences[index]
             sequence.tokens.append(token)
             sequence.logprobs.append(logprob)
+            # The same test: in two halves in ``PipelinedScheduler``, and in ``beam``.
             if token in self.end or len(sequence.tokens) >= self.requests[index].max_tokens:
                 self.request_of_slot[slot] = None
             self.tokens[slot] = token
@@ -166,4 +168,4 @@ class Scheduler:
 
 def max_slots(session: DecoderSession) -> int:
     """How many sequences are decoded together at most."""
-    return min(MAX_SLOTS, session.sequences_per_step or MAX_SLOTS)
+    return min(MAX_SLOTS, session.slot_limit or MAX_SLOTS)

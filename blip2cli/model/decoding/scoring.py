@@ -7,8 +7,8 @@ and because with it the choices exclude one another: the softmax over their scor
 own distribution, given that the answer is one of them. Ranking by the summed log-probability is
 what BLIP's authors do with a closed list of answers (``rank_answer`` in LAVIS, arXiv 2201.12086).
 
-A prompt is run once, and its keys and values are shared by its choices. Those that are padded to
-one length run together: a score does not depend on its neighbours.
+As much of a prompt as the family can share is run once for all its choices. Those that are padded
+to one length run together: a score does not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.kv_slots import ImagePrompt
+from blip2cli.model.decoding.requests import ImagePrompt
 from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.grouping import grouped
 
@@ -67,7 +67,7 @@ def score_choices(
     """
     found: dict[tuple[int, int], Likelihood] = {}  # by prompt and number of the choice
     for length, members in grouped((len(each.prompt) for each in prompts), _PROMPTS):
-        session.announce([prompts[number].image_prompt for number in members])
+        session.will_prefill([prompts[number].image_prompt for number in members])
         pairs = [(n, c) for n in members for c in range(len(prompts[n].choices))]
         padded = [session.padded_length(length, len(prompts[n].choices[c])) for n, c in pairs]
         for longest, rows in grouped(padded, _rows):

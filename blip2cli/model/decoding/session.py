@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.kv_slots import DecodeRequest, ImagePrompt, KVSlots, SlotShape
+from blip2cli.model.decoding.kv_slots import KVSlots, SlotShape
+from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 
 
 class DecoderSession(Protocol):
@@ -20,17 +21,21 @@ class DecoderSession(Protocol):
         """Where it runs."""
 
     @property
-    def sequences_per_step(self) -> int:
-        """How many sequences a decode step takes in one matrix product; 0: any number."""
+    def slot_limit(self) -> int:
+        """Slots that are open at once, at most; 0: any number.
+
+        Not 0 where a matrix product of more rows has other bits: bfloat16 on a CPU with AMX (see
+        ``layers/gemm_rows``).
+        """
 
     def slot_shape(self, request: DecodeRequest) -> SlotShape:
         """The slot that a request needs; it depends on nothing but the request."""
 
-    def announce(self, prompts: Sequence[ImagePrompt]) -> None:
-        """Announce prompts that will be prefilled or continued, in this order.
+    def will_prefill(self, prompts: Sequence[ImagePrompt]) -> None:
+        """Announce prompts that will be prefilled, in this order; computes nothing.
 
-        Those of one announcement may run together in larger batches. What was announced before,
-        and computed for it, is forgotten.
+        The next prefill runs as many of them along as make a larger batch. What was announced
+        before, and computed for it, is forgotten.
         """
 
     def forget_announced(self) -> None:

@@ -48,7 +48,7 @@ class Linear(nn.Linear):
     ) -> None:
         super().__init__(in_features, out_features, bias)
         self.activation = activation
-        # float32 [O, 1] beside an int8 weight (see ``quantize.int8``), else None.
+        # float32 [O, 1] beside an int8 weight (see ``quantize.int8_weights``), else None.
         self.scales: Tensor | None = None
 
     def reset_parameters(self) -> None:

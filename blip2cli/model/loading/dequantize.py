@@ -3,7 +3,7 @@
 What is beside a layer's ``weight`` says how it is stored:
 
 ============================== =================================================================
-``weight_int8, weight_scale``  our own, in place of ``weight`` (see ``quantize.int8``)
+``weight_int8, weight_scale``  our own, in place of ``weight`` (see ``quantize.int8_weights``)
 ``SCB``                        bitsandbytes, ``load_in_8bit``: a row's largest magnitude, so 127
                                times our scale
 ``weight.quant_state.…``       bitsandbytes, ``load_in_4bit``: NF4 or FP4 (arXiv 2305.14314)
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.weights import Weight, Weights
-from blip2cli.model.quantize.int8 import NUMBERS, SCALES, QuantizedWeight
+from blip2cli.model.quantize.int8_weights import NUMBERS, SCALES, QuantizedWeight
 
 Read = TypeVar("Read", Tensor, QuantizedWeight)
 

@@ -27,9 +27,9 @@ from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel, build
 from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.placement.single_thread import single_thread
 from blip2cli.model.placement.thresholds import SINGLE_THREADED_LOAD_BELOW
-from blip2cli.model.quantize.int8 import is_quantized_layer, quantize
+from blip2cli.model.quantize.int8_layers import int8_is_faster, use_int8_layers
+from blip2cli.model.quantize.int8_weights import is_quantized_layer, quantize
 from blip2cli.model.quantize.libraries import Quantizer, installed_quantizer, use_library_layers
-from blip2cli.model.quantize.linear_int8 import int8_is_faster, use_int8_layers
 
 # transformers keeps these in float32 in a float16 model (_keep_in_fp32_modules in
 # modeling_blip_2.py).

@@ -156,7 +156,7 @@ def _quantized(name: Quantize, device: torch.device, dtype: torch.dtype) -> str:
             f"{given} is for GPUs: on a CPU four bits are slower than eight, and less exact",
             f"use {option('quantize')} int8",
         )
-    from blip2cli.model.quantize.linear_int8 import int8_is_faster, max_exact_level
+    from blip2cli.model.quantize.int8_layers import int8_is_faster, max_exact_level
 
     exact = max_exact_level()
     if not exact:

@@ -25,9 +25,9 @@ from blip2cli.sources.readers.globs import GlobSource
 from blip2cli.sources.remote_ref import RemoteRef
 from blip2cli.sources.url_names import url_name
 from blip2cli.sources.walk import Entry, PatternRules, walk
-from blip2cli.storage.fetching import with_retries
 from blip2cli.storage.opening import connect, protocol_of
 from blip2cli.storage.remote_errors import RemoteDeniedError, RemoteMissingError
+from blip2cli.storage.retries import with_retries
 from blip2cli.storage.secrets import hide_secrets
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from blip2cli.convert.checkpoints.compare import logits
 from blip2cli.doctor.examine import examine
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.embedded import embedded_path
-from blip2cli.model.quantize.int8 import dequantize, quantize
+from blip2cli.model.quantize.int8_weights import dequantize, quantize
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, DoctorOptions, ModelOptions

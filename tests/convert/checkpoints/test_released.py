@@ -16,7 +16,7 @@ from transformers.models.blip_2.modeling_blip_2 import (
 from blip2cli.convert.checkpoints import CheckpointOptions
 from blip2cli.convert.checkpoints.from_lavis import assemble
 from blip2cli.convert.checkpoints.huggingface import write_config
-from blip2cli.convert.checkpoints.lavis import POSITION_IDS, lavis_weights
+from blip2cli.convert.checkpoints.lavis_file import POSITION_IDS, lavis_weights
 from blip2cli.convert.checkpoints.released import RELEASED, Released
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.directory import inspect_checkpoint

@@ -19,7 +19,7 @@ from blip2cli.model.decoding.cuda_graphs import (
     CudaGraphCache,
     CudaGraphSession,
 )
-from blip2cli.model.decoding.kv_slots import DecodeRequest
+from blip2cli.model.decoding.requests import DecodeRequest
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Generated
 from blip2cli.options import DecodeOptions

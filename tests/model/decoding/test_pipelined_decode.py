@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.decoding import pipelined_decode, scheduler
-from blip2cli.model.decoding.kv_slots import DecodeRequest, ImagePrompt, SlotShape
+from blip2cli.model.decoding.kv_slots import SlotShape
 from blip2cli.model.decoding.pipelined_decode import PipelinedScheduler
-from blip2cli.model.decoding.sampling import GeneratedTokens
+from blip2cli.model.decoding.requests import DecodeRequest, GeneratedTokens, ImagePrompt
 from blip2cli.model.decoding.scheduler import Scheduler, decode
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.options import DecodeOptions
@@ -27,8 +27,8 @@ class ScriptedSession:
 
     device = torch.device("cpu")
 
-    def __init__(self, lengths: Sequence[int], seed: int, sequences_per_step: int = 0) -> None:
-        self.sequences_per_step = sequences_per_step
+    def __init__(self, lengths: Sequence[int], seed: int, slot_limit: int = 0) -> None:
+        self.slot_limit = slot_limit
         chance = random.Random(seed)
         # END comes as the last token, never before.
         self.texts = [
@@ -42,7 +42,7 @@ class ScriptedSession:
     def input_ids(self, request: DecodeRequest) -> tuple[int, ...]:
         return ()
 
-    def announce(self, prompts: Sequence[ImagePrompt]) -> None:
+    def will_prefill(self, prompts: Sequence[ImagePrompt]) -> None:
         pass
 
     def forget_announced(self) -> None:
@@ -119,7 +119,7 @@ def test_texts_of_any_lengths_are_those_of_the_plain_scheduler(seed: int) -> Non
 
 def test_no_step_is_lost_where_limits_end_the_texts() -> None:
     limits = [random.Random(1).randint(3, 9) for _ in range(50)]
-    direct, pipelined = (ScriptedSession([20] * 50, 3, sequences_per_step=8) for _ in range(2))
+    direct, pipelined = (ScriptedSession([20] * 50, 3, slot_limit=8) for _ in range(2))
     assert texts(Scheduler, direct, limits) == texts(PipelinedScheduler, pipelined, limits)
     assert pipelined.steps == direct.steps
 
@@ -134,7 +134,7 @@ def test_an_end_is_noticed_one_step_behind() -> None:
 def test_the_next_step_runs_before_the_last_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     script, order = ScriptedSession([5, 3], 0), []
 
-    class Watched(pipelined_decode.Readback):
+    class Watched(pipelined_decode.AsyncCopy):
         def __init__(self, *tensors: Tensor) -> None:
             super().__init__(*tensors)
             self.number = len(script.steps)
@@ -143,7 +143,7 @@ def test_the_next_step_runs_before_the_last_is_read(monkeypatch: pytest.MonkeyPa
             order.append((self.number, len(script.steps)))
             return super().values()
 
-    monkeypatch.setattr(pipelined_decode, "Readback", Watched)
+    monkeypatch.setattr(pipelined_decode, "AsyncCopy", Watched)
     texts(PipelinedScheduler, script, [10, 10])
     assert order == [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 6)]
 

@@ -24,7 +24,7 @@ from blip2cli.images.preprocess import normalize
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.placement.dtype import Placement
-from blip2cli.model.quantize.linear_int8 import Int8Linear, max_exact_level
+from blip2cli.model.quantize.int8_layers import Int8Linear, max_exact_level
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from blip2cli.model.layers.linear import Linear
-from blip2cli.model.quantize.int8 import quantize
-from blip2cli.model.quantize.linear_int8 import (
+from blip2cli.model.quantize.int8_layers import (
     Int8Linear,
     quantize_rows,
 )
+from blip2cli.model.quantize.int8_weights import quantize
 
 
 def with_int8_weight(layer: Linear, dtype: torch.dtype = torch.float32) -> Linear:

@@ -23,7 +23,7 @@ from blip2cli.model.loading import load as loading
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.placement.dtype import Placement, place
 from blip2cli.model.quantize import libraries
-from blip2cli.model.quantize.int8 import is_quantized_layer
+from blip2cli.model.quantize.int8_weights import is_quantized_layer
 from blip2cli.model.quantize.libraries import (
     QUANTIZERS,
     LibraryLinear,

@@ -14,7 +14,7 @@ from blip2cli.errors import ImageError, SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources import base, open_sources
 from blip2cli.sources.remote_ref import RemoteRef
-from blip2cli.storage import opening
+from blip2cli.storage import retries
 from tests.s3_server import S3
 from tests.sources.faulty import OwnMemory
 
@@ -223,7 +223,7 @@ class Faulty(OwnMemory):
 @pytest.fixture
 def faulty(memory: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> type[Faulty]:
     Faulty.register()
-    monkeypatch.setattr(opening, "RETRY_AFTER", (0.0, 0.0))
+    monkeypatch.setattr(retries, "RETRY_AFTER", (0.0, 0.0))
     return Faulty
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.kv_slots import DecodeRequest, SlotShape
+from blip2cli.model.decoding.kv_slots import SlotShape
+from blip2cli.model.decoding.requests import DecodeRequest
 from blip2cli.model.decoding.slot_buffers import SlotBuffers
 from blip2cli.model.families.opt.layer import attend, finish, project
 

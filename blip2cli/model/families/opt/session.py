@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from blip2cli.model.decoding.kv_slots import DecodeRequest, ImagePrompt, SlotShape
+from blip2cli.model.decoding.kv_slots import SlotShape
+from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.session import round_up, with_announced
 from blip2cli.model.families.opt.kv_slots import OptSlots
 from blip2cli.model.families.opt.layer import KeyValue, attend, finish, prepend, project
@@ -53,9 +54,9 @@ class OptSession:
         return self.images.device
 
     @property
-    def sequences_per_step(self) -> int:
-        rows: int = self.head.sequences_per_gemm(1)
-        return rows
+    def slot_limit(self) -> int:
+        limit: int = self.head.sequences_per_gemm(1)
+        return limit
 
     def slot_shape(self, request: DecodeRequest) -> SlotShape:
         # The first step is fed with the last id of the prompt.
@@ -67,7 +68,7 @@ class OptSession:
         """Image placeholders and prompt."""
         return (self.placeholder,) * self.images.shape[1] + request.prompt
 
-    def announce(self, prompts: Sequence[ImagePrompt]) -> None:
+    def will_prefill(self, prompts: Sequence[ImagePrompt]) -> None:
         # Slots are prefilled a few at a time, and each forward pass reads all weights from memory.
         self.forget_announced()
         self._announced = dict.fromkeys(prompts)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.kv_slots import DecodeRequest, ImagePrompt, SlotShape
+from blip2cli.model.decoding.kv_slots import SlotShape
+from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.slot_buffers import SlotBuffers
 from blip2cli.model.families.t5.net import attend
 from blip2cli.model.grouping import grouped

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from blip2cli.model.decoding.kv_slots import DecodeRequest, ImagePrompt, SlotShape
+from blip2cli.model.decoding.kv_slots import SlotShape
+from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.session import round_up, with_announced
 from blip2cli.model.families.t5.kv_slots import T5Slots
 from blip2cli.model.grouping import grouped
@@ -44,9 +45,9 @@ class T5Session:
         return self.images.device
 
     @property
-    def sequences_per_step(self) -> int:
-        rows: int = self.language.lm_head.sequences_per_gemm(1)
-        return rows
+    def slot_limit(self) -> int:
+        limit: int = self.language.lm_head.sequences_per_gemm(1)
+        return limit
 
     def slot_shape(self, request: DecodeRequest) -> SlotShape:
         context = self.images.shape[1] + len(request.prompt)
@@ -58,7 +59,7 @@ class T5Session:
         """The decoder's start token."""
         return (self.start,)
 
-    def announce(self, prompts: Sequence[ImagePrompt]) -> None:
+    def will_prefill(self, prompts: Sequence[ImagePrompt]) -> None:
         # Slots are prefilled a few at a time, and few of those have prompts of one length.
         self.forget_announced()
         self._announced = dict.fromkeys(prompts)

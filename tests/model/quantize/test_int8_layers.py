@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from blip2cli.model.layers.linear import ACTIVATIONS
-from blip2cli.model.quantize import linear_int8
-from blip2cli.model.quantize.int8 import dequantize, quantize
-from blip2cli.model.quantize.linear_int8 import (
+from blip2cli.model.quantize import int8_layers
+from blip2cli.model.quantize.int8_layers import (
     Int8Linear,
     max_exact_level,
     quantize_rows,
     use_int8_layers,
 )
+from blip2cli.model.quantize.int8_weights import dequantize, quantize
 from tests.model.layer_weights import filled
 from tests.model.quantize.int8_reference import exact_product, quantized, with_int8_weight
 
@@ -56,7 +56,7 @@ def test_a_row_keeps_its_bits_at_every_row_count(
     for count in (*range(1, 13), 17, 33, 64, 257):
         assert torch.equal(layer(rows[:count]), whole[:count]), count
         assert torch.equal(layer(rows[-count:], residual[-count:]), added[-count:]), count
-    monkeypatch.setattr(linear_int8, "_CHUNK", 40 * max(inside, outside))  # several chunks
+    monkeypatch.setattr(int8_layers, "_CHUNK", 40 * max(inside, outside))  # several chunks
     assert torch.equal(layer(rows), whole)
     assert torch.equal(layer(rows, residual), added)
     assert layer(rows[:0]).shape == (0, outside)
@@ -76,7 +76,7 @@ def test_an_activation_behind_it_does_not_change_that(threads: int, activation: 
 def test_a_row_is_quantized_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.randn(6, 64)
     numbers, scales = quantize_rows(rows, 128)
-    monkeypatch.setattr(linear_int8, "_CACHED_NUMBERS", 200)  # a few rows at a time
+    monkeypatch.setattr(int8_layers, "_CACHED_NUMBERS", 200)  # a few rows at a time
     rows[2] *= 1e6
     rows[3] = torch.inf
     rows[4] = 0
@@ -164,7 +164,7 @@ sys.path.insert(0, {root!r})
 import torch
 from tests.model.layer_weights import filled
 from tests.model.quantize.int8_reference import exact_product, quantized
-from blip2cli.model.quantize.linear_int8 import max_exact_level
+from blip2cli.model.quantize.int8_layers import max_exact_level
 from blip2cli.model.families import OPT
 from blip2cli.model.placement.dtype import place
 assert max_exact_level() == 127, max_exact_level()

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from blip2cli.errors import ImageError, RunError, SourceError
-from blip2cli.images import load_image, loader
+from blip2cli.images import batch_stream, load_image
+from blip2cli.images.batch_stream import BatchPolicy, BatchStream
 from blip2cli.images.decode import decode
-from blip2cli.images.loader import BatchStream, LoaderPolicy
 from blip2cli.images.preprocess import to_uint8
 from blip2cli.sources.base import ImageRef
 from tests.images.helpers import (
@@ -94,7 +94,7 @@ def test_listing_is_taken_as_needed(workers: int) -> None:
 
     with BatchStream(endless(), SPEC, options(2, workers)) as batches:
         next(batches)
-        assert taken <= 2 * (1 + loader.PREFETCH_FACTOR * workers) + 1
+        assert taken <= 2 * (1 + batch_stream.PREFETCH_FACTOR * workers) + 1
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -157,7 +157,7 @@ def test_a_worker_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_small_jobs_start_no_process() -> None:
-    policy = LoaderPolicy(workers=lambda: 2)
+    policy = BatchPolicy(workers=lambda: 2)
     before = worker_processes()
     refs = [made(n) for n in range(6)]
     assert len(list(BatchStream(refs, SPEC, options(2, None), policy=policy))) == 3
@@ -166,7 +166,7 @@ def test_small_jobs_start_no_process() -> None:
 
 def test_long_jobs_move_to_workers_on_the_way() -> None:
     # The first batch takes longer than that.
-    policy = LoaderPolicy(lambda: 2, seconds_without_workers=1e-9)
+    policy = BatchPolicy(lambda: 2, seconds_without_workers=1e-9)
     refs = [Reader(f"{n}", "") for n in range(10_000)]
     with BatchStream(refs, SPEC, options(2, None), policy=policy) as batches:
         found = [next(batches)]
@@ -189,7 +189,7 @@ def test_workers_that_do_not_start_are_reported(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(spawn, "get_executable", lambda: "/nowhere/python")
     with pytest.raises(RunError, match="cannot be started"):
         BatchStream([made(0)], SPEC, options(1, 1))
-    policy = LoaderPolicy(lambda: 2, seconds_without_workers=0)
+    policy = BatchPolicy(lambda: 2, seconds_without_workers=0)
     refs = [made(n) for n in range(6)]
     assert len(list(BatchStream(refs, SPEC, options(2, None), policy=policy))) == 3
 
@@ -205,7 +205,7 @@ def test_a_stopped_worker_is_woken() -> None:
 # A script without a __main__ guard, as people write them.
 SCRIPT = """
 import os, sys, time
-from blip2cli.images.loader import BatchStream
+from blip2cli.images.batch_stream import BatchStream
 from blip2cli.images.preprocess import PixelSpec
 from blip2cli.options import LoaderOptions, SourceOptions
 from blip2cli.sources import open_sources

@@ -4,7 +4,7 @@ References are taken from the source only as batches are requested: listing stre
 holds a few batches however many images come. Workers read, decode and resize; they hand over one
 uint8 array a batch, through a socket. (Torch's ``DataLoader`` uses shared memory, which is limited
 to 64 MiB in a default container and ends in a bus error there; a copy through a socket costs about
-a millisecond. What else is against it stands in ``workers``.)
+a millisecond. What else is against it stands in ``worker_pool``.)
 
 Before there are workers, images are decoded in this process: in turn with whoever requests batches,
 or by a prefetch thread, which begins while torch is still being imported. So nothing here imports
@@ -45,9 +45,9 @@ from blip2cli.images.load_image import (
 from blip2cli.images.pillow_blocks import reuse_blocks
 from blip2cli.images.prefetch import PREFETCH_IMAGES, Prefetch
 from blip2cli.images.preprocess import PixelSpec
-from blip2cli.images.workers import (
+from blip2cli.images.worker_pool import (
     DeadWorkerError,
-    RunningLoader,
+    WorkerPool,
     cannot_start,
     choose_workers,
 )
@@ -55,7 +55,7 @@ from blip2cli.options import LoaderOptions
 from blip2cli.options.images import IMAGE_TIMEOUT
 from blip2cli.sources.base import ImageRef
 
-__all__ = ["BatchStream", "LoadedBatch", "LoadedImage", "LoaderPolicy"]
+__all__ = ["BatchPolicy", "BatchStream", "LoadedBatch", "LoadedImage"]
 
 FIRST_SIZE = 16  # images in a batch before a batch size is known
 PREFETCH_FACTOR = 2  # batches that wait ready per worker
@@ -63,8 +63,8 @@ _MAX_FAILED_STARTS = 3  # of workers, one after the other
 
 
 @dataclass(frozen=True)
-class LoaderPolicy:
-    """What the loader decides by when the options leave it the choice."""
+class BatchPolicy:
+    """When worker processes start, and what else the options may leave open."""
 
     workers: Callable[[], int] = choose_workers
     # Decode in this process until that has taken this many seconds: a small job is done before
@@ -106,9 +106,9 @@ class BatchStream(Iterator[LoadedBatch]):
         spec: PixelSpec,
         options: LoaderOptions,
         prefetch: bool = False,
-        policy: LoaderPolicy | None = None,
+        policy: BatchPolicy | None = None,
     ) -> None:
-        policy = policy or LoaderPolicy()
+        policy = policy or BatchPolicy()
         reuse_blocks()
         timeout = IMAGE_TIMEOUT if options.image_timeout is None else options.image_timeout
         self._image_loader = ImageLoader(spec, timeout, options.fast_decode)
@@ -117,7 +117,7 @@ class BatchStream(Iterator[LoadedBatch]):
         self._prefetch: Prefetch | None = None
         self._ignored: WarningsIgnored | None = None  # pending batches hold it longer
         self._retry: deque[list[ImageRef]] = deque()  # were pending when a worker died
-        self._loader: RunningLoader | None = None
+        self._loader: WorkerPool | None = None
         self._closed = False
         self._shared_seconds = 0.0  # of decoding a batch that are left to who takes it
         self._spent = 0.0  # seconds of decoding in this process, or of waiting for the thread
@@ -241,7 +241,7 @@ class BatchStream(Iterator[LoadedBatch]):
             self._batches.end(prefetch.error)
         return []
 
-    def _started_loader(self) -> RunningLoader | None:
+    def _started_loader(self) -> WorkerPool | None:
         """The workers, if they load the next batch; starts them as soon as they are worth it."""
         if self._loader is None and self._workers and self._worth_workers():
             try:
@@ -258,9 +258,7 @@ class BatchStream(Iterator[LoadedBatch]):
         return self._required or self._spent >= self._policy.seconds_without_workers
 
     def _start_workers(self) -> None:
-        self._loader = RunningLoader(
-            self._image_loader, self._batches, self._workers, PREFETCH_FACTOR
-        )
+        self._loader = WorkerPool(self._image_loader, self._batches, self._workers, PREFETCH_FACTOR)
 
     def _note(self, death: DeadWorkerError) -> None:
         """End all workers after the death of one; raises RunError when none starts any more."""
@@ -276,7 +274,7 @@ class BatchStream(Iterator[LoadedBatch]):
         singles: list[BatchArrays] = []
         while len(singles) < len(refs):
             batches_of_one = ([ref] for ref in refs[len(singles) :])
-            self._loader = RunningLoader(self._image_loader, batches_of_one, 1, 1)
+            self._loader = WorkerPool(self._image_loader, batches_of_one, 1, 1)
             try:
                 singles.extend(self._loader)
             except DeadWorkerError as death:

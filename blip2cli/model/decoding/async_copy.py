@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-class Readback:
+class AsyncCopy:
     """Tensors that are being copied to the host. Starting it does not wait; ``values`` does."""
 
     def __init__(self, *tensors: Tensor) -> None:

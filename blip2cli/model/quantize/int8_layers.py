@@ -1,12 +1,12 @@
 """Linear layers that multiply int8 weights by uint8 states, on a CPU.
 
-A weight is whole numbers of -127 to 127 with a scale for each output row (see ``int8``). States are
-quantized as they come, each row (token) by its own scale: no row depends on another, and sums of
-whole numbers are exact in any order, so a row keeps its bits whatever the batch and the number of
-threads. This is the vector-wise scheme of LLM.int8() (arXiv 2208.07339, section 3) without its
-second product for outliers, whose columns are chosen by the whole batch. Measured on AVX512-VNNI,
-quantization included: 1.6 to 1.9 times the speed of packed bfloat16 on the layers of published
-models, and 3 to 3.7 times that of float32.
+A weight is whole numbers of -127 to 127 with a scale for each output row (see ``int8_weights``).
+States are quantized as they come, each row (token) by its own scale: no row depends on another, and
+sums of whole numbers are exact in any order, so a row keeps its bits whatever the batch and the
+number of threads. This is the vector-wise scheme of LLM.int8() (arXiv 2208.07339, section 3)
+without its second product for outliers, whose columns are chosen by the whole batch. Measured on
+AVX512-VNNI, quantization included: 1.6 to 1.9 times the speed of packed bfloat16 on the layers of
+published models, and 3 to 3.7 times that of float32.
 """
 
 from __future__ import annotations

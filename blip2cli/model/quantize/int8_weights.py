@@ -2,7 +2,7 @@
 
 A linear layer's weight is whole numbers of -127 to 127 and one float32 scale for each output row
 (symmetric, by the largest magnitude of the row). Files are half the size of bfloat16. A model run
-in int8 multiplies the numbers themselves (see ``linear_int8``); any other run dequantizes them.
+in int8 multiplies the numbers themselves (see ``int8_layers``); any other run dequantizes them.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.images.loader import BatchStream
+from blip2cli.images.batch_stream import BatchStream
 from tests.images.helpers import SPEC, made, options
 from tests.processes import worker_processes
 

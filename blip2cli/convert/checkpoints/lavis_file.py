@@ -16,13 +16,13 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from blip2cli.convert.checkpoints.shards import check_finite
-from blip2cli.convert.checkpoints.weight_names import (
+from blip2cli.convert.checkpoints.lavis_names import (
     is_dropped,
     is_dropped_of_vision,
     to_lavis,
     to_transformers,
 )
+from blip2cli.convert.checkpoints.shards import check_finite
 from blip2cli.errors import ModelError, option
 from blip2cli.model.checkpoint.weights import Weight, Weights, read_pickle, tensors_of
 from blip2cli.model.families import FAMILIES, OPT, RETRIEVAL, Family

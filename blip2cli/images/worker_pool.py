@@ -190,7 +190,7 @@ class Worker:
                 self._process.send_signal(signal.SIGCONT)
 
 
-class RunningLoader(Iterator[BatchArrays]):
+class WorkerPool(Iterator[BatchArrays]):
     """Workers, and the batches they are given: results come in the order of ``batches``.
 
     Each worker has up to ``prefetch`` batches under way; none is taken from ``batches`` before the
