@@ -14,7 +14,7 @@ from blip2cli.errors import ImageError, SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources import base, open_sources
 from blip2cli.sources.remote_ref import RemoteRef
-from blip2cli.storage import retries
+from blip2cli.storage import opening, retries
 from tests.s3_server import S3
 from tests.sources.faulty import OwnMemory
 
