@@ -1,0 +1,1 @@
+"""Evaluation: metrics of captions, answers and vectors against references."""

@@ -1,0 +1,250 @@
+"""Matches rows with references, and counts what is missing, doubled or left over.
+
+Every reference gets at most one row, the first. What has no text has its place all the same:
+
+* a null text is an empty text, which is wrong;
+* so is the text of an image that failed, where its rows would have had references;
+* a row that abstained is wrong as well, and is marked, so that it can be left out where only what
+  was answered counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from blip2cli.convert.examples import Examples
+from blip2cli.convert.ids import id_getter
+from blip2cli.errors import OptionError, SourceError, option
+from blip2cli.evaluate.key_index import Numbers
+from blip2cli.evaluate.read_references import clean_name, row_key
+from blip2cli.evaluate.read_rows import Columns, Table
+from blip2cli.evaluate.references import KEYS, References
+from blip2cli.options import ConvertOptions
+from blip2cli.sources.records import BadRow, json_records
+
+ABSTAINED = "abstained"  # the value of ``flag``
+_Row = Mapping[str, Any]
+_TAIL = 16384  # references of failed images that are given at once
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Some rows and the references they belong to; every list has the same length."""
+
+    numbers: Numbers  # int64, of the references
+    texts: list[str]  # "" for a null
+    answered: Numbers  # bool: False for rows that failed, are null or abstained
+    abstained: Numbers  # bool
+    columns: Columns  # the other columns that were asked for
+
+
+@dataclass
+class MatchCounts:
+    """What became of rows and references."""
+
+    rows: int = 0
+    matched: int = 0  # rows that have a reference, failed ones with them
+    null: int = 0  # among them: without a text
+    abstained: int = 0  # among them: that kept their guess to themselves
+    failed: int = 0  # among them: of images that failed
+    doubled: Examples = field(default_factory=Examples)  # rows whose reference had a row before
+    left_over: Examples = field(default_factory=Examples)  # rows without a reference
+    missing: Examples = field(default_factory=Examples)  # references without a row
+
+    def as_dict(self) -> dict[str, int]:
+        """The counts by name."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {k: v.count if isinstance(v, Examples) else v for k, v in values.items()}
+
+
+class RowMatcher:
+    """Reads the rows of ``table``, each with its reference."""
+
+    def __init__(
+        self,
+        table: Table,
+        references: References,
+        text_column: str | None = None,
+        id_column: str | None = None,
+        id_map: str | None = None,
+    ) -> None:
+        """Raises SourceError for rows without the columns that are needed, OptionError."""
+        self.table, self.references = table, references
+        self.counts = MatchCounts()
+        self.text_column = text_column or default_text_column(table)
+        _require(table, self.text_column, f"name the texts with {option('text_column')}")
+        by = references.by
+        self._ids = None
+        self._id_columns = [n for n in ("file_name", id_column) if n in table.columns]
+        if id_column is not None or id_map is not None:
+            if by not in ("image_id", "question_id"):
+                name = "id_column" if id_column is not None else "id_map"
+                raise OptionError(
+                    name,
+                    f"{option(name)} is about the ids of annotations, and {references.path!r} has "
+                    "file names",
+                    "leave it out",
+                )
+            options = ConvertOptions(id_column=id_column, id_map=id_map)
+            schema = pa.schema([(name, pa.null()) for name in table.columns])
+            self._ids = id_getter(options, schema, by == "question_id")
+        self._number = id_getter(ConvertOptions(), pa.schema([("file_name", pa.null())]), False)
+        self._needed = self._key_columns(by)
+
+    def _key_columns(self, by: str) -> tuple[str, ...]:
+        """The columns of rows that their keys are made of. Raises SourceError."""
+        names = self.table.columns
+        if self._ids is not None:
+            return tuple(self._id_columns)
+        if by == "image_id" and "image_id" in names and "file_name" not in names:
+            return ("image_id",)  # a file of results
+        for name in KEYS[by]:
+            _require(self.table, name, f"{self.references.path!r} is known by it")
+        return KEYS[by]
+
+    def batches(self, columns: Sequence[str] = ()) -> Iterator[Matched]:
+        """Yield all rows that have a reference; at the end those of images that failed.
+
+        ``columns`` are given along, null where a row has none. ``counts`` is complete after that.
+        Raises SourceError, also where no row has a reference.
+        """
+        self.counts = counts = MatchCounts()
+        seen = np.zeros(len(self.references), bool)
+        failed: list[str] = []
+        wanted = list(dict.fromkeys(
+            [*self._needed, self.text_column, "flag", "error", "file_name", *columns]
+        ))  # fmt: skip
+        first: list[str] = []
+        for size, batch in self.table.batches(wanted):
+            counts.rows += size
+            errors = [i for i, error in enumerate(batch["error"]) if error is not None]
+            failed += [clean_name(batch["file_name"][i]) for i in errors]
+            keep = sorted(set(range(size)) - set(errors)) if errors else range(size)
+            keys = [self._key({name: batch[name][i] for name in self._needed}) for i in keep]
+            first = first or keys[:3]
+            yield from self._matched(batch, list(keep), keys, seen, columns)
+        if not seen.any() and not failed:
+            raise SourceError(
+                self.table.field,
+                f"No row of {str(self.table)!r} has a reference in {self.references.path!r}: the "
+                f"rows are about {_shown(first)}, the references about "
+                f"{_shown(self.references.sample())}",
+                "give the references of these images, with the same file names or ids",
+            )
+        for path in self.table.failures:
+            for _, record in json_records(path):
+                if not isinstance(record, BadRow):
+                    failed.append(clean_name(record.get("file_name")))
+        yield from self._failed(failed, seen, columns)
+        for number in np.flatnonzero(~seen):
+            counts.missing.count += 1
+            if counts.missing.count <= 3:
+                counts.missing.first.append(_shown([self.references.keys[int(number)].as_py()]))
+
+    def _matched(
+        self, batch: Columns, keep: list[int], keys: list[str], seen: Numbers, more: Sequence[str]
+    ) -> Iterator[Matched]:
+        counts = self.counts
+        numbers = self._find(keys)
+        for at in np.flatnonzero(numbers < 0):
+            counts.left_over.add(_shown([keys[at]]))
+        _, firsts = np.unique(numbers, return_index=True)
+        good = np.zeros(len(numbers), bool)
+        good[firsts] = True
+        good &= numbers >= 0
+        good[good] &= ~seen[numbers[good]]
+        for at in np.flatnonzero(~good & (numbers >= 0)):
+            counts.doubled.add(_shown([keys[at]]))
+        chosen = np.flatnonzero(good)
+        if not len(chosen):
+            return
+        seen[numbers[chosen]] = True
+        rows = [keep[at] for at in chosen]
+        texts = [batch[self.text_column][i] for i in rows]
+        null = np.array([text is None for text in texts])
+        abstained = np.array([batch["flag"][i] == ABSTAINED for i in rows])
+        counts.matched += len(rows)
+        counts.abstained += int(abstained.sum())
+        counts.null += int((null & ~abstained).sum())
+        yield Matched(
+            numbers[chosen],
+            ["" if text is None else str(text) for text in texts],
+            ~null & ~abstained,
+            abstained,
+            {name: [batch[name][i] for i in rows] for name in more},
+        )
+
+    def _failed(self, names: list[str], seen: Numbers, more: Sequence[str]) -> Iterator[Matched]:
+        """The references of images that failed, as far as they have no row."""
+        images = self.references.image_index.find(self._image_keys(names))
+        is_failed = np.zeros(self.references.image_count, bool)
+        is_failed[images[images >= 0]] = True
+        found = np.flatnonzero(is_failed[self.references.images] & ~seen)
+        seen[found] = True
+        self.counts.failed = len(found)
+        self.counts.matched += len(found)
+        for start in range(0, len(found), _TAIL):
+            numbers = found[start : start + _TAIL]
+            none = np.zeros(len(numbers), bool)
+            columns: Columns = {name: [None] * len(numbers) for name in more}
+            yield Matched(numbers, [""] * len(numbers), none, none, columns)
+
+    def _image_keys(self, names: list[str]) -> list[str]:
+        """The keys of images whose file names are known; "" where there is none."""
+        if self.references.by.startswith("file_name"):
+            return names
+        return [self._image_id(name, "") for name in names]
+
+    def _image_id(self, name: str, otherwise: str | None = None) -> str:
+        """The id of an image: by the references' own table of names, else the name's number."""
+        ids = self.references.ids
+        found = ids.get(name, ids.get(os.path.basename(name)))
+        if found is not None:
+            return str(found)
+        try:
+            return str(self._number({"file_name": name}))
+        except SourceError:
+            if otherwise is None:
+                raise
+            return otherwise
+
+    def _key(self, row: _Row) -> str:
+        if self._ids is not None:
+            return str(self._ids(dict(row)))
+        if self.references.by == "image_id" and "image_id" not in self._needed:
+            return self._image_id(clean_name(row["file_name"]))
+        return row_key(self.references.by, row)
+
+    def _find(self, keys: list[str]) -> Numbers:
+        numbers = self.references.index.find(keys)
+        if not self.references.by.startswith("file_name"):
+            return numbers
+        for at in np.flatnonzero(numbers < 0):  # references without folders
+            name, null, rest = keys[at].partition("\0")
+            if "/" in name:
+                (numbers[at],) = self.references.index.find([os.path.basename(name) + null + rest])
+        return numbers
+
+
+def default_text_column(table: Table) -> str:
+    """The column of texts: ``caption``, else ``answer``."""
+    return "answer" if "caption" not in table.columns and "answer" in table.columns else "caption"
+
+
+def _require(table: Table, column: str, remedy: str) -> None:
+    if column not in table.columns:
+        raise SourceError(
+            table.field,
+            f"{str(table)!r} has no column {column}; it has {', '.join(table.columns) or 'none'}",
+            remedy,
+        )
+
+
+def _shown(keys: Sequence[str]) -> str:
+    return ", ".join(key.replace("\0", ": ") for key in keys)
