@@ -86,7 +86,7 @@ def call(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         complain(usage_sentence(error))
         return exit_codes.WRONG_INPUT
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         return exit_codes.INTERRUPTED
     except SystemExit as ended:  # of completion; or of the printer of help, whose reader is gone
         code = int(ended.code or 0)
