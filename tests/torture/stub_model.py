@@ -111,20 +111,23 @@ def install() -> None:
 class _CountedNames:
     """The module ``os``, with numbers in place of random bytes: faults are injected by path.
 
-    Where a run left other files than it found, the numbers of the next one are others.
+    A number that is part of a name a killed run left is passed over.
     """
 
     def __init__(self) -> None:
-        self._numbers: count[int] | None = None
+        self._numbers = count(1000)
+        self._left: list[str] | None = None  # when the first number was asked for
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
 
     def urandom(self, size: int) -> bytes:
         """The next number."""
-        if self._numbers is None:
-            left = 0
+        if self._left is None:
+            self._left = []
             with suppress(OSError):
-                left = len(os.listdir("trial"))
-            self._numbers = count(1000 * left)
-        return next(self._numbers).to_bytes(size)
+                self._left = os.listdir("trial")
+        while True:
+            number = next(self._numbers).to_bytes(size)
+            if not any(number.hex() in name for name in self._left):
+                return number
