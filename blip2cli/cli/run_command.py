@@ -101,6 +101,8 @@ def _dry_run(job: Job[Any]) -> int:
         lines.append(f"  … and {total - len(names)} more")
     if others := plan.passed_over.others:
         lines.append(f"  passed over, of kinds that are not read: {listed_others(others)}")
+    if options.source.shard is not None:
+        lines.append(f"shard: {options.source.shard}")
     embedded = " (embedded)" if options.model.model in EMBEDDED else ""
     lines += [
         f"model: {options.model.model}{embedded}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -11,6 +11,7 @@ from blip2cli.errors import OptionError, option
 from blip2cli.options.declare import OUTPUT, SOURCE, OptionGroup, declare
 from blip2cli.options.images import LoaderOptions
 from blip2cli.options.model import ModelOptions
+from blip2cli.options.shard import parse_shard
 from blip2cli.options.values import parse_duration, parse_error_limit
 
 ErrorsMode = Literal["file", "inline"]
@@ -41,6 +42,14 @@ class SourceOptions(OptionGroup):
     )
     limit: int | None = _unrecorded_source(
         None, "At most this many images.", metavar="N", minimum=1
+    )
+    # "I/N", whatever was typed
+    shard: str | None = _recorded_source(
+        None,
+        "Only this share of the images, by a hash of their names: I/N, such as 3/8; auto (auto/N): "
+        "the one that torchrun, accelerate, SLURM or Kubernetes says. OUT may hold {shard}.",
+        metavar="I/N|auto|auto/N",
+        parse=parse_shard,
     )
     nul: bool = _unrecorded_source(
         False, "Paths on stdin end with NUL instead of a newline.", flag="--null", short="-0"
@@ -140,6 +149,20 @@ class RunOptions:
     loader: LoaderOptions = field(default_factory=LoaderOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
     limits: LimitOptions = field(default_factory=LimitOptions)
+
+    def __post_init__(self) -> None:
+        """Put the share into the names of files: ``{shard}`` becomes ``3-of-8``."""
+        if self.source.shard is None:
+            return
+        index, count = self.source.shard.split("/")
+        named = f"{index.zfill(len(count))}-of-{count}"
+        output = self.output
+        files = {
+            name: path.replace("{shard}", named)
+            for name in ("out", "summary")
+            if (path := getattr(output, name)) is not None
+        }
+        object.__setattr__(self, "output", replace(output, **files))
 
     @property
     def groups(self) -> tuple[OptionGroup, ...]:

@@ -76,7 +76,7 @@ class ImageItems:
             written = resumed.written if resumed is not None and source.check_content else None
             refs = _select(refs, task.only, dealt_with, passed_over, written)
         first = tuple(islice(refs, _LISTED_FIRST))
-        if not first and not passed_over.already:
+        if not first and not passed_over.already and source.shard is None:
             raise OptionError(
                 None,
                 f"None of the images that {option('limit')}, {option('include')} and "
@@ -148,7 +148,7 @@ def _check_names(
     from blip2cli.tasks.questions import check_names  # needed with questions of single images only
 
     paths = stdin.read() if stdin is not None and "-" in source.sources else b""
-    everything = replace(source, include=(), exclude=(), limit=None)
+    everything = replace(source, include=(), exclude=(), limit=None, shard=None)
     check_names(names, (ref.file_name for ref in open_sources(everything, io.BytesIO(paths))))
     return io.BytesIO(paths)
 

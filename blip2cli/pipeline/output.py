@@ -22,6 +22,7 @@ from blip2cli.sinks import (
     open_failure_list,
     open_sink,
 )
+from blip2cli.sources.shard import ORDINAL
 from blip2cli.storage.hash_set import occurrence_key
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class Output:
         )
         inline = options.output.errors == "inline"
         replaces = options.output.overwrite
-        return cls(sink, failures, task, inline, options.source.keep, replaces=replaces)
+        names = tuple(column.name for column in carried)
+        return cls(sink, failures, task, inline, names, replaces=replaces)
 
     def write(self, batch: ProcessedBatch) -> None:
         """Write the batch's rows and failures."""
@@ -166,6 +168,7 @@ class Output:
 def check_carried(task: Task, options: RunOptions) -> None:
     """Raise ``OptionError`` when a column to carry has the name of one of our own."""
     own = {"file_name", "width", "height", "error", *(column.name for column in task.columns)}
+    own |= {ORDINAL} if options.source.shard is not None else set()
     for name in options.source.keep:
         if name in own:
             raise OptionError(

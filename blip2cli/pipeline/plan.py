@@ -28,7 +28,8 @@ class Plan:
     """Items that were listed: there are some, and they fit the task."""
 
     items: Iterator[Any]  # everything to be run, once
-    names: tuple[str, ...]  # of the first ones; none only when an earlier run has dealt with all
+    # Of the first ones; none when an earlier run has dealt with all, or a share has none
+    names: tuple[str, ...]
     total: int | None  # None: more than were listed beforehand
     passed_over: PassedOver = field(default_factory=PassedOver)
     resumed: ResumedOutput | None = None  # what an earlier run left

@@ -78,7 +78,7 @@ def run(job: Job[Any], on_event: Listener = lambda event: None) -> Summary:
         state = RunState(job, plan, on_event, start, recovered or plan.resumed is not None)
         with state.interrupts, contextlib.suppress(Interrupted):
             # Interrupted: nothing was in flight, and what is finished has been committed.
-            state.work() if plan.names else state.complete()
+            state.work() if plan.names or plan.resumed is None else state.complete()
     summary = state.summary()
     if output.summary is not None:
         write_summary(output.summary, summary)
@@ -135,12 +135,12 @@ class RunState:
 
     def complete(self) -> None:
         """Nothing is left to do: bring what an earlier run left into its final form."""
-        assert self.plan.resumed is not None  # else the plan refuses a source without images
+        assert self.plan.resumed is not None
         with self.interrupts.shielded():
             self.plan.resumed.complete()
             if self.job.to_file:
                 now = settings_now(self.job, self.plan.listing, self.job.checkpoint)
-                self.plan.resumed.adopt(now)
+                self.plan.resumed.adopt(now, finished=True)
         self.finished = True
 
     def work(self) -> None:

@@ -37,8 +37,9 @@ class ResumedOutput:
         """The types of the carried columns so far."""
         return self.rows.settings.columns if self.rows.settings is not None else {}
 
-    def adopt(self, now: Settings) -> Settings:
-        """The settings of the output once rows are made with ``now``, which are stored.
+    def adopt(self, now: Settings, finished: bool = False) -> Settings:
+        """The settings of the output once rows are made with ``now``, which are stored; of a share
+        also whether it is ``finished``.
 
         Raises OutputError when those rows would not fit, RunError. Sources were compared before.
         """
@@ -48,8 +49,8 @@ class ResumedOutput:
         settings = before.adopt(now)
         with disk_errors(self.paths.final, "nothing of it was lost"):
             recover_settings(self.paths)
-            if settings != before:
-                update_settings(self.paths, settings)
+            if settings != before or settings.shard is not None:
+                update_settings(self.paths, settings, finished)
         return settings
 
     def complete(self) -> None:

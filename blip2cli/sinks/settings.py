@@ -39,6 +39,12 @@ class Settings:
     token: str = ""  # random; what belongs to one output shares it
     format: int = FORMAT
 
+    @property
+    def shard(self) -> str | None:
+        """The share ``I/N`` of the images that the output has rows of; None: all."""
+        shard = self.rows.get("shard")
+        return shard if isinstance(shard, str) else None
+
     def fits(self, other: Settings) -> bool:
         """Whether rows made so stand in one file with those of ``other``, as far as options go."""
         return {**self.rows, "questions": None} == {**other.rows, "questions": None}
@@ -151,12 +157,12 @@ def write_settings(
     durable.rename_into_place(paths.next_meta, paths.meta)
 
 
-def update_settings(paths: OutputPaths, settings: Settings) -> None:
+def update_settings(paths: OutputPaths, settings: Settings, finished: bool = False) -> None:
     """Store other settings of the output, after ``recover_settings``. Raises OSError."""
     stored = _stored(paths.meta)
     carried = ("inode", "failures", "replaces")
     more = {name: stored[name] for name in carried if name in stored}
-    _store(paths, paths.meta, settings, **more)
+    _store(paths, paths.meta, settings, **more, **({"finished": True} if finished else {}))
 
 
 def recover_settings(paths: OutputPaths) -> None:
@@ -182,6 +188,16 @@ def is_replaced(paths: OutputPaths) -> bool:
     """Whether what is in the place of the output is the older one that its parts replace."""
     replaces = _current(paths).get("replaces")
     return replaces is not None and replaces == _state(paths.final)
+
+
+def note_finished(paths: OutputPaths) -> None:
+    """Note that all images of a share are dealt with. Raises OSError."""
+    _restore(paths, _stored(paths.meta) | {"finished": True})
+
+
+def is_finished(paths: OutputPaths) -> bool:
+    """Whether all images of a share are dealt with. Raises OSError."""
+    return _current(paths).get("finished") is True
 
 
 def claim_failures(paths: OutputPaths, owned: bool = True) -> None:

@@ -7,6 +7,9 @@ several sources they are relative to the common parent of all roots, so no two i
 Local paths and URLs, and URLs of different buckets, have no common parent and are refused together.
 An image given twice is run once, unless columns are carried into the rows: then it is run for each
 row of a manifest that names it.
+
+Of a share (see ``shard``) the images are those of the whole source that fall into it: the option
+``limit`` counts the others, too, so that all shares together are what one process would label.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from blip2cli.sources.identity import identify
 from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
 from blip2cli.sources.patterns import Selection
 from blip2cli.sources.readers import find_reader
+from blip2cli.sources.shard import ORDINAL, Shard
 from blip2cli.sources.url_names import public_name, same_place
 from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.opening import is_remote
@@ -52,7 +56,11 @@ class Listing:
                 "sources", "No source was given", "name a folder, a file, a glob, or - for stdin"
             )
         sources = [_open(text, options, stdin) for text in dict.fromkeys(options.sources)]
-        return cls(options, tuple(sources), columns_of(sources, options.keep))
+        columns = columns_of(sources, options.keep)
+        if options.shard is not None and not _by_name(sources):
+            count = len(options.keep)
+            columns = (*columns[:count], CarriedColumn(ORDINAL, "int"), *columns[count:])
+        return cls(options, tuple(sources), columns)
 
     def widened(self, types: Mapping[str, str]) -> Listing:
         """With columns that hold values of these ``types``, too."""
@@ -78,11 +86,14 @@ class Listing:
             tree = getattr(source, "tree", None)
             if tree is not None:
                 tree.others = others
-        refs = _select(self.sources, self.options, bool(self.columns))
+        refs = _select(self.sources, self.options)
         if self.columns:
             refs = (fitted(ref, self.columns) for ref in refs)
         if any(source.streamed for source in self.sources):
             return refs
+        if self.options.shard is not None:  # of which there may be none
+            first = next(refs, None)
+            return iter(()) if first is None else chain([first], refs)
         return chain([next(refs)], refs)  # finds an empty folder before a model is loaded
 
 
@@ -102,18 +113,30 @@ def _open(text: str, options: SourceOptions, stdin: BinaryIO | None) -> Source:
     raise SourceError("sources", f"There is no file or folder {text!r}", "check the path")
 
 
-def _select(
-    sources: Sequence[Source], options: SourceOptions, repeated: bool
-) -> Iterator[ImageRef]:
-    """Yield what the options ``include``, ``exclude`` and ``limit`` leave. Raises SourceError if
-    that is nothing."""
+def _by_name(sources: Sequence[Source]) -> bool:
+    """Whether images come in the order of their names (``shard.name_order``)."""
+    return len(sources) == 1 and sources[0].by_name
+
+
+def _select(sources: Sequence[Source], options: SourceOptions) -> Iterator[ImageRef]:
+    """Yield what the options ``include``, ``exclude`` and ``limit`` leave, and of it the share.
+
+    Raises SourceError if they leave nothing. Images of a share carry their place in the source
+    behind the columns that are kept, unless it is told by their names.
+    """
     selection = Selection(options.include, options.exclude)
     takes_all = not options.include and not options.exclude
+    shard = Shard.of(options.shard) if options.shard is not None else None
+    numbered = shard is not None and not _by_name(sources)
     seen = given = 0
-    for ref in _all(sources, repeated):
+    for ref in _all(sources, repeated=bool(options.keep)):
         seen += 1
         if takes_all or selection.takes(ref.file_name, failed=isinstance(ref, FailedRef)):
-            yield ref
+            if shard is None:
+                yield ref
+            elif shard.takes(ref.file_name):
+                carried = ref.carried or (None,) * len(options.keep)
+                yield replace(ref, carried=(*carried, seen)) if numbered else ref
             given += 1
             if given == options.limit:
                 return

@@ -131,6 +131,11 @@ class Source(ABC):
     must_match: ClassVar[bool] = False  # without an image it is a mistake, also beside others
 
     @property
+    def by_name(self) -> bool:
+        """Whether its images come in the order of their names (``shard.name_order``)."""
+        return False
+
+    @property
     def namespace(self) -> str:
         """The folder below which no other source has names, unless it is given one inside."""
         return self.root

@@ -24,6 +24,10 @@ class FolderSource(Source):
 
     tree: Tree = field(default_factory=LocalTree)
 
+    @property
+    def by_name(self) -> bool:
+        return True
+
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield the images; a sub-folder that cannot be listed comes as one failed image."""
         return self.tree.images_below(self.root, base)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeGuard
 from blip2cli.errors import OptionError, SourceError, UserError, option
 from blip2cli.sources.base import FailedRef, ImageRef, Source, absolute
 from blip2cli.sources.carried_columns import CarriedColumn, ColumnedSource, columns_of, no_columns
+from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
 from blip2cli.sources.local_tree import LocalTree
 from blip2cli.sources.patterns import PathPattern, has_magic
 from blip2cli.sources.readers import find_reader, open_container
@@ -57,6 +58,12 @@ class GlobSource(ColumnedSource):
         """Matches come once; manifests that may name any file may name one twice."""
         unique = not (pattern.names_suffix and options.absolute_paths)
         return cls(text, root, pattern, options, tree, unique=unique)
+
+    @property
+    def by_name(self) -> bool:
+        """Of matches that are images; those inside of archives and manifests have other orders."""
+        suffix = os.path.splitext(self.pattern.parts[-1])[1].lower()
+        return suffix in IMAGE_SUFFIXES or not self.pattern.names_suffix
 
     def carried_columns(self) -> tuple[CarriedColumn, ...]:
         """The columns, with types that hold the values of the first matches. Raises OptionError
