@@ -52,9 +52,10 @@ def open_binary(location: str) -> BinaryIO:
     return cast(BinaryIO, _RemoteFile(location, file))
 
 
-def connect(url: str) -> tuple[Any, str]:
+def connect(url: str, **options: Any) -> tuple[Any, str]:
     """Return the fsspec file system of this process for ``url``, and the path in it.
 
+    ``options`` are those of fsspec for the file system.
     Raises SourceError for what is wrong before any request: an unknown protocol, one
     whose package is missing, a password in the URL.
     """
@@ -88,7 +89,7 @@ def connect(url: str) -> tuple[Any, str]:
         raise _package_missing(url, protocol, getattr(error.__cause__, "name", None)) from None
     try:
         # Not fsspec.url_to_fs, which would take "::" in a key for a chain of protocols.
-        return kind(**kind._get_kwargs_from_urls(url)), kind._strip_protocol(url)
+        return kind(**kind._get_kwargs_from_urls(url), **options), kind._strip_protocol(url)
     except Exception as error:  # noqa: BLE001
         raise remote_error(url, error) from None
 
@@ -96,9 +97,7 @@ def connect(url: str) -> tuple[Any, str]:
 def _package_missing(url: str, protocol: str, package: str | None) -> SourceError:
     name = (package or "its package").partition(".")[0]
     install = "pip install 'blip2cli[remote]'" if protocol in _IN_EXTRA else f"pip install {name}"
-    return SourceError(
-        None, f"Reading {hide_secrets(url)!r} needs {name}, which is not installed", install
-    )
+    return SourceError(None, f"{hide_secrets(url)!r} needs {name}, which is not installed", install)
 
 
 class _RemoteFile(io.BufferedIOBase):

@@ -36,16 +36,18 @@ class RemoteError(SourceError, OSError):
     """A URL that cannot be read.
 
     ``problem`` and ``remedy`` are for the user who named the URL. As an OSError (``strerror``: a
-    few words) it is what readers of files expect from ``open``.
+    few words) it is what readers of files expect from ``open``. ``lasting``: the same request
+    fails again until somebody does something about it.
     """
 
-    def __init__(self, problem: str, remedy: str, reason: str) -> None:
+    def __init__(self, problem: str, remedy: str, reason: str, lasting: bool = False) -> None:
         super().__init__(None, problem, remedy)
         self.strerror = reason
+        self.lasting = lasting
 
-    def __reduce__(self) -> tuple[type[RemoteError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type[RemoteError], tuple[str, str, str, bool]]:
         """Keep all arguments on the way between processes."""
-        return (type(self), (self.problem, self.remedy, self.strerror or ""))
+        return (type(self), (self.problem, self.remedy, self.strerror or "", self.lasting))
 
     def of_image(self) -> ImageError:
         """The same for one image of many."""
@@ -66,8 +68,16 @@ class RemoteDeniedError(RemoteError, PermissionError):
         return ImageError("permission_denied", "The file may not be read.")
 
 
-def remote_error(url: str, error: Exception) -> RemoteError:
-    """Return the RemoteError for what a library raised while it dealt with ``url``."""
+def is_refused(error: Exception) -> bool:
+    """Whether a store refused a conditional put: something has the name, or is just getting it."""
+    return isinstance(error, FileExistsError) or _status(error) in (409, 412)
+
+
+def remote_error(url: str, error: Exception, action: str = "read") -> RemoteError:
+    """Return the RemoteError for what a library raised while it dealt with ``url``.
+
+    ``action``: what could not be done, as a past participle.
+    """
     if isinstance(error, RemoteError):
         return error
     protocol = url.partition("://")[0].lower()
@@ -82,13 +92,14 @@ def remote_error(url: str, error: Exception) -> RemoteError:
     if missing or status in (404, 410):
         private = ", or set HF_TOKEN if it is private" if protocol == "hf" else ""
         return RemoteMissingError(
-            f"There is no {shown}", f"check the name{private}", "there is no such file"
+            f"There is no {shown}", f"check the name{private}", "there is no such file", True
         )
     if isinstance(error, PermissionError) or status in (401, 403):
         return RemoteDeniedError(
-            f"{shown} may not be read with the credentials in use",
+            f"{shown} may not be {action} with the credentials in use",
             f"check {access}",
-            "it may not be read",
+            f"it may not be {action}",
+            True,
         )
     if names & _CREDENTIALS:
         public = ", or FSSPEC_S3_ANON=true if it is public" if protocol == "s3" else ""
@@ -96,15 +107,18 @@ def remote_error(url: str, error: Exception) -> RemoteError:
             f"There are no valid credentials for {shown}",
             f"set {access}{public}",
             "there are no valid credentials",
+            True,
         )
     if "OfflineModeIsEnabled" in names:
         return RemoteError(
             f"{shown} is not reached while HF_HUB_OFFLINE is set",
             "unset it",
             "HF_HUB_OFFLINE is set",
+            True,
         )
     if "ParamValidationError" in names:
-        return RemoteError(f"{shown} is no valid name", "check the bucket", "its name is not valid")
+        reason = "its name is not valid"
+        return RemoteError(f"{shown} is no valid name", "check the bucket", reason, True)
     detail = _detail(cause if isinstance(cause, Exception) else error)
     if names & _UNREACHABLE:
         address = f" and {_ADDRESS[protocol]}" if protocol in _ADDRESS else ""
@@ -113,7 +127,7 @@ def remote_error(url: str, error: Exception) -> RemoteError:
             f"check the network{address}",
             "its server cannot be reached",
         )
-    return RemoteError(f"{shown} cannot be read ({detail})", "", detail)
+    return RemoteError(f"{shown} cannot be {action} ({detail})", "", detail)
 
 
 def _status(error: Exception) -> int | None:
@@ -122,6 +136,10 @@ def _status(error: Exception) -> int | None:
             value = getattr(holder, name, None)
             if isinstance(value, int):
                 return value
+        if isinstance(response := getattr(holder, "response", None), dict):  # of botocore
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if isinstance(status, int):
+                return status
     return None
 
 
