@@ -15,8 +15,8 @@ import pyarrow as pa
 from blip2cli.convert.arrow import Array, pc
 from blip2cli.convert.examples import Examples
 from blip2cli.convert.line_blocks import BLOCK_BYTES, LineBlock
-from blip2cli.sinks.jsonl_journal import row_parser
 from blip2cli.sinks.jsonl_lines import JsonlLines, Piece, sound_pieces
+from blip2cli.sinks.jsonl_rows import RowParser
 from blip2cli.sources.records import json_object
 
 _SEVERAL = {"question", "text"}  # columns of rows of which an image has several
@@ -91,8 +91,8 @@ class SoundBlocks:
         )
         columns = Counter(names for names, _ in usual)
         first = next((raw for names, raw in usual if names == columns.most_common(1)[0][0]), b"")
-        is_row = row_parser(first, unnamed="")
-        return lambda line: is_row(line) is not None
+        parser = RowParser(first, unnamed="")
+        return lambda line: parser.name(line) is not None
 
 
 def _is_object(line: bytes) -> bool:

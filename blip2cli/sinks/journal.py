@@ -7,7 +7,7 @@ appends behind its last row. Reading it changes nothing.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from blip2cli.errors import OutputError, option
@@ -70,6 +70,24 @@ class RowNames:
         self._failed |= failed
         self._position = position
 
+    def add_all(self, names: Sequence[str], end: int, ends: Callable[[], Sequence[int]]) -> None:
+        """Many more rows, of which none is a failure; the last one ends at ``end``.
+
+        ``ends`` gives the positions of all, which takes time.
+        """
+        start, places = 0, ends() if self.unfinished is not None else ()
+        while start < len(places) and self.unfinished is not None:
+            self.add(names[start], places[start])
+            start += 1
+        added = self._add_images(names[start:])
+        start += added
+        if start < len(names):
+            places = places or ends()
+        if added:
+            self.complete_until = places[start - 1] if start < len(names) else end
+        for name, place in zip(names[start:], places[start:], strict=False):
+            self.add(name, place)
+
     def end(self) -> None:
         """No more rows follow: count the last image if it is complete. ``done`` holds all then."""
         if not self.unfinished:
@@ -81,14 +99,31 @@ class RowNames:
         """The last image if it lacks rows."""
         return self._name if self._count < self._needed else None
 
+    def _add_images(self, names: Sequence[str]) -> int:
+        """Add the first rows that are whole images with as many rows each; returns how many."""
+        count = self._row_count(names[0]) if names and self.unfinished is None else 0
+        stop = len(names) // count * count if count else 0
+        images = names[:stop:count] if stop else ()
+        alike = all(names[n:stop:count] == images for n in range(1, count))
+        if not images or not alike or {*map(self._row_count, images)} != {count}:
+            return 0
+        self._finish()
+        self._name, self._count, self._needed = None, 0, 0
+        self._store(images)
+        self.rows += stop
+        return stop
+
     def _finish(self) -> None:
         if self._name is not None:
-            self._names.append(self._name)
-            if len(self._names) > max(_NAMES, len(self.done) >> 5):
-                self._store_names()
+            self._store([self._name])
             self.rows += self._count
             self.failed += self._failed
             self.complete_until = self._position
+
+    def _store(self, names: Sequence[str]) -> None:
+        self._names += names
+        if len(self._names) > max(_NAMES, len(self.done) >> 5):
+            self._store_names()
 
     def _store_names(self) -> None:
         if len(self._names) > _NAMES:

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
-import re
 import zlib
-from collections.abc import Callable
+from itertools import accumulate
 
 from blip2cli.errors import OutputError, option
 from blip2cli.sinks.journal import Journal, RowCount, RowNames, damaged
@@ -26,19 +24,17 @@ from blip2cli.sinks.jsonl_lines import (
     JsonlLines,
     Member,
     Piece,
+    lines_of,
     sound_pieces,
     without_nulls,
 )
+from blip2cli.sinks.jsonl_rows import RowParser
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import read_settings, recover_settings
 from blip2cli.storage import durable
-from blip2cli.storage.text_encoding import from_utf8
 
 _START = b'{"file_name": "'
 _GOOD = b'"error": ""}\n'  # how a row ends that has an error column and no error
-# JSON as it is written here: text without control characters, numbers, lists of numbers.
-_TEXT = r'"[^"\\\x00-\x1f]*(?:\\["\\/bfnrtu][^"\\\x00-\x1f]*)*"'
-_VALUE = rf"(?:{_TEXT}|-?[0-9][0-9.eE+-]*|null|true|false|\[[-+0-9.eE, nul]*\])"
 
 
 def read_journal(
@@ -72,22 +68,31 @@ def _read(
 ) -> Journal:
     """The journal of the ``pieces`` of a file. Raises DamagedMember, OutputError."""
     names = RowNames(row_count)
-    name_of: Callable[[bytes], str | None] | None = None
+    parser: RowParser | None = None
     before = 0  # bytes of the pieces before this one, decompressed
     for start, stop in pieces:
         lines = JsonlLines(paths.final, start, stop)
         sound = 0
         bad: list[bytes] = []
-        for line in lines:
-            name_of = name_of or row_parser(line)
-            name = None if bad else name_of(line)
-            if name is None:
-                bad.append(line)
-                if len(bad) > 1:
-                    break
+        for block in lines.blocks():
+            parser = parser or RowParser(next(lines_of(block)))
+            found = None if bad else parser.names(block)
+            if found is not None and not (inline_errors and block.count(_GOOD) < len(found)):
+                ends = functools.partial(_ends, block, before + sound)
+                sound = lines.end
+                lines.count += len(found)
+                names.add_all(found, before + sound, ends)
                 continue
-            names.add(name, before + lines.end, inline_errors and not line.endswith(_GOOD))
-            sound = lines.end
+            for line in lines_of(block):
+                name = None if bad else parser.name(line)
+                if name is None:
+                    bad.append(line)
+                    continue
+                sound += len(line)
+                lines.count += 1
+                names.add(name, before + sound, inline_errors and not line.endswith(_GOOD))
+            if len(bad) > 1:
+                break
         # At the end a line without an end, or with NUL bytes, is what a power cut leaves.
         torn = bad[0] if bad else lines.rest
         if (
@@ -96,9 +101,8 @@ def _read(
             or (torn and stop is not None)
             or not (torn.startswith(_START) or _START.startswith(torn.partition(b"\0")[0]))
         ):
-            count = lines.count - len(bad)
-            where = f"line {count + 1}, at byte {before + sound}, is no row of this output"
-            raise damaged(paths.final, count, where)
+            where = f"line {lines.count + 1}, at byte {before + sound}, is no row of this output"
+            raise damaged(paths.final, lines.count, where)
         before += lines.end
     names.end()
     before -= lines.end
@@ -111,43 +115,9 @@ def _read(
     return dataclasses.replace(journal, complete=repair)
 
 
-def row_parser(first: bytes, unnamed: str | None = None) -> Callable[[bytes], str | None]:
-    """A function that gives the file name of a line, None for one that is no row like ``first``.
-
-    Rows have the same columns in the same order. Lines of a form that is not written here are
-    taken, too, if they are JSON with these columns. Rows of texts have the name ``unnamed``.
-    """
-    columns = list(_parsed(first))
-    values = [f"{re.escape(json.dumps(name, ensure_ascii=False))}: {_VALUE}" for name in columns]
-    if values:
-        values[0] = values[0].replace(_VALUE, f"({_TEXT})")
-    match = re.compile(rf"\{{{', '.join(values)}\}}\n").fullmatch
-
-    named = columns[:1] == ["file_name"]
-
-    def name_of(line: bytes) -> str | None:
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError:
-            return None
-        found = match(text) if named else None
-        if found is not None:
-            name = found[1]
-            return from_utf8(json.loads(name)) if "\\" in name else name[1:-1]
-        row = _parsed(line)
-        value = row.get("file_name") if "file_name" in columns else unnamed
-        return from_utf8(value) if list(row) == columns and isinstance(value, str) else None
-
-    return name_of
-
-
-def _parsed(line: bytes) -> dict[str, object]:
-    """The JSON object in a line; an empty one where there is none."""
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError):
-        return {}
-    return row if isinstance(row, dict) else {}
+def _ends(block: bytes, start: int) -> list[int]:
+    """Where the lines of a block that begins at ``start`` end."""
+    return list(accumulate(map(len, lines_of(block)), initial=start))[1:]
 
 
 def _repair(paths: OutputPaths, pieces: list[Piece], cut: int, member: Member) -> None:

@@ -54,14 +54,31 @@ class JsonlLines:
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield lines with their newlines. Raises DamagedMember, OSError."""
+        for block in self._blocks():
+            for line in lines_of(block):
+                self.end += len(line)
+                self.count += line.endswith(b"\n")
+                yield line
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield lines as many together as are read at once. Raises DamagedMember, OSError.
+
+        ``end`` is that of the block; who takes the lines adds them to ``count``.
+        """
+        for block in self._blocks():
+            self.end += len(block)
+            yield block
+
+    def _blocks(self) -> Iterator[bytes]:
         with open(self._path, "rb") as file:
             compressed = self._path.lower().endswith(".gz")
             for chunk in self._decompressed(file) if compressed else self._written(file):
-                *lines, self.rest = (self.rest + chunk).split(b"\n")
-                for line in lines:
-                    self.end += len(line) + 1
-                    self.count += 1
-                    yield line + b"\n"
+                end = chunk.rfind(b"\n") + 1
+                if end:
+                    block, self.rest = self.rest + chunk[:end], chunk[end:]
+                    yield block
+                else:
+                    self.rest += chunk
                 if len(self.rest) > LONGEST_LINE:
                     yield self.rest  # for the caller to refuse
                     self.rest = b""
@@ -107,6 +124,15 @@ class JsonlLines:
             with contextlib.suppress(zlib.error):
                 decoder.decompress(file.read(_TRAILER))
             self.intact = decoder.eof and not (decoder.unused_data or file.read(1))
+
+
+def lines_of(block: bytes) -> Iterator[bytes]:
+    """The lines of a block with their newlines; the last one may have none."""
+    *lines, rest = block.split(b"\n")
+    for line in lines:
+        yield line + b"\n"
+    if rest:
+        yield rest
 
 
 def without_nulls(file: BinaryIO, size: int) -> int:

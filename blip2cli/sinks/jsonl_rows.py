@@ -1,0 +1,94 @@
+"""Parser of the rows of a JSONL output, for the names in them.
+
+Ten million rows are read when an output is gone on with, so the usual ones are parsed many at a
+time: one regular expression finds all rows of a block. That it found each line as a whole is seen
+by their number, because every match begins where a line begins and ends with a newline.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from blip2cli.storage.text_encoding import from_utf8
+
+# JSON as it is written here: text without control characters, numbers, lists of numbers.
+_TEXT = r'"[^"\\\x00-\x1f]*+(?:\\["\\/bfnrtu][^"\\\x00-\x1f]*+)*+"'
+_VALUE = r"(?:TEXT|-?[0-9][0-9.eE+-]*+|null|true|false|\[[-+0-9.eE, nul]*+\])"
+# The same text where no backslash and no control character is.
+_PLAIN_TEXT = '"[^"]*+"'
+_CONTROLS = bytes(range(32)).replace(b"\n", b"")
+
+
+class RowParser:
+    """Finds the names in rows that have the same columns, in the same order, as the first one.
+
+    Lines of a form that is not written here are rows, too, if they are JSON with these columns.
+    Rows of texts have the name ``unnamed``.
+    """
+
+    def __init__(self, first: bytes, unnamed: str | None = None) -> None:
+        self._columns = list(_parsed(first))
+        self._unnamed = unnamed
+        self._named = self._columns[:1] == ["file_name"]
+        row, plain_row = self._pattern(_TEXT), self._pattern(_PLAIN_TEXT)
+        self._row = re.compile(row).fullmatch
+        self._rows = re.compile(f"(?m:^){row}").findall
+        self._plain_rows = re.compile(f"(?m:^){plain_row}").findall
+
+    def name(self, line: bytes) -> str | None:
+        """The file name of a line with its newline; None for one that is no row."""
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+        found = self._row(text) if self._named else None
+        if found is not None:
+            return _unescaped(found[1])
+        row = _parsed(line)
+        value = row.get("file_name") if "file_name" in self._columns else self._unnamed
+        return from_utf8(value) if list(row) == self._columns and isinstance(value, str) else None
+
+    def names(self, block: bytes) -> list[str] | None:
+        """The file names of all lines of a block; None where :meth:`name` has to look at each."""
+        if not self._named or not block.endswith(b"\n"):
+            return None
+        try:
+            text = block.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+        plain = b"\\" not in block and len(block.translate(None, _CONTROLS)) == len(block)
+        names: list[Any] = (self._plain_rows if plain else self._rows)(text)
+        if len(names) != block.count(b"\n"):
+            return None
+        if not plain:
+            names = [_unescaped(name) for name in names]
+            if None in names:
+                return None
+        return names
+
+    def _pattern(self, text: str) -> str:
+        value = _VALUE.replace("TEXT", text)
+        columns = [re.escape(json.dumps(name, ensure_ascii=False)) for name in self._columns]
+        named = [f'{name}: "({text[1:-1]})"' for name in columns[:1]]
+        return rf"\{{{', '.join(named + [f'{name}: {value}' for name in columns[1:]])}\}}\n"
+
+
+def _unescaped(text: str) -> str | None:
+    """The name that a JSON string holds between its quotes; None for an escape that is none."""
+    if "\\" not in text:
+        return text
+    try:
+        return from_utf8(json.loads(f'"{text}"'))
+    except ValueError:
+        return None
+
+
+def _parsed(line: bytes) -> dict[str, object]:
+    """The JSON object in a line; an empty one where there is none."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}
