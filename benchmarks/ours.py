@@ -18,7 +18,7 @@ from blip2cli.model.placement.batch_size import batch_threads
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions
-from blip2cli.pipeline.batch_threads import BatchThreads
+from blip2cli.pipeline.compute.threads import BatchThreads
 from blip2cli.sources.base import ImageRef
 
 Part = TypeVar("Part")

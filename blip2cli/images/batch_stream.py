@@ -102,7 +102,7 @@ class BatchStream(Iterator[LoadedBatch]):
 
     def __init__(
         self,
-        refs: Iterable[ImageRef],
+        refs: Iterable[ImageRef] | BatchCutter,
         spec: PixelSpec,
         options: LoaderOptions,
         prefetch: bool = False,
@@ -112,7 +112,9 @@ class BatchStream(Iterator[LoadedBatch]):
         reuse_blocks()
         timeout = IMAGE_TIMEOUT if options.image_timeout is None else options.image_timeout
         self._image_loader = ImageLoader(spec, timeout, options.fast_decode)
-        self._batches = BatchCutter(iter(refs), options.batch_size or FIRST_SIZE)
+        if not isinstance(refs, BatchCutter):
+            refs = BatchCutter(iter(refs), options.batch_size or FIRST_SIZE)
+        self._batches = refs
         self._policy = policy
         self._prefetch: Prefetch | None = None
         self._ignored: WarningsIgnored | None = None  # pending batches hold it longer

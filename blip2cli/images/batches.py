@@ -91,3 +91,22 @@ class BatchCutter(Iterator[list[ImageRef]]):
             raise StopIteration
         self.pending.append(batch)
         return batch
+
+
+class RequestedBatches(BatchCutter):
+    """Batches that are requested one by one; that none is there now is not the end."""
+
+    def __init__(self) -> None:
+        super().__init__(iter(()), 0)
+        self._requests: deque[list[ImageRef]] = deque()
+
+    def request(self, refs: list[ImageRef]) -> None:
+        """Have a batch loaded."""
+        self._requests.append(refs)
+
+    def __next__(self) -> list[ImageRef]:
+        if not self._requests:
+            raise StopIteration
+        batch = self._requests.popleft()
+        self.pending.append(batch)
+        return batch

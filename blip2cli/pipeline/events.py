@@ -73,6 +73,7 @@ class Halved:
     """Memory ran out; from here on batches have at most ``batch_size`` images."""
 
     batch_size: int
+    device: str | None = None  # on which, where there are several
 
 
 @dataclass(frozen=True)

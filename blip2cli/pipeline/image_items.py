@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from blip2cli.errors import OptionError, OutputError, option
 from blip2cli.options import SourceOptions
-from blip2cli.pipeline.batch_threads import MAX_DECODING_THREADS, ProcessedBatch
+from blip2cli.pipeline.compute.threads import MAX_DECODING_THREADS
 from blip2cli.pipeline.events import Listener
 from blip2cli.pipeline.out_of_memory import BatchHalving
 from blip2cli.pipeline.output import check_carried
 from blip2cli.pipeline.plan import PassedOver, Plan
+from blip2cli.pipeline.processed_batch import ProcessedBatch
 from blip2cli.pipeline.settings import check_resumed
 from blip2cli.sinks import IDENTITY, ResumedOutput, check_whole, read_output
 from blip2cli.sources import ImageRef, Listing, open_sources

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, Self, TypeVa
 
 from blip2cli.model.checkpoint.resolve import local_checkpoint
 from blip2cli.options import ModelOptions, RunOptions
-from blip2cli.pipeline.batch_threads import PendingBatch, ProcessedBatch
 from blip2cli.pipeline.check_paths import check_paths
 from blip2cli.pipeline.events import Listener
 from blip2cli.pipeline.plan import Plan
+from blip2cli.pipeline.processed_batch import PendingBatch, ProcessedBatch
 from blip2cli.pipeline.summary_file import check_summary
 from blip2cli.sinks import Column, Sink, check_output, to_stdout
 from blip2cli.tasks.base import BaseTask

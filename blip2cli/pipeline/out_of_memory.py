@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import ImageError
-from blip2cli.pipeline.batch_threads import ProcessedBatch
-from blip2cli.pipeline.events import Halved, Listener
+from blip2cli.pipeline.events import Halved, Listener, Slower
+from blip2cli.pipeline.processed_batch import ProcessedBatch
 
 if TYPE_CHECKING:
     from blip2cli.images.batch_stream import LoadedBatch, LoadedImage
@@ -53,13 +53,14 @@ class BatchHalving:
         self.size: int | None = None
         self._task = task
         self._on_event = on_event
+        self._reported_slower = False
 
     def process(self, model: Blip2, batch: LoadedBatch) -> ProcessedBatch:
         """The task's rows, and the images as they turned out.
 
         One that is too large to run even by itself is a failed one (``error_type``
-        ``out_of_memory``). Announces a smaller size as ``Halved``. Any other error of the task is
-        let through.
+        ``out_of_memory``). Announces a smaller size as ``Halved``, and what makes the model slower
+        as ``Slower``. Any other error of the task is let through.
         """
         rows: list[Row] = []
         images: list[LoadedImage] = []
@@ -86,6 +87,9 @@ class BatchHalving:
                 images += map(_failed, piece.items)
         if exhausted:
             self._shrink(max(1, fitted))
+        if not self._reported_slower and model.trouble is not None:
+            self._reported_slower = True
+            self._on_event(Slower(model.trouble))
         return ProcessedBatch(rows, sum(image.error is None for image in images), images)
 
     def _shrink(self, size: int) -> None:

@@ -27,10 +27,10 @@ from blip2cli.storage.hash_set import occurrence_key
 
 if TYPE_CHECKING:
     from blip2cli.images.load_image import LoadedImage
-    from blip2cli.model.wrapper import Blip2
-    from blip2cli.pipeline.batch_threads import ProcessedBatch
+    from blip2cli.pipeline.compute.base import Ready
     from blip2cli.pipeline.job import Job
     from blip2cli.pipeline.plan import Plan
+    from blip2cli.pipeline.processed_batch import ProcessedBatch
     from blip2cli.tasks.base import Row, Task
 
 
@@ -52,13 +52,13 @@ class Output:
     closed: bool = False
 
     @classmethod
-    def open(cls, job: Job[Any], task: Any, model: Blip2, plan: Plan, now: Settings) -> Output:
+    def open(cls, job: Job[Any], ready: Ready, plan: Plan, now: Settings) -> Output:
         """Open both, to go on with what ``plan.resumed`` found. Raises ``UserError``.
 
-        ``task`` is that of ``job``, fitted to ``model``; ``now`` is what was known before.
+        ``ready`` is the loaded model, ``now`` what was known before.
         """
-        options, resumed = job.options, plan.resumed
-        settings = replace(now, rows=run_settings(task, options, model) | job.items.settings)
+        options, resumed, task = job.options, plan.resumed, ready.task
+        settings = replace(now, rows=run_settings(task, options, ready) | job.items.settings)
         if resumed is None:
             settings = replace(settings, token=new_token())
         else:

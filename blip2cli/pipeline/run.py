@@ -8,23 +8,17 @@ it.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from blip2cli import exit_codes
 from blip2cli.model.checkpoint.resolve import resolve
-from blip2cli.pipeline.batch_threads import (
-    BatchThreads,
-    PendingBatch,
-    ProcessedBatch,
-    process_batch,
-)
+from blip2cli.pipeline.compute.base import Compute
+from blip2cli.pipeline.compute.this_process import ThisProcess
 from blip2cli.pipeline.events import (
     Failed,
     Finished,
@@ -33,28 +27,24 @@ from blip2cli.pipeline.events import (
     OldFailures,
     Progress,
     Remark,
-    Slower,
     Started,
     Summary,
     TookOver,
 )
-from blip2cli.pipeline.job import BatchReader, Job
+from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.output import Output
 from blip2cli.pipeline.plan import Plan
-from blip2cli.pipeline.settings import precision_before, settings_now, start_settings
+from blip2cli.pipeline.settings import (
+    precision_before,
+    settings_now,
+    start_settings,
+    threads_before,
+)
 from blip2cli.pipeline.signals import Interrupted, Interrupts
 from blip2cli.pipeline.stats import RunStats
 from blip2cli.pipeline.stop_conditions import check_error_limit
 from blip2cli.pipeline.summary_file import write_summary
 from blip2cli.sinks import OutputLock, old_failure_list
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from blip2cli.images.preprocess import PixelSpec
-    from blip2cli.model.wrapper import Blip2
-    from blip2cli.sinks import Settings
-    from blip2cli.tasks.base import BaseTask
 
 
 def run(job: Job[Any], on_event: Listener = lambda event: None) -> Summary:
@@ -86,17 +76,6 @@ def run(job: Job[Any], on_event: Listener = lambda event: None) -> Summary:
     return summary
 
 
-def import_model() -> type[Blip2]:
-    """Import torch and what runs the model, fit for the cores there are."""
-    from blip2cli.system.openmp import after_torch, before_torch
-
-    before_torch()
-    from blip2cli.model.wrapper import Blip2
-
-    after_torch()
-    return Blip2
-
-
 @contextlib.contextmanager
 def _locked(job: Job[Any], on_event: Listener) -> Iterator[bool]:
     """Hold the lock of the output; whether it was taken over from a run that was killed."""
@@ -123,7 +102,6 @@ class RunState:
     interrupts: Interrupts = field(default_factory=Interrupts)
     stats: RunStats = field(default_factory=RunStats)
     finished: bool = False  # nothing is left to do
-    reported_slower: bool = False
 
     def __post_init__(self) -> None:
         self.stats.listed = self.elapsed
@@ -148,110 +126,76 @@ class RunState:
 
         Raises ``RunError`` when too many items fail.
         """
-        job = self.job
-        with contextlib.ExitStack() as stack:
-            model, task, batches, count, settings = self._load(stack)
-            with self.interrupts.shielded():
-                output = Output.open(job, task, model, self.plan, settings.result())
-            stack.enter_context(output)
-            processor = job.items.processor(task, model, self.on_event)
-            process = functools.partial(process_batch, processor)
-            threads = stack.enter_context(BatchThreads(process, count))
-            self._run_batches(batches, threads, output, model)
-            check_error_limit(job.options.limits.max_errors, self.stats, at_end=self.finished)
-            if self.finished:
-                with self.interrupts.shielded():
-                    output.close()
-
-    def _load(
-        self, stack: contextlib.ExitStack
-    ) -> tuple[Blip2, BaseTask, BatchReader, int, Future[Settings]]:
-        """Load the model, and start to read items as early as that goes; fit the task.
-
-        Leaving ``stack`` ends the reading. Returns the model, the fitted task, the batches, how
-        many of them run at once, and what is known of the files.
-        """
-        job, listing = self.job, self.plan.listing
-        chosen = precision_before(job.options.model, self.plan.resumed)
-        if job.load is not None:
-            model = job.load(chosen)
-            batches = stack.enter_context(self._read(model.spec, prefetch=False))
-            settings = start_settings(job, listing, job.checkpoint)
-        else:
-            checkpoint = job.checkpoint
-            if checkpoint is None:
-                checkpoint = resolve(chosen.model, chosen.revision)
-                job.task.check(chosen.model, checkpoint.family)
-            batches = stack.enter_context(self._read(checkpoint.pixel_spec, prefetch=True))
+        job, listing = self._with_checkpoint(), self.plan.listing
+        with self._who_computes(job) as compute:
+            compute.start()
             # Behind the start of worker processes: a fork copies no other thread.
-            settings = start_settings(job, listing, checkpoint)
-            start = self.elapsed
-            kind = import_model()
-            self.stats.imported = self.elapsed - start
-            model = kind.load(chosen, checkpoint)
-        count = job.items.fit(job, batches, model)
-        self.stats.load = self.elapsed
-        with self.interrupts.shielded():
-            task = job.task.fit(model)
-            dtype = str(model.dtype).removeprefix("torch.")
-            device = str(model.device)
-            self.on_event(ModelReady(model.name, device, dtype, model.reason, self.stats.load))
-            for remark in model.model.remarks:
-                self.on_event(Remark(remark))
-        return model, task, batches, count, settings
+            settings = start_settings(job, listing, job.checkpoint)
+            ready = compute.load()
+            self.stats.imported, self.stats.load = ready.imported, self.elapsed
+            with self.interrupts.shielded():
+                self.on_event(
+                    ModelReady(ready.name, ready.device, ready.dtype, ready.reason, self.stats.load)
+                )
+                for remark in ready.remarks:
+                    self.on_event(Remark(remark))
+                output = Output.open(job, ready, self.plan, settings.result())
+            with output:
+                self._run_batches(compute, output)
+                check_error_limit(job.options.limits.max_errors, self.stats, at_end=self.finished)
+                if self.finished:
+                    with self.interrupts.shielded():
+                        output.close()
 
-    def _read(self, spec: PixelSpec, prefetch: bool) -> AbstractContextManager[BatchReader]:
-        isolate = self.isolate_decoding
-        return self.job.items.read(
-            self.job, self.plan, spec, prefetch=prefetch, isolate_decoding=isolate
-        )
+    def _with_checkpoint(self) -> Job[Any]:
+        """The job with its checkpoint, fetched if need be. Raises ``UserError``."""
+        job, model = self.job, self.job.options.model
+        if job.checkpoint is not None or job.load is not None:
+            return job
+        checkpoint = resolve(model.model, model.revision)
+        job.task.check(model.model, checkpoint.family)
+        return replace(job, checkpoint=checkpoint)
 
-    def _run_batches(
-        self,
-        batches: BatchReader,
-        threads: BatchThreads[PendingBatch, ProcessedBatch],
-        output: Output,
-        model: Blip2,
-    ) -> None:
+    def _who_computes(self, job: Job[Any]) -> Compute:
+        resumed = self.plan.resumed
+        options = precision_before(job.options.model, resumed)
+        threads = threads_before(resumed)
+        return ThisProcess(job, self.plan, options, threads, self.isolate_decoding, self.on_event)
+
+    def _run_batches(self, compute: Compute, output: Output) -> None:
         limits = self.job.options.limits
         deadline = math.inf if limits.max_duration is None else self.start + limits.max_duration
         first = True
         while self.interrupts.signum is None:
             start = time.perf_counter()
             try:
-                pending = batches.next_pending()
+                batch = compute.next_batch()
             except Interrupted:
                 break  # what is under way is finished
             finally:
                 self.stats.stages["read"] += time.perf_counter() - start
-            self.finished = pending is None
+            self.finished = batch is None
             # At least one batch is done, so that a job that is run again and again gets on.
-            if pending is None or (not first and time.perf_counter() >= deadline):
+            if batch is None or (not first and time.perf_counter() >= deadline):
                 break
             if first:
                 self.plan.start_counting()
             first = False
             with self.interrupts.shielded():
-                threads.put(pending)
-                self._finish_batches(threads, output)
-                if model.trouble is not None and not self.reported_slower:
-                    self.reported_slower = True
-                    self.on_event(Slower(model.trouble))
+                compute.put(batch)
+                self._finish_batches(compute, output)
             if limits.max_errors is not None:
                 check_error_limit(limits.max_errors, self.stats)
         with self.interrupts.shielded():
-            self._finish_batches(threads, output, wait=True)
+            self._finish_batches(compute, output, wait=True)
 
-    def _finish_batches(
-        self,
-        threads: BatchThreads[PendingBatch, ProcessedBatch],
-        output: Output,
-        wait: bool = False,
-    ) -> None:
+    def _finish_batches(self, compute: Compute, output: Output, wait: bool = False) -> None:
         """Take the batches that are due (with ``wait`` all), write their rows, and say so."""
         stats, start = self.stats, time.perf_counter()
-        while (batch := threads.take(wait)) is not None:
+        while (batch := compute.take(wait)) is not None:
             taken = time.perf_counter()
+            for event in batch.events:
+                self.on_event(event)
             output.write(batch)
             written = time.perf_counter()
             stats.first = stats.first or written - self.start

@@ -15,29 +15,32 @@ from blip2cli.sinks import Settings, check_settings
 
 if TYPE_CHECKING:
     from blip2cli.model.checkpoint.directory import Checkpoint
-    from blip2cli.model.wrapper import Blip2
+    from blip2cli.pipeline.compute.base import Ready
     from blip2cli.pipeline.job import Job
     from blip2cli.sinks import ResumedOutput
     from blip2cli.sources import Listing
     from blip2cli.tasks.base import BaseTask
 
 # Settings in the order in which outputs hold them; others follow.
-_FIRST = ("version", "model", "revision", "quantize", "dtype", "fast_decode", "compile")
+_FIRST = ("version", "model", "revision", "quantize", "dtype", "threads", "fast_decode", "compile")
 
 
 def run_settings(
-    task: BaseTask, options: RunOptions, model: Blip2 | None = None
+    task: BaseTask, options: RunOptions, ready: Ready | None = None
 ) -> dict[str, object]:
     """What shaped the rows, stored once with the output; plain JSON values.
 
-    Without ``model`` it is what is known before the model is loaded: the precision is missing.
+    Without ``ready`` it is what is known before the model is loaded: the precision is missing, and
+    the number of threads where rows depend on it.
     """
     settings: dict[str, object] = {"version": __version__}
     for group in options.groups:
         # What is off is null, as in outputs from before there was such an option.
         settings |= {k: None if value is False else value for k, value in group.settings.items()}
-    if model is not None:
-        settings["dtype"] = str(model.dtype).removeprefix("torch.")
+    if ready is not None:
+        settings["dtype"] = ready.dtype
+        if ready.threads is not None:
+            settings["threads"] = ready.threads
     first = {name: settings.pop(name) for name in _FIRST if name in settings}
     return first | settings | task.settings
 
@@ -96,6 +99,16 @@ def check_resumed(job: Job[Any], resumed: ResumedOutput, listing: Listing) -> No
 
 def precision_before(options: ModelOptions, resumed: ResumedOutput | None) -> ModelOptions:
     """``options`` with the precision of the output that is resumed, where it is to be chosen."""
-    before = resumed.rows.settings if resumed is not None else None
-    dtype: Any = before.rows.get("dtype") if before is not None else None
+    dtype: Any = _before(resumed, "dtype")
     return replace(options, dtype=dtype) if dtype and options.dtype == "auto" else options
+
+
+def threads_before(resumed: ResumedOutput | None) -> int | None:
+    """The threads of one operation in the run that made the output, where rows depend on them."""
+    threads = _before(resumed, "threads")
+    return threads if isinstance(threads, int) and threads > 0 else None
+
+
+def _before(resumed: ResumedOutput | None, name: str) -> Any:
+    before = resumed.rows.settings if resumed is not None else None
+    return before.rows.get(name) if before is not None else None

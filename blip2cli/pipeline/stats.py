@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from blip2cli.pipeline.batch_threads import ProcessedBatch
+    from blip2cli.pipeline.processed_batch import ProcessedBatch
 
 Stage = Literal["read", "model", "write"]
 

@@ -14,9 +14,9 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import OptionError, option
-from blip2cli.pipeline.batch_threads import ProcessedBatch
 from blip2cli.pipeline.events import Listener
 from blip2cli.pipeline.plan import Plan
+from blip2cli.pipeline.processed_batch import ProcessedBatch
 from blip2cli.sinks import Column
 
 if TYPE_CHECKING:

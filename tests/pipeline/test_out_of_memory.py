@@ -194,6 +194,6 @@ def test_rows_of_tiny_in_too_little_memory(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["tried"] == [8, 8, 4, 4, 4, 4]
-    assert found["events"] == "[Halved(batch_size=4)]"
+    assert found["events"] == "[Halved(batch_size=4, device=None)]"
     assert [row["file_name"] for row in found["free"]][:2] == ["breakfast.jpg", "cats.png"]
     assert found["tight"] == [found["free"]] * 2

@@ -40,7 +40,7 @@ def slow(self):
 
 ImageRef.read = slow
 
-import blip2cli.pipeline.run as run
+import blip2cli.pipeline.compute.this_process as run
 imported = run.import_model
 
 def import_model():

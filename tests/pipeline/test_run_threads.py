@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from blip2cli.images.batch_stream import BatchStream
-from blip2cli.pipeline.batch_threads import ProcessedBatch, process_batch
 from blip2cli.pipeline.events import Event, Failed, Progress
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
+from blip2cli.pipeline.processed_batch import ProcessedBatch, process_batch
 from blip2cli.pipeline.run import run
 from tests.pipeline.helpers import CAPTION, Loader, options
 
@@ -80,7 +80,7 @@ def test_rows_that_are_ready_are_written_before_another_batch_is_read(
         if isinstance(event, Progress):
             done = event.done
 
-    monkeypatch.setattr("blip2cli.pipeline.run.process_batch", count)
+    monkeypatch.setattr("blip2cli.pipeline.compute.this_process.process_batch", count)
     monkeypatch.setattr(BatchStream, "next_pending", slowly)
     run(Job(ImageItems(), CAPTION, options(images, tmp_path / "out.jsonl", 1), load=loader), see)
     # With the third image put both rows went out, though one more batch might have waited.

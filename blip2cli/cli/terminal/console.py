@@ -97,7 +97,8 @@ class Console:
                     self._print(f"{event.file_name}: {event.error_type}: {event.message}")
             case Halved():
                 count = count_of(event.batch_size)
-                self.print_line(f"Out of memory: going on with batches of {count}.")
+                where = f" on {event.device}" if event.device else ""
+                self.print_line(f"Out of memory{where}: going on with batches of {count}.")
             case Slower():
                 if self.verbosity:
                     self.print_line(f"Slower than it might be: {event.reason}.")

@@ -56,8 +56,11 @@ class PlacedModel(Protocol):
         """The device it runs on."""
 
 
-def auto_batch_size(model: PlacedModel) -> int:
-    """The batch size for a loaded model on its device."""
+def auto_batch_size(model: PlacedModel, sharers: int = 1) -> int:
+    """The batch size for a loaded model on its device.
+
+    ``sharers`` processes run such a model each, and share the memory of the machine.
+    """
     needed = model_memory(model.model)
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
@@ -69,7 +72,9 @@ def auto_batch_size(model: PlacedModel) -> int:
     step_rows = 0
     if isinstance(model.model, GenerationModel):
         step_rows = model.model.language_model.lm_head.sequences_per_gemm(1)
-    return cpu_batch_size(needed, memory().available, step_rows)
+    available = memory().available
+    shared = None if available is None else available // sharers
+    return cpu_batch_size(needed, shared, step_rows)
 
 
 def batch_threads(model: PlacedModel) -> int:

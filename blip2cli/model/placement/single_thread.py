@@ -2,7 +2,7 @@
 
 In bfloat16 on AMX oneDNN splits sums in another way for one thread than for two (see
 ``gemm_rows``). A small model is run by a run's batch threads, whose operations have one thread each
-(see ``pipeline.batch_threads``); so every other caller, a run that reads paths on stdin or the
+(see ``pipeline.compute.threads``); so every other caller, a run that reads paths on stdin or the
 Python API, has a single thread as well, and gets the same bits in 1.25 times the time (two cores,
 batches of 64 with ``tiny``). Larger models have all threads everywhere.
 """
@@ -32,6 +32,12 @@ class RunsModel(Protocol):
         """Whether they run in a single thread."""
 
 
+class Placed(RunsModel, Protocol):
+    """A loaded model."""
+
+    model: Blip2Net
+
+
 Owner = TypeVar("Owner", bound=RunsModel)
 Method = Callable[Concatenate[Owner, P], Result]
 
@@ -39,6 +45,13 @@ Method = Callable[Concatenate[Owner, P], Result]
 def needs_single_thread(model: Blip2Net) -> bool:
     """Whether ``model`` is small, and its bits depend on the number of threads."""
     return has_fixed_gemm_rows(model) and is_small(model)
+
+
+def deciding_threads(model: Placed) -> int | None:
+    """The number of threads that an operation has, where a row's last bits depend on it."""
+    if model.runs_single_threaded or not has_fixed_gemm_rows(model.model):
+        return None
+    return torch.get_num_threads()
 
 
 @contextmanager

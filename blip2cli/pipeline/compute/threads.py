@@ -8,47 +8,17 @@ torch's each.
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
-
-if TYPE_CHECKING:
-    from blip2cli.images.load_image import LoadedImage
-    from blip2cli.tasks.base import Row
+from typing import Generic, Self, TypeVar
 
 # Up to this number of threads decode their own images, beyond it processes do: one that labels with
 # ``tiny`` and decodes holds the interpreter for about a fifth of its time.
 MAX_DECODING_THREADS = 4
 
-# Loads a batch by one call, in any thread: a ``LoadedBatch`` of images, or a tuple of texts.
-PendingBatch = Callable[[], Any]
 Pending = TypeVar("Pending")
 Result = TypeVar("Result")
-
-
-@dataclass(eq=False)
-class ProcessedBatch:
-    """A batch with its rows."""
-
-    rows: list[Row]
-    done: int  # items that have rows
-    images: Sequence[LoadedImage] = ()  # the items, failures included, when they are images
-    load_share: float = 0.0  # the part of the time that went into loading the batch, 0 to 1
-
-
-def process_batch(
-    process: Callable[[Any], ProcessedBatch], pending: PendingBatch
-) -> ProcessedBatch:
-    """Finish loading a batch and make its rows."""
-    start = time.perf_counter()
-    batch = pending()
-    loaded = time.perf_counter()
-    processed = process(batch)
-    processed.load_share = (loaded - start) / max(time.perf_counter() - start, 1e-9)
-    return processed
 
 
 class BatchThreads(Generic[Pending, Result]):

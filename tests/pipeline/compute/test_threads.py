@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from blip2cli.pipeline.batch_threads import BatchThreads, ProcessedBatch, process_batch
+from blip2cli.pipeline.compute.threads import BatchThreads
+from blip2cli.pipeline.processed_batch import ProcessedBatch, process_batch
 from blip2cli.pipeline.stats import RunStats
 
 
