@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from blip2cli.images.batch_stream import BatchPolicy, BatchStream
 from blip2cli.images.batches import LoadedBatch, RequestedBatches
 from blip2cli.images.decode import WarningsIgnored
-from blip2cli.images.loader import BatchStream, LoaderPolicy
 from blip2cli.images.preprocess import PixelSpec
-from blip2cli.images.workers import choose_workers
+from blip2cli.images.worker_pool import choose_workers
 from blip2cli.options import LoaderOptions
 from blip2cli.sources.base import ImageRef
 
@@ -26,7 +26,7 @@ class Decoder:
         self._workers = max(1, chosen)
         self._requested = RequestedBatches()
         self._ignored = WarningsIgnored()
-        policy = LoaderPolicy(workers=lambda: chosen)
+        policy = BatchPolicy(workers=lambda: chosen)
         self._stream = BatchStream(self._requested, spec, options, policy=policy)
 
     def load(self, refs: Sequence[ImageRef]) -> LoadedBatch:
