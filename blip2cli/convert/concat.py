@@ -15,7 +15,7 @@ from blip2cli.convert.examples import Examples, listed
 from blip2cli.errors import SourceError
 from blip2cli.sinks.settings import common_settings
 from blip2cli.sources.patterns import has_magic
-from blip2cli.storage.hash_set import HashSet
+from blip2cli.storage.hash_set import OCCURRENCE, HashSet
 from blip2cli.storage.text_encoding import from_utf8
 
 _FAILURE = ["file_name", "error_type", "message"]  # how lists of failures begin
@@ -72,7 +72,8 @@ class Duplicates:
     """Counts rows with the file name, and the question id, of an earlier row."""
 
     def __init__(self, schema: pa.Schema) -> None:
-        self._columns = [n for n in ("file_name", "question_id") if n in schema.names]
+        identifying = ("file_name", OCCURRENCE, "question_id")
+        self._columns = [name for name in identifying if name in schema.names]
         self._seen = HashSet()
         self.found = Examples()
 
@@ -89,7 +90,7 @@ class Duplicates:
         count = self.found.count
         return (
             f"{count} row{'s repeat rows' if count > 1 else ' repeats a row'} before, with the "
-            f"same file_name{' and question_id' if len(self._columns) > 1 else ''}: {self.found}."
+            f"same {' and '.join(self._columns)}: {self.found}."
         )
 
 

@@ -92,7 +92,7 @@ class SoundBlocks:
         columns = Counter(names for names, _ in usual)
         first = next((raw for names, raw in usual if names == columns.most_common(1)[0][0]), b"")
         parser = RowParser(first, unnamed="")
-        return lambda line: parser.name(line) is not None
+        return lambda line: parser.key(line) is not None
 
 
 def _is_object(line: bytes) -> bool:

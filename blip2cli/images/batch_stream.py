@@ -285,7 +285,7 @@ class BatchStream(Iterator[LoadedBatch]):
                     continue
                 ref = refs[len(singles)]
                 error = death.of_image(self._image_loader.timeout)
-                failed = LoadedImage(ref.file_name, None, None, error, ref.carried, ref.occurrence)
+                failed = LoadedImage(ref.file_name, None, None, error, ref.carried)
                 singles.append(((failed,), self._image_loader.empty_pixels()))
             finally:
                 self._stop()

@@ -34,7 +34,6 @@ class LoadedImage:
     height: int | None
     error: ImageError | None = None
     carried: tuple[object, ...] = ()  # values of carried columns, from the reference
-    occurrence: int = 0  # likewise
 
 
 # An image and its pixels, uint8 [3, H, W]; None when it failed.
@@ -104,7 +103,7 @@ class ImageLoader:
             spec = self.spec
             pixels = to_planes(decoded.image, spec.width, spec.height, spec.resample)
             width, height = decoded.width, decoded.height
-            image = LoadedImage(ref.file_name, width, height, None, ref.carried, ref.occurrence)
+            image = LoadedImage(ref.file_name, width, height, None, ref.carried)
             return image, pixels
         except Exception as error:  # noqa: BLE001 - one image must never end the run
             return _failed(ref, error)
@@ -149,4 +148,4 @@ def _failed(ref: ImageRef, error: Exception) -> ImageAndPixels:
         failure = ImageError(
             "decode_error", hide_secrets(f"Unexpected {type(error).__name__}: {error}")
         )
-    return LoadedImage(ref.file_name, None, None, failure, ref.carried, ref.occurrence), None
+    return LoadedImage(ref.file_name, None, None, failure, ref.carried), None

@@ -23,7 +23,7 @@ from blip2cli.sinks import (
     open_sink,
 )
 from blip2cli.sources.shard import ORDINAL
-from blip2cli.storage.hash_set import occurrence_key
+from blip2cli.storage.hash_set import OCCURRENCE, occurrence_key
 
 if TYPE_CHECKING:
     from blip2cli.images.load_image import LoadedImage
@@ -96,17 +96,19 @@ class Output:
             self.sink.write(rows)
             self._list_waiting()
         for image in batch.images:
+            if image.error is None and not self.failures.failed_before:
+                continue
+            columns = dict(zip(self.carried, image.carried, strict=True))
             if image.error is not None:
-                columns = dict(zip(self.carried, image.carried, strict=True))
-                failure = (image.file_name, image.error, columns, image.occurrence)
+                failure = (image.file_name, image.error, columns)
                 if self.replaces and not self.started:
                     self.waiting.append(failure)
                     continue
                 if not self.started:
                     self.sink.write(())  # a list of failures belongs to an output
                 self.failures.write(*failure)
-            elif self.failures.failed_before:
-                key = occurrence_key(image.file_name, image.occurrence)
+            else:
+                key = occurrence_key(image.file_name, columns.get(OCCURRENCE))
                 if key in self.failures.failed_before:
                     self.failures.succeeded(key)
 
@@ -167,7 +169,7 @@ class Output:
 
 def check_carried(task: Task, options: RunOptions) -> None:
     """Raise ``OptionError`` when a column to carry has the name of one of our own."""
-    own = {"file_name", "width", "height", "error", *(column.name for column in task.columns)}
+    own = {"file_name", "width", "height", OCCURRENCE, "error", *(c.name for c in task.columns)}
     own |= {ORDINAL} if options.source.shard is not None else set()
     for name in options.source.keep:
         if name in own:

@@ -12,6 +12,7 @@ from blip2cli.errors import OutputError, option
 from blip2cli.sinks.format_table import format_of, known_suffix
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import FORMAT, Settings
+from blip2cli.storage.hash_set import OCCURRENCE
 from blip2cli.storage.text_encoding import deep_from_utf8, to_json
 
 _OTHER = "or choose another output"
@@ -84,6 +85,14 @@ def differences(
                 f"was made with {name} {_shown(was)}, not {_shown(value)}",
                 "give the same settings, " + _OTHER,
             )
+    was = OCCURRENCE in before.columns
+    if was != (OCCURRENCE in now.columns):
+        yield Difference(
+            "keep",
+            f"was made {'with' if was else 'without'} the column {OCCURRENCE}, which "
+            f"{'only ' if was else ''}rows of manifests have",
+            "run this source into an output of its own",
+        )
     for name, kind in now.columns.items():
         if kind == "string" and before.columns.get(name, kind) != kind and not retypes:
             yield Difference(

@@ -23,7 +23,7 @@ from blip2cli.sinks.failure_list_journal import FailureJournal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import claim_failures, owns_failures
 from blip2cli.storage import durable
-from blip2cli.storage.hash_set import HashSet, occurrence_key
+from blip2cli.storage.hash_set import OCCURRENCE, HashSet, occurrence_key
 from blip2cli.storage.text_encoding import to_json
 
 SYNC_SECONDS = 1.0
@@ -41,14 +41,9 @@ class FailureList:
         """Remove the list of an earlier output, before a new one takes its place."""
 
     def write(
-        self,
-        file_name: str,
-        error: ImageError,
-        carried: Mapping[str, object] | None = None,
-        occurrence: int = 0,
+        self, file_name: str, error: ImageError, carried: Mapping[str, object] | None = None
     ) -> None:
-        """List one failed image; ``carried`` are its columns of the source, ``occurrence`` tells
-        the rows of a manifest about it apart."""
+        """List one failed image; ``carried`` are its columns of the source."""
 
     def succeeded(self, key: str) -> None:
         """Note that this image of ``failed_before`` has its rows now."""
@@ -89,23 +84,17 @@ class FailureFile(FailureList):
                 claim_failures(self._paths, owned=False)
 
     def write(
-        self,
-        file_name: str,
-        error: ImageError,
-        carried: Mapping[str, object] | None = None,
-        occurrence: int = 0,
+        self, file_name: str, error: ImageError, carried: Mapping[str, object] | None = None
     ) -> None:
-        key = occurrence_key(file_name, occurrence)
-        if key in self.failed_before:
-            self._settled.add(key)
         failure: dict[str, object] = {
             "file_name": file_name,
             "error_type": error.error_type,
             "message": str(error),
         }
         failure |= {**(carried or {}), **failure}
-        if occurrence or "occurrence" in failure:
-            failure["occurrence"] = occurrence
+        key = occurrence_key(file_name, failure.get(OCCURRENCE))
+        if key in self.failed_before:
+            self._settled.add(key)
         line = to_json(failure) + b"\n"
         with self._disk.errors():
             if self._file is None:

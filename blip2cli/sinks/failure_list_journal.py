@@ -11,7 +11,7 @@ from blip2cli.errors import OutputError, option
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import claim_failures
 from blip2cli.storage import durable
-from blip2cli.storage.hash_set import HashSet, occurrence_key
+from blip2cli.storage.hash_set import OCCURRENCE, HashSet, occurrence_key
 from blip2cli.storage.text_encoding import from_utf8
 
 
@@ -104,9 +104,6 @@ def _name(line: bytes) -> str | None:
         return None
     try:
         failure = json.loads(line)
-        name, occurrence = failure["file_name"], failure.get("occurrence", 0)
-    except (ValueError, KeyError, TypeError):
+        return occurrence_key(from_utf8(failure["file_name"]), failure.get(OCCURRENCE))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    if not isinstance(name, str) or not isinstance(occurrence, int):
-        return None
-    return occurrence_key(from_utf8(name), occurrence)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from blip2cli.errors import OutputError, option
 from blip2cli.sinks.settings import Settings
-from blip2cli.storage.hash_set import HashSet
+from blip2cli.storage.hash_set import OCCURRENCE, HashSet, name_of
 
 # How many rows one image has, by its name.
 RowCount = Callable[[str], int]
@@ -33,105 +33,99 @@ class Journal:
     complete: Callable[[], None] = lambda: None
 
 
-_NAMES = 1 << 15  # of complete images that are stored together
+_KEYS = 1 << 15  # of complete images that are stored together
 
 
-class RowNames:
-    """Collects the names of rows in order, and knows which images have all their rows.
-
-    A name that comes again is the next occurrence of the image (``occurrence_key``).
+class RowKeys:
+    """Collects the keys of rows in order (``occurrence_key``): which images have all their rows.
 
     Only the last image can lack rows: images are written one after the other. ``position`` is any
     number that grows, such as an offset in the file.
     """
 
-    def __init__(self, row_count: RowCount) -> None:
+    def __init__(self, row_count: RowCount, settings: Settings | None = None) -> None:
+        """``settings`` say whether rows about one image are told apart."""
+        if settings is not None and OCCURRENCE in settings.columns:
+            self._row_count: RowCount = lambda key: row_count(name_of(key))
+        else:
+            self._row_count = row_count
         self.done = HashSet()
         self.rows = 0  # of complete images
         self.failed = 0  # complete images with a row for a failure
         self.complete_until = 0  # the position behind the last complete image
         self.lacking: str | None = None  # the first image that others follow, and lacks rows
-        self._row_count = row_count
-        self._name: str | None = None
+        self._key: str | None = None
         self._count = self._needed = 0
         self._position = 0
         self._failed = False
-        self._names: list[str] = []  # of complete images, that are not in ``done`` yet
+        self._keys: list[str] = []  # of complete images, that are not in ``done`` yet
 
-    def add(self, name: str, position: int, failed: bool = False) -> None:
+    def add(self, key: str, position: int, failed: bool = False) -> None:
         """One more row, which ends at ``position``."""
-        if name != self._name or self._count >= self._needed:
-            if self._count < self._needed:
-                self.lacking = self.lacking or self._name
+        if key != self._key or self._count >= self._needed:
+            self.lacking = self.lacking or self.unfinished
             self._finish()
-            self._name, self._count, self._failed = name, 0, False
-            self._needed = self._row_count(name)
+            self._key, self._count, self._failed = key, 0, False
+            self._needed = self._row_count(key)
         self._count += 1
         self._failed |= failed
         self._position = position
 
-    def add_all(self, names: Sequence[str], end: int, ends: Callable[[], Sequence[int]]) -> None:
+    def add_all(self, keys: Sequence[str], end: int, ends: Callable[[], Sequence[int]]) -> None:
         """Many more rows, of which none is a failure; the last one ends at ``end``.
 
         ``ends`` gives the positions of all, which takes time.
         """
         start, places = 0, ends() if self.unfinished is not None else ()
         while start < len(places) and self.unfinished is not None:
-            self.add(names[start], places[start])
+            self.add(keys[start], places[start])
             start += 1
-        added = self._add_images(names[start:])
+        added = self._add_images(keys[start:])
         start += added
-        if start < len(names):
+        if start < len(keys):
             places = places or ends()
         if added:
-            self.complete_until = places[start - 1] if start < len(names) else end
-        for name, place in zip(names[start:], places[start:], strict=False):
-            self.add(name, place)
+            self.complete_until = places[start - 1] if start < len(keys) else end
+        for key, place in zip(keys[start:], places[start:], strict=False):
+            self.add(key, place)
 
     def end(self) -> None:
         """No more rows follow: count the last image if it is complete. ``done`` holds all then."""
         if not self.unfinished:
             self._finish()
-        self._store_names()
+        self.done.add_all(self._keys)
 
     @property
     def unfinished(self) -> str | None:
         """The last image if it lacks rows."""
-        return self._name if self._count < self._needed else None
+        return name_of(self._key or "") if self._count < self._needed else None
 
-    def _add_images(self, names: Sequence[str]) -> int:
+    def _add_images(self, keys: Sequence[str]) -> int:
         """Add the first rows that are whole images with as many rows each; returns how many."""
-        count = self._row_count(names[0]) if names and self.unfinished is None else 0
-        stop = len(names) // count * count if count else 0
-        images = names[:stop:count] if stop else ()
-        alike = all(names[n:stop:count] == images for n in range(1, count))
+        count = self._row_count(keys[0]) if keys and self.unfinished is None else 0
+        stop = len(keys) // count * count if count else 0
+        images = keys[:stop:count] if stop else ()
+        alike = all(keys[n:stop:count] == images for n in range(1, count))
         if not images or not alike or {*map(self._row_count, images)} != {count}:
             return 0
         self._finish()
-        self._name, self._count, self._needed = None, 0, 0
+        self._key, self._count, self._needed = None, 0, 0
         self._store(images)
         self.rows += stop
         return stop
 
     def _finish(self) -> None:
-        if self._name is not None:
-            self._store([self._name])
+        if self._key is not None:
+            self._store([self._key])
             self.rows += self._count
             self.failed += self._failed
             self.complete_until = self._position
 
-    def _store(self, names: Sequence[str]) -> None:
-        self._names += names
-        if len(self._names) > max(_NAMES, len(self.done) >> 5):
-            self._store_names()
-
-    def _store_names(self) -> None:
-        if len(self._names) > _NAMES:
-            self.done.add_occurrences(self._names)
-        else:
-            for name in self._names:
-                self.done.add_next(name)
-        self._names = []
+    def _store(self, keys: Sequence[str]) -> None:
+        self._keys += keys
+        if len(self._keys) > max(_KEYS, len(self.done) >> 5):
+            self.done.add_all(self._keys)
+            self._keys = []
 
 
 def damaged(path: str, rows: int, problem: str) -> OutputError:

@@ -17,7 +17,7 @@ import zlib
 from itertools import accumulate
 
 from blip2cli.errors import OutputError, option
-from blip2cli.sinks.journal import Journal, RowCount, RowNames, damaged
+from blip2cli.sinks.journal import Journal, RowCount, RowKeys, damaged
 from blip2cli.sinks.jsonl_lines import (
     CHUNK,
     DamagedMember,
@@ -67,7 +67,8 @@ def _read(
     paths: OutputPaths, row_count: RowCount, inline_errors: bool, pieces: list[Piece]
 ) -> Journal:
     """The journal of the ``pieces`` of a file. Raises DamagedMember, OutputError."""
-    names = RowNames(row_count)
+    settings = read_settings(paths)
+    keys = RowKeys(row_count, settings)
     parser: RowParser | None = None
     before = 0  # bytes of the pieces before this one, decompressed
     for start, stop in pieces:
@@ -76,21 +77,21 @@ def _read(
         bad: list[bytes] = []
         for block in lines.blocks():
             parser = parser or RowParser(next(lines_of(block)))
-            found = None if bad else parser.names(block)
+            found = None if bad else parser.keys(block)
             if found is not None and not (inline_errors and block.count(_GOOD) < len(found)):
                 ends = functools.partial(_ends, block, before + sound)
                 sound = lines.end
                 lines.count += len(found)
-                names.add_all(found, before + sound, ends)
+                keys.add_all(found, before + sound, ends)
                 continue
             for line in lines_of(block):
-                name = None if bad else parser.name(line)
-                if name is None:
+                key = None if bad else parser.key(line)
+                if key is None:
                     bad.append(line)
                     continue
                 sound += len(line)
                 lines.count += 1
-                names.add(name, before + sound, inline_errors and not line.endswith(_GOOD))
+                keys.add(key, before + sound, inline_errors and not line.endswith(_GOOD))
             if len(bad) > 1:
                 break
         # At the end a line without an end, or with NUL bytes, is what a power cut leaves.
@@ -104,10 +105,10 @@ def _read(
             where = f"line {lines.count + 1}, at byte {before + sound}, is no row of this output"
             raise damaged(paths.final, lines.count, where)
         before += lines.end
-    names.end()
+    keys.end()
     before -= lines.end
-    cut = max(0, names.complete_until - before)
-    journal = Journal(names.done, names.rows, names.failed, read_settings(paths), names.lacking)
+    cut = max(0, keys.complete_until - before)
+    journal = Journal(keys.done, keys.rows, keys.failed, settings, keys.lacking)
     whole = lines.intact and cut == lines.end and len(pieces) == 1 and stop is None
     if whole and not os.path.exists(paths.next_meta):
         return journal

@@ -1,4 +1,4 @@
-"""Parser of the rows of a JSONL output, for the names in them.
+"""Parser of the rows of a JSONL output, for the keys of their images (``occurrence_key``).
 
 Ten million rows are read when an output is gone on with, so the usual ones are parsed many at a
 time: one regular expression finds all rows of a block. That it found each line as a whole is seen
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
+from blip2cli.storage.hash_set import OCCURRENCE, occurrence_key
 from blip2cli.storage.text_encoding import from_utf8
 
 # JSON as it is written here: text without control characters, numbers, lists of numbers.
@@ -22,7 +24,7 @@ _CONTROLS = bytes(range(32)).replace(b"\n", b"")
 
 
 class RowParser:
-    """Finds the names in rows that have the same columns, in the same order, as the first one.
+    """Finds the keys of rows that have the same columns, in the same order, as the first one.
 
     Lines of a form that is not written here are rows, too, if they are JSON with these columns.
     Rows of texts have the name ``unnamed``.
@@ -32,26 +34,32 @@ class RowParser:
         self._columns = list(_parsed(first))
         self._unnamed = unnamed
         self._named = self._columns[:1] == ["file_name"]
+        self._numbered = OCCURRENCE in self._columns
         row, plain_row = self._pattern(_TEXT), self._pattern(_PLAIN_TEXT)
         self._row = re.compile(row).fullmatch
         self._rows = re.compile(f"(?m:^){row}").findall
         self._plain_rows = re.compile(f"(?m:^){plain_row}").findall
 
-    def name(self, line: bytes) -> str | None:
-        """The file name of a line with its newline; None for one that is no row."""
+    def key(self, line: bytes) -> str | None:
+        """The key of a line with its newline; None for one that is no row."""
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError:
             return None
         found = self._row(text) if self._named else None
         if found is not None:
-            return _unescaped(found[1])
+            name = _unescaped(found[1])
+            if name is None or not self._numbered:
+                return name
+            return occurrence_key(name, int(found[2]))
         row = _parsed(line)
         value = row.get("file_name") if "file_name" in self._columns else self._unnamed
-        return from_utf8(value) if list(row) == self._columns and isinstance(value, str) else None
+        if list(row) != self._columns or not isinstance(value, str):
+            return None
+        return occurrence_key(from_utf8(value), row.get(OCCURRENCE))
 
-    def names(self, block: bytes) -> list[str] | None:
-        """The file names of all lines of a block; None where :meth:`name` has to look at each."""
+    def keys(self, block: bytes) -> list[str] | None:
+        """The keys of all lines of a block; None where :meth:`key` has to look at each."""
         if not self._named or not block.endswith(b"\n"):
             return None
         try:
@@ -59,20 +67,26 @@ class RowParser:
         except UnicodeDecodeError:
             return None
         plain = b"\\" not in block and len(block.translate(None, _CONTROLS)) == len(block)
-        names: list[Any] = (self._plain_rows if plain else self._rows)(text)
+        names: Any = (self._plain_rows if plain else self._rows)(text)
         if len(names) != block.count(b"\n"):
             return None
+        numbers: Sequence[str] = ()
+        if self._numbered and names:
+            names, numbers = zip(*names, strict=True)
         if not plain:
             names = [_unescaped(name) for name in names]
             if None in names:
                 return None
-        return names
+        return [*map(occurrence_key, names, map(int, numbers))] if numbers else names
 
     def _pattern(self, text: str) -> str:
         value = _VALUE.replace("TEXT", text)
-        columns = [re.escape(json.dumps(name, ensure_ascii=False)) for name in self._columns]
-        named = [f'{name}: "({text[1:-1]})"' for name in columns[:1]]
-        return rf"\{{{', '.join(named + [f'{name}: {value}' for name in columns[1:]])}\}}\n"
+        forms = {"file_name": f'"({text[1:-1]})"', OCCURRENCE: "([0-9]{1,18}+)"}
+        columns = (
+            f"{re.escape(json.dumps(name, ensure_ascii=False))}: {forms.get(name, value)}"
+            for name in self._columns
+        )
+        return rf"\{{{', '.join(columns)}\}}\n"
 
 
 def _unescaped(text: str) -> str | None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blip2cli.errors import OutputError, option
-from blip2cli.sinks.journal import Journal, RowCount, RowNames, damaged
+from blip2cli.sinks.journal import Journal, RowCount, RowKeys, damaged
 from blip2cli.sinks.parquet import ARROW_ERRORS, first_line, merge, remove_parts
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import (
@@ -20,6 +20,7 @@ from blip2cli.sinks.settings import (
     parquet_settings,
     read_settings,
 )
+from blip2cli.storage.hash_set import OCCURRENCE, occurrence_key
 from blip2cli.storage.text_encoding import from_utf8
 
 
@@ -37,27 +38,27 @@ def read_journal(
     if not files:
         return None
     _check_place(paths, parts)
-    names = RowNames(row_count)
     settings = _settings(paths, files[-1])  # that say how rows were made last
+    keys = RowKeys(row_count, settings)
     for path in files:
         try:
             about = parquet_settings(pq.read_schema(path).metadata)
-            for name, failed in _rows(path):
-                names.add(name, 0, failed)
+            for key, failed in _rows(path):
+                keys.add(key, 0, failed)
         except ARROW_ERRORS as error:
             problem = f"{path!r} cannot be read as rows of this tool ({first_line(error)})"
-            raise damaged(paths.final, names.rows, problem) from None
+            raise damaged(paths.final, keys.rows, problem) from None
         # A part without a token is the output that was finished before.
         token = about.token if about is not None else ""
         if token and settings is not None and token != settings.token:
-            raise damaged(paths.final, names.rows, f"its part {path!r} is of another run")
-    names.end()
+            raise damaged(paths.final, keys.rows, f"its part {path!r} is of another run")
+    keys.end()
     if not parts:
-        _check_leftovers(paths, names)
+        _check_leftovers(paths, keys)
     complete = functools.partial(_complete, paths, parts)
-    lacking = names.lacking or names.unfinished
+    lacking = keys.lacking or keys.unfinished
     remark = _missing(paths, parts)
-    return Journal(names.done, names.rows, names.failed, settings, lacking, remark, complete)
+    return Journal(keys.done, keys.rows, keys.failed, settings, lacking, remark, complete)
 
 
 def _check_place(paths: OutputPaths, parts: list[str]) -> None:
@@ -99,27 +100,28 @@ def _missing(paths: OutputPaths, parts: list[str]) -> str | None:
 
 
 def _rows(path: str) -> Iterator[tuple[str, bool]]:
-    """The names of a file's rows, and whether they are failures."""
+    """The keys of a file's rows, and whether they are failures."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         schema = file.schema_arrow
-        columns = [c for c in ("file_name", "error") if c in schema.names]
+        columns = [c for c in ("file_name", OCCURRENCE, "error") if c in schema.names]
         # All but vectors are read, for their checksums: damage is found though nothing is added.
         small = [f.name for f in schema if not pa.types.is_fixed_size_list(f.type)]
         for batch in file.iter_batches(batch_size=65536, columns=small):
             for row in batch.select(columns).to_pylist():
-                yield from_utf8(row["file_name"]), bool(row.get("error"))
+                key = occurrence_key(from_utf8(row["file_name"]), row.get(OCCURRENCE))
+                yield key, bool(row.get("error"))
 
 
-def _check_leftovers(paths: OutputPaths, names: RowNames) -> None:
+def _check_leftovers(paths: OutputPaths, keys: RowKeys) -> None:
     """Raise OutputError for parts whose rows are not in the finished file, so not left over."""
     for path in paths.every_part():
         try:
-            merged = all(name in names.done for name, _ in _rows(path))
+            merged = all(key in keys.done for key, _ in _rows(path))
         except ARROW_ERRORS:
             continue  # nothing can be had from it
         if not merged:
             problem = f"its part {paths.part(0)!r} is missing, and {path!r} holds other rows"
-            raise damaged(paths.final, names.rows, problem)
+            raise damaged(paths.final, keys.rows, problem)
 
 
 def _settings(paths: OutputPaths, path: str) -> Settings | None:

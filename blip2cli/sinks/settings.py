@@ -86,8 +86,8 @@ def common_settings(settings: Sequence[Settings | None]) -> Settings | None:
             return None
         if other.sources != first.sources:
             first = replace(first, sources={})
-        if other.columns != first.columns:
-            first = replace(first, columns={})
+        columns = {k: v for k, v in first.columns.items() if other.columns.get(k) == v}
+        first = replace(first, columns=columns)
         if other.questions and other.questions != first.questions:
             first = replace(first, questions=(first.questions or "") + other.questions)
     return first

@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from blip2cli.errors import SourceError, option
 from blip2cli.sources.base import FailedRef, ImageRef, Source, name_below, opening_errors
-from blip2cli.sources.carried_columns import CarriedColumn, columns_of, fitted
+from blip2cli.sources.carried_columns import CarriedColumn, columns_of, with_columns
 from blip2cli.sources.identity import identify
 from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
 from blip2cli.sources.patterns import Selection
 from blip2cli.sources.readers import find_reader
 from blip2cli.sources.shard import ORDINAL, Shard
 from blip2cli.sources.url_names import public_name, same_place
-from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.opening import is_remote
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ class Listing:
                 tree.others = others
         refs = _select(self.sources, self.options)
         if self.columns:
-            refs = (fitted(ref, self.columns) for ref in refs)
+            refs = with_columns(refs, self.columns)
         if any(source.streamed for source in self.sources):
             return refs
         if self.options.shard is not None:  # of which there may be none
@@ -178,13 +177,12 @@ def _refs(source: Source, base: str) -> Iterator[ImageRef]:
 def _each_once(sources: Sequence[Source], base: str, repeated: bool) -> Iterator[ImageRef]:
     """Yield the images of sources that may have some in common; a name is taken by the first."""
     taken: dict[str, str] = {}
-    seen = HashSet()
     for source in sources:
         for ref in _refs(source, base):
             path = taken.get(ref.file_name)
             if path is None or (repeated and source.has_rows and same_place(path, ref.path)):
                 taken[ref.file_name] = ref.path
-                yield replace(ref, occurrence=seen.add_next(ref.file_name)) if repeated else ref
+                yield ref
             elif not same_place(path, ref.path):
                 # A path outside the current folder, given on stdin, or a URL of another list.
                 yield FailedRef(

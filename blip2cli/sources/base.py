@@ -34,7 +34,7 @@ class ImageRef:
     # Values of the carried columns, in their order; keyword-only so that subclasses may add
     # fields without a default.
     carried: tuple[object, ...] = field(default=(), kw_only=True)
-    # How many rows of a manifest named the image before this one.
+    # Of the rows of a manifest about one image: 1, 2, ...; 0 where they are not told apart.
     occurrence: int = field(default=0, kw_only=True)
 
     @property

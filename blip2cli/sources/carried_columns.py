@@ -5,18 +5,23 @@ beyond 64 bits) is carried as a string, JSON where it has a form in JSON. "Not a
 
 Where a format does not state the types they are those of its first rows. A later value is brought
 into that type if nothing is lost by it, else it is the failure of its image (``bad_metadata``).
+
+Several rows of a manifest may be about one image. Where columns are carried from one, the last
+column is ``occurrence``, the number of the row among those, which tells them apart in the output
+and in the list of failures. It is there whether an image comes twice or not.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from blip2cli.errors import OptionError, option
 from blip2cli.sources.base import FailedRef, ImageRef, Source
+from blip2cli.storage.hash_set import OCCURRENCE, HashSet
 from blip2cli.storage.text_encoding import from_utf8
 
 ColumnType = Literal["string", "int", "float"]
@@ -40,6 +45,9 @@ class CarriedColumn:
         return replace(self, type="float" if {self.type, other} == {"int", "float"} else "string")
 
 
+ROW_NUMBER = CarriedColumn(OCCURRENCE, "int")
+
+
 @dataclass(frozen=True)
 class ColumnedSource(Source):
     """A source whose images have columns; ``columns`` are those carried into the rows."""
@@ -47,12 +55,14 @@ class ColumnedSource(Source):
     columns: tuple[CarriedColumn, ...] = field(default=(), kw_only=True)
 
     def carried_columns(self) -> tuple[CarriedColumn, ...]:
-        """The carried columns in the order of the option. Raises OptionError for a missing one."""
+        """The carried columns in the order of the option, and ``ROW_NUMBER`` where several rows
+        may be about one image. Raises OptionError for a missing one."""
         return self.columns
 
 
 def columns_of(sources: Sequence[Source], keep: tuple[str, ...]) -> tuple[CarriedColumn, ...]:
-    """The columns named ``keep``, with types that hold the values of all ``sources``.
+    """The columns named ``keep``, with types that hold the values of all ``sources``, and
+    ``ROW_NUMBER`` where one of these has it.
 
     Raises OptionError for a column twice, one that is not there, or a source without columns.
     """
@@ -66,10 +76,11 @@ def columns_of(sources: Sequence[Source], keep: tuple[str, ...]) -> tuple[Carrie
         if not isinstance(source, ColumnedSource):
             raise no_columns(source.text, keep[0])
         found.append(source.carried_columns())
-    return tuple(
+    chosen = (
         CarriedColumn(name, _common(columns[i].type for columns in found))
         for i, name in enumerate(keep)
     )
+    return (*chosen, *([ROW_NUMBER] if any(ROW_NUMBER in columns for columns in found) else []))
 
 
 def no_columns(source: str, name: str) -> OptionError:
@@ -105,9 +116,23 @@ def infer_columns(
     )
 
 
-def fitted(ref: ImageRef, columns: Sequence[CarriedColumn]) -> ImageRef:
-    """``ref`` with its values in the types of ``columns``; a failure where one does not fit."""
-    carried = []
+def with_columns(refs: Iterable[ImageRef], columns: Sequence[CarriedColumn]) -> Iterator[ImageRef]:
+    """``refs`` with their values in the types of ``columns``; failures where one does not fit."""
+    numbered = ROW_NUMBER in columns
+    chosen = columns[:-1] if numbered else columns
+    seen = HashSet()
+    for ref in refs:
+        if not numbered:
+            yield _fitted(ref, chosen, 0)
+        elif not ref.occurrence:
+            yield _fitted(ref, chosen, seen.add_next(ref.file_name))
+        elif seen.add(ref.key):  # a list of failures has a row twice where a retry was stopped
+            yield _fitted(ref, chosen, ref.occurrence)
+
+
+def _fitted(ref: ImageRef, columns: Sequence[CarriedColumn], occurrence: int) -> ImageRef:
+    """With the values of ``columns``, and behind them ``occurrence`` if it is not 0."""
+    carried: list[object] = []
     problem = None
     # What stands for a whole folder or archive has no values.
     for value, column in zip(ref.carried or (None,) * len(columns), columns, strict=True):
@@ -119,11 +144,13 @@ def fitted(ref: ImageRef, columns: Sequence[CarriedColumn]) -> ImageRef:
                 str(error) if isinstance(error, ValueError) else "it is out of range, or too deep"
             )
             problem = f"{option('keep')} {column.name}: {what}."
-    values = tuple(carried)
+    values = (*carried, occurrence) if occurrence else tuple(carried)
     if problem is not None and not isinstance(ref, FailedRef):
-        key = {"carried": values, "occurrence": ref.occurrence}
-        return FailedRef(ref.file_name, ref.path, "bad_metadata", problem, **key)  # type: ignore[arg-type]
-    return ref if values == ref.carried else replace(ref, carried=values)
+        about = (ref.file_name, ref.path, "bad_metadata", problem)
+        return FailedRef(*about, carried=values, occurrence=occurrence)
+    if values == ref.carried:
+        return ref
+    return replace(ref, carried=values, occurrence=occurrence)
 
 
 def _fit(value: object, kind: ColumnType) -> object:

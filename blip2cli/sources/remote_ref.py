@@ -33,7 +33,9 @@ class RemoteRef(ImageRef):
             raise ImageError("read_error", str(error)) from None
 
 
-def ref_at(file_name: str, location: str, carried: tuple[object, ...] = ()) -> ImageRef:
+def ref_at(
+    file_name: str, location: str, carried: tuple[object, ...] = (), occurrence: int = 0
+) -> ImageRef:
     """The reference to the whole file at ``location``, a local path or a URL."""
     kind = RemoteRef if is_remote(location) else ImageRef
-    return kind(file_name, location, carried=carried)
+    return kind(file_name, location, carried=carried, occurrence=occurrence)

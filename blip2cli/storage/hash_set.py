@@ -12,9 +12,18 @@ _BUCKET_SHIFT = 64 - _BUCKET_BITS
 _64_BITS, _32_BITS = (1 << 64) - 1, (1 << 32) - 1
 
 
-def occurrence_key(name: str, occurrence: int) -> str:
-    """What tells the occurrences of one name, counted from 0, apart; the first is the name."""
-    return f"{name}\0{occurrence}" if occurrence else name
+# The column that tells the rows of a manifest about one image apart: 1, 2, ...
+OCCURRENCE = "occurrence"
+
+
+def occurrence_key(name: str, occurrence: object) -> str:
+    """What tells the occurrences of one name apart; that of the first, or only one, is the name."""
+    return name if occurrence in (1, 0, None) else f"{name}\0{occurrence}"
+
+
+def name_of(key: str) -> str:
+    """The name that an ``occurrence_key`` was made of."""
+    return key.partition("\0")[0]
 
 
 class HashSet:
@@ -52,10 +61,10 @@ class HashSet:
         return True
 
     def add_next(self, name: str) -> int:
-        """Add the next occurrence of ``name``; returns how many came before."""
+        """Add the next occurrence of ``name``; returns its number, from 1."""
         if self.add(name):
-            return 0
-        low, high = 0, 1  # occurrences that are, and that may not be here
+            return 1
+        low, high = 1, 2  # occurrences that are, and that may not be here
         while occurrence_key(name, high) in self:
             low, high = high, 2 * high
         while high - low > 1:
@@ -67,11 +76,15 @@ class HashSet:
         self.add(occurrence_key(name, high))
         return high
 
-    def add_occurrences(self, names: Sequence[str]) -> None:
-        """Do :meth:`add_next` for each of many names, which is quick where none is here yet."""
+    def add_all(self, names: Sequence[str]) -> None:
+        """Add many names, which is quick where none is here yet."""
+        count = len(names)
+        if count <= _RECENT:
+            for name in names:
+                self.add(name)
+            return
         import numpy as np
 
-        count = len(names)
         first = np.fromiter(map(hash, names), np.int64, count).view(np.uint64)
         second = np.fromiter((hash(f"{n}\0") & _32_BITS for n in names), np.uint32, count)
         self._merge()
@@ -82,7 +95,7 @@ class HashSet:
         near = merged[np.minimum(places, max(len(merged) - 1, 0))] if len(merged) else first + 1
         if self._ties or (first[1:] == first[:-1]).any() or (near == first).any():
             for name in names:
-                self.add_next(name)
+                self.add(name)
         else:
             self._insert(places, first, second[order])
 

@@ -261,7 +261,14 @@ def test_columns_of_the_source_come_into_the_rows(
         task = AskTask(from_texts(["a?", "b?"]), decode=SHORT)
         assert run(Job(ImageItems(), task, chosen, load=loader)).exit_code == 3
         rows = read(out) if name == "out.jsonl" else pq.read_table(out).to_pylist()
-        assert list(rows[0])[:7] == ["file_name", "width", "height", *keep, "question"]
+        assert list(rows[0])[:8] == [
+            "file_name",
+            "width",
+            "height",
+            *keep,
+            "occurrence",
+            "question",
+        ]
         assert list(rows[0])[-1] == "error"
         carried = [tuple(row[column] for column in keep) for row in rows]
         assert carried == [
@@ -272,7 +279,7 @@ def test_columns_of_the_source_come_into_the_rows(
         assert [bool(row["error"]) for row in rows] == [False, False, True, True, False, False]
 
 
-@pytest.mark.parametrize("name", ["file_name", "width", "caption", "error"])
+@pytest.mark.parametrize("name", ["file_name", "width", "occurrence", "caption", "error"])
 def test_a_carried_column_may_not_take_the_name_of_our_own(name: str, tmp_path: Path) -> None:
     manifest = tmp_path / "m.csv"
     manifest.write_text(f"path,{name}\na.png,1\n")

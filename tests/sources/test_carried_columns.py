@@ -27,8 +27,10 @@ def test_columns_are_carried_along(tmp_path: Path) -> None:
     assert Listing.open(options, io.BytesIO()).columns == (
         CarriedColumn("note", "string"),
         CarriedColumn("id", "string"),
+        CarriedColumn("occurrence", "int"),
     )
-    assert [ref.carried for ref in open_sources(options)] == [("two\nlines", "007"), ("", "8")]
+    carried = [ref.carried for ref in open_sources(options)]
+    assert carried == [("two\nlines", "007", 1), ("", "8", 1)]
 
 
 def test_types_of_json_come_from_its_values(tmp_path: Path) -> None:
@@ -41,8 +43,8 @@ def test_types_of_json_come_from_its_values(tmp_path: Path) -> None:
     keep = ("i", "f", "s", "mixed", "b", "l", "o", "big")
     options = SourceOptions((str(tmp_path / "m.jsonl"),), keep=keep)
     types = [column.type for column in Listing.open(options, io.BytesIO()).columns]
-    assert types == ["int", "float", *["string"] * 6]
-    found = [ref.carried for ref in open_sources(options)]
+    assert types == ["int", "float", *["string"] * 6, "int"]
+    found = [ref.carried[:-1] for ref in open_sources(options)]
     assert found[0] == (1, 1.0, "x", "1", "true", '[1, "é"]', None, "1")
     assert found[1] == (None, 2.5, None, "y", None, None, '{"k": null}', None)
     assert found[2] == (3, None, None, None, None, None, None, str(1 << 70))  # a failure as well
@@ -64,8 +66,9 @@ def test_types_of_parquet_come_from_its_schema(tmp_path: Path) -> None:
         "float",
         "int",
         "string",
+        "int",
     ]
-    carried = [ref.carried for ref in open_sources(options)]
+    carried = [ref.carried[:-1] for ref in open_sources(options)]
     assert carried == [('["x"]', 1.5, 1, "1970-01-01"), (None,) * 4]
     with pytest.raises(OptionError, match="keep raw: this column holds bytes"):
         refs(table, keep=("raw",))
@@ -76,8 +79,9 @@ def test_types_widen_over_all_values(tmp_path: Path) -> None:
     lines.append('{"path": "last.png", "i": 7.0, "f": 0.5, "s": "many"}')
     (tmp_path / "m.jsonl").write_text("\n".join(lines))
     options = SourceOptions((str(tmp_path / "m.jsonl"),), keep=("i", "f", "s"))
-    assert [column.type for column in Listing.open(options).columns] == ["float", "float", "string"]
-    assert list(open_sources(options))[-1].carried == (7.0, 0.5, "many")
+    types = [column.type for column in Listing.open(options).columns]
+    assert types == ["float", "float", "string", "int"]
+    assert list(open_sources(options))[-1].carried == (7.0, 0.5, "many", 1)
 
 
 def test_a_value_that_does_not_fit_its_type_is_a_failure(
@@ -144,7 +148,7 @@ def test_everything_that_arrow_writes_is_carried(tmp_path: Path) -> None:
     arrays = {name: values for name, (values, _) in columns.items()}
     table = write_table(tmp_path / "m.parquet", path=["a.png"], **arrays)
     (found,) = refs(table, keep=tuple(columns))
-    carried = dict(zip(columns, found.carried, strict=True))
+    carried = dict(zip(columns, found.carried[:-1], strict=True))
     for name in ("far", "date"):
         assert "out of range" in str(carried.pop(name))
     assert carried == {name: value for name, (_, value) in columns.items() if name in carried}
@@ -155,7 +159,7 @@ def test_a_column_that_a_later_shard_lacks_is_null_there(tmp_path: Path) -> None
     write_table(tmp_path / "1.parquet", path=["b"], m=["y"])
     write_table(tmp_path / "2.parquet", image=[b"c"])
     found = refs(f"{tmp_path}/*.parquet", keep=("n", "m"))
-    assert [ref.carried for ref in found] == [(1, "x"), (None, "y"), (None, None)]
+    assert [ref.carried for ref in found] == [(1, "x", 1), (None, "y", 1), (None, None, 1)]
     assert found[2].read() == b"c"
     with pytest.raises(OptionError, match="keep o: "):
         refs(f"{tmp_path}/*.parquet", keep=("o",))
@@ -166,9 +170,10 @@ def test_shards_agree_on_a_type(tmp_path: Path) -> None:
     write_table(tmp_path / "1.parquet", path=["b"], n=[1.5], m=["x"])
     (tmp_path / "2.parquet").write_bytes(b"PAR1")
     options = SourceOptions((f"{tmp_path}/*.parquet",), keep=("n", "m"))
-    assert [column.type for column in Listing.open(options).columns] == ["float", "string"]
+    types = [column.type for column in Listing.open(options).columns]
+    assert types == ["float", "string", "int"]
     found = list(open_sources(options))
-    assert [ref.carried for ref in found] == [(1.0, "1"), (1.5, "x"), (None, None)]
+    assert [ref.carried for ref in found] == [(1.0, "1", 1), (1.5, "x", 1), (None, None, 1)]
 
 
 def test_several_sources_agree_on_a_type(tmp_path: Path) -> None:
@@ -176,11 +181,18 @@ def test_several_sources_agree_on_a_type(tmp_path: Path) -> None:
     (tmp_path / "2.jsonl").write_text('{"path": "b", "n": 0.5, "m": "x"}\n')
     sources = (str(tmp_path / "1.jsonl"), str(tmp_path / "2.jsonl"))
     options = SourceOptions(sources, keep=("n", "m"))
-    assert [c.type for c in Listing.open(options).columns] == [
-        "float",
-        "string",
-    ]
-    assert [ref.carried for ref in open_sources(options)] == [(1.0, "1"), (0.5, "x")]
+    assert [c.type for c in Listing.open(options).columns] == ["float", "string", "int"]
+    assert [ref.carried for ref in open_sources(options)] == [(1.0, "1", 1), (0.5, "x", 1)]
+
+
+def test_only_rows_of_manifests_are_numbered(tmp_path: Path) -> None:
+    write_table(tmp_path / "1.parquet", image=[b"a"], n=[1])
+    (tmp_path / "m.csv").write_text("path,n\na.png,1\n")
+    tables = str(tmp_path / "1.parquet"), f"{tmp_path}/*.parquet"
+    for source in tables:
+        assert [ref.carried for ref in refs(source, keep=("n",))] == [(1,)]
+    for both in ((tables[0], tmp_path / "m.csv"), (tmp_path / "m.csv", tables[1])):
+        assert [ref.carried[1:] for ref in refs(*both, keep=("n",))] == [(1,), (1,)]
 
 
 def test_columns_that_cannot_be_carried(tree: Tree) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from blip2cli.storage.hash_set import HashSet, occurrence_key
+from blip2cli.storage.hash_set import HashSet, name_of, occurrence_key
 
 
 def test_it_contains_what_was_added() -> None:
@@ -49,25 +49,21 @@ def test_names_that_share_64_bits_are_told_apart() -> None:
 
 
 def test_names_that_come_together_are_as_those_that_come_one_by_one() -> None:
-    blocks = [[f"{n}" for n in range(start, start + 1000)] for start in (0, 1000, 500)]
-    together, single = HashSet(["7"]), HashSet(["7"])
-    for block in blocks:
-        together.add_occurrences(block)
-        for name in block:
-            single.add_next(name)
-    assert len(together) == len(single) == 3001
-    for name in ("0", "7", "1999", "2000"):
-        for number in range(3):
-            key = occurrence_key(name, number)
-            assert (key in together) == (key in single)
-    assert occurrence_key("7", 1) in together
-    assert occurrence_key("600", 1) in together
+    names = HashSet(["7"])
+    for start, stop in ((0, 40_000), (40_000, 80_000), (20_000, 60_000), (79_000, 79_100)):
+        names.add_all([f"{n}" for n in range(start, stop)])
+        assert len(names) == (80_000 if start else 40_000)
+    assert all(f"{n}" in names for n in range(80_000))
+    names.add_all(["x", "y", "x"] * 20_000)
+    assert len(names) == 80_002
+    assert "80000" not in names
 
 
-def test_a_name_that_comes_again_among_those_that_come_together_is_the_next() -> None:
+def test_occurrences_of_a_name_are_numbered() -> None:
     names = HashSet()
-    names.add_occurrences(["x", "y", "x", "x"])
-    assert len(names) == 4
-    assert occurrence_key("x", 2) in names
-    assert occurrence_key("x", 3) not in names
-    assert occurrence_key("y", 1) not in names
+    assert [names.add_next(name) for name in ("x", "y", "x", "x", "x", "y")] == [1, 1, 2, 3, 4, 2]
+    assert len(names) == 6
+    assert "x" in names
+    assert occurrence_key("x", 4) in names
+    assert occurrence_key("x", 5) not in names
+    assert [name_of(occurrence_key("x", number)) for number in (None, 1, 2)] == ["x"] * 3

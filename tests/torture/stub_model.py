@@ -32,7 +32,6 @@ class _Loaded:
     height: int | None
     error: ImageError | None = None
     carried: tuple[object, ...] = ()
-    occurrence: int = 0
 
 
 class _Batches:
@@ -63,8 +62,8 @@ def _load(ref: Any) -> _Loaded:
     elif not data.endswith(b"IEND\xaeB`\x82"):
         error = ImageError("truncated", "The file ends too early.")
     else:
-        return _Loaded(ref.file_name, 64, 56, carried=ref.carried, occurrence=ref.occurrence)
-    return _Loaded(ref.file_name, None, None, error, ref.carried, ref.occurrence)
+        return _Loaded(ref.file_name, 64, 56, carried=ref.carried)
+    return _Loaded(ref.file_name, None, None, error, ref.carried)
 
 
 class _Model:

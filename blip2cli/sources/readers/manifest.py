@@ -6,7 +6,7 @@ within it: one that is absolute or leads out through ``..`` is a failed image (`
 unless ``absolute_paths`` allows it. Rows are read as they are needed.
 
 An image that is named twice comes once; where columns are carried into the rows (option ``keep``)
-it comes for each row that names it, told apart by ``occurrence``.
+it comes for each row that names it. A row of a list of failures may say which of them it is.
 
 ``error_type`` names raised here: ``bad_row`` (a row that cannot be read), ``missing`` (one without
 a path), ``outside_source``.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, ClassVar
 from blip2cli.errors import SourceError, option
 from blip2cli.sources.base import FailedRef, ImageRef, name_below, opening_errors
 from blip2cli.sources.carried_columns import (
+    ROW_NUMBER,
     SAMPLED_ROWS,
     CarriedColumn,
     ColumnedSource,
@@ -44,7 +45,7 @@ from blip2cli.sources.records import (
 )
 from blip2cli.sources.remote_ref import ref_at
 from blip2cli.sources.url_names import UrlNames, public_name, url_name
-from blip2cli.storage.hash_set import HashSet
+from blip2cli.storage.hash_set import OCCURRENCE, HashSet
 from blip2cli.storage.opening import is_remote
 from blip2cli.storage.text_encoding import from_utf8
 
@@ -91,8 +92,11 @@ class ManifestSource(ColumnedSource):
             columns=columns,
         )  # fmt: skip
 
+    def carried_columns(self) -> tuple[CarriedColumn, ...]:
+        return (*self.columns, ROW_NUMBER)
+
     def refs(self, base: str, seen: HashSet | None = None) -> Iterator[ImageRef]:
-        """Yield the images, each once; where columns are carried, a row each.
+        """Yield the images, each once; where columns are carried, for each row.
 
         ``seen`` holds names that came before in other manifests.
         """
@@ -101,10 +105,7 @@ class ManifestSource(ColumnedSource):
         with opening_errors(self.text):
             for number, record in self.records():
                 ref = self._ref(number, record, base, urls)
-                if self.columns:
-                    before = seen.add_next(ref.file_name)
-                    yield replace(ref, occurrence=before) if before else ref
-                elif self.absolute_paths or seen.add(ref.file_name):
+                if self.columns or self.absolute_paths or seen.add(ref.file_name):
                     yield ref
 
     def content_files(self) -> tuple[str, ...]:
@@ -133,15 +134,17 @@ class ManifestSource(ColumnedSource):
         if self.unescaped:
             written = from_utf8(written)
         name = normal_path(written)
+        occurrence = _stated_occurrence(record) if self.columns else 0
         location = locate(self.root, name, self.absolute_paths)
         if location is None:
             name = public_name(name)
-            return FailedRef(name, name, "outside_source", OUTSIDE, carried=carried)
+            given = (name, name, "outside_source", OUTSIDE)
+            return FailedRef(*given, carried=carried, occurrence=occurrence)
         if is_remote(location):
             name = urls.unique(url_name(location, base), location)
         else:
             name = name_below(location, base)
-        return ref_at(name, location, carried)
+        return ref_at(name, location, carried, occurrence)
 
     def _failed(
         self,
@@ -224,6 +227,12 @@ def _noting(
     for row in rows:
         names |= dict.fromkeys(row)
         yield row
+
+
+def _stated_occurrence(row: Mapping[str, object]) -> int:
+    """Which row about its image failed, as the row of a list of failures says; else 0."""
+    stated = row.get(OCCURRENCE) if "error_type" in row else None
+    return stated if type(stated) is int and 0 < stated < 1 << 32 else 0
 
 
 def path_column(text: str, columns: Iterable[str], chosen: str | None) -> str:

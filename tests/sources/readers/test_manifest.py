@@ -159,7 +159,7 @@ def test_the_file_of_failures_can_be_fed_back(tree: Tree, names: Names) -> None:
     (root / "o.jsonl.errors").write_bytes(errors)
     found = refs(root / "o.jsonl.errors", keep=("error_type",))
     assert [ref.file_name for ref in found] == ["x.png", "caf\udce9.png"]
-    assert [ref.carried for ref in found] == [("truncated",)] * 2
+    assert [ref.carried for ref in found] == [("truncated", 1)] * 2
     assert found[1].read() == b""
 
 

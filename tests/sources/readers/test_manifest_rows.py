@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,18 +51,41 @@ def test_rows_about_one_image_are_told_apart(tree: Tree) -> None:
     root = tree("a.png", "b.png")
     (root / "m.csv").write_text("path,sku\na.png,1\nb.png,2\na.png,3\na.png,4\n")
     (root / "n.csv").write_text("path,sku\na.png,5\n")
-    apart = [("a.png", ("1",), 0), ("b.png", ("2",), 0), ("a.png", ("3",), 1), ("a.png", ("4",), 2)]
+    apart = [("a.png", "1", 1), ("b.png", "2", 1), ("a.png", "3", 2), ("a.png", "4", 3)]
 
     def told(*sources: object, **options: bool) -> list[object]:
-        found = refs(*sources, keep=("sku",), **options)
-        return [(ref.file_name, ref.carried, ref.occurrence) for ref in found]
+        return [(r.file_name, *r.carried) for r in refs(*sources, keep=("sku",), **options)]
 
     assert told(root / "m.csv") == apart
     assert told(root / "m.csv", absolute_paths=True) == apart
-    both = [*apart, ("a.png", ("5",), 3)]
+    both = [*apart, ("a.png", "5", 4)]
     assert told(root / "m.csv", root / "n.csv") == both
     assert told(f"{root}/*.csv") == both
-    assert [ref.file_name for ref in refs(root / "m.csv")] == ["a.png", "b.png"]
+    assert [(ref.file_name, ref.key) for ref in refs(root / "m.csv")] == [
+        ("a.png",) * 2,
+        ("b.png",) * 2,
+    ]
+
+
+def test_rows_of_a_list_of_failures_say_which_they_are(tree: Tree) -> None:
+    root = tree("a.png", "b.png")
+    rows = [
+        ("a.png", 3),
+        ("b.png", 1),
+        ("a.png", 2),
+        ("a.png", 3),
+        ("b.png", "x"),
+        ("b.png", 1 << 70),
+    ]
+    listed = [
+        {"file_name": n, "error_type": "missing", "message": "", "sku": 0, "occurrence": o}
+        for n, o in rows
+    ]
+    (root / "o.jsonl.errors").write_text("".join(json.dumps(row) + "\n" for row in listed))
+    found = refs(root / "o.jsonl.errors", keep=("sku",))
+    told = [("a.png", 3), ("b.png", 1), ("a.png", 2), ("b.png", 2), ("b.png", 3)]
+    assert [(ref.file_name, ref.carried[1]) for ref in found] == told
+    assert [ref.key for ref in refs(root / "o.jsonl.errors")] == ["a.png", "b.png"]
 
 
 def test_the_home_folder_and_urls_of_files(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
