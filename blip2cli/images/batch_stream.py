@@ -239,6 +239,7 @@ class BatchStream(Iterator[LoadedBatch]):
             return images
         self._prefetch = None
         prefetch.end()
+        self._batches.refs = prefetch.rest()
         if prefetch.error is not None:
             self._batches.end(prefetch.error)
         return []

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 from blip2cli.images.decode import WarningsIgnored
 from blip2cli.images.load_image import EncodedImage, ImageAndPixels, ImageLoader
+from blip2cli.images.remote_reads import RemoteRefs
 from blip2cli.sources.base import ImageRef
 from blip2cli.sources.open_file_cache import close_cached
 from blip2cli.system.memory import memory
@@ -55,6 +56,7 @@ class Prefetch:
     ) -> None:
         self.error: BaseException | None = None
         self._refs = refs
+        self._remote: RemoteRefs | None = None  # takes from ``refs`` since the first remote one
         self._image_loader = image_loader
         self._ready: deque[tuple[EncodedImage | ImageAndPixels, int]] = deque()  # and their bytes
         self._bytes = 0  # in ``_ready``
@@ -104,6 +106,8 @@ class Prefetch:
         self._stopped = True
         sys.setswitchinterval(self._switch_interval)
         self._ignored.end()
+        if self._remote is not None:
+            self._remote.stop()
         if self._changed.acquire(blocking=False):  # else the thread is awake
             self._changed.notify_all()
             self._changed.release()
@@ -113,9 +117,17 @@ class Prefetch:
         self.stop()
         self._thread.join()
 
+    def rest(self) -> Iterator[ImageRef]:
+        """The references that were not taken, after ``end``."""
+        return self._refs if self._remote is None else self._remote.rest()
+
     def _work(self) -> None:
+        refs = self._refs
         try:
-            while not self._stopped and (ref := next(self._refs, None)) is not None:
+            while not self._stopped and (ref := next(refs, None)) is not None:
+                if ref.remote and self._remote is None:
+                    refs = self._remote = RemoteRefs(ref, refs)
+                    continue
                 image = self._load(ref)
                 if isinstance(image, EncodedImage):
                     size = len(image.data)
@@ -136,6 +148,8 @@ class Prefetch:
             self.error = error
         finally:
             close_cached()
+            if self._stopped and self._remote is not None:
+                self._remote.stop()  # it may have been made after the call of ``stop``
             with self._changed:
                 self._done = True
                 self._changed.notify_all()

@@ -20,6 +20,8 @@ from PIL import Image
 
 from blip2cli.images.load_image import ImageLoader
 from blip2cli.images.pillow_blocks import reuse_blocks
+from blip2cli.images.remote_reads import ReadThreads
+from blip2cli.sources.base import ImageRef
 
 
 def main(descriptor: int) -> NoReturn:
@@ -38,8 +40,13 @@ def main(descriptor: int) -> NoReturn:
             reader, writer = connection.makefile("rb"), connection.makefile("wb")
             image_loader: ImageLoader = pickle.load(reader)
             requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            threads = ReadThreads()
+
+            def receive(refs: list[ImageRef]) -> None:
+                requests.put([threads.start(ref) if ref.remote else ref for ref in refs])
+
             receiver = threading.Thread(
-                target=_receive, args=(reader, requests.put), name="requests", daemon=True
+                target=_receive, args=(reader, receive), name="requests", daemon=True
             )
             receiver.start()
             _send(writer, None)

@@ -37,6 +37,9 @@ class ImageRef:
     # Of the rows of a manifest about one image: 1, 2, ...; 0 where they are not told apart.
     occurrence: int = field(default=0, kw_only=True)
 
+    # Whether its bytes come from another machine: waited for, and cheaper to read many at once.
+    remote: ClassVar[bool] = False
+
     @property
     def key(self) -> str:
         """What tells images apart: the name, and for a repeated one its occurrence."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from blip2cli.errors import ImageError, SourceError
 from blip2cli.sources import base
@@ -18,6 +19,8 @@ class RemoteRef(ImageRef):
     """An image behind a URL, which ``path`` holds."""
 
     size: int | None = field(default=None, kw_only=True)  # bytes, if the listing gave it
+
+    remote: ClassVar[bool] = True
 
     def read(self) -> bytes:
         """Return the whole object, fetched by the calling process. Raises as ``ImageRef`` does."""

@@ -23,6 +23,8 @@ _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 # 30 ms to the first byte and 100 MB/s, 8 MiB keep three quarters of the speed.
 BLOCK = 8 << 20
 
+# To one server of S3; 10 is what botocore would make of it.
+CONNECTIONS = 64
 _IN_EXTRA = frozenset({"s3", "s3a", "gs", "gcs", "http", "https", "hf"})
 
 
@@ -87,6 +89,9 @@ def connect(url: str, **options: Any) -> tuple[Any, str]:
         ) from None
     except ImportError as error:
         raise _package_missing(url, protocol, getattr(error.__cause__, "name", None)) from None
+    if protocol in ("s3", "s3a"):
+        own = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+        options["config_kwargs"] = {"max_pool_connections": CONNECTIONS, **own}
     try:
         # Not fsspec.url_to_fs, which would take "::" in a key for a chain of protocols.
         return kind(**kind._get_kwargs_from_urls(url), **options), kind._strip_protocol(url)
