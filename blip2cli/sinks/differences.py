@@ -101,7 +101,7 @@ def differences(
                 "write all its values in the same way, " + _OTHER,
             )
     if now.sources is not None and before.sources is not None:
-        yield from _sources(before, now.sources, moved_source)
+        yield from _sources(before, now, moved_source)
 
 
 def _weights(before: Settings, now: Settings) -> Difference:
@@ -123,8 +123,9 @@ def _weights(before: Settings, now: Settings) -> Difference:
     )
 
 
-def _sources(before: Settings, now: Any, moved_source: bool) -> Iterator[Difference]:
+def _sources(before: Settings, after: Settings, moved_source: bool) -> Iterator[Difference]:
     known: Any = before.sources
+    now: Any = after.sources
     if known.get("base") != now["base"]:
         if set(known.get("roots", ())) & set(now["roots"]):
             yield Difference(
@@ -151,6 +152,14 @@ def _sources(before: Settings, now: Any, moved_source: bool) -> Iterator[Differe
                 "was made from an archive or a table that has changed since",
                 f"confirm with {option('moved_source')} that what has rows is the same, {_OTHER}",
             )
+    places = [*now["content"]]
+    if OCCURRENCE in after.columns and places and places[: len(content)] != [*content]:
+        yield Difference(
+            "sources",
+            "was made from other manifests, or in another order, and rows about one image are "
+            "numbered through all of them",
+            f"give the same ones, and new ones behind them, {_OTHER}",
+        )
 
 
 def _shown(value: object) -> str:

@@ -27,10 +27,12 @@ def identify(
 ) -> dict[str, Any]:
     """The identity of ``sources``, whose names are relative to ``base``.
 
-    With ``before``, an earlier identity, a manifest that has only grown since has its old state, so
-    that the two can be compared. Raises OSError.
+    With ``before``, an earlier identity, its last manifest has its old state if it has only grown
+    since, so that the two can be compared. Rows of one that is not the last would come between
+    those that are numbered. Raises OSError.
     """
     known: Mapping[str, Any] = (before or {}).get("content") or {}
+    *_, last = (None, *known)
     content: dict[str, Any] = {}
     roots = []
     for source in sources:
@@ -39,7 +41,7 @@ def identify(
             if is_remote(path) or len(content) >= MOST_FILES:
                 continue
             where = place(path)
-            content[where] = _state(path, known.get(where))
+            content[where] = _state(path, known[where] if where == last else None)
     return {"base": place(base), "roots": list(dict.fromkeys(roots)), "content": content}
 
 

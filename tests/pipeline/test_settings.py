@@ -232,6 +232,25 @@ def test_a_manifest_may_grow_and_its_columns_may_not_change(photos: Path, go: Go
     assert go("t.jsonl", out="plain.jsonl").done == 2  # a list of images like a folder
 
 
+def test_rows_are_numbered_through_manifests_in_their_order(photos: Path, go: Go) -> None:
+    def run(*sources: str, **options: object) -> int:
+        return go(*sources, keep=("sku",), **options).done
+
+    table(row("a.png", sku="1"), name="1.jsonl")
+    table(row("a.png", sku="2"), row("b.jpg", sku="2"), name="2.jsonl")
+    assert run("1.jsonl", "2.jsonl") == 3
+    table(row("a.png", sku="3"), name="3.jsonl")
+    for others in (("2.jsonl",), ("2.jsonl", "1.jsonl"), ("1.jsonl", "3.jsonl", "2.jsonl")):
+        with pytest.raises(OutputError, match="made from other manifests, or in another order"):
+            run(*others)
+    assert run("1.jsonl", "2.jsonl", "3.jsonl") == 1
+    table(row("a.png", sku="3"), row("a.png", sku="4"), name="3.jsonl")
+    assert run("[1-3].jsonl") == 1
+    table(row("a.png", sku="1"), row("a.png", sku="5"), name="1.jsonl")
+    with pytest.raises(OutputError, match="a table that has changed since"):
+        run("1.jsonl", "2.jsonl", "3.jsonl")
+
+
 @pytest.mark.parametrize("out", ["out.jsonl", "out.parquet"])
 def test_carried_columns_are_widened_where_that_loses_nothing(
     photos: Path, go: Go, out: str

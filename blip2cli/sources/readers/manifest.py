@@ -109,7 +109,9 @@ class ManifestSource(ColumnedSource):
                     yield ref
 
     def content_files(self) -> tuple[str, ...]:
-        return (self.location,) if self.columns else ()
+        # Rows of a list of failures say themselves which they are.
+        listed = self.location.lower().endswith(".errors")
+        return (self.location,) if self.columns and not listed else ()
 
     def no_images(self) -> SourceError:
         return SourceError(
