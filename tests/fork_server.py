@@ -125,7 +125,7 @@ class ForkServer:
     ) -> Child:
         """Fork a run in ``folder``; it waits for ``go``.
 
-        ``constants`` are set before it starts, named as ``blip2cli.sinks.parquet.PART_SECONDS``.
+        ``constants`` are set before it starts, named as ``blip2cli.sinks.row_groups.PART_SECONDS``.
         No file may grow beyond ``file_size`` bytes: writes become short there, and then fail.
         Of address space it gets ``memory`` bytes more than it has. With ``loads_model`` it reads
         the checkpoint that its command names, and not the server's ``tiny``.

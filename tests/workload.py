@@ -30,8 +30,8 @@ CONSTANTS: dict[str, dict[str, object]] = {
     },
     ".parquet": {
         "blip2cli.sinks.failure_list.SYNC_SECONDS": 0.0,
-        "blip2cli.sinks.parquet.PART_SECONDS": 0.0,
-        "blip2cli.sinks.parquet.GROUP_ROWS": 8,
+        "blip2cli.sinks.row_groups.PART_SECONDS": 0.0,
+        "blip2cli.sinks.row_groups.GROUP_ROWS": 8,
     },
 }
 

@@ -13,7 +13,7 @@ from blip2cli.convert.arrow import Array
 from blip2cli.convert.arrow_json import json_text, plain_text
 from blip2cli.errors import SourceError
 from blip2cli.sinks.base import Column, RowSchema
-from blip2cli.sinks.parquet import arrow_schema
+from blip2cli.sinks.row_groups import arrow_schema
 from blip2cli.sinks.settings import Settings
 
 _OWN = (

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from blip2cli.errors import OutputError, option
 from blip2cli.sinks.journal import Journal, RowCount, RowKeys, damaged
-from blip2cli.sinks.parquet import ARROW_ERRORS, first_line, merge, remove_parts
+from blip2cli.sinks.parquet import merge, remove_parts
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sinks.row_groups import ARROW_ERRORS, first_line
 from blip2cli.sinks.settings import (
     Settings,
     is_replaced,

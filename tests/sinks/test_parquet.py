@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from blip2cli.errors import OutputError, RunError
-from blip2cli.sinks import Column, parquet
+from blip2cli.sinks import Column, parquet, row_groups
+from blip2cli.sinks.base import RowSchema
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import METADATA_KEY
 from blip2cli.storage import durable
@@ -121,20 +122,20 @@ def test_overwriting_keeps_the_old_output_to_the_end(out: Path, tmp_path: Path) 
 def test_parts_are_committed_by_size_and_age(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "PART_BYTES", 500)
+    monkeypatch.setattr(row_groups, "PART_BYTES", 500)
     sink = open_out(out)
     for number in range(100):
         sink.write([row(number)])
     assert 2 < len(listing(tmp_path)) < 50
 
-    monkeypatch.setattr(parquet, "PART_BYTES", 1 << 30)
-    now = parquet.time.monotonic() + 1000
-    monkeypatch.setattr(parquet.time, "monotonic", lambda: now)
+    monkeypatch.setattr(row_groups, "PART_BYTES", 1 << 30)
+    now = row_groups.time.monotonic() + 1000
+    monkeypatch.setattr(row_groups.time, "monotonic", lambda: now)
     sink.commit()
     before = len(listing(tmp_path))
     sink.write([row(100)])
     assert len(listing(tmp_path)) == before
-    now += parquet.PART_SECONDS
+    now += row_groups.PART_SECONDS
     sink.write([row(101)])
     assert len(listing(tmp_path)) == before + 1
     monkeypatch.undo()
@@ -146,7 +147,7 @@ def test_parts_are_committed_by_size_and_age(
 def test_row_groups_do_not_depend_on_the_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(parquet, "GROUP_ROWS", 7)
+    monkeypatch.setattr(row_groups, "GROUP_ROWS", 7)
     out = tmp_path / "out.parquet"
     sink = open_out(out)
     start = 0
@@ -162,9 +163,9 @@ def test_row_groups_do_not_depend_on_the_parts(
 
 
 def test_row_groups_of_large_embeddings_are_bounded() -> None:
-    schema = parquet.RowSchema.of((Column("e", "embedding", 32 * 768),), inline_errors=False)
-    rows = parquet._group_rows(parquet.arrow_schema(schema, SETTINGS))
-    assert rows * 4 * 32 * 768 <= parquet.GROUP_BYTES
+    schema = RowSchema.of((Column("e", "embedding", 32 * 768),), inline_errors=False)
+    rows = row_groups.group_rows(row_groups.arrow_schema(schema, SETTINGS))
+    assert rows * 4 * 32 * 768 <= row_groups.GROUP_BYTES
     assert rows > 100
 
 

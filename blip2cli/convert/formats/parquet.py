@@ -18,7 +18,7 @@ from blip2cli.convert.files import new_file
 from blip2cli.convert.salvage import DamagedPlaces, whole_images
 from blip2cli.errors import OutputError
 from blip2cli.options import ConvertOptions
-from blip2cli.sinks.parquet import ARROW_ERRORS, first_line
+from blip2cli.sinks.row_groups import ARROW_ERRORS, first_line
 from blip2cli.sinks.settings import Settings, parquet_metadata, parquet_settings
 from blip2cli.sources.parquet_schema import is_bytes
 

@@ -18,8 +18,8 @@ from blip2cli.convert.verify.finding import Finding, RowCheck
 from blip2cli.errors import UserError, option
 from blip2cli.options import ConvertOptions
 from blip2cli.sinks.jsonl_lines import CHUNK, JsonlLines
-from blip2cli.sinks.parquet import ARROW_ERRORS, first_line
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sinks.row_groups import ARROW_ERRORS, first_line
 from blip2cli.sinks.settings import parquet_settings, read_settings
 from blip2cli.sources.records import json_object
 
