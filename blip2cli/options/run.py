@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -91,7 +92,8 @@ class OutputOptions(OptionGroup):
     # Path by suffix; None or "-": JSONL on stdout
     out: str | None = _destination(
         None,
-        "File for the rows: {output_suffixes}; - (or none): JSONL on stdout.",
+        "File for the rows, or folder of Parquet files: {output_suffixes}; - (or none): JSONL on "
+        "stdout.",
         flag="--output",
         short="-o",
         metavar="OUT",
@@ -106,9 +108,29 @@ class OutputOptions(OptionGroup):
     resume: bool = _destination(
         False, "Go on with OUT if it is there: only images without rows are run."
     )
+    rows_per_part: int = _recorded_output(
+        100_000,
+        "Rows of each Parquet file in the folder OUT; the last one has fewer.",
+        metavar="N",
+        minimum=1,
+        about_images=True,
+    )
     retry_errors: bool = _unrecorded_output(
         False, "Go on with OUT, and try the images again that failed before.", about_images=True
     )
+
+    @property
+    def to_folder(self) -> bool:
+        """Whether the output is a folder of Parquet files."""
+        return self.out is not None and (self.out.endswith("/") or os.path.isdir(self.out))
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """As of any group; the size of parts shapes nothing where there are none."""
+        settings = super().settings
+        if not self.to_folder:
+            del settings["rows_per_part"]
+        return settings
 
     @property
     def resumes(self) -> bool:

@@ -30,7 +30,7 @@ def check_paths(job: Job[Any]) -> None:
             raise OutputError("summary", problem, "choose another name")
         written.append(("summary", summary, os.path.realpath(summary)))
     for field, given, path in written:
-        same = _same_as(path)
+        same = _same_as(path, inside=paths is not None and paths.is_folder and path == paths.final)
         for name, read in _read(job, path):
             if same(read):
                 raise OutputError(
@@ -53,8 +53,8 @@ def _read(job: Job[Any], written: str) -> Iterator[tuple[str, str]]:
             yield name, path
 
 
-def _same_as(written: str) -> Callable[[str], bool]:
-    """Whether a path is the file ``written``, by whatever name."""
+def _same_as(written: str, inside: bool = False) -> Callable[[str], bool]:
+    """Whether a path is the file ``written``, by whatever name; ``inside``: or a file in it."""
     try:
         there = os.stat(written)
     except (OSError, ValueError):  # compared by its name
@@ -65,7 +65,8 @@ def _same_as(written: str) -> Callable[[str], bool]:
 
     def same(path: str) -> bool:
         try:
-            return os.path.samestat(os.stat(path), there)
+            folder = os.path.dirname(os.path.realpath(path)) if inside else path
+            return any(os.path.samestat(os.stat(p), there) for p in {path, folder})
         except (OSError, ValueError):
             return False
 

@@ -9,7 +9,8 @@ import stat
 
 from blip2cli.errors import OutputError, option
 from blip2cli.options import OutputOptions
-from blip2cli.sinks.format_table import known_suffix, suffixes
+from blip2cli.sinks import folder_layout
+from blip2cli.sinks.format_table import FOLDER, known_suffix, suffixes
 from blip2cli.sinks.paths import LONGEST_ENDING, OutputPaths, to_stdout
 from blip2cli.sinks.settings import has_settings, owns_failures, read_settings
 from blip2cli.storage.opening import is_remote
@@ -46,12 +47,9 @@ def check_output(options: OutputOptions) -> None:
             "disk",
             "name a local file, and copy it there afterwards",
         )
-    if os.path.isdir(out):
-        raise OutputError(
-            "out",
-            f"The output {out!r} is a folder",
-            f"name a file in it, for example {os.path.join(out, 'captions.jsonl')!r}",
-        )
+    if known_suffix(out) == FOLDER:
+        _check_folder(out, options)
+        return
     if known_suffix(out) is None or known_suffix(out) == os.path.basename(out).lower():
         raise OutputError("out", *_suffix_advice(out))
     check_place(out, options.overwrite or options.resumes, f"{option('resume')} to go on with it, ")
@@ -66,6 +64,59 @@ def check_output(options: OutputOptions) -> None:
             f"The files beside the output {out!r} cannot be looked at ({error.strerror})",
             "choose another folder",
         ) from None
+
+
+def _check_folder(out: str, options: OutputOptions) -> None:
+    """Raise OutputError for a folder that is not an output of ours, or not one to go on with."""
+    paths = OutputPaths.of(out)
+    check_parent(out)
+    _check_length(paths.final, folder_layout.LONGEST_ENDING, out, "out")
+    if os.path.ismount(paths.final):  # where nothing can be put beside it
+        problem = f"The output {out!r} is the root of a file system"
+        raise OutputError("out", problem, f"name a folder in it, such as {out + 'captions/'!r}")
+    try:
+        check_beside(paths)
+        names = os.listdir(paths.final) if os.path.lexists(paths.final) else []
+        parts = sorted(name for name in names if folder_layout.VISIBLE.fullmatch(name))
+        foreign = _foreign_part(paths, parts)
+        if foreign is None and not (parts or paths.parts()):  # an empty one may become ours
+            foreign = min(names, default=None)
+            if not out.endswith("/"):
+                example = os.path.join(out, "captions.jsonl")
+                raise OutputError(
+                    "out",
+                    f"The output {out!r} is a folder",
+                    f"name a file in it, for example {example!r}, or {out + '/'!r} for a folder of "
+                    "Parquet files",
+                )
+        if foreign is not None:
+            raise OutputError(
+                "out",
+                f"The output {out!r} is a folder with files of others, such as {foreign!r}",
+                f"name a new folder in it, such as {os.path.join(out, 'captions/')!r}, or a file",
+            )
+        if parts and not (options.overwrite or options.resumes):
+            raise _exists(out, f"{option('resume')} to go on with it, ", "out")
+        _check_beside(out, options)
+    except NotADirectoryError:
+        problem = f"The output {out!r} is a file, not a folder"
+        raise OutputError("out", problem, "leave out the slash, or choose another name") from None
+    except OSError as error:
+        raise OutputError(
+            "out",
+            f"The output {out!r} or the files beside it cannot be looked at ({error.strerror})",
+            "choose another folder",
+        ) from None
+
+
+def _foreign_part(paths: OutputPaths, parts: list[str]) -> str | None:
+    """The first of the ``parts`` of a folder that is not ours. Raises OSError."""
+    if not parts:
+        return None
+    from blip2cli.sinks.row_groups import is_ours  # takes a while
+
+    known = has_settings(paths)
+    return next((p for p in parts if not is_ours(os.path.join(paths.final, p), known)), None)
 
 
 def _check_beside(out: str, options: OutputOptions) -> None:
@@ -123,16 +174,7 @@ def check_place(out: str, replace: bool, alternative: str = "", field: str = "ou
     """
     path = os.path.realpath(out)
     check_parent(out, field)
-    most = 0  # not known, as on some network file systems
-    with contextlib.suppress(OSError):
-        most = os.pathconf(os.path.dirname(path), "PC_NAME_MAX")
-    limit = most - LONGEST_ENDING
-    if most > 0 and len(os.fsencode(os.path.basename(path))) > limit:
-        raise OutputError(
-            field,
-            f"The name of the output {out!r} is too long for those of the files beside it",
-            f"choose one of at most {limit} bytes",
-        )
+    _check_length(path, LONGEST_ENDING, out, field)
     # A link may have been planted, in an archive for example.
     suffix = os.path.splitext(path)[1].lower()
     if os.path.islink(out) and not (os.path.isfile(path) and out.lower().endswith(suffix or "/")):
@@ -146,11 +188,29 @@ def check_place(out: str, replace: bool, alternative: str = "", field: str = "ou
             problem = f"The output {out!r} is not a regular file"
             raise OutputError(field, problem, "choose another name")
         if not replace:
-            raise OutputError(
-                field,
-                f"The output {out!r} exists already",
-                f"add {alternative}{option('overwrite')} to replace it, or choose another name",
-            )
+            raise _exists(out, alternative, field)
+
+
+def _exists(out: str, alternative: str, field: str) -> OutputError:
+    return OutputError(
+        field,
+        f"The output {out!r} exists already",
+        f"add {alternative}{option('overwrite')} to replace it, or choose another name",
+    )
+
+
+def _check_length(path: str, ending: int, out: str, field: str) -> None:
+    """Raise OutputError when a name with ``ending`` more bytes beside ``path`` is too long."""
+    most = 0  # not known, as on some network file systems
+    with contextlib.suppress(OSError):
+        most = os.pathconf(os.path.dirname(path), "PC_NAME_MAX")
+    limit = most - ending
+    if most > 0 and len(os.fsencode(os.path.basename(path))) > limit:
+        raise OutputError(
+            field,
+            f"The name of the output {out!r} is too long for those of the files beside it",
+            f"choose one of at most {limit} bytes",
+        )
 
 
 def check_parent(out: str, field: str = "out") -> None:

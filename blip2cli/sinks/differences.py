@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from blip2cli.errors import OutputError, option
-from blip2cli.sinks.format_table import format_of, known_suffix
+from blip2cli.sinks.format_table import ColumnTypes, format_of, known_suffix
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import FORMAT, Settings
 from blip2cli.storage.hash_set import OCCURRENCE
 from blip2cli.storage.text_encoding import deep_from_utf8, to_json
 
 _OTHER = "or choose another output"
+_HELD = {"int": "numbers", "float": "numbers", "string": "text"}
 # Not compared: a new release must not end a job that runs every night, and the questions about each
 # image are looked at one by one (``tasks.questions``).
 _NOT_COMPARED = ("version", "questions")
@@ -53,18 +54,21 @@ def check_settings(
             "not go on with it",
             "choose another output; 'blip2cli convert' reads both, and joins them",
         )
-    retypes = known_suffix(out) is not None and format_of(out).retypes
-    for found in differences(before, now, moved_source, retypes):
+    for found in differences(before, now, moved_source, _types(out)):
         problem = f"{option('resume')}: {out!r} {found.problem}"
         raise OutputError("resume", problem, found.remedy)
 
 
-def differences(
-    before: Settings, now: Settings, moved_source: bool = False, retypes: bool = False
-) -> Iterator[Difference]:
-    """What of ``now`` differs from ``before``, beside types of columns that hold those of before.
+def _types(out: str) -> ColumnTypes:
+    return format_of(out).types if known_suffix(out) is not None else "wider"
 
-    ``moved_source``: other places are meant. ``retypes``: numbers that are written can become text.
+
+def differences(
+    before: Settings, now: Settings, moved_source: bool = False, types: ColumnTypes = "wider"
+) -> Iterator[Difference]:
+    """What of ``now`` differs from ``before``, beside types of columns that ``types`` allows.
+
+    ``moved_source``: other places are meant.
     """
     rows = deep_from_utf8(json.loads(to_json(now.rows)))  # as they are read back
     skipped = [*_NOT_COMPARED]
@@ -94,10 +98,12 @@ def differences(
             "run this source into an output of its own",
         )
     for name, kind in now.columns.items():
-        if kind == "string" and before.columns.get(name, kind) != kind and not retypes:
+        was = before.columns.get(name, kind)
+        if was != kind and (types == "fixed" or (kind == "string" and types == "wider")):
+            now_has = {"string": "text", "float": "fractions"}.get(kind, kind)
             yield Difference(
                 "keep",
-                f"holds numbers in the column {name}, and now it has text",
+                f"holds {_HELD.get(was, was)} in the column {name}, and now it has {now_has}",
                 "write all its values in the same way, " + _OTHER,
             )
     if now.sources is not None and before.sources is not None:

@@ -7,14 +7,20 @@ already. Both are imported when they are used: pyarrow takes a while.
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from blip2cli.sinks.base import RowSchema, Sink
     from blip2cli.sinks.journal import Journal, RowCount
     from blip2cli.sinks.paths import OutputPaths
     from blip2cli.sinks.settings import Settings
+
+
+# Which types a carried column can get when more rows come: any, since all rows are written anew at
+# the end; those that hold the numbers from before; none but its own, since files stay as they are.
+ColumnTypes = Literal["any", "wider", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class OutputFormat:
     suffixes: tuple[str, ...]  # of its files
     writer: str  # MODULE.NAME in this package: (paths, schema, settings, journal=) -> Sink
     journal: str  # likewise: (paths, row_count, inline_errors) -> Journal, None without an output
-    retypes: bool = False  # a column can become text: all rows are written anew at the end
+    types: ColumnTypes = "wider"
 
     def open_writer(
         self, paths: OutputPaths, schema: RowSchema, settings: Settings, journal: Journal | None
@@ -47,6 +53,8 @@ def _load(name: str) -> Any:
     return getattr(importlib.import_module(f"blip2cli.sinks.{module}"), attribute)
 
 
+FOLDER = "FOLDER/"  # what stands for a suffix where the output is a folder
+
 FORMATS = (
     OutputFormat(
         "JSON Lines", (".jsonl", ".jsonl.gz"), "jsonl.JsonlSink", "jsonl_journal.read_journal"
@@ -56,7 +64,14 @@ FORMATS = (
         (".parquet",),
         "parquet.ParquetSink",
         "parquet_journal.read_journal",
-        retypes=True,
+        types="any",
+    ),
+    OutputFormat(
+        "Parquet in parts",
+        (FOLDER,),
+        "folder.FolderSink",
+        "folder_journal.read_journal",
+        types="fixed",
     ),
 )
 
@@ -67,7 +82,12 @@ def suffixes() -> tuple[str, ...]:
 
 
 def known_suffix(out: str) -> str | None:
-    """The known suffix that ``out`` ends in, in upper or lower case; the longest that fits."""
+    """The known suffix that ``out`` ends in, in upper or lower case; the longest that fits.
+
+    A folder that is there is one with or without a slash at its end.
+    """
+    if out.endswith("/") or os.path.isdir(out):
+        return FOLDER
     fitting = [suffix for suffix in suffixes() if out.lower().endswith(suffix)]
     return max(fitting, key=len, default=None)
 

@@ -71,12 +71,14 @@ def read_output(options: OutputOptions, row_count: RowCount) -> ResumedOutput | 
         return None
     paths = OutputPaths.of(options.out or "")
     try:
-        before = _state(paths.final)
-        written = max(map(_modified, (paths.final, *paths.beside_parts())))
-        rows = format_of(paths.final).read_journal(paths, row_count, options.errors == "inline")
+        before = _state(paths)
+        written = max(map(_modified, paths.with_rows()), default=0.0)
+        rows = format_of(options.out or "").read_journal(
+            paths, row_count, options.errors == "inline"
+        )
         if rows is None:
             return None
-        rows = replace(rows, complete=partial(_complete, paths.final, before, rows.complete))
+        rows = replace(rows, complete=partial(_complete, paths, before, rows.complete))
         failures = read_failures(paths, rows.done) if options.errors == "file" else None
     except OSError as error:
         raise OutputError(
@@ -87,27 +89,29 @@ def read_output(options: OutputOptions, row_count: RowCount) -> ResumedOutput | 
     return ResumedOutput(rows, failures, paths, written)
 
 
-def _complete(path: str, before: object, complete: Callable[[], None]) -> None:
+def _complete(paths: OutputPaths, before: object, complete: Callable[[], None]) -> None:
     """Repair an output that nobody changed since it was read. Raises OSError."""
-    if _state(path) != before:
+    if _state(paths) != before:
         raise OSError(errno.ESTALE, "something else changed it since this run read it")
     complete()
 
 
 def _modified(path: str) -> float:
-    try:
-        return os.stat(path).st_mtime
-    except FileNotFoundError:
-        return 0.0
+    about = _stat(path)
+    return about.st_mtime if about is not None else 0.0
 
 
-def _state(path: str) -> tuple[int, int] | None:
-    """What tells whether a file was written to or replaced."""
+def _state(paths: OutputPaths) -> list[tuple[int, int]]:
+    """What tells whether a file of the output was written to or replaced."""
+    files = paths.with_rows() if paths.is_folder else [paths.final]
+    return [(about.st_ino, about.st_size) for about in map(_stat, files) if about is not None]
+
+
+def _stat(path: str) -> os.stat_result | None:
     try:
-        about = os.stat(path)
+        return os.stat(path)
     except FileNotFoundError:
         return None
-    return about.st_ino, about.st_size
 
 
 def open_sink(
@@ -129,7 +133,7 @@ def open_sink(
     if to_stdout(options):
         return StdoutSink(stdout, schema)
     paths = OutputPaths.of(options.out or "", options.overwrite)
-    return format_of(paths.final).open_writer(paths, schema, settings, journal)
+    return format_of(options.out or "").open_writer(paths, schema, settings, journal)
 
 
 def open_failure_list(options: OutputOptions, journal: FailureJournal | None = None) -> FailureList:

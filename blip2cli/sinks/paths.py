@@ -3,7 +3,8 @@
 For ``photos/captions.jsonl``: ``captions.jsonl.errors`` (failed images), which no pattern for rows
 matches, and hidden, so that data-set loaders pass them over: ``.captions.jsonl.meta.json``
 (settings), while a run lasts ``.captions.jsonl.lock`` and temporary files and, for Parquet,
-``.captions.parquet.part-000000`` and so on.
+``.captions.parquet.part-000000`` and so on. For the folder ``captions/``: ``captions.errors``,
+``.captions.meta.json``, ``.captions.rows-…`` (see ``folder_layout``) and so on, all beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blip2cli.options import OutputOptions
-from blip2cli.sinks.format_table import known_suffix
+from blip2cli.sinks.folder_layout import HIDDEN, VISIBLE
+from blip2cli.sinks.format_table import FOLDER, known_suffix
 from blip2cli.storage.durable import temporary_name
 
 _PART = ".part-"
@@ -26,11 +28,12 @@ class OutputPaths:
 
     final: str
     replace: bool = False  # whether a new output may take the place of an old one
+    is_folder: bool = False  # the output is a folder of parts
 
     @classmethod
     def of(cls, out: str, replace: bool = False) -> OutputPaths:
         """Symbolic links are resolved: what they point to is replaced, not the link."""
-        return cls(os.path.realpath(out), replace)
+        return cls(os.path.realpath(out), replace, known_suffix(out) == FOLDER)
 
     @property
     def folder(self) -> str:
@@ -72,7 +75,7 @@ class OutputPaths:
     def old_errors(self) -> str:
         """Where version 0.1 listed failed images, for all outputs with the same stem."""
         stem = self.final[: len(self.final) - len(known_suffix(self.final) or "")]
-        return stem + ".errors.jsonl"
+        return (self.final if self.is_folder else stem) + ".errors.jsonl"
 
     def beside(self) -> list[str]:
         """The names of the files that last beside the output, whether they are there or not."""
@@ -80,14 +83,22 @@ class OutputPaths:
 
     def beside_parts(self) -> list[str]:
         """All part files, of an output whose format has any."""
-        return self.every_part() if self.final.lower().endswith(".parquet") else []
+        parted = self.is_folder or self.final.lower().endswith(".parquet")
+        return self.every_part() if parted else []
+
+    def with_rows(self) -> list[str]:
+        """The files that hold rows of the output, or may."""
+        if self.is_folder and os.path.isdir(self.final):
+            names = filter(VISIBLE.fullmatch, sorted(os.listdir(self.final)))
+            return [*(os.path.join(self.final, name) for name in names), *self.beside_parts()]
+        return [self.final, *self.beside_parts()]
 
     def own(self, path: str) -> bool:
         """Whether ``path`` is one of the files beside the output that belong to it."""
         folder, name = os.path.split(path)
-        return path == self.errors or (
-            folder == self.folder and name.startswith(f".{os.path.basename(self.final)}.")
-        )
+        inside = self.is_folder and (path == self.final or path.startswith(self.final + os.sep))
+        beside = folder == self.folder and name.startswith(f".{os.path.basename(self.final)}.")
+        return path == self.errors or beside or inside
 
     def part(self, number: int) -> str:
         """A part file: committed rows of a Parquet output that is not complete yet."""
@@ -97,9 +108,11 @@ class OutputPaths:
         """The part files, in order.
 
         Beside an output and without the first one, the others are left over from a finished
-        merge: none counts.
+        merge: none counts. Of a folder they are its hidden files.
         """
         parts = self.every_part()
+        if self.is_folder:
+            return parts
         merged = parts[:1] != [self.part(0)] and os.path.exists(self.final)
         return [] if merged else parts
 
@@ -108,7 +121,12 @@ class OutputPaths:
         return self.part(int(parts[-1].rpartition("-")[2]) + 1 if parts else 0)
 
     def every_part(self) -> list[str]:
-        """All files with the name of a part, in order."""
+        """All files with the name of a part, in order; of a folder its hidden files."""
+        if self.is_folder:
+            start = os.path.basename(self.hidden("."))
+            names = sorted(name for name in os.listdir(self.folder) if name.startswith(start))
+            ours = (name for name in names if HIDDEN.fullmatch(name[len(start) :]))
+            return [os.path.join(self.folder, name) for name in ours]
         prefix = os.path.basename(self.hidden(_PART))
         with os.scandir(self.folder) as scan:
             found = [

@@ -7,6 +7,7 @@ Types: strings as ``storage.text_encoding`` stores them, int64, float64, embeddi
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blip2cli.sinks.base import LIST_FIELDS, Column, EmbeddingDtype, RowSchema
-from blip2cli.sinks.settings import Settings, parquet_metadata
+from blip2cli.sinks.settings import METADATA_KEY, Settings, parquet_metadata
+from blip2cli.storage import durable
 from blip2cli.storage.text_encoding import deep_to_utf8
 
 # Rows are committed when they are this many bytes or the first is this old.
@@ -46,8 +48,8 @@ class UncommittedRows:
         size = sum(batch.nbytes for batch in self._batches)
         return size >= PART_BYTES or time.monotonic() - self._since >= PART_SECONDS
 
-    def __bool__(self) -> bool:
-        return bool(self._batches)
+    def __len__(self) -> int:
+        return sum(batch.num_rows for batch in self._batches)
 
     def table(self) -> pa.Table:
         """All of them."""
@@ -92,6 +94,7 @@ def to_batch(rows: list[dict[str, Any]], schema: RowSchema, arrow: pa.Schema) ->
 
 
 def parquet_writer(where: Any, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer of our Parquet files: zstd, pages with checksums."""
     # Embeddings hardly repeat, and file names never: a dictionary would only cost time.
     plain = any(pa.types.is_fixed_size_list(field.type) for field in schema)
     return pq.ParquetWriter(
@@ -100,7 +103,7 @@ def parquet_writer(where: Any, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def group_rows(schema: pa.Schema) -> int:
-    """Rows per group, from the schema alone: the file does not depend on where parts ended."""
+    """Rows in a group, from the schema alone: the file does not depend on where parts ended."""
     row_bytes: int = 256 + sum(
         field.type.list_size * field.type.value_type.bit_width // 8
         for field in schema
@@ -146,3 +149,17 @@ def read_batches(source: Any, name: str, rows: int, schema: pa.Schema) -> Iterat
 def first_line(error: Exception) -> str:
     """The first line of an error of Arrow's, which may quote the data behind it."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def is_ours(path: str, damaged: bool = False) -> bool:
+    """Whether a file is Parquet that this tool wrote. ``damaged``: so is Parquet that is damaged.
+
+    Raises OSError.
+    """
+    with open(durable.open_regular(path, os.O_RDONLY), "rb") as file:
+        if file.read(4) not in (b"PAR1", b""):
+            return False
+        try:
+            return METADATA_KEY in (pq.read_schema(file).metadata or {})
+        except ARROW_ERRORS:
+            return damaged

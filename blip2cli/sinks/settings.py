@@ -160,7 +160,7 @@ def write_settings(
 def update_settings(paths: OutputPaths, settings: Settings, finished: bool = False) -> None:
     """Store other settings of the output, after ``recover_settings``. Raises OSError."""
     stored = _stored(paths.meta)
-    carried = ("inode", "failures", "replaces")
+    carried = ("inode", "failures", "replaces", "finished")
     more = {name: stored[name] for name in carried if name in stored}
     _store(paths, paths.meta, settings, **more, **({"finished": True} if finished else {}))
 
@@ -184,6 +184,30 @@ def has_settings(paths: OutputPaths) -> bool:
     return not {"settings", "failures"}.isdisjoint(_stored(paths.meta))
 
 
+def begin_settings(paths: OutputPaths, settings: Settings, **marks: object) -> None:
+    """Store the settings of a new output whose files name it by its token, in one step.
+
+    Raises OSError.
+    """
+    listed = owns_failures(paths) and os.path.lexists(paths.errors)
+    noted = {name: value for name, value in marks.items() if value is not None}
+    _store(paths, paths.meta, settings, failures=listed, **noted)
+
+
+def marks(paths: OutputPaths) -> dict[str, Any]:
+    """What is noted beside the settings of an output. Raises OSError."""
+    return _current(paths)
+
+
+def mark(paths: OutputPaths, **marks: object) -> None:
+    """Note these beside the settings of an output; None removes one. Raises OSError."""
+    stored = _stored(paths.meta)
+    changed = {k: v for k, v in (stored | marks).items() if v is not None or k not in marks}
+    if changed != stored:
+        data = json.dumps(changed, ensure_ascii=False).encode() + b"\n"
+        durable.replace_file(paths.temporary(), paths.meta, data)
+
+
 def is_replaced(paths: OutputPaths) -> bool:
     """Whether what is in the place of the output is the older one that its parts replace."""
     replaces = _current(paths).get("replaces")
@@ -205,21 +229,13 @@ def claim_failures(paths: OutputPaths, owned: bool = True) -> None:
 
     Raises OSError.
     """
-    stored = _stored(paths.meta)
-    if (stored.get("failures") is True) != owned:
-        _restore(paths, stored | {"failures": owned})
+    if (_stored(paths.meta).get("failures") is True) != owned:
+        mark(paths, failures=owned)
 
 
 def forget_replaced(paths: OutputPaths) -> None:
     """Note that the older output is replaced. Raises OSError."""
-    stored = _stored(paths.meta)
-    if stored.pop("replaces", None) is not None:
-        _restore(paths, stored)
-
-
-def _restore(paths: OutputPaths, stored: Mapping[str, Any]) -> None:
-    data = json.dumps(stored, ensure_ascii=False).encode() + b"\n"
-    durable.replace_file(paths.temporary(), paths.meta, data)
+    mark(paths, replaces=None)
 
 
 def _state(path: str) -> list[int] | None:

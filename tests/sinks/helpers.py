@@ -14,6 +14,7 @@ from blip2cli.sinks import Column, ResumedOutput, Settings, Sink, open_sink, rea
 COLUMNS = (Column("caption", "string"), Column("logprob", "float"))
 SETTINGS = Settings({"model": "tiny", "prompt": None})
 FORMATS = ("jsonl", "jsonl.gz", "parquet")
+FOLDER_SETTINGS = Settings({"model": "tiny", "prompt": None, "rows_per_part": 10}, token="5eed" * 8)
 
 
 def row(number: int, caption: str | None = None, name: str | None = None) -> dict[str, Any]:
