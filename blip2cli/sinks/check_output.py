@@ -12,7 +12,8 @@ from blip2cli.options import OutputOptions
 from blip2cli.sinks import folder_layout
 from blip2cli.sinks.format_table import FOLDER, known_suffix, suffixes
 from blip2cli.sinks.paths import LONGEST_ENDING, OutputPaths, to_stdout
-from blip2cli.sinks.settings import has_settings, owns_failures, read_settings
+from blip2cli.sinks.settings import read_settings
+from blip2cli.sinks.settings_file import has_settings, owns_failures
 from blip2cli.storage.opening import is_remote
 from blip2cli.storage.secrets import hide_secrets
 

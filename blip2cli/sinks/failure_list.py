@@ -21,7 +21,7 @@ from blip2cli.sinks.appended_file import AppendedFile
 from blip2cli.sinks.base import DiskGuard
 from blip2cli.sinks.failure_list_journal import FailureJournal
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.settings import claim_failures, owns_failures
+from blip2cli.sinks.settings_file import claim_failures, owns_failures
 from blip2cli.storage import durable
 from blip2cli.storage.hash_set import OCCURRENCE, HashSet, occurrence_key
 from blip2cli.storage.text_encoding import to_json

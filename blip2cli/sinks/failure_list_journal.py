@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from blip2cli.errors import OutputError, option
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.settings import claim_failures
+from blip2cli.sinks.settings_file import claim_failures
 from blip2cli.storage import durable
 from blip2cli.storage.hash_set import OCCURRENCE, HashSet, occurrence_key
 from blip2cli.storage.text_encoding import from_utf8

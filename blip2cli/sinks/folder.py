@@ -38,7 +38,8 @@ from blip2cli.sinks.row_groups import (
     read_batches,
     row_groups,
 )
-from blip2cli.sinks.settings import Settings, begin_settings, mark, marks, parquet_metadata
+from blip2cli.sinks.settings import Settings, begin_settings, parquet_metadata
+from blip2cli.sinks.settings_file import mark, marks
 
 
 class FolderSink:

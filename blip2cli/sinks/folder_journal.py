@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,16 +12,17 @@ import pyarrow.parquet as pq
 from blip2cli.sinks.folder import FolderContent, read_layout
 from blip2cli.sinks.folder_layout import HiddenRows, LayoutError, Piece
 from blip2cli.sinks.folder_store import FolderStore, open_store
-from blip2cli.sinks.journal import Journal, RowCount, RowNames, damaged
+from blip2cli.sinks.journal import Journal, RowCount, RowKeys, damaged
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.row_groups import ARROW_ERRORS, first_line
 from blip2cli.sinks.settings import (
     Settings,
-    marks,
     parquet_metadata,
     parquet_settings,
     read_settings,
 )
+from blip2cli.sinks.settings_file import marks
+from blip2cli.storage.hash_set import OCCURRENCE, occurrence_key
 from blip2cli.storage.text_encoding import from_utf8
 
 
@@ -35,26 +36,31 @@ def read_journal(
     found = sorted(store.sizes())
     if not found and read_settings(paths) is None:
         return None
-    names = RowNames(row_count)
+    keys = RowKeys(row_count)
     try:
         replaces = marks(paths).get("replaces") is True
         settings, schema = folder_settings(paths, store, found, replaces)
         layout = read_layout(store, settings, replaces)
+        keys = RowKeys(row_count, settings)
         for piece in layout.pieces():
             try:
-                for name, failed in _rows(store, piece, settings):
-                    names.add(name, 0, failed)
+                for found, failed in _keys(store, piece, settings):
+                    if failed is None:
+                        keys.add_all(found, 0, lambda count=len(found): [0] * count)
+                    else:
+                        for key, error in zip(found, failed, strict=True):
+                            keys.add(key, 0, error)
             except ARROW_ERRORS as error:
                 if isinstance(error, LayoutError):
                     raise
                 reason = f"its part {piece.name!r} cannot be read ({first_line(error)})"
                 raise LayoutError(reason) from None
     except LayoutError as error:
-        raise damaged(paths.final + "/", names.rows, str(error)) from None
-    names.end()
+        raise damaged(paths.final + "/", keys.rows, str(error)) from None
+    keys.end()
     complete = partial(_complete, paths, settings, schema)
-    lacking = names.lacking or names.unfinished
-    return Journal(names.done, names.rows, names.failed, settings, lacking, None, complete)
+    lacking = keys.lacking or keys.unfinished
+    return Journal(keys.done, keys.rows, keys.failed, settings, lacking, None, complete)
 
 
 def folder_settings(
@@ -83,10 +89,14 @@ def folder_settings(
     return beside, None
 
 
-def _rows(store: FolderStore, piece: Piece, settings: Settings) -> Iterator[tuple[str, bool]]:
-    """The names of the rows of one file, and whether they are failures.
+def _keys(
+    store: FolderStore, piece: Piece, settings: Settings
+) -> Iterator[tuple[Sequence[str], Sequence[bool] | None]]:
+    """The keys of the rows of one file, and which are failures; None where none is.
 
     Raises LayoutError for a file of another run or with another number of rows, Arrow's errors.
+    Only names are read: what the pages of other columns hold is looked at when they are copied, and
+    by ``verify``.
     """
     hidden = HiddenRows.of(piece.name)
     with pq.ParquetFile(store.source(piece.name), page_checksum_verification=True) as file:
@@ -99,15 +109,17 @@ def _rows(store: FolderStore, piece: Piece, settings: Settings) -> Iterator[tupl
         if file.metadata.num_rows != expected:
             count = file.metadata.num_rows
             raise LayoutError(f"its part {piece.name!r} has {count} rows, not {expected}")
-        columns = [c for c in ("file_name", "error") if c in schema.names]
-        # All but vectors are read, for their checksums: damage is found though nothing is added.
-        small = [f.name for f in schema if not pa.types.is_fixed_size_list(f.type)]
+        columns = [c for c in ("file_name", OCCURRENCE, "error") if c in schema.names]
         skip = piece.skip
-        for batch in file.iter_batches(batch_size=65536, columns=small):
-            rows: Any = batch.select(columns).slice(skip)
+        for batch in file.iter_batches(batch_size=1 << 17, columns=columns):
+            rows: Any = batch.slice(skip)
             skip = max(0, skip - batch.num_rows)
-            for row in rows.to_pylist():
-                yield from_utf8(row["file_name"]), bool(row.get("error"))
+            values = {c: rows.column(c).to_pylist() for c in columns}
+            keys = [*map(from_utf8, values["file_name"])]
+            if OCCURRENCE in values:
+                keys = [*map(occurrence_key, keys, values[OCCURRENCE])]
+            failed = [*map(bool, values.get("error", ()))]
+            yield keys, failed if any(failed) else None
 
 
 def _complete(paths: OutputPaths, settings: Settings, schema: pa.Schema | None) -> None:

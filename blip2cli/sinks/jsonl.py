@@ -28,7 +28,8 @@ from blip2cli.sinks.appended_file import AppendedFile
 from blip2cli.sinks.base import DiskGuard, RowSchema, disk_errors
 from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.settings import Settings, note_finished, write_settings
+from blip2cli.sinks.settings import Settings, write_settings
+from blip2cli.sinks.settings_file import note_finished
 from blip2cli.storage import durable
 from blip2cli.storage.text_encoding import to_json
 

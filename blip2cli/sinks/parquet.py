@@ -36,11 +36,10 @@ from blip2cli.sinks.row_groups import (
 )
 from blip2cli.sinks.settings import (
     Settings,
-    forget_replaced,
-    is_replaced,
     parquet_metadata,
     write_settings,
 )
+from blip2cli.sinks.settings_file import forget_replaced, is_replaced
 from blip2cli.storage import durable
 from blip2cli.storage.atomic import AtomicFile
 

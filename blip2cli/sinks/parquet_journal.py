@@ -16,11 +16,11 @@ from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.row_groups import ARROW_ERRORS, first_line
 from blip2cli.sinks.settings import (
     Settings,
-    is_replaced,
     parquet_metadata,
     parquet_settings,
     read_settings,
 )
+from blip2cli.sinks.settings_file import is_replaced
 from blip2cli.storage.hash_set import OCCURRENCE, occurrence_key
 from blip2cli.storage.text_encoding import from_utf8
 

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blip2cli.sinks.base import LIST_FIELDS, Column, EmbeddingDtype, RowSchema
-from blip2cli.sinks.settings import METADATA_KEY, Settings, parquet_metadata
+from blip2cli.sinks.settings import Settings, parquet_metadata
+from blip2cli.sinks.settings_file import METADATA_KEY
 from blip2cli.storage import durable
 from blip2cli.storage.text_encoding import deep_to_utf8
 

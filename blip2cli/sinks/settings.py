@@ -20,10 +20,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sinks.settings_file import (
+    METADATA_KEY,
+    belongs,
+    current,
+    is_next,
+    owns_failures,
+    state_of,
+    store,
+    stored_at,
+)
 from blip2cli.storage import durable
 from blip2cli.storage.text_encoding import deep_from_utf8, to_json
 
-METADATA_KEY = b"blip2cli"
 FORMAT = 2  # of the settings; those of version 0.1 have no number
 
 
@@ -124,7 +133,7 @@ def parquet_settings(metadata: Mapping[bytes, bytes] | None) -> Settings | None:
 
 def read_settings(paths: OutputPaths) -> Settings | None:
     """The settings beside an output; None when they are missing or damaged. Raises OSError."""
-    return _settings(_current(paths))
+    return _settings(current(paths))
 
 
 @contextlib.contextmanager
@@ -141,14 +150,14 @@ def write_settings(
         durable.remove(paths.meta)
         return
     listed = owns_failures(paths) and os.path.lexists(paths.errors)
-    replaces = _state(paths.final) if later and paths.replace else None
+    replaces = state_of(paths.final) if later and paths.replace else None
     more = {} if replaces is None else {"replaces": replaces}
     _store(paths, paths.next_meta, settings, inode=inode, failures=listed, **more)
     try:
         yield
     except BaseException:
         try:
-            in_place = _belongs(paths, {"inode": inode, "token": settings.token})
+            in_place = belongs(paths, {"inode": inode, "token": settings.token})
         except OSError:
             in_place = True  # perhaps
         if not in_place:
@@ -159,7 +168,7 @@ def write_settings(
 
 def update_settings(paths: OutputPaths, settings: Settings, finished: bool = False) -> None:
     """Store other settings of the output, after ``recover_settings``. Raises OSError."""
-    stored = _stored(paths.meta)
+    stored = stored_at(paths.meta)
     carried = ("inode", "failures", "replaces", "finished")
     more = {name: stored[name] for name in carried if name in stored}
     _store(paths, paths.meta, settings, **more, **({"finished": True} if finished else {}))
@@ -167,21 +176,10 @@ def update_settings(paths: OutputPaths, settings: Settings, finished: bool = Fal
 
 def recover_settings(paths: OutputPaths) -> None:
     """Complete what a crash between an output and its settings left undone. Raises OSError."""
-    if _is_next(paths):
+    if is_next(paths):
         durable.rename_into_place(paths.next_meta, paths.meta)
     else:
         durable.remove(paths.next_meta)
-
-
-def owns_failures(paths: OutputPaths) -> bool:
-    """Whether the file with the name of the list of failures is the list of this output."""
-    return _current(paths).get("failures") is True
-
-
-def has_settings(paths: OutputPaths) -> bool:
-    """Whether the file with the name of the settings is ours; before any row it only says whether
-    there is a list of failures."""
-    return not {"settings", "failures"}.isdisjoint(_stored(paths.meta))
 
 
 def begin_settings(paths: OutputPaths, settings: Settings, **marks: object) -> None:
@@ -194,59 +192,6 @@ def begin_settings(paths: OutputPaths, settings: Settings, **marks: object) -> N
     _store(paths, paths.meta, settings, failures=listed, **noted)
 
 
-def marks(paths: OutputPaths) -> dict[str, Any]:
-    """What is noted beside the settings of an output. Raises OSError."""
-    return _current(paths)
-
-
-def mark(paths: OutputPaths, **marks: object) -> None:
-    """Note these beside the settings of an output; None removes one. Raises OSError."""
-    stored = _stored(paths.meta)
-    changed = {k: v for k, v in (stored | marks).items() if v is not None or k not in marks}
-    if changed != stored:
-        data = json.dumps(changed, ensure_ascii=False).encode() + b"\n"
-        durable.replace_file(paths.temporary(), paths.meta, data)
-
-
-def is_replaced(paths: OutputPaths) -> bool:
-    """Whether what is in the place of the output is the older one that its parts replace."""
-    replaces = _current(paths).get("replaces")
-    return replaces is not None and replaces == _state(paths.final)
-
-
-def note_finished(paths: OutputPaths) -> None:
-    """Note that all images of a share are dealt with. Raises OSError."""
-    _restore(paths, _stored(paths.meta) | {"finished": True})
-
-
-def is_finished(paths: OutputPaths) -> bool:
-    """Whether all images of a share are dealt with. Raises OSError."""
-    return _current(paths).get("finished") is True
-
-
-def claim_failures(paths: OutputPaths, owned: bool = True) -> None:
-    """Note that the list of failures is ours, before it is created; or that there is none.
-
-    Raises OSError.
-    """
-    if (_stored(paths.meta).get("failures") is True) != owned:
-        mark(paths, failures=owned)
-
-
-def forget_replaced(paths: OutputPaths) -> None:
-    """Note that the older output is replaced. Raises OSError."""
-    mark(paths, replaces=None)
-
-
-def _state(path: str) -> list[int] | None:
-    """What tells a file from others of its name, copied or not; None without one."""
-    try:
-        about = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return [about.st_size, about.st_mtime_ns]
-
-
 def _store(paths: OutputPaths, path: str, settings: Settings, **more: object) -> None:
     about = {
         "format": settings.format,
@@ -257,47 +202,7 @@ def _store(paths: OutputPaths, path: str, settings: Settings, **more: object) ->
         "questions": settings.questions,
         "token": settings.token,
     }
-    durable.replace_file(paths.temporary(), path, to_json(about | more) + b"\n")
-
-
-def _current(paths: OutputPaths) -> dict[str, Any]:
-    return _stored(paths.next_meta if _is_next(paths) else paths.meta)
-
-
-def _stored(path: str) -> dict[str, Any]:
-    """The object in a file of settings; an empty one when it is missing or damaged.
-
-    Raises OSError when it cannot be read: then it must not be written anew.
-    """
-    try:
-        with open(durable.open_regular(path, os.O_RDONLY), "rb") as file:
-            stored = json.load(file)
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
-        return {}
-    return stored if isinstance(stored, dict) else {}
-
-
-def _is_next(paths: OutputPaths) -> bool:
-    """Whether the settings written for a new output belong to the one that is in place."""
-    stored = _stored(paths.next_meta)
-    return bool(stored) and _belongs(paths, stored)
-
-
-def _belongs(paths: OutputPaths, stored: Mapping[str, Any]) -> bool:
-    """Whether settings are those of the first part, by its token; without parts, of the output, by
-    the number of its inode. Raises OSError."""
-    if not os.path.lexists(paths.part(0)):
-        try:
-            return bool(stored.get("inode") == os.stat(paths.final).st_ino)
-        except FileNotFoundError:
-            return False
-    import pyarrow.parquet as pq
-
-    try:
-        part = parquet_settings(pq.read_schema(paths.part(0)).metadata)
-    except (ValueError, KeyError):  # as Arrow's errors are
-        return False
-    return part is not None and part.token == stored.get("token")
+    store(paths, path, json.loads(to_json(about | more)))
 
 
 def _settings(stored: Any) -> Settings | None:

@@ -16,7 +16,7 @@ from blip2cli.sinks.folder import FolderSink
 from blip2cli.sinks.folder_layout import HiddenRows
 from blip2cli.sinks.folder_store import LocalFolder
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.settings import marks
+from blip2cli.sinks.settings_file import marks
 from tests.sinks.helpers import COLUMNS, FOLDER_SETTINGS, listing, row
 
 SCHEMA = RowSchema((*IDENTITY, *COLUMNS))

@@ -14,7 +14,7 @@ from blip2cli.errors import OutputError, RunError
 from blip2cli.sinks import Column, parquet, row_groups
 from blip2cli.sinks.base import RowSchema
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.settings import METADATA_KEY
+from blip2cli.sinks.settings_file import METADATA_KEY
 from blip2cli.storage import durable
 from blip2cli.storage.atomic import AtomicFile
 from tests.sinks.helpers import SETTINGS, listing, open_out, put, read, row

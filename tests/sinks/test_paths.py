@@ -10,7 +10,7 @@ from blip2cli.options import OutputOptions
 from blip2cli.sinks import check_output
 from blip2cli.sinks.lock import OutputLock
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.settings import claim_failures
+from blip2cli.sinks.settings_file import claim_failures
 from tests.sinks.helpers import FORMATS, listing, open_out, put, read, row
 from tests.storage.test_durable import plant
 

@@ -13,16 +13,14 @@ from blip2cli.errors import OutputError
 from blip2cli.sinks import check_settings
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import (
-    METADATA_KEY,
     Settings,
-    claim_failures,
-    owns_failures,
     parquet_metadata,
     parquet_settings,
     read_settings,
     update_settings,
     write_settings,
 )
+from blip2cli.sinks.settings_file import METADATA_KEY, claim_failures, owns_failures
 
 EVERYTHING = Settings(
     {"model": "tiny", "prompt": "caf\udce9", "text": ["\\udce9"]},
