@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from blip2cli.sinks.folder import FolderContent, read_layout
@@ -44,12 +45,8 @@ def read_journal(
         keys = RowKeys(row_count, settings)
         for piece in layout.pieces():
             try:
-                for found, failed in _keys(store, piece, settings):
-                    if failed is None:
-                        keys.add_all(found, 0, lambda count=len(found): [0] * count)
-                    else:
-                        for key, error in zip(found, failed, strict=True):
-                            keys.add(key, 0, error)
+                for new, failed in _keys(store, piece, settings):
+                    _add(keys, new, failed)
             except ARROW_ERRORS as error:
                 if isinstance(error, LayoutError):
                     raise
@@ -89,6 +86,14 @@ def folder_settings(
     return beside, None
 
 
+def _add(keys: RowKeys, found: Sequence[str], failed: Sequence[bool] | None) -> None:
+    if failed is None:
+        keys.add_all(found, 0, lambda: [0] * len(found))
+    else:
+        for key, error in zip(found, failed, strict=True):
+            keys.add(key, 0, error)
+
+
 def _keys(
     store: FolderStore, piece: Piece, settings: Settings
 ) -> Iterator[tuple[Sequence[str], Sequence[bool] | None]]:
@@ -115,7 +120,9 @@ def _keys(
             rows: Any = batch.slice(skip)
             skip = max(0, skip - batch.num_rows)
             values = {c: rows.column(c).to_pylist() for c in columns}
-            keys = [*map(from_utf8, values["file_name"])]
+            keys = values["file_name"]
+            if pc.any(pc.match_substring(rows.column("file_name"), "\\u")).as_py():
+                keys = [*map(from_utf8, keys)]
             if OCCURRENCE in values:
                 keys = [*map(occurrence_key, keys, values[OCCURRENCE])]
             failed = [*map(bool, values.get("error", ()))]
