@@ -12,11 +12,13 @@ import torch
 from blip2cli.convert.checkpoints.released import Settings
 from blip2cli.convert.examples import listed
 from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint.config import read_config
 from blip2cli.model.checkpoint.directory import PROCESSOR_FILES, Checkpoint, read_json
 from blip2cli.model.checkpoint.hub import SMALL_FILES
 from blip2cli.model.checkpoint.weights import Weights
 from blip2cli.model.families import Family
 from blip2cli.model.loading.dequantize import quantizer_name
+from blip2cli.model.loading.empty_model import empty_model
 from blip2cli.model.loading.stored import check_weights, stored_weights
 from blip2cli.system.library_logging import silence_libraries
 
@@ -38,9 +40,10 @@ def match_config(
 
     A weight that is tied to another, and the same, is left out, as ``save_pretrained`` does. What
     the model has no place for is added to ``notes``. Raises ModelError naming what is missing or
-    of another shape.
+    of another shape, and for settings with which no model can be run.
     """
     expected, tied = expected_weights(config, kind)
+    empty_model(read_config(config, kind), where)
     for name, other in tied.items():  # either may stand for both
         if name in weights and other not in weights:
             weights = weights | {other: weights[name]}

@@ -19,11 +19,12 @@ from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.generation_defaults import unheeded_settings
 from blip2cli.model.checkpoint.weights import Weight, Weights
 from blip2cli.model.layers.fused_projections import fuse_projections
-from blip2cli.model.layers.linear import ACTIVATIONS, Linear
+from blip2cli.model.layers.linear import Linear
 from blip2cli.model.layers.packed_linear import pack_weights
 from blip2cli.model.loading.dequantize import quantizer_name
+from blip2cli.model.loading.empty_model import empty_model
 from blip2cli.model.loading.stored import check_weights, stored_weights, unused_remark
-from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel, build
+from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel
 from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.placement.single_thread import single_thread
 from blip2cli.model.placement.thresholds import SINGLE_THREADED_LOAD_BELOW
@@ -69,10 +70,7 @@ def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False
 
 
 def _loaded(checkpoint: Checkpoint, placement: Placement, plain: bool) -> Blip2Net:
-    _check_config(checkpoint)
-    with torch.device("meta"):
-        model = build(checkpoint.model_config)
-    _check_activations(checkpoint, model)
+    model = empty_model(checkpoint.model_config, str(checkpoint.path))
     _fill(checkpoint, model, placement, plain)
     return model.eval().requires_grad_(False)
 
@@ -82,47 +80,6 @@ def _quantizer(placement: Placement) -> Quantizer:
     quantizer = installed_quantizer(placement.quantize)
     assert quantizer is not None, "``place`` checks it"
     return quantizer
-
-
-def _check_config(checkpoint: Checkpoint) -> None:
-    """Raise ModelError for settings with which no model can be built."""
-    config = checkpoint.model_config
-    if not config.family.writes and not config.qformer_config.use_qformer_text_input:
-        raise ModelError(
-            None,
-            f"{checkpoint.path} is a retrieval model whose Q-Former does not read texts",
-            "set use_qformer_text_input to true under qformer_config in config.json",
-        )
-    text = (config.text_config,) if config.family.writes else ()
-    for each in text:
-        start = getattr(each, "decoder_start_token_id", None)
-        if start is not None and not 0 <= start < each.vocab_size:
-            raise ModelError(
-                None,
-                f"{checkpoint.path} says that texts begin with token {start}, and has embeddings "
-                f"of {each.vocab_size}",
-                "set decoder_start_token_id in text_config of config.json",
-            )
-    for section in (config.vision_config, config.qformer_config, *text):
-        width, heads = (getattr(section, n, 1) for n in ("hidden_size", "num_attention_heads"))
-        if width % heads:
-            raise ModelError(
-                None,
-                f"{checkpoint.path} has a hidden_size of {width}, which its num_attention_heads, "
-                f"{heads}, do not divide",
-                "take config.json from the model that the weights are from",
-            )
-
-
-def _check_activations(checkpoint: Checkpoint, model: nn.Module) -> None:
-    for layer in model.modules():
-        if isinstance(layer, Linear) and layer.activation and layer.activation not in ACTIVATIONS:
-            raise ModelError(
-                None,
-                f"{checkpoint.path} uses the activation {layer.activation}, which BLIP-2 models do "
-                "not have",
-                f"config.json must name one of {', '.join(ACTIVATIONS)}",
-            )
 
 
 def _fill(checkpoint: Checkpoint, model: Blip2Net, placement: Placement, plain: bool) -> None:
