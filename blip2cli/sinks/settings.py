@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import Any
 
 from blip2cli.sinks.paths import OutputPaths
@@ -205,9 +206,25 @@ def _store(paths: OutputPaths, path: str, settings: Settings, **more: object) ->
     store(paths, path, json.loads(to_json(about | more)))
 
 
+# What is stored beside ``settings``, where it is there.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "weights": (str,),
+    "columns": (dict,),
+    "sources": (dict,),
+    "questions": (str,),
+    "token": (str,),
+    "format": (int,),
+}
+
+
 def _settings(stored: Any) -> Settings | None:
     try:
         about = deep_from_utf8(stored)
+        for name, kinds in _KINDS.items():
+            if not isinstance(about.get(name), (*kinds, NoneType)):
+                return None
+        if not _is_identity(about.get("sources") or {}):
+            return None
         return Settings(
             dict(about["settings"]),
             about.get("weights"),
@@ -219,3 +236,14 @@ def _settings(stored: Any) -> Settings | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _is_identity(found: Mapping[str, Any]) -> bool:
+    """Whether ``found`` has the form that ``sources.identity`` gives, as far as it is there."""
+    roots, content = found.get("roots", []), found.get("content", {})
+    return (
+        isinstance(roots, list)
+        and all(isinstance(root, str) for root in roots)
+        and isinstance(content, dict)
+        and all(isinstance(s, dict) and isinstance(s.get("size"), int) for s in content.values())
+    )
