@@ -15,17 +15,17 @@ EXAMPLES = "Example:  blip2cli verify captions.jsonl"
 def verify(options: Annotated[VerifyOptions, Required(("outputs",))]) -> int:
     """Read outputs as a whole, and say what is sound in them.
 
-    OUT is an output of a run, finished or not, or what one was converted into. Exit codes: 0 all
-    is sound, 1 something is damaged, 2 something cannot be read.
+    OUT is an output of a run, finished or not, or what one was converted into; of the shares of an
+    output it is said whether all are there. Exit codes: 0 all is sound, 1 something is damaged or
+    missing, 2 something cannot be read.
     """
-    from blip2cli.convert.verify import verify as check
+    from blip2cli.convert.verify import verify_all
 
     worst = 0
-    for path in options.outputs:
-        found = check(path)
+    for found in verify_all(options.outputs):
         worst = max(worst, found.exit_code)
         if options.json:
             print(as_json(asdict(found)), flush=True)
         else:
-            print(readable(f"{path}: {found}."), flush=True)
+            print(readable(f"{found.path}: {found}."), flush=True)
     return worst

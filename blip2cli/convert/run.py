@@ -5,6 +5,7 @@ Rows pass from a reader to a writer in Arrow record batches, so memory stays fla
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from blip2cli.convert.base import Reader, Schemas, Writer
+    from blip2cli.convert.shares import Shares
 
 Progress = Callable[[int, int], None]  # bytes read so far, bytes in all
 _Sources = list[tuple[str, Format]]
@@ -43,6 +45,9 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
     from blip2cli.convert.base import SchemaWidened
     from blip2cli.convert.check_paths import beside, check_paths
     from blip2cli.convert.concat import expand_sources, gaps
+    from blip2cli.convert.merge import OutOfOrder
+    from blip2cli.convert.merge_failures import check_failures, merge_failures
+    from blip2cli.convert.shares import find_shares
     from blip2cli.sinks.base import disk_errors
     from blip2cli.sinks.lock import OutputLock
 
@@ -55,22 +60,33 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
                 "checkpoints are converted one at a time, and not with results",
             )
     paths, several = expand_sources(options.sources)
+    shares, lacking = find_shares(options, paths)
+    if shares is not None:
+        paths = shares.paths
     sources = [one for path in paths for one in _sources(path, options)]
     write_as = write_format(options.destination, options.write_as).name
     options = replace(options, read_as=sources[0][1].name, write_as=write_as)
     check_paths(options, [(path, one.name) for path, one in sources])
+    if shares is not None:
+        check_failures(shares, options)
     safe = "nothing that was there was changed"
     with OutputLock(options.destination) as lock, disk_errors(options.destination, safe):
         lock.sweep()
         schemas: dict[str, pa.Schema] = {}
+        unordered: set[str] = set()
         while True:
             try:
-                rows, notes = _convert(options, sources, schemas, progress)
+                rows, notes = _convert(options, sources, schemas, progress, shares, unordered)
                 break
             except SchemaWidened as wider:  # that of the first rows was too narrow
                 schemas[wider.path] = wider.schema
+            except OutOfOrder as found:
+                unordered.add(found.path)
+        if shares is not None:
+            notes += merge_failures(shares, options)
     missing = gaps([path for path, _ in sources]) if several or options.salvage else None
-    notes += [*([missing] if missing else []), *beside(options)]
+    notes += lacking if shares is not None else [missing] if missing else []
+    notes += beside(options)
     return Converted(rows, time.monotonic() - start, notes)
 
 
@@ -103,15 +119,24 @@ def _readers(
 
 
 def _convert(
-    options: ConvertOptions, sources: _Sources, schemas: Schemas, progress: Progress | None
+    options: ConvertOptions,
+    sources: _Sources,
+    schemas: Schemas,
+    progress: Progress | None,
+    shares: Shares | None,
+    unordered: set[str],
 ) -> tuple[int, list[str]]:
-    """Convert all rows; their number, and the notes. Raises SchemaWidened."""
+    """Convert all rows; their number, and the notes. Raises SchemaWidened, OutOfOrder."""
     from blip2cli.convert.check_paths import check_paths
     from blip2cli.convert.concat import ConcatenatedReader, Duplicates
+    from blip2cli.convert.merge import MergedReader
 
     readers, notes = _readers(options, sources, schemas)
-    reader = readers[0] if len(readers) == 1 else ConcatenatedReader(readers)
-    duplicates = Duplicates(reader.schema) if len(readers) > 1 else None
+    reader: Reader = readers[0] if len(readers) == 1 else ConcatenatedReader(readers)
+    if shares is not None:
+        scratch = os.path.dirname(os.path.realpath(options.destination))
+        reader = MergedReader(readers, shares, unordered, scratch)
+    duplicates = Duplicates(reader.schema) if len(readers) > 1 and shares is None else None
     writer: Writer = FORMATS[options.write_as or ""].load("open_writer")(options, reader)
     rows = 0
     try:

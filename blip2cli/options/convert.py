@@ -18,6 +18,7 @@ from blip2cli.options.declare import (
     setting,
 )
 from blip2cli.options.model import DTYPE_HELP, QUANTIZE_HELP, Dtype
+from blip2cli.options.run import MOVED_SOURCE_HELP
 
 ImagesMode = Literal["link", "copy", "none"]
 MetadataKind = Literal["jsonl", "parquet"]
@@ -36,7 +37,8 @@ class ConversionOptions(OptionGroup):
 
     sources: tuple[str, ...] = setting(
         (),
-        "Files, folders or globs in quotes, whose rows follow one another, or one checkpoint.",
+        "Files, folders or globs in quotes, whose rows follow one another, or one checkpoint. "
+        "Outputs of all shares are merged in the order of the source.",
         positional=True,
         metavar="SRC...",
         panel=FORMAT,
@@ -67,6 +69,10 @@ class ConvertOptions(ConversionOptions):
     salvage: bool = _format(
         False, "jsonl and parquet: leave out what is damaged in SRC, and say how much that is."
     )
+    allow_missing: bool = _format(
+        False, "Merge shares of an output though some are missing or unfinished."
+    )
+    moved_source: bool = _format(False, MOVED_SOURCE_HELP)
     shard_size: int | None = _format(
         None,
         "webdataset: samples a tar \\[default: 10000]; clip-retrieval: vectors a file "
@@ -156,7 +162,7 @@ class VerifyOptions(OptionGroup):
 
     outputs: tuple[str, ...] = setting(
         (),
-        "Outputs of a run, or what they were converted into.",
+        "Outputs of a run, or what they were converted into; globs in quotes.",
         positional=True,
         metavar="OUT...",
         panel=FORMAT,

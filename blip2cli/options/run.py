@@ -16,6 +16,9 @@ from blip2cli.options.shard import parse_shard
 from blip2cli.options.values import parse_duration, parse_error_limit
 
 ErrorsMode = Literal["file", "inline"]
+MOVED_SOURCE_HELP = (
+    "These are the images that OUT, or the other shares, were made from, in another place now."
+)
 
 
 _source = partial(declare, panel=SOURCE, about_images=True)
@@ -64,11 +67,7 @@ class SourceOptions(OptionGroup):
     absolute_paths: bool = _unrecorded_source(
         False, "Manifests may name absolute paths and paths outside their folder."
     )
-    moved_source: bool = _unrecorded_source(
-        False,
-        f"With {option('resume')}: these are the images that OUT was made from, in another place "
-        "now.",
-    )
+    moved_source: bool = _unrecorded_source(False, MOVED_SOURCE_HELP)
     check_content: bool = _unrecorded_source(
         False,
         f"With {option('resume')}: look whether image files were written since OUT was, which "

@@ -22,8 +22,10 @@ from blip2cli.sinks import (
     open_failure_list,
     open_sink,
 )
-from blip2cli.sources.shard import ORDINAL
-from blip2cli.storage.hash_set import OCCURRENCE, occurrence_key
+from blip2cli.sinks.base import disk_errors
+from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sinks.settings_file import mark
+from blip2cli.storage.hash_set import OCCURRENCE, ORDINAL, occurrence_key
 
 if TYPE_CHECKING:
     from blip2cli.images.load_image import LoadedImage
@@ -50,6 +52,7 @@ class Output:
     replaces: bool = False  # an older output is to stay whole until then
     waiting: list[Any] = field(default_factory=list)  # failures until then, as ``write`` takes them
     closed: bool = False
+    share: OutputPaths | None = None  # the output is a share's: that it is finished is noted
 
     @classmethod
     def open(cls, job: Job[Any], ready: Ready, plan: Plan, now: Settings) -> Output:
@@ -82,7 +85,8 @@ class Output:
         inline = options.output.errors == "inline"
         replaces = options.output.overwrite
         names = tuple(column.name for column in carried)
-        return cls(sink, failures, task, inline, names, replaces=replaces)
+        share = OutputPaths.of(options.output.out or "") if settings.shard and job.to_file else None
+        return cls(sink, failures, task, inline, names, replaces=replaces, share=share)
 
     def write(self, batch: ProcessedBatch) -> None:
         """Write the batch's rows and failures."""
@@ -146,6 +150,9 @@ class Output:
         else:
             self.failures.close()
             self.sink.close()
+        if self.share is not None:
+            with disk_errors(self.share.final, "its rows are safe"):
+                mark(self.share, finished=True)
         self.closed = True
 
     def __enter__(self) -> Self:

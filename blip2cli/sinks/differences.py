@@ -12,7 +12,7 @@ from blip2cli.errors import OutputError, option
 from blip2cli.sinks.format_table import ColumnTypes, format_of, known_suffix
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import FORMAT, Settings
-from blip2cli.storage.hash_set import OCCURRENCE
+from blip2cli.storage.hash_set import OCCURRENCE, ORDINAL
 from blip2cli.storage.text_encoding import deep_from_utf8, to_json
 
 _OTHER = "or choose another output"
@@ -20,6 +20,8 @@ _HELD = {"int": "numbers", "float": "numbers", "string": "text"}
 # Not compared: a new release must not end a job that runs every night, and the questions about each
 # image are looked at one by one (``tasks.questions``).
 _NOT_COMPARED = ("version", "questions")
+# Columns that depend on the kind of source, and whose rows have them.
+_TOLD_BY_SOURCE = {OCCURRENCE: "rows of manifests", ORDINAL: "shares of lists and archives"}
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,15 @@ def differences(
                 f"was made with {name} {_shown(was)}, not {_shown(value)}",
                 "give the same settings, " + _OTHER,
             )
-    was = OCCURRENCE in before.columns
-    if was != (OCCURRENCE in now.columns):
-        yield Difference(
-            "keep",
-            f"was made {'with' if was else 'without'} the column {OCCURRENCE}, which "
-            f"{'only ' if was else ''}rows of manifests have",
-            "run this source into an output of its own",
-        )
+    for name, owners in _TOLD_BY_SOURCE.items():
+        was = name in before.columns
+        if was != (name in now.columns):
+            yield Difference(
+                "keep",
+                f"was made {'with' if was else 'without'} the column {name}, which "
+                f"{'only ' if was else ''}{owners} have",
+                "run this source into an output of its own",
+            )
     for name, kind in now.columns.items():
         was = before.columns.get(name, kind)
         if was != kind and (types == "fixed" or (kind == "string" and types == "wider")):

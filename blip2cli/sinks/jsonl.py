@@ -29,7 +29,6 @@ from blip2cli.sinks.base import DiskGuard, RowSchema, disk_errors
 from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import Settings, write_settings
-from blip2cli.sinks.settings_file import note_finished
 from blip2cli.storage import durable
 from blip2cli.storage.text_encoding import to_json
 
@@ -89,8 +88,6 @@ class JsonlSink:
         with self._disk.errors():
             file, self._file = self._file, None
             file.close()
-            if self._settings.shard is not None:  # nothing in the file itself says so
-                note_finished(self._paths)
 
     def abort(self) -> None:
         """Leave the lines written so far."""

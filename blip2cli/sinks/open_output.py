@@ -21,6 +21,7 @@ from blip2cli.sinks.journal import Journal, RowCount
 from blip2cli.sinks.jsonl import StdoutSink
 from blip2cli.sinks.paths import OutputPaths, to_stdout
 from blip2cli.sinks.settings import Settings, recover_settings, update_settings
+from blip2cli.sinks.settings_file import mark
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,10 @@ class ResumedOutput:
         settings = before.adopt(now)
         with disk_errors(self.paths.final, "nothing of it was lost"):
             recover_settings(self.paths)
-            if settings != before or settings.shard is not None:
-                update_settings(self.paths, settings, finished)
+            if settings != before:
+                update_settings(self.paths, settings)
+            if settings.shard is not None:
+                mark(self.paths, finished=finished or None)
         return settings
 
     def complete(self) -> None:

@@ -17,7 +17,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import NoneType
 from typing import Any
 
 from blip2cli.sinks.paths import OutputPaths
@@ -167,12 +166,12 @@ def write_settings(
     durable.rename_into_place(paths.next_meta, paths.meta)
 
 
-def update_settings(paths: OutputPaths, settings: Settings, finished: bool = False) -> None:
+def update_settings(paths: OutputPaths, settings: Settings) -> None:
     """Store other settings of the output, after ``recover_settings``. Raises OSError."""
     stored = stored_at(paths.meta)
     carried = ("inode", "failures", "replaces", "finished")
     more = {name: stored[name] for name in carried if name in stored}
-    _store(paths, paths.meta, settings, **more, **({"finished": True} if finished else {}))
+    _store(paths, paths.meta, settings, **more)
 
 
 def recover_settings(paths: OutputPaths) -> None:
@@ -206,25 +205,9 @@ def _store(paths: OutputPaths, path: str, settings: Settings, **more: object) ->
     store(paths, path, json.loads(to_json(about | more)))
 
 
-# What is stored beside ``settings``, where it is there.
-_KINDS: dict[str, tuple[type, ...]] = {
-    "weights": (str,),
-    "columns": (dict,),
-    "sources": (dict,),
-    "questions": (str,),
-    "token": (str,),
-    "format": (int,),
-}
-
-
 def _settings(stored: Any) -> Settings | None:
     try:
         about = deep_from_utf8(stored)
-        for name, kinds in _KINDS.items():
-            if not isinstance(about.get(name), (*kinds, NoneType)):
-                return None
-        if not _is_identity(about.get("sources") or {}):
-            return None
         return Settings(
             dict(about["settings"]),
             about.get("weights"),
@@ -236,14 +219,3 @@ def _settings(stored: Any) -> Settings | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _is_identity(found: Mapping[str, Any]) -> bool:
-    """Whether ``found`` has the form that ``sources.identity`` gives, as far as it is there."""
-    roots, content = found.get("roots", []), found.get("content", {})
-    return (
-        isinstance(roots, list)
-        and all(isinstance(root, str) for root in roots)
-        and isinstance(content, dict)
-        and all(isinstance(s, dict) and isinstance(s.get("size"), int) for s in content.values())
-    )

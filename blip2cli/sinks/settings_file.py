@@ -57,13 +57,8 @@ def claim_failures(paths: OutputPaths, owned: bool = True) -> None:
 
 
 def is_finished(paths: OutputPaths) -> bool:
-    """Whether all images of a share are dealt with. Raises OSError."""
+    """Whether the run that wrote a share, or a folder, came to its end. Raises OSError."""
     return current(paths).get("finished") is True
-
-
-def note_finished(paths: OutputPaths) -> None:
-    """Note that all images of a share are dealt with. Raises OSError."""
-    mark(paths, finished=True)
 
 
 def is_replaced(paths: OutputPaths) -> bool:

@@ -28,8 +28,9 @@ from blip2cli.sources.identity import identify
 from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
 from blip2cli.sources.patterns import Selection
 from blip2cli.sources.readers import find_reader
-from blip2cli.sources.shard import ORDINAL, Shard
+from blip2cli.sources.shard import Shard
 from blip2cli.sources.url_names import public_name, same_place
+from blip2cli.storage.hash_set import ORDINAL
 from blip2cli.storage.opening import is_remote
 
 if TYPE_CHECKING:

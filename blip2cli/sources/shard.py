@@ -11,10 +11,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-# The column of a row's place in the source, from 1. It is in rows of shares of sources that have
-# another order than that of names, so that the order can be restored.
-ORDINAL = "ordinal"
-
 
 @dataclass(frozen=True)
 class Shard:

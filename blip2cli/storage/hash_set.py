@@ -14,6 +14,9 @@ _64_BITS, _32_BITS = (1 << 64) - 1, (1 << 32) - 1
 
 # The column that tells the rows of a manifest about one image apart: 1, 2, ...
 OCCURRENCE = "occurrence"
+# The column of a row's place in the source, from 1: of shares of sources that have another order
+# than that of names.
+ORDINAL = "ordinal"
 
 
 def occurrence_key(name: str, occurrence: object) -> str:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from blip2cli.errors import SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources import Listing
-from blip2cli.sources.shard import ORDINAL, Shard, name_order, shard_of
+from blip2cli.sources.shard import Shard, name_order, shard_of
+from blip2cli.storage.hash_set import ORDINAL
 
 Tree = Callable[..., Path]
 NAMES = tuple(f"{folder}{number}.png" for folder in ("a/", "a-b/", "") for number in range(8))

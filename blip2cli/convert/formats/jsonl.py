@@ -32,7 +32,7 @@ from blip2cli.convert.column_types import (
     union_schema,
 )
 from blip2cli.convert.files import new_file
-from blip2cli.convert.line_blocks import LineBlock, LineBlocks, parse_rows
+from blip2cli.convert.line_blocks import BLOCK_BYTES, LineBlock, LineBlocks, parse_rows
 from blip2cli.convert.salvage import DamagedPlaces, SoundBlocks, whole_images
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import ConvertOptions
@@ -44,11 +44,14 @@ from blip2cli.storage.text_encoding import deep_to_utf8, without_surrogates
 _GZIP = 31  # a gzip header without a time, so that equal rows give equal files
 SAMPLE_ROWS = 1000  # whose values tell the types of all rows
 _SAMPLE_BYTES = 1 << 20
+_LEAST_BYTES = 1 << 16  # of a block, however many files are read
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape that Arrow takes in pairs only
 
 
 class JsonlReader:
     """The rows of one file."""
+
+    shared_by = 1  # readers that read at the same time, and have the memory for batches together
 
     def __init__(
         self,
@@ -89,7 +92,8 @@ class JsonlReader:
             yield from slices(batch)
 
     def _all(self) -> Iterator[pa.RecordBatch]:
-        self._blocks = blocks = LineBlocks(self.path)
+        size = max(_LEAST_BYTES, BLOCK_BYTES // self.shared_by)
+        self._blocks = blocks = LineBlocks(self.path, size)
         return map(self._parsed, blocks)
 
     def pieces(self) -> Iterator[pa.RecordBatch | None]:

@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
-from blip2cli.convert.base import BATCH_ROWS, Reader, Schemas, read_errors, slices
+from blip2cli.convert.base import BATCH_ROWS, Reader, Schemas, Writer, read_errors, slices
 from blip2cli.convert.column_types import SameCommand, conform, with_embedding_dtype
 from blip2cli.convert.examples import listed
 from blip2cli.convert.files import new_file
+from blip2cli.convert.formats.merged_parquet import MergedParquetWriter
+from blip2cli.convert.merge import MergedReader
 from blip2cli.convert.salvage import DamagedPlaces, whole_images
 from blip2cli.errors import OutputError
 from blip2cli.options import ConvertOptions
@@ -31,6 +33,8 @@ _LISTS = (kinds.is_list, kinds.is_large_list, kinds.is_list_view, kinds.is_large
 
 class ParquetReader:
     """The rows of one file. Columns of bytes, such as images, are left out."""
+
+    shared_by = 1  # readers that read at the same time, and have the memory for batches together
 
     def __init__(self, path: str, salvage: bool = False) -> None:
         """Raises SourceError."""
@@ -83,7 +87,7 @@ class ParquetReader:
             buffer_size=_BUFFER_BYTES,
             page_checksum_verification=True,
         ) as file:
-            rows = _rows_at_once(file.metadata)
+            rows = max(1, _rows_at_once(file.metadata) // self.shared_by)
             every = range(file.metadata.num_row_groups)
             for groups in [[number] for number in every] if self._salvage else [list(every)]:
                 try:
@@ -205,6 +209,9 @@ def open_reader(path: str, options: ConvertOptions, schemas: Schemas) -> Parquet
     return ParquetReader(path, options.salvage)
 
 
-def open_writer(options: ConvertOptions, reader: Reader) -> ParquetWriter:
+def open_writer(options: ConvertOptions, reader: Reader) -> Writer:
     """A writer for rows like those of ``reader``. Raises OutputError, OSError."""
+    if isinstance(reader, MergedReader):
+        schema = with_embedding_dtype(reader.schema, reader.settings)
+        return MergedParquetWriter(options.destination, schema, reader)
     return ParquetWriter(options.destination, reader.schema, reader.settings)

@@ -3,14 +3,50 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
+from blip2cli.convert.examples import listed
 from blip2cli.convert.verify.finding import Finding
 from blip2cli.errors import SourceError, UserError
 
-__all__ = ["Finding", "verify"]
+__all__ = ["Finding", "verify", "verify_all"]
 
 Check = Callable[[str, Finding], None]
+
+
+def verify_all(texts: Sequence[str]) -> Iterator[Finding]:
+    """Verify outputs, and whether those that are shares of one are all there.
+
+    Patterns stand for what matches them. Raises SourceError for one that nothing matches.
+    """
+    from blip2cli.convert.shares import matches
+
+    paths = matches(texts)
+    findings = []
+    for path in paths:
+        findings.append(verify(path))
+        yield findings[-1]
+    if len(paths) > 1 or paths != list(texts):
+        yield from _of_shares(listed(texts), findings)
+
+
+def _of_shares(name: str, findings: Sequence[Finding]) -> Iterator[Finding]:
+    """What is wrong with the set of those outputs that are shares."""
+    from blip2cli.convert.shares import Shares, read_share
+
+    found = [(share, one.rows) for one in findings if (share := read_share(one.path)) is not None]
+    if not found:
+        return
+    shares = Shares(tuple(share for share, _ in found))
+    finding = Finding(name, "shares", rows=sum(rows for _, rows in found))
+    different, missing = shares.different(), shares.missing()
+    if different is not None:
+        finding.incomplete(f"the shares are not of one output: {different}")
+    for problem in (*shares.doubled(), *([missing] if missing else []), *shares.unfinished()):
+        finding.incomplete(problem)
+    if finding.state == "sound":
+        finding.notes.append(f"all {len(found)} shares")
+    yield finding
 
 
 def verify(path: str) -> Finding:

@@ -13,7 +13,9 @@ from blip2cli import exit_codes
 from blip2cli.convert.arrow_json import json_lines
 from blip2cli.convert.examples import Examples
 from blip2cli.sinks.settings import Settings
+from blip2cli.sources.shard import Shard
 from blip2cli.storage.hash_set import HashSet
+from blip2cli.storage.text_encoding import from_utf8
 
 _CODES = {
     "sound": exit_codes.SUCCESS,
@@ -47,6 +49,11 @@ class Finding:
         if self.sound_until is None:
             self.sound_until = self.rows if sound_until is None else sound_until
 
+    def incomplete(self, problem: str) -> None:
+        """Something is missing in a set of outputs."""
+        self.state = "damaged"
+        self.problems.append(problem)
+
     def unreadable(self, problem: str) -> None:
         """It cannot be read."""
         self.state = "unreadable"
@@ -60,6 +67,8 @@ class Finding:
             return f"cannot be read: {problems}"
         if self.state == "sound":
             return "; ".join([f"sound, {rows}", *self.notes])
+        if self.sound_until is None:
+            return f"not complete: {problems}"
         until = f"sound up to row {self.sound_until}, {rows} in all"
         return "; ".join([f"damaged: {problems}", until, *self.notes])
 
@@ -74,6 +83,8 @@ class RowCheck:
         self._last = ""  # the image of the last rows, and how many of them there are
         self._count = 0
         self._counts: dict[int, str] = {}  # numbers of rows an image has, with an example
+        self._others = Examples()  # images of other shares
+        self.shard: Shard | None = None  # that all images belong to
         finding.rows = 0
 
     def add(self, batches: Iterable[pa.RecordBatch | None]) -> None:
@@ -92,6 +103,8 @@ class RowCheck:
                     if name != self._last:
                         self._counts[self._count] = self._last
                         self._last, self._count = name, 0
+                        if self.shard is not None and not self.shard.takes(from_utf8(name)):
+                            self._others.add(name)
                     self._count += 1
 
     def end(self, settings: Settings | None = None) -> None:
@@ -102,6 +115,8 @@ class RowCheck:
             for count, name in self._counts.items():
                 if count % len(questions):
                     self._finding.damage(f"{name} has {count} of {len(questions)} rows")
+        if self._others.count:
+            self._finding.damage(f"images of other shares are in it: {self._others}")
         if self._twice.count:
             rows = "1 row is" if self._twice.count == 1 else f"{self._twice.count} rows are"
             self._finding.damage(f"{rows} in it twice, such as {self._twice}")

@@ -20,8 +20,9 @@ from blip2cli.options import ConvertOptions
 from blip2cli.sinks.jsonl_lines import CHUNK, JsonlLines
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.row_groups import ARROW_ERRORS, first_line
-from blip2cli.sinks.settings import parquet_settings, read_settings
+from blip2cli.sinks.settings import Settings, parquet_settings, read_settings
 from blip2cli.sources.records import json_object
+from blip2cli.sources.shard import Shard
 
 
 def check_jsonl(path: str, finding: Finding) -> None:
@@ -30,6 +31,7 @@ def check_jsonl(path: str, finding: Finding) -> None:
     while True:
         reader = JsonlReader(path, schema, salvage=True, ours=True)
         rows = RowCheck(finding)
+        rows.shard = _shard(reader.settings)
         try:
             rows.add(reader.pieces())
         except SchemaWidened as wider:
@@ -54,6 +56,7 @@ def check_parquet(path: str, finding: Finding) -> None:
             with read_errors(file):
                 settings = parquet_settings(pq.read_schema(file).metadata)
             reader = ParquetReader(file, salvage=True)
+            rows.shard = _shard(about or settings)
             rows.add(reader.pieces())
             _damaged_places(reader.damage, finding, f"{name}, " if parts else "")
             _check_types(reader.schema, finding)
@@ -94,6 +97,10 @@ def check_delimited(path: str, finding: Finding) -> None:
 def _damaged_places(damage: DamagedPlaces, finding: Finding, where: str = "") -> None:
     if damage.count:
         finding.damage(f"{where}{damage}", damage.sound_until)
+
+
+def _shard(settings: Settings | None) -> Shard | None:
+    return Shard.of(settings.shard) if settings is not None and settings.shard else None
 
 
 def _check_types(schema: pa.Schema, finding: Finding) -> None:

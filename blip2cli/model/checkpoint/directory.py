@@ -25,7 +25,6 @@ from blip2cli.model.checkpoint.foreign_files import (
     check_adapter,
     check_pointer,
 )
-from blip2cli.model.checkpoint.safetensors_file import read_header
 from blip2cli.model.families import RETRIEVAL, WRITERS, Family, language_family
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "vocab.txt")
 GENERATION_CLASSES = (*(family.architecture for family in WRITERS), "Blip2Model")
 # Beginnings of the names of classes whose models are taken for BLIP-2's.
 _OTHER_CLASSES = ("BlipFor", "GitFor", "InstructBlip", "Llava")
+_HEADER_LIMIT = 100 << 20  # bytes; the safetensors library reads no longer headers either
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -216,7 +216,12 @@ def _weight_names(path: Path, weights: Sequence[Path]) -> Collection[str] | None
     if weights[0].suffix != ".safetensors":
         return None
     with weights[0].open("rb") as stream:
-        return read_header(stream) or None  # damaged: loading says so, naming the file
+        length = int.from_bytes(stream.read(8), "little")
+        try:
+            header = json.loads(stream.read(min(length, _HEADER_LIMIT)))
+        except (ValueError, RecursionError):
+            return None  # damaged: loading says so, naming the file
+    return header if isinstance(header, dict) else None
 
 
 def weight_files(path: Path) -> tuple[Path, ...]:

@@ -6,6 +6,7 @@ Two directories with the same tensors and the same small files are one model, un
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -16,13 +17,13 @@ from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.embedded import embedded_root
 from blip2cli.model.checkpoint.hub import SMALL_FILES, current_commit
 from blip2cli.model.checkpoint.resolve import HUB_ID
-from blip2cli.model.checkpoint.safetensors_file import read_header
 from blip2cli.options import ModelOptions
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WHOLE_BYTES = 16 << 20  # a file of weights up to this size is read whole
 _SAMPLE_BYTES = 2048  # at the start and at the end of each tensor
 _SAMPLES = 1024  # of a file whose tensors are not known
+_HEADER_LIMIT = 100 << 20
 
 
 def weights_identity(checkpoint: Checkpoint) -> str:
@@ -51,7 +52,7 @@ def _tensors(file: Path) -> Iterator[bytes]:
         size = os.fstat(stream.fileno()).st_size
         whole = size <= _WHOLE_BYTES and embedded_root() not in file.parents
         tensors = _header(stream)
-        if not tensors:
+        if tensors is None:
             # Of a pickle the end holds checksums of all tensors (it is a zip file).
             step = max(2 * _SAMPLE_BYTES, size // _SAMPLES)
             tensors = [(f"{at} {size}", at, at + step) for at in range(0, size, step)]
@@ -64,22 +65,25 @@ def _tensors(file: Path) -> Iterator[bytes]:
             yield f"{name}\0".encode() + _digest(data)
 
 
-def _header(stream: BinaryIO) -> list[tuple[str, int, int]]:
+def _header(stream: BinaryIO) -> list[tuple[str, int, int]] | None:
     """Name, dtype and shape of the tensors in a safetensors file, and where their data begins and
-    ends; none for any other file."""
-    header = read_header(stream)
-    start = stream.tell()
+    ends; None for any other file."""
+    length = int.from_bytes(stream.read(8), "little")
+    if length > _HEADER_LIMIT:
+        return None
     try:
+        header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
         return [
             (
                 f"{name} {about['dtype']} {about['shape']}",
-                start + int(about["data_offsets"][0]),
-                start + int(about["data_offsets"][1]),
+                8 + length + int(about["data_offsets"][0]),
+                8 + length + int(about["data_offsets"][1]),
             )
             for name, about in header.items()
         ]
-    except (ValueError, KeyError, TypeError, IndexError):
-        return []
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError, IndexError):
+        return None
 
 
 def _digest(data: bytes) -> bytes:

@@ -115,8 +115,9 @@ def _fill(checkpoint: Checkpoint, model: Blip2Net, placement: Placement, plain: 
         quantizing = placement.quantize is not None and not plain
         if quantizing and isinstance(module, Linear) and _is_quantized(name, placement):
             _fill_quantized(module, weight, placement)
-            numbers = module.weight if module.scales is None else module.scales
-            _check_finite(checkpoint, name, numbers, weight, None if half else placement.quantize)
+            _check_finite(
+                checkpoint, name, module.weight if module.scales is None else module.scales, weight
+            )
             continue
         # A copy: what is mapped from a file changes, or ends the process, when the file does.
         copy = weight.load().to(placement.device, dtype, copy=True)
@@ -137,13 +138,8 @@ def _tied(model: Blip2Net, places: Places, weights: Weights) -> tuple[str, ...]:
     return tuple(names) if any(name in weights for name in names) else ()
 
 
-def _check_finite(
-    checkpoint: Checkpoint, name: str, copy: Tensor, weight: Weight, quantize: str | None = None
-) -> None:
-    """Raise ModelError when a weight on the device has NaN or infinite numbers.
-
-    ``quantize``: the option that brought it into float16.
-    """
+def _check_finite(checkpoint: Checkpoint, name: str, copy: Tensor, weight: Weight) -> None:
+    """Raise ModelError when a weight on the device has NaN or infinite numbers."""
     if not copy.numel() or bool(copy.sum().isfinite()):  # one pass, without a copy
         return
     low, high = copy.aminmax()
@@ -151,18 +147,11 @@ def _check_finite(
         return  # it was the sum that left the range
     largest = weight.load().abs().max().item()
     if _FLOAT16_MAX < largest < math.inf and copy.dtype is torch.float16:
-        field, value, remedy = "dtype", "float16", "use bfloat16 or float32"
-        if quantize is not None:
-            field, value, remedy = (
-                "quantize",
-                f"{quantize} goes through float16, which",
-                "leave it out",
-            )
         raise OptionError(
-            field,
-            f"{option(field)} {value} cannot hold {name} of {checkpoint.path} (up to "
+            "dtype",
+            f"{option('dtype')} float16 cannot hold {name} of {checkpoint.path} (up to "
             f"{largest:.3g})",
-            remedy,
+            "use bfloat16 or float32",
         )
     raise ModelError(
         None,
