@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from blip2cli.errors import OutputError, option
+from blip2cli.sinks.jsonl_lines import CHUNK, lines_of
+from blip2cli.sinks.jsonl_rows import RowParser
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings_file import claim_failures
 from blip2cli.storage import durable
@@ -21,7 +23,9 @@ class FailureJournal:
 
     paths: OutputPaths
     failed: HashSet  # their keys, without those that have rows now
-    end: int  # bytes of complete lines; a torn one may follow
+    end: int  # bytes of complete lines
+    torn: bool = False  # an incomplete line follows
+    outdated: bool = False  # images have lines that have rows now
     repeated: frozenset[str] = frozenset()  # images with several lines: a retry was stopped
 
     def complete(self, settled: HashSet | tuple[str, ...] = ()) -> None:
@@ -30,6 +34,8 @@ class FailureJournal:
         Of a ``settled`` image only lines behind ``end`` count, those of the current run. Raises
         OSError.
         """
+        if self.end and not (self.torn or self.outdated or self.repeated or settled):
+            return  # it is as it should be, with the lines of this run
         latest = {name: start for start, name, _ in self._lines() if name in self.repeated}
 
         def left() -> Iterator[bytes]:
@@ -50,11 +56,9 @@ class FailureJournal:
     def _lines(self) -> Iterator[tuple[int, str, bytes]]:
         """Where each complete line starts, its image, and the line."""
         start = 0
-        with open(durable.open_regular(self.paths.errors, os.O_RDONLY), "rb") as file:
-            for line in file:
-                name = _name(line)
-                if name is not None:
-                    yield start, name, line
+        for block, names in _blocks(self.paths.errors):
+            for name, line in zip(names, lines_of(block), strict=True):
+                yield start, name, line
                 start += len(line)
 
 
@@ -64,27 +68,57 @@ def read_failures(paths: OutputPaths, done: HashSet) -> FailureJournal | None:
     ``done`` are the images that have rows: a retry may have been stopped before the file was
     brought up to date. Raises OutputError for a line that is none of ours, OSError.
     """
-    end = 0
+    end = count = 0
+    outdated = False
     failed = HashSet()
-    repeated = set()
+    repeated: set[str] = set()
     try:
-        with open(durable.open_regular(paths.errors, os.O_RDONLY), "rb") as file:
-            for number, line in enumerate(file, 1):
-                name = _name(line)
-                if name is None:
-                    if not line.endswith(b"\n"):
-                        break  # torn, as by a power cut
-                    raise OutputError(
-                        "resume",
-                        f"{option('resume')}: line {number} of {paths.errors!r} is damaged",
-                        "move the list away, and the images in it are tried again",
-                    )
-                end += len(line)
-                if name not in done and not failed.add(name):
-                    repeated.add(name)
+        for block, keys in _blocks(paths.errors):
+            end += len(block)
+            known = done.contains(keys)
+            if any(known):
+                outdated = True
+                keys = [key for key, has_rows in zip(keys, known, strict=True) if not has_rows]
+            count += len(keys)
+            failed.add_all(keys)
+        if len(failed) < count:
+            seen = HashSet()
+            for _, keys in _blocks(paths.errors):
+                repeated |= {key for key in keys if key not in done and not seen.add(key)}
+        torn = end < os.stat(paths.errors).st_size
     except FileNotFoundError:
         return None
-    return FailureJournal(paths, failed, end, frozenset(repeated))
+    return FailureJournal(paths, failed, end, torn, outdated, frozenset(repeated))
+
+
+def _blocks(path: str) -> Iterator[tuple[bytes, list[str]]]:
+    """The complete lines, many together, and the key of each. What is torn at the end is left out.
+
+    Raises OutputError for a line that is none of ours, OSError.
+    """
+    count = 0
+    parser: RowParser | None = None
+    with open(durable.open_regular(path, os.O_RDONLY), "rb") as file:
+        for chunk in iter(lambda: file.read(CHUNK) + file.readline(), b""):
+            block = chunk[: chunk.rfind(b"\n") + 1]
+            if not block:
+                return
+            parser = parser or RowParser(next(lines_of(block)), strict=True)
+            keys = parser.keys(block)
+            if keys is None:
+                keys = []
+                for line in lines_of(block):
+                    key = _key(line)
+                    if key is None:
+                        raise OutputError(
+                            "resume",
+                            f"{option('resume')}: line {count + len(keys) + 1} of {path!r} is "
+                            "damaged",
+                            "move the list away, and the images in it are tried again",
+                        )
+                    keys.append(key)
+            count += len(keys)
+            yield block, keys
 
 
 def old_failure_list(out: str) -> str | None:
@@ -98,10 +132,8 @@ def old_failure_list(out: str) -> str | None:
         return None
 
 
-def _name(line: bytes) -> str | None:
-    """The key of the image that a complete line is about; None for a torn or foreign line."""
-    if not line.endswith(b"\n"):
-        return None
+def _key(line: bytes) -> str | None:
+    """The key of the image that a complete line is about; None for a foreign line."""
     try:
         failure = json.loads(line)
         return occurrence_key(from_utf8(failure["file_name"]), failure.get(OCCURRENCE))

@@ -123,7 +123,7 @@ class RowKeys:
 
     def _store(self, keys: Sequence[str]) -> None:
         self._keys += keys
-        if len(self._keys) > max(_KEYS, len(self.done) >> 5):
+        if len(self._keys) > _KEYS:
             self.done.add_all(self._keys)
             self._keys = []
 

@@ -16,8 +16,13 @@ from blip2cli.storage.hash_set import OCCURRENCE, occurrence_key
 from blip2cli.storage.text_encoding import from_utf8
 
 # JSON as it is written here: text without control characters, numbers, lists of numbers.
-_TEXT = r'"[^"\\\x00-\x1f]*+(?:\\["\\/bfnrtu][^"\\\x00-\x1f]*+)*+"'
+_TEXT = r'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
 _VALUE = r"(?:TEXT|-?[0-9][0-9.eE+-]*+|null|true|false|\[[-+0-9.eE, nul]*+\])"
+# The same without lists, and so narrow that all of it is JSON.
+_STRICT_VALUE = (
+    r"(?:TEXT|null|true|false|"
+    r"-?(?:0|[1-9][0-9]{0,99}+)(?:\.[0-9]{1,99}+)?+(?:[eE][-+]?[0-9]{1,3}+)?+)"
+)
 # The same text where no backslash and no control character is.
 _PLAIN_TEXT = '"[^"]*+"'
 _CONTROLS = bytes(range(32)).replace(b"\n", b"")
@@ -30,7 +35,9 @@ class RowParser:
     Rows of texts have the name ``unnamed``.
     """
 
-    def __init__(self, first: bytes, unnamed: str | None = None) -> None:
+    def __init__(self, first: bytes, unnamed: str | None = None, strict: bool = False) -> None:
+        """``strict``: what :meth:`keys` finds is JSON."""
+        self._value = _STRICT_VALUE if strict else _VALUE
         self._columns = list(_parsed(first))
         self._unnamed = unnamed
         self._named = self._columns[:1] == ["file_name"]
@@ -80,8 +87,8 @@ class RowParser:
         return [*map(occurrence_key, names, map(int, numbers))] if numbers else names
 
     def _pattern(self, text: str) -> str:
-        value = _VALUE.replace("TEXT", text)
-        forms = {"file_name": f'"({text[1:-1]})"', OCCURRENCE: "([0-9]{1,18}+)"}
+        value = self._value.replace("TEXT", text)
+        forms = {"file_name": f'"({text[1:-1]})"', OCCURRENCE: "(0|[1-9][0-9]{0,17}+)"}
         columns = (
             f"{re.escape(json.dumps(name, ensure_ascii=False))}: {forms.get(name, value)}"
             for name in self._columns

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import repeat
+from operator import add
 from typing import Any
 
-_RECENT = 1 << 15  # hashes that wait in a dictionary until they are merged into the arrays
-_BUCKET_BITS = 16  # the arrays are entered by this number of leading bits of a hash
-_BUCKET_SHIFT = 64 - _BUCKET_BITS
+_FEW = 1 << 15  # hashes that wait in a dictionary, or unsorted, until they are merged
 _64_BITS, _32_BITS = (1 << 64) - 1, (1 << 32) - 1
-
 
 # The column that tells the rows of a manifest about one image apart: 1, 2, ...
 OCCURRENCE = "occurrence"
@@ -39,16 +38,21 @@ class HashSet:
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self._recent: dict[int, int] = {}  # 64 bits to the other 32
-        self._ties: set[tuple[int, int]] = set()  # where 64 bits are those of another name
-        # Sorted by the first, and where the hashes of each bucket begin.
+        self._ties: set[tuple[int, int]] = set()  # where 64 bits are those of another recent name
+        self._blocks: list[tuple[Any, Any]] = []  # both, of names that came together
+        self._waiting = 0  # hashes in the blocks
+        self._most_recent = _FEW
+        # Sorted by the first; ``starts`` says where those of a bucket begin, which share the
+        # leading bits.
         self._first, self._second = memoryview(b"").cast("Q"), memoryview(b"").cast("I")
-        self._starts = memoryview(bytes(8 * ((1 << _BUCKET_BITS) + 1))).cast("Q")
-        self._most_recent = _RECENT
+        self._starts, self._shift = memoryview(b"").cast("Q"), 64
         for name in names:
             self.add(name)
 
     def add(self, name: str) -> bool:
         """Add ``name``; True when it is new."""
+        if self._blocks:
+            self._merge()
         first, second = hash(name) & _64_BITS, hash(name + "\0") & _32_BITS
         known = self._recent.get(first)
         if known == second or (self._first and self._is_merged(first, second)):
@@ -80,41 +84,57 @@ class HashSet:
         return high
 
     def add_all(self, names: Sequence[str]) -> None:
-        """Add many names, which is quick where none is here yet."""
-        count = len(names)
-        if count <= _RECENT:
+        """Add many names, quicker than one by one."""
+        if len(names) + len(self._recent) < _FEW and not (self._first or self._blocks):
             for name in names:
                 self.add(name)
-            return
-        import numpy as np
-
-        first = np.fromiter(map(hash, names), np.int64, count).view(np.uint64)
-        second = np.fromiter((hash(f"{n}\0") & _32_BITS for n in names), np.uint32, count)
-        self._merge()
-        order = np.argsort(first)
-        first = first[order]
-        merged = np.frombuffer(self._first, np.uint64)
-        places = np.searchsorted(merged, first)
-        near = merged[np.minimum(places, max(len(merged) - 1, 0))] if len(merged) else first + 1
-        if self._ties or (first[1:] == first[:-1]).any() or (near == first).any():
-            for name in names:
-                self.add(name)
-        else:
-            self._insert(places, first, second[order])
+            return  # numpy is not needed
+        self._blocks.append(_hashes(names))
+        self._waiting += len(names)
+        if self._waiting > max(_FEW, len(self._first) >> 2):
+            self._merge()
 
     def __contains__(self, name: Any) -> bool:
-        first, second = hash(name) & _64_BITS, hash(name + "\0") & _32_BITS
-        if self._recent.get(first) == second:
+        if self._blocks:
+            self._merge()
+        first = hash(name) & _64_BITS
+        known = self._recent.get(first)
+        if known is None and not self._first:
+            return False
+        second = hash(name + "\0") & _32_BITS
+        if known == second or (self._first and self._is_merged(first, second)):
             return True
-        if self._first and self._is_merged(first, second):
-            return True
-        return bool(self._ties) and (first, second) in self._ties
+        return known is not None and (first, second) in self._ties
+
+    def contains(self, names: Sequence[str]) -> list[bool]:
+        """Which of many names are in the set, quicker than one by one."""
+        if len(self._first) + self._waiting < _FEW:
+            return [name in self for name in names]
+        import numpy as np
+
+        if self._blocks or self._recent:
+            self._merge()
+        first, second = _hashes(names)
+        order = np.argsort(first)  # neighbours are found in the same lines of the cache
+        first, second = first[order], second[order]
+        merged = np.frombuffer(self._first, np.uint64)
+        places = np.minimum(np.searchsorted(merged, first), len(merged) - 1)
+        alike = merged[places] == first
+        here = alike & (np.frombuffer(self._second, np.uint32)[places] == second)
+        for n in np.flatnonzero(alike & ~here):
+            here[n] = self._is_merged(int(first[n]), int(second[n]))
+        found = np.empty_like(here)
+        found[order] = here
+        answers: list[bool] = found.tolist()
+        return answers
 
     def __len__(self) -> int:
+        if self._blocks:
+            self._merge()
         return len(self._first) + len(self._recent) + len(self._ties)
 
     def _is_merged(self, first: int, second: int) -> bool:
-        bucket = first >> _BUCKET_SHIFT
+        bucket = first >> self._shift
         stop = self._starts[bucket + 1]
         at = bisect_left(self._first, first, self._starts[bucket], stop)
         while at < stop and self._first[at] == first:
@@ -124,26 +144,49 @@ class HashSet:
         return False
 
     def _merge(self) -> None:
-        """Move the recent hashes into the sorted arrays."""
+        """Move all hashes into the sorted arrays, each once."""
         import numpy as np  # only a large set needs it
 
+        ties = np.array([*self._ties], np.uint64).reshape(-1, 2)
         count = len(self._recent)
-        first = np.fromiter(self._recent.keys(), np.uint64, count)
-        second = np.fromiter(self._recent.values(), np.uint32, count)
-        self._recent = {}
+        self._blocks += [
+            (
+                np.fromiter(self._recent.keys(), np.uint64, count),
+                np.fromiter(self._recent.values(), np.uint32, count),
+            ),
+            (ties[:, 0], ties[:, 1].astype(np.uint32)),
+        ]
+        first, second = (np.concatenate(hashes) for hashes in zip(*self._blocks, strict=True))
+        self._recent, self._ties, self._blocks, self._waiting = {}, set(), [], 0
         order = np.argsort(first)
-        first = first[order]
-        places = np.searchsorted(np.frombuffer(self._first, np.uint64), first)
-        self._insert(places, first, second[order])
-
-    def _insert(self, places: Any, first: Any, second: Any) -> None:
-        """Put sorted hashes before these places of the arrays."""
-        import numpy as np
-
-        merged = np.insert(np.frombuffer(self._first, np.uint64), places, first)
+        first, second = first[order], second[order]
+        if (first[1:] == first[:-1]).any():
+            order = np.lexsort((second, first))
+            first, second = first[order], second[order]
+            again = (first[1:] == first[:-1]) & (second[1:] == second[:-1])
+            new = np.append(True, ~again)
+            first, second = first[new], second[new]
+        merged = np.frombuffer(self._first, np.uint64)
+        places = np.searchsorted(merged, first)
+        if len(merged):
+            alike = np.flatnonzero(merged[np.minimum(places, len(merged) - 1)] == first)
+            known = [n for n in alike if self._is_merged(int(first[n]), int(second[n]))]
+            places, first, second = (np.delete(a, known) for a in (places, first, second))
+        merged = np.insert(merged, places, first)
         self._first = merged.data
         self._second = np.insert(np.frombuffer(self._second, np.uint32), places, second).data
-        buckets = np.arange(1 << _BUCKET_BITS, dtype=np.uint64) << np.uint64(_BUCKET_SHIFT)
+        bits = max(1, len(merged).bit_length() - 4)
+        self._shift = 64 - bits
+        buckets = np.arange(1 << bits, dtype=np.uint64) << np.uint64(self._shift)
         starts = np.append(np.searchsorted(merged, buckets), len(merged)).astype(np.uint64)
         self._starts = starts.data
-        self._most_recent = max(_RECENT, len(merged) >> 5)
+        self._most_recent = max(_FEW, len(merged) >> 5)
+
+
+def _hashes(names: Sequence[str]) -> tuple[Any, Any]:
+    """The hashes of many names: arrays of 64 bits and of the other 32."""
+    import numpy as np
+
+    first = np.fromiter(map(hash, names), np.int64, len(names)).view(np.uint64)
+    second = np.fromiter(map(hash, map(add, names, repeat("\0"))), np.int64, len(names))
+    return first, second.astype(np.uint32)

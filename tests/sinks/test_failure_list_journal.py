@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from blip2cli.errors import ImageError
+from blip2cli.errors import ImageError, OutputError
 from blip2cli.options import OutputOptions
 from blip2cli.sinks import (
     open_failure_list,
     read_output,
 )
+from blip2cli.sinks.failure_list_journal import _blocks, _key
+from blip2cli.storage.hash_set import OCCURRENCE
+from blip2cli.storage.text_encoding import to_json
 from tests.sinks.helpers import names, put, read, resume, row
 
 BROKEN = ImageError("truncated", "The file ends early.")
@@ -86,3 +93,28 @@ def test_failures_of_an_output_that_is_replaced_go_first(out: Path) -> None:
     errors = open_failure_list(OutputOptions(str(out), overwrite=True))
     errors.remove_old()
     assert not out.with_suffix(out.suffix + ".errors").exists()
+
+
+_FAILURE = st.fixed_dictionaries(
+    {"file_name": st.sampled_from(["a", "b", 'c"', "\udce9", "d\n"]), "error_type": st.just("x")},
+    optional={"n": st.integers() | st.floats(0, 1e20) | st.none() | st.lists(st.none()),
+              OCCURRENCE: st.integers(1, 3)},
+)  # fmt: skip
+
+
+@given(st.lists(_FAILURE, min_size=1), st.binary(max_size=2), st.integers(0, 200))
+def test_lines_that_are_read_together_are_those_that_are_read_one_by_one(
+    rows: list[dict[str, Any]], damage: bytes, where: int
+) -> None:
+    data = b"".join(to_json(row) + b"\n" for row in rows)
+    data = data[:where] + damage + data[where + len(damage) :]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x.errors")
+        path.write_bytes(data)
+        single = [_key(line) for line in data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]]
+        try:
+            together = [key for _, keys in _blocks(str(path)) for key in keys]
+        except OutputError:
+            assert None in single
+        else:
+            assert together == single

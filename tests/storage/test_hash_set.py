@@ -48,12 +48,23 @@ def test_names_that_share_64_bits_are_told_apart() -> None:
     assert len(names) == 200_000
 
 
+def test_tied_names_that_come_together_are_told_apart() -> None:
+    names, some = HashSet(), [Tied(n) for n in range(0, 200_000, 3)]
+    names.add_all(some)
+    assert [*map(names.add, some[:10]), names.add(Tied(1))] == [False] * 10 + [True]
+    names.add_all([Tied(n) for n in range(40_000)] * 2)
+    found = names.contains([Tied(n) for n in range(200_000)])
+    assert found == [n % 3 == 0 or n < 40_000 for n in range(200_000)]
+    assert len(names) == sum(found)
+
+
 def test_names_that_come_together_are_as_those_that_come_one_by_one() -> None:
     names = HashSet(["7"])
     for start, stop in ((0, 40_000), (40_000, 80_000), (20_000, 60_000), (79_000, 79_100)):
         names.add_all([f"{n}" for n in range(start, stop)])
         assert len(names) == (80_000 if start else 40_000)
     assert all(f"{n}" in names for n in range(80_000))
+    assert names.contains([f"{n}" for n in range(79_990, 80_010)]) == [True] * 10 + [False] * 10
     names.add_all(["x", "y", "x"] * 20_000)
     assert len(names) == 80_002
     assert "80000" not in names
