@@ -122,13 +122,15 @@ class ForkServer:
         file_size: int | None = None,
         memory: int | None = None,
         loads_model: bool = False,
+        variables: Mapping[str, str] | None = None,
     ) -> Child:
         """Fork a run in ``folder``; it waits for ``go``.
 
         ``constants`` are set before it starts, named as ``blip2cli.sinks.row_groups.PART_SECONDS``.
         No file may grow beyond ``file_size`` bytes: writes become short there, and then fail.
         Of address space it gets ``memory`` bytes more than it has. With ``loads_model`` it reads
-        the checkpoint that its command names, and not the server's ``tiny``.
+        the checkpoint that its command names, and not the server's ``tiny``. ``variables`` are
+        added to the environment.
         """
         order = {
             "arguments": list(map(str, arguments)),
@@ -137,6 +139,7 @@ class ForkServer:
             "file_size": file_size,
             "memory": memory,
             "loads_model": loads_model,
+            "variables": dict(variables or {}),
         }
         pipes = [os.pipe() for _ in range(3)]
         (out, out_end), (err, err_end), (go_end, go) = pipes
@@ -247,6 +250,7 @@ def _run(order: dict[str, Any], descriptors: list[int], model: Any) -> None:
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.chdir(order["folder"])
+    os.environ.update(order["variables"])
     started = os.read(descriptors[2], 1)
     os.close(descriptors[2])
     if not started:  # the client is gone
