@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from blip2cli.sinks.folder import FolderContent, read_layout
 from blip2cli.sinks.folder_layout import HiddenRows, LayoutError, Piece
 from blip2cli.sinks.folder_store import FolderStore, open_store
 from blip2cli.sinks.journal import Journal, RowCount, RowKeys, damaged
+from blip2cli.sinks.parquet_journal import add_rows, row_keys
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.row_groups import ARROW_ERRORS, first_line
 from blip2cli.sinks.settings import (
@@ -23,8 +22,7 @@ from blip2cli.sinks.settings import (
     read_settings,
 )
 from blip2cli.sinks.settings_file import marks
-from blip2cli.storage.hash_set import OCCURRENCE, occurrence_key
-from blip2cli.storage.text_encoding import from_utf8
+from blip2cli.storage.hash_set import OCCURRENCE
 
 
 def read_journal(
@@ -46,7 +44,7 @@ def read_journal(
         for piece in layout.pieces():
             try:
                 for new, failed in _keys(store, piece, settings):
-                    _add(keys, new, failed)
+                    add_rows(keys, new, failed)
             except ARROW_ERRORS as error:
                 if isinstance(error, LayoutError):
                     raise
@@ -86,14 +84,6 @@ def folder_settings(
     return beside, None
 
 
-def _add(keys: RowKeys, found: Sequence[str], failed: Sequence[bool] | None) -> None:
-    if failed is None:
-        keys.add_all(found, 0, lambda: [0] * len(found))
-    else:
-        for key, error in zip(found, failed, strict=True):
-            keys.add(key, 0, error)
-
-
 def _keys(
     store: FolderStore, piece: Piece, settings: Settings
 ) -> Iterator[tuple[Sequence[str], Sequence[bool] | None]]:
@@ -117,16 +107,8 @@ def _keys(
         columns = [c for c in ("file_name", OCCURRENCE, "error") if c in schema.names]
         skip = piece.skip
         for batch in file.iter_batches(batch_size=1 << 17, columns=columns):
-            rows: Any = batch.slice(skip)
+            yield row_keys(batch.slice(skip))
             skip = max(0, skip - batch.num_rows)
-            values = {c: rows.column(c).to_pylist() for c in columns}
-            keys = values["file_name"]
-            if pc.any(pc.match_substring(rows.column("file_name"), "\\u")).as_py():
-                keys = [*map(from_utf8, keys)]
-            if OCCURRENCE in values:
-                keys = [*map(occurrence_key, keys, values[OCCURRENCE])]
-            failed = [*map(bool, values.get("error", ()))]
-            yield keys, failed if any(failed) else None
 
 
 def _complete(paths: OutputPaths, settings: Settings, schema: pa.Schema | None) -> None:

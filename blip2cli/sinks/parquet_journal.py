@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from blip2cli.errors import OutputError, option
@@ -44,8 +46,8 @@ def read_journal(
     for path in files:
         try:
             about = parquet_settings(pq.read_schema(path).metadata)
-            for key, failed in _rows(path):
-                keys.add(key, 0, failed)
+            for found, failed in _rows(path):
+                add_rows(keys, found, failed)
         except ARROW_ERRORS as error:
             problem = f"{path!r} cannot be read as rows of this tool ({first_line(error)})"
             raise damaged(paths.final, keys.rows, problem) from None
@@ -100,24 +102,47 @@ def _missing(paths: OutputPaths, parts: list[str]) -> str | None:
     return None
 
 
-def _rows(path: str) -> Iterator[tuple[str, bool]]:
-    """The keys of a file's rows, and whether they are failures."""
+def _rows(path: str) -> Iterator[tuple[Sequence[str], Sequence[bool] | None]]:
+    """The keys of a file's rows, and which are failures, many together as ``row_keys`` says."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        schema = file.schema_arrow
-        columns = [c for c in ("file_name", OCCURRENCE, "error") if c in schema.names]
         # All but vectors are read, for their checksums: damage is found though nothing is added.
-        small = [f.name for f in schema if not pa.types.is_fixed_size_list(f.type)]
+        small = [f.name for f in file.schema_arrow if not pa.types.is_fixed_size_list(f.type)]
         for batch in file.iter_batches(batch_size=65536, columns=small):
-            for row in batch.select(columns).to_pylist():
-                key = occurrence_key(from_utf8(row["file_name"]), row.get(OCCURRENCE))
-                yield key, bool(row.get("error"))
+            yield row_keys(batch)
+
+
+def row_keys(rows: pa.RecordBatch) -> tuple[Sequence[str], Sequence[bool] | None]:
+    """The keys of rows, and which are failures; None where none is. Raises KeyError."""
+    columns: Any = {
+        name: rows.column(name).to_pylist()
+        for name in (OCCURRENCE, "error")
+        if name in rows.schema.names
+    }
+    names: Any = rows.column("file_name")
+    escaped = pc.any(pc.match_substring(names, "\\u")).as_py()
+    keys = names.to_pylist()
+    if escaped:
+        keys = [*map(from_utf8, keys)]
+    if OCCURRENCE in columns:
+        keys = [*map(occurrence_key, keys, columns[OCCURRENCE])]
+    failed = [*map(bool, columns.get("error", ()))]
+    return keys, failed if any(failed) else None
+
+
+def add_rows(keys: RowKeys, found: Sequence[str], failed: Sequence[bool] | None) -> None:
+    """Add what ``row_keys`` found."""
+    if failed is None:
+        keys.add_all(found, 0, lambda: [0] * len(found))
+    else:
+        for key, error in zip(found, failed, strict=True):
+            keys.add(key, 0, error)
 
 
 def _check_leftovers(paths: OutputPaths, keys: RowKeys) -> None:
     """Raise OutputError for parts whose rows are not in the finished file, so not left over."""
     for path in paths.every_part():
         try:
-            merged = all(key in keys.done for key, _ in _rows(path))
+            merged = all(all(keys.done.contains(found)) for found, _ in _rows(path))
         except ARROW_ERRORS:
             continue  # nothing can be had from it
         if not merged:
