@@ -81,7 +81,8 @@ def wide_planes(data: bytes, directory: Directory) -> Image.Image | None:
     shape = (len(bits), directory.first(LENGTH, 0), directory.first(WIDTH, 0))
     check_memory(shape[2], shape[1], 24)
     starts, sizes = (directory.values.get(tag, ()) for tag in (STRIP_OFFSETS, STRIP_BYTES))
-    body = b"".join(data[at : at + size] for at, size in zip(starts, sizes, strict=False))
+    view = memoryview(data)
+    body = b"".join(view[at : at + size] for at, size in zip(starts, sizes, strict=False))
     planes = np.frombuffer(body, directory.byte_order + "u2").reshape(shape)
     layers = [
         Image.fromarray(((plane.astype(np.uint32) + 128) // 257).astype(np.uint8))

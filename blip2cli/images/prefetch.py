@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from blip2cli.images.decode import WarningsIgnored
 from blip2cli.images.load_image import EncodedImage, ImageAndPixels, ImageLoader
 from blip2cli.images.remote_reads import RemoteRefs
 from blip2cli.sources.base import ImageRef
@@ -44,7 +43,8 @@ class Prefetch:
 
     At most ``max_images`` and ``max_bytes`` (None: what the memory allows) wait to be taken, or
     one batch if that is more. Until ``end`` has returned, ``refs`` belong to the thread. An
-    exception that they raise ends the images and is stored as ``error``.
+    exception that they raise ends the images and is stored as ``error``. Warnings are to be ignored
+    meanwhile (``WarningsIgnored``).
     """
 
     def __init__(
@@ -69,7 +69,6 @@ class Prefetch:
         self._stopped = False
         self._done = False
         self._changed = threading.Condition()
-        self._ignored = WarningsIgnored()
         self._switch_interval = sys.getswitchinterval()
         sys.setswitchinterval(min(SWITCH_INTERVAL, self._switch_interval))
         self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
@@ -105,7 +104,6 @@ class Prefetch:
         """Take no further image; the one under way is finished in the background."""
         self._stopped = True
         sys.setswitchinterval(self._switch_interval)
-        self._ignored.end()
         if self._remote is not None:
             self._remote.stop()
         if self._changed.acquire(blocking=False):  # else the thread is awake

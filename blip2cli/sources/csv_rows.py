@@ -2,7 +2,7 @@
 
 A table whose header has one column by the delimiter of its suffix, and several by a semicolon, a
 tab, a comma or a vertical bar, is read by that one: so spreadsheets save them in many countries.
-The line ``sep=;`` that some put first is passed over.
+Blank lines before it, and the line ``sep=;`` that some put first, are passed over.
 """
 
 from __future__ import annotations
@@ -45,10 +45,11 @@ def csv_dialect(location: str, delimiter: str) -> Dialect:
     """
     with open_text(location) as file:
         reader = LineReader(file)
-        line = reader.next()
-        skipped = 0
+        skipped, line = 0, reader.next()
+        while isinstance(line, bytes) and line and not line.strip():
+            skipped, line = skipped + 1, reader.next()
         if isinstance(line, bytes) and (found := _SEPARATOR_LINE.match(line)):
-            delimiter, skipped = found[1].decode("latin-1"), 1
+            delimiter, skipped = found[1].decode("latin-1"), skipped + 1
         elif isinstance(line, bytes):
             delimiter = _sniffed(line.decode("utf-8", "surrogateescape"), delimiter)
     number, header = next(_rows(location, delimiter, skipped), (1, []))
@@ -159,6 +160,6 @@ def _rows(
 
 
 def _sniffed(line: str, delimiter: str) -> str:
-    header = line.partition("\r")[0]
+    header = line.lstrip("\r").partition("\r")[0]
     found = {d: len(next(csv.reader([header], delimiter=d), ())) for d in delimiter + _DELIMITERS}
     return delimiter if found[delimiter] > 1 else max(found, key=lambda d: found[d])

@@ -35,6 +35,10 @@ def table(path: Path, data: bytes, delimiter: str = ",") -> list[tuple[int, obje
         ('"file;name"\n', ["file;name"]),
         ("file_name\n", ["file_name"]),
         ("file_name,caption,,\n", ["file_name", "caption"]),
+        ("\n \t\r\nfile_name;caption\n", ["file_name", "caption"]),
+        ("\ufeff\r\rfile_name;caption\r", ["file_name", "caption"]),
+        ("\nsep=;\nfile_name;caption\n", ["file_name", "caption"]),
+        ("\n\n", []),
         ("", []),
     ],
 )
@@ -48,6 +52,7 @@ def test_the_delimiter_is_the_one_of_the_header(
 def test_rows_of_spreadsheets(tmp_path: Path) -> None:
     data = '\ufeffsep=;\r\nname;text\r\na;"x;\r\ny"\r\n;\r\n;;;\r\nb;z;;\r\n'.encode()
     assert table(tmp_path / "t.csv", data) == [(3, ["a", "x;\r\ny"]), (7, ["b", "z"])]
+    assert table(tmp_path / "blank.csv", b"\n \n\na;b\n1;2\n") == [(5, ["1", "2"])]
     assert table(tmp_path / "mac.csv", b"a,b\r1,2\r3,4\r") == [(2, ["1", "2"]), (3, ["3", "4"])]
 
 
