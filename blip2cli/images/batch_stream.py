@@ -253,9 +253,12 @@ class BatchStream(Iterator[LoadedBatch]):
                 if self._required:
                     raise
                 self._workers = 0
-        if self._loader is None or not (self._required or self._loader.ready):
-            return None
-        return self._loader
+        if self._loader is None or self._required or self._loader.ready:
+            return self._loader
+        if self._loader.failed:  # this process goes on by itself
+            self._stop()
+            self._workers = 0
+        return None
 
     def _worth_workers(self) -> bool:
         return self._required or self._spent >= self._policy.seconds_without_workers

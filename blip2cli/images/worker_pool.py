@@ -19,6 +19,7 @@ import os
 import pickle
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -34,7 +35,8 @@ from blip2cli.sources.base import ImageRef
 from blip2cli.system.cores import available_cores
 
 MAX_WORKERS = 16  # decode some 4,000 small photographs a second, more than any one device labels
-_LOOK_AGAIN = 1.0  # seconds between two looks at a worker that is waited for
+_LOOK_AGAIN = 1  # seconds between two looks at a worker that is waited for
+_TIMEVAL = struct.pack("ll", _LOOK_AGAIN, 0)  # the same, as the kernel takes it
 _SECONDS_TO_END = 5.0  # seconds for a killed process to go; one may hang in the kernel
 
 
@@ -103,10 +105,11 @@ class Worker:
         """``changed`` is notified of every result, and of the end of the process."""
         self.requested = 0  # batches that were sent and not yet taken back
         self.ready = False
-        self._ended = False
+        self.ended = False
         self._results: deque[BatchArrays] = deque()
         self._changed = changed
         self._socket, theirs = socket.socketpair()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL)
         try:
             with theirs:
                 self._process = subprocess.Popen(
@@ -142,7 +145,7 @@ class Worker:
         """
         with self._changed:
             while not self._results:
-                if self._ended:
+                if self.ended:
                     raise DeadWorkerError(self.ready, self._process.returncode)
                 if not self._changed.wait(_LOOK_AGAIN):
                     self._wake()
@@ -160,9 +163,13 @@ class Worker:
         self._thread.join(_SECONDS_TO_END)
 
     def _send(self, value: object) -> None:
-        data = pickle.dumps(value, 5)
+        left = memoryview(pickle.dumps(value, 5))
         with contextlib.suppress(OSError):  # it has ended, which ``take`` says
-            self._socket.sendall(data)
+            while left:
+                try:
+                    left = left[self._socket.send(left) :]
+                except BlockingIOError:  # it has taken nothing for ``_LOOK_AGAIN``
+                    self._wake()
 
     def _receive(self) -> None:
         try:
@@ -179,7 +186,7 @@ class Worker:
         self._process.wait()
         self._socket.close()
         with self._changed:
-            self._ended = True
+            self.ended = True
             self._changed.notify_all()
 
     def _wake(self) -> None:
@@ -220,6 +227,11 @@ class WorkerPool(Iterator[BatchArrays]):
     def ready(self) -> bool:
         """Whether every worker has started."""
         return all(worker.ready for worker in self._workers)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a worker has ended before it was ready."""
+        return any(worker.ended and not worker.ready for worker in self._workers)
 
     def __next__(self) -> BatchArrays:
         """Raises DeadWorkerError when the worker with the next batch ended."""

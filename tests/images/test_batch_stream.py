@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count, cycle
 from multiprocessing import spawn
 from pathlib import Path
 
@@ -189,9 +191,20 @@ def test_workers_that_do_not_start_are_reported(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(spawn, "get_executable", lambda: "/nowhere/python")
     with pytest.raises(RunError, match="cannot be started"):
         BatchStream([made(0)], SPEC, options(1, 1))
+
+
+def test_without_workers_that_start_this_process_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = spawn.get_executable()
+    commands = cycle([good, "/bin/false"])
+    monkeypatch.setattr(spawn, "get_executable", lambda: next(commands))
+    before = worker_processes()
     policy = BatchPolicy(lambda: 2, seconds_without_workers=0)
-    refs = [made(n) for n in range(6)]
-    assert len(list(BatchStream(refs, SPEC, options(2, None), policy=policy))) == 3
+    with BatchStream(map(made, count()), SPEC, options(2, None), policy=policy) as batches:
+        next(batches)
+        assert worker_processes() != before
+        while worker_processes() != before:
+            assert [item.error for item in next(batches).items] == [None, None]
+        assert next(commands) == good  # no more were started
 
 
 def test_a_stopped_worker_is_woken() -> None:
@@ -200,6 +213,15 @@ def test_a_stopped_worker_is_woken() -> None:
         (worker,) = worker_processes()
         os.kill(worker, signal.SIGSTOP)
         assert len(list(batches)) == 19
+
+
+def test_a_worker_that_is_stopped_while_it_is_sent_to_is_woken() -> None:
+    large = "x" * (4 << 20)  # more than a socket holds
+    refs = (replace(made(n % 9), carried=(large,)) for n in range(8))
+    with BatchStream(refs, SPEC, options(1, 1)) as batches:
+        (worker,) = worker_processes()
+        os.kill(worker, signal.SIGSTOP)
+        assert [item.carried == (large,) for batch in batches for item in batch.items] == [True] * 8
 
 
 # A script without a __main__ guard, as people write them.
