@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -56,7 +58,8 @@ def place(
 def _device(name: str) -> tuple[torch.device, str]:
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda"), "a CUDA device is there"
+            ranked = _ranked_gpu(torch.cuda.device_count())
+            return ranked or (torch.device("cuda"), "a CUDA device is there")
         if torch.backends.mps.is_available():
             return torch.device("mps"), "Apple's MPS is there"
         return torch.device("cpu"), "torch sees no other device"
@@ -89,6 +92,18 @@ def _device(name: str) -> tuple[torch.device, str]:
             )
         return device, "asked for"
     raise OptionError("device", f"{option('device')} {name} is not supported", f"use {DEVICES}")
+
+
+def _ranked_gpu(count: int) -> tuple[torch.device, str] | None:
+    """The GPU for this process among those that a launcher started on this machine.
+
+    Where each process sees ``count`` = 1 GPU only, the launcher has shared them out itself.
+    """
+    for variable in ("LOCAL_RANK", "SLURM_LOCALID"):
+        rank = os.environ.get(variable, "")
+        if count > 1 and re.fullmatch("[0-9]+", rank):
+            return torch.device("cuda", int(rank) % count), f"{variable} is {rank}"
+    return None
 
 
 def _dtype(

@@ -69,6 +69,30 @@ def test_auto_on_a_gpu(monkeypatch: pytest.MonkeyPatch, bf16: bool, want: torch.
     assert placement.dtype is want
 
 
+@pytest.mark.parametrize(
+    ("variables", "count", "want"),
+    [
+        ({}, 4, "cuda"),
+        ({"LOCAL_RANK": "2"}, 4, "cuda:2"),
+        ({"LOCAL_RANK": "2"}, 1, "cuda"),  # the launcher shows each process a GPU of its own
+        ({"LOCAL_RANK": "5"}, 4, "cuda:1"),  # more processes than GPUs
+        ({"LOCAL_RANK": "x"}, 4, "cuda"),
+        ({"SLURM_LOCALID": "3"}, 4, "cuda:3"),
+        ({"SLURM_LOCALID": "0", "LOCAL_RANK": "3"}, 4, "cuda:3"),  # srun torchrun
+    ],
+)
+def test_processes_of_a_launcher_share_the_gpus(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], count: int, want: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert str(place("auto", "float32", OPT, 1).device) == want
+
+
 def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ModelError, match="torch sees no GPU; use device cpu"):
