@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from blip2cli.convert.format_table import FORMATS, READABLE, Format, format_by_suffix
 from blip2cli.errors import OptionError, OutputError, SourceError, option
 from blip2cli.model.checkpoint.embedded import EMBEDDED
+from blip2cli.sinks.folder_layout import VISIBLE
+from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage.opening import is_remote
 
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
@@ -102,12 +104,15 @@ def _folder_format(path: str) -> str:
         return "imagefolder"
     if os.path.isdir(os.path.join(path, "img_emb")):
         return "clip-retrieval"
+    if any(VISIBLE.fullmatch(name) for name in os.listdir(path)) or OutputPaths.of(path).parts():
+        return "parts"
     for _, _, names in os.walk(path):
         if any(name.lower().endswith((".txt", ".caption")) for name in names):
             return "sidecar"
     raise SourceError(
         "sources",
-        f"The folder {path!r} holds no metadata.jsonl, no img_emb and no .txt or .caption files",
+        f"The folder {path!r} holds no metadata.jsonl, no part-00000.parquet, no img_emb and no "
+        ".txt or .caption files",
         "name a file, a pattern in quotes such as 'parts/*.jsonl', or caption its images first",
     )
 

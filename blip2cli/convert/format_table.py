@@ -33,6 +33,7 @@ FORMATS: dict[str, Format] = {
     for one in (
         Format("jsonl", "JSON Lines, plain or gzipped", "jsonl", (".jsonl", ".jsonl.gz")),
         Format("parquet", "Parquet", "parquet", (".parquet",)),
+        Format("parts", "a folder of Parquet files, as of runs", "parts", folder=True),
         Format("csv", "CSV: UTF-8, with a header", "delimited", (".csv",)),
         Format("tsv", "CSV with tabs", "delimited", (".tsv",)),
         Format(

@@ -94,7 +94,8 @@ def _sources(path: str, options: ConvertOptions) -> _Sources:
     """A file, or to salvage an unfinished output its parts. Raises SourceError or OptionError."""
     from blip2cli.sinks.paths import OutputPaths
 
-    parts = OutputPaths.of(path).parts() if options.salvage and not is_remote(path) else []
+    paths = None if is_remote(path) else OutputPaths.of(path)
+    parts = paths.parts() if options.salvage and paths is not None and not paths.is_folder else []
     if parts:
         return [(part, FORMATS["parquet"]) for part in parts]
     return [(path, read_format(path, options.read_as))]

@@ -67,7 +67,8 @@ class ConvertOptions(ConversionOptions):
         metavar="FORMAT",
     )
     salvage: bool = _format(
-        False, "jsonl and parquet: leave out what is damaged in SRC, and say how much that is."
+        False,
+        "jsonl, parquet, parts: leave out what is damaged in SRC, and say how much that is.",
     )
     allow_missing: bool = _format(
         False, "Merge shares of an output though some are missing or unfinished."
@@ -76,7 +77,7 @@ class ConvertOptions(ConversionOptions):
     shard_size: int | None = _format(
         None,
         "webdataset: samples a tar \\[default: 10000]; clip-retrieval: vectors a file "
-        "\\[default: all].",
+        "\\[default: all]; parts: rows a file \\[default: 100000].",
         metavar="N",
         minimum=1,
     )

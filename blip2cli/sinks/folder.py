@@ -17,7 +17,7 @@ import contextlib
 import errno
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -236,11 +236,13 @@ def rows_per_part(settings: Settings | None) -> int:
 def read_layout(store: FolderStore, settings: Settings, replaces: bool) -> Layout:
     """The layout of what is stored. Raises LayoutError, OSError."""
 
-    def count_rows(name: str) -> int:
-        try:
-            return int(pq.read_metadata(store.source(name)).num_rows)
-        except ARROW_ERRORS as error:
-            raise LayoutError(f"its part {name!r} cannot be read ({first_line(error)})") from None
-
     count = rows_per_part(settings)
-    return layout_of(store.sizes(), count, settings.token, count_rows, replaces)
+    return layout_of(store.sizes(), count, settings.token, partial(count_rows, store), replaces)
+
+
+def count_rows(store: FolderStore, name: str) -> int:
+    """How many rows a file has. Raises LayoutError where it is damaged."""
+    try:
+        return int(pq.read_metadata(store.source(name)).num_rows)
+    except ARROW_ERRORS as error:
+        raise LayoutError(f"its part {name!r} cannot be read ({first_line(error)})") from None

@@ -175,6 +175,32 @@ def layout_of(
     return replace(layout, hidden=tuple(hidden), leftovers=tuple(leftovers))
 
 
+def readable_pieces(
+    names: Iterable[str], part_rows: int, count_rows: Callable[[str], int], replaces: bool
+) -> list[Piece]:
+    """Every file of a damaged output, in order; files between them may be missing.
+
+    Hidden files of any token count, since settings may be missing. ``count_rows`` gives the number
+    of rows of a visible part, or raises LayoutError. ``replaces``: as above.
+    """
+    names = list(names)
+    parts = sorted((n for n in names if VISIBLE.fullmatch(n) and not replaces), key=_number)
+    pieces = []
+    for name in parts:
+        start = _number(name) * part_rows
+        try:
+            pieces.append(Piece(name, start, start + count_rows(name)))
+        except LayoutError:
+            pieces.append(Piece(name, start, start))  # hidden files may have its rows
+    every = [one for one in map(HiddenRows.of, names) if one is not None]
+    visible = pieces[-1].end if pieces else 0
+    for one in sorted(every, key=lambda one: one.start):
+        if one.end > visible:
+            start = max(one.start, visible)
+            pieces.append(Piece(one.name, start, one.end, start - one.start))
+    return pieces
+
+
 def _number(name: str) -> int:
     match = VISIBLE.fullmatch(name)
     assert match is not None

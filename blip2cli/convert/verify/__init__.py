@@ -76,7 +76,7 @@ def verify(path: str) -> Finding:
 def _check_of(path: str) -> tuple[str, Check]:
     """The kind of an output, and its check. Raises UserError."""
     from blip2cli.convert.detect_format import read_format
-    from blip2cli.convert.verify import files, tables
+    from blip2cli.convert.verify import files, folders, tables
     from blip2cli.sinks.paths import OutputPaths
 
     if path.lower().endswith(".tar"):
@@ -85,12 +85,13 @@ def _check_of(path: str) -> tuple[str, Check]:
         return "json", files.check_json
     if path.lower().endswith(".parquet") and OutputPaths.of(path).parts():
         return "parquet", tables.check_parquet
-    if os.path.isdir(path) and not os.listdir(path):
+    if os.path.isdir(path) and not os.listdir(path) and not OutputPaths.of(path).parts():
         raise SourceError(None, "the folder is empty")
     kind = read_format(path, None).name
     checks: dict[str, Check] = {
         "jsonl": tables.check_jsonl,
         "parquet": tables.check_parquet,
+        "parts": folders.check_parts,
         "csv": tables.check_delimited,
         "tsv": tables.check_delimited,
         "npy": files.check_vectors,

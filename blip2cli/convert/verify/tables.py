@@ -31,17 +31,17 @@ def check_jsonl(path: str, finding: Finding) -> None:
     while True:
         reader = JsonlReader(path, schema, salvage=True, ours=True)
         rows = RowCheck(finding)
-        rows.shard = _shard(reader.settings)
+        rows.shard = shard_of(reader.settings)
         try:
             rows.add(reader.pieces())
         except SchemaWidened as wider:
             schema = wider.schema
         else:
             break
-    _damaged_places(reader.damage, finding)
+    damaged_places(reader.damage, finding)
     rows.end(reader.settings)
-    _check_types(reader.schema, finding)
-    _check_beside(path, finding)
+    check_types(reader.schema, finding)
+    check_beside(path, finding)
 
 
 def check_parquet(path: str, finding: Finding) -> None:
@@ -56,11 +56,11 @@ def check_parquet(path: str, finding: Finding) -> None:
             with read_errors(file):
                 settings = parquet_settings(pq.read_schema(file).metadata)
             reader = ParquetReader(file, salvage=True)
-            rows.shard = _shard(about or settings)
+            rows.shard = shard_of(about or settings)
             rows.add(reader.pieces())
-            _damaged_places(reader.damage, finding, f"{name}, " if parts else "")
-            _check_types(reader.schema, finding)
-            _read_bytes(file, finding)
+            damaged_places(reader.damage, finding, f"{name}, " if parts else "")
+            check_types(reader.schema, finding)
+            read_bytes(file, finding)
         except (UserError, *ARROW_ERRORS) as error:
             finding.damage(f"{name} cannot be read ({first_line(error)})")
             continue
@@ -74,7 +74,7 @@ def check_parquet(path: str, finding: Finding) -> None:
             if paths.part(number) not in parts:
                 finding.damage(f"the part {os.path.basename(paths.part(number))} is missing")
         finding.notes.append(f"unfinished, in {len(parts)} parts: {option('resume')} goes on")
-    _check_beside(path, finding)
+    check_beside(path, finding)
 
 
 def check_delimited(path: str, finding: Finding) -> None:
@@ -94,23 +94,26 @@ def check_delimited(path: str, finding: Finding) -> None:
         finding.damage("it ends in the middle of a row", max(0, finding.rows - 1))
 
 
-def _damaged_places(damage: DamagedPlaces, finding: Finding, where: str = "") -> None:
+def damaged_places(damage: DamagedPlaces, finding: Finding, where: str = "") -> None:
+    """Places that rows were left out at are damage."""
     if damage.count:
         finding.damage(f"{where}{damage}", damage.sound_until)
 
 
-def _shard(settings: Settings | None) -> Shard | None:
+def shard_of(settings: Settings | None) -> Shard | None:
+    """The share that rows with these settings are of; None: all."""
     return Shard.of(settings.shard) if settings is not None and settings.shard else None
 
 
-def _check_types(schema: pa.Schema, finding: Finding) -> None:
+def check_types(schema: pa.Schema, finding: Finding) -> None:
+    """Columns of ours have their types."""
     for field in schema:
         known = KNOWN.get(field.name, field.type)
         if field.type != known and not (kinds.is_null(field.type) or kinds.is_nested(known)):
             finding.damage(f"the column {field.name} holds {field.type}, not {known}")
 
 
-def _read_bytes(path: str, finding: Finding) -> None:
+def read_bytes(path: str, finding: Finding) -> None:
     """Read the columns that conversions leave out."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for number in range(file.metadata.num_row_groups):
@@ -121,7 +124,7 @@ def _read_bytes(path: str, finding: Finding) -> None:
                 finding.damage(f"row group {number} ({first_line(error)})")
 
 
-def _check_beside(path: str, finding: Finding) -> None:
+def check_beside(path: str, finding: Finding) -> None:
     """The settings and the list of failures."""
     paths = OutputPaths.of(path)
     settings = read_settings(paths)
