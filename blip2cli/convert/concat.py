@@ -95,7 +95,7 @@ class Duplicates:
 
 
 def expand_sources(texts: Sequence[str]) -> tuple[list[str], bool]:
-    """The files that the sources as typed mean, and whether there are several.
+    """The files, or folders, that the sources as typed mean, and whether there are several.
 
     Matches of a pattern come in the order of the numbers in their names (``part-2`` before
     ``part-10``). Raises SourceError for a pattern without a match.
@@ -103,9 +103,11 @@ def expand_sources(texts: Sequence[str]) -> tuple[list[str], bool]:
     found: list[str] = []
     for text in texts:
         if has_magic(text) and not os.path.lexists(text):
-            matches = [path for path in glob.glob(text, recursive=True) if os.path.isfile(path)]
+            kind = os.path.isdir if text.endswith("/") else os.path.isfile
+            matches = [path for path in glob.glob(text, recursive=True) if kind(path)]
             if not matches:
-                raise SourceError("sources", f"No file matches the pattern {text!r}", "check it")
+                what = "folder" if text.endswith("/") else "file"
+                raise SourceError("sources", f"No {what} matches the pattern {text!r}", "check it")
             found += sorted(matches, key=natural_key)
         else:
             found.append(text)

@@ -19,6 +19,7 @@ from blip2cli.storage import durable
 from blip2cli.storage.hash_set import ORDINAL
 from blip2cli.storage.text_encoding import from_utf8, to_json
 
+_WITH_LISTS = ("jsonl", "parquet", "parts")  # formats of outputs of runs
 _Line = tuple[Any, bytes]  # the key that lines are sorted by, and the line
 
 
@@ -28,7 +29,7 @@ def merge_failures(shares: Shares, options: ConvertOptions) -> list[str]:
     Failures come in the order of the source, like rows. Raises SourceError for a list that is
     damaged, OSError.
     """
-    if options.write_as not in ("jsonl", "parquet"):
+    if options.write_as not in _WITH_LISTS:
         return []
     paths = OutputPaths.of(options.destination)
     lists = [_in_order(share) for share in shares.shares if _has_list(share)]
@@ -50,7 +51,7 @@ def check_failures(shares: Shares, options: ConvertOptions) -> None:
     """Raise SourceError where failures are listed, and there is a file of others in their place."""
     paths = OutputPaths.of(options.destination)
     if (
-        options.write_as in ("jsonl", "parquet")
+        options.write_as in _WITH_LISTS
         and os.path.lexists(paths.errors)
         and any(map(_has_list, shares.shares))
         and not (owns_failures(paths) and (options.overwrite or not os.path.exists(paths.final)))

@@ -165,7 +165,7 @@ def find_shares(options: ConvertOptions, paths: Sequence[str]) -> tuple[Shares |
     None where they are no shares, and for one by itself: that is converted as it is. Raises
     SourceError for shares that cannot be merged.
     """
-    if options.salvage or options.read_as not in (None, "jsonl", "parquet"):
+    if options.salvage or options.read_as not in (None, "jsonl", "parquet", "parts"):
         return None, []
     hidden = [path for path in matches(options.sources) if path not in paths]
     shares = Shares.of([*paths, *filter(read_share, hidden)])
@@ -179,9 +179,11 @@ def find_shares(options: ConvertOptions, paths: Sequence[str]) -> tuple[Shares |
 
 def read_share(path: str) -> Share | None:
     """The share that the output ``path`` holds; None where it is none. Raises SourceError."""
-    if is_remote(path) or os.path.isdir(path):
+    if is_remote(path):
         return None
     paths = OutputPaths.of(path)
+    if paths.is_folder:
+        return _read_folder(path, paths)
     parts = paths.parts() if path.lower().endswith(".parquet") else []
     own = None
     with read_errors(path):
@@ -194,6 +196,16 @@ def read_share(path: str) -> Share | None:
             own = parquet_settings(pq.read_schema(paths.final).metadata)
     if own is not None and not (settings is not None and own.fits(settings)):
         settings = own
+    if settings is None or settings.shard is None:
+        return None
+    return Share(path, settings, Shard.of(settings.shard), finished)
+
+
+def _read_folder(path: str, paths: OutputPaths) -> Share | None:
+    with read_errors(path):
+        settings, finished = read_settings(paths), is_finished(paths)
+        if settings is None and (files := paths.with_rows()):
+            settings = parquet_settings(pq.read_schema(files[-1]).metadata)
     if settings is None or settings.shard is None:
         return None
     return Share(path, settings, Shard.of(settings.shard), finished)

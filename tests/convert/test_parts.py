@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from blip2cli.convert.verify import verify
+from blip2cli.convert.verify import verify, verify_all
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import OutputOptions
 from blip2cli.sinks import read_output
+from blip2cli.sinks.folder import FolderSink
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import read_settings
+from blip2cli.sinks.settings_file import mark
+from blip2cli.sources.shard import Shard
 from tests.convert.helpers import convert, in_subprocess, read_rows
-from tests.sinks.helpers import row
-from tests.sinks.test_folder import again, content, new, put
+from tests.sinks.helpers import FOLDER_SETTINGS, row
+from tests.sinks.test_folder import SCHEMA, again, content, new, put
 
 LOAD = """
 import os, duckdb, pandas, polars, pyarrow.dataset
@@ -153,3 +157,22 @@ def test_rows_of_a_damaged_last_part_may_be_in_hidden_files(tmp_path: Path) -> N
     (out / "part-00002.parquet").write_bytes(b"PAR1")
     convert(out, tmp_path / "sound.jsonl", salvage=True)
     assert numbers(read_rows(tmp_path / "sound.jsonl")) == [*range(20), *range(25, 28)]
+
+
+def test_shares_are_merged_in_the_order_of_the_source(tmp_path: Path) -> None:
+    names = [f"{n:04d}.png" for n in range(40)]
+    for index in (1, 2):
+        settings = replace(FOLDER_SETTINGS, rows={**FOLDER_SETTINGS.rows, "shard": f"{index}/2"})
+        sink = FolderSink(OutputPaths.of(f"{tmp_path}/out-{index}/"), SCHEMA, settings)
+        takes = Shard.of(f"{index}/2").takes
+        sink.write([row(n) for n, name in enumerate(names) if takes(name)])
+        sink.close()
+    pattern = f"{tmp_path}/out-*/"
+    assert [str(one) for one in verify_all([pattern])][-1] == "sound, 40 rows; all 2 shares"
+    convert(pattern, tmp_path / "all", write_as="parts", shard_size=10)
+    assert content(tmp_path / "all").keys() == content(folder(tmp_path, 40)).keys()
+    convert(tmp_path / "all", tmp_path / "all.jsonl")
+    assert read_rows(tmp_path / "all.jsonl") == [row(n) for n in range(40)]
+    mark(OutputPaths.of(f"{tmp_path}/out-2/"), finished=None)
+    with pytest.raises(SourceError, match="share 2/2, is unfinished"):
+        convert(pattern, tmp_path / "all.parquet")

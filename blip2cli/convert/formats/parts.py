@@ -34,6 +34,8 @@ from blip2cli.sinks.settings_file import marks
 class PartsReader(ConcatenatedReader):
     """The rows of all parts, in order."""
 
+    shared_by = 1  # readers that read at the same time, and have the memory for batches together
+
     def __init__(self, path: str, salvage: bool = False) -> None:
         """Raises SourceError."""
         self._salvage = salvage
@@ -61,6 +63,8 @@ class PartsReader(ConcatenatedReader):
         return [*self._more_notes, *super().notes]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
+        for reader in self._readers:
+            reader.shared_by = self.shared_by  # type: ignore[attr-defined] # of Parquet
         return whole_images(self._sound_pieces()) if self._salvage else super().batches()
 
     def _sound_pieces(self) -> Iterator[pa.RecordBatch | None]:

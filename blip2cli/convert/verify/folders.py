@@ -14,6 +14,7 @@ from blip2cli.convert.verify.tables import (
     check_types,
     damaged_places,
     read_bytes,
+    shard_of,
 )
 from blip2cli.errors import UserError, option
 from blip2cli.sinks.folder import read_layout
@@ -42,6 +43,7 @@ def check_parts(path: str, finding: Finding) -> None:
         finding.damage(str(error), 0)
         pieces = [Piece(name, 0, -1) for name in names]
     rows = RowCheck(finding)
+    rows.shard = shard_of(settings)
     for piece in pieces:
         _check_piece(store, piece, settings, finding, rows)
     rows.end(settings)
