@@ -103,7 +103,10 @@ def install() -> None:
     wrapper.__dict__.update(Blip2=_Model)
     batch = ModuleType("blip2cli.model.placement.batch_size")
     batch.__dict__.update(batch_threads=lambda model: 1, auto_batch_size=lambda model: 16)
-    sys.modules.update({module.__name__: module for module in (loader, wrapper, batch)})
+    threads = ModuleType("blip2cli.model.placement.single_thread")
+    threads.__dict__.update(deciding_threads=lambda model: None)
+    stubs = (loader, wrapper, batch, threads)
+    sys.modules.update({module.__name__: module for module in stubs})
     durable.os = _CountedNames()  # type: ignore[attr-defined] # the same names in every run
 
 
