@@ -48,6 +48,7 @@ SLOW_FILES = frozenset(
         "model/test_t5_layouts.py",
         "model/vision/test_chunked_vision.py",
         "model/vision/test_compiled.py",
+        "pipeline/compute/test_processes.py",
         "pipeline/test_interruptions.py",
         "pipeline/test_out_of_memory.py",
         "pipeline/test_resume.py",

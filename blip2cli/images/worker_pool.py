@@ -1,43 +1,26 @@
-"""Worker processes that decode images: how they are started, and how they end.
+"""Worker processes that decode images: how they are chosen, given work, and found dead.
 
-Each worker is a fresh interpreter with one socket pair to this process, which nothing else shares.
-``fork`` is out: this process has threads (BLAS, tokenizers, a progress bar, CUDA), and a lock held
-by another thread at that moment is held for ever in the child. The start takes a fifth of a second,
-because decoding needs no torch. The ways of ``multiprocessing`` and of torch's ``DataLoader`` leave
-named semaphores and sockets in ``/dev/shm`` and ``TMPDIR`` when all processes are killed, and do
-not work where these cannot be written; and they start interpreters that import what lies in the
-current folder. Here nothing has a name, and a worker imports from where this process does.
-
-Workers ignore the signals that end a run, because this process decides what is still finished,
-and end by themselves when it is gone, however it went. They write nothing to the terminal.
+They are started as ``system.child_process`` says, which takes a fifth of a second, because decoding
+needs no torch.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
 import signal
-import socket
-import struct
-import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from multiprocessing import spawn
-from pathlib import Path
+from typing import BinaryIO
 
-import blip2cli
 from blip2cli.errors import ImageError, RunError, option
 from blip2cli.images.load_image import BatchArrays, ImageLoader
 from blip2cli.sources.base import ImageRef
+from blip2cli.system.child_process import ChildProcess
 from blip2cli.system.cores import available_cores
 
 MAX_WORKERS = 16  # decode some 4,000 small photographs a second, more than any one device labels
-_LOOK_AGAIN = 1  # seconds between two looks at a worker that is waited for
-_TIMEVAL = struct.pack("ll", _LOOK_AGAIN, 0)  # the same, as the kernel takes it
-_SECONDS_TO_END = 5.0  # seconds for a killed process to go; one may hang in the kernel
+_LOOK_AGAIN = 1.0  # seconds between two looks at a worker that is waited for
 
 
 def choose_workers(cores: int | None = None) -> int:
@@ -47,28 +30,6 @@ def choose_workers(cores: int | None = None) -> int:
     """
     cores = available_cores() if cores is None else cores
     return min(cores - 1, MAX_WORKERS)
-
-
-def command(descriptor: int) -> list[str | bytes]:
-    """The command line of a worker that serves the socket ``descriptor``.
-
-    ``-P`` and a full path: neither the interpreter nor a module comes from the current folder.
-    The names of files decode as they do here.
-    """
-    # The empty name is the current folder, where an interactive interpreter looks for modules.
-    path = [folder for folder in sys.path if isinstance(folder, str) and folder]
-    code = (
-        f"import sys; sys.path[:] = {[*path, str(Path(blip2cli.__file__).parents[1])]!a}; "
-        f"from blip2cli.images.worker_process import main; main({descriptor})"
-    )
-    return [spawn.get_executable(), "-P", "-X", f"utf8={sys.flags.utf8_mode}", "-c", code]
-
-
-def environment() -> dict[str, str]:
-    """The environment of a worker: this process's, with one thread for each library."""
-    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    # ``PYTHONPATH`` may name the current folder, by an empty element; ``command`` gives the path.
-    return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | single
 
 
 class DeadWorkerError(Exception):
@@ -96,9 +57,9 @@ def cannot_start(reason: object) -> RunError:
 
 
 class Worker:
-    """A process that decodes batches, and the thread that receives them from it.
+    """A process that decodes batches.
 
-    Raises OSError when it cannot be started.
+    Raises OSError or RuntimeError when it cannot be started.
     """
 
     def __init__(self, image_loader: ImageLoader, changed: threading.Condition) -> None:
@@ -108,35 +69,14 @@ class Worker:
         self.ended = False
         self._results: deque[BatchArrays] = deque()
         self._changed = changed
-        self._socket, theirs = socket.socketpair()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL)
-        try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    command(theirs.fileno()),
-                    pass_fds=(theirs.fileno(),),
-                    env=environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-        except BaseException:
-            self._socket.close()
-            raise
-        try:
-            self._thread = threading.Thread(target=self._receive, name="worker", daemon=True)
-            self._thread.start()
-        except RuntimeError:  # there can be no further thread
-            self._process.kill()
-            self._process.wait()
-            self._socket.close()
-            raise
-        self._send(image_loader)
+        main = "blip2cli.images.worker_process:main"
+        self._process = ChildProcess(main, self._receive, self._note_end)
+        self._process.send(image_loader)
 
     def request(self, refs: list[ImageRef]) -> None:
         """Have a batch loaded."""
         self.requested += 1
-        self._send(refs)
+        self._process.send(refs)
 
     def take(self) -> BatchArrays:
         """The oldest batch that was requested, waited for.
@@ -148,53 +88,31 @@ class Worker:
                 if self.ended:
                     raise DeadWorkerError(self.ready, self._process.returncode)
                 if not self._changed.wait(_LOOK_AGAIN):
-                    self._wake()
+                    self._process.wake()
             self.requested -= 1
             return self._results.popleft()
 
     def stop(self) -> None:
         """End the process at once."""
-        self._process.kill()
-        with contextlib.suppress(OSError):  # it is closed
-            self._socket.shutdown(socket.SHUT_RDWR)  # nothing more is received
+        self._process.stop()
 
     def join(self) -> None:
         """Wait until the process is gone."""
-        self._thread.join(_SECONDS_TO_END)
+        self._process.join()
 
-    def _send(self, value: object) -> None:
-        left = memoryview(pickle.dumps(value, 5))
-        with contextlib.suppress(OSError):  # it has ended, which ``take`` says
-            while left:
-                try:
-                    left = left[self._socket.send(left) :]
-                except BlockingIOError:  # it has taken nothing for ``_LOOK_AGAIN``
-                    self._wake()
+    def _receive(self, reader: BinaryIO) -> None:
+        pickle.load(reader)
+        self.ready = True
+        while True:
+            arrays = pickle.load(reader)
+            with self._changed:
+                self._results.append(arrays)
+                self._changed.notify_all()
 
-    def _receive(self) -> None:
-        try:
-            with self._socket.makefile("rb") as reader:
-                pickle.load(reader)
-                self.ready = True
-                while True:
-                    arrays = pickle.load(reader)
-                    with self._changed:
-                        self._results.append(arrays)
-                        self._changed.notify_all()
-        except Exception:  # noqa: BLE001 - half a message is the end of the process as well
-            self._process.kill()
-        self._process.wait()
-        self._socket.close()
+    def _note_end(self) -> None:
         with self._changed:
             self.ended = True
             self._changed.notify_all()
-
-    def _wake(self) -> None:
-        """Let the process go on if it alone was stopped: nobody else would."""
-        with contextlib.suppress(OSError):  # it has ended
-            stopped = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-            if os.waitid(os.P_PID, self._process.pid, stopped) is not None:
-                self._process.send_signal(signal.SIGCONT)
 
 
 class WorkerPool(Iterator[BatchArrays]):

@@ -13,8 +13,7 @@ import queue
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from PIL import Image
 
@@ -22,14 +21,13 @@ from blip2cli.images.load_image import ImageLoader
 from blip2cli.images.pillow_blocks import reuse_blocks
 from blip2cli.images.remote_reads import ReadThreads
 from blip2cli.sources.base import ImageRef
+from blip2cli.system.child_process import end_with_connection, ignore_stop_signals, send
 
 
 def main(descriptor: int) -> NoReturn:
     """Serve the socket ``descriptor``."""
     try:
-        # The main process decides what is still finished when a signal comes to all of them.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_stop_signals()
         # Whoever started us may have ignored or blocked it, and both are inherited.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
@@ -46,25 +44,11 @@ def main(descriptor: int) -> NoReturn:
                 requests.put([threads.start(ref) if ref.remote else ref for ref in refs])
 
             receiver = threading.Thread(
-                target=_receive, args=(reader, receive), name="requests", daemon=True
+                target=end_with_connection, args=(reader, receive), name="requests", daemon=True
             )
             receiver.start()
-            _send(writer, None)
+            send(writer, None)
             while True:
-                _send(writer, image_loader.load_batch(requests.get()))
+                send(writer, image_loader.load_batch(requests.get()))
     finally:
         os._exit(1)
-
-
-def _receive(reader: BinaryIO, put: Callable[[Any], None]) -> None:
-    """Take in requests; ends the process with the connection, whatever it is doing."""
-    try:
-        while True:
-            put(pickle.load(reader))
-    finally:
-        os._exit(0)
-
-
-def _send(writer: BinaryIO, value: object) -> None:
-    pickle.dump(value, writer, 5)  # arrays pass without a copy
-    writer.flush()

@@ -20,6 +20,10 @@ QUANTIZE_HELP = (
     "Linear layers in eight bits: stored so by conversions, elsewhere multiplied so as well, which "
     "is quicker on a CPU, takes less memory, and is not quite exact. int4: four bits, on a GPU."
 )
+DEVICE_HELP = (
+    "auto, cpu, cuda, cuda:1, mps; several, such as cuda:0,cuda:1 or cuda:all: a worker process "
+    "for each."
+)
 COMPILE_HELP = (
     "Compile the image side first, which takes seconds to minutes; pays for many images, if at all."
 )
@@ -43,7 +47,7 @@ class ModelOptions(OptionGroup):
     revision: str | None = _recorded_placement(
         None, "Branch, tag or commit of a hub model.", metavar="REV"
     )
-    device: str = _unrecorded_placement("auto", "auto, cpu, cuda, cuda:1, mps.", metavar="NAME")
+    device: str = _unrecorded_placement("auto", DEVICE_HELP, metavar="NAME")
     # The precision that "auto" came to is a setting of its own, see ``pipeline.output``.
     dtype: Dtype = _unrecorded_placement("auto", DTYPE_HELP)
     quantize: Quantize | None = _recorded_placement(None, QUANTIZE_HELP)

@@ -13,7 +13,7 @@ from blip2cli.options.declare import OUTPUT, SOURCE, OptionGroup, declare
 from blip2cli.options.images import LoaderOptions
 from blip2cli.options.model import ModelOptions
 from blip2cli.options.shard import parse_shard
-from blip2cli.options.values import parse_duration, parse_error_limit
+from blip2cli.options.values import parse_duration, parse_error_limit, parse_stall_timeout
 
 ErrorsMode = Literal["file", "inline"]
 MOVED_SOURCE_HELP = (
@@ -139,7 +139,7 @@ class OutputOptions(OptionGroup):
 
 @dataclass(frozen=True)
 class LimitOptions(OptionGroup):
-    """When a run stops before its source ends."""
+    """When a run stops before its source ends, and when a worker counts as hanging."""
 
     # A number of images (int), or a share of them (float)
     max_errors: int | float | None = _unrecorded_output(
@@ -157,6 +157,15 @@ class LimitOptions(OptionGroup):
         f"{option('resume')} goes on.",
         metavar="TIME",
         parse=parse_duration,
+        about_images=True,
+    )
+    # Seconds; of a worker process with a device, where there are several
+    stall_timeout: float = _unrecorded_output(
+        1800.0,
+        "With several devices: start the worker of one again after this time without progress.",
+        metavar="TIME",
+        parse=parse_stall_timeout,
+        default_help="30m",
         about_images=True,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from blip2cli.errors import OptionError, option
 
@@ -10,22 +11,21 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = r"\d+(?:\.\d+)?"
 
 
-def parse_duration(text: str) -> float:
-    """``90``, ``90s``, ``15m``, ``1h30m`` in seconds. Raises ``OptionError``."""
-    name = option("max_duration")
+def parse_duration(text: str, field: str = "max_duration") -> float:
+    """``90``, ``90s``, ``15m``, ``1h30m`` in seconds. Raises ``OptionError`` about ``field``."""
+    name = option(field)
     if re.fullmatch(_NUMBER, text):
         seconds = float(text)
     elif re.fullmatch(rf"(?:{_NUMBER}[smhd])+", text):
         seconds = sum(float(n) * _UNITS[u] for n, u in re.findall(rf"({_NUMBER})([smhd])", text))
     else:
-        raise OptionError(
-            "max_duration", f"{name} {text!r} is no time", "write 90s, 15m, 2h or 1h30m"
-        )
+        raise OptionError(field, f"{name} {text!r} is no time", "write 90s, 15m, 2h or 1h30m")
     if seconds <= 0:
-        raise OptionError(
-            "max_duration", f"{name} must be longer than nothing", "leave it out for no limit"
-        )
+        raise OptionError(field, f"{name} must be longer than nothing", "leave it out for no limit")
     return seconds
+
+
+parse_stall_timeout = partial(parse_duration, field="stall_timeout")
 
 
 def parse_error_limit(text: str) -> int | float:

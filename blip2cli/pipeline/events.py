@@ -84,6 +84,25 @@ class Slower:
 
 
 @dataclass(frozen=True)
+class WorkerEnded:
+    """The worker process of a device ended before its time; others do what it had."""
+
+    device: str
+    reason: str  # "killed by SIGKILL"
+    again: bool  # it is started again
+
+
+@dataclass(frozen=True)
+class DeviceUsed:
+    """What a device of several did in the whole run."""
+
+    device: str
+    batches: int
+    images: int
+    seconds: float  # that its model was loaded for
+
+
+@dataclass(frozen=True)
 class Progress:
     """A batch is done and its rows are safe."""
 
@@ -142,6 +161,8 @@ Event = (
     | Failed
     | Halved
     | Slower
+    | WorkerEnded
+    | DeviceUsed
     | Progress
     | Finished
 )

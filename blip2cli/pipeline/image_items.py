@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from blip2cli.errors import OptionError, OutputError, option
 from blip2cli.options import SourceOptions
+from blip2cli.pipeline.compute.devices import check_devices
 from blip2cli.pipeline.compute.threads import MAX_DECODING_THREADS
 from blip2cli.pipeline.events import Listener
 from blip2cli.pipeline.out_of_memory import BatchHalving
@@ -56,6 +57,7 @@ class ImageItems:
                 f"{option('errors')} inline does without",
                 "leave one of the two out",
             )
+        check_devices(job.options.model.device)
         check_carried(job.task, job.options)
 
     def plan(self, job: Job[Task]) -> Plan:

@@ -18,7 +18,7 @@ from typing import Any
 from blip2cli import exit_codes
 from blip2cli.model.checkpoint.resolve import resolve
 from blip2cli.pipeline.compute.base import Compute
-from blip2cli.pipeline.compute.this_process import ThisProcess
+from blip2cli.pipeline.compute.choose import who_computes
 from blip2cli.pipeline.events import (
     Failed,
     Finished,
@@ -34,12 +34,7 @@ from blip2cli.pipeline.events import (
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.output import Output
 from blip2cli.pipeline.plan import Plan
-from blip2cli.pipeline.settings import (
-    precision_before,
-    settings_now,
-    start_settings,
-    threads_before,
-)
+from blip2cli.pipeline.settings import settings_now, start_settings
 from blip2cli.pipeline.signals import Interrupted, Interrupts
 from blip2cli.pipeline.stats import RunStats
 from blip2cli.pipeline.stop_conditions import check_error_limit
@@ -157,10 +152,7 @@ class RunState:
         return replace(job, checkpoint=checkpoint)
 
     def _who_computes(self, job: Job[Any]) -> Compute:
-        resumed = self.plan.resumed
-        options = precision_before(job.options.model, resumed)
-        threads = threads_before(resumed)
-        return ThisProcess(job, self.plan, options, threads, self.isolate_decoding, self.on_event)
+        return who_computes(job, self.plan, self.isolate_decoding, self.on_event)
 
     def _run_batches(self, compute: Compute, output: Output) -> None:
         limits = self.job.options.limits

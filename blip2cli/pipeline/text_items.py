@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import OptionError, option
+from blip2cli.pipeline.compute.devices import several
 from blip2cli.pipeline.events import Listener
 from blip2cli.pipeline.plan import Plan
 from blip2cli.pipeline.processed_batch import ProcessedBatch
@@ -63,6 +64,12 @@ class TextItems:
                     f"{option(name)} is about images, and none are read when texts are embedded",
                     "leave it out",
                 )
+        if several(job.options.model.device):
+            raise OptionError(
+                "device",
+                f"{option('device')} {job.options.model.device}: texts are embedded on one device",
+                "name one",
+            )
         if job.options.output.resume:
             raise OptionError(
                 "resume",

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from blip2cli.cli.terminal.run_summary import (
     count_of,
+    device_line,
     phases_line,
     progress_line,
     resumed_lines,
     summary_lines,
+    worker_line,
 )
 from blip2cli.cli.terminal.spelling import readable
 from blip2cli.model.checkpoint.embedded import EMBEDDED
 from blip2cli.pipeline.events import (
+    DeviceUsed,
     Event,
     Failed,
     Finished,
@@ -29,6 +32,7 @@ from blip2cli.pipeline.events import (
     Slower,
     Started,
     TookOver,
+    WorkerEnded,
 )
 
 if TYPE_CHECKING:
@@ -102,6 +106,11 @@ class Console:
             case Slower():
                 if self.verbosity:
                     self.print_line(f"Slower than it might be: {event.reason}.")
+            case WorkerEnded():
+                self.print_line(worker_line(event))
+            case DeviceUsed():
+                if self.verbosity:
+                    self.print_line(device_line(event, self._unit))
             case Progress():
                 self._progress(event)
             case Finished():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blip2cli.exit_codes import FAILED_IMAGES, MORE_TO_DO, SUCCESS
-from blip2cli.pipeline.events import Progress, Resumed, Summary
+from blip2cli.pipeline.events import DeviceUsed, Progress, Resumed, Summary, WorkerEnded
 from blip2cli.sources.image_suffixes import listed_others
 
 _DONE = {"caption": "captioned", "ask": "answered", "embed": "embedded"}
@@ -73,6 +73,19 @@ def summary_lines(
     if (s.exit_code > 128 or s.exit_code == MORE_TO_DO) and again is not None:
         lines.append(f"Go on with: {again}")
     return lines
+
+
+def worker_line(event: WorkerEnded) -> str:
+    """The line about a worker process that ended before its time."""
+    line = f"The worker on {event.device} ended ({event.reason}); its batches are done by others"
+    return line + (", and it is started again." if event.again else ", and it is given up.")
+
+
+def device_line(event: DeviceUsed, unit: str = "image") -> str:
+    """The line about what one of several devices did."""
+    rate = event.images / event.seconds if event.seconds > 0 else 0.0
+    batches = "1 batch" if event.batches == 1 else f"{event.batches} batches"
+    return f"{event.device}: {batches}, {count_of(event.images, unit)}, {rate:.2f} {unit}s/s."
 
 
 def phases_line(summary: Summary) -> str:

@@ -1,0 +1,45 @@
+"""The choice of who computes, by the options of a job."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.pipeline.compute.base import Compute
+from blip2cli.pipeline.compute.devices import devices, several
+from blip2cli.pipeline.compute.this_process import ThisProcess
+from blip2cli.pipeline.events import Listener
+from blip2cli.pipeline.settings import precision_before, threads_before
+
+if TYPE_CHECKING:
+    from blip2cli.pipeline.job import Job
+    from blip2cli.pipeline.plan import Plan
+
+
+def who_computes(job: Job[Any], plan: Plan, isolate_decoding: bool, on_event: Listener) -> Compute:
+    """Worker processes where several devices are named, this process for one.
+
+    ``isolate_decoding`` keeps what may crash out of the process with the model. Raises ModelError
+    where a device is not there.
+    """
+    options = precision_before(job.options.model, plan.resumed)
+    threads = threads_before(plan.resumed)
+    if job.load is None and several(options.device):
+        names = devices(options.device)
+        if len(names) > 1:
+            from blip2cli.pipeline.compute.processes import WorkerProcesses
+            from blip2cli.pipeline.compute.replica import ReplicaSpec
+
+            loader = job.options.loader
+            if isolate_decoding and loader.workers is None:
+                loader = replace(loader, workers=1)
+            return WorkerProcesses(
+                ReplicaSpec(options, loader, job.task, job.checkpoint, threads),
+                names,
+                plan.items,
+                on_event,
+                job.options.limits.stall_timeout,
+                job.stdin if "-" in job.options.source.sources else None,
+            )
+        options = replace(options, device=names[0])
+    return ThisProcess(job, plan, options, threads, isolate_decoding, on_event)

@@ -1,0 +1,283 @@
+"""Worker processes compute, each with a device, a replica of the model and its own decoding.
+
+This process lists, cuts batches, hands out references, takes rows and brings them into order. A
+bounded number of batches is under way, so a slow worker holds up the others only once they are that
+far before it. A worker that ends, or makes no progress, is started again; its batches are done by
+whoever is free (see ``under_way``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import select
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+from blip2cli.errors import RunError, UserError, option
+from blip2cli.pipeline.compute.base import Ready
+from blip2cli.pipeline.compute.replica import ReplicaSpec
+from blip2cli.pipeline.compute.under_way import BatchUnderWay, Piece
+from blip2cli.pipeline.compute.worker import Worker
+from blip2cli.pipeline.compute.worker_process import BATCHES, Answer
+from blip2cli.pipeline.events import DeviceUsed, Listener, WorkerEnded
+from blip2cli.pipeline.processed_batch import ProcessedBatch
+from blip2cli.sources.base import ImageRef
+from blip2cli.system.cores import available_cores
+
+if TYPE_CHECKING:
+    from blip2cli.images.batches import BatchCutter
+
+_WINDOW = 2 * BATCHES  # batches under way for each worker, those that are done and wait included
+_MOST_DEATHS = 5  # of a worker, one after the other, that did nothing in between
+_LOOK_AGAIN = 1.0  # seconds between two looks at workers that are waited for
+_PAUSED = 10.0  # more seconds than that between two looks: this process itself stood still
+_STDIN_SECONDS = 0.05  # to wait for a path before rows that are ready are looked for
+# A worker that loads takes this much longer than the first one before the run begins without it.
+_LOADING_RATIO, _LOADING_SECONDS = 2.0, 10.0
+_LOADING_STALL = 600.0  # seconds that loading may take, however short the limit for a batch
+
+
+class WorkerProcesses:
+    """``spec`` is that of every replica but for the device; ``items`` are all references.
+
+    ``threads`` for each operation are divided among the workers unless ``spec`` has a number.
+    """
+
+    def __init__(
+        self,
+        spec: ReplicaSpec,
+        devices: Sequence[str],
+        items: Iterator[ImageRef],
+        on_event: Listener,
+        stall_timeout: float,
+        stdin: Any = None,
+    ) -> None:
+        """``stdin``: the file that ``items`` come from as somebody gives them, perhaps waiting for
+        rows of those before."""
+        cores = available_cores()
+        self._threads = spec.threads or divided_threads(len(devices))
+        self._spec: Any = replace(
+            spec,
+            threads=self._threads,
+            cores=max(1, cores // len(devices)),
+            sharers=len(devices),
+        )
+        self._items = items
+        self._on_event = on_event
+        self._stall_timeout = stall_timeout
+        self._stdin = stdin
+        self._inbox: queue.SimpleQueue[tuple[Worker, int, Any]] = queue.SimpleQueue()
+        self._workers = [Worker(device, self._tell) for device in devices]
+        self._batches: deque[BatchUnderWay] = deque()  # in order
+        self._waiting: deque[Piece] = deque()  # to be given to a worker
+        self._suspects: deque[Piece] = deque()  # likewise, and before those: single images
+        self._agreed: Ready | None = None  # what the first worker said
+        self._looked = time.monotonic()
+        self._cutter: BatchCutter
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for worker in self._workers:
+            worker.stop()
+        for worker in self._workers:
+            worker.join()
+        if self._agreed is not None:
+            for worker in self._workers:
+                self._on_event(
+                    DeviceUsed(worker.device, worker.batches, worker.images, worker.seconds)
+                )
+
+    def start(self) -> None:
+        for worker in self._workers:
+            self._start(worker)
+        # While they import torch.
+        from blip2cli.images.batches import BatchCutter
+
+        self._cutter = BatchCutter(self._items, 0)
+
+    def load(self) -> Ready:
+        began = time.monotonic()
+        seconds = float("inf")
+        while True:
+            ready = [worker.ready for worker in self._workers if worker.ready is not None]
+            passed = time.monotonic() - began
+            if ready:
+                seconds = min(seconds, _LOADING_RATIO * passed + _LOADING_SECONDS)
+            if ready and (
+                passed > seconds
+                or all(worker.ready or worker.gone or worker.deaths for worker in self._workers)
+            ):
+                break
+            self._take_in(_LOOK_AGAIN)
+        self._cutter.size = min(each.batch_size for each in ready)
+        devices = ", ".join(worker.device for worker in self._workers)
+        return replace(ready[0], device=devices, batch_size=self._cutter.size)
+
+    def next_batch(self) -> Sequence[ImageRef] | None:
+        """References; none when no path comes while rows may be ready."""
+        if self._stdin is not None and self._batches and not self._path_comes():
+            return ()
+        refs = next(self._cutter, None)
+        self._cutter.pending.clear()
+        if refs is None and self._cutter.error is not None:
+            raise self._cutter.error
+        return refs
+
+    def put(self, batch: Sequence[ImageRef], /) -> None:
+        if batch:
+            under_way = BatchUnderWay(batch)
+            self._batches.append(under_way)
+            self._waiting += under_way.pieces
+            self._hand_out()
+
+    def take(self, wait: bool, /) -> ProcessedBatch | None:
+        self._take_in(0)
+        while self._batches:
+            if self._batches[0].complete:
+                return self._batches.popleft().result()
+            if not wait and self._accepts:
+                break
+            self._take_in(_LOOK_AGAIN)
+        return None
+
+    @property
+    def _accepts(self) -> bool:
+        """Whether a further batch would be worked on."""
+        return (
+            len(self._batches) < _WINDOW * len(self._workers)
+            and not self._suspects
+            and not self._waiting
+            and any(worker.free for worker in self._workers)
+        )
+
+    def _tell(self, worker: Worker, number: int, message: Any) -> None:
+        self._inbox.put((worker, number, message))
+
+    def _take_in(self, seconds: float) -> None:
+        """Deal with what the workers sent, waiting up to ``seconds`` for it."""
+        with contextlib.suppress(queue.Empty):
+            self._deal_with(*self._inbox.get(timeout=seconds))
+            while True:
+                self._deal_with(*self._inbox.get_nowait())
+        self._end_stalled()
+        self._hand_out()
+
+    def _deal_with(self, worker: Worker, number: int, message: Any) -> None:
+        if number != worker.number:  # of an earlier process
+            return
+        worker.seen = time.monotonic()
+        if isinstance(message, Answer):
+            piece = worker.pieces.pop(message.number)
+            piece.result = message.result
+            worker.deaths = 0
+            worker.batches += 1
+            worker.images += len(piece.refs)
+        elif isinstance(message, Ready):
+            self._agree(worker, message)
+        elif isinstance(message, Exception):
+            if isinstance(message, UserError) and not worker.was_ready:
+                raise message
+            worker.failure = message
+        else:
+            self._bury(worker)
+
+    def _agree(self, worker: Worker, ready: Ready) -> None:
+        """All workers have the precision of the first: by ``auto`` each might find another."""
+        if self._agreed is None:
+            self._agreed = ready
+            model = replace(self._spec.model, dtype=ready.dtype)
+            self._spec = replace(self._spec, model=model)
+        if ready.dtype == self._agreed.dtype:
+            worker.note_ready(ready)
+        else:
+            self._start(worker)
+
+    def _start(self, worker: Worker) -> None:
+        model = replace(self._spec.model, device=worker.device)
+        try:
+            worker.start(replace(self._spec, model=model), self._threads)
+        except (OSError, RuntimeError) as error:  # RuntimeError: there can be no further thread
+            worker.failure = error
+            self._bury(worker)
+
+    def _bury(self, worker: Worker) -> None:
+        """Have everything that an ended worker had done again, and start it anew.
+
+        Raises RunError when no worker is left.
+        """
+        how = worker.how_it_ended(f"{self._stall_timeout:g} s")
+        for piece in worker.pieces.values():
+            piece.redo(how, worker.killed)
+        worker.pieces.clear()
+        worker.deaths += 1
+        worker.gone = worker.deaths == _MOST_DEATHS
+        self._on_event(WorkerEnded(worker.device, how, again=not worker.gone))
+        if not worker.gone:
+            self._start(worker)
+        elif all(each.gone for each in self._workers):
+            raise RunError(
+                "device",
+                f"The worker processes of all devices ended again and again, the last one on "
+                f"{worker.device} ({how})",
+                f"the rows so far are safe, go on with {option('resume')} when the cause is "
+                "removed",
+            )
+        else:
+            worker.stop()
+        given = {piece for each in self._workers for piece in each.pieces.values()}
+        self._suspects = deque(
+            piece
+            for batch in self._batches
+            for piece in batch.pieces
+            if piece.single and piece.result is None and piece not in given
+        )
+
+    def _end_stalled(self) -> None:
+        now = time.monotonic()
+        passed, self._looked = now - self._looked, now
+        for worker in self._workers:
+            if passed > _PAUSED:  # stopped from a terminal, say, and the workers with it
+                worker.seen += passed
+            limit = self._stall_timeout
+            if worker.ready is None:
+                limit = max(limit, _LOADING_STALL)
+            if worker.due and now - worker.seen > limit:
+                worker.end_stalled()
+
+    def _hand_out(self) -> None:
+        """Give pieces to workers that are free: single images to idle ones, before all else."""
+        while True:
+            if self._suspects:
+                idle = [worker for worker in self._workers if worker.free and not worker.pieces]
+                if not idle:
+                    return
+                idle[0].give(self._suspects.popleft())
+            elif self._waiting:
+                free = [worker for worker in self._workers if worker.free]
+                if not free:
+                    return
+                min(free, key=lambda each: len(each.pieces)).give(self._waiting.popleft())
+            else:
+                return
+
+    def _path_comes(self) -> bool:
+        try:
+            return bool(select.select([self._stdin], [], [], _STDIN_SECONDS)[0])
+        except (OSError, ValueError):  # no file that can be waited for
+            return True
+
+
+def divided_threads(workers: int) -> int:
+    """The threads of an operation in each of so many workers, by what this process might have."""
+    try:
+        threads = int(os.environ["OMP_NUM_THREADS"].partition(",")[0])
+    except (KeyError, ValueError):
+        threads = available_cores()
+    return max(1, threads // workers)

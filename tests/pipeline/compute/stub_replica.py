@@ -1,0 +1,87 @@
+"""Replicas without a model, which do what their images say; torch is not imported for them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blip2cli.errors import ModelError
+from blip2cli.images.load_image import LoadedImage
+from blip2cli.options import LoaderOptions, ModelOptions
+from blip2cli.pipeline.compute.base import Ready
+from blip2cli.pipeline.compute.replica import ReplicaSpec
+from blip2cli.pipeline.events import Slower
+from blip2cli.pipeline.processed_batch import ProcessedBatch
+from blip2cli.sources.base import ImageRef
+from blip2cli.tasks.caption import CaptionTask
+
+
+@dataclass(frozen=True)
+class StubSpec(ReplicaSpec):
+    """``loading`` is what happens when a replica starts."""
+
+    loading: str = ""
+
+    def start(self) -> Any:
+        act(self.loading)
+        return StubReplica(self)
+
+
+def spec(loading: str = "", **model: Any) -> StubSpec:
+    return StubSpec(ModelOptions("stub", **model), LoaderOptions(), CaptionTask(), loading=loading)
+
+
+class StubReplica:
+    """Its rows say which process made them."""
+
+    def __init__(self, spec: StubSpec) -> None:
+        dtype = spec.model.dtype
+        if dtype == "auto":
+            dtype = "bfloat16" if spec.model.device == "cpu:1" else "float32"
+            time.sleep(0.5 if dtype == "bfloat16" else 0)
+        self.ready = Ready(
+            spec.task,
+            "stub",
+            spec.model.device,
+            dtype,
+            "because",
+            batch_size=4,
+            threads=spec.threads,
+        )
+
+    def process(self, refs: Sequence[ImageRef], isolate: bool = False) -> ProcessedBatch:
+        for ref in refs:
+            act(ref.path)
+        rows: list[dict[str, object]] = [
+            {"file_name": ref.file_name, "process": os.getpid(), "dtype": self.ready.dtype}
+            for ref in refs
+        ]
+        images = [LoadedImage(ref.file_name, 1, 1, None, ref.carried) for ref in refs]
+        return ProcessedBatch(rows, len(rows), images, 0.5, (Slower(refs[0].file_name),))
+
+
+def act(what: str) -> None:
+    """Do ``what``: "sleep 2", "exit 3", "signal 9", "raise ValueError", "once FILE and …"."""
+    verb, _, rest = what.partition(" ")
+    if verb == "once":
+        marker, _, what = rest.partition(" and ")
+        try:
+            Path(marker).touch(exist_ok=False)
+        except FileExistsError:
+            return
+        act(what)
+    elif verb == "sleep":
+        time.sleep(float(rest))
+    elif verb == "exit":
+        os._exit(int(rest))
+    elif verb == "signal":
+        os.kill(os.getpid(), int(rest))
+        time.sleep(60)  # another thread may take the signal
+    elif verb == "user":
+        raise ModelError("device", "There is no such device", "take another")
+    elif verb == "raise":
+        raise ValueError("a mistake")
