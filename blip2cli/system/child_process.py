@@ -52,7 +52,7 @@ def command(main: str, descriptor: int) -> list[str | bytes]:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The environment of a child: this process's, with so many ``threads`` for each library."""
+    """The environment of a child: this process's, with ``threads`` threads for each library."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     # ``PYTHONPATH`` may name the current folder, by an empty element; ``command`` gives the path.
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}

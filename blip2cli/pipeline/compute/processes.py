@@ -275,7 +275,7 @@ class WorkerProcesses:
 
 
 def divided_threads(workers: int) -> int:
-    """The threads of an operation in each of so many workers, by what this process might have."""
+    """The threads of an operation in each of some workers, by what this process might have."""
     try:
         threads = int(os.environ["OMP_NUM_THREADS"].partition(",")[0])
     except (KeyError, ValueError):

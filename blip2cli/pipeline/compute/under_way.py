@@ -85,4 +85,4 @@ def _failed(ref: ImageRef, how: str) -> LoadedImage:
     from blip2cli.images.load_image import LoadedImage
 
     error = ImageError("worker_crashed", f"Running it ended the worker process, twice ({how}).")
-    return LoadedImage(ref.file_name, None, None, error, ref.carried, ref.occurrence)
+    return LoadedImage(ref.file_name, None, None, error, ref.carried)
