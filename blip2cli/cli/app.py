@@ -25,6 +25,7 @@ COMMANDS = {
     "embed": "Write an embedding of every image, or of every text.",
     "convert": "Convert results into another format, or a checkpoint into another layout.",
     "verify": "Read outputs as a whole, and say what is sound in them.",
+    "eval": "Compute metrics of an output against references, each with a 95 % interval.",
     "doctor": "Show what is installed and which device is used, and check a model for silent "
     "failures.",
 }

@@ -29,6 +29,7 @@ from blip2cli.options import ConvertOptions
 from blip2cli.sources.records import BadRow, json_records
 
 ABSTAINED = "abstained"  # the value of ``flag``
+_number = id_getter(ConvertOptions(), pa.schema([("file_name", pa.null())]), False)
 _Row = Mapping[str, Any]
 _TAIL = 16384  # references of failed images that are given at once
 
@@ -94,7 +95,6 @@ class RowMatcher:
             options = ConvertOptions(id_column=id_column, id_map=id_map)
             schema = pa.schema([(name, pa.null()) for name in table.columns])
             self._ids = id_getter(options, schema, by == "question_id")
-        self._number = id_getter(ConvertOptions(), pa.schema([("file_name", pa.null())]), False)
         self._needed = self._key_columns(by)
 
     def _key_columns(self, by: str) -> tuple[str, ...]:
@@ -182,7 +182,9 @@ class RowMatcher:
 
     def _failed(self, names: list[str], seen: Numbers, more: Sequence[str]) -> Iterator[Matched]:
         """The references of images that failed, as far as they have no row."""
-        images = self.references.image_index.find(self._image_keys(names))
+        images = self.references.image_index.find(
+            [image_key(name, self.references, "") for name in names]
+        )
         is_failed = np.zeros(self.references.image_count, bool)
         is_failed[images[images >= 0]] = True
         found = np.flatnonzero(is_failed[self.references.images] & ~seen)
@@ -195,30 +197,11 @@ class RowMatcher:
             columns: Columns = {name: [None] * len(numbers) for name in more}
             yield Matched(numbers, [""] * len(numbers), none, none, columns)
 
-    def _image_keys(self, names: list[str]) -> list[str]:
-        """The keys of images whose file names are known; "" where there is none."""
-        if self.references.by.startswith("file_name"):
-            return names
-        return [self._image_id(name, "") for name in names]
-
-    def _image_id(self, name: str, otherwise: str | None = None) -> str:
-        """The id of an image: by the references' own table of names, else the name's number."""
-        ids = self.references.ids
-        found = ids.get(name, ids.get(os.path.basename(name)))
-        if found is not None:
-            return str(found)
-        try:
-            return str(self._number({"file_name": name}))
-        except SourceError:
-            if otherwise is None:
-                raise
-            return otherwise
-
     def _key(self, row: _Row) -> str:
         if self._ids is not None:
             return str(self._ids(dict(row)))
         if self.references.by == "image_id" and "image_id" not in self._needed:
-            return self._image_id(clean_name(row["file_name"]))
+            return image_key(clean_name(row["file_name"]), self.references)
         return row_key(self.references.by, row)
 
     def _find(self, keys: list[str]) -> Numbers:
@@ -230,6 +213,25 @@ class RowMatcher:
             if "/" in name:
                 (numbers[at],) = self.references.index.find([os.path.basename(name) + null + rest])
         return numbers
+
+
+def image_key(name: str, references: References, otherwise: str | None = None) -> str:
+    """The key of the image called ``name``: of annotations its id, which their table of names
+    tells, or the last number in the name.
+
+    Raises SourceError for a name without a number, unless ``otherwise`` stands for it.
+    """
+    if references.by.startswith("file_name"):
+        return name
+    found = references.ids.get(name, references.ids.get(os.path.basename(name)))
+    if found is not None:
+        return str(found)
+    try:
+        return str(_number({"file_name": name}))
+    except SourceError:
+        if otherwise is None:
+            raise
+        return otherwise
 
 
 def default_text_column(table: Table) -> str:

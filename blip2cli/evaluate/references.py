@@ -140,7 +140,7 @@ class ReferenceBuilder:
             pa.array(list(self._keys.keys()), pa.large_string()),
             KeyIndex(self._images.keys()),
             np.array(self._image_of, np.int64),
-            {name: pa.array(v, pa.string()) for name, v in self._columns.items()},
+            {name: pa.array(v, pa.string()) for name, v in self._columns.items() if any(v)},
             ids or {},
             tuple(notes),
             texts,

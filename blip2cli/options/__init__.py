@@ -12,6 +12,7 @@ from blip2cli.options.convert import (
     VerifyOptions,
 )
 from blip2cli.options.declare import Declared, OptionGroup, declarations
+from blip2cli.options.evaluate import EvalOptions
 from blip2cli.options.images import LoaderOptions
 from blip2cli.options.model import (
     DEFAULT_MODEL,
@@ -45,6 +46,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     ConvertOptions,
     CheckpointOptions,
     VerifyOptions,
+    EvalOptions,
     DoctorOptions,
     DoctorOutputOptions,
     ReportOptions,
@@ -66,6 +68,7 @@ __all__ = [
     "EmbedOptions",
     "EmbeddingDtype",
     "ErrorsMode",
+    "EvalOptions",
     "ImagesMode",
     "Kind",
     "LimitOptions",

@@ -25,6 +25,7 @@ PANELS = (
     TEXTS := "Texts",
     IMAGES := "Images",
     IDS := "COCO and VQA",
+    METRICS := "Metrics",
     CHECKPOINTS := "Checkpoints",
     MODEL := "Model",
     DECODING := "Decoding",

@@ -121,7 +121,7 @@ def test_help_is_nearly_as_quick_as_importing_typer_and_rich(tmp_path: Path) -> 
         (["emebd", "x"], "did you mean embed?"),
         (
             ["frobnicate"],
-            "no command 'frobnicate'; choose caption, ask, embed, convert, verify or doctor.",
+            "no command 'frobnicate'; choose caption, ask, embed, convert, verify, eval or doctor.",
         ),
         (["."], "to caption it: blip2cli caption ."),
         (["--vresion"], "no option --vresion; did you mean --version?"),

@@ -1,0 +1,114 @@
+"""The options of evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from blip2cli.errors import OptionError, option
+from blip2cli.options.declare import IDS, METRICS, OUTPUT, SOURCE, TEXTS, OptionGroup, setting
+
+MetricName = Literal[
+    "bleu", "meteor", "rouge", "cider", "vqa", "vqa_2017", "exact", "normalized", "yesno", "recall"
+]
+_METRIC_NAMES = MetricName.__args__  # type: ignore[attr-defined] # a Literal has them
+
+_source = partial(setting, panel=SOURCE)
+_texts = partial(setting, panel=TEXTS)
+_ids = partial(setting, panel=IDS)
+_metrics = partial(setting, panel=METRICS)
+
+
+@dataclass(frozen=True)
+class EvalOptions(OptionGroup):
+    """What is evaluated against what."""
+
+    rows: tuple[str, ...] = _source(
+        (),
+        "Outputs of caption or ask that are one, or of embed of images and of texts.",
+        positional=True,
+        metavar="ROWS...",
+    )
+    against: str | None = _source(
+        None,
+        "References: COCO caption annotations, VQA annotations, or a table with file_name (and "
+        "question or question_id) and a text or a list of texts.",
+        metavar="FILE",
+    )
+    compare: tuple[str, ...] = _source(
+        (), "Another output, whose difference to ROWS is printed; repeatable.", metavar="ROWS"
+    )
+    text_column: str | None = _texts(
+        None,
+        "The column of texts in ROWS.",
+        metavar="NAME",
+        default_help="caption, or answer in results of ask",
+    )
+    reference_column: str | None = _texts(
+        None,
+        "The column of texts in a table of references.",
+        metavar="NAME",
+        default_help="caption, reference, text or answer, or their plurals",
+    )
+    id_column: str | None = _ids(
+        None,
+        "The column of ROWS that holds the ids of annotations.",
+        metavar="NAME",
+        default_help="the last number in file_name; answers: question_id",
+    )
+    id_map: str | None = _ids(
+        None,
+        "Ids of file names: a JSON object, a CSV table with file_name and id, or COCO annotations.",
+        metavar="FILE",
+    )
+    metric: tuple[str, ...] = _metrics(
+        (),
+        f"Compute only this: {', '.join(_METRIC_NAMES)}; repeatable.",
+        metavar="NAME",
+    )
+    by: tuple[str, ...] = _metrics(
+        (),
+        "Also for each value of a column of ROWS or of the references, such as question_type; "
+        "repeatable.",
+        metavar="COLUMN",
+    )
+    fail_under: tuple[str, ...] = _metrics(
+        (), "Exit with 1 when a figure is lower, such as vqa=0.6; repeatable.", metavar="NAME=X"
+    )
+    meteor_jar: str | None = _metrics(
+        None,
+        "meteor-1.5.jar, where METEOR is wanted; it needs Java.",
+        metavar="FILE",
+        default_help="that of an installed pycocoevalcap",
+    )
+    json: bool = setting(False, "Print JSON for other programs.", panel=OUTPUT)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.metric:
+            if name not in _METRIC_NAMES:
+                raise OptionError(
+                    "metric",
+                    f"{option('metric')} has no value {name!r}",
+                    f"choose one of {', '.join(_METRIC_NAMES)}",
+                )
+        _ = self.least
+
+    @property
+    def least(self) -> dict[str, float]:
+        """The lowest values of ``fail_under``, by figure. Raises OptionError."""
+        found = {}
+        for text in self.fail_under:
+            name, equals, value = text.partition("=")
+            try:
+                found[name.strip()] = float(value)
+            except ValueError:
+                equals = ""
+            if not equals or not name.strip():
+                raise OptionError(
+                    "fail_under",
+                    f"{option('fail_under')} {text} is no figure and its lowest value",
+                    "write it as in vqa=0.6",
+                )
+        return found
