@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from tests.command import COMMAND, Run, environment
 from tests.images.pictures import draw_images
 from tests.s3_server import S3, serve_s3
 from tests.slow import SLOW_FILES
+from tests.store_proxy import StoreProxy, proxy_of
 
 # The command sets it for its own child processes; scripts that tests start import their neighbours.
 os.environ.pop("PYTHONSAFEPATH", None)
@@ -70,6 +72,30 @@ def s3() -> Iterator[S3]:
     """An S3 server; make a bucket of your own."""
     with serve_s3() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def proxy(s3: S3) -> Iterator[StoreProxy]:
+    """A proxy before that server, which does what ``bucket`` tells it to."""
+    with proxy_of(s3.url) as proxy:
+        yield proxy
+
+
+_buckets = itertools.count()
+
+
+@pytest.fixture
+def bucket(s3: S3, proxy: StoreProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a new bucket, reached through the proxy, whose faults end with the test."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # s3fs repeats requests all the same
+    name = f"objects-{next(_buckets)}"
+    s3.bucket(name, {})
+    proxy.requests.clear()
+    yield f"s3://{name}"
+    proxy.rule = lambda method, path: None
 
 
 @pytest.fixture

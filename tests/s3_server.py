@@ -44,6 +44,14 @@ class S3:
             name, {f"{prefix}{p.relative_to(folder).as_posix()}": p.read_bytes() for p in files}
         )
 
+    def read(self, name: str, key: str) -> bytes:
+        """The content of an object."""
+        import s3fs
+
+        access = {"key": "testing", "secret": "a-secret-key", "endpoint_url": self.url}
+        content: bytes = s3fs.S3FileSystem(**access).cat_file(f"{name}/{key}")
+        return content
+
     def _put(self, path: str, data: bytes = b"") -> None:
         headers = {"Content-Type": "application/octet-stream"}
         with urlopen(Request(f"{self.url}/{quote(path)}", data, headers, method="PUT")):

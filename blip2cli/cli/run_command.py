@@ -84,7 +84,7 @@ def _run(job: Job[Any], report: ReportOptions) -> int:
 
 def _dry_run(job: Job[Any]) -> int:
     """Say what would run. The listing is read to its end, the model is not touched."""
-    from blip2cli.sinks import OutputLock
+    from blip2cli.sinks import lock_of
     from blip2cli.sources.image_suffixes import listed_others
 
     options = job.options
@@ -93,7 +93,7 @@ def _dry_run(job: Job[Any]) -> int:
     already = plan.passed_over.already
     before = f" ({already} done before)" if already else ""
     if job.to_file:
-        with OutputLock(options.output.out or ""):
+        with lock_of(options.output.out or ""):
             pass  # a run could write there, and none does at present
     lines = [f"{job.task.name}: {total} {unit}{'' if total == 1 else 's'}{before}"]
     lines += (f"  {name}" for name in names)
@@ -141,4 +141,5 @@ def _errors_file(out: str | None) -> str:
     """The file beside ``out`` that lists failed images, as seen from here."""
     from blip2cli.sinks.paths import OutputPaths
 
-    return os.path.relpath(OutputPaths.of(out or "").errors)
+    paths = OutputPaths.of(out or "")
+    return hide_secrets(paths.errors) if paths.is_remote else os.path.relpath(paths.errors)

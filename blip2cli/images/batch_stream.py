@@ -1,25 +1,24 @@
 """Image references → batches of pixels, decoded in worker processes, in source order.
 
 References are taken from the source only as batches are requested: listing streams, and memory
-holds a few batches however many images come. Workers read, decode and resize; they hand over one
-uint8 array a batch, through a socket. (Torch's ``DataLoader`` uses shared memory, which is limited
-to 64 MiB in a default container and ends in a bus error there; a copy through a socket costs about
-a millisecond. What else is against it stands in ``worker_pool``.)
+holds a few batches however many images come; those on other machines are read beforehand
+(``remote_reads``). Workers hand over one uint8 array a batch, through a socket, which takes about a
+millisecond. (Shared memory, which Torch's ``DataLoader`` uses, is limited to 64 MiB in a default
+container and ends in a bus error there; more is against it in ``system.child_process``.)
 
 Before there are workers, images are decoded in this process: in turn with whoever requests batches,
 or by a prefetch thread, which begins while torch is still being imported. So nothing here imports
 torch before the first batch.
 
-Where the model runs in several batch threads, these can decode their images as well
-(``share_decoding``, ``next_pending``).
+Several batch threads can decode their images as well (``share_decoding``, ``next_pending``).
 
 Whatever goes wrong with one image is that image's failure. ``error_type`` names that arise here:
 ``decode_error`` (an unexpected exception), ``decoder_crashed`` (the image took down the process
 that decoded it, twice) and ``timeout`` (it took longer than it may, twice).
 
-A time limit for one image is enforced by the kernel, inside the worker (see ``time_limit``): it
-begins when the image's own reading begins. An image that exceeds it ends its worker, as a crash
-would, and has a second try when the images under way then are loaded again one by one.
+A time limit for one image is enforced by the kernel, inside the worker (see ``time_limit``), from
+its turn on. An image that exceeds it ends its worker, as a crash would, and has a second try when
+the images under way then are loaded again one by one.
 """
 
 from __future__ import annotations

@@ -55,6 +55,8 @@ def _read(job: Job[Any], written: str) -> Iterator[tuple[str, str]]:
 
 def _same_as(written: str, inside: bool = False) -> Callable[[str], bool]:
     """Whether a path is the file ``written``, by whatever name; ``inside``: or a file in it."""
+    if is_remote(written):
+        return lambda path: f"{path.rstrip('/')}/".startswith(f"{written}/")
     try:
         there = os.stat(written)
     except (OSError, ValueError):  # compared by its name

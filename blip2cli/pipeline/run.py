@@ -39,7 +39,7 @@ from blip2cli.pipeline.signals import Interrupted, Interrupts
 from blip2cli.pipeline.stats import RunStats
 from blip2cli.pipeline.stop_conditions import check_error_limit
 from blip2cli.pipeline.summary_file import write_summary
-from blip2cli.sinks import OutputLock, old_failure_list
+from blip2cli.sinks import lock_of, old_failure_list
 
 
 def run(job: Job[Any], on_event: Listener = lambda event: None) -> Summary:
@@ -77,7 +77,7 @@ def _locked(job: Job[Any], on_event: Listener) -> Iterator[bool]:
     if not job.to_file:
         yield False
         return
-    with OutputLock(job.options.output.out or "") as lock:
+    with lock_of(job.options.output.out or "") as lock:
         if lock.taken_from is not None:
             on_event(TookOver(lock.taken_from))
         lock.sweep()

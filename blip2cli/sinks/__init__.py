@@ -6,7 +6,7 @@ from blip2cli.sinks.differences import check_settings
 from blip2cli.sinks.failure_list import FailureList
 from blip2cli.sinks.failure_list_journal import old_failure_list
 from blip2cli.sinks.journal import check_whole
-from blip2cli.sinks.lock import OutputLock
+from blip2cli.sinks.lock import OutputLock, lock_of
 from blip2cli.sinks.open_output import ResumedOutput, open_failure_list, open_sink, read_output
 from blip2cli.sinks.paths import to_stdout
 from blip2cli.sinks.settings import Settings, new_token
@@ -23,6 +23,7 @@ __all__ = [
     "check_output",
     "check_settings",
     "check_whole",
+    "lock_of",
     "new_token",
     "old_failure_list",
     "open_failure_list",

@@ -10,12 +10,12 @@ import stat
 from blip2cli.errors import OutputError, option
 from blip2cli.options import OutputOptions
 from blip2cli.sinks import folder_layout
+from blip2cli.sinks.check_objects import check_objects
 from blip2cli.sinks.format_table import FOLDER, known_suffix, suffixes
 from blip2cli.sinks.paths import LONGEST_ENDING, OutputPaths, to_stdout
 from blip2cli.sinks.settings import read_settings
 from blip2cli.sinks.settings_file import has_settings, owns_failures
 from blip2cli.storage.opening import is_remote
-from blip2cli.storage.secrets import hide_secrets
 
 _MISSPELLINGS = {
     ".json": ".jsonl", ".ndjson": ".jsonl", ".jl": ".jsonl", ".json.gz": ".jsonl.gz",
@@ -42,12 +42,8 @@ def check_output(options: OutputOptions) -> None:
         return
     out = options.out or ""
     if is_remote(out):
-        raise OutputError(
-            "out",
-            f"The output {hide_secrets(out)!r} is a URL, but rows are only written to the local "
-            "disk",
-            "name a local file, and copy it there afterwards",
-        )
+        check_objects(options)
+        return
     if known_suffix(out) == FOLDER:
         _check_folder(out, options)
         return
@@ -145,8 +141,8 @@ def _check_beside(out: str, options: OutputOptions) -> None:
             remedy = f"add {option('overwrite')} to replace it, " if ours else ""
             raise OutputError(
                 "out",
-                f"There is a file {out + '.errors'!r}, where images that fail would be listed, "
-                + ("without its output" if ours else "and it is no list of this output"),
+                f"There is a file {out.rstrip('/') + '.errors'!r}, where images that fail would be "
+                "listed, " + ("without its output" if ours else "and it is no list of this output"),
                 f"move it away, {remedy}or choose another name",
             )
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from blip2cli.errors import ImageError
 from blip2cli.sinks.appended_file import AppendedFile
 from blip2cli.sinks.base import DiskGuard
+from blip2cli.sinks.failure_list_file import AppendedObject, open_list, remove_list
 from blip2cli.sinks.failure_list_journal import FailureJournal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings_file import claim_failures, owns_failures
@@ -27,6 +28,7 @@ from blip2cli.storage.hash_set import OCCURRENCE, HashSet, occurrence_key
 from blip2cli.storage.text_encoding import to_json
 
 SYNC_SECONDS = 1.0
+OBJECT_SYNC_SECONDS = 30.0  # on a store, where the whole list is put
 
 
 class FailureList:
@@ -67,7 +69,8 @@ class FailureFile(FailureList):
         self._path = paths.errors
         self._replace = paths.replace
         self._temporary = paths.temporary()
-        self._file: AppendedFile | None = None
+        self._file: AppendedFile | AppendedObject | None = None
+        self._sync_seconds = OBJECT_SYNC_SECONDS if paths.is_remote else SYNC_SECONDS
         self._journal = journal
         self.failed_before = journal.failed if journal is not None else ()
         self._synced_at = 0.0  # on the monotonic clock
@@ -80,7 +83,7 @@ class FailureFile(FailureList):
     def remove_old(self) -> None:
         if self._replace and self._file is None:
             with self._disk.errors():
-                durable.remove(self._path)
+                remove_list(self._paths)
                 claim_failures(self._paths, owned=False)
 
     def write(
@@ -101,7 +104,7 @@ class FailureFile(FailureList):
                 self._file = self._open(line)
             else:
                 self._file.append(line)
-                if time.monotonic() - self._synced_at >= SYNC_SECONDS:
+                if time.monotonic() - self._synced_at >= self._sync_seconds:
                     self._sync(self._file)
 
     def succeeded(self, key: str) -> None:
@@ -132,10 +135,21 @@ class FailureFile(FailureList):
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
-        durable.remove_quietly(self._temporary)
+        if not self._paths.is_remote:
+            durable.remove_quietly(self._temporary)
 
-    def _open(self, line: bytes) -> AppendedFile:
+    def _open(self, line: bytes) -> AppendedFile | AppendedObject:
         """Create the file with ``line``, or append it to the one of the run that is resumed."""
+        if self._paths.is_remote:
+            before = b""
+            if self._journal is None:
+                claim_failures(self._paths)
+            else:
+                with open_list(self._paths) as file:
+                    before = file.read(self._journal.end)
+            self._synced_at = time.monotonic()
+            new = self._journal is None and not self._replace
+            return AppendedObject(self._paths, before + line, new)
         if self._journal is None:
             descriptor = durable.create(self._temporary, append=True)
         else:
@@ -149,6 +163,6 @@ class FailureFile(FailureList):
         self._synced_at = time.monotonic()
         return AppendedFile(self._path, descriptor)
 
-    def _sync(self, file: AppendedFile) -> None:
+    def _sync(self, file: AppendedFile | AppendedObject) -> None:
         file.sync()
         self._synced_at = time.monotonic()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from blip2cli.errors import OutputError, option
+from blip2cli.sinks.failure_list_file import list_size, open_list, remove_list, replace_list
 from blip2cli.sinks.jsonl_lines import CHUNK, lines_of
 from blip2cli.sinks.jsonl_rows import RowParser
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings_file import claim_failures
-from blip2cli.storage import durable
 from blip2cli.storage.hash_set import OCCURRENCE, HashSet, occurrence_key
 from blip2cli.storage.text_encoding import from_utf8
 
@@ -47,16 +46,16 @@ class FailureJournal:
 
         size = sum(map(len, left()))
         if not size:
-            durable.remove(self.paths.errors)
+            remove_list(self.paths)
             claim_failures(self.paths, owned=False)
-        elif size != os.stat(self.paths.errors).st_size:
-            with durable.written(self.paths.temporary(), self.paths.errors) as file:
-                file.writelines(left())
+            return
+        if size != list_size(self.paths):
+            replace_list(self.paths, left())
 
     def _lines(self) -> Iterator[tuple[int, str, bytes]]:
         """Where each complete line starts, its image, and the line."""
         start = 0
-        for block, names in _blocks(self.paths.errors):
+        for block, names in _blocks(self.paths):
             for name, line in zip(names, lines_of(block), strict=True):
                 yield start, name, line
                 start += len(line)
@@ -73,7 +72,7 @@ def read_failures(paths: OutputPaths, done: HashSet) -> FailureJournal | None:
     failed = HashSet()
     repeated: set[str] = set()
     try:
-        for block, keys in _blocks(paths.errors):
+        for block, keys in _blocks(paths):
             end += len(block)
             known = done.contains(keys)
             if any(known):
@@ -83,22 +82,22 @@ def read_failures(paths: OutputPaths, done: HashSet) -> FailureJournal | None:
             failed.add_all(keys)
         if len(failed) < count:
             seen = HashSet()
-            for _, keys in _blocks(paths.errors):
+            for _, keys in _blocks(paths):
                 repeated |= {key for key in keys if key not in done and not seen.add(key)}
-        torn = end < os.stat(paths.errors).st_size
+        torn = end < list_size(paths)
     except FileNotFoundError:
         return None
     return FailureJournal(paths, failed, end, torn, outdated, frozenset(repeated))
 
 
-def _blocks(path: str) -> Iterator[tuple[bytes, list[str]]]:
+def _blocks(paths: OutputPaths) -> Iterator[tuple[bytes, list[str]]]:
     """The complete lines, many together, and the key of each. What is torn at the end is left out.
 
     Raises OutputError for a line that is none of ours, OSError.
     """
     count = 0
     parser: RowParser | None = None
-    with open(durable.open_regular(path, os.O_RDONLY), "rb") as file:
+    with open_list(paths) as file:
         for chunk in iter(lambda: file.read(CHUNK) + file.readline(), b""):
             block = chunk[: chunk.rfind(b"\n") + 1]
             if not block:
@@ -112,8 +111,8 @@ def _blocks(path: str) -> Iterator[tuple[bytes, list[str]]]:
                     if key is None:
                         raise OutputError(
                             "resume",
-                            f"{option('resume')}: line {count + len(keys) + 1} of {path!r} is "
-                            "damaged",
+                            f"{option('resume')}: line {count + len(keys) + 1} of "
+                            f"{paths.errors!r} is damaged",
                             "move the list away, and the images in it are tried again",
                         )
                     keys.append(key)

@@ -96,7 +96,10 @@ class FolderSink:
     def _content(self) -> FolderContent:
         """Looked at when the first rows are there."""
         with self._disk.errors():
-            return FolderContent.open(self._paths, self._settings, self._schema, self._resumes)
+            content = FolderContent.open(self._paths, self._settings, self._schema, self._resumes)
+            if self._resumes and content.rows != self._safe_rows:
+                raise OSError(errno.ESTALE, "something else changed it since this run read it")
+            return content
 
     def _safe(self) -> str:
         if not self._safe_rows:
@@ -134,6 +137,11 @@ class FolderContent:
             if content.replaces and not paths.replace:
                 raise FileExistsError(errno.EEXIST, "rows of another run are there")
         return content
+
+    @property
+    def rows(self) -> int:
+        """How many rows are committed."""
+        return self._layout.rows
 
     @property
     def lacking(self) -> int:

@@ -106,4 +106,10 @@ class LocalFolder:
 
 def open_store(paths: OutputPaths) -> FolderStore:
     """The store of a folder output."""
+    if paths.is_remote:
+        from blip2cli.sinks.object_lock import memory_of
+        from blip2cli.sinks.object_store import ObjectStore
+
+        store: FolderStore = memory_of(paths.final).setdefault("store", ObjectStore(paths))
+        return store
     return LocalFolder(paths)

@@ -22,8 +22,10 @@ from typing import Self
 
 from blip2cli.errors import OutputError
 from blip2cli.sinks.lock_holder import GONE_SECONDS, SIGN_SECONDS, Holder, LockFile
+from blip2cli.sinks.object_lock import ObjectLock
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage import durable
+from blip2cli.storage.opening import is_remote
 from blip2cli.storage.text_encoding import printable
 
 # What a file system says that knows no locks; EBADF: not of files that are open for reading.
@@ -213,3 +215,8 @@ def _flock(descriptor: int) -> bool | None:
             raise
         return None
     return True
+
+
+def lock_of(out: str) -> OutputLock | ObjectLock:
+    """The lock of the output ``out``, a path or a URL."""
+    return ObjectLock(out) if is_remote(out) else OutputLock(out)

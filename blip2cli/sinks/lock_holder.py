@@ -90,7 +90,11 @@ class LockFile:
     @classmethod
     def read(cls, descriptor: int) -> LockFile:
         """Raises ValueError for a file that is no lock."""
-        data = os.pread(descriptor, 4096, 0)
+        return cls.of(os.pread(descriptor, 4096, 0))
+
+    @classmethod
+    def of(cls, data: bytes) -> LockFile:
+        """The same for its content."""
         former = _FORMER.fullmatch(data)
         if former is not None or not data:
             return cls(None, former[1].decode() if former is not None else "")

@@ -22,6 +22,7 @@ from blip2cli.sinks.jsonl import StdoutSink
 from blip2cli.sinks.paths import OutputPaths, to_stdout
 from blip2cli.sinks.settings import Settings, recover_settings, update_settings
 from blip2cli.sinks.settings_file import mark
+from blip2cli.storage.objects import ObjectFolder
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def read_output(options: OutputOptions, row_count: RowCount) -> ResumedOutput | 
     paths = OutputPaths.of(options.out or "")
     try:
         before = _state(paths)
-        written = max(map(_modified, paths.with_rows()), default=0.0)
+        written = _written(paths)
         rows = format_of(options.out or "").read_journal(
             paths, row_count, options.errors == "inline"
         )
@@ -99,13 +100,19 @@ def _complete(paths: OutputPaths, before: object, complete: Callable[[], None]) 
     complete()
 
 
-def _modified(path: str) -> float:
-    about = _stat(path)
-    return about.st_mtime if about is not None else 0.0
+def _written(paths: OutputPaths) -> float:
+    """When rows were written last, in seconds since 1970. Raises OSError."""
+    if paths.is_remote:
+        return max(ObjectFolder(url).latest() for url in (paths.final, paths.beside_folder))
+    found = map(_stat, paths.with_rows())
+    return max((about.st_mtime for about in found if about is not None), default=0.0)
 
 
 def _state(paths: OutputPaths) -> list[tuple[int, int]]:
-    """What tells whether a file of the output was written to or replaced."""
+    """What tells whether a file of the output was written to or replaced.
+
+    Of a store nothing: its lock is looked at before each request.
+    """
     files = paths.with_rows() if paths.is_folder else [paths.final]
     return [(about.st_ino, about.st_size) for about in map(_stat, files) if about is not None]
 

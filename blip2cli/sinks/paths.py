@@ -4,7 +4,8 @@ For ``photos/captions.jsonl``: ``captions.jsonl.errors`` (failed images), which 
 matches, and hidden, so that data-set loaders pass them over: ``.captions.jsonl.meta.json``
 (settings), while a run lasts ``.captions.jsonl.lock`` and temporary files and, for Parquet,
 ``.captions.parquet.part-000000`` and so on. For the folder ``captions/``: ``captions.errors``,
-``.captions.meta.json``, ``.captions.rows-…`` (see ``folder_layout``) and so on, all beside it.
+``.captions.meta.json``, ``.captions.rows-…`` (see ``folder_layout``) and so on, all beside it. For
+``s3://bucket/captions/``: ``captions.errors`` beside it, and the rest in ``.captions/``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from blip2cli.options import OutputOptions
 from blip2cli.sinks.folder_layout import HIDDEN, VISIBLE
 from blip2cli.sinks.format_table import FOLDER, known_suffix
 from blip2cli.storage.durable import temporary_name
+from blip2cli.storage.opening import is_remote
 
 _PART = ".part-"
 LONGEST_ENDING = len(f".{_PART}000000")  # bytes that a name beside the output has more
@@ -33,11 +35,23 @@ class OutputPaths:
     @classmethod
     def of(cls, out: str, replace: bool = False) -> OutputPaths:
         """Symbolic links are resolved: what they point to is replaced, not the link."""
+        if is_remote(out):
+            return cls(out.rstrip("/"), replace, True)
         return cls(os.path.realpath(out), replace, known_suffix(out) == FOLDER)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether paths are URLs of an object store."""
+        return is_remote(self.final)
 
     @property
     def folder(self) -> str:
         return os.path.dirname(self.final)
+
+    @property
+    def beside_folder(self) -> str:
+        """The URL below which everything hidden lies that belongs to an output on a store."""
+        return self.hidden("")
 
     @property
     def compressed(self) -> bool:
@@ -53,13 +67,13 @@ class OutputPaths:
 
     @property
     def lock(self) -> str:
-        """The lock file of the run that writes (see ``lock``)."""
-        return self.hidden(".lock")
+        """The lock file of the run that writes (see ``lock``), or the folder of lock objects."""
+        return self.hidden("/lock" if self.is_remote else ".lock")
 
     @property
     def meta(self) -> str:
-        """The settings of a JSONL output."""
-        return self.hidden(".meta.json")
+        """The settings of a JSONL output or a folder."""
+        return self.hidden("/meta.json" if self.is_remote else ".meta.json")
 
     @property
     def next_meta(self) -> str:
@@ -83,11 +97,15 @@ class OutputPaths:
 
     def beside_parts(self) -> list[str]:
         """All part files, of an output whose format has any."""
+        if self.is_remote:
+            return []
         parted = self.is_folder or self.final.lower().endswith(".parquet")
         return self.every_part() if parted else []
 
     def with_rows(self) -> list[str]:
         """The files that hold rows of the output, or may."""
+        if self.is_remote:
+            return []
         if self.is_folder and os.path.isdir(self.final):
             names = filter(VISIBLE.fullmatch, sorted(os.listdir(self.final)))
             return [*(os.path.join(self.final, name) for name in names), *self.beside_parts()]

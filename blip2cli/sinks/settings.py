@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from blip2cli.sinks.failure_list_file import exists
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings_file import (
     METADATA_KEY,
@@ -176,6 +177,8 @@ def update_settings(paths: OutputPaths, settings: Settings) -> None:
 
 def recover_settings(paths: OutputPaths) -> None:
     """Complete what a crash between an output and its settings left undone. Raises OSError."""
+    if paths.is_folder:
+        return
     if is_next(paths):
         durable.rename_into_place(paths.next_meta, paths.meta)
     else:
@@ -187,7 +190,7 @@ def begin_settings(paths: OutputPaths, settings: Settings, **marks: object) -> N
 
     Raises OSError.
     """
-    listed = owns_failures(paths) and os.path.lexists(paths.errors)
+    listed = owns_failures(paths) and exists(paths)
     noted = {name: value for name, value in marks.items() if value is not None}
     _store(paths, paths.meta, settings, failures=listed, **noted)
 

@@ -11,8 +11,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from blip2cli.sinks.object_lock import check_held, memory_of
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage import durable
+from blip2cli.storage.objects import split_url
+from blip2cli.storage.opening import is_remote
 
 METADATA_KEY = b"blip2cli"  # of settings in Parquet files
 
@@ -20,6 +23,13 @@ METADATA_KEY = b"blip2cli"  # of settings in Parquet files
 def store(paths: OutputPaths, path: str, content: Mapping[str, Any]) -> None:
     """Replace the file ``path`` of settings in one step. Raises OSError."""
     data = json.dumps(content, ensure_ascii=False).encode() + b"\n"
+    if paths.is_remote:
+        folder, name = split_url(path)
+        check_held(paths.final)
+        memory_of(path).pop(name, None)
+        folder.replace(name, data)
+        memory_of(path)[name] = data
+        return
     durable.replace_file(paths.temporary(), path, data)
 
 
@@ -78,8 +88,15 @@ def stored_at(path: str) -> dict[str, Any]:
     Raises OSError when it cannot be read: then it must not be written anew.
     """
     try:
-        with open(durable.open_regular(path, os.O_RDONLY), "rb") as file:
-            stored = json.load(file)
+        if is_remote(path):
+            folder, name = split_url(path)
+            memory = memory_of(path)
+            if name not in memory:
+                memory[name] = folder.read(name) or b""
+            stored = json.loads(memory[name])
+        else:
+            with open(durable.open_regular(path, os.O_RDONLY), "rb") as file:
+                stored = json.load(file)
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return {}
     return stored if isinstance(stored, dict) else {}
@@ -92,6 +109,8 @@ def current(paths: OutputPaths) -> dict[str, Any]:
 
 def is_next(paths: OutputPaths) -> bool:
     """Whether the settings written for a new output belong to the one that is in place."""
+    if paths.is_folder:  # whose files name it by its token
+        return False
     stored = stored_at(paths.next_meta)
     return bool(stored) and belongs(paths, stored)
 

@@ -41,6 +41,7 @@ CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 # Seconds between repetitions; about three minutes in all. Each is drawn between half of it and the
 # whole, so that runs that were throttled together do not come back together.
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 60.0)
+FIRST_PAUSES = (0.5, 1.0)  # where a user waits for the run to start
 # What is put in one request: 5 GiB are the limit of S3. Several requests would leave the condition
 # to the last, where some stores forget it.
 _ONE_PUT = 5 << 30
@@ -91,33 +92,28 @@ class ObjectFolder:
         """The content of an object; None without one."""
         return self._repeated(lambda: self._read(name), "read")
 
-    def size(self, name: str) -> int | None:
-        """Bytes of an object; None without one."""
-        info = self._repeated(lambda: self._info(name), "read")
-        return None if info is None else int(info["size"])
+    def read_end(self, name: str, size: int) -> bytes | None:
+        """The last ``size`` bytes of an object, or all there are; None without one."""
+        return self._repeated(lambda: self._read(name, start=-size), "read")
+
+    def exists(self, name: str) -> bool:
+        """Whether there is an object of one byte or more."""
+        # Of a missing one, ``info`` of s3fs would list what it might be a folder of.
+        return self._repeated(lambda: self._read(name, start=0, end=1), "read") is not None
 
     def modified(self, name: str) -> datetime | None:
         """When an object was put, by the clock of the store; None without one."""
         info = self._repeated(lambda: self._info(name), "read")
-        if info is None:
-            return None
-        keys = ("LastModified", "mtime", "updated", "last_modified")
-        found = next((info[key] for key in keys if info.get(key)), None)
-        return datetime.fromisoformat(found) if isinstance(found, str) else found
+        return None if info is None else _time_of(info)
+
+    def latest(self) -> float:
+        """When the last object was put, in seconds since 1970; 0 without any."""
+        times = (_time_of(info) for info in self._listed())
+        return max((time.timestamp() for time in times if time is not None), default=0.0)
 
     def names(self) -> list[str]:
         """The names of all objects, folders in them left out, sorted; it may lag behind."""
-
-        def listed() -> list[dict[str, Any]]:
-            try:
-                found: list[dict[str, Any]] = self._filesystem.ls(self._path, detail=True)
-            except FileNotFoundError:
-                return []
-            return found
-
-        found = self._repeated(listed, "read")
-        whole = (info["name"].rpartition("/")[2] for info in found if info["type"] == "file")
-        return sorted(name for name in whole if name)
+        return sorted(info["name"].rpartition("/")[2] for info in self._listed())
 
     def remove(self, *names: str) -> None:
         """Remove those of the objects that exist, in this order."""
@@ -159,6 +155,18 @@ class ObjectFolder:
             )
         return now
 
+    def _listed(self) -> list[dict[str, Any]]:
+        def listed() -> list[dict[str, Any]]:
+            try:
+                found: list[dict[str, Any]] = self._filesystem.ls(self._path, detail=True)
+            except FileNotFoundError:
+                return []
+            return found
+
+        found = self._repeated(listed, "read")
+        # Some store an object for the folder itself.
+        return [i for i in found if i["type"] == "file" and i["name"].strip("/") != self._path]
+
     def _put(self, name: str, data: bytes, **mode: str) -> None:
         path = f"{self._path}/{name}"
         one_put = (
@@ -166,9 +174,12 @@ class ObjectFolder:
         )
         self._filesystem.pipe_file(path, data, **mode, **one_put)
 
-    def _read(self, name: str) -> bytes | None:
+    def _read(self, name: str, **part: int) -> bytes | None:
+        # One request; s3fs would ask for the size first, to fetch ranges of it concurrently.
+        s3 = protocol_of(self.url) in ("s3", "s3a") and not part
+        whole = {"max_concurrency": 1} if s3 else {}
         try:
-            data: bytes = self._filesystem.cat_file(f"{self._path}/{name}")
+            data: bytes = self._filesystem.cat_file(f"{self._path}/{name}", **part, **whole)
         except FileNotFoundError:
             return None
         return data
@@ -196,6 +207,12 @@ class ObjectFolder:
         raise AssertionError  # the last turn returns or raises
 
 
+def _time_of(info: dict[str, Any]) -> datetime | None:
+    keys = ("LastModified", "mtime", "updated", "last_modified")
+    found = next((info[key] for key in keys if info.get(key)), None)
+    return datetime.fromisoformat(found) if isinstance(found, str) else found
+
+
 def check_protocol(url: str, field: str = "out") -> None:
     """Raise OutputError for a URL of a protocol without conditional puts."""
     protocol = protocol_of(url)
@@ -206,3 +223,9 @@ def check_protocol(url: str, field: str = "out") -> None:
             "replace one another's rows",
             "name a folder of an object store (s3://, gs://, abfs://), or a local file or folder",
         )
+
+
+def split_url(url: str) -> tuple[ObjectFolder, str]:
+    """The folder of the object at ``url``, and its name there."""
+    folder, _, name = url.rpartition("/")
+    return ObjectFolder(folder), name

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from tests.cli.helpers import error_sentence
 from tests.command import Run
@@ -58,9 +61,17 @@ def test_listing_and_mistakes_leave_one_line_each(images: Path, s3: S3, blip2cli
     assert "run them apart" in error_sentence(both)
 
 
-def test_rows_are_only_written_to_the_local_disk(images: Path, blip2cli: Run) -> None:
-    said = error_sentence(blip2cli("caption", images, "-o", "s3://key:s3cr3t@bucket/out.jsonl"))
-    assert "name a local file" in said
+def test_rows_go_to_a_folder_of_a_store(images: Path, s3: S3, blip2cli: Run) -> None:
+    s3.bucket("rows", {})
+    url = "s3://rows/of/mine/"
+    command = ("caption", images, "--model", "tiny", "--rows-per-part", "2", "-o", url)
+    done = blip2cli(*command, env=s3.environment)
+    assert done.returncode == 0, done.stderr
+    parts = [s3.read("rows", f"of/mine/part-0000{number}.parquet") for number in range(3)]
+    rows = [row for part in parts for row in pq.read_table(io.BytesIO(part)).to_pylist()]
+    assert [row["file_name"] for row in rows] == NAMES
+    said = error_sentence(blip2cli("caption", images, "-o", "s3://key:s3cr3t@bucket/out/"))
+    assert "holds a password" in said
     assert "s3cr3t" not in said
     said = error_sentence(blip2cli("caption", images, "--summary", "gs://bucket/summary.json"))
     assert "name a local file" in said

@@ -17,6 +17,7 @@ from blip2cli.sinks import (
     read_output,
 )
 from blip2cli.sinks.failure_list_journal import _blocks, _key
+from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage.hash_set import OCCURRENCE
 from blip2cli.storage.text_encoding import to_json
 from tests.sinks.helpers import names, put, read, resume, row
@@ -113,7 +114,11 @@ def test_lines_that_are_read_together_are_those_that_are_read_one_by_one(
         path.write_bytes(data)
         single = [_key(line) for line in data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]]
         try:
-            together = [key for _, keys in _blocks(str(path)) for key in keys]
+            together = [
+                key
+                for _, keys in _blocks(OutputPaths.of(str(path)[: -len(".errors")]))
+                for key in keys
+            ]
         except OutputError:
             assert None in single
         else:

@@ -1,0 +1,78 @@
+"""Checks of an output on an object store before a run, as ``check_output`` has them for files."""
+
+from __future__ import annotations
+
+import re
+
+from blip2cli.errors import OutputError, SourceError, option
+from blip2cli.options import OutputOptions
+from blip2cli.sinks.failure_list_file import exists
+from blip2cli.sinks.folder_layout import VISIBLE
+from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sinks.settings_file import has_settings, owns_failures
+from blip2cli.storage.objects import FIRST_PAUSES, ObjectFolder, check_protocol
+from blip2cli.storage.secrets import hide_secrets
+
+
+def check_objects(options: OutputOptions) -> None:
+    """Raise OutputError when the output cannot be written, or must not be replaced.
+
+    Whether objects can be put there at all, and exclusively, the lock finds out.
+    """
+    out = options.out or ""
+    shown = hide_secrets(out)
+    check_protocol(out)
+    name = out.rstrip("/").rpartition("/")[2]
+    if not out.endswith("/"):
+        raise OutputError(
+            "out",
+            f"The output {shown!r} is one object, but on a store rows are written as a folder of "
+            "Parquet files",
+            f"write {hide_secrets(re.sub(r'[.](parquet|jsonl([.]gz)?)$', '', out)) + '/'!r}",
+        )
+    if out.count("/") < 4 or not name:
+        raise OutputError(
+            "out",
+            f"The output {shown!r} is a whole bucket",
+            f"name a folder in it, such as {shown.rstrip('/') + '/captions/'!r}",
+        )
+    try:
+        _check_there(OutputPaths.of(out), options, shown)
+    except SourceError as error:
+        raise OutputError("out", error.problem, error.remedy) from None
+
+
+def _check_there(paths: OutputPaths, options: OutputOptions, shown: str) -> None:
+    """Raise OutputError for objects that are not those of this run, SourceError."""
+    objects = ObjectFolder(paths.final, FIRST_PAUSES).names()
+    hidden = ObjectFolder(paths.beside_folder, FIRST_PAUSES).names()
+    ours = has_settings(paths)
+    foreign = next((name for name in objects if not (ours and VISIBLE.fullmatch(name))), None)
+    if foreign is not None:
+        raise OutputError(
+            "out",
+            f"The output {shown!r} is a folder with objects of others, such as {foreign!r}",
+            f"name a new folder in it, such as {shown + 'captions/'!r}",
+        )
+    if not (options.overwrite or options.resumes):
+        if any(map(VISIBLE.fullmatch, objects)):
+            raise OutputError(
+                "out",
+                f"The output {shown!r} exists already",
+                f"add {option('resume')} to go on with it, {option('overwrite')} to replace it, or "
+                "choose another name",
+            )
+        if any(name.startswith("rows-") for name in hidden):
+            raise OutputError(
+                "out",
+                f"An unfinished run left rows for {shown!r} beside it",
+                f"add {option('resume')} to go on with them, {option('overwrite')} to start anew "
+                "without them, or choose another name",
+            )
+    if options.errors == "file" and exists(paths) and not owns_failures(paths):
+        raise OutputError(
+            "out",
+            f"There is an object {hide_secrets(paths.errors)!r}, where images that fail would be "
+            "listed, and it is no list of this output",
+            "move it away, or choose another name",
+        )
