@@ -3,8 +3,7 @@
 References are taken from the source only as batches are requested: listing streams, and memory
 holds a few batches however many images come; those on other machines are read beforehand
 (``remote_reads``). Workers hand over one uint8 array a batch, through a socket, which takes about a
-millisecond. (Shared memory, which Torch's ``DataLoader`` uses, is limited to 64 MiB in a default
-container and ends in a bus error there; more is against it in ``system.child_process``.)
+millisecond; shared memory is limited to 64 MiB in a default container and ends in a bus error.
 
 Before there are workers, images are decoded in this process: in turn with whoever requests batches,
 or by a prefetch thread, which begins while torch is still being imported. So nothing here imports
