@@ -66,6 +66,9 @@ DELIBERATE: tuple[Deliberate, ...] = (
         "of two options about images the other is named",
     ),
     Deliberate("doctor of a broken model", "5.stdout", "remedies have no full stop in JSON"),
+    Deliberate(
+        "caption a (CSV|TSV|JSONL|Parquet) table", ".*", "rows of manifests are numbered an image"
+    ),
     Deliberate("convert answers", "5.stderr", "a file of --questions, not a --questions file"),
     Deliberate("convert and merge", "8.stderr", "the command is quoted, the sentence ends"),
     Deliberate(

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blip2cli.model.checkpoint.embedded import embedded_path
+from blip2cli.sources.carried_columns import MAX_VALUE
 from tests.drawn_source import draw_source
 from tests.fork_server import Child, Completed, start_process
 from tests.torture.kills import wait_somewhere
@@ -78,7 +79,10 @@ def build(root: Path) -> Iterator[Struck]:
         for path, name in zip(files, names, strict=True):
             tar.add(path, name)
     manifest = source / "list.jsonl"
-    lines = [json.dumps({"file_name": name, "weight": n / 4}) for n, name in enumerate(names)]
+    rows: list[tuple[str, object]] = [(name, n / 4) for n, name in enumerate(names)]
+    # Several rows about one image, of which the first one fails.
+    rows = [(names[0], "x" * (MAX_VALUE + 1)), *rows, *rows[:8]]
+    lines = [json.dumps({"file_name": name, "weight": weight}) for name, weight in rows]
     manifest.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     questions = root / "questions.txt"
     questions.write_text("how many cats?\nis there a dog?\n", encoding="utf-8")
