@@ -20,6 +20,7 @@ def ask(
 ) -> int:
     """Answer questions about every image: one row an image and question."""
     from blip2cli.cli.run_command import run_command
+    from blip2cli.cli.run_metrics import against_answers
     from blip2cli.pipeline.image_items import ImageItems
     from blip2cli.pipeline.job import Job
     from blip2cli.tasks import choices
@@ -27,4 +28,5 @@ def ask(
     from blip2cli.tasks.questions import from_options
 
     task = AskTask(from_options(questions), questions, decode, choices.from_options(questions))
-    return run_command(Job(ImageItems(), task, run), report)
+    evaluate = against_answers(questions.questions, run.output)
+    return run_command(Job(ImageItems(), task, run), report, evaluate)

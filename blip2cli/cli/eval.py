@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from blip2cli import exit_codes
 from blip2cli.cli.flags.command import Required
+from blip2cli.cli.terminal.evaluation_lines import evaluation_lines
 from blip2cli.cli.terminal.spelling import as_json, readable
 from blip2cli.options import EvalOptions
-
-if TYPE_CHECKING:
-    from blip2cli.evaluate.evaluation import Evaluation, Figure
 
 EXAMPLES = (
     "Example:  blip2cli eval captions.jsonl --against captions_val2014.json --fail-under cider=1.2"
@@ -32,7 +29,7 @@ def eval(options: Annotated[EvalOptions, Required(("rows",))]) -> int:  # noqa: 
     if options.json:
         print(as_json(found.as_dict()), flush=True)
     else:
-        for line in lines(found):
+        for line in evaluation_lines(found):
             print(readable(line), flush=True)
         for note in found.notes:
             print(readable(note), file=sys.stderr)
@@ -40,28 +37,3 @@ def eval(options: Annotated[EvalOptions, Required(("rows",))]) -> int:  # noqa: 
     for line in short:
         print(readable(line), file=sys.stderr)
     return exit_codes.RUN_FAILED if short else exit_codes.SUCCESS
-
-
-def lines(found: Evaluation) -> Iterator[str]:
-    """What is printed of an evaluation."""
-    unit = "row" if found.rows == 1 else "rows"
-    yield f"{found.rows} {unit} about {found.images} images; figures with 95 % intervals"
-    yield from _table(found.figures)
-    for group in found.groups:
-        yield f"{group.column} {group.value}: {group.rows} rows"
-        yield from _table(group.figures)
-    if found.differences:
-        yield f"compared: {found.common} rows that both have"
-        yield from _table(found.other)
-        yield "difference, ROWS minus compared"
-        yield from _table(found.differences, signed=True)
-
-
-def _table(figures: Sequence[Figure], signed: bool = False) -> Iterator[str]:
-    width = max((len(one.name) for one in figures), default=0)
-    form = "+.4f" if signed else ".4f"
-    for one in figures:
-        yield (
-            f"  {one.name:<{width}}  {format(one.value, form)}  "
-            f"[{format(one.low, form)}, {format(one.high, form)}]"
-        )

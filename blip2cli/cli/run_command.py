@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from blip2cli import exit_codes
+from blip2cli.cli.run_metrics import FINISHED, Evaluate, report_metrics
 from blip2cli.cli.terminal.console import Console
 from blip2cli.cli.terminal.log_json import JsonLog
 from blip2cli.cli.terminal.spelling import readable
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
     from blip2cli.sinks.base import Column, Sink
 
 
-def run_command(job: Job[Any], report: ReportOptions) -> int:
-    """Run the job, print what is to be said, and return the exit code."""
+def run_command(job: Job[Any], report: ReportOptions, evaluate: Evaluate | None = None) -> int:
+    """Run the job, print what is to be said, and return the exit code.
+
+    ``evaluate`` compares the output with references once it is finished.
+    """
     stdout: BinaryIO = sys.stdout.buffer
     if sys.stdout.isatty():
         stdout = cast(BinaryIO, OneLineJson(stdout))
@@ -42,10 +46,10 @@ def run_command(job: Job[Any], report: ReportOptions) -> int:
             "There is no place for the rows: stdout is closed",
             f"give {option('out')} a file",
         )
-    return _dry_run(job) if report.dry_run else _run(job, report)
+    return _dry_run(job) if report.dry_run else _run(job, report, evaluate)
 
 
-def _run(job: Job[Any], report: ReportOptions) -> int:
+def _run(job: Job[Any], report: ReportOptions, evaluate: Evaluate | None) -> int:
     from blip2cli.pipeline.run import run
     from blip2cli.system import library_logging
 
@@ -77,7 +81,10 @@ def _run(job: Job[Any], report: ReportOptions) -> int:
         job = replace(job, sink=table)
     job = replace(job, count_all=console.bar_wanted and not report.log_json)
     try:
-        return run(job, listener).exit_code
+        summary = run(job, listener)
+        if evaluate is not None and summary.exit_code in FINISHED:
+            report_metrics(evaluate, summary, output.summary, listener)
+        return summary.exit_code
     finally:
         console.close()
 

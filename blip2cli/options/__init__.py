@@ -12,7 +12,7 @@ from blip2cli.options.convert import (
     VerifyOptions,
 )
 from blip2cli.options.declare import Declared, OptionGroup, declarations
-from blip2cli.options.evaluate import EvalOptions
+from blip2cli.options.evaluate import EvalOptions, MetricsOptions
 from blip2cli.options.images import LoaderOptions
 from blip2cli.options.model import (
     DEFAULT_MODEL,
@@ -47,6 +47,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     CheckpointOptions,
     VerifyOptions,
     EvalOptions,
+    MetricsOptions,
     DoctorOptions,
     DoctorOutputOptions,
     ReportOptions,
@@ -74,6 +75,7 @@ __all__ = [
     "LimitOptions",
     "LoaderOptions",
     "MetadataKind",
+    "MetricsOptions",
     "ModelOptions",
     "Norm",
     "OptionGroup",

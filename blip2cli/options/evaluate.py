@@ -21,6 +21,18 @@ _metrics = partial(setting, panel=METRICS)
 
 
 @dataclass(frozen=True)
+class MetricsOptions(OptionGroup):
+    """What the output of a run is compared with once it is finished."""
+
+    references: str | None = _metrics(
+        None,
+        f"Compare OUT with these captions at the end, as {option('against')} of eval does, and "
+        "print BLEU, ROUGE-L and CIDEr.",
+        metavar="FILE",
+    )
+
+
+@dataclass(frozen=True)
 class EvalOptions(OptionGroup):
     """What is evaluated against what."""
 

@@ -189,7 +189,8 @@ class AskOptions(OptionGroup):
     questions: str | None = _unrecorded_question(
         None,
         "A .txt with one question a line, or a .jsonl, .csv or .tsv table with "
-        "file_name, question and, if wanted, question_id and choices.",
+        "file_name, question and, if wanted, question_id, choices, and the right answer or "
+        "answers, with which those of the model are compared at the end.",
         metavar="FILE",
     )
     template: str = _recorded_question(

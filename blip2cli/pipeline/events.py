@@ -138,10 +138,14 @@ class Summary:
     first_seconds: float = 0.0  # from the start to the first rows that were written; 0: none
     # Files in folders that may be pictures and are not read, by suffix.
     other_files: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, object] | None = None  # of the output against references, if there are some
 
     def as_dict(self) -> dict[str, object]:
         """Plain JSON values, figures rounded to what their measurement is worth."""
-        return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        values = {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        if self.metrics is None:
+            del values["metrics"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,15 @@ class Finished:
     """The run is over and the output closed."""
 
     summary: Summary
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The output was compared with references after the run."""
+
+    against: str  # their file
+    metrics: dict[str, object]  # as ``Evaluation.as_dict`` has them
+    lines: tuple[str, ...]  # that, for people
 
 
 Event = (
@@ -165,5 +178,6 @@ Event = (
     | DeviceUsed
     | Progress
     | Finished
+    | Evaluated
 )
 Listener = Callable[[Event], None]

@@ -20,6 +20,7 @@ from blip2cli.cli.terminal.spelling import readable
 from blip2cli.model.checkpoint.embedded import EMBEDDED
 from blip2cli.pipeline.events import (
     DeviceUsed,
+    Evaluated,
     Event,
     Failed,
     Finished,
@@ -119,6 +120,9 @@ class Console:
                     self.print_line(line)
                 if self.verbosity and event.summary.first_seconds:
                     self.print_line(phases_line(event.summary))
+            case Evaluated():
+                for line in event.lines:
+                    self.print_line(line)
 
     def print_line(self, line: str) -> None:
         """Print a line above the bar, unless quiet."""

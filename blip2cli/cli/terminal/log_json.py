@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from blip2cli.cli.terminal.spelling import as_json
-from blip2cli.pipeline.events import Event, Finished
+from blip2cli.pipeline.events import Evaluated, Event, Finished
 
 
 class JsonLog:
@@ -25,8 +25,7 @@ class JsonLog:
     def __call__(self, event: Event) -> None:
         """Print ``event``."""
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
-        values = event.summary.as_dict() if isinstance(event, Finished) else asdict(event)
-        self._print(name, values)
+        self._print(name, _values(event))
 
     def error(self, message: str, exit_code: int) -> None:
         """Print why the run ended."""
@@ -35,3 +34,12 @@ class JsonLog:
     def _print(self, name: str, values: dict[str, Any]) -> None:
         line = as_json({"time": round(time.time(), 3), "event": name} | values)
         print(line, file=self._stream, flush=True)
+
+
+def _values(event: Event) -> dict[str, Any]:
+    match event:
+        case Finished():
+            return event.summary.as_dict()
+        case Evaluated():
+            return {"against": event.against} | event.metrics
+    return asdict(event)
