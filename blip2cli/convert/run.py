@@ -45,6 +45,7 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
     from blip2cli.convert.base import SchemaWidened
     from blip2cli.convert.check_paths import beside, check_paths
     from blip2cli.convert.concat import expand_sources, gaps
+    from blip2cli.convert.local_copies import local_copies
     from blip2cli.convert.merge import OutOfOrder
     from blip2cli.convert.merge_failures import check_failures, merge_failures
     from blip2cli.convert.shares import find_shares
@@ -52,6 +53,11 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
     from blip2cli.sinks.lock import OutputLock
 
     start = time.monotonic()
+    if any(is_remote(text) and text.endswith("/") for text in options.sources):
+        with local_copies(options.sources) as copies:
+            done = convert(replace(options, sources=tuple(copies.paths)), progress)
+            done.notes = [*map(copies.named, done.notes)]
+            return replace(done, seconds=time.monotonic() - start)
     for text in options.sources:
         if is_checkpoint(text) and options.read_as is None:
             raise SourceError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from blip2cli.errors import OutputError, SourceError, option
+from blip2cli.errors import OutputError, SourceError, UserError, option
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.failure_list_file import exists
 from blip2cli.sinks.folder_layout import VISIBLE
@@ -20,26 +20,31 @@ def check_objects(options: OutputOptions) -> None:
     Whether objects can be put there at all, and exclusively, the lock finds out.
     """
     out = options.out or ""
-    shown = hide_secrets(out)
     check_protocol(out)
-    name = out.rstrip("/").rpartition("/")[2]
-    if not out.endswith("/"):
-        raise OutputError(
-            "out",
-            f"The output {shown!r} is one object, but on a store rows are written as a folder of "
-            "Parquet files",
-            f"write {hide_secrets(re.sub(r'[.](parquet|jsonl([.]gz)?)$', '', out)) + '/'!r}",
-        )
-    if out.count("/") < 4 or not name:
-        raise OutputError(
-            "out",
-            f"The output {shown!r} is a whole bucket",
-            f"name a folder in it, such as {shown.rstrip('/') + '/captions/'!r}",
-        )
+    check_folder_url(out)
+    shown = hide_secrets(out)
     try:
         _check_there(OutputPaths.of(out), options, shown)
     except SourceError as error:
         raise OutputError("out", error.problem, error.remedy) from None
+
+
+def check_folder_url(url: str, error: type[UserError] = OutputError, field: str = "out") -> None:
+    """Raise ``error`` for a URL that is none of a folder in a bucket."""
+    shown = hide_secrets(url)
+    if not url.endswith("/"):
+        folder = re.sub(r"[.](parquet|jsonl([.]gz)?)$", "", url) + "/"
+        raise error(
+            field,
+            f"{shown!r} is one object, but on a store rows are in a folder of Parquet files",
+            f"write {hide_secrets(folder)!r}",
+        )
+    if url.count("/") < 4:
+        raise error(
+            field,
+            f"{shown!r} is a whole bucket",
+            f"name a folder in it, such as {shown.rstrip('/') + '/captions/'!r}",
+        )
 
 
 def _check_there(paths: OutputPaths, options: OutputOptions, shown: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from blip2cli.convert.examples import listed
 from blip2cli.convert.verify.finding import Finding
 from blip2cli.errors import SourceError, UserError
+from blip2cli.storage.opening import is_remote
 
 __all__ = ["Finding", "verify", "verify_all"]
 
@@ -21,6 +23,9 @@ def verify_all(texts: Sequence[str]) -> Iterator[Finding]:
     """
     from blip2cli.convert.shares import matches
 
+    if any(map(is_remote, texts)):
+        yield from _of_copies(texts)
+        return
     paths = matches(texts)
     findings = []
     for path in paths:
@@ -28,6 +33,17 @@ def verify_all(texts: Sequence[str]) -> Iterator[Finding]:
         yield findings[-1]
     if len(paths) > 1 or paths != list(texts):
         yield from _of_shares(listed(texts), findings)
+
+
+def _of_copies(texts: Sequence[str]) -> Iterator[Finding]:
+    """The same where some outputs are on object stores. Raises SourceError."""
+    from blip2cli.convert.local_copies import local_copies
+
+    with local_copies(texts) as copies:
+        for finding in verify_all(copies.paths):
+            problems, notes = map(copies.named, finding.problems), map(copies.named, finding.notes)
+            path = copies.named(finding.path)
+            yield replace(finding, path=path, problems=[*problems], notes=[*notes])
 
 
 def _of_shares(name: str, findings: Sequence[Finding]) -> Iterator[Finding]:

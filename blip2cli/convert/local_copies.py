@@ -1,0 +1,89 @@
+"""Local copies of outputs on object stores, for ``verify`` and ``convert``, which read files.
+
+Everything that belongs to an output is copied, so that an unfinished one is verified and salvaged
+as a local one is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from blip2cli.errors import Blip2CliError, SourceError
+from blip2cli.sinks.check_objects import check_folder_url
+from blip2cli.sinks.failure_list_file import open_list
+from blip2cli.sinks.folder_store import LocalFolder, open_store
+from blip2cli.sinks.paths import OutputPaths
+from blip2cli.storage.objects import split_url
+from blip2cli.storage.opening import is_remote
+from blip2cli.storage.secrets import hide_secrets
+
+
+@dataclass
+class LocalCopies:
+    """The paths of the copies, in place of URLs, and of what was local already."""
+
+    paths: list[str] = field(default_factory=list)
+    _urls: dict[str, str] = field(default_factory=dict)  # by the beginnings of copies' paths
+
+    def add(self, path: str, url: str) -> None:
+        """The copy of ``url``; without one it is local itself."""
+        self.paths.append(path)
+        if path != url:
+            self._urls[os.path.dirname(path.rstrip("/"))] = url.rstrip("/").rpartition("/")[0]
+
+    def named(self, text: str) -> str:
+        """A text for people about the copies, with the URLs in their place."""
+        for path, url in self._urls.items():
+            text = text.replace(path, hide_secrets(url))
+        return text
+
+
+@contextmanager
+def local_copies(texts: Sequence[str]) -> Iterator[LocalCopies]:
+    """Copy those outputs that are URLs into a temporary folder while the block runs.
+
+    What errors say is about the URLs. Raises SourceError for a URL without an output.
+    """
+    with tempfile.TemporaryDirectory(prefix="blip2cli-") as folder:
+        copies = LocalCopies()
+        try:
+            for number, text in enumerate(texts):
+                place = os.path.join(folder, str(number))
+                copies.add(_copy(text, place) if is_remote(text) else text, text)
+            yield copies
+        except Blip2CliError as error:
+            error.problem, error.remedy = copies.named(error.problem), copies.named(error.remedy)
+            raise
+
+
+def _copy(url: str, place: str) -> str:
+    """Copy an output into the new folder ``place``; its path there. Raises SourceError."""
+    check_folder_url(url, SourceError, "sources")
+    paths = OutputPaths.of(url)
+    os.mkdir(place)
+    copy = OutputPaths.of(os.path.join(place, os.path.basename(paths.final)) + "/")
+    store, local = open_store(paths), LocalFolder(copy)
+    local.prepare()
+    names = list(store.sizes())
+    for name in names:
+        with open(local.shown(name), "wb") as file, store.source(name) as source:
+            shutil.copyfileobj(source, file, 8 << 20)
+    folder, name = split_url(paths.meta)
+    settings = folder.read(name)
+    if settings is not None:
+        with open(copy.meta, "wb") as file:
+            file.write(settings)
+    elif not names:
+        problem = f"There is no output at {hide_secrets(url)!r}"
+        raise SourceError("sources", problem, "check the name")
+    try:
+        with open(copy.errors, "wb") as file, open_list(paths) as failures:
+            shutil.copyfileobj(failures, file)
+    except FileNotFoundError:
+        os.unlink(copy.errors)
+    return copy.final + "/"
