@@ -21,6 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from work import draw_images
 
+from blip2cli.sinks.row_groups import row_groups
+
 COMMAND = Path(sys.executable).with_name("blip2cli")
 BLOCK = 100_000  # rows made at once
 LIST = """
@@ -42,18 +44,35 @@ def blocks(count: int, first: int = 0) -> Iterator[range]:
         yield range(start, min(start + BLOCK, first + count))
 
 
+def tables(table: pa.Table, rows: int) -> Iterator[pa.Table]:
+    """``table``, then ``rows`` copies of its first row with made-up names, in blocks."""
+    place = table.schema.get_field_index("file_name")
+    field = table.schema.field(place)
+    yield table
+    for block in blocks(rows):
+        some = table.take(pa.array([0] * len(block)))
+        yield some.set_column(place, field, pa.array(map(name, block), field.type))
+
+
+def grow_folder(out: Path, rows: int) -> None:
+    """Add made-up rows to a folder of parts of ``BLOCK`` rows."""
+    first = out / "part-00000.parquet"
+    batches = (b for t in tables(pq.read_table(first), rows) for b in t.to_batches())
+    schema = pq.read_schema(first)
+    for number, part in enumerate(row_groups(batches, schema, BLOCK)):
+        pq.write_table(part, out / f"part-{number:05d}.parquet", compression="zstd")
+
+
 def grow(out: Path, manifest: Path, rows: int, failures: int) -> None:
     """Append made-up rows and failures to the output, and their names to the manifest."""
-    if out.suffix == ".parquet":
+    if out.is_dir():
+        grow_folder(out, rows)
+    elif out.suffix == ".parquet":
         table = pq.read_table(out)
         small = out.with_name("grown.parquet")
         with pq.ParquetWriter(small, table.schema) as writer:
-            writer.write_table(table)
-            for block in blocks(rows):
-                some = table.take(pa.array([0] * len(block)))
-                place = table.schema.get_field_index("file_name")
-                column = pa.array(map(name, block), table.schema.field("file_name").type)
-                writer.write_table(some.set_column(place, table.schema.field(place), column))
+            for some in tables(table, rows):
+                writer.write_table(some)
         os.replace(small, out)
     else:
         row = json.loads(out.read_text(encoding="utf-8").splitlines()[0])
@@ -93,7 +112,8 @@ def main() -> None:
             manifest, out = root / "images" / "list.txt", root / f"out{suffix}"
             names = sorted(path.name for path in (root / "images").glob("*.*"))
             manifest.write_text("".join(f"{n}\n" for n in names), encoding="utf-8")
-            run = [str(COMMAND), "caption", str(manifest), "--model", "tiny", "-q", "-o", str(out)]
+            run = [str(COMMAND), "caption", str(manifest), "--model", "tiny", "-q", "-o"]
+            run.append(f"{out}{'/' if suffix == 'folder' else ''}")
             measured(run)
             grow(out, manifest, options.rows, options.failures)
             _, listing, memory = measured([sys.executable, "-c", LIST, str(manifest)])

@@ -20,6 +20,7 @@ from blip2cli.pipeline.output import check_carried
 from blip2cli.pipeline.plan import PassedOver, Plan
 from blip2cli.pipeline.processed_batch import ProcessedBatch
 from blip2cli.pipeline.settings import check_resumed
+from blip2cli.pipeline.unchanged import list_digest, unchanged_plan
 from blip2cli.sinks import IDENTITY, ResumedOutput, check_whole, read_output
 from blip2cli.sources import ImageRef, Listing, open_sources
 
@@ -62,6 +63,9 @@ class ImageItems:
 
     def plan(self, job: Job[Task]) -> Plan:
         """Read the output that is to be resumed, and list the first images."""
+        unchanged = unchanged_plan(job)
+        if unchanged is not None:
+            return unchanged
         task, options = job.task, job.options
         output, source, stdin = options.output, options.source, job.stdin
         resumed = read_output(output, task.row_count)
@@ -72,6 +76,7 @@ class ImageItems:
             listing = listing.widened(resumed.columns)
             check_resumed(job, resumed, listing)
             check_whole(resumed.paths.final, resumed.rows)
+        digest = list_digest(job, listing)
         passed_over = PassedOver()
         dealt_with = _dealt_with(resumed, output.retry_errors)
         refs = listing.refs(passed_over.others)
@@ -98,6 +103,7 @@ class ImageItems:
             if resumed is not None
             else 0,
             retried=noted if output.retry_errors else 0,
+            list_digest=digest,
         )
         if job.count_all and plan.total is None and task.only is None and "-" not in source.sources:
             plan.counter = threading.Thread(target=_count, args=(plan, source), daemon=True)

@@ -37,6 +37,7 @@ class Plan:
     failed_before: int = 0  # items that failed in an earlier run and are not tried again
     retried: int = 0  # items that failed in an earlier run and are
     counter: threading.Thread | None = None  # finds out ``total``
+    list_digest: str | None = None  # of the list of images; see ``unchanged``
 
     def start_counting(self) -> None:
         """Start the counter, if there is one; called once the first batch is there, not to compete
@@ -49,7 +50,7 @@ class Plan:
         settings = earlier.rows.settings
         version = settings.rows.get("version") if settings is not None else None
         return events.Resumed(
-            images=len(earlier.rows.done),
+            images=earlier.rows.count,
             failed=self.failed_before,
             retried=self.retried,
             version=str(version) if version != __version__ else None,

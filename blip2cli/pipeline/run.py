@@ -39,6 +39,7 @@ from blip2cli.pipeline.signals import Interrupted, Interrupts
 from blip2cli.pipeline.stats import RunStats
 from blip2cli.pipeline.stop_conditions import check_error_limit
 from blip2cli.pipeline.summary_file import write_summary
+from blip2cli.pipeline.unchanged import note_finished
 from blip2cli.sinks import lock_of, old_failure_list
 
 
@@ -114,6 +115,7 @@ class RunState:
             if self.job.to_file:
                 now = settings_now(self.job, self.plan.listing, self.job.checkpoint)
                 self.plan.resumed.adopt(now, finished=True)
+                note_finished(self.job, self.plan, self.stats)
         self.finished = True
 
     def work(self) -> None:
@@ -141,6 +143,7 @@ class RunState:
                 if self.finished:
                     with self.interrupts.shielded():
                         output.close()
+                        note_finished(job, self.plan, self.stats)
 
     def _with_checkpoint(self) -> Job[Any]:
         """The job with its checkpoint, fetched if need be. Raises ``UserError``."""

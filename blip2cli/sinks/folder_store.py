@@ -8,6 +8,7 @@ Polars take every file in a folder for a part of the table, hidden or not.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -33,6 +34,9 @@ class FolderStore(Protocol):
 
     def source(self, name: str) -> Any:
         """The file for ``pyarrow.parquet.ParquetFile``: a path, or an open file that seeks."""
+
+    def state(self, name: str) -> str:
+        """What tells the file from others of its name and size: an ETag, or a digest."""
 
     def prepare(self) -> None:
         """Create the place where visible files go, if it is not there."""
@@ -66,6 +70,13 @@ class LocalFolder:
 
     def source(self, name: str) -> str:
         return self.shown(name)
+
+    def state(self, name: str) -> str:
+        with open(self.shown(name), "rb") as file:
+            file.seek(-8, os.SEEK_END)
+            length = int.from_bytes(file.read(4), "little")  # of the footer; "PAR1" follows
+            file.seek(-min(file.seek(0, os.SEEK_END), 8 + length), os.SEEK_END)
+            return hashlib.sha256(file.read()).hexdigest()
 
     def prepare(self) -> None:
         if not os.path.isdir(self._folder):

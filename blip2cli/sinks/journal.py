@@ -31,6 +31,12 @@ class Journal:
     # Repairs what a crash left, so that the output is complete as it is. To be called when no
     # image is left; a writer that appends does it by itself. Raises OSError.
     complete: Callable[[], None] = lambda: None
+    images: int | None = None  # the number of those in ``done``, where that was not read
+
+    @property
+    def count(self) -> int:
+        """How many images have all their rows."""
+        return len(self.done) if self.images is None else self.images
 
 
 _KEYS = 1 << 15  # of complete images that are stored together

@@ -170,7 +170,7 @@ def write_settings(
 def update_settings(paths: OutputPaths, settings: Settings) -> None:
     """Store other settings of the output, after ``recover_settings``. Raises OSError."""
     stored = stored_at(paths.meta)
-    carried = ("inode", "failures", "replaces", "finished")
+    carried = ("inode", "failures", "replaces", "finished", "complete")
     more = {name: stored[name] for name in carried if name in stored}
     _store(paths, paths.meta, settings, **more)
 

@@ -14,6 +14,7 @@ Of a share (see ``shard``) the images are those of the whole source that fall in
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from blip2cli import __version__
 from blip2cli.errors import SourceError, option
 from blip2cli.sources.base import FailedRef, ImageRef, Source, name_below, opening_errors
 from blip2cli.sources.carried_columns import CarriedColumn, columns_of, with_columns
@@ -70,6 +72,23 @@ class Listing:
         """What an output remembers of the sources, see ``identity``. Raises SourceError."""
         with opening_errors(", ".join(source.text for source in self.sources)):
             return identify(self.sources, _common_parent(self.sources), before)
+
+    def digest(self) -> str | None:
+        """A digest of everything that says which images are listed, in which order; None where
+        that cannot be known without listing them, as of folders."""
+        files = [source.list_files() for source in self.sources]
+        if None in files:
+            return None
+        chosen = replace(self.options, sources=(), moved_source=False, check_content=False)
+        home = os.path.expanduser("~")  # paths in lists may begin so
+        digest = hashlib.sha256(repr((__version__, chosen, home, files)).encode())
+        try:
+            for path in chain.from_iterable(names or () for names in files):
+                with open(path, "rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError:  # listing says what is wrong
+            return None
+        return digest.hexdigest()
 
     def refs(self, others: Counter[str] | None = None) -> Iterator[ImageRef]:
         """Yield the images lazily in source order.

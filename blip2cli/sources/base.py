@@ -151,6 +151,10 @@ class Source(ABC):
         """The files that rows are made of beside the images they name: archives, tables."""
         return ()
 
+    def list_files(self) -> tuple[str, ...] | None:
+        """The files whose bytes say which images there are; None where other things do, too."""
+        return None
+
     def no_images(self) -> SourceError:
         """The error that says why no image came, and the remedy."""
         return SourceError("sources", f"{self.text!r} gave no image")

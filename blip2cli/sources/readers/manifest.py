@@ -113,6 +113,9 @@ class ManifestSource(ColumnedSource):
         listed = self.location.lower().endswith(".errors")
         return (self.location,) if self.columns and not listed else ()
 
+    def list_files(self) -> tuple[str, ...] | None:
+        return None if is_remote(self.location) else (self.location,)
+
     def no_images(self) -> SourceError:
         return SourceError(
             "sources", f"The manifest {self.text!r} names no image", "write a path a line or row"
