@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from blip2cli.options import OutputOptions
 from blip2cli.sinks.folder_layout import HiddenRows
-from blip2cli.sinks.folder_store import open_store
+from blip2cli.sinks.folder_store import LocalFolder
 from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.open_output import ResumedOutput
 from blip2cli.sinks.paths import OutputPaths
@@ -46,7 +46,7 @@ def read_complete(options: OutputOptions) -> tuple[Complete, ResumedOutput] | No
     None where there is no note, or the files are others than then. Raises OSError.
     """
     paths = OutputPaths.of(options.out or "")
-    if not paths.is_folder:
+    if not paths.is_folder or paths.is_remote:
         return None
     noted = marks(paths).get("complete")
     settings = read_settings(paths)
@@ -63,19 +63,22 @@ def read_complete(options: OutputOptions) -> tuple[Complete, ResumedOutput] | No
 
 
 def _state(paths: OutputPaths) -> str | None:
-    """A digest of the parts and of the list of failures; None for an output that is not finished.
+    """A digest of the parts and of the list of failures; None for an output that is not finished,
+    and for one on an object store.
 
     Of a part that is its size and its footer, which says where its pages are: parts are replaced,
     never changed. Whether pages are damaged is for ``verify`` to say.
     """
+    if paths.is_remote:
+        return None
     noted = marks(paths)
-    store = open_store(paths)
+    store = LocalFolder(paths)
     sizes = store.sizes()
     if noted.get("finished") is not True or noted.get("replaces") or any(map(HiddenRows.of, sizes)):
         return None
     digest = hashlib.sha256()
     for name in sorted(sizes):
-        digest.update(json.dumps([name, sizes[name], store.state(name)]).encode())
+        digest.update(json.dumps([name, sizes[name], store.footer_digest(name)]).encode())
     if os.path.exists(paths.errors):
         with open(paths.errors, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -35,9 +35,6 @@ class FolderStore(Protocol):
     def source(self, name: str) -> Any:
         """The file for ``pyarrow.parquet.ParquetFile``: a path, or an open file that seeks."""
 
-    def state(self, name: str) -> str:
-        """What tells the file from others of its name and size: an ETag, or a digest."""
-
     def prepare(self) -> None:
         """Create the place where visible files go, if it is not there."""
 
@@ -71,7 +68,8 @@ class LocalFolder:
     def source(self, name: str) -> str:
         return self.shown(name)
 
-    def state(self, name: str) -> str:
+    def footer_digest(self, name: str) -> str:
+        """A digest of the footer of a Parquet file."""
         with open(self.shown(name), "rb") as file:
             file.seek(-8, os.SEEK_END)
             length = int.from_bytes(file.read(4), "little")  # of the footer; "PAR1" follows
