@@ -11,6 +11,7 @@ shares are.
 
 from __future__ import annotations
 
+import resource
 import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -77,6 +78,7 @@ class MergedReader:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield all rows in order. Raises OutOfOrder for a share that has to be sorted."""
         keys_of = _places if self._places else _names
+        _allow_open_files(2 * len(self._readers))
         streams = []
         for reader in self._readers:
             batches = (conform(batch, self._schema) for batch in reader.batches())
@@ -186,6 +188,15 @@ def _sorted_runs(
             runs.append(_read_run(file))
             waiting, size = [], 0
     return runs
+
+
+def _allow_open_files(count: int) -> None:
+    """Have this process open ``count`` files at once, beside others, if the system allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + 200
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _read_run(file: Any) -> Iterator[pa.RecordBatch]:

@@ -87,7 +87,8 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
             except SchemaWidened as wider:  # that of the first rows was too narrow
                 schemas[wider.path] = wider.schema
             except OutOfOrder as found:
-                unordered.add(found.path)
+                # Where a second one is, a run went on with all of them.
+                unordered |= set(shares.paths) if unordered and shares else {found.path}
         if shares is not None:
             notes += merge_failures(shares, options)
     missing = gaps([path for path, _ in sources]) if several or options.salvage else None
