@@ -21,6 +21,7 @@ from blip2cli.options.model import (
     ModelOptions,
     Quantize,
 )
+from blip2cli.options.ray import RayOptions
 from blip2cli.options.reporting import DoctorOutputOptions, ReportOptions, VerbosityOptions
 from blip2cli.options.run import (
     ErrorsMode,
@@ -39,6 +40,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     LoaderOptions,
     OutputOptions,
     LimitOptions,
+    RayOptions,
     DecodeOptions,
     CaptionOptions,
     AskOptions,
@@ -82,6 +84,7 @@ __all__ = [
     "OutputOptions",
     "Pool",
     "Quantize",
+    "RayOptions",
     "ReportOptions",
     "RunOptions",
     "SidecarSuffix",

@@ -29,6 +29,7 @@ PANELS = (
     CHECKPOINTS := "Checkpoints",
     MODEL := "Model",
     DECODING := "Decoding",
+    CLUSTER := "Cluster",
     REPORTING := "Reporting",
 )
 

@@ -12,6 +12,7 @@ from blip2cli.errors import OptionError, option
 from blip2cli.options.declare import OUTPUT, SOURCE, OptionGroup, declare
 from blip2cli.options.images import LoaderOptions
 from blip2cli.options.model import ModelOptions
+from blip2cli.options.ray import RayOptions
 from blip2cli.options.shard import parse_shard
 from blip2cli.options.values import parse_duration, parse_error_limit, parse_stall_timeout
 
@@ -179,6 +180,7 @@ class RunOptions:
     loader: LoaderOptions = field(default_factory=LoaderOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
     limits: LimitOptions = field(default_factory=LimitOptions)
+    ray: RayOptions = field(default_factory=RayOptions)
 
     def __post_init__(self) -> None:
         """Put the share into the names of files: ``{shard}`` becomes ``3-of-8``."""
@@ -197,4 +199,4 @@ class RunOptions:
     @property
     def groups(self) -> tuple[OptionGroup, ...]:
         """All groups of options."""
-        return (self.model, self.loader, self.output, self.source, self.limits)
+        return (self.model, self.loader, self.output, self.source, self.limits, self.ray)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from blip2cli.errors import OptionError, option
 from blip2cli.pipeline.compute.base import Compute
 from blip2cli.pipeline.compute.devices import devices, several
 from blip2cli.pipeline.compute.this_process import ThisProcess
@@ -12,6 +14,7 @@ from blip2cli.pipeline.events import Listener
 from blip2cli.pipeline.settings import precision_before, threads_before
 
 if TYPE_CHECKING:
+    from blip2cli.options import ModelOptions
     from blip2cli.pipeline.job import Job
     from blip2cli.pipeline.plan import Plan
 
@@ -24,6 +27,8 @@ def who_computes(job: Job[Any], plan: Plan, isolate_decoding: bool, on_event: Li
     """
     options = precision_before(job.options.model, plan.resumed)
     threads = threads_before(plan.resumed)
+    if job.options.ray.ray:
+        return _ray_actors(job, plan, options, threads, on_event)
     if job.load is None and several(options.device):
         names = devices(options.device)
         if len(names) > 1:
@@ -43,3 +48,34 @@ def who_computes(job: Job[Any], plan: Plan, isolate_decoding: bool, on_event: Li
             )
         options = replace(options, device=names[0])
     return ThisProcess(job, plan, options, threads, isolate_decoding, on_event)
+
+
+def _ray_actors(
+    job: Job[Any], plan: Plan, options: ModelOptions, threads: int | None, on_event: Listener
+) -> Compute:
+    """Raises OptionError for what a Ray cluster cannot be given."""
+    from blip2cli.pipeline.compute.ray_actors import RayActors
+    from blip2cli.pipeline.compute.replica import ReplicaSpec
+
+    if several(options.device):
+        raise OptionError(
+            "device",
+            f"{option('device')} names several devices, and Ray gives each actor its own",
+            f"leave it out; {option('ray_actors')} says how many there are",
+        )
+    model, loader = options.model, job.options.loader
+    paths = list(plan.listing.places) if plan.listing is not None else []
+    if os.path.isdir(model):  # where an actor runs, the current folder is another one
+        model = os.path.abspath(model)
+        paths.append(model)
+    if loader.workers is None:  # an image that crashes the decoder must not end the actor
+        loader = replace(loader, workers=1)
+    return RayActors(
+        # The checkpoint is found where the actor is: the hub's cache may lie elsewhere.
+        ReplicaSpec(replace(options, model=model), loader, job.task, None, threads),
+        job.options.ray,
+        plan.items,
+        paths,
+        on_event,
+        job.options.limits.stall_timeout,
+    )

@@ -12,14 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from blip2cli.errors import ImageError
 from blip2cli.pipeline.processed_batch import ProcessedBatch
 from blip2cli.sources.base import ImageRef
-
-if TYPE_CHECKING:
-    from blip2cli.images.load_image import LoadedImage
 
 _MOST_KILLS = 3  # of workers that had one image only, before the image is to blame
 
@@ -44,7 +40,7 @@ class Piece:
             return
         self.ended += 1
         if self.ended == (_MOST_KILLS if killed else 1):
-            self.result = ProcessedBatch([], 0, [_failed(ref, how) for ref in self.refs])
+            self.result = crashed(self.refs, how)
 
 
 @dataclass(eq=False)
@@ -81,8 +77,10 @@ class BatchUnderWay:
         return joined
 
 
-def _failed(ref: ImageRef, how: str) -> LoadedImage:
+def crashed(refs: Sequence[ImageRef], how: str) -> ProcessedBatch:
+    """Images that ended the worker process ``how``, as failures."""
     from blip2cli.images.load_image import LoadedImage
 
     error = ImageError("worker_crashed", f"Running it ended the worker process, twice ({how}).")
-    return LoadedImage(ref.file_name, None, None, error, ref.carried)
+    images = [LoadedImage(ref.file_name, None, None, error, ref.carried) for ref in refs]
+    return ProcessedBatch([], 0, images)

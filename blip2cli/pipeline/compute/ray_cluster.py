@@ -1,0 +1,141 @@
+"""The Ray cluster of a run: joined or started, with room for actors, able to see the sources."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.errors import OptionError, RunError, option
+from blip2cli.storage.opening import is_remote
+
+if TYPE_CHECKING:
+    from blip2cli.options import RayOptions
+
+_LOOK_SECONDS = 60.0  # for a node to say which files it sees
+
+
+@dataclass(frozen=True)
+class Room:
+    """What there is room for."""
+
+    cpus: int  # of an actor
+    gpus: float  # of an actor
+    fewest: int  # actors
+    most: int
+
+
+def join(options: RayOptions) -> bool:
+    """Join the cluster, or start one; whether that was needed. Raises OptionError."""
+    # Of the messages of its processes: what matters ends up in our own.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # no cluster is started behind our back
+    try:
+        import ray
+    except ImportError:
+        raise OptionError(
+            "ray",
+            f"{option('ray')} needs Ray, which is not installed",
+            "pip install 'blip2cli[ray]'",
+        ) from None
+    if ray.is_initialized():
+        return False
+    try:
+        ray.init(
+            options.ray_address,
+            include_dashboard=False if options.ray_address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise OptionError(
+            "ray_address",
+            f"The Ray cluster cannot be joined ({reason})",
+            f"check {option('ray_address')} and that 'ray status' knows it",
+        ) from None
+    return True
+
+
+def find_room(options: RayOptions) -> Room:
+    """How many actors the cluster has room for now.
+
+    A cluster whose processors are all taken would let a run wait without a word. Raises RunError.
+    """
+    import ray
+    from ray._private.state import available_resources_per_node
+
+    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    free = available_resources_per_node()
+    gpus = options.ray_gpus
+    if gpus is None:
+        gpus = 1.0 if any(node.get("GPU") for node in alive.values()) else 0.0
+    wanted = {"CPU": float(options.ray_cpus), "GPU": gpus}
+
+    def actors(nodes: Sequence[Any]) -> int:
+        return sum(
+            int(min(node.get(kind, 0.0) / n + 1e-9 for kind, n in wanted.items() if n))
+            for node in nodes
+        )
+
+    room = actors([free.get(node, {}) for node in alive])
+    fewest, most = options.ray_actors or (1, max(1, room))
+    if room < fewest:
+        ever = actors(list(alive.values()))
+        each = f"{options.ray_cpus} processors" + (f" and {gpus:g} GPUs" if gpus else "")
+        raise RunError(
+            "ray_actors",
+            f"The Ray cluster has room for {room} actors of {each} now"
+            + (f" ({ever} if nothing else ran there)" if ever != room else "")
+            + f", not for {fewest}",
+            f"wait until it is free, or give a smaller {option('ray_actors')}, "
+            f"{option('ray_cpus')} or {option('ray_gpus')}",
+        )
+    return Room(options.ray_cpus, gpus, fewest, most)
+
+
+def on_this_node() -> dict[str, str]:
+    """The labels that keep a task or an actor of Ray on the machine of the run."""
+    import ray
+
+    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+
+
+def check_visible(paths: Sequence[str], field: str = "sources") -> None:
+    """Raise OptionError about ``field`` for a local path that another node does not see."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    local = [os.path.abspath(path) for path in paths if not is_remote(path)]
+    here = ray.get_runtime_context().get_node_id()
+    others = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] != here]
+    if not local or not others:
+        return
+    look = ray.remote(_missing).options(num_cpus=0, max_retries=0)
+    asked = [
+        look.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(local)
+        for node in others
+    ]
+    ray.wait(asked, num_returns=len(asked), timeout=_LOOK_SECONDS)
+    for node, answer in zip(others, asked, strict=True):
+        try:
+            missing = ray.get(answer, timeout=0)
+        except ray.exceptions.RayError:  # the node is gone, or busy: actors elsewhere do its work
+            continue
+        if missing:
+            name = node["NodeManagerHostname"] or node["NodeManagerAddress"]
+            raise OptionError(
+                field,
+                f"The node {name} of the Ray cluster does not see {missing[0]!r}",
+                "use a folder that all nodes share, or a URL of an object store",
+            )
+
+
+def _missing(paths: Sequence[str]) -> list[str]:
+    """Those of ``paths`` that are not there."""
+    return [path for path in paths if not os.path.lexists(path)]
