@@ -48,10 +48,16 @@ class MergedReader:
     """The rows of all shares of an output, in the order of its source."""
 
     def __init__(
-        self, readers: Sequence[Reader], shares: Shares, unordered: set[str], scratch: str
+        self,
+        readers: Sequence[Reader],
+        shares: Shares,
+        unordered: set[str],
+        scratch: str,
+        to_folder: bool,
     ) -> None:
         """``unordered``: shares whose rows have to be sorted, in temporary files in the folder
-        ``scratch``. Raises SourceError for types that clash."""
+        ``scratch``. ``to_folder``: they become a folder of parts. Raises SourceError for types that
+        clash."""
         self._readers = readers
         self._unordered, self._scratch = unordered, scratch
         self._schema = ConcatenatedReader(readers).schema  # with the column that is left out
@@ -59,7 +65,7 @@ class MergedReader:
         self._done = 0
         self.path = readers[0].path
         self.size = sum(reader.size for reader in readers)
-        self.merged = shares.settings
+        self.merged = shares.settings(to_folder)
         self.settings: Settings | None = self.merged
         names = [n for n in self._schema.names if not (self._places and n == ORDINAL)]
         self.schema = pa.schema([self._schema.field(name) for name in names])

@@ -143,7 +143,8 @@ def _convert(
     reader: Reader = readers[0] if len(readers) == 1 else ConcatenatedReader(readers)
     if shares is not None:
         scratch = os.path.dirname(os.path.realpath(options.destination))
-        reader = MergedReader(readers, shares, unordered, scratch)
+        to_folder = options.write_as == "parts"
+        reader = MergedReader(readers, shares, unordered, scratch, to_folder)
     duplicates = Duplicates(reader.schema) if len(readers) > 1 and shares is None else None
     writer: Writer = FORMATS[options.write_as or ""].load("open_writer")(options, reader)
     rows = 0

@@ -83,12 +83,15 @@ class Shares:
         """Where the rows are that can be merged."""
         return [share.path for share in self.shares if os.path.exists(share.path)]
 
-    @property
-    def settings(self) -> Settings:
-        """Those of the merged output: of all images, without the column that orders them."""
+    def settings(self, to_folder: bool) -> Settings:
+        """Those of the merged output, a file or a folder of parts: of all images, without the
+        column that orders them."""
         first = self.shares[0].settings
         columns = {name: kind for name, kind in first.columns.items() if name != ORDINAL}
-        return replace(first, rows={**first.rows, "shard": None}, columns=columns)
+        rows = {**first.rows, "shard": None}
+        if not to_folder:
+            rows.pop("rows_per_part", None)
+        return replace(first, rows=rows, columns=columns)
 
     @property
     def has_ordinals(self) -> bool:

@@ -126,6 +126,28 @@ def test_shares_of_a_folder(photos: Path, label: Label, suffix: str, count: int)
     assert str(together).startswith("sound, 12 rows; all ")
 
 
+def test_shares_that_are_folders(photos: Path, label: Label) -> None:
+    options = {"output": {"rows_per_part": 5}}
+    label(("photos",), "all/", **options)
+    for index in (1, 2, 3):
+        label(("photos",), "out-{shard}/", f"{index}/3", **options)
+    convert("out-*/", "merged/", write_as="parts")
+    parts = sorted(os.listdir("all"))
+    assert sorted(os.listdir("merged")) == parts
+    assert len(parts) == 3
+    for name in parts:
+        assert Path("merged", name).read_bytes() == Path("all", name).read_bytes()
+    assert Path("merged.errors").read_bytes() == Path("all.errors").read_bytes()
+    assert settings_of("merged/") == settings_of("all/")
+    summary = label(("photos",), "merged/", output={"rows_per_part": 5, "resume": True})
+    assert (summary.already, summary.done) == (14, 0)
+    for suffix in (".jsonl", ".parquet"):
+        label(("photos",), f"all{suffix}")
+        convert("out-*/", f"merged{suffix}")
+        same_output(f"merged{suffix}", f"all{suffix}")
+    assert [str(one) for one in verify_all(["out-*/"])][-1] == "sound, 12 rows; all 3 shares"
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 @pytest.mark.parametrize("kind", ["manifest", "kept", "stdin", "zip", "several", "inline"])
 def test_shares_of_sources_with_an_order_of_their_own(

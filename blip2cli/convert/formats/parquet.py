@@ -212,6 +212,5 @@ def open_reader(path: str, options: ConvertOptions, schemas: Schemas) -> Parquet
 def open_writer(options: ConvertOptions, reader: Reader) -> Writer:
     """A writer for rows like those of ``reader``. Raises OutputError, OSError."""
     if isinstance(reader, MergedReader):
-        schema = with_embedding_dtype(reader.schema, reader.settings)
-        return MergedParquetWriter(options.destination, schema, reader)
+        return MergedParquetWriter(options.destination, reader)
     return ParquetWriter(options.destination, reader.schema, reader.settings)

@@ -18,7 +18,9 @@ from blip2cli.convert.base import Reader, Schemas
 from blip2cli.convert.column_types import conform
 from blip2cli.convert.concat import ConcatenatedReader
 from blip2cli.convert.files import check_folder, new_folder
+from blip2cli.convert.formats.merged_parquet import PartWriter
 from blip2cli.convert.formats.parquet import ParquetReader, ParquetWriter
+from blip2cli.convert.merge import MergedReader
 from blip2cli.convert.salvage import whole_images
 from blip2cli.errors import OutputError, SourceError, option
 from blip2cli.options import ConvertOptions
@@ -134,7 +136,8 @@ class PartsWriter:
             rows = {**self._settings.rows, "rows_per_part": self._part_rows}
             self._settings = replace(self._settings, rows=rows).as_copy()
         self._folder = new_folder(out)
-        self._part: ParquetWriter | None = None
+        self._merges = isinstance(reader, MergedReader)  # the bytes are those that a run writes
+        self._part: ParquetWriter | PartWriter | None = None
         self._rows = 0  # of all parts
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -165,7 +168,10 @@ class PartsWriter:
     def _open(self) -> None:
         name = part_name(self._rows // self._part_rows)
         path = os.path.join(self._folder.path, name)
-        self._part = ParquetWriter(path, self._schema, self._settings)
+        if self._merges and self._settings is not None:
+            self._part = PartWriter(path, self._schema, self._settings)
+        else:
+            self._part = ParquetWriter(path, self._schema, self._settings)
 
     def _close(self) -> None:
         if self._part is not None:
