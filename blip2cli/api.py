@@ -20,6 +20,7 @@ from blip2cli.options import (
     AskOptions,
     CaptionOptions,
     DecodeOptions,
+    DeviceMap,
     Dtype,
     EmbeddingDtype,
     EmbedOptions,
@@ -75,15 +76,22 @@ class Blip2:
         dtype: Dtype = "auto",
         quantize: Quantize | None = None,
         compile: bool = False,  # noqa: A002 - the option's name
+        device_map: DeviceMap | None = None,
+        max_memory: str | None = None,
+        offload: str | None = None,
         batch_size: int | None = None,
     ) -> Blip2:
         """Load ``model``: a hub id, a local directory, or an embedded name such as ``tiny``.
 
         ``batch_size`` images go through it together; None: by the model and the memory.
-        ``compile`` compiles the image side first. Raises ModelError when it cannot be found or
-        loaded, OptionError when the options do not fit it; warns of files that are not used.
+        ``compile`` compiles the image side first. ``device_map``, ``max_memory`` and ``offload``
+        place layers of a model that is larger than a device. Raises ModelError when it cannot be
+        found or loaded, OptionError when the options do not fit it; warns of files that are not
+        used.
         """
-        options = ModelOptions(model, revision, device, dtype, quantize, compile)
+        options = ModelOptions(
+            model, revision, device, dtype, quantize, compile, device_map, max_memory, offload
+        )
         loaded = cls._loaded(options, batch_size)
         for remark in loaded.model.model.remarks:
             warnings.warn(f"{model}: {remark}", stacklevel=2)

@@ -10,14 +10,14 @@ from blip2cli.cli.flags.command import Without
 from blip2cli.cli.terminal.doctor_report import DoctorPrinter
 from blip2cli.cli.terminal.error_messages import complain
 from blip2cli.cli.terminal.spelling import flag, with_flags
-from blip2cli.options import DoctorOptions, DoctorOutputOptions, VerbosityOptions
+from blip2cli.options import PLACING, DoctorOptions, DoctorOutputOptions, VerbosityOptions
 from blip2cli.storage.secrets import hide_secrets
 
 EXAMPLES = "Example:  blip2cli doctor --model Salesforce/blip2-opt-2.7b"
 
 
 def doctor(
-    options: Annotated[DoctorOptions, Without(("compile",))],
+    options: Annotated[DoctorOptions, Without(("compile", *PLACING))],
     output: DoctorOutputOptions,
     report: Annotated[VerbosityOptions, Without(("quiet",))],
 ) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from blip2cli.model.grouping import grouped
+from blip2cli.model.layers.streamed import STREAMED_ROWS
 from blip2cli.model.limits import check_length
 from blip2cli.model.nets.blip2 import RetrievalModel
 from blip2cli.model.placement.single_thread import needs_single_thread, single_threaded
@@ -51,6 +52,7 @@ class Retrieval:
         # Vectors of texts, which come again with every batch.
         self._projected: dict[str, Tensor] = {}
         self._most_cached = cached_texts
+        self._together = _BATCH * (STREAMED_ROWS if model.stream else 1)
 
     @single_threaded
     def contrastive_scores(self, features: ImageFeatures, pairs: Sequence[Pair]) -> Tensor:
@@ -67,8 +69,8 @@ class Retrieval:
         images = self.project_images(features)
         places = {name: number for number, name in enumerate(names)}
         scores = []
-        for start in range(0, len(pairs), _BATCH):
-            chunk = pairs[start : start + _BATCH]
+        for start in range(0, len(pairs), self._together):
+            chunk = pairs[start : start + self._together]
             rows = images[[pair.image for pair in chunk]]
             scores.append(_contrast(rows, texts[[places[pair.text] for pair in chunk]]))
         return torch.cat(scores)
@@ -183,7 +185,7 @@ class Retrieval:
         """Positions and ids [N, T] of texts of one length, a few at a time."""
         ids = [self.codec.encode(text) for text in texts]
         check_length(texts, ids, self.positions)
-        for _, members in grouped(map(len, ids), _BATCH):
+        for _, members in grouped(map(len, ids), self._together):
             rows = torch.tensor([ids[number] for number in members], device=self.model.device)
             yield members, rows
 

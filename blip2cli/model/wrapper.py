@@ -18,6 +18,7 @@ from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.families import Family
 from blip2cli.model.generation import generate_tokens
 from blip2cli.model.grouping import grouped
+from blip2cli.model.layers.streamed import STREAMED_ROWS
 from blip2cli.model.limits import check_length, check_prompt, check_writes, fits
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.nets.blip2 import Blip2Net, RetrievalModel
@@ -82,7 +83,7 @@ class Blip2:
         self._sessions: WeakKeyDictionary[ImageFeatures, DecoderSession] = WeakKeyDictionary()
         self._upload = Upload(self.device)
         self._graphs: CudaGraphCache | None = None
-        if self.writes and self.device.type == "cuda":
+        if self.writes and self.device.type == "cuda" and model.stream is None:
             from blip2cli.model.decoding.cuda_graphs import CudaGraphCache, CudaGraphCapture
 
             self._graphs = CudaGraphCache(CudaGraphCapture(self.device))
@@ -107,11 +108,11 @@ class Blip2:
             from blip2cli.model.vision import compiled
 
             compiled.check_compilable(placement.device)
-        model = load_model(checkpoint, placement)
+        model = load_model(checkpoint, placement, options=options)
         if placement.device.type == "cpu":
             keep_freed_memory()  # only now: what loading took goes back
         codec = load_codec(checkpoint, model.config.text_config)
-        compute, reason = None, placement.reason
+        compute, reason = None, placement.reason + model.placed
         if options.compile:
             compute = compiled.CompiledVision(options.model, model, spec)
             reason += f", image side compiled in {compute.seconds:.1f} s"
@@ -150,7 +151,8 @@ class Blip2:
         ids = [self.codec.encode(text) for text in texts]
         check_length(texts, ids, self._text_positions)
         found: dict[int, Tensor] = {}
-        for _, members in grouped(map(len, ids), TEXT_BATCH):
+        together = TEXT_BATCH * (STREAMED_ROWS if self.model.stream else 1)
+        for _, members in grouped(map(len, ids), together):
             rows = torch.tensor([ids[number] for number in members], device=self.device)
             states = family.text_states(self.model.language_model, rows).float()
             found.update(zip(members, states, strict=True))

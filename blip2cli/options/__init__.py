@@ -16,6 +16,8 @@ from blip2cli.options.evaluate import EvalOptions, MetricsOptions
 from blip2cli.options.images import LoaderOptions
 from blip2cli.options.model import (
     DEFAULT_MODEL,
+    PLACING,
+    DeviceMap,
     DoctorOptions,
     Dtype,
     ModelOptions,
@@ -58,6 +60,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
 __all__ = [
     "DEFAULT_MODEL",
     "GROUPS",
+    "PLACING",
     "AskOptions",
     "CaptionOptions",
     "CheckpointOptions",
@@ -65,6 +68,7 @@ __all__ = [
     "ConvertOptions",
     "Declared",
     "DecodeOptions",
+    "DeviceMap",
     "DoctorOptions",
     "DoctorOutputOptions",
     "Dtype",

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from blip2cli.errors import OptionError, option
 from blip2cli.options.declare import MODEL, OptionGroup, declare
+from blip2cli.options.values import parse_max_memory
 
 DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
+PLACING = ("device_map", "max_memory", "offload")  # any of them places layers one by one
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["int8", "int4"]  # what linear layers are rounded to
+DeviceMap = Literal["auto", "balanced"]  # how accelerate places layers
 
 DTYPE_HELP = (
     "Precision; auto takes bfloat16 where it is quick, and in conversions the one the weights have."
@@ -26,6 +30,18 @@ DEVICE_HELP = (
 )
 COMPILE_HELP = (
     "Compile the image side first, which takes seconds to minutes; pays for many images, if at all."
+)
+DEVICE_MAP_HELP = (
+    "Place whole layers of a model that is larger than a device: auto fills GPUs, then memory, "
+    "and reads the rest from disk; balanced fills GPUs evenly."
+)
+MAX_MEMORY_HELP = (
+    "Memory for weights by device, such as cuda:0=20GiB,cpu=60GiB. Devices that are not named hold "
+    "none; what is left over is read from disk, once for every batch."
+)
+OFFLOAD_HELP = (
+    "Folder for layers that are read from disk, where the model's own files have another precision "
+    "or are no safetensors: converted once, and used again by the next run."
 )
 
 _model = partial(declare, panel=MODEL)
@@ -55,6 +71,41 @@ class ModelOptions(OptionGroup):
     compile: bool = _recorded_model(
         False, COMPILE_HELP, switch_off="--no-compile", about_images=True
     )
+    # The next three place layers (``model.placement.device_map``).
+    device_map: DeviceMap | None = _unrecorded_placement(
+        None, DEVICE_MAP_HELP, default_help="the whole model on one device"
+    )
+    max_memory: str | None = _unrecorded_placement(None, MAX_MEMORY_HELP, metavar="DEVICE=SIZE,…")
+    offload: str | None = _unrecorded_placement(None, OFFLOAD_HELP, metavar="DIR")
+
+    def __post_init__(self) -> None:
+        """Raise ``OptionError`` where layers cannot be placed as the options say."""
+        super().__post_init__()
+        if self.max_memory is not None:
+            parse_max_memory(self.max_memory)
+        given = next((name for name in PLACING if getattr(self, name) is not None), None)
+        if given is None:
+            return
+        if "," in self.device or self.device.endswith(":all"):
+            raise OptionError(
+                given,
+                f"{option(given)} places the layers of one model, and {option('device')} "
+                f"{self.device} asks for several models",
+                f"name one device, and GPUs in {option('max_memory')}",
+            )
+        for other in ("quantize", "compile"):
+            if getattr(self, other):
+                raise OptionError(
+                    other,
+                    f"{option(other)} needs a model that stays where it is, and {option(given)} "
+                    "moves layers",
+                    "leave one of the two out",
+                )
+
+    @property
+    def places_layers(self) -> bool:
+        """Whether layers are placed one by one."""
+        return any(getattr(self, name) is not None for name in PLACING)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class Weight:
     load: Callable[[], Tensor]  # reads it each time; the tensor is not to be written to
     # Of a weight stored in int8: reads its numbers and scales; ``load`` dequantizes them.
     quantized: Callable[[], QuantizedWeight] | None = None
+    mapped: bool = False  # ``load`` gives the numbers as they lie in a mapped safetensors file
 
     @classmethod
     def of(cls, tensor: Tensor) -> Weight:
@@ -115,7 +116,7 @@ class _Reader:
                             "use a copy of the model in float32, bfloat16 or float16",
                         )
                     weights[name] = Weight(
-                        tuple(found.get_shape()), dtype, self._loader(file, name)
+                        tuple(found.get_shape()), dtype, self._loader(file, name), mapped=True
                     )
         except OSError as error:
             raise ModelError(None, f"{file} cannot be read ({error.strerror})") from error

@@ -165,6 +165,10 @@ class CudaGraphSession:
     def slot_limit(self) -> int:
         return self._session.slot_limit
 
+    @property
+    def streamed_slots(self) -> int:
+        return 0  # addresses of weights that come and go cannot be captured
+
     def slot_shape(self, request: DecodeRequest) -> SlotShape:
         return self._session.slot_shape(request)
 

@@ -168,4 +168,4 @@ class Scheduler:
 
 def max_slots(session: DecoderSession) -> int:
     """How many sequences are decoded together at most."""
-    return min(MAX_SLOTS, session.slot_limit or MAX_SLOTS)
+    return session.streamed_slots or min(MAX_SLOTS, session.slot_limit or MAX_SLOTS)

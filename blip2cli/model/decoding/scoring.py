@@ -22,8 +22,9 @@ from torch import Tensor
 from blip2cli.model.decoding.requests import ImagePrompt
 from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.grouping import grouped
+from blip2cli.model.layers.streamed import STREAMED_ROWS
 
-# What is held in memory together, at most:
+# What is held in memory together, at most; STREAMED_ROWS times as much where layers are streamed:
 _PROMPTS = 64  # prompts announced together, with their keys and values
 _ROWS = 256  # choices that run together, each a row behind its prompt
 _TOKENS = 4096  # tokens of those rows, padding and the position in front of each row included
@@ -66,11 +67,12 @@ def score_choices(
     ``end`` are the tokens that end a text, any of them; where there is none, none is counted.
     """
     found: dict[tuple[int, int], Likelihood] = {}  # by prompt and number of the choice
-    for length, members in grouped((len(each.prompt) for each in prompts), _PROMPTS):
+    times = STREAMED_ROWS if session.streamed_slots else 1
+    for length, members in grouped((len(each.prompt) for each in prompts), times * _PROMPTS):
         session.will_prefill([prompts[number].image_prompt for number in members])
         pairs = [(n, c) for n in members for c in range(len(prompts[n].choices))]
         padded = [session.padded_length(length, len(prompts[n].choices[c])) for n, c in pairs]
-        for longest, rows in grouped(padded, _rows):
+        for longest, rows in grouped(padded, lambda longest: times * _rows(longest)):
             chunk = [pairs[row] for row in rows]
             continued = [prompts[n].image_prompt for n, _ in chunk]
             once = {prompt: number for number, prompt in enumerate(dict.fromkeys(continued))}

@@ -28,6 +28,11 @@ class DecoderSession(Protocol):
         ``layers/gemm_rows``).
         """
 
+    @property
+    def streamed_slots(self) -> int:
+        """How many sequences a decode step takes where weights come from elsewhere at each step;
+        0: they do not."""
+
     def slot_shape(self, request: DecodeRequest) -> SlotShape:
         """The slot that a request needs; it depends on nothing but the request."""
 

@@ -32,10 +32,10 @@ class SlotBuffers:
         """Keep only these rows, in this order, as the first ones."""
         moved = [(into, origin) for into, origin in enumerate(slots) if into != origin]
         if moved:
-            device = self.whole[0][0].device
-            into, origin = torch.tensor(moved, device=device).unbind(1)
+            pairs = torch.tensor(moved)
             for tensors in self.whole:
                 for tensor in tensors:
+                    into, origin = pairs.to(tensor.device).unbind(1)
                     tensor[into] = tensor[origin]  # read whole before any is written
         self.use_first(len(slots))
 

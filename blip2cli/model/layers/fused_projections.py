@@ -40,6 +40,7 @@ def _fused(layers: Sequence[Linear]) -> Linear:
     whole.weight = nn.Parameter(torch.cat(weights), False)
     scales = [layer.scales for layer in layers if layer.scales is not None]
     whole.scales = torch.cat(scales) if scales else None
+    whole.stored = tuple(load for layer in layers for load in layer.stored)
     biases = [layer.bias for layer in layers]
     if any(bias is not None for bias in biases):
         zeros = next(bias for bias in biases if bias is not None).new_zeros

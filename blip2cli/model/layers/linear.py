@@ -50,6 +50,22 @@ class Linear(nn.Linear):
         self.activation = activation
         # float32 [O, 1] beside an int8 weight (see ``quantize.int8_weights``), else None.
         self.scales: Tensor | None = None
+        # What reads the weight, piece by piece from top to bottom, where it is no more in memory
+        # than while it is multiplied (see ``streamed``).
+        self.stored: tuple[Callable[[], Tensor], ...] = ()
+
+    @property
+    def matrix(self) -> Tensor:
+        """What is multiplied: the weight, in whatever layout."""
+        return self.weight.detach()
+
+    @matrix.setter
+    def matrix(self, matrix: Tensor) -> None:
+        self._parameters["weight"] = nn.Parameter(matrix, requires_grad=False)
+
+    def prepared(self, weight: Tensor) -> Tensor:
+        """A weight in the layout in which it is multiplied here."""
+        return weight
 
     def reset_parameters(self) -> None:
         """Leave the weights uninitialized: a checkpoint fills them."""
@@ -82,6 +98,7 @@ class ReplacementLinear(Linear):
             super().__init__(layer.in_features, layer.out_features, False, layer.activation)
         self.register_parameter("weight", None)
         self.bias = layer.bias
+        self.stored = layer.stored
         self.training = layer.training
 
 

@@ -7,6 +7,7 @@ run. Missing weights are an error: transformers warns and goes on with random on
 
 from __future__ import annotations
 
+import functools
 import math
 from contextlib import nullcontext
 
@@ -23,14 +24,17 @@ from blip2cli.model.layers.linear import Linear
 from blip2cli.model.layers.packed_linear import pack_weights
 from blip2cli.model.loading.dequantize import quantizer_name
 from blip2cli.model.loading.empty_model import empty_model
+from blip2cli.model.loading.offload import ConvertedLayers, PlacedLayers
 from blip2cli.model.loading.stored import check_weights, stored_weights, unused_remark
 from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel
+from blip2cli.model.placement.device_map import place_layers
 from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.placement.single_thread import single_thread
 from blip2cli.model.placement.thresholds import SINGLE_THREADED_LOAD_BELOW
 from blip2cli.model.quantize.int8_layers import int8_is_faster, use_int8_layers
 from blip2cli.model.quantize.int8_weights import is_quantized_layer, quantize
 from blip2cli.model.quantize.libraries import Quantizer, installed_quantizer, use_library_layers
+from blip2cli.options import ModelOptions
 
 # transformers keeps these in float32 in a float16 model (_keep_in_fp32_modules in
 # modeling_blip_2.py).
@@ -40,8 +44,13 @@ Places = dict[str, tuple[nn.Module, str]]  # of every weight: its module, and it
 _FLOAT16_MAX = torch.finfo(torch.float16).max
 
 
-def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False) -> Blip2Net:
-    """Load the weights onto the device.
+def load_model(
+    checkpoint: Checkpoint,
+    placement: Placement,
+    plain: bool = False,
+    options: ModelOptions | None = None,
+) -> Blip2Net:
+    """Load the weights onto the device, or layers where ``options`` place them.
 
     Returns a ``GenerationModel`` for families that write, else a ``RetrievalModel``. With ``plain``
     every weight keeps its place and layout, for inspection; else layers are quantized, fused and
@@ -51,7 +60,7 @@ def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False
     small = checkpoint.weight_bytes < SINGLE_THREADED_LOAD_BELOW
     with single_thread() if small else nullcontext():
         try:
-            model = _loaded(checkpoint, placement, plain)
+            model, layers = _loaded(checkpoint, placement, plain, options)
         except (ModelError, OptionError, MemoryError, torch.OutOfMemoryError):
             raise
         except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
@@ -66,13 +75,25 @@ def load_model(checkpoint: Checkpoint, placement: Placement, plain: bool = False
             pack_weights(model)
         elif not plain and placement.quantize is not None:
             use_library_layers(model, placement.device, _quantizer(placement))
+        if layers is not None:
+            layers.stream(model)
     return model
 
 
-def _loaded(checkpoint: Checkpoint, placement: Placement, plain: bool) -> Blip2Net:
+def _loaded(
+    checkpoint: Checkpoint, placement: Placement, plain: bool, options: ModelOptions | None
+) -> tuple[Blip2Net, PlacedLayers | None]:
     model = empty_model(checkpoint.model_config, str(checkpoint.path))
-    _fill(checkpoint, model, placement, plain)
-    return model.eval().requires_grad_(False)
+    layers = None
+    if options is not None and options.places_layers:
+        devices = place_layers(model, options, placement.device, placement.dtype)
+        layers = PlacedLayers(
+            devices,
+            ConvertedLayers(checkpoint, options.offload, placement.dtype),
+            functools.partial(_check_finite, checkpoint),
+        )
+    _fill(checkpoint, model, placement, plain, layers)
+    return model.eval().requires_grad_(False), layers
 
 
 def _quantizer(placement: Placement) -> Quantizer:
@@ -82,8 +103,15 @@ def _quantizer(placement: Placement) -> Quantizer:
     return quantizer
 
 
-def _fill(checkpoint: Checkpoint, model: Blip2Net, placement: Placement, plain: bool) -> None:
-    """Put every weight in the files into its place, quantized layers as ``placement`` says.
+def _fill(
+    checkpoint: Checkpoint,
+    model: Blip2Net,
+    placement: Placement,
+    plain: bool,
+    layers: PlacedLayers | None,
+) -> None:
+    """Put every weight in the files into its place, quantized layers as ``placement`` says, and
+    matrices of streamed layers nowhere yet.
 
     Raises ModelError for weights that do not fit the configuration, or that are no numbers.
     """
@@ -119,11 +147,16 @@ def _fill(checkpoint: Checkpoint, model: Blip2Net, placement: Placement, plain: 
                 checkpoint, name, module.weight if module.scales is None else module.scales, weight
             )
             continue
+        if layers is not None and layers.take(name, module, own, weight.to(dtype)):
+            continue
+        device = placement.device if layers is None else layers.devices.device(name)
         # A copy: what is mapped from a file changes, or ends the process, when the file does.
-        copy = weight.load().to(placement.device, dtype, copy=True)
+        copy = weight.load().to(device, dtype, copy=True)
         if not plain:  # what is inspected may be anything
             _check_finite(checkpoint, name, copy, weight)
         module._parameters[own] = nn.Parameter(copy, requires_grad=False)
+    if layers is not None:
+        layers.convert()
     if isinstance(model, GenerationModel):
         _tie_embeddings(model)
     model.remarks = (*remarks, *(() if plain else unheeded_settings(checkpoint)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from blip2cli.model.checkpoint.config import Blip2Config
 from blip2cli.model.families import LanguageFamily
 from blip2cli.model.layers.linear import Linear
+from blip2cli.model.layers.streamed import LayerStream
 from blip2cli.model.nets.qformer import QFormer, TextEmbeddings
 from blip2cli.model.nets.vision import VisionModel
 
@@ -28,6 +29,8 @@ class VisionQFormer(nn.Module):
         self.query_tokens = nn.Parameter(torch.empty(1, config.num_query_tokens, width))
         self.qformer = QFormer(config.qformer_config)
         self.remarks: tuple[str, ...] = ()  # what is to be said of the checkpoint, as sentences
+        self.placed = ""  # where its layers are, behind the reason for device and precision
+        self.stream: LayerStream | None = None  # brings in layers that are not in memory
 
     @property
     def device(self) -> torch.device:

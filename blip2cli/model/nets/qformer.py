@@ -13,6 +13,7 @@ from blip2cli.model.checkpoint.config import QFormerConfig
 from blip2cli.model.layers.attention import full_attention
 from blip2cli.model.layers.fused_projections import FusableProjections
 from blip2cli.model.layers.linear import Linear
+from blip2cli.model.layers.placed_layer import PlacedLayer
 from blip2cli.model.layers.uninitialized import Embedding, LayerNorm
 
 
@@ -39,7 +40,7 @@ class QFormer(nn.Module):
         hidden: Tensor = self.layernorm(embeds.to(dtype))
         for layer in self.encoder.layer:
             hidden = layer(hidden, images, queries)
-        return hidden
+        return hidden.to(embeds.device)
 
 
 class Encoder(nn.Module):
@@ -54,7 +55,7 @@ class Encoder(nn.Module):
         )
 
 
-class Layer(nn.Module):
+class Layer(PlacedLayer):
     """Self-attention, cross-attention of the queries, and a feed-forward network for each kind."""
 
     def __init__(self, config: QFormerConfig, crossing: bool) -> None:
@@ -69,6 +70,9 @@ class Layer(nn.Module):
 
     def forward(self, hidden: Tensor, images: Tensor | None, queries: int) -> Tensor:
         """[B, T, D] to the same."""
+        (hidden,) = self.receive(hidden)
+        if images is not None:
+            (images,) = self.receive(images)
         hidden = self.attention(hidden)
         outputs = []
         if queries:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from blip2cli.model.checkpoint.config import VisionConfig, patches
 from blip2cli.model.layers.attention import full_attention
 from blip2cli.model.layers.linear import Linear, merge_sequences, split_sequences
+from blip2cli.model.layers.placed_layer import PlacedLayer
 from blip2cli.model.layers.uninitialized import Conv2d, LayerNorm
 
 
@@ -27,7 +28,8 @@ class VisionModel(nn.Module):
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """From pixels [B, 3, H, W] to all patches [B, P+1, D], class token first, and that token
         normed once more, [B, D]."""
-        states = self.post_layernorm(self.encoder(self.embeddings(pixel_values)))
+        states = self.encoder(self.embeddings(pixel_values)).to(pixel_values.device)
+        states = self.post_layernorm(states)
         return states, self.post_layernorm(states[:, 0])
 
 
@@ -54,17 +56,19 @@ class Encoder(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.images_together = 0  # in each layer, the chunks one behind another; 0: any number
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[B, T, D] to the same."""
         first: Any = self.layers[0]
-        groups = split_sequences(hidden, first.mlp.fc1)
+        chunks = hidden.split(self.images_together) if self.images_together else [hidden]
+        groups = [group for chunk in chunks for group in split_sequences(chunk, first.mlp.fc1)]
         for layer in self.layers:
             groups = [layer(group) for group in groups]
         return merge_sequences(groups)
 
 
-class Layer(nn.Module):
+class Layer(PlacedLayer):
     """Attention and a feed-forward network, pre-norm, with residuals."""
 
     def __init__(self, config: VisionConfig) -> None:
@@ -76,6 +80,7 @@ class Layer(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[B, T, D] to the same."""
+        (hidden,) = self.receive(hidden)
         hidden = self.self_attn(self.layer_norm1(hidden), hidden)
         after: Tensor = self.mlp(self.layer_norm2(hidden), hidden)
         return after

@@ -23,6 +23,7 @@ import torch
 
 from blip2cli.model.checkpoint.config import Blip2Config, patches, sides
 from blip2cli.model.decoding.scheduler import MAX_SLOTS
+from blip2cli.model.layers.streamed import STREAMED_SLOTS
 from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel
 from blip2cli.model.placement.thresholds import (
     BATCH_SIZES,
@@ -62,13 +63,10 @@ def auto_batch_size(model: PlacedModel, sharers: int = 1) -> int:
     ``sharers`` processes run such a model each, and share the memory of the machine.
     """
     needed = model_memory(model.model)
+    if model.model.stream is not None:
+        return streamed_batch_size(needed, _free_bytes(model.device))
     if model.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(model.device)
-        # What torch's allocator holds for reuse is free for us, too.
-        reserved = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(
-            model.device
-        )
-        return cuda_batch_size(needed, free + reserved)
+        return cuda_batch_size(needed, _free_bytes(model.device) or 0)
     step_rows = 0
     if isinstance(model.model, GenerationModel):
         step_rows = model.model.language_model.lm_head.sequences_per_gemm(1)
@@ -77,9 +75,18 @@ def auto_batch_size(model: PlacedModel, sharers: int = 1) -> int:
     return cpu_batch_size(needed, shared, step_rows)
 
 
+def _free_bytes(device: torch.device) -> int | None:
+    """Memory that is free on a device; None: unknown."""
+    if device.type != "cuda":
+        return memory().available
+    free, _ = torch.cuda.mem_get_info(device)
+    # What torch's allocator holds for reuse is free for us, too.
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 def batch_threads(model: PlacedModel) -> int:
     """How many batches run in parallel, each in a thread of its own."""
-    if model.device.type != "cpu" or not is_small(model.model):
+    if model.device.type != "cpu" or not is_small(model.model) or model.model.stream is not None:
         return 1
     return torch.get_num_threads()
 
@@ -102,6 +109,16 @@ def cpu_batch_size(need: MemoryEstimate, available: int | None, step_rows: int =
 def cuda_batch_size(need: MemoryEstimate, free: int) -> int:
     """By the ``free`` bytes on the device."""
     return min(CUDA_MOST, _fitting(need, free))
+
+
+def streamed_batch_size(need: MemoryEstimate, available: int | None) -> int:
+    """As many images as memory holds, with a sequence for each: weights are read for every batch,
+    and at every decode step."""
+    least, most = STREAMED_SLOTS
+    if available is None:
+        return least
+    size = int(MEMORY_SHARE * available) // (need.image + need.sequence)
+    return max(1, min(most, size if size < MULTIPLE else size - size % MULTIPLE))
 
 
 def _fitting(need: MemoryEstimate, free: int) -> int:

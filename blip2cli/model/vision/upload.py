@@ -1,4 +1,4 @@
-"""Copies of pixels to a CUDA device that overlap with computation.
+"""Copies of pixels, and of weights, to a CUDA device that overlap with computation.
 
 A copy runs beside other work only from memory that is pinned, and on a stream other than the one
 that computes. On a CPU nothing is copied at all.
@@ -29,18 +29,28 @@ class Upload:
         """``pixels`` of any shape on the device; the stream that computes waits for them."""
         if self.device.type != "cuda":
             return pixels.to(self.device)
+        return self.wait(*self.start(pixels))
+
+    def start(self, host: Tensor) -> tuple[Tensor, Any]:
+        """The copy of a tensor, and the event after which it may be read. Pinned tensors, which
+        nobody may write to, are copied from where they are."""
         cuda = self._cuda
         if self._stream is None:
             self._stream = cuda.Stream(self.device)
         if self._copied is not None:
             self._copied.synchronize()
-        host = self._view(pixels).copy_(pixels)
+        if not host.is_pinned():
+            host = self._view(host).copy_(host)
         with cuda.stream(self._stream):
             uploaded = torch.empty_like(host, device=self.device)
             uploaded.copy_(host, non_blocking=True)
             self._copied = self._stream.record_event()
-        computing = cuda.current_stream(self.device)
-        computing.wait_event(self._copied)
+        return uploaded, self._copied
+
+    def wait(self, uploaded: Tensor, copied: Any) -> Tensor:
+        """``uploaded``, for which the stream that computes waits."""
+        computing = self._cuda.current_stream(self.device)
+        computing.wait_event(copied)
         # It was allocated for the other stream, which must not have it back before this one is
         # done with it.
         uploaded.record_stream(computing)

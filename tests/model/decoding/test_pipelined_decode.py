@@ -29,6 +29,7 @@ class ScriptedSession:
 
     def __init__(self, lengths: Sequence[int], seed: int, slot_limit: int = 0) -> None:
         self.slot_limit = slot_limit
+        self.streamed_slots = 0
         chance = random.Random(seed)
         # END comes as the last token, never before.
         self.texts = [

@@ -62,8 +62,9 @@ class OptSlots:
         images = torch.tensor([request.image for request in requests], device=self.used.device)
         queries = self.session.images.shape[1]
         for number, (key, value) in enumerate(self.session.image_cache):
-            self.keys[number][slot_ids, :, :queries] = key[images]
-            self.values[number][slot_ids, :, :queries] = value[images]
+            into, origin = slot_ids.to(key.device), images.to(key.device)
+            self.keys[number][into, :, :queries] = key[origin]
+            self.values[number][into, :, :queries] = value[origin]
         if self.shape.prompt_positions:
             self._prefill_prompts(slot_ids, requests)
         filled = [queries + len(request.prompt) - 1 for request in requests]
@@ -79,8 +80,9 @@ class OptSlots:
         rows = torch.tensor(numbers, device=slot_ids.device)
         positions = slice(queries, queries + length)
         for number, (key, value) in enumerate(cache):
-            self.keys[number][slot_ids, :, positions] = key[rows]
-            self.values[number][slot_ids, :, positions] = value[rows]
+            into, origin = slot_ids.to(key.device), rows.to(key.device)
+            self.keys[number][into, :, positions] = key[origin]
+            self.values[number][into, :, positions] = value[origin]
 
     def decode_step(self, tokens: Tensor) -> Tensor:
         """See ``KVSlots``."""
@@ -89,21 +91,24 @@ class OptSlots:
         slots = torch.arange(len(used), device=used.device)
         seen = torch.arange(self.shape.capacity, device=used.device) <= used[:, None]
         hidden = decoder.place(decoder.embed_tokens(tokens.to(used.device)), used)[:, None]
+        last = used
         for layer, keys, values in zip(decoder.layers, self.keys, self.values, strict=True):
+            hidden, slots, last, seen = layer.receive(hidden, slots, last, seen)
             query, key, value = project(layer, hidden)
-            keys[slots, :, used] = key[:, :, 0]
-            values[slots, :, used] = value[:, :, 0]
+            keys[slots, :, last] = key[:, :, 0]
+            values[slots, :, last] = value[:, :, 0]
             hidden = finish(layer, hidden, attend(query, keys, values, seen[:, None, None]))
         # An empty slot advances as well; it must not exceed its capacity.
         used.add_(1).clamp_(max=self.shape.capacity - 1)
-        return self.session.logits(hidden[:, 0])
+        return self.session.logits(hidden[:, 0].to(used.device))
 
     def reorder(self, into: Sequence[int], origin: Sequence[int]) -> None:
         """See ``KVSlots``."""
         pairs = torch.tensor((into, origin), device=self.used.device)
         decoded = slice(self.first_decoded, int(self.used[pairs[0]].max()))
         for tensor in (*self.keys, *self.values):
-            tensor[pairs[0], :, decoded] = tensor[pairs[1], :, decoded]
+            there = pairs.to(tensor.device)
+            tensor[there[0], :, decoded] = tensor[there[1], :, decoded]
 
     def compact(self, slots: Sequence[int]) -> None:
         """See ``KVSlots``."""

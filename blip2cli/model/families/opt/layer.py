@@ -29,7 +29,10 @@ def prepend(
     """
     size = len(projected[0][0])
     keys, values = (
-        zip(*(cached[which][rows].split(size) for rows, cached in context), strict=True)
+        zip(
+            *(cached[which][rows.to(cached[which].device)].split(size) for rows, cached in context),
+            strict=True,
+        )
         for which in (0, 1)
     )
     return [
@@ -84,7 +87,8 @@ def text_states(decoder: Any, ids: Tensor) -> Tensor:
     hidden = decoder.place(decoder.embed_tokens(ids), torch.arange(ids.shape[1], device=ids.device))
     for layer in decoder.layers:
         # Plain matrix products of few positions would depend on the other rows.
+        (hidden,) = layer.receive(hidden)
         attended = scaled_dot_product_attention(*project(layer, hidden), is_causal=True, scale=1.0)
         hidden = finish(layer, hidden, attended.transpose(1, 2).flatten(2))
-    states: Tensor = decoder.leave(hidden)
+    states: Tensor = decoder.leave(hidden.to(ids.device))
     return states

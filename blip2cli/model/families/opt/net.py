@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from blip2cli.model.families.opt.config import OptConfig
 from blip2cli.model.layers.fused_projections import FusableProjections
 from blip2cli.model.layers.linear import Linear
+from blip2cli.model.layers.placed_layer import PlacedLayer
 from blip2cli.model.layers.uninitialized import Embedding, LayerNorm
 
 OFFSET = 2  # positions begin behind two rows that older OPT code used for padding
@@ -70,7 +71,7 @@ class Decoder(nn.Module):
         return hidden if self.project_out is None else self.project_out(hidden)
 
 
-class Layer(nn.Module):
+class Layer(PlacedLayer):
     """One layer; OPT-350m has its norms behind attention and feed-forward, others in front."""
 
     def __init__(self, config: OptConfig) -> None:

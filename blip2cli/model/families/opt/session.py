@@ -19,6 +19,7 @@ from blip2cli.model.decoding.session import round_up, with_announced
 from blip2cli.model.families.opt.kv_slots import OptSlots
 from blip2cli.model.families.opt.layer import KeyValue, attend, finish, prepend, project
 from blip2cli.model.layers.linear import merge_sequences, split_sequences
+from blip2cli.model.layers.streamed import STREAMED_ROWS, streamed_slots
 
 # Lengths are rounded up to multiples of these, so that sequences of almost one length share slots.
 # It also keeps the bits: where a row's scores begin at an odd place in memory, small products
@@ -58,6 +59,10 @@ class OptSession:
         limit: int = self.head.sequences_per_gemm(1)
         return limit
 
+    @property
+    def streamed_slots(self) -> int:
+        return streamed_slots(self.decoder.layers, len(self.images))
+
     def slot_shape(self, request: DecodeRequest) -> SlotShape:
         # The first step is fed with the last id of the prompt.
         prompt = round_up(len(request.prompt) - 1, PROMPT_STEP)
@@ -85,7 +90,8 @@ class OptSession:
         there of ``prompts``; prompts that were announced run with them."""
         rows, cache = self._prompt_cache
         if any(prompt not in rows for prompt in prompts):
-            batch = with_announced(prompts, self._announced, POSITIONS_TOGETHER // length)
+            together = POSITIONS_TOGETHER * (STREAMED_ROWS if self.streamed_slots else 1)
+            batch = with_announced(prompts, self._announced, together // length)
             rows = {prompt: row for row, prompt in enumerate(batch)}
             padded = [(*ids[:-1], *(0,) * (length + 1 - len(ids))) for _, ids in rows]
             images = torch.tensor([image for image, _ in rows], device=self.device)
@@ -171,6 +177,7 @@ class OptSession:
         layers = self.decoder.layers
         groups = split_sequences(hidden, layers[0].fc1)
         for number, layer in enumerate(layers):
+            seen, *groups = layer.receive(seen, *groups)
             projected = [project(layer, group) for group in groups]
             if cache is not None:
                 keys = merge_sequences([key for _, key, _ in projected])
@@ -183,7 +190,7 @@ class OptSession:
                 finish(layer, group, attend(query, key, value, seen))
                 for group, (query, key, value) in zip(groups, projected, strict=True)
             ]
-        return merge_sequences(groups)
+        return merge_sequences(groups).to(self.device)
 
     def logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.head(self.decoder.leave(hidden))

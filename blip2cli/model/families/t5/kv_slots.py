@@ -28,10 +28,12 @@ class T5Slots:
         self.decoder = language.decoder
         config, device = language.config, session.images.device
         kind = language.shared.weight.dtype
+        blocks = (self.decoder.block[number] for number in range(len(self.decoder.block)))
+        devices = [block.device or device for block in blocks]
 
         def allocate(positions: int) -> list[Tensor]:
             size = (count, config.num_heads, positions, config.d_kv)
-            return [torch.zeros(size, dtype=kind, device=device) for _ in self.decoder.block]
+            return [torch.zeros(size, dtype=kind, device=where) for where in devices]
 
         self.keys, self.values = allocate(shape.capacity), allocate(shape.capacity)
         self.encoder_keys, self.encoder_values = (
@@ -50,7 +52,7 @@ class T5Slots:
             self._encoder_lengths,
         )
         # [heads, position, position attended to]
-        self.bias = self.decoder.bias(shape.capacity)
+        self.bias = self.decoder.bias(shape.capacity).to(device)
 
     @property
     def used(self) -> Tensor:
@@ -85,18 +87,22 @@ class T5Slots:
             slots_of.setdefault(prompt, []).append(slot)
         once = list(slots_of)
         states = self.session.encoder_states(once)
+        groups = []  # by length: encoder states, slots, and the row that goes into each
         for length, members in grouped(map(len, states)):
             joined = torch.stack([states[number] for number in members])
             device = joined.device
             into = torch.tensor([s for n in members for s in slots_of[once[n]]], device=device)
             repeated = [row for row, n in enumerate(members) for _ in slots_of[once[n]]]
-            origin = torch.tensor(repeated, device=device)
-            for number, block in enumerate(self.decoder.block):
-                key, value = block.layer[1].EncDecAttention.split_heads(joined, "k", "v")
-                self.encoder_keys[number][into, :, :length] = key[origin]
-                self.encoder_values[number][into, :, :length] = value[origin]
+            groups.append((joined, into, torch.tensor(repeated, device=device)))
             self.encoder_lengths[into] = length
             self.used[into] = 0
+        for number, block in enumerate(self.decoder.block):
+            keys, values = self.encoder_keys[number], self.encoder_values[number]
+            for group in groups:
+                joined, into, origin = block.receive(*group)
+                key, value = block.layer[1].EncDecAttention.split_heads(joined, "k", "v")
+                keys[into, :, : joined.shape[1]] = key[origin]
+                values[into, :, : joined.shape[1]] = value[origin]
         return [self.session.start] * len(slots)
 
     def decode_step(self, tokens: Tensor) -> Tensor:
@@ -110,13 +116,15 @@ class T5Slots:
         bias = bias.masked_fill(unseen[:, None, None], -torch.inf)
         mask = bias.new_zeros(padding.shape).masked_fill_(padding, -torch.inf)[:, None, None]
         hidden: Tensor = self.session.language.shared(tokens.to(used.device))[:, None]
+        last = used
         for number, block in enumerate(self.decoder.block):
             self_part, cross_part, forward = block.layer
+            hidden, slots, last, bias, mask = block.receive(hidden, slots, last, bias, mask)
             attention = self_part.SelfAttention
             query, key, value = attention.split_heads(self_part.layer_norm(hidden), "q", "k", "v")
             keys, values = self.keys[number], self.values[number]
-            keys[slots, :, used] = key[:, :, 0]
-            values[slots, :, used] = value[:, :, 0]
+            keys[slots, :, last] = key[:, :, 0]
+            values[slots, :, last] = value[:, :, 0]
             hidden = attention.o(attend(query, keys, values, bias), hidden)
             attention = cross_part.EncDecAttention
             (query,) = attention.split_heads(cross_part.layer_norm(hidden), "q")
@@ -124,14 +132,15 @@ class T5Slots:
             hidden = forward(attention.o(attend(query, *encoder, mask), hidden))
         # An empty slot advances as well; it must not exceed its capacity.
         used.add_(1).clamp_(max=self.shape.capacity - 1)
-        return self.session.logits(self.decoder.final_layer_norm(hidden[:, 0]))
+        return self.session.logits(self.decoder.final_layer_norm(hidden[:, 0].to(used.device)))
 
     def reorder(self, into: Sequence[int], origin: Sequence[int]) -> None:
         """See ``KVSlots``."""
         pairs = torch.tensor((into, origin), device=self.used.device)
         decoded = slice(int(self.used[pairs[0]].max()))
         for tensor in (*self.keys, *self.values):
-            tensor[pairs[0], :, decoded] = tensor[pairs[1], :, decoded]
+            there = pairs.to(tensor.device)
+            tensor[there[0], :, decoded] = tensor[there[1], :, decoded]
 
     def compact(self, slots: Sequence[int]) -> None:
         """See ``KVSlots``."""

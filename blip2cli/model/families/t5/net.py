@@ -15,6 +15,7 @@ from blip2cli.model.families.t5.config import T5Config
 from blip2cli.model.layers.attention import attention_scores, fused_attention, uses_fused_kernel
 from blip2cli.model.layers.fused_projections import FusableProjections
 from blip2cli.model.layers.linear import Linear, merge_sequences, split_sequences
+from blip2cli.model.layers.placed_layer import PlacedLayer
 from blip2cli.model.layers.uninitialized import Embedding
 
 
@@ -63,25 +64,28 @@ class Stack(nn.Module):
         ``encoder_states`` [U, R, D], the one that ``rows`` [N] names.
         """
         positions = hidden.shape[1]
-        bias = self.bias(positions)
+        bias = self.bias(positions).to(hidden.device)
         if self.decoding:
             place = torch.arange(positions, device=hidden.device)
             bias = bias.masked_fill(place > place[:, None], -torch.inf)
         groups = split_sequences(hidden, self.block[0].layer[0].SelfAttention.o)
         for block in self.block:
+            bias, *groups = block.receive(bias, *groups)
             groups = [block.layer[0](group, bias) for group in groups]
             if encoder_states is not None:
+                assert rows is not None
+                encoder_states, rows = block.receive(encoder_states, rows)
                 seen = (each[rows] for each in block.layer[1].keys_values(encoder_states))
                 pairs = zip(*(each.split(len(groups[0])) for each in seen), strict=True)
                 groups = [
                     block.layer[1](group, *pair) for group, pair in zip(groups, pairs, strict=True)
                 ]
             groups = [block.layer[-1](group) for group in groups]
-        normed: Tensor = self.final_layer_norm(merge_sequences(groups))
+        normed: Tensor = self.final_layer_norm(merge_sequences(groups).to(hidden.device))
         return normed
 
 
-class Block(nn.Module):
+class Block(PlacedLayer):
     """A layer: self-attention, in the decoder cross-attention, and feed-forward."""
 
     def __init__(self, config: T5Config, decoding: bool, first: bool) -> None:

@@ -19,6 +19,7 @@ from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.session import round_up, with_announced
 from blip2cli.model.families.t5.kv_slots import T5Slots
 from blip2cli.model.grouping import grouped
+from blip2cli.model.layers.streamed import STREAMED_ROWS, streamed_slots
 
 # Lengths are rounded up to multiples of these, so that sequences of almost one length share slots.
 CONTEXT_STEP = 16
@@ -49,6 +50,10 @@ class T5Session:
         limit: int = self.language.lm_head.sequences_per_gemm(1)
         return limit
 
+    @property
+    def streamed_slots(self) -> int:
+        return streamed_slots(self.language.decoder.block, len(self.images))
+
     def slot_shape(self, request: DecodeRequest) -> SlotShape:
         context = self.images.shape[1] + len(request.prompt)
         return SlotShape(
@@ -73,7 +78,8 @@ class T5Session:
         missing = [prompt for prompt in prompts if prompt not in self._encoded]
         if missing:
             known = {p: self._encoded[p] for p in prompts if p in self._encoded}
-            batch = with_announced(missing, self._announced, PROMPTS_TOGETHER)
+            together = PROMPTS_TOGETHER * (STREAMED_ROWS if self.streamed_slots else 1)
+            batch = with_announced(missing, self._announced, together)
             self._encoded = known | dict(zip(batch, self.encode(batch), strict=True))
         return [self._encoded[prompt] for prompt in prompts]
 
