@@ -63,8 +63,9 @@ class ObjectLock:
         try:
             now = ObjectFolder(self._paths.beside_folder, FIRST_PAUSES).check_conditional()
             self._take(first, now)
-        except RemoteError as error:
-            raise OutputError("out", error.problem, error.remedy) from None
+        except (OutputError, RemoteError) as error:
+            about = error.problem.replace(self._paths.beside_folder, self._paths.final)
+            raise OutputError("out", about, error.remedy) from None
         self._looked_at = time.monotonic()
         _held.update(dict.fromkeys((self._paths.final, self._paths.meta), self))
         self._thread.start()
