@@ -61,6 +61,7 @@ SEED ?= 1
 torture: install ## kill runs and fail system calls, thousands of times (an hour or two; or SEED=2)
 	$(BIN)/python -m tests.torture.kills --seed $(SEED)
 	$(BIN)/python -m tests.torture.commands --seed $(SEED)
+	$(BIN)/python -m tests.torture.devices --seed $(SEED)
 	$(BIN)/python -m tests.torture.faults
 	$(BIN)/python -m tests.torture.fuzz --seed $(SEED)
 	$(BIN)/python -m tests.torture.corpora --full

@@ -49,6 +49,7 @@ SLOW_FILES = frozenset(
         "model/vision/test_chunked_vision.py",
         "model/vision/test_compiled.py",
         "pipeline/compute/test_processes.py",
+        "pipeline/compute/test_several_devices.py",
         "pipeline/test_interruptions.py",
         "pipeline/test_out_of_memory.py",
         "pipeline/test_resume.py",
