@@ -45,7 +45,7 @@ def members(group: int) -> set[int]:
 
 
 def eventually_gone(pids: set[int], seconds: float = 60) -> bool:
-    """Whether all of them end in time; whoever they are left to may take their exit status later."""
+    """Whether all of them end in time; their exit status may still be left to be taken."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if not pids & _running().keys():
