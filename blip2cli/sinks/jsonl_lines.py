@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 CHUNK = 1 << 20
+_READ = 1 << 18  # bytes of a file at once, lines of which stay in the cache
 LONGEST_LINE = 1 << 26  # a longer one is no row, and would fill the memory
 _MEMBER = b"\x1f\x8b\x08"  # how a gzip member begins
 # From where to where in a file; None: its end.
@@ -95,7 +96,7 @@ class JsonlLines:
         left = without_nulls(file, size) - self._start
         self.intact = left == size - self._start
         file.seek(self._start)
-        while left > 0 and (chunk := file.read(min(CHUNK, left))):
+        while left > 0 and (chunk := file.read(min(_READ, left))):
             left -= len(chunk)
             yield chunk
 

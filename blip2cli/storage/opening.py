@@ -30,7 +30,7 @@ _IN_EXTRA = frozenset({"s3", "s3a", "gs", "gcs", "http", "https", "hf"})
 
 def is_remote(text: str) -> bool:
     """True when ``text`` is a URL (``s3://bucket/key``), False when it is a local path."""
-    return _URL.match(text) is not None
+    return "://" in text and _URL.match(text) is not None
 
 
 def protocol_of(url: str) -> str:
