@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
 
-from blip2cli.errors import OptionError, OutputError, option
+from blip2cli.errors import OptionError, option
 from blip2cli.options import SourceOptions
 from blip2cli.pipeline.compute.devices import check_devices
 from blip2cli.pipeline.compute.threads import MAX_DECODING_THREADS
+from blip2cli.pipeline.dealt_with import DealtWith, left_of, left_of_blocks
 from blip2cli.pipeline.events import Listener
 from blip2cli.pipeline.out_of_memory import BatchHalving
 from blip2cli.pipeline.output import check_carried
@@ -21,8 +22,8 @@ from blip2cli.pipeline.plan import PassedOver, Plan
 from blip2cli.pipeline.processed_batch import ProcessedBatch
 from blip2cli.pipeline.settings import check_resumed
 from blip2cli.pipeline.unchanged import list_digest, unchanged_plan
-from blip2cli.sinks import IDENTITY, ResumedOutput, check_whole, read_output
-from blip2cli.sources import ImageRef, Listing, open_sources
+from blip2cli.sinks import IDENTITY, check_whole, read_output
+from blip2cli.sources import Listing, open_sources
 
 if TYPE_CHECKING:
     from blip2cli.images.batch_stream import BatchStream, LoadedBatch
@@ -78,11 +79,15 @@ class ImageItems:
             check_whole(resumed.paths.final, resumed.rows)
         digest = list_digest(job, listing)
         passed_over = PassedOver()
-        dealt_with = _dealt_with(resumed, output.retry_errors)
-        refs = listing.refs(passed_over.others)
-        if task.only is not None or resumed is not None:
-            written = resumed.written if resumed is not None and source.check_content else None
-            refs = _select(refs, task.only, dealt_with, passed_over, written)
+        dealt_with = DealtWith(resumed, output.retry_errors)
+        written = resumed.written if resumed is not None and source.check_content else None
+        if dealt_with.many and task.only is None and "-" not in source.sources:
+            blocks = listing.blocks(passed_over.others)
+            refs = left_of_blocks(blocks, dealt_with, passed_over, written)
+        else:
+            refs = listing.refs(passed_over.others)
+            if task.only is not None or resumed is not None:
+                refs = left_of(refs, task.only, dealt_with, passed_over, written)
         first = tuple(islice(refs, _LISTED_FIRST))
         if not first and not passed_over.already and source.shard is None:
             raise OptionError(
@@ -160,45 +165,6 @@ def _check_names(
     everything = replace(source, include=(), exclude=(), limit=None, shard=None)
     check_names(names, (ref.file_name for ref in open_sources(everything, io.BytesIO(paths))))
     return io.BytesIO(paths)
-
-
-def _dealt_with(resumed: ResumedOutput | None, retry_errors: bool) -> Callable[[ImageRef], bool]:
-    """Whether an earlier run has dealt with an image."""
-    if resumed is None:
-        return lambda ref: False
-    done = resumed.rows.done
-    if resumed.failures is None or retry_errors:
-        return lambda ref: ref.key in done
-    failed = resumed.failures.failed
-    return lambda ref: (key := ref.key) in done or key in failed
-
-
-def _select(
-    refs: Iterator[ImageRef],
-    only: Collection[str] | None,
-    dealt_with: Callable[[ImageRef], bool],
-    passed_over: PassedOver,
-    written: float | None,
-) -> Iterator[ImageRef]:
-    """The images that are to be run; counts the others.
-
-    Raises OutputError for one that was dealt with and has changed since ``written``, a time.
-    """
-    for ref in refs:
-        if only is not None and ref.file_name not in only:
-            passed_over.skipped += 1
-        elif dealt_with(ref):
-            passed_over.already += 1
-            if written is not None and ref.changed_since(written):
-                raise OutputError(
-                    "check_content",
-                    f"{option('resume')}: the file of {ref.file_name!r} has changed since rows "
-                    "were written last",
-                    f"start anew with {option('overwrite')}, or leave out "
-                    f"{option('check_content')} if its row is still right",
-                )
-        else:
-            yield ref
 
 
 def _count(plan: Plan, source: SourceOptions) -> None:

@@ -19,12 +19,19 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from blip2cli import __version__
 from blip2cli.errors import SourceError, option
-from blip2cli.sources.base import FailedRef, ImageRef, Source, name_below, opening_errors
+from blip2cli.sources.base import (
+    FailedRef,
+    ImageRef,
+    RefBlock,
+    Source,
+    name_below,
+    opening_errors,
+)
 from blip2cli.sources.carried_columns import CarriedColumn, columns_of, with_columns
 from blip2cli.sources.identity import identify
 from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES
@@ -38,7 +45,10 @@ from blip2cli.storage.opening import is_remote
 if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
 
-__all__ = ["IMAGE_SUFFIXES", "CarriedColumn", "ImageRef", "Listing", "open_sources"]
+__all__ = ["IMAGE_SUFFIXES", "CarriedColumn", "ImageRef", "Listing", "RefBlock", "open_sources"]
+
+
+_REFS = 4096  # references that are looked up together
 
 
 @dataclass(frozen=True)
@@ -122,12 +132,31 @@ class Listing:
             return iter(()) if first is None else chain([first], refs)
         return chain([next(refs)], refs)  # finds an empty folder before a model is loaded
 
+    def blocks(self, others: Counter[str] | None = None) -> Iterator[RefBlock]:
+        """The images of ``refs`` many together, for who needs few of them. Raises as it does."""
+        options = self.options
+        chosen = options.include or options.exclude or options.limit or options.shard is not None
+        if len(self.sources) == 1 and not self.columns and not chosen:
+            source = self.sources[0]
+            blocks = source.blocks(_common_parent(self.sources))
+            if blocks is not None:
+                first = next(blocks, None)
+                if first is None:
+                    raise source.no_images()
+                return chain([first], blocks)
+        return _together(self.refs(others))
+
 
 def open_sources(
     options: SourceOptions, stdin: BinaryIO | None = None, others: Counter[str] | None = None
 ) -> Iterator[ImageRef]:
     """The images of all sources, see ``Listing.refs``; raises what ``Listing`` raises."""
     return Listing.open(options, stdin).refs(others)
+
+
+def _together(refs: Iterator[ImageRef]) -> Iterator[RefBlock]:
+    while some := [*islice(refs, _REFS)]:
+        yield RefBlock.of(some)
 
 
 def _open(text: str, options: SourceOptions, stdin: BinaryIO | None) -> Source:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -122,6 +122,29 @@ def _reading_error(error: Exception, what: str) -> ImageError:
 
 
 @dataclass(frozen=True)
+class RefBlock:
+    """Images that are listed together, for who needs few of the references."""
+
+    keys: Sequence[str]
+    ref: Callable[[int], ImageRef]  # the reference of the image with this number
+    unique: bool = True  # none comes twice in all blocks
+
+    @classmethod
+    def of(cls, refs: Sequence[ImageRef], unique: bool = True) -> RefBlock:
+        """References that are there."""
+        return cls([ref.key for ref in refs], refs.__getitem__, unique)
+
+    @classmethod
+    def of_files(
+        cls, names: Sequence[str], named: str, where: str, unique: bool = True
+    ) -> RefBlock:
+        """Local files ``names`` in the folder ``where``, whose images have ``named`` before
+        theirs."""
+        keys = [named + name for name in names] if named else names
+        return cls(keys, lambda number: ImageRef(keys[number], where + names[number]), unique)
+
+
+@dataclass(frozen=True)
 class Source(ABC):
     """One argument of the command line, checked, not listed yet."""
 
@@ -146,6 +169,10 @@ class Source(ABC):
     @abstractmethod
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield the images lazily, in a stable order, named relative to the folder ``base``."""
+
+    def blocks(self, base: str) -> Iterator[RefBlock] | None:
+        """The images of ``refs`` many together, where that is quicker."""
+        return None
 
     def content_files(self) -> Iterable[str]:
         """The files that rows are made of beside the images they name: archives, tables."""

@@ -17,15 +17,20 @@ import codecs
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from blip2cli.errors import SourceError
+from blip2cli.sources.members import MAX_NAME
 from blip2cli.storage.opening import open_binary
 
 MAX_LINE_BYTES = 1 << 24  # a longer line is no line of a table, and would fill the memory
+_BLOCK = 1 << 17  # bytes of lines that are read together
+# What a name that is taken as it is does not hold: the end of DOS lines, NUL bytes, empty lines,
+# URLs, ".", "..", and hidden files with them, absolute paths, folders, "~".
+_NOT_PLAIN = ("\r", "\0", "\n\n", "//", "/.", "\n.", "\n/", "/\n", "\n~")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -45,7 +50,49 @@ def text_records(location: str) -> Iterator[Record]:
 
     Lines may end in CR LF; empty ones are passed over.
     """
-    for number, line in _lines(location):
+    return _paths(_lines(location))
+
+
+def text_blocks(location: str) -> Iterator[tuple[list[str], list[Record]]]:
+    """A list of paths as ``text_records`` reads it, many at once; it is not gzipped.
+
+    They come as names, without records, where all of them are names as they are: relative, on this
+    computer, and without anything that is to be normalised.
+    """
+    number = 0
+    with open_text(location) as file:
+        reader = LineReader(file)
+        start = file.tell()
+        while block := file.read(_BLOCK) + file.readline(_BLOCK):
+            end = file.tell()
+            names = _plain_names(block)
+            if names is not None:
+                yield names, []
+                number += len(names)
+            else:
+                file.seek(start)
+                lines = []
+                while file.tell() < end and (line := reader.next()):
+                    lines.append(line if isinstance(line, BadRow) else _decoded(line))
+                yield [], [*_paths(enumerate(lines, number + 1))]
+                number += len(lines)
+            start = file.tell()
+
+
+def _plain_names(block: bytes) -> list[str] | None:
+    """The lines of a block, if each is a name as it is, see ``text_blocks``."""
+    try:
+        text = "\n" + block.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    if not text.endswith("\n") or any(mark in text for mark in _NOT_PLAIN):
+        return None
+    names = text[1:-1].split("\n")
+    return names if max(map(len, names)) <= MAX_NAME else None
+
+
+def _paths(lines: Iterable[tuple[int, str | BadRow]]) -> Iterator[Record]:
+    for number, line in lines:
         if isinstance(line, BadRow):
             yield number, line
             continue
@@ -131,6 +178,10 @@ class LineReader:
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             self._ended = True
             return BadRow(f"the gzip stream breaks off here ({error}); what follows is lost")
+
+
+def _decoded(line: bytes) -> str:
+    return line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
 
 
 def _lines(location: str) -> Iterator[tuple[int, str | BadRow]]:

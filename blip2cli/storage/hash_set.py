@@ -109,24 +109,36 @@ class HashSet:
     def contains(self, names: Sequence[str]) -> list[bool]:
         """Which of many names are in the set, quicker than one by one."""
         if len(self._first) + self._waiting < _FEW:
-            return [name in self for name in names]
+            return [name in self for name in names]  # numpy is not needed
+        answers: list[bool] = (self.places(names) >= 0).tolist()
+        return answers
+
+    def places(self, names: Sequence[str]) -> Any:
+        """Where names are among the hashes, an array ``[N]`` of int64; -1 for those that are not.
+
+        They stay there until something is added.
+        """
         import numpy as np
 
         if self._blocks or self._recent:
             self._merge()
+        if not self._first:
+            return np.full(len(names), -1)
         first, second = _hashes(names)
         order = np.argsort(first)  # neighbours are found in the same lines of the cache
         first, second = first[order], second[order]
-        merged = np.frombuffer(self._first, np.uint64)
+        merged, others = np.frombuffer(self._first, np.uint64), np.frombuffer(self._second, "I")
         places = np.minimum(np.searchsorted(merged, first), len(merged) - 1)
         alike = merged[places] == first
-        here = alike & (np.frombuffer(self._second, np.uint32)[places] == second)
-        for n in np.flatnonzero(alike & ~here):
-            here[n] = self._is_merged(int(first[n]), int(second[n]))
-        found = np.empty_like(here)
-        found[order] = here
-        answers: list[bool] = found.tolist()
-        return answers
+        absent = ~alike | (others[places] != second)
+        for n in np.flatnonzero(alike & absent):  # 64 bits are those of another name
+            while places[n] + 1 < len(merged) and merged[places[n] + 1] == first[n] and absent[n]:
+                places[n] += 1
+                absent[n] = others[places[n]] != second[n]
+        places[absent] = -1
+        found = np.empty_like(places)
+        found[order] = places
+        return found
 
     def __len__(self) -> int:
         if self._blocks:

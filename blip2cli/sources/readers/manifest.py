@@ -22,7 +22,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 from blip2cli.errors import SourceError, option
-from blip2cli.sources.base import FailedRef, ImageRef, name_below, opening_errors
+from blip2cli.sources.base import FailedRef, ImageRef, RefBlock, name_below, opening_errors
 from blip2cli.sources.carried_columns import (
     ROW_NUMBER,
     SAMPLED_ROWS,
@@ -40,6 +40,7 @@ from blip2cli.sources.records import (
     Record,
     broken,
     json_records,
+    text_blocks,
     text_records,
     unpacked_suffix,
 )
@@ -107,6 +108,25 @@ class ManifestSource(ColumnedSource):
                 ref = self._ref(number, record, base, urls)
                 if self.columns or self.absolute_paths or seen.add(ref.file_name):
                     yield ref
+
+    def blocks(self, base: str) -> Iterator[RefBlock] | None:
+        """Those of a list, whose names are mostly what stands in its lines."""
+        packed = self.location.lower().endswith(".gz")
+        if self.unescaped or self.absolute_paths or packed or is_remote(self.root):
+            return None
+        return self._blocks(base)
+
+    def _blocks(self, base: str) -> Iterator[RefBlock]:
+        where = self.root.rstrip("/") + "/"
+        named = name_below(where, base)
+        urls = UrlNames()
+        with opening_errors(self.text):
+            for names, records in text_blocks(self.location):
+                if names:
+                    yield RefBlock.of_files(names, named, where, unique=False)
+                if records:
+                    refs = [self._ref(*record, base, urls) for record in records]
+                    yield RefBlock.of(refs, unique=False)
 
     def content_files(self) -> tuple[str, ...]:
         # Rows of a list of failures say themselves which they are.
