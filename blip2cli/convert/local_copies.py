@@ -12,14 +12,18 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 
+from blip2cli.convert.concat import natural_key
 from blip2cli.errors import Blip2CliError, SourceError
 from blip2cli.sinks.check_objects import check_folder_url
 from blip2cli.sinks.failure_list_file import open_list
 from blip2cli.sinks.folder_store import LocalFolder, open_store
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sources.patterns import has_magic
 from blip2cli.storage.objects import split_url
-from blip2cli.storage.opening import is_remote
+from blip2cli.storage.opening import connect, is_remote, protocol_of
+from blip2cli.storage.retries import with_retries
 from blip2cli.storage.secrets import hide_secrets
 
 
@@ -52,13 +56,27 @@ def local_copies(texts: Sequence[str]) -> Iterator[LocalCopies]:
     with tempfile.TemporaryDirectory(prefix="blip2cli-") as folder:
         copies = LocalCopies()
         try:
-            for number, text in enumerate(texts):
+            for number, text in enumerate(chain.from_iterable(map(_matches, texts))):
                 place = os.path.join(folder, str(number))
                 copies.add(_copy(text, place) if is_remote(text) else text, text)
             yield copies
         except Blip2CliError as error:
             error.problem, error.remedy = copies.named(error.problem), copies.named(error.remedy)
             raise
+
+
+def _matches(text: str) -> list[str]:
+    """The outputs on a store that ``text`` means, which may be a pattern. Raises SourceError."""
+    if not (is_remote(text) and has_magic(text)):
+        return [text]
+    filesystem, path = connect(text.rstrip("/"))
+    filesystem.invalidate_cache()
+    found = sorted(with_retries(text, lambda: filesystem.glob(path)), key=natural_key)
+    if not found:
+        raise SourceError(
+            "sources", f"No folder matches the pattern {hide_secrets(text)!r}", "check it"
+        )
+    return [f"{protocol_of(text)}://{name}/" for name in found]
 
 
 def _copy(url: str, place: str) -> str:

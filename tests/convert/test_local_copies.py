@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from blip2cli.sinks import RowSchema, open_failure_list
 from blip2cli.sinks.base import IDENTITY
 from blip2cli.sinks.folder import FolderSink
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sources.shard import Shard
 from blip2cli.storage.objects import ObjectFolder
 from tests.sinks.helpers import COLUMNS, FOLDER_SETTINGS, row
 
@@ -51,6 +53,25 @@ def test_an_output_of_a_store_is_converted(out: str, tmp_path: Path) -> None:
     assert done.notes[0].startswith(f"The run that wrote '{out[:-1]}' is not finished: its last 3")
     done = convert(ConvertOptions((out,), str(tmp_path / "salvaged.parquet"), salvage=True))
     assert done.rows == 13
+
+
+def test_shares_on_a_store_are_merged(bucket: str, tmp_path: Path) -> None:
+    names = [row(n)["file_name"] for n in range(20)]
+    for index in (1, 2):
+        shard = Shard(index, 2)
+        rows = {**FOLDER_SETTINGS.rows, "shard": f"{index}/2"}
+        paths = OutputPaths.of(f"{bucket}/out-{index}-of-2/")
+        schema = RowSchema((*IDENTITY, *COLUMNS))
+        sink = FolderSink(paths, schema, replace(FOLDER_SETTINGS, rows=rows))
+        sink.write([row(n) for n, name in enumerate(names) if shard.takes(name)])
+        sink.close()
+    pattern = f"{bucket}/out-*/"
+    assert [str(one) for one in verify_all([pattern])][-1] == "sound, 20 rows; all 2 shares"
+    to = tmp_path / "all.parquet"
+    convert(ConvertOptions((pattern,), str(to)))
+    assert pq.read_table(to).to_pylist() == [row(n) for n in range(20)]
+    with pytest.raises(SourceError, match="No folder matches the pattern"):
+        convert(ConvertOptions((f"{bucket}/no-*/",), str(to)))
 
 
 def test_places_without_an_output(bucket: str, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from blip2cli.tasks.ask import AskTask
 from blip2cli.tasks.base import Task
 from blip2cli.tasks.caption import CaptionTask
 from blip2cli.tasks.embed import EmbedTask
-from blip2cli.tasks.questions import from_texts
+from blip2cli.tasks.questions import from_file, from_texts
 from tests.convert.helpers import convert, read_rows
 
 SHORT = DecodeOptions(max_new_tokens=3)
@@ -174,7 +174,11 @@ def test_shares_of_sources_with_an_order_of_their_own(
     same_output(f"merged{suffix}", f"all{suffix}")
 
 
-@pytest.mark.parametrize("task", [ASK, EmbedTask(EmbedOptions())], ids=["ask", "embed"])
+@pytest.mark.parametrize(
+    "task",
+    [ASK, EmbedTask(EmbedOptions()), EmbedTask(EmbedOptions(embedding_dtype="float16"))],
+    ids=["ask", "float32", "float16"],
+)
 def test_all_formats_become_all(photos: Path, label: Label, task: Task) -> None:
     for suffix in (".jsonl", ".parquet"):
         label(("photos",), f"all{suffix}", task=task)
@@ -203,6 +207,20 @@ def test_rows_of_later_runs_find_their_places(
     convert(pattern, f"merged{suffix}")
     label(("photos",), f"all{suffix}", task=ASK)
     same_output(f"merged{suffix}", f"all{suffix}")
+
+
+def test_parquet_shares_that_lost_their_hidden_files(photos: Path, label: Label) -> None:
+    """As artefacts of CI do."""
+    pattern = shares(label, 2, ".parquet", ("photos",))
+    for path in Path().glob(".out-*"):
+        path.unlink()
+    convert(pattern, "merged.parquet")
+    label(("photos",), "all.parquet")
+    for ending in ("", ".errors"):
+        merged, one = (Path(f"{name}.parquet{ending}") for name in ("merged", "all"))
+        assert merged.read_bytes() == one.read_bytes()
+    assert label(("photos",), "merged.parquet", output={"resume": True}).already == 14
+    assert [*verify_all([pattern])][-1].state == "sound"
 
 
 def test_a_share_without_images_ends_well(photos: Path, label: Label) -> None:
@@ -365,6 +383,17 @@ def test_a_list_of_failures_of_others_stays(photos: Path, label: Label) -> None:
     shares(label, 2, ".jsonl", ("photos",), output={"overwrite": True})
     convert(pattern, "merged.jsonl", overwrite=True)
     assert not os.path.exists("merged.jsonl.errors")
+
+
+def test_questions_about_single_images(photos: Path, label: Label) -> None:
+    asked = [("b.png", "red?"), ("10.png", "big?"), ("b.png", "old?"), ("a/1.png", "wet?")]
+    lines = [json.dumps({"file_name": name, "question": text}) for name, text in asked]
+    Path("q.jsonl").write_text("\n".join(lines))
+    task = AskTask(from_file("q.jsonl"), decode=SHORT)
+    pattern = shares(label, 5, ".jsonl", ("photos",), task=task)
+    convert(pattern, "merged.jsonl")
+    label(("photos",), "all.jsonl", task=task)
+    same_output("merged.jsonl", "all.jsonl")
 
 
 def test_a_column_called_ordinal_cannot_be_carried(photos: Path, label: Label) -> None:
