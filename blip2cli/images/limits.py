@@ -1,7 +1,8 @@
 """Limits of what decoding one image may cost, in memory and in steps.
 
 They are the same in every process, so that rows do not depend on where an image is decoded. The
-time limit of workers (``load_image.time_limit``) is for what nobody foresaw.
+time limit of workers (``load_image.time_limit``) is for what nobody foresaw. ``sources/file_size``
+limits the size of files, before they are read.
 
 ``MAX_BYTES`` is what Pillow, the codec and the conversion to RGB hold at the peak, beside the file
 itself. The figures were measured with Pillow 13.0: peak resident memory a pixel.

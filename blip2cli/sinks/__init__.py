@@ -1,4 +1,4 @@
-"""Where rows go: one writer a format, chosen by the suffix of the output (see ``table``)."""
+"""Where rows go: one writer a format, chosen by the suffix of the output (see ``format_table``)."""
 
 from blip2cli.sinks.base import IDENTITY, Column, RowSchema, Sink
 from blip2cli.sinks.check_output import check_output

@@ -20,9 +20,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from blip2cli.errors import ImageError, SourceError
+from blip2cli.sources import file_size
 from blip2cli.storage.hash_set import occurrence_key
-
-MAX_FILE_BYTES = 1 << 30  # a larger "image" is a mistake, and would fill the memory
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class ImageRef:
         """Return the whole file.
 
         Raises ImageError: ``missing``, ``permission_denied``, ``not_a_file`` (a folder, pipe or
-        device), ``too_large`` (over ``MAX_FILE_BYTES``) or ``read_error``.
+        device), ``too_large`` (over ``file_size.MAX_FILE_BYTES``) or ``read_error``.
         """
         try:
             # O_NONBLOCK: opening a named pipe that nobody writes to would wait for ever.
@@ -67,8 +66,7 @@ class ImageRef:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise ImageError("not_a_file", "It is a folder, pipe or device, not a file.")
-                if status.st_size > MAX_FILE_BYTES:
-                    raise too_large(status.st_size, "The file")
+                file_size.check_size(status.st_size, "The file")
                 return file.read()
         except (OSError, ValueError) as error:  # ValueError: a NUL inside the path
             raise _reading_error(error, "file") from None
@@ -83,17 +81,6 @@ class FailedRef(ImageRef):
 
     def read(self) -> bytes:
         raise ImageError(self.error_type, self.message)
-
-
-def check_size(size: int) -> None:
-    """Raise ImageError ``too_large`` for more bytes than an image may have."""
-    if size > MAX_FILE_BYTES:
-        raise too_large(size)
-
-
-def too_large(size: int, what: str = "It") -> ImageError:
-    """The error of more bytes than an image may have."""
-    return ImageError("too_large", f"{what} holds {size} bytes, over 1 GiB.")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from blip2cli.errors import ImageError, SourceError
-from blip2cli.sources import base
+from blip2cli.sources import file_size
 from blip2cli.sources.base import ImageRef
 from blip2cli.storage.fetching import fetch
 from blip2cli.storage.opening import is_remote
@@ -25,9 +25,9 @@ class RemoteRef(ImageRef):
     def read(self) -> bytes:
         """Return the whole object, fetched by the calling process. Raises as ``ImageRef`` does."""
         try:
-            return fetch(self.path, self.size, base.MAX_FILE_BYTES)
+            return fetch(self.path, self.size, file_size.MAX_FILE_BYTES)
         except TooLargeError:
-            raise ImageError("too_large", "The file is over 1 GiB.") from None
+            raise ImageError("too_large", f"The file is over {file_size.limit()}.") from None
         except IsADirectoryError:
             raise ImageError("not_a_file", "It is a folder, not a file.") from None
         except RemoteError as error:

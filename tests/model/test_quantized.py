@@ -159,7 +159,7 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         place("mps", "float32", OPT, 1, "int8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr("blip2cli.model.quantize.libraries.find_spec", lambda name: None)
+    monkeypatch.setattr("blip2cli.model.quantize.library_layers.find_spec", lambda name: None)
     with pytest.raises(OptionError, match="bitsandbytes or torchao: pip install bitsandbytes"):
         place("cuda", "bfloat16", OPT, 1, "int8")
     with pytest.raises(OptionError, match="needs the package bitsandbytes: pip install"):

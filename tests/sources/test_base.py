@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli.errors import ImageError
-from blip2cli.sources import base
+from blip2cli.sources import file_size
 from blip2cli.sources.base import FailedRef, ImageRef, absolute, name_below
 
 
@@ -29,7 +29,7 @@ def test_failures_have_stable_names(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "file").write_bytes(b"12345")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "self").symlink_to("self")
-    monkeypatch.setattr(base, "MAX_FILE_BYTES", 4)
+    monkeypatch.setattr(file_size, "MAX_FILE_BYTES", 4)
 
     assert failure(ImageRef("x", str(tmp_path / "absent"))) == "missing"
     assert failure(ImageRef("x", str(tmp_path / "file" / "below"))) == "missing"

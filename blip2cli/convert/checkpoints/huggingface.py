@@ -17,8 +17,8 @@ from blip2cli.model.checkpoint.directory import PROCESSOR_FILES, Checkpoint, rea
 from blip2cli.model.checkpoint.hub import SMALL_FILES
 from blip2cli.model.checkpoint.weights import Weights
 from blip2cli.model.families import Family
-from blip2cli.model.loading.dequantize import quantizer_name
 from blip2cli.model.loading.empty_model import empty_model
+from blip2cli.model.loading.quantized_checkpoints import quantizer_name
 from blip2cli.model.loading.stored import check_weights, stored_weights
 from blip2cli.system.library_logging import silence_libraries
 

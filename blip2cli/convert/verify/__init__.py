@@ -92,13 +92,13 @@ def verify(path: str) -> Finding:
 def _check_of(path: str) -> tuple[str, Check]:
     """The kind of an output, and its check. Raises UserError."""
     from blip2cli.convert.detect_format import read_format
-    from blip2cli.convert.verify import files, folders, tables
+    from blip2cli.convert.verify import conversions, folders, tables
     from blip2cli.sinks.paths import OutputPaths
 
     if path.lower().endswith(".tar"):
-        return "webdataset", files.check_shards
+        return "webdataset", conversions.check_shards
     if path.lower().endswith(".json") and os.path.isfile(path):
-        return "json", files.check_json
+        return "json", conversions.check_json
     if path.lower().endswith(".parquet") and OutputPaths.of(path).parts():
         return "parquet", tables.check_parquet
     if os.path.isdir(path) and not os.listdir(path) and not OutputPaths.of(path).parts():
@@ -110,9 +110,9 @@ def _check_of(path: str) -> tuple[str, Check]:
         "parts": folders.check_parts,
         "csv": tables.check_delimited,
         "tsv": tables.check_delimited,
-        "npy": files.check_vectors,
-        "clip-retrieval": files.check_index,
-        "imagefolder": files.check_imagefolder,
-        "sidecar": files.check_sidecars,
+        "npy": conversions.check_vectors,
+        "clip-retrieval": conversions.check_index,
+        "imagefolder": conversions.check_imagefolder,
+        "sidecar": conversions.check_sidecars,
     }
     return kind, checks[kind]

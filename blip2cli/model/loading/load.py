@@ -22,9 +22,9 @@ from blip2cli.model.checkpoint.weights import Weight, Weights
 from blip2cli.model.layers.fused_projections import fuse_projections
 from blip2cli.model.layers.linear import Linear
 from blip2cli.model.layers.packed_linear import pack_weights
-from blip2cli.model.loading.dequantize import quantizer_name
 from blip2cli.model.loading.empty_model import empty_model
 from blip2cli.model.loading.offload import ConvertedLayers, PlacedLayers
+from blip2cli.model.loading.quantized_checkpoints import quantizer_name
 from blip2cli.model.loading.stored import check_weights, stored_weights, unused_remark
 from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel
 from blip2cli.model.placement.device_map import place_layers
@@ -33,7 +33,11 @@ from blip2cli.model.placement.single_thread import single_thread
 from blip2cli.model.placement.thresholds import SINGLE_THREADED_LOAD_BELOW
 from blip2cli.model.quantize.int8_layers import int8_is_faster, use_int8_layers
 from blip2cli.model.quantize.int8_weights import is_quantized_layer, quantize
-from blip2cli.model.quantize.libraries import Quantizer, installed_quantizer, use_library_layers
+from blip2cli.model.quantize.library_layers import (
+    Quantizer,
+    installed_quantizer,
+    use_library_layers,
+)
 from blip2cli.options import ModelOptions
 
 # transformers keeps these in float32 in a float16 model (_keep_in_fp32_modules in

@@ -16,7 +16,7 @@ from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.foreign_files import adapter_error
 from blip2cli.model.checkpoint.weights import Weights, read_weights
 from blip2cli.model.families import Family
-from blip2cli.model.loading.dequantize import FLOATS, REMEDY, dequantized, quantizer_name
+from blip2cli.model.loading.quantized_checkpoints import FLOATS, REMEDY, dequantized, quantizer_name
 
 # What training and saving put in front of every name: transformers' base models, DataParallel,
 # torch.compile.

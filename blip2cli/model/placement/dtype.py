@@ -13,7 +13,7 @@ import torch
 from blip2cli.errors import ModelError, OptionError, option
 from blip2cli.model.families import Family
 from blip2cli.model.placement.thresholds import FLOAT32_BELOW
-from blip2cli.model.quantize.libraries import QUANTIZERS, installed_quantizer
+from blip2cli.model.quantize.library_layers import QUANTIZERS, installed_quantizer
 from blip2cli.options import Dtype, Quantize
 
 DTYPES = {

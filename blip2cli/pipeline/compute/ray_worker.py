@@ -5,7 +5,7 @@ is one block of a Ray dataset, that of the references on the way there and that 
 way back.
 
 Tasks of Ray are done again when their process or node is lost. So batches can be taken from the
-queue again, by their number, and the queue knows which were begun and not ended: a batch that a
+queue again, by their number, and the queue knows which were started and not ended: a batch that a
 lost actor had is done image by image, and an image that ended actors again and again is a failure.
 """
 
@@ -38,7 +38,7 @@ MOST_STARTS = 3  # of one image by actors that were lost, before the image is to
 class BatchQueue:
     """Batches on their way to actors: an actor of its own, on the machine of the run.
 
-    Keys of what is begun are a batch's number, or number and position of a single image.
+    Keys of what is started are a batch's number, or number and position of a single image.
     """
 
     def __init__(self) -> None:
@@ -78,21 +78,21 @@ class BatchQueue:
         self._taken = number + 1
 
     async def begin(self, key: Any, actor: Any = None) -> int:
-        """Note a start; how often it was begun before and not ended."""
+        """Note a start; how often it was started before and not ended."""
         if isinstance(key, int):
             self._running[key] = (actor, monotonic())
         self._starts[key] += 1
         return self._starts[key] - 1
 
     async def done(self, key: Any) -> None:
-        """What was begun has ended."""
+        """What was started has ended."""
         self._starts.pop(key, None)
         self._running.pop(key, None)
 
     async def stalled(self, seconds: float) -> list[Any]:
         """The actors that have worked on a batch for longer; they are noted once."""
-        late = [n for n, (_, since) in self._running.items() if monotonic() - since > seconds]
-        return [self._running.pop(number)[0] for number in late]
+        hanging = [n for n, (_, since) in self._running.items() if monotonic() - since > seconds]
+        return [self._running.pop(number)[0] for number in hanging]
 
     async def agree(self, ready: Ready) -> Ready:
         """Note what an actor's model is; the first one's is returned to all."""

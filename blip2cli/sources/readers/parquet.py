@@ -27,11 +27,11 @@ from blip2cli.sources.base import (
     FailedRef,
     ImageRef,
     Source,
-    check_size,
     opening_errors,
     reading_errors,
 )
 from blip2cli.sources.carried_columns import CarriedColumn, ColumnedSource, missing_column
+from blip2cli.sources.file_size import check_size
 from blip2cli.sources.manifest_paths import OUTSIDE, file_location, locate, normal_path
 from blip2cli.sources.members import MemberNames, safe_name
 from blip2cli.sources.open_file_cache import cached_open

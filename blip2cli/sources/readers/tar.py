@@ -30,7 +30,6 @@ from blip2cli.errors import ImageError, SourceError
 from blip2cli.sources.base import (
     FailedRef,
     ImageRef,
-    check_size,
     name_below,
     opening_errors,
     reading_errors,
@@ -41,6 +40,7 @@ from blip2cli.sources.carried_columns import (
     infer_columns,
     missing_column,
 )
+from blip2cli.sources.file_size import check_size
 from blip2cli.sources.manifest_paths import file_location
 from blip2cli.sources.members import MemberNames, is_hidden_member, is_image_member
 from blip2cli.sources.open_file_cache import cached_open, close_cached

@@ -20,15 +20,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from blip2cli.errors import ImageError, SourceError
-from blip2cli.sources import base as limits
+from blip2cli.sources import file_size
 from blip2cli.sources.base import (
     FailedRef,
     ImageRef,
     Source,
-    check_size,
     opening_errors,
     reading_errors,
 )
+from blip2cli.sources.file_size import check_size
 from blip2cli.sources.manifest_paths import file_location
 from blip2cli.sources.member_links import follow, member_path, target_path
 from blip2cli.sources.members import MemberNames, is_image_member
@@ -91,7 +91,7 @@ class ZipRef(ImageRef):
                 check_size(info.file_size)
                 with archive.open(info) as member:
                     if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                        data = member.read(limits.MAX_FILE_BYTES + 1)
+                        data = member.read(file_size.MAX_FILE_BYTES + 1)
                     else:
                         member.MIN_READ_SIZE = PIECE  # type: ignore[attr-defined]
                         data = b"".join(iter(lambda: member.read(PIECE), b""))

@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from blip2cli.errors import ImageError, SourceError
 from blip2cli.options import SourceOptions
-from blip2cli.sources import base, open_sources
+from blip2cli.sources import base, file_size, open_sources
 from blip2cli.sources.remote_ref import RemoteRef
 from blip2cli.storage import opening, retries
 from tests.s3_server import S3
@@ -138,7 +138,7 @@ def test_an_object_that_fails_is_the_failure_of_one_image(
     assert failure(RemoteRef("x", "s3://no-such-bucket/a.png")).error_type == "missing"
     assert failure(RemoteRef("x", "s3://failing/p/d")).error_type == "not_a_file"
     assert failure(RemoteRef("x", "gopher://failing/p")).error_type == "read_error"
-    monkeypatch.setattr(base, "MAX_FILE_BYTES", 4)
+    monkeypatch.setattr(file_size, "MAX_FILE_BYTES", 4)
     assert failure(RemoteRef("x", "s3://failing/p/a.png", size=5)).error_type == "too_large"
     assert failure(RemoteRef("x", "s3://failing/p/a.png")).error_type == "too_large"
     grown = RemoteRef("x", "s3://failing/p/a.png", size=1)  # since it was listed

@@ -11,7 +11,7 @@ import pytest
 
 from blip2cli.errors import OptionError, SourceError
 from blip2cli.options import SourceOptions
-from blip2cli.sources import Listing, base, open_sources
+from blip2cli.sources import Listing, file_size, open_sources
 from blip2cli.sources.base import FailedRef, ImageRef
 from tests.sources.helpers import failure, refs
 
@@ -187,7 +187,7 @@ def test_a_member_that_is_too_large(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard = write(tmp_path / form, {"a.png": b"123456", "b.png": b"12345"}, FORMS[form])
-    monkeypatch.setattr(base, "MAX_FILE_BYTES", 5)
+    monkeypatch.setattr(file_size, "MAX_FILE_BYTES", 5)
     monkeypatch.setattr("blip2cli.sources.readers.tar.MAX_WAITING_BYTES", 0)
     large, fine = refs(shard)
     assert failure(large) == "too_large"

@@ -22,9 +22,9 @@ from blip2cli.model.layers.linear import Linear
 from blip2cli.model.loading import load as loading
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.placement.dtype import Placement, place
-from blip2cli.model.quantize import libraries
+from blip2cli.model.quantize import library_layers as libraries
 from blip2cli.model.quantize.int8_weights import is_quantized_layer
-from blip2cli.model.quantize.libraries import (
+from blip2cli.model.quantize.library_layers import (
     QUANTIZERS,
     LibraryLinear,
     Quantizer,
