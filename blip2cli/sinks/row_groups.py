@@ -38,6 +38,7 @@ class UncommittedRows:
     def __init__(self, schema: RowSchema, arrow: pa.Schema) -> None:
         self._schema, self._arrow = schema, arrow
         self._batches: list[pa.RecordBatch] = []
+        self._rows = self._bytes = 0
         self._since = 0.0  # when the first of them came, on the monotonic clock
 
     def add(self, rows: Sequence[Mapping[str, object]]) -> bool:
@@ -45,20 +46,23 @@ class UncommittedRows:
         if not self._batches:
             self._since = time.monotonic()
         complete = [self._schema.complete(row) for row in rows]
-        self._batches.append(to_batch(complete, self._schema, self._arrow))
-        size = sum(batch.nbytes for batch in self._batches)
-        return size >= PART_BYTES or time.monotonic() - self._since >= PART_SECONDS
+        batch = to_batch(complete, self._schema, self._arrow)
+        self._batches.append(batch)
+        self._rows += batch.num_rows
+        self._bytes += batch.nbytes
+        return self._bytes >= PART_BYTES or time.monotonic() - self._since >= PART_SECONDS
 
     def __len__(self) -> int:
-        return sum(batch.num_rows for batch in self._batches)
+        return self._rows
 
     def table(self) -> pa.Table:
         """All of them."""
-        return pa.Table.from_batches(self._batches, self._arrow)
+        return pa.Table.from_batches(self._batches, self._arrow).combine_chunks()
 
     def clear(self) -> None:
         """They are committed."""
         self._batches.clear()
+        self._rows = self._bytes = 0
 
 
 def arrow_schema(schema: RowSchema, settings: Settings) -> pa.Schema:

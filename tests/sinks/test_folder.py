@@ -10,7 +10,7 @@ import pytest
 
 from blip2cli.errors import RunError
 from blip2cli.options import OutputOptions
-from blip2cli.sinks import RowSchema, Sink, read_output
+from blip2cli.sinks import Column, RowSchema, Sink, read_output, row_groups
 from blip2cli.sinks.base import IDENTITY
 from blip2cli.sinks.folder import FolderSink
 from blip2cli.sinks.folder_layout import HiddenRows
@@ -117,6 +117,30 @@ def test_bytes_depend_on_the_rows_alone(out: Path, tmp_path: Path, seed: int) ->
     sink.close()
     assert content(out) == expected
     assert listing(tmp_path) == {"out", META, "unbroken", ".unbroken.meta.json"}
+
+
+@pytest.mark.parametrize("pieces", [(7, 16), (1,) * 23, (22, 1)])
+def test_bytes_of_vectors_and_lists_depend_on_the_rows_alone(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(row_groups, "GROUP_ROWS", 4)
+    columns = (Column("embedding", "embedding", 48), Column("candidates", "texts"))
+    schema = RowSchema((*IDENTITY, *columns))
+
+    def rows(first: int, last: int) -> list[dict[str, object]]:
+        texts = [[{"text": "x" * n, "logprob": -1.0}] * (n % 3) for n in range(first, last)]
+        return [
+            {"file_name": f"{n}.png", "width": 1, "height": 2, "embedding": [n / 7] * 48, **more}
+            for n, more in zip(range(first, last), ({"candidates": t} for t in texts), strict=True)
+        ]
+
+    for folder, sizes in ((tmp_path / "unbroken", (23,)), (out, pieces)):
+        sink = FolderSink(OutputPaths.of(f"{folder}/"), schema, FOLDER_SETTINGS)
+        for last, size in zip(itertools.accumulate(sizes), sizes, strict=True):
+            sink.write(rows(last - size, last))
+            sink.commit()
+        sink.close()
+    assert content(out) == content(tmp_path / "unbroken")
 
 
 def test_rows_of_one_image_may_be_in_two_parts(out: Path) -> None:
