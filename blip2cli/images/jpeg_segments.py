@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 _BARE = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a length: restarts, SOI, EOI
-# 0xff 0 is a data byte of a scan, and restarts stand inside one.
-_MARKER = re.compile(rb"\xff+[^\0\xff]", re.DOTALL)
-_BEHIND_A_SCAN = re.compile(rb"\xff+[^\0\xff\xd0-\xd7]", re.DOTALL)
+# 0xff 0 is a data byte of a scan, and restarts stand inside one. Any number of 0xff may fill the
+# space before a marker; a pattern that takes them all in would look at each again and again.
+_MARKER = re.compile(rb"\xff[^\0\xff]", re.DOTALL)
+_BEHIND_A_SCAN = re.compile(rb"\xff[^\0\xff\xd0-\xd7]", re.DOTALL)
 
 
 class Segment(NamedTuple):
