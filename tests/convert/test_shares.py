@@ -124,6 +124,7 @@ def test_shares_of_a_folder(photos: Path, label: Label, suffix: str, count: int)
     *single, together = verify_all([pattern])
     assert all(one.state == "sound" for one in (*single, together))
     assert str(together).startswith("sound, 12 rows; all ")
+    assert len([*verify_all(["out-*"])]) == count + 1  # without the lists of failures
 
 
 def test_shares_that_are_folders(photos: Path, label: Label) -> None:
