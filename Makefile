@@ -60,6 +60,7 @@ equivalence: install ## compare every kind of command with another version (OLD=
 SEED ?= 1
 torture: install ## kill runs and fail system calls, thousands of times (an hour or two; or SEED=2)
 	$(BIN)/python -m tests.torture.kills --seed $(SEED)
+	$(BIN)/python -m tests.torture.store_kills --seed $(SEED) --faults
 	$(BIN)/python -m tests.torture.commands --seed $(SEED)
 	$(BIN)/python -m tests.torture.devices --seed $(SEED)
 	$(BIN)/python -m tests.torture.faults

@@ -46,11 +46,15 @@ class S3:
 
     def read(self, name: str, key: str) -> bytes:
         """The content of an object."""
+        content: bytes = self.filesystem().cat_file(f"{name}/{key}")
+        return content
+
+    def filesystem(self) -> Any:
+        """A file system of fsspec, with all rights."""
         import s3fs
 
         access = {"key": "testing", "secret": "a-secret-key", "endpoint_url": self.url}
-        content: bytes = s3fs.S3FileSystem(**access).cat_file(f"{name}/{key}")
-        return content
+        return s3fs.S3FileSystem(**access, use_listings_cache=False)
 
     def _put(self, path: str, data: bytes = b"") -> None:
         headers = {"Content-Type": "application/octet-stream"}
