@@ -17,9 +17,8 @@ class KeyIndex:
     million keys share one has a chance of 3e-8.
     """
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        """Of equal keys the first is found."""
-        hashes = _hashes(keys)
+    def __init__(self, hashes: Numbers) -> None:
+        """``hashes`` are those of the keys, int64; none comes twice."""
         self._order = np.argsort(hashes, kind="stable")
         self._sorted = hashes[self._order]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from blip2cli.convert.examples import Examples
 from blip2cli.errors import SourceError, either, option
-from blip2cli.evaluate.read_rows import Table, read_json
+from blip2cli.evaluate.json_elements import json_elements
+from blip2cli.evaluate.read_rows import Table
 from blip2cli.evaluate.references import Kind, ReferenceBuilder, References
 
 # Columns of tables that may hold the references, the first that is there.
@@ -35,44 +35,29 @@ def read_references(
 
 
 def _annotations(path: str, field: str, more: Sequence[str]) -> References:
-    """Both kinds of annotations; what is read is stored at once, so that the file's objects
-    never are in memory together."""
+    """Both kinds of annotations, read element by element."""
     names = tuple(dict.fromkeys((*TYPES, *more)))
-    builder, ids = ReferenceBuilder(names), {}
+    builder = ReferenceBuilder(names)
+    ids: dict[str, str] = {}
     found = {"captions": 0, "answers": 0, "results": 0}
-    doubled = Examples()
-
-    def take(one: dict[str, Any]) -> Any:
-        if "answer_id" in one or one.keys() == {"answer", "answer_confidence"}:
-            return sys.intern(str(one.get("answer")))
+    for _, one in json_elements(field, path):
+        if not isinstance(one, dict):
+            continue
         if "answers" in one and "question_id" in one:
             found["answers"] += 1
             key, image = _id(one["question_id"], field), _id(one.get("image_id", ""), field)
-            texts = [text if isinstance(text, str) else str(text) for text in one["answers"]]
-            if key in seen:
-                doubled.add(key)
-                return None
-            seen.add(key)
-            builder.add(key, image, texts, [_plain(one.get(name)) for name in names])
-            return None
-        if "caption" in one and "image_id" in one:
+            columns = [_plain(one.get(name)) for name in names]
+            builder.add(key, image, _texts(one["answers"], ""), columns)
+        elif "caption" in one and "image_id" in one:
             found["captions" if "id" in one else "results"] += 1
             key = _id(one["image_id"], field)
             builder.add(key, key, [str(one["caption"])], [None] * len(names))
-            return None
-        if "file_name" in one and "id" in one:
-            ids[str(one["file_name"])] = int(_id(one["id"], field))
-            return None
-        if "answer" in one and "question_id" in one:
+        elif "file_name" in one and "id" in one:
+            ids[str(one["file_name"])] = _id(one["id"], field)
+        elif "answer" in one and "question_id" in one:
             found["results"] += 1
-        return one
-
-    seen: set[str] = set()
-    content = read_json(field, path, object_hook=take)
     if found["results"] and not found["answers"] and not found["captions"]:
         raise _swapped(field, path, "a file of results, not of annotations")
-    if isinstance(content, list) and not len(builder):
-        content = {}
     if not len(builder):
         raise SourceError(
             field,
@@ -81,14 +66,9 @@ def _annotations(path: str, field: str, more: Sequence[str]) -> References:
         )
     if found["captions"] and found["answers"]:
         raise SourceError(field, f"{path!r} holds captions and answers", "give one kind")
-    notes = []
-    if doubled.count:
-        notes.append(
-            f"{doubled.count} question_ids come twice in {path}; the first counts: {doubled}."
-        )
     kind: Kind = "captions" if found["captions"] else "answers"
     by = "image_id" if found["captions"] else "question_id"
-    return builder.build(path, kind, by, ids, notes)
+    return builder.build(path, kind, by, ids, first_counts=kind == "answers")
 
 
 def _id(value: Any, field: str) -> str:
@@ -173,16 +153,20 @@ def _key_of_table(table: Table, names: Sequence[str], questions: Sequence[str]) 
     return f"file_name and {questions[0]}"
 
 
-def _texts(value: Any) -> list[str]:
-    """The texts of a cell: one, or a list of texts or of objects with a text; none for null."""
+def _texts(value: Any, blank: str | None = None) -> list[str]:
+    """The texts of a cell: one, or a list of texts or of objects with a text; none for null.
+
+    ``blank`` stands for texts without letters; None leaves them out.
+    """
     if value is None:
         return []
     if isinstance(value, str):
-        return [value] if value.strip() else []
+        return [value] if value.strip() else [] if blank is None else [blank]
     if isinstance(value, list):
-        return [text for one in value for text in _texts(one)]
+        return [text for one in value for text in _texts(one, blank)]
     if isinstance(value, dict):  # as VQA annotations and candidates have them
-        return _texts(next((value[k] for k in ("answer", "text", "caption") if k in value), None))
+        names = ("answer", "text", "caption")
+        return _texts(next((value[name] for name in names if name in value), None), blank)
     if isinstance(value, bool):
         return ["yes" if value else "no"]
     return [_plain(value) or ""]

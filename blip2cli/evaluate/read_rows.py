@@ -5,21 +5,21 @@ Several files are one table. Only the columns that are asked for become Python v
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
-from blip2cli.convert.base import Reader, SchemaWidened, read_errors
+from blip2cli.convert.base import Reader, SchemaWidened
 from blip2cli.convert.concat import expand_sources
 from blip2cli.convert.detect_format import read_format
-from blip2cli.errors import SourceError
+from blip2cli.errors import SourceError, option
+from blip2cli.evaluate.json_elements import json_elements
 from blip2cli.options import ConvertOptions
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import Settings
@@ -133,37 +133,21 @@ class Table:
             )
 
 
-def read_json(field: str, path: str, **hooks: Any) -> Any:
-    """The content of a JSON file, plain or gzipped. Raises SourceError."""
-    try:
-        with read_errors(path), open(path, "rb") as raw:
-            data = raw.read()
-            if path.lower().endswith(".gz"):
-                data = gzip.decompress(data)
-        return json.loads(data, **hooks)
-    except (ValueError, RecursionError, EOFError, gzip.BadGzipFile) as error:
-        raise SourceError(
-            field, f"{path!r} cannot be read as JSON ({str(error).splitlines()[0]})", "check it"
-        ) from None
-    except SourceError as error:
-        raise SourceError(field, error.problem, error.remedy) from None
-
-
 def _is_json(path: str) -> bool:
     return path.lower().endswith((".json", ".json.gz")) and os.path.isfile(path)
 
 
-def _json_rows(path: str) -> list[dict[str, Any]]:
-    rows = read_json("sources", path)
-    if isinstance(rows, dict) and isinstance(rows.get("annotations"), list):
-        raise SourceError(
-            "sources",
-            f"{path!r} holds annotations, which are references, and not results",
-            "the rows come first; the references follow behind the option for them",
-        )
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise SourceError("sources", f"{path!r} is no list of results", "give a list of objects")
-    return rows
+def _json_rows(path: str) -> Iterator[dict[str, Any]]:
+    for name, row in json_elements("rows", path):
+        if name in ("images", "annotations", "questions"):
+            raise SourceError(
+                "rows",
+                f"{path!r} holds annotations, which are references, and not results",
+                f"the rows come first, and the references behind {option('against')}",
+            )
+        if name or not isinstance(row, dict):
+            raise SourceError("rows", f"{path!r} is no list of results", "give a list of objects")
+        yield row
 
 
 def _json_columns(path: str) -> list[str]:
@@ -172,8 +156,7 @@ def _json_columns(path: str) -> list[str]:
 
 def _json_batches(path: str, wanted: Sequence[str]) -> Iterator[tuple[int, Columns]]:
     rows = _json_rows(path)
-    for start in range(0, len(rows), _JSON_ROWS):
-        some = rows[start : start + _JSON_ROWS]
+    while some := list(islice(rows, _JSON_ROWS)):
         yield len(some), {name: [row.get(name) for row in some] for name in wanted}
 
 

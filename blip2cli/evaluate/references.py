@@ -19,7 +19,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from blip2cli.evaluate.key_index import Codes, KeyIndex, Numbers
+from blip2cli.convert.examples import listed
+from blip2cli.evaluate.key_index import KeyIndex, Numbers
 
 Kind = Literal["captions", "answers"]
 # What tells references apart: the columns of a row that its key is made of.
@@ -45,7 +46,7 @@ class References:
     image_index: KeyIndex  # of the keys of images: an id, or a file name
     images: Numbers  # int64[n], the number of the image a reference is about
     columns: dict[str, Any]  # pa.Array of length n: question_type, answer_type, others asked for
-    ids: dict[str, int] = field(default_factory=dict)  # COCO: ids of images by file name
+    ids: dict[str, str] = field(default_factory=dict)  # COCO: ids of images by file name
     notes: tuple[str, ...] = ()  # sentences about the file
     _texts: Any = None  # pa.LargeStringArray of all texts
     _ends: Any = None  # int64[n + 1]
@@ -84,70 +85,106 @@ class References:
 
 
 class ReferenceBuilder:
-    """Collects texts by key, in any order."""
+    """Collects texts by key, in any order, in little more memory than they have letters."""
 
     def __init__(self, columns: Sequence[str] = ()) -> None:
         """``columns``: what else is stored of each reference."""
-        self._keys = Codes()
-        self._images = Codes()
-        self._image_of = array("q")
-        self._chunks: list[Any] = []
-        self._waiting: list[str] = []
-        self._owners = array("q")  # the reference of each text
-        self._columns: dict[str, list[str | None]] = {name: [] for name in columns}
+        self._keys, self._texts = _Strings(), _Strings()
+        self._hashes, self._images = array("q"), array("q")  # of keys, and of those of images
+        self._counts = array("i")  # texts of each record
+        self._columns = {name: _Strings() for name in columns}
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._hashes)
 
     def add(
         self, key: str, image: str, texts: Sequence[str], more: Sequence[str | None] = ()
-    ) -> bool:
-        """Add texts of the reference ``key``; whether it is new. ``more`` are its columns."""
-        before = len(self._keys)
-        code = self._keys.of(key)
-        new = code == before
-        if new:
-            self._image_of.append(self._images.of(image))
-            for values, value in zip(self._columns.values(), more, strict=True):
-                values.append(value)
-        self._waiting += texts
-        self._owners.extend([code] * len(texts))
-        if len(self._waiting) >= _FLUSH:
-            self._flush()
-        return new
+    ) -> None:
+        """Add texts of the reference ``key``. ``more`` are its columns; the first count."""
+        self._keys.add(key)
+        self._hashes.append(hash(key))
+        self._images.append(hash(image))
+        self._counts.append(len(texts))
+        for text in texts:
+            self._texts.add(text)
+        for values, value in zip(self._columns.values(), more, strict=True):
+            values.add(value)
 
     def build(
         self,
         path: str,
         kind: Kind | None,
         by: str,
-        ids: dict[str, int] | None = None,
+        ids: dict[str, str] | None = None,
         notes: Sequence[str] = (),
+        first_counts: bool = False,
     ) -> References:
-        """The references, once all are here."""
-        self._flush()
-        owners = np.frombuffer(self._owners, np.int64) if self._owners else np.zeros(0, np.int64)
-        texts = pa.concat_arrays(self._chunks) if self._chunks else pa.array([], pa.large_string())
+        """The references, once all are here.
+
+        Several records of one key are put together; with ``first_counts`` all but the first are
+        left out, and a note says so.
+        """
+        hashes = np.frombuffer(self._hashes, np.int64)
+        counts = np.frombuffer(self._counts, np.int32)
+        reference, first = _numbered(hashes)
+        texts, owners = self._texts.array(), np.repeat(reference, counts)
+        keys, notes = self._keys.array(), list(notes)
+        is_first = np.zeros(len(hashes), bool)
+        is_first[first] = True
+        if first_counts and len(first) < len(hashes):
+            doubled = keys.take(np.flatnonzero(~is_first))
+            shown = listed(doubled[:3].to_pylist(), len(doubled))
+            notes.append(f"{len(doubled)} ids come again in {path}; the first counts: {shown}.")
+            chosen = np.flatnonzero(np.repeat(is_first, counts))
+            texts, owners = texts.take(chosen), owners[chosen]
         if np.any(np.diff(owners) < 0):
             order = np.argsort(owners, kind="stable")
             texts, owners = texts.take(order), owners[order]
-        ends = np.searchsorted(owners, np.arange(len(self._keys) + 1))
+        image_hashes = np.frombuffer(self._images, np.int64)[first]
+        images, first_of_image = _numbered(image_hashes)
+        columns = {name: values.array() for name, values in self._columns.items()}
         return References(
             path,
             kind,
             by,
-            KeyIndex(self._keys.keys()),
-            pa.array(list(self._keys.keys()), pa.large_string()),
-            KeyIndex(self._images.keys()),
-            np.array(self._image_of, np.int64),
-            {name: pa.array(v, pa.string()) for name, v in self._columns.items() if any(v)},
+            KeyIndex(hashes[first]),
+            keys.take(first),
+            KeyIndex(image_hashes[first_of_image]),
+            images,
+            {n: v.take(first) for n, v in columns.items() if v.null_count < len(v)},
             ids or {},
             tuple(notes),
             texts,
-            ends,
+            np.searchsorted(owners, np.arange(len(first) + 1)),
         )
 
+
+class _Strings:
+    """Texts that become an Arrow array bit by bit."""
+
+    def __init__(self) -> None:
+        self._chunks: list[Any] = []
+        self._waiting: list[str | None] = []
+
+    def add(self, text: str | None) -> None:
+        self._waiting.append(text)
+        if len(self._waiting) == _FLUSH:
+            self._flush()
+
+    def array(self) -> Any:
+        """All texts, a pa.LargeStringArray."""
+        self._flush()
+        return pa.concat_arrays(self._chunks)
+
     def _flush(self) -> None:
-        if self._waiting:
-            self._chunks.append(pa.array(self._waiting, pa.large_string()))
-            self._waiting = []
+        self._chunks.append(pa.array(self._waiting, pa.large_string()))
+        self._waiting = []
+
+
+def _numbered(hashes: Numbers) -> tuple[Numbers, Numbers]:
+    """Numbers of equal values, from 0 in the order they come, and where each comes first."""
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[inverse], first[order]

@@ -164,4 +164,4 @@ def test_two_answers_of_one_question_id_are_said(tmp_path: Path) -> None:
     content["annotations"] *= 2
     references = read_references(str(write(tmp_path / "v.json", content)))
     assert references.most_texts == 10
-    assert "come twice" in references.notes[0]
+    assert "come again" in references.notes[0]
