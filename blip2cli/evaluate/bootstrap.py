@@ -34,10 +34,13 @@ def resampled_sums(by_image: Numbers, resamples: int = RESAMPLES) -> Numbers:
     """
     source = np.random.default_rng(_SEED)
     count = len(by_image)
-    found = np.empty((resamples, by_image.shape[1]))
+    columns = np.ascontiguousarray(by_image.T)
+    found = np.empty((resamples, len(columns)))
     for number in range(resamples):
-        weights = np.bincount(source.integers(0, count, count), minlength=count)
-        found[number] = weights @ by_image
+        drawn = source.integers(0, count, count, dtype=np.int32)
+        weights = np.bincount(drawn, minlength=count).astype(float)
+        # Without BLAS, whose sums depend on the number of its threads.
+        found[number] = np.einsum("ij,j->i", columns, weights)
     return found
 
 
