@@ -12,18 +12,18 @@ import importlib.util
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 import numpy as np
 
 from blip2cli.errors import RunError, SourceError, option
 from blip2cli.evaluate.key_index import Numbers
-from blip2cli.evaluate.predictions import Predictions
 from blip2cli.evaluate.ptb_tokenizer import tokenize
 from blip2cli.evaluate.statistics import Statistics
 
 MOST_ROWS = 20_000  # that METEOR is computed for without being asked: it takes about 10 ms each
+_PLACES = [0, 1, 20, 21, 22]  # words of both, chunks, matched words of both
 _NAME = "meteor-1.5.jar"
 
 
@@ -44,14 +44,18 @@ def find_jar(given: str | None) -> str | None:
     return None
 
 
-def statistics(predictions: Predictions, jar: str) -> Statistics:
-    """Counts of each row. Raises RunError when Java fails."""
+def statistics(pairs: Iterable[tuple[str, list[str]]], jar: str) -> Statistics:
+    """Counts of each candidate with its references. Raises RunError when Java fails."""
     with _running(jar) as meteor:
         rows = []
-        for candidate, references in predictions.pairs():
+        for candidate, references in pairs:
             texts = [_words(text) for text in references]
             rows.append(meteor.ask("SCORE ||| " + " ||| ".join([*texts, _words(candidate)])))
     values = np.array([row.split() for row in rows], float)
+    # The jar leaves the one chunk of a perfect match out of its sums.
+    words, reference_words, chunks, matches, reference_matches = values[:, _PLACES].T
+    perfect = (chunks == 1) & (matches == words) & (reference_matches == reference_words)
+    values[perfect, _PLACES[2]] = 0
     return Statistics(("meteor",), values, lambda sums: _scores(jar, sums))
 
 

@@ -47,7 +47,7 @@ def _bleu(scoring: Scoring) -> Statistics:
 
 
 def _meteor(scoring: Scoring) -> Statistics:
-    return meteor.statistics(scoring.predictions, scoring.meteor_jar or "")
+    return meteor.statistics(scoring.predictions.pairs(), scoring.meteor_jar or "")
 
 
 def _answers(name: str, rule: Callable[[str, Sequence[str]], float]) -> Metric:

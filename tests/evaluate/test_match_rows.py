@@ -10,6 +10,7 @@ from blip2cli.convert import convert
 from blip2cli.errors import Blip2CliError, SourceError
 from blip2cli.evaluate.read_references import read_references
 from blip2cli.options import ConvertOptions
+from tests.convert.test_parts import folder
 from tests.evaluate.helpers import Row, coco, matched, vqa, write
 
 
@@ -165,3 +166,24 @@ def test_two_answers_of_one_question_id_are_said(tmp_path: Path) -> None:
     references = read_references(str(write(tmp_path / "v.json", content)))
     assert references.most_texts == 10
     assert "come again" in references.notes[0]
+
+
+@pytest.mark.parametrize("form", ["jsonl.gz", "parquet", "csv"])
+def test_rows_in_every_form_of_an_output(tmp_path: Path, form: str) -> None:
+    against = write(tmp_path / "coco.json", coco({n: ["a"] for n in range(1, 6)}))
+    source = write(tmp_path / "source.jsonl", captions(1, 2, 3, 4, 5))
+    out = tmp_path / f"rows.{form}"
+    convert(ConvertOptions((str(source),), str(out)))
+    assert matched(out, against)[0] == {str(n): f"image {n}" for n in range(1, 6)}
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_folders_of_parts_and_their_failures(tmp_path: Path, finished: bool) -> None:
+    out = folder(tmp_path, 25, finished)
+    found = 25 if finished else 20
+    write(tmp_path / "out.errors", [{"file_name": "bad.png", "error_type": "x", "message": ""}])
+    names = [*(f"{n:04d}.png" for n in range(25)), "bad.png"]
+    table = [{"file_name": name, "caption": "x"} for name in names]
+    texts, counts, _ = matched(out, write(tmp_path / "r.jsonl", table))
+    assert len(texts) == found + 1
+    assert counts.failed == 1
