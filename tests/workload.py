@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from tests.fork_server import Child, Completed, ForkServer
 
-FORMATS = (".jsonl", ".jsonl.gz", ".parquet")
+FORMATS = (".jsonl", ".jsonl.gz", ".parquet", "/")
 
 # Set before every run, so that a run of a second has as many commits as one of hours.
 CONSTANTS: dict[str, dict[str, object]] = {
@@ -33,7 +33,13 @@ CONSTANTS: dict[str, dict[str, object]] = {
         "blip2cli.sinks.row_groups.PART_SECONDS": 0.0,
         "blip2cli.sinks.row_groups.GROUP_ROWS": 8,
     },
+    "/": {
+        "blip2cli.sinks.failure_list.SYNC_SECONDS": 0.0,
+        "blip2cli.sinks.row_groups.PART_SECONDS": 0.0,
+        "blip2cli.sinks.row_groups.GROUP_ROWS": 3,
+    },
 }
+FLAGS = {"/": ("--rows-per-part", "5")}
 
 GOOD_CODES = (0, 3)  # finished: with every image, or without some
 
@@ -53,13 +59,13 @@ class Workload:
     @property
     def name(self) -> str:
         """The name of the output."""
-        return f"out{self.suffix}"
+        return f"out{self.suffix}".rstrip("/")
 
     def arguments(self, folder: Path, *flags: str, batch_size: int = 3) -> list[str]:
         """The whole command line."""
         fixed = ["--model", "tiny", "--workers", "0", "--max-new-tokens", "4", "--quiet"]
         size = ["--batch-size", str(batch_size)]
-        out = ["-o", str(folder / self.name)]
+        out = ["-o", f"{folder}/out{self.suffix}", *FLAGS.get(self.suffix, ())]
         return ["caption", str(self.source), *fixed, *size, *out, *self.extra, *flags]
 
     def start(
@@ -103,6 +109,8 @@ class Reference:
     @property
     def table(self) -> pa.Table:
         """The output's rows."""
+        if parts := parts_of(self.name, self.files):
+            return pa.concat_tables(pq.read_table(io.BytesIO(data)) for data in parts.values())
         if self.name.endswith(".parquet"):
             return pq.read_table(io.BytesIO(self.files[self.name]))
         return pa.Table.from_pylist([json.loads(line) for line in self.rows.splitlines()])
@@ -122,8 +130,14 @@ ERRORS = ".errors"  # behind the whole name of the output
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a folder."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """All files in a folder and below it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def parts_of(name: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files in the folder ``name``, in order."""
+    return {path: files[path] for path in sorted(files) if path.startswith(f"{name}/")}
 
 
 def readable(name: str, data: bytes) -> bytes:
@@ -155,12 +169,26 @@ def check_legal(folder: Path, references: Sequence[Reference]) -> None:
     """
     name = references[0].name
     found = contents(folder)
-    for other in found.keys() - {name, name + ERRORS}:
+    parts = parts_of(name, found)
+    _check_parts(name, parts, references)
+    for other in found.keys() - {name, name + ERRORS} - parts.keys():
         if not other.startswith(f".{name}."):
             raise Violation(f"{other} lies beside the output, where readers see it")
     if name in found:
         _check_output(name, found[name], references)
     _check_errors(found.get(name + ERRORS, b""), references)
+
+
+def _check_parts(name: str, parts: dict[str, bytes], references: Sequence[Reference]) -> None:
+    for reference in references:
+        every = parts_of(name, reference.files)
+        prefix = [*parts] == [*every][: len(parts)]
+        if prefix and all(same_table(data, every[path]) for path, data in parts.items()):
+            break
+    else:
+        # Before the first row there may be a part without rows.
+        if len(parts) > 1 or any(pq.read_table(io.BytesIO(d)).num_rows for d in parts.values()):
+            raise Violation(f"{[*parts]} are not complete, or not parts of one output")
 
 
 def _check_output(name: str, data: bytes, references: Sequence[Reference]) -> None:
@@ -206,9 +234,9 @@ def same_table(data: bytes, expected: bytes) -> bool:
         return True
     try:
         table = pq.read_table(io.BytesIO(data))
+        return bool(table.equals(pq.read_table(io.BytesIO(expected)), check_metadata=True))
     except (pa.ArrowInvalid, OSError):
         return False
-    return bool(table.equals(pq.read_table(io.BytesIO(expected)), check_metadata=True))
 
 
 def check_sentence(ended: Completed) -> None:

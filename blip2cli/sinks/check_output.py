@@ -214,9 +214,10 @@ def check_parent(out: str, field: str = "out") -> None:
     """Raise OutputError when the folder above ``out`` does not exist."""
     parent = os.path.dirname(os.path.realpath(out))
     if not os.path.isdir(parent):
+        above = os.path.dirname(out.rstrip("/")) or parent
         raise OutputError(
             field,
-            f"The folder {os.path.dirname(out) or parent!r} for the output does not exist",
+            f"The folder {above!r} for the output does not exist",
             "create it (mkdir -p) first",
         )
 

@@ -47,6 +47,7 @@ class Stage:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         for name, data in self.start.items():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(data)
 
     def check_between(self, folder: Path) -> None:
@@ -115,7 +116,7 @@ def build_stages(fork_server: ForkServer, root: Path, suffix: str) -> Iterator[t
     # Images that succeed now come last, so an unbroken run is no measure of the order.
     stage.lay_out(folder)
     right = Reference.of(repaired.start(fork_server, folder, *RETRY).wait(), folder, workload.name)
-    right.check_same_rows(repaired.unbroken(fork_server, root / f"repaired{suffix}"))
+    right.check_same_rows(repaired.unbroken(fork_server, root / f"rerun{suffix}"))
     stage = replace(stage, reference=right)
     yield stage, stage.record(fork_server, folder, log)
 
@@ -138,7 +139,7 @@ def _interrupted(
             raise Violation(f"a kill with {fault} did not hit: {ended}")
         return contents(folder)
 
-    if fresh.workload.suffix == ".parquet":
+    if fresh.workload.suffix in (".parquet", "/"):
         # Before the last link all parts are there, and the whole merged file.
         return {"half": killed("link", 0.6), "merge": killed("link", 1.0)}
     half = killed("write", 0.7)
