@@ -92,8 +92,8 @@ class OutputOptions(OptionGroup):
     # Path by suffix; None or "-": JSONL on stdout
     out: str | None = _destination(
         None,
-        "File for the rows, or folder of Parquet files: {output_suffixes}; - (or none): JSONL on "
-        "stdout.",
+        "File for the rows, or folder of Parquet files, also s3://BUCKET/FOLDER/: "
+        "{output_suffixes}; - (or none): JSONL on stdout.",
         flag="--output",
         short="-o",
         metavar="OUT",

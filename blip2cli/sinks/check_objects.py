@@ -51,8 +51,13 @@ def _check_there(paths: OutputPaths, options: OutputOptions, shown: str) -> None
     """Raise OutputError for objects that are not those of this run, SourceError."""
     objects = ObjectFolder(paths.final, FIRST_PAUSES).names()
     hidden = ObjectFolder(paths.beside_folder, FIRST_PAUSES).names()
-    ours = has_settings(paths)
-    foreign = next((name for name in objects if not (ours and VISIBLE.fullmatch(name))), None)
+    parts = [name for name in objects if VISIBLE.fullmatch(name)]
+    unfinished = any(name.startswith("rows-") for name in hidden)
+    foreign = None
+    if parts and not has_settings(paths):
+        foreign = parts[0]
+    elif objects and not (parts or unfinished):  # an empty folder may become ours
+        foreign = objects[0]
     if foreign is not None:
         raise OutputError(
             "out",
@@ -60,14 +65,14 @@ def _check_there(paths: OutputPaths, options: OutputOptions, shown: str) -> None
             f"name a new folder in it, such as {shown + 'captions/'!r}",
         )
     if not (options.overwrite or options.resumes):
-        if any(map(VISIBLE.fullmatch, objects)):
+        if parts:
             raise OutputError(
                 "out",
                 f"The output {shown!r} exists already",
                 f"add {option('resume')} to go on with it, {option('overwrite')} to replace it, or "
                 "choose another name",
             )
-        if any(name.startswith("rows-") for name in hidden):
+        if unfinished:
             raise OutputError(
                 "out",
                 f"An unfinished run left rows for {shown!r} beside it",
