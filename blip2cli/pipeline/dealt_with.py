@@ -37,14 +37,19 @@ class DealtWith:
         import numpy as np
 
         self._met = self._met or [np.zeros(len(known), bool) for known in self._sets]
-        here, count = np.zeros(len(keys), bool), 0
+        here, left, count = np.zeros(len(keys), bool), np.arange(len(keys)), 0
         for known, met in zip(self._sets, self._met, strict=True):
-            places = known.places(keys)
+            places = known.places(
+                [keys[number] for number in left] if len(left) < len(keys) else keys
+            )
             found = places[places >= 0]
             new = np.unique(found[~met[found]])
             met[new] = True
             count += len(new)
-            here |= places >= 0
+            here[left] = places >= 0
+            left = left[places < 0]
+            if not len(left):
+                break
         answers: list[bool] = here.tolist()
         return answers, count
 
