@@ -139,6 +139,25 @@ def test_an_older_output_stays_until_a_part_of_the_new_one_is_complete(
     assert "replaces" not in marks(OutputPaths.of(f"{out}/"))
 
 
+def test_a_folder_that_lost_its_settings_says_itself_how_it_was_made(
+    tmp_path: Path, images: Path, label: Label
+) -> None:
+    out, other = tmp_path / "out", CaptionTask(decode=DecodeOptions(max_new_tokens=1))
+    label(tmp_path / "whole")
+    for limits in (STOP, None, None):
+        label(out, CAPTION, limits, resume=True, errors="file")
+        (tmp_path / ".out.meta.json").unlink()
+        (tmp_path / "out.errors").unlink(missing_ok=True)
+        with pytest.raises(OutputError, match="was made with"):
+            label(out, other, resume=True)
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_the_root_of_a_file_system_is_refused(label: Label) -> None:
+    with pytest.raises(OutputError, match="is the root of a file system"):
+        label(Path("/proc"))
+
+
 def test_a_folder_of_others_is_refused(tmp_path: Path, images: Path, label: Label) -> None:
     with pytest.raises(OutputError, match=r"files of others, such as '00\d.png'"):
         label(images / "a", overwrite=True)
