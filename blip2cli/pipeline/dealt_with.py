@@ -37,11 +37,11 @@ class DealtWith:
         import numpy as np
 
         self._met = self._met or [np.zeros(len(known), bool) for known in self._sets]
-        here, left, count = np.zeros(len(keys), bool), np.arange(len(keys)), 0
+        here, count = np.zeros(len(keys), bool), 0
+        left = np.arange(len(keys))
         for known, met in zip(self._sets, self._met, strict=True):
-            places = known.places(
-                [keys[number] for number in left] if len(left) < len(keys) else keys
-            )
+            all_left = len(left) == len(keys)
+            places = known.places(keys if all_left else [keys[number] for number in left.tolist()])
             found = places[places >= 0]
             new = np.unique(found[~met[found]])
             met[new] = True
