@@ -74,6 +74,8 @@ def test_rows_are_the_same_bits(
             expected = getattr(whole.retrieval, method)(features, pairs)
             assert torch.equal(getattr(streamed.retrieval, method)(ours, pairs), expected)
         return
+    greedy, captions = DecodeOptions(max_new_tokens=8), PROMPTS[:: len(TEXTS)]
+    assert streamed.generate(ours, captions, greedy) == whole.generate(features, captions, greedy)
     for options in ({}, {"num_beams": 3}, {"temperature": 1.0}):
         decoding = DecodeOptions(max_new_tokens=8, **options)  # type: ignore[arg-type]
         expected = whole.generate(features, PROMPTS, decoding)

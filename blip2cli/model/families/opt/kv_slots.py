@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from blip2cli.model.decoding.kv_slots import SlotShape
 from blip2cli.model.decoding.requests import DecodeRequest
 from blip2cli.model.decoding.slot_buffers import SlotBuffers
-from blip2cli.model.families.opt.layer import attend, finish, project
+from blip2cli.model.families.opt.layer import KeyValue, attend, finish, project
 
 if TYPE_CHECKING:
     from blip2cli.model.families.opt.session import OptSession
@@ -24,11 +24,15 @@ class OptSlots:
         self.session = session
         self.shape = shape
 
-        def allocate(like: Tensor) -> Tensor:
-            return like.new_zeros(count, like.shape[1], shape.capacity, like.shape[3])
+        layers = session.decoder.layers
+        each = [layers[number] for number in range(len(layers))]
 
-        self.keys = [allocate(key) for key, _ in session.image_cache]
-        self.values = [allocate(value) for _, value in session.image_cache]
+        def allocate(layer: Any) -> Tensor:
+            attention, device = layer.self_attn, layer.device or session.device
+            size = (count, attention.num_heads, shape.capacity, attention.head_dim)
+            return torch.zeros(size, dtype=session.images.dtype, device=device)
+
+        self.keys, self.values = [*map(allocate, each)], [*map(allocate, each)]
         # In a list: ``SlotBuffers`` puts the view of the rows in use there (``use_first``).
         self._used = [torch.zeros(count, dtype=torch.long, device=session.images.device)]
         self.buffers = SlotBuffers(self.keys, self.values, self._used)
@@ -61,10 +65,12 @@ class OptSlots:
         slot_ids = torch.tensor(slots, device=self.used.device)
         images = torch.tensor([request.image for request in requests], device=self.used.device)
         queries = self.session.images.shape[1]
-        for number, (key, value) in enumerate(self.session.image_cache):
-            into, origin = slot_ids.to(key.device), images.to(key.device)
-            self.keys[number][into, :, :queries] = key[origin]
-            self.values[number][into, :, :queries] = value[origin]
+        rows = _ImageRows(self, slot_ids, images)
+        if self.session.needs_images_once(requests):
+            self.session.run_images(rows)
+        else:
+            for pair in self.session.image_cache:
+                rows.append(pair)
         if self.shape.prompt_positions:
             self._prefill_prompts(slot_ids, requests)
         filled = [queries + len(request.prompt) - 1 for request in requests]
@@ -113,3 +119,17 @@ class OptSlots:
     def compact(self, slots: Sequence[int]) -> None:
         """See ``KVSlots``."""
         self.buffers.compact(slots)
+
+
+class _ImageRows:
+    """Puts the keys and values of images into slots, layer after layer."""
+
+    def __init__(self, slots: OptSlots, into: Tensor, images: Tensor) -> None:
+        self._pairs = zip(slots.keys, slots.values, strict=True)
+        self._into, self._images = into, images
+
+    def append(self, pair: KeyValue) -> None:
+        """Put those of the next layer into its slots."""
+        for slots, rows in zip(next(self._pairs), pair, strict=True):
+            into, images = self._into.to(rows.device), self._images.to(rows.device)
+            slots[into, :, : rows.shape[2]] = rows[images]

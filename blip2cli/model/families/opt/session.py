@@ -7,7 +7,7 @@ computed once and serve all its prompts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +30,13 @@ CAPACITY_STEP = 8
 POSITIONS_TOGETHER = 1024  # of prompts that run together, those announced included
 
 LayerCache = list[KeyValue]  # keys and values, by layer
+
+
+class CacheSink(Protocol):
+    """What is given the keys and values of one layer after the other; a list is one."""
+
+    def append(self, pair: KeyValue, /) -> None:
+        """Take those of the next layer."""
 
 
 class OptSession:
@@ -106,12 +113,24 @@ class OptSession:
     def image_cache(self) -> LayerCache:
         """Keys and values of the images, computed when they are first needed."""
         if self._image_cache is None:
-            positions = torch.arange(self.images.shape[1], device=self.images.device)
-            hidden = self.decoder.place(self.images, positions)
             cache: LayerCache = []
-            self.run(hidden, positions <= positions[:, None], cache=cache)
+            self.run_images(cache)
             self._image_cache = cache
         return self._image_cache
+
+    def run_images(self, cache: CacheSink) -> None:
+        """Run the images, and give ``cache`` the keys and values of each layer."""
+        positions = torch.arange(self.images.shape[1], device=self.images.device)
+        hidden = self.decoder.place(self.images, positions)
+        self.run(hidden, positions <= positions[:, None], cache=cache)
+
+    def needs_images_once(self, requests: Sequence[DecodeRequest]) -> bool:
+        """Whether keys and values of images belong into slots alone: of a large batch they are as
+        large as the slots, and where layers are streamed such memory is missing for weights."""
+        if not self.streamed_slots or self._image_cache is not None:
+            return False
+        images = {request.image for request in requests if len(request.prompt) == 1}
+        return len(images) == len(requests) == len(self.images)
 
     def prompt_keys_values(self, images: Tensor, ids: Tensor) -> LayerCache:
         """Keys and values of prompt ids [U, T], each behind its image, by layer.
@@ -165,7 +184,7 @@ class OptSession:
         hidden: Tensor,
         seen: Tensor,
         context: Sequence[tuple[Tensor, LayerCache]] = (),
-        cache: LayerCache | None = None,
+        cache: CacheSink | None = None,
     ) -> Tensor:
         """Hidden states [R, T, D] through all layers.
 
