@@ -21,13 +21,12 @@ from blip2cli.images.load_image import ImageLoader
 from blip2cli.images.pillow_blocks import reuse_blocks
 from blip2cli.images.remote_reads import ReadThreads
 from blip2cli.sources.base import ImageRef
-from blip2cli.system.child_process import end_with_connection, ignore_stop_signals, send
+from blip2cli.system.child_process import end_with_connection, send
 
 
 def main(descriptor: int) -> NoReturn:
     """Serve the socket ``descriptor``."""
     try:
-        ignore_stop_signals()
         # Whoever started us may have ignored or blocked it, and both are inherited.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})

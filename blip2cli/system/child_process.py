@@ -31,11 +31,13 @@ _PACKAGES = Path(__file__).parents[2]  # the folder of ours
 _LOOK_AGAIN = 1  # seconds until a child that takes nothing in is looked at
 _TIMEVAL = struct.pack("ll", _LOOK_AGAIN, 0)  # the same, as the kernel takes it
 _SECONDS_TO_END = 5.0  # seconds for a killed process to go; one may hang in the kernel
-# Be killed when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG), even in the middle of
-# an import or of a call into a library, which a closed connection would not interrupt.
-_END_WITH_PARENT = (
-    "import ctypes; ctypes.CDLL(None).prctl(1, 9); " if sys.platform == "linux" else ""
-)
+# A child first of all ignores the signals that end a run (1, 2 and 15), which a terminal sends to
+# all processes, and asks to be killed when the thread that started it ends (prctl(2),
+# PR_SET_PDEATHSIG): even in the middle of an import or of a call into a library, which a closed
+# connection would not interrupt.
+_FIRST = "import signal; [signal.signal(number, signal.SIG_IGN) for number in (1, 2, 15)]; "
+if sys.platform == "linux":
+    _FIRST += "import ctypes; ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
 
 
 def command(main: str, descriptor: int) -> list[str | bytes]:
@@ -49,7 +51,7 @@ def command(main: str, descriptor: int) -> list[str | bytes]:
     path = [folder for folder in sys.path if isinstance(folder, str) and folder]
     module, _, function = main.partition(":")
     code = (
-        f"{_END_WITH_PARENT}import sys; sys.path[:] = {[*path, str(_PACKAGES)]!a}; "
+        f"{_FIRST}import sys; sys.path[:] = {[*path, str(_PACKAGES)]!a}; "
         f"from {module} import {function}; {function}({descriptor})"
     )
     return [spawn.get_executable(), "-P", "-X", f"utf8={sys.flags.utf8_mode}", "-c", code]
@@ -161,12 +163,6 @@ class ChildProcess:
         self._process.wait()
         self._socket.close()
         self._on_end()
-
-
-def ignore_stop_signals() -> None:
-    """In a child: leave the signals that end a run to the process that started it."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def end_with_connection(reader: BinaryIO, put: Callable[[Any], None]) -> None:

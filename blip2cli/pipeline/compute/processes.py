@@ -72,7 +72,10 @@ class WorkerProcesses:
         self._stall_timeout = stall_timeout
         self._stdin = stdin
         self._inbox: queue.SimpleQueue[tuple[Worker, int, Any]] = queue.SimpleQueue()
-        self._workers = [Worker(device, self._tell) for device in devices]
+        self._workers = [
+            Worker(device, label, self._tell)
+            for device, label in zip(devices, _labels(devices), strict=True)
+        ]
         self._batches: deque[BatchUnderWay] = deque()  # in order
         self._waiting: deque[Piece] = deque()  # to be given to a worker
         self._suspects: deque[Piece] = deque()  # likewise, and before those: single images
@@ -91,7 +94,7 @@ class WorkerProcesses:
         if self._agreed is not None:
             for worker in self._workers:
                 self._on_event(
-                    DeviceUsed(worker.device, worker.batches, worker.images, worker.seconds)
+                    DeviceUsed(worker.label, worker.batches, worker.images, worker.seconds)
                 )
 
     def start(self) -> None:
@@ -213,19 +216,22 @@ class WorkerProcesses:
         Raises RunError when no worker is left.
         """
         how = worker.how_it_ended(f"{self._stall_timeout:g} s")
+        if worker.crashed and self._spec.loader.workers is None:
+            # Perhaps by an image that the decoder cannot stand: the next one is a failed image.
+            self._spec = replace(self._spec, loader=replace(self._spec.loader, workers=1))
         for piece in worker.pieces.values():
             piece.redo(how, worker.killed)
         worker.pieces.clear()
         worker.deaths += 1
         worker.gone = worker.deaths == _MOST_DEATHS
-        self._on_event(WorkerEnded(worker.device, how, again=not worker.gone))
+        self._on_event(WorkerEnded(worker.label, how, again=not worker.gone))
         if not worker.gone:
             self._start(worker)
         elif all(each.gone for each in self._workers):
             raise RunError(
                 "device",
                 f"The worker processes of all devices ended again and again, the last one on "
-                f"{worker.device} ({how})",
+                f"{worker.label} ({how})",
                 f"the rows so far are safe, go on with {option('resume')} when the cause is "
                 "removed",
             )
@@ -272,6 +278,14 @@ class WorkerProcesses:
             return bool(select.select([self._stdin], [], [], _STDIN_SECONDS)[0])
         except (OSError, ValueError):  # no file that can be waited for
             return True
+
+
+def _labels(devices: Sequence[str]) -> list[str]:
+    """The names of devices; those that occur more than once, numbered."""
+    return [
+        f"{device} ({devices[: number + 1].count(device)})" if devices.count(device) > 1 else device
+        for number, device in enumerate(devices)
+    ]
 
 
 def divided_threads(workers: int) -> int:

@@ -86,6 +86,7 @@ class ThisProcess:
             if self._torch_threads is not None:
                 import torch
 
+                self._stack.callback(torch.set_num_threads, torch.get_num_threads())
                 torch.set_num_threads(self._torch_threads)
             self._model = model = kind.load(self._options, self._job.checkpoint)
         count = items.fit(self._job, batches, model)

@@ -23,8 +23,9 @@ class Worker:
     """``tell`` is called, in other threads, with the worker, the number of its process and what
     that sent: None when it has ended."""
 
-    def __init__(self, device: str, tell: Callable[[Worker, int, Any], None]) -> None:
+    def __init__(self, device: str, label: str, tell: Callable[[Worker, int, Any], None]) -> None:
         self.device = device
+        self.label = label  # the device for people, who may have given it twice
         self.number = 0  # tells the messages of its processes apart
         self.ready: Ready | None = None
         self.was_ready = False  # a process of it was
@@ -101,6 +102,11 @@ class Worker:
         """Whether somebody else ended its process."""
         process = self._process
         return process is not None and process.returncode == -signal.SIGKILL and not self.stalled
+
+    @property
+    def crashed(self) -> bool:
+        """Whether its process ended by itself in the middle of its work."""
+        return self.was_ready and self.failure is None and not self.killed and not self.stalled
 
     def how_it_ended(self, limit: str) -> str:
         """For people; ``limit`` is the time without progress that it may take."""

@@ -22,7 +22,6 @@ from blip2cli.pipeline.processed_batch import ProcessedBatch
 from blip2cli.sources.base import ImageRef
 from blip2cli.system.child_process import (
     end_with_connection,
-    ignore_stop_signals,
     send,
 )
 
@@ -53,7 +52,6 @@ class Answer:
 def main(descriptor: int) -> NoReturn:
     """Serve the socket ``descriptor``."""
     try:
-        ignore_stop_signals()
         with socket.socket(fileno=descriptor) as connection:
             reader, writer = connection.makefile("rb"), connection.makefile("wb")
             spec = pickle.load(reader)

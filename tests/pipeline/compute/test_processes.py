@@ -161,7 +161,7 @@ def test_a_stopped_worker_hangs() -> None:
 
 def test_the_run_ends_when_no_worker_is_left() -> None:
     driven = Driven(refs(30), made=spec("exit 5"))
-    with pytest.raises(RunError, match=r"ended again and again.*on cpu \(exit status 5\)"):
+    with pytest.raises(RunError, match=r"ended again and again.*on cpu \(\d\) \(exit status 5\)"):
         driven.run()
     assert driven.ended.count(("exit status 5", False)) == 2
     assert not worker_processes()

@@ -140,5 +140,5 @@ def test_the_main_process_does_without_torch(images: Path, tmp_path: Path) -> No
     )
     assert done.stdout == "0 False\n", done.stderr
     lines = done.stderr.splitlines()
-    assert [line for line in lines if line.startswith("cpu: ")]
+    assert [line for line in lines if line.startswith("cpu (2): ")]
     assert any("tiny on cpu, cpu in float32" in line for line in lines)
