@@ -119,9 +119,7 @@ class Listing:
             # A mistyped pattern must not hide behind the images of another source.
             if source.must_match and next(source.refs(source.root), None) is None:
                 raise source.no_images()
-            tree = getattr(source, "tree", None)
-            if tree is not None:
-                tree.others = others
+        self._count_others(others)
         refs = _select(self.sources, self.options)
         if self.columns:
             refs = with_columns(refs, self.columns)
@@ -138,6 +136,7 @@ class Listing:
         chosen = options.include or options.exclude or options.limit or options.shard is not None
         if len(self.sources) == 1 and not self.columns and not chosen:
             source = self.sources[0]
+            self._count_others(others)
             blocks = source.blocks(_common_parent(self.sources))
             if blocks is not None:
                 first = next(blocks, None)
@@ -145,6 +144,12 @@ class Listing:
                     raise source.no_images()
                 return chain([first], blocks)
         return _together(self.refs(others))
+
+    def _count_others(self, others: Counter[str] | None) -> None:
+        for source in self.sources:
+            tree = getattr(source, "tree", None)
+            if tree is not None:
+                tree.others = others
 
 
 def open_sources(

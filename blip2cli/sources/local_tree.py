@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from functools import partial
+from itertools import islice
 
-from blip2cli.sources.base import ImageRef
+from blip2cli.sources.base import ImageRef, RefBlock
 from blip2cli.sources.walk import SUFFIXES, Entry, is_image, walk
 
 SEPARATOR = b"/"  # stands in no name
@@ -74,8 +75,18 @@ class LocalTree:
         return Listing([SEPARATOR.join(records[i : i + BLOCK]) for i in starts])
 
     def images_below(self, top: str, base: str) -> Iterator[ImageRef]:
-        found = walk(self, top, FollowLinks(os.fsencode(top), others=self.others), base)
-        return cast("Iterator[ImageRef]", found)  # these rules never take a whole folder
+        return walk(self, top, FollowLinks(os.fsencode(top), others=self.others), base)
+
+    def blocks_below(self, top: str, base: str) -> Iterator[RefBlock]:
+        """The images of ``images_below`` many together."""
+        rules = FollowLinks(os.fsencode(top), others=self.others)
+        found = walk(self, top, rules, base, reference=lambda *image: image)
+        while images := [*islice(found, BLOCK)]:
+            if all(type(image) is tuple for image in images):
+                keys = [name for name, _ in images]
+                yield RefBlock(keys, partial(_reference, images))
+            else:  # folders that cannot be listed
+                yield RefBlock.of([i if isinstance(i, ImageRef) else ImageRef(*i) for i in images])
 
 
 @dataclass
@@ -97,7 +108,8 @@ class FollowLinks:
         self._entered.add(_identity(self.top))
 
     def takes(self, state: bool, name: bytes) -> bool:
-        return os.path.splitext(name)[1].lower() in SUFFIXES or is_image(name, self.others)
+        # As ``splitext`` finds the suffix; names that begin with a dot are not listed.
+        return name[name.rfind(b".") :].lower() in SUFFIXES or is_image(name, self.others)
 
     def enter(self, state: bool, path: bytes, name: bytes, is_link: bool) -> bool | None:
         """Decide whether to go into a folder. Real folders of the tree itself need no check."""
@@ -126,6 +138,10 @@ class FollowLinks:
         if not real.startswith(prefix):
             return False
         return not any(part.startswith(b".") for part in real[len(prefix) :].split(b"/"))
+
+
+def _reference(images: Sequence[tuple[str, str]], number: int) -> ImageRef:
+    return ImageRef(*images[number])
 
 
 def _identity(path: bytes) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from blip2cli.sources.base import FailedRef, ImageRef, name_below
 from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES, OTHER_SUFFIXES
@@ -96,14 +96,19 @@ class MatchedFolder:
 
 
 def walk(
-    tree: Tree, top: str, rules: Rules[State], base: str
-) -> Iterator[ImageRef | MatchedFolder]:
+    tree: Tree,
+    top: str,
+    rules: Rules[State],
+    base: str,
+    reference: Callable[..., Any] | None = None,
+) -> Iterator[Any]:
     """Yield the images that ``rules`` take below the folder ``top``, named relative to ``base``.
 
-    A folder below ``top`` that cannot be listed comes as one failed image. Raises OSError when
-    ``top`` itself cannot be listed.
+    They are what ``reference`` makes of name and path, if not what the tree does. A folder that
+    ``rules`` take as a whole comes as ``MatchedFolder``, one below ``top`` that cannot be listed as
+    one failed image. Raises OSError when ``top`` itself cannot be listed.
     """
-    takes, decode, reference = rules.takes, tree.decode, tree.reference
+    takes, decode, reference = rules.takes, tree.decode, reference or tree.reference
     # An explicit stack: a tree may be deeper than Python's recursion limit.
     start, encoded = rules.start, tree.encode(top)
     stack = [(encoded, iter(tree.listing(encoded, rules.lists_hidden(start))), start)]

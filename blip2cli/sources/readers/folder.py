@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import SourceError
-from blip2cli.sources.base import ImageRef, Source, absolute
+from blip2cli.sources.base import ImageRef, RefBlock, Source, absolute
 from blip2cli.sources.image_suffixes import IMAGE_SUFFIXES, listed_others
 from blip2cli.sources.local_tree import LocalTree
 from blip2cli.storage.opening import is_remote
@@ -31,6 +31,11 @@ class FolderSource(Source):
     def refs(self, base: str) -> Iterator[ImageRef]:
         """Yield the images; a sub-folder that cannot be listed comes as one failed image."""
         return self.tree.images_below(self.root, base)
+
+    def blocks(self, base: str) -> Iterator[RefBlock] | None:
+        if not isinstance(self.tree, LocalTree):
+            return None
+        return self.tree.blocks_below(self.root, base)
 
     def no_images(self) -> SourceError:
         folder = repr(self.text) if is_remote(self.root) else f"The folder {self.text!r}"

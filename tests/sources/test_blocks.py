@@ -1,20 +1,24 @@
-"""Images of a list that come many together are those that come one by one."""
+"""Images that are listed many together are those that come one by one."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from blip2cli.errors import SourceError
 from blip2cli.options import SourceOptions
-from blip2cli.sources import ImageRef, Listing, records
+from blip2cli.sources import ImageRef, Listing, local_tree, records
+from blip2cli.sources.local_tree import LocalTree
+from blip2cli.sources.walk import Entry
 from blip2cli.storage.hash_set import HashSet
 
 _LINES = st.lists(
@@ -78,6 +82,41 @@ def test_what_options_choose_and_several_sources_come_in_blocks_too(tmp_path: Pa
         SourceOptions((table,), keep=("n",)),
     ):
         assert together(Listing.open(options)) == list(Listing.open(options).refs())
+
+
+def test_a_folder_comes_in_blocks(tmp_path: Path) -> None:
+    for name in ("a.png", "b/c.PNG", "b/d.txt", "b/.png", "b.jpg", "e/f.raw", "g", "h..png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    os.symlink("nowhere", tmp_path / "x.png")
+    os.symlink(tmp_path, tmp_path / "b" / "loop")
+    others: list[Counter[str]] = [Counter(), Counter()]
+    listing = Listing.open(SourceOptions((str(tmp_path),)))
+    with patch.object(local_tree, "BLOCK", 2):
+        found = [
+            block.ref(n) for block in listing.blocks(others[0]) for n in range(len(block.keys))
+        ]
+    assert found == list(listing.refs(others[1]))
+    assert [ref.key for ref in found] == ["a.png", "b/c.PNG", "b.jpg", "h..png", "x.png"]
+    assert others[0] == others[1]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="holds no images"):
+        Listing.open(SourceOptions((str(tmp_path / "empty"),))).blocks()
+
+
+def test_folders_that_cannot_be_listed_come_in_blocks(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a.png").touch()
+    listing = Listing.open(SourceOptions((str(tmp_path),)))
+    with patch.object(LocalTree, "listing", _denied):
+        assert together(listing) == list(listing.refs())
+        assert [ref.key for ref in together(listing)] == ["a.png", "b"]
+
+
+def _denied(self: LocalTree, folder: bytes, hidden: bool = False) -> Iterable[Entry]:
+    if folder.endswith(b"b"):
+        raise PermissionError(13, "no")
+    return [(b"a.png", False, False, None), (b"b", True, False, None)]
 
 
 def test_a_list_that_names_folders_below_another(tmp_path: Path) -> None:
