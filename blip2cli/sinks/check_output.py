@@ -69,8 +69,9 @@ def _check_folder(out: str, options: OutputOptions) -> None:
     check_parent(out)
     _check_length(paths.final, folder_layout.LONGEST_ENDING, out, "out")
     if os.path.ismount(paths.final):  # where nothing can be put beside it
+        example = os.path.join(out, "captions/")
         problem = f"The output {out!r} is the root of a file system"
-        raise OutputError("out", problem, f"name a folder in it, such as {os.path.join(out, 'captions/')!r}")
+        raise OutputError("out", problem, f"name a folder in it, such as {example!r}")
     if os.path.isdir(paths.final) and not os.access(paths.final, os.W_OK | os.X_OK):
         problem = f"No file can be created in the output {out!r}"
         raise OutputError("out", problem, "choose another folder")
