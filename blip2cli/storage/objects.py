@@ -57,6 +57,7 @@ class ObjectFolder:
         """``pauses``: seconds before each repetition of a request."""
         self.url = url.rstrip("/")
         self._pauses = pauses
+        self._azure = protocol_of(url) in ("abfs", "abfss", "az")
         # What was listed or found missing before says nothing: other runs write as well.
         self._filesystem, self._path = connect(self.url, use_listings_cache=False)
 
@@ -94,7 +95,17 @@ class ObjectFolder:
 
     def read_end(self, name: str, size: int) -> bytes | None:
         """The last ``size`` bytes of an object, or all there are; None without one."""
-        return self._repeated(lambda: self._read(name, start=-size), "read")
+
+        def read() -> bytes | None:
+            start = -size
+            if self._azure:  # knows no offset from the end
+                info = self._info(name)
+                if info is None:
+                    return None
+                start = max(0, info["size"] - size)
+            return self._read(name, start=start)
+
+        return self._repeated(read, "read")
 
     def exists(self, name: str) -> bool:
         """Whether there is an object of one byte or more."""
