@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--peer-images", type=int, nargs="*", default=[32, 64])
     parser.add_argument("--tokens", type=int, default=8)
     parser.add_argument("--limit", type=int, default=4 << 30, help="bytes")
-    parser.add_argument("--memory", default="2GiB", help="for weights, of ours")
+    parser.add_argument("--memory", default="2.5GiB", help="for weights, of ours")
     parser.add_argument("--peer-memory", default="2GiB", help="for weights, of the peer")
     parser.add_argument("--whole", action="store_true", help="compare with the model in memory")
     parser.add_argument("--child", help=argparse.SUPPRESS)
