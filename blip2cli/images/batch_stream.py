@@ -207,9 +207,7 @@ class BatchStream(Iterator[LoadedBatch]):
         loader = self._started_loader()
         if loader is None:
             began = time.monotonic()
-            arrays = self._image_loader.batch_of(
-                [self._image_loader.load(ref) for ref in next(self._batches)]
-            )
+            arrays = self._image_loader.batch_of(self._image_loader.load_all(next(self._batches)))
             self._spent += time.monotonic() - began
         else:
             try:

@@ -19,6 +19,7 @@ import numpy as np
 from blip2cli.errors import ImageError
 from blip2cli.images.decode import decode, decode_unsilenced
 from blip2cli.images.preprocess import PixelSpec
+from blip2cli.images.remote_reads import ReadThreads
 from blip2cli.images.resize import to_planes
 from blip2cli.images.sniff import TIFF_STARTS
 from blip2cli.sources.base import ImageRef
@@ -76,6 +77,18 @@ class ImageLoader:
             with time_limit(self.timeout):
                 images.append(self.load(ref))
         return self.batch_of(images)
+
+    def load_all(self, refs: list[ImageRef]) -> list[ImageAndPixels]:
+        """Load images in the main thread of this process; those of other machines are read at
+        once."""
+        if not refs[0].remote:
+            return [self.load(ref) for ref in refs]
+        threads = ReadThreads()
+        try:
+            started = [threads.start(ref) if ref.remote else ref for ref in refs]
+            return [self.load(ref) for ref in started]
+        finally:
+            threads.close()
 
     def load(self, ref: ImageRef) -> ImageAndPixels:
         """Read, decode and resize one image, in the main thread of its process."""

@@ -180,9 +180,7 @@ class ObjectFolder:
 
     def _put(self, name: str, data: bytes, **mode: str) -> None:
         path = f"{self._path}/{name}"
-        one_put = (
-            {} if protocol_of(self.url) in ("abfs", "abfss", "az") else {"chunksize": _ONE_PUT}
-        )
+        one_put = {} if self._azure else {"chunksize": _ONE_PUT}
         self._filesystem.pipe_file(path, data, **mode, **one_put)
 
     def _read(self, name: str, **part: int) -> bytes | None:

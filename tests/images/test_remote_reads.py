@@ -68,11 +68,11 @@ def reading_threads() -> int:
     return sum(thread.name in ("read", "remote refs") for thread in threading.enumerate())
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_order_and_rows_are_those_of_local_images(workers: int) -> None:
+@pytest.mark.parametrize(("workers", "prefetch"), [(0, True), (0, False), (2, True)])
+def test_order_and_rows_are_those_of_local_images(workers: int, prefetch: bool) -> None:
     refs: list[ImageRef] = [far(n) if n % 7 else made(n) for n in range(90)]
     refs[5] = Broken("5", "/5")
-    stream = BatchStream(refs, SPEC, options(4, workers), prefetch=True)
+    stream = BatchStream(refs, SPEC, options(4, workers), prefetch=prefetch)
     with stream as batches:
         found = list(batches)
     with BatchStream([refs[5] if n == 5 else made(n) for n in range(90)], SPEC, options(4)) as near:
