@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import random
 import signal
+import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,11 +123,17 @@ def main() -> int:
     parser.add_argument("--real", action="store_true", help="with the model, not a stub")
     parser.add_argument("--only", metavar="NAME", help="points whose name begins so")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir(), "torture-faults"))
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    parser.add_argument("--share", type=int, nargs=2, default=(0, 1), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not injection.available():
         print(injection.MISSING, file=sys.stderr)
         return 1
-    report = Report("faults", options.keep)
+    if options.jobs > 1:
+        return _side_by_side(options.jobs)
+    share, shares = options.share
+    title = f"faults, share {share + 1} of {shares}" if shares > 1 else "faults"
+    report = Report(title, options.keep)
     with (
         tempfile.TemporaryDirectory() as folder,
         ForkServer(None if options.real else STUB) as fork_server,
@@ -143,9 +151,19 @@ def main() -> int:
             if options.points is not None:
                 points = sample(points, options.points, options.seed)
             for point in points:
-                _try(point, fork_server, root, report)
+                if zlib.crc32(point.name.encode()) % shares == share:
+                    _try(point, fork_server, root, report)
     print(report.line())
     return 1 if report.failures else 0
+
+
+def _side_by_side(jobs: int) -> int:
+    """Share the points among processes, by the points' names; 1 when any failed."""
+    command = [sys.executable, "-m", "tests.torture.faults", *sys.argv[1:], "--jobs", "1"]
+    processes = [
+        subprocess.Popen([*command, "--share", str(share), str(jobs)]) for share in range(jobs)
+    ]
+    return max(process.wait() for process in processes)
 
 
 def _try(point: Point, fork_server: ForkServer, root: Path, report: Report) -> None:
