@@ -1,8 +1,8 @@
 """Captions from a written grammar: what people write about pictures, and how.
 
 The tokenizer of ``evaluate`` is compared with the original one on these captions. What the grammar
-does not have (mail addresses, links, tags, emoji, single letters with a full stop in the last
-place) is read otherwise in places; ``docs/evaluate.md`` lists it.
+does not have (emoji, entities, single letters with a full stop in the last place) is read otherwise
+in places; ``docs/evaluate.md`` lists it.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 The COCO caption evaluation reads captions with the PTBTokenizer of Stanford CoreNLP 3.4.1 and
 drops the tokens of ``PUNCTUATION``. The rules here are those of it that English captions meet, and
 give the same words: contractions and possessives, hyphens, numbers, dates and fractions,
-abbreviations, brackets, quotes, currency, symbols. ``docs/evaluate.md`` lists what is read
-otherwise: mail addresses, tags, and whatever hangs on the caption behind, which the original sees.
+abbreviations, brackets, quotes, currency, symbols, links, tags. ``docs/evaluate.md`` lists what is
+read otherwise, above all what hangs on the caption behind, which the original sees.
 
 As there, the longest match wins, counted with the context it demands behind; of two that are as
 long the earlier rule.
@@ -26,6 +26,8 @@ _SPACE = "[ \t\u00a0\u2000-\u200a\u3000]"
 _WORD = f"{_L}{_N}*(?:[.!?]{_L}{_N}*)*"
 _NUMBER = r"[0-9]*(?:[.:,][0-9]+)+|[0-9]+(?:[.:,][0-9]+)*"
 _INITIALS = r"[A-Za-z](?:\.[A-Za-z])*"
+_SLASHED = "[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
+_HYPHENED = rf"[A-Za-z0-9][A-Za-z0-9.,]*(?:-(?:[A-Za-z0-9]+|{_INITIALS}\.))+"
 _QUOTES = "(?:'|''|[`‘’‛“”‚„«»‹›]{1,2})"
 _SHORT = f"(?:[dDoOlL]{_ANY_APOSTROPHE}{_N})?{_N}+"  # "d'artagnan" begins with two letters
 
@@ -42,6 +44,10 @@ _ABBREVIATIONS = (
 )
 _CAPITALIZED = "Miss Az Ark Del Ill La Mass Ore Pa Tex Wash"
 _BEFORE_NUMBERS = "ca figs? nos? prop sect? sec arts? paras? pp op"
+_FILE_TYPES = (
+    "bat bmp c class cgi cpp dll doc docx exe gif gz h html? jar java jpe?g mov mp3 pdf php pl png "
+    "ppt ps py sql tar txt wav x xml zip wm[va]"
+)
 
 _FRACTIONS = {"¼": "1/4", "½": "1/2", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"}
 _CURRENCY = {"£": "#", "€": "$", "¢": "cents", "¤": "$"}
@@ -92,12 +98,22 @@ def _any(words: str) -> str:
     return "|".join(words.split())
 
 
-_STATES = "|".join(f"{word[0]}(?i:{word[1:]})" for word in _CAPITALIZED.split())
+def _capitalized(words: str) -> str:
+    """Any of the words, with a first letter of that case."""
+    return "|".join(f"{word[0]}(?i:{word[1:]})" for word in words.split())
+
+
 # What begins a sentence behind a single letter and a full stop.
-_STARTS = _any(
+_STARTS = _capitalized(
     "About According Additionally After An A As At But Did During Earlier He Her Here How However "
     "If In It Last Many More Mr\\. Ms\\. Now Once One Other Our She Since So Some Such That The "
     "Their Then There These They This We When While What Who Why Yet You"
+)
+_MAIL, _DOMAIN = r'[^ \t\n"<>|(){}\u00a0]', r'[^ \t\n"<>|(){}.\u00a0]'
+_NAME = "[A-Za-z][A-Za-z0-9_:.-]*"
+_TAG = (
+    f"<(?:[!?][A-Za-z-][^>\n]*|{_NAME}(?: +{_NAME}(?: *= *(?:'[^'\n]*'|\"[^\"\n]*\"))?)* */?"
+    f"|/{_NAME}) *>"
 )
 _TELEPHONE = (
     r"(?:\([0-9]{2,3}\)[ \u00a0]?|(?:\+\+?)?(?:[0-9]{2,4}[- \u00a0])?[0-9]{2,4}[- \u00a0])"
@@ -114,57 +130,62 @@ _RULES: tuple[tuple[str, str, str, _Normalize | None], ...] = (
     ("a", "(?i:gon|wan)", "(?i:na)", None),
     ("a", "(?i:got)", "(?i:ta)", None),
     ("a", "(?i:lem|gim)", "(?i:me)", None),
+    (".", _TAG, "", _unbreakable),
     (".", "[–—―]", "", lambda text: "--"),
     ("a", _WORD, f"{_APOSTROPHE}(?i:[msd]|re|ve|ll)", None),
     ("a", "[A-Za-z]*[A-MO-Za-mo-z]", f"(?i:n{_ANY_APOSTROPHE}t)", None),
     ("a", _WORD, "", None),
     # Words with an apostrophe of their own.
-    ("'", f"(?i:{_APOSTROPHE}n{_APOSTROPHE}?)", "", _straight),
+    ("'", f"(?i:{_APOSTROPHE}n{_APOSTROPHE}?)", "", None),
     ("a", f"[lLdDjJ]{_APOSTROPHE}", "", None),
-    ("a'", f"(?i:(?:dunkin|somethin|ol){_APOSTROPHE}|{_APOSTROPHE}em)", "", _straight),
-    ("a", f"[A-HJ-XZn]{_ANY_APOSTROPHE}{_L}{_L}+", "", _straight),
-    ("'", f"{_APOSTROPHE}[2-9]0(?i:s)", "", _straight),
-    ("'", f"(?i:{_APOSTROPHE}till?|{_APOSTROPHE}cause)", "", _straight),
-    ("a", f"{_L}+[aeiouyAEIOUY]{_ANY_APOSTROPHE}[aeiouA-Z]{_L}*", "", _straight),
-    ("a", "(?i:nor'easter|c'mon|e'er|s'mores|ev'ry|li'l|nat'l|o'o|cap'n|c'est)", "", _straight),
-    ("a", f"[yY]{_APOSTROPHE}", _L, _straight),
-    (".", f"[@#]{_L}+", "", None),
+    ("a'", f"(?i:(?:dunkin|somethin|ol){_APOSTROPHE}|{_APOSTROPHE}em)", "", None),
+    ("a", f"[A-HJ-XZn]{_ANY_APOSTROPHE}{_L}{_L}+", "", None),
+    ("'", f"{_APOSTROPHE}[2-9]0(?i:s)", "", None),
+    ("'", f"(?i:{_APOSTROPHE}till?|{_APOSTROPHE}cause)", "", None),
+    ("a", f"{_L}+[aeiouyAEIOUY]{_ANY_APOSTROPHE}[aeiouA-Z]{_L}*", "", None),
+    ("a", "(?i:nor'easter|c'mon|e'er|s'mores|ev'ry|li'l|nat'l|o'o|cap'n|c'est)", "", None),
+    ("a", f"[yY]{_APOSTROPHE}", _L, None),
+    ("a", r"(?i:https?|ftp)://[^ \t\n\"<>|(){}]+[^ \t\n\"'<>|.!?(){},-]", "", None),
+    ("a0.", f"<?[a-zA-Z0-9]{_MAIL}*@(?:{_DOMAIN}+\\.)*{_DOMAIN}+>?", "", None),
+    (".", f"@[a-zA-Z_][a-zA-Z_0-9]*|#{_L}+", "", None),
     ("'", f"(?i:{_APOSTROPHE}(?:[msd]|re|ve|ll))", "[^A-Za-z]", _straight),
     ("a", f"(?i:n{_ANY_APOSTROPHE}t)", "[^A-Za-z]", _straight),
     ("0", r"[0-9]{1,2}[-/][0-9]{1,2}[-/][0-9]{2,4}", "", None),
     ("0.", f"[-+]?(?:{_NUMBER})", "", None),
     ("0", r"(?:[0-9]{1,4}[- \u00a0])?[0-9]{1,4}(?:\\?/|⁄)[0-9]{1,4}", "", _unbreakable),
     (".", f"[{''.join(_FRACTIONS)}]", "", _FRACTIONS.__getitem__),
-    ("a0", rf"{_N}+(?:-{_L}+){{0,2}}(?:\\?/{_N}+(?:-{_L}+){{0,2}}){{1,2}}", "", None),
-    ("a", r"(?i:pro|anti)-|C\.D\.s", "", None),
+    ("a0", rf"{_SLASHED}(?:\\?/{_SLASHED}){{1,2}}", "", None),
+    (".", "[⁺⁻₊₋]?(?:[⁰¹²³⁴-⁹]+|[₀-₉]+)", "", None),
+    ("a", r"(?i:pro|anti)-|C\.D\.s|(?i:c\+\+|[cf]#)", "", None),
     ("a.", r"[A-Z]*\$|#", "", None),
     (".", f"[{''.join(_CURRENCY)}]", "", _CURRENCY.__getitem__),
     # Abbreviations. A single letter before a new sentence is a word of its own.
     ("a", "[A-Za-z]", rf"\.{_SPACE}+(?:{_STARTS})[\s?!]", None),
     ("a", rf"(?i:{_any(_BEFORE_NUMBERS)})\.", rf"{_SPACE}?[0-9]", None),
     ("a", rf"(?i:ph\.d|a\.k\.a|{_any(_ABBREVIATIONS)})\.", "", None),
-    ("a", rf"(?:{_STATES})\.", "", None),
+    ("a", rf"(?:{_capitalized(_CAPITALIZED)})\.", "", None),
     ("a", rf"{_INITIALS}\.", "", None),
     ("'", f"{_APOSTROPHE}[0-9][0-9]", r"\s", None),
     ("a", rf"{_WORD}\.", "[,;:、]", None),
+    ("a0", rf"{_N}+(?:\.{_N}+)*\.(?i:{_any(_FILE_TYPES)})", "[ \t\n.?!,\"'<]", None),
     # Telephone numbers, and what looks like them.
     ("0.", _TELEPHONE, "", _unbreakable),
     ("'", "\"|''|``", "", lambda text: "''"),
-    (".", r"[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]]", f"[^{_LETTERS}0-9]", _bracketed),
+    (".", r"[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]]", "[^A-Za-z0-9]", _bracketed),
     (".'", r"\([-^x=~<>'][_.]?[-^x=~<>']\)|[-^x=~<>']_[-^x=~<>']", "", _bracketed),
     (".", r"[()\[\]{}]", "", _BRACKETS.__getitem__),
     (".", "-+", "", _dashes),
     (".", r"\.\.\.+|…|\.[ \u00a0](?:\.[ \u00a0])+\.", "", lambda text: "..."),
-    (".", r"@+|_+|#+|\*+", "", None),
+    (".", r"@+|_+|#+|\*+|(?:\\\*){1,3}", "", None),
     (".", r"[?!]+", "", None),
     # Hyphenated words.
-    ("a0", rf"{_N}[{_LETTERS}0-9.,]*(?:-(?:{_N}+|{_INITIALS}\.))+", "", None),
-    ("a0", rf"{_N}[{_LETTERS}0-9.,]*(?:-(?:{_N}+|{_INITIALS}\.))+\.", "[,;:、]", None),
-    ("a0", rf"{_SHORT}(?:[-_‐‑]{_SHORT})*\.", "[,;:、]", _straight),
-    ("a0", f"{_SHORT}(?:[-_‐‑]{_SHORT})*", "", _straight),
+    ("a0", _HYPHENED, "", None),
+    ("a0", rf"{_HYPHENED}\.", "[,;:、]", None),
+    ("a0", rf"{_SHORT}(?:[-_‐‑]{_SHORT})*\.", "[,;:、]", None),
+    ("a0", f"{_SHORT}(?:[-_‐‑]{_SHORT})*", "", None),
     ("a", r"[A-Z]+(?:[+&][A-Z]+)+\.", "[,;:、]", None),
     ("a", r"[A-Z]+(?:[+&][A-Z]+)+", "", None),
-    ("'", _QUOTES, f"{_L}[^ \t\n\u00a0]", _left_quotes),
+    ("'", "'", f"{_L}[^ \t\n\u00a0]", _left_quotes),
     ("'", _QUOTES, "", _right_quotes),
     ("a'", f"(?i:{_APOSTROPHE}(?:[msd]|re|ve|ll)|n{_ANY_APOSTROPHE}t)", "", _straight),
     (".", "<<|>>", "", None),

@@ -129,8 +129,8 @@ def _table(table: Table, column: str | None, more: Sequence[str]) -> References:
 
 
 def _text_column(table: Table, names: Sequence[str], questions: bool) -> str:
-    wanted = ANSWER_COLUMNS if questions else (*CAPTION_COLUMNS, *ANSWER_COLUMNS)
-    found = next((name for name in wanted if name in names), None)
+    wanted = list(dict.fromkeys((*(() if questions else CAPTION_COLUMNS), *ANSWER_COLUMNS)))
+    found: str | None = next((name for name in wanted if name in names), None)
     if found is None:
         raise SourceError(
             table.field,

@@ -128,7 +128,7 @@ def _predictions(rows: Table, references: References, options: EvalOptions) -> P
 def _kind(rows: Table, references: References, options: EvalOptions) -> str:
     """Captions or answers, by the rows. Raises SourceError where the references are others."""
     if options.text_column is not None:
-        return references.kind or "captions"
+        return references.kind or ("answers" if "question" in rows.columns else "captions")
     kind = "captions" if "caption" in rows.columns else "answers"
     if references.kind not in (kind, None):
         raise SourceError(

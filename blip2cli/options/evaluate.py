@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -112,12 +113,13 @@ class EvalOptions(OptionGroup):
         """The lowest values of ``fail_under``, by figure. Raises OptionError."""
         found = {}
         for text in self.fail_under:
-            name, equals, value = text.partition("=")
+            name, _, value = text.partition("=")
             try:
-                found[name.strip()] = float(value)
+                lowest = float(value)
             except ValueError:
-                equals = ""
-            if not equals or not name.strip():
+                lowest = math.nan
+            found[name.strip().lower()] = lowest
+            if not name.strip() or not math.isfinite(lowest):
                 raise OptionError(
                     "fail_under",
                     f"{option('fail_under')} {text} is no figure and its lowest value",
