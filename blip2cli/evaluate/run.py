@@ -22,6 +22,8 @@ from blip2cli.evaluate.references import References
 from blip2cli.evaluate.statistics import Statistics, mean_of
 from blip2cli.options import EvalOptions
 
+_MOST_GROUPS = 1000  # values of a column, each with its interval
+
 
 def evaluate(options: EvalOptions) -> Evaluation:
     """The figures of ``options.rows``. Raises UserError, RunError."""
@@ -221,6 +223,13 @@ def _groups(
             values = np.array([texts[number] or "" for number in predictions.numbers], object)
         if column not in columns and not values.astype(bool).any():
             continue
+        if len(set(values)) > _MOST_GROUPS:
+            raise OptionError(
+                "by",
+                f"The column {column} has {len(set(values))} values, each of which would be "
+                "evaluated",
+                f"name one with at most {_MOST_GROUPS}",
+            )
         for value in sorted(set(values)):
             chosen = np.flatnonzero(values == value)
             part = [Statistics(one.names, one.values[chosen], one.figures) for one in several]

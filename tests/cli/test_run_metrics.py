@@ -52,6 +52,9 @@ def test_captions_and_answers_are_compared_once_the_output_is_finished(
     assert figures["rouge"]["value"] == pytest.approx(0.5, abs=0.1)
     # A run that finds nothing left to do reads the output as well.
     assert "rouge" in run(capfd, *arguments, "--resume")[1]
+    # An output of ours in the place of references is noticed.
+    assert call(["eval", str(references), "--against", str(out), "--text-column", "captions"]) == 2
+    assert "they look swapped" in capfd.readouterr().err
 
     questions = table(
         tmp_path / "q.jsonl",

@@ -187,3 +187,34 @@ def test_mistakes_are_one_sentence(
     assert code == 2
     assert says in text
     assert text.count("\n") == 1
+
+
+def test_meteor_is_said_to_be_missing_without_java(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, against = captions(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    code, text = said(capsys, rows, "--against", against)
+    assert code == 0
+    assert "METEOR is missing: it needs Java" in text
+    code, text = said(capsys, rows, "--against", against, "--metric", "meteor")
+    assert code == 2
+    assert "--meteor-jar" in text
+
+
+def test_results_of_the_vqa_evaluation_are_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = write(tmp_path / "results.json", [{"question_id": 10, "answer": "yes"}])
+    against = write(tmp_path / "vqa.json", vqa({10: ["yes"] * 10}))
+    assert evaluated(capsys, rows, "--against", against)["figures"]["vqa"]["value"] == 1.0
+
+
+def test_a_column_of_too_many_values_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("blip2cli.evaluate.run._MOST_GROUPS", 10)
+    rows, against = captions(tmp_path, 12)
+    code, text = said(capsys, rows, "--against", against, "--by", "file_name", "--metric", "rouge")
+    assert code == 2
+    assert "has 12 values" in text
