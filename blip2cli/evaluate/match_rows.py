@@ -123,7 +123,7 @@ class RowMatcher:
         first: list[str] = []
         for size, batch in self.table.batches(wanted):
             counts.rows += size
-            errors = [i for i, error in enumerate(batch["error"]) if error is not None]
+            errors = [i for i, error in enumerate(batch["error"]) if error]
             failed += [clean_name(batch["file_name"][i]) for i in errors]
             keep = sorted(set(range(size)) - set(errors)) if errors else range(size)
             keys = [self._key({name: batch[name][i] for name in self._needed}) for i in keep]

@@ -90,7 +90,7 @@ def test_failed_null_and_abstained_rows_have_their_place(tmp_path: Path) -> None
         tmp_path / "l.jsonl",
         [{"file_name": f"{n}.jpg", "question": "q", "answer": "yes"} for n in range(6)],
     )
-    base: Row = {"question": "q", "question_id": "1", "flag": None, "error": None}
+    base: Row = {"question": "q", "question_id": "1", "flag": "", "error": ""}
     rows = write(tmp_path / "r.jsonl", [
         {**base, "file_name": "0.jpg", "answer": "yes"},
         {**base, "file_name": "1.jpg", "answer": None},
