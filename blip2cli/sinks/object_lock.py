@@ -19,14 +19,13 @@ import os
 import socket
 import threading
 import time
-from datetime import datetime
 from typing import Any, Self
 
 from blip2cli.errors import OutputError
 from blip2cli.sinks.lock_holder import Holder, LockFile
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage.objects import FIRST_PAUSES, ObjectFolder
-from blip2cli.storage.remote_errors import RemoteError
+from blip2cli.storage.remote_errors import RemoteError, RemoteMissingError
 from blip2cli.storage.secrets import hide_secrets
 from blip2cli.storage.text_encoding import printable
 from blip2cli.system import processes
@@ -59,12 +58,14 @@ class ObjectLock:
         self.memory: dict[str, Any] = {}  # what nobody else can change while it is held
 
     def __enter__(self) -> Self:
-        first = ObjectFolder(self._paths.lock, FIRST_PAUSES)
         try:
-            now = ObjectFolder(self._paths.beside_folder, FIRST_PAUSES).check_conditional()
-            self._take(first, now)
+            self._take(ObjectFolder(self._paths.lock, FIRST_PAUSES))
+        except RemoteMissingError:
+            bucket = "/".join(self._paths.final.split("/")[:3])
+            problem = f"There is no bucket {hide_secrets(bucket)!r}"
+            raise OutputError("out", problem, "create it, or check the name") from None
         except (OutputError, RemoteError) as error:
-            about = error.problem.replace(self._paths.beside_folder, self._paths.final)
+            about = error.problem.replace(self._paths.lock, self._paths.final)
             raise OutputError("out", about, error.remedy) from None
         self._looked_at = time.monotonic()
         _held.update(dict.fromkeys((self._paths.final, self._paths.meta), self))
@@ -94,7 +95,7 @@ class ObjectLock:
             raise OSError(errno.ESTALE, "another run has taken it over meanwhile")
         self._looked_at = time.monotonic()
 
-    def _take(self, folder: ObjectFolder, now: datetime | None) -> None:
+    def _take(self, folder: ObjectFolder) -> None:
         numbers = _numbers(folder)
         last = max(numbers, default=0)
         while not self._number:
@@ -102,27 +103,27 @@ class ObjectLock:
                 last += 1
             found = folder.read(_name(last)) if last else None
             if found and found != _RELEASED:
-                self._check_ended(found, folder.modified(_name(last)), now, last)
+                self._check_ended(folder, found, last)
             if folder.create(_name(last + 1), self._holder.as_bytes()):
                 self._number = last + 1
-        folder.remove(*map(_name, numbers))
+        folder.check_refused(_name(self._number))
+        # One that may not be removed is found out now: there may be none with the last number.
+        folder.remove(*map(_name, numbers), _name(0))
 
-    def _check_ended(
-        self, found: bytes, sign: datetime | None, now: datetime | None, number: int
-    ) -> None:
+    def _check_ended(self, folder: ObjectFolder, found: bytes, number: int) -> None:
         """Raise OutputError unless the run that put the lock ``found`` has ended."""
         try:
             lock = LockFile.of(found)
         except ValueError:
             raise OutputError(
                 "out",
-                f"{self._folder.url_of(_name(number))!r}, where the lock of the output belongs, is "
+                f"{folder.url_of(_name(number))!r}, where the lock of the output belongs, is "
                 "no lock of this tool",
                 "move it away, or choose another name",
             ) from None
         holder = lock.holder
         runs = holder.runs(self._holder, kernel=False) if holder is not None else None
-        age = (now - sign).total_seconds() if now is not None and sign is not None else 0.0
+        age = _age(folder, _name(number)) if runs is None else 0.0
         if runs is False or (runs is None and age >= GONE_SECONDS):
             self.taken_from = lock.name or None
             return
@@ -153,6 +154,14 @@ def check_held(final: str) -> None:
     lock = _held.get(final)
     if lock is not None:
         lock.check()
+
+
+def _age(folder: ObjectFolder, name: str) -> float:
+    """Seconds since an object was put, by the clock of the store."""
+    folder.replace("clock", b"now\n")
+    now, then = folder.modified("clock"), folder.modified(name)
+    folder.remove("clock")
+    return (now - then).total_seconds() if now is not None and then is not None else 0.0
 
 
 def _numbers(folder: ObjectFolder) -> list[int]:

@@ -32,15 +32,16 @@ from blip2cli.sinks.folder_layout import (
 )
 from blip2cli.sinks.object_lock import check_held
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.row_groups import ARROW_ERRORS
+from blip2cli.sinks.row_groups import ARROW_ERRORS, first_line
 from blip2cli.sinks.settings_file import stored_at
 from blip2cli.storage.objects import ObjectFolder
 from blip2cli.storage.opening import open_binary
 from blip2cli.storage.secrets import hide_secrets
 
-# Of hidden rows: those that this process has put, so that parts are made without fetching them, and
-# those that are read next.
+# Of hidden rows that this process has put, so that parts are made without fetching them, and of
+# what is read next.
 CACHED_BYTES = 64 << 20
+_WHOLE = 16 << 20  # bytes of a visible part that is fetched as a whole; of a larger one, columns
 _AT_ONCE = 16  # requests under way
 _FOOTER = 64 << 10  # bytes at the end of a Parquet file that tell the number of its rows, mostly
 
@@ -53,7 +54,8 @@ class ObjectStore:
         self._visible = ObjectFolder(paths.final)
         self._hidden = ObjectFolder(paths.beside_folder)
         self._counts: dict[str, int] = {}  # of hidden rows that were there, by their keys
-        self._cache: dict[str, bytes] = {}  # their content, as far as it is cached
+        self._sizes: dict[str, int] = {}  # of visible parts, in bytes, when they were listed
+        self._cache: dict[str, bytes] = {}  # the content of both, as far as it is cached
 
     def sizes(self) -> dict[str, int]:
         sizes = dict.fromkeys(self._parts(), 1)
@@ -74,10 +76,10 @@ class ObjectStore:
 
     def source(self, name: str) -> BinaryIO:
         folder, key = self._place(name)
-        if folder is self._visible:
+        if folder is self._visible and self._sizes.get(key, _WHOLE) >= _WHOLE:
             return open_binary(folder.url_of(key))
         if key not in self._cache:
-            self._fetch_from(key)
+            self._fetch_from(folder, key)
         return io.BytesIO(self._cache[key])
 
     def prepare(self) -> None:
@@ -90,6 +92,7 @@ class ObjectStore:
         yield buffer
         data = buffer.getvalue()
         check_held(self._paths.final)
+        self._cache.pop(key, None)
         if replace:
             folder.replace(key, data)
         elif not folder.create(key, data):
@@ -120,7 +123,8 @@ class ObjectStore:
 
     def _parts(self) -> list[str]:
         """The visible parts; a missing one is left out."""
-        listed = {name for name in self._visible.names() if VISIBLE.fullmatch(name)}
+        self._sizes = self._visible.sizes()
+        listed = {name for name in self._sizes if VISIBLE.fullmatch(name)}
         last = max((int(name[5:-8]) for name in listed), default=-1)
         parts = [n for n in map(part_name, range(last + 1)) if n in listed or self._is_part(n)]
         while self._is_part(part_name(last + 1)):
@@ -162,24 +166,30 @@ class ObjectStore:
             data = self._hidden.read_end(key, _FOOTER)
             if data is None:
                 return None
+            with contextlib.suppress(*ARROW_ERRORS):  # the settings in it may be longer
+                self._counts[key] = pq.read_metadata(io.BytesIO(data)).num_rows
+                return self._counts[key]
             try:
-                count = pq.read_metadata(io.BytesIO(data)).num_rows
-            except ARROW_ERRORS:  # the settings in it are long
                 count = pq.read_metadata(io.BytesIO(self._hidden.read(key) or b"")).num_rows
+            except ARROW_ERRORS as error:
+                raise OSError(errno.EIO, f"{key!r} is damaged, {first_line(error)}") from None
             self._counts[key] = count
         return self._counts[key]
 
-    def _fetch_from(self, key: str) -> None:
+    def _fetch_from(self, folder: ObjectFolder, key: str) -> None:
         """Cache the object, and those behind it. Raises FileNotFoundError when it is gone."""
-        following = [k for k in sorted(self._counts) if k > key][: _AT_ONCE - 1]
-        keys = [key, *(k for k in following if k not in self._cache)]
+        known = self._sizes if folder is self._visible else self._counts
+        following = [k for k in sorted(known) if k > key and k not in self._cache]
+        if folder is self._visible:
+            following = [k for k in following[:3] if self._sizes[k] < _WHOLE]
+        keys = [key, *following[: _AT_ONCE - 1]]
         with ThreadPoolExecutor(_AT_ONCE) as threads:
-            found = list(threads.map(self._hidden.read, keys))
+            found = list(threads.map(folder.read, keys))
         for other, data in reversed([*zip(keys, found, strict=True)]):  # the first is cached last
             if data is not None:
                 self._keep(other, data)
         if found[0] is None:
-            raise FileNotFoundError(errno.ENOENT, "it is gone", self._hidden.url_of(key))
+            raise FileNotFoundError(errno.ENOENT, "it is gone", folder.url_of(key))
 
     def _keep(self, key: str, data: bytes) -> None:
         """Cache an object, instead of those that were cached first where they are too many."""

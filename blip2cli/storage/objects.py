@@ -14,7 +14,6 @@ read by their names; listings may lag behind, and nothing relies on them for wha
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +25,6 @@ from blip2cli.errors import OutputError
 from blip2cli.storage.opening import connect, protocol_of
 from blip2cli.storage.remote_errors import (
     RemoteError,
-    RemoteMissingError,
     is_refused,
     remote_error,
 )
@@ -124,7 +122,11 @@ class ObjectFolder:
 
     def names(self) -> list[str]:
         """The names of all objects, folders in them left out, sorted; it may lag behind."""
-        return sorted(info["name"].rpartition("/")[2] for info in self._listed())
+        return sorted(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
+        """Their bytes, by name."""
+        return {info["name"].rpartition("/")[2]: int(info["size"]) for info in self._listed()}
 
     def remove(self, *names: str) -> None:
         """Remove those of the objects that exist, in this order."""
@@ -135,36 +137,19 @@ class ObjectFolder:
         """The URL of an object."""
         return f"{self.url}/{name}"
 
-    def check_conditional(self, field: str = "out") -> datetime | None:
-        """Raise OutputError unless the store refuses a second put under one name.
-
-        Returns the time of the store. Also finds out what keeps objects from being written, read
-        or removed there.
-        """
-        name = f".blip2cli-probe-{os.urandom(8).hex()}"
-        try:
-            once = self.create(name, b"1")
-            now = self.modified(name)
-            twice = self.create(name, b"2")
-            self.remove(name)
-        except RemoteMissingError:
-            bucket = "/".join(self.url.split("/")[:3])
-            raise OutputError(
-                field,
-                f"There is no bucket {hide_secrets(bucket)!r}",
-                "create it, or check the name",
-            ) from None
-        except RemoteError as error:
-            raise OutputError(field, error.problem, error.remedy) from None
-        if not once or twice:
-            raise OutputError(
-                field,
-                f"The server of {hide_secrets(self.url)!r} takes a second object under the name of "
-                "the first, though the request forbids it (If-None-Match), so two runs could "
-                "replace one another's rows",
-                "write to a local folder and copy it there afterwards, or use another store",
-            )
-        return now
+    def check_refused(self, name: str, field: str = "out") -> None:
+        """Raise OutputError if the store puts a second object under the name of one of ours, which
+        is removed then. RemoteError when it cannot be tried."""
+        if not self.create(name, b"a second object\n"):
+            return
+        self.remove(name)
+        raise OutputError(
+            field,
+            f"The server of {hide_secrets(self.url)!r} takes a second object under the name of the "
+            "first, though the request forbids it (If-None-Match), so two runs could replace one "
+            "another's rows",
+            "write to a local folder and copy it there afterwards, or use another store",
+        )
 
     def _listed(self) -> list[dict[str, Any]]:
         def listed() -> list[dict[str, Any]]:

@@ -259,7 +259,7 @@ def test_one_run_holds_the_lock(out: str, proxy: StoreProxy) -> None:
         proxy.on_puts("after", "busy", "conflict")
     with lock_of(out) as lock:  # released
         assert lock.taken_from is None
-    assert not any(name.startswith(".blip2cli") for name in hidden(out))
+    assert ObjectFolder(OutputPaths.of(out).lock).names() == ["000002"]
 
 
 @pytest.mark.usefixtures("signs")
