@@ -21,7 +21,7 @@ from blip2cli.pipeline.output import check_carried
 from blip2cli.pipeline.plan import PassedOver, Plan
 from blip2cli.pipeline.processed_batch import ProcessedBatch
 from blip2cli.pipeline.settings import check_resumed
-from blip2cli.pipeline.unchanged import list_digest, unchanged_plan
+from blip2cli.pipeline.unchanged import list_digest, unchanged_plan, walked_plan
 from blip2cli.sinks import IDENTITY, check_whole, read_output
 from blip2cli.sources import Listing, open_sources
 
@@ -64,9 +64,9 @@ class ImageItems:
 
     def plan(self, job: Job[Task]) -> Plan:
         """Read the output that is to be resumed, and list the first images."""
-        unchanged = unchanged_plan(job)
-        if unchanged is not None:
-            return unchanged
+        done = unchanged_plan(job) or walked_plan(job)
+        if done is not None:
+            return done
         task, options = job.task, job.options
         output, source, stdin = options.output, options.source, job.stdin
         resumed = read_output(output, task.row_count)

@@ -43,7 +43,7 @@ def read_journal(
         keys = RowKeys(row_count, settings)
         for piece in layout.pieces():
             try:
-                for new, failed in _keys(store, piece, settings):
+                for new, failed in keys_of(store, piece, settings):
                     add_rows(keys, new, failed)
             except ARROW_ERRORS as error:
                 if isinstance(error, LayoutError):
@@ -53,7 +53,7 @@ def read_journal(
     except LayoutError as error:
         raise damaged(paths.final + "/", keys.rows, str(error)) from None
     keys.end()
-    complete = partial(_complete, paths, settings, schema)
+    complete = partial(complete_folder, paths, settings, schema)
     lacking = keys.lacking or keys.unfinished
     return Journal(keys.done, keys.rows, keys.failed, settings, lacking, None, complete)
 
@@ -84,7 +84,7 @@ def folder_settings(
     return beside, None
 
 
-def _keys(
+def keys_of(
     store: FolderStore, piece: Piece, settings: Settings
 ) -> Iterator[tuple[Sequence[str], Sequence[bool] | None]]:
     """The keys of the rows of one file, and which are failures; None where none is.
@@ -111,6 +111,7 @@ def _keys(
             skip = max(0, skip - batch.num_rows)
 
 
-def _complete(paths: OutputPaths, settings: Settings, schema: pa.Schema | None) -> None:
+def complete_folder(paths: OutputPaths, settings: Settings, schema: pa.Schema | None) -> None:
+    """Make the last part, and note that the output is finished. Raises OSError."""
     schema = (schema or pa.schema([])).with_metadata(parquet_metadata(settings))
     FolderContent.open(paths, settings, schema, resumes=True).finish()

@@ -20,10 +20,12 @@ from blip2cli.options import (
     RunOptions,
     SourceOptions,
 )
+from blip2cli.pipeline import image_items
 from blip2cli.pipeline.events import Summary
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
+from blip2cli.sinks import read_output
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings_file import marks
 from blip2cli.sources import Listing
@@ -267,3 +269,48 @@ def test_a_list_that_changed_during_the_run_is_not_noted(
     monkeypatch.undo()
     assert label(out, source=manifest, resume=True).done == 1
     assert label(out, source=manifest, resume=True).already == 3
+
+
+@pytest.fixture
+def names_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Gets an entry whenever the names of an output are read into a set."""
+    found: list[int] = []
+
+    def counted(*args: object) -> object:
+        found.append(1)
+        return read_output(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(image_items, "read_output", counted)
+    return found
+
+
+@pytest.mark.parametrize("task", [CAPTION, ASK])
+def test_what_is_done_is_found_by_walking_rows_and_images_side_by_side(
+    tmp_path: Path, images: Path, label: Label, task: Task, names_read: list[int]
+) -> None:
+    out = tmp_path / "out"
+    label(out, task)
+    names_read.clear()
+    summary = label(out, task, resume=True)
+    assert (summary.already, summary.done, summary.exit_code) == (12, 0, 3)
+    assert not names_read
+    # Images that are gone do no harm; new ones are labelled, and stand behind the others then.
+    os.rename(images / "b" / "009.png", images / "0.png")
+    assert label(out, task, resume=True).done == 1
+    assert names_read
+    names_read.clear()
+    assert label(out, task, resume=True).already == 12
+    assert names_read
+
+
+def test_damage_is_found_by_who_reads_the_names(
+    tmp_path: Path, label: Label, names_read: list[int]
+) -> None:
+    out = tmp_path / "out"
+    label(out, ASK)
+    table = pq.read_table(out / "part-00002.parquet")
+    pq.write_table(table.take([1, 1, 1, 1]), out / "part-00002.parquet")
+    names_read.clear()
+    with pytest.raises(OutputError, match="has not all its rows"):
+        label(out, ASK, resume=True)
+    assert names_read
