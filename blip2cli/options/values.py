@@ -28,9 +28,8 @@ def parse_duration(text: str, field: str = "max_duration") -> float:
     else:
         raise OptionError(field, f"{name} {text!r} is no time", "write 90s, 15m, 2h or 1h30m")
     if seconds <= 0:
-        raise OptionError(
-            field, f"{name} must be longer than nothing", "give a longer time, or leave it out"
-        )
+        problem = f"{name} must be longer than nothing"
+        raise OptionError(field, problem, "give a longer time, or leave it out")
     return seconds
 
 
