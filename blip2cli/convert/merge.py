@@ -31,7 +31,8 @@ from blip2cli.storage.hash_set import ORDINAL
 from blip2cli.storage.text_encoding import from_utf8
 
 _RUN_BYTES = 64 << 20  # of a run that is sorted in memory
-_RUN_ROWS = 1024  # of a run that are in memory at once when runs are merged
+_RUN_BATCH = 256 << 10  # bytes of a run that are in memory at once when runs are merged
+_MOST_FILES = 1 << 16  # of runs
 Keys = list[Any]  # of rows: places in the source, or names as bytes
 KeysOf = Callable[[pa.RecordBatch], Keys]
 
@@ -62,7 +63,6 @@ class MergedReader:
         self._unordered, self._scratch = unordered, scratch
         self._schema = ConcatenatedReader(readers).schema  # with the column that is left out
         self._places = shares.has_ordinals
-        self._done = 0
         self.path = readers[0].path
         self.size = sum(reader.size for reader in readers)
         self.merged = shares.settings(to_folder)
@@ -84,7 +84,8 @@ class MergedReader:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield all rows in order. Raises OutOfOrder for a share that has to be sorted."""
         keys_of = _places if self._places else _names
-        _allow_open_files(2 * len(self._readers))
+        # Each run has a file of its own.
+        allow_open_files(_MOST_FILES if self._unordered else 2 * len(self._readers))
         streams = []
         for reader in self._readers:
             batches = (conform(batch, self._schema) for batch in reader.batches())
@@ -189,14 +190,15 @@ def _sorted_runs(
             table = _ordered(waiting, keys)
             file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed when it was read
             with pa.ipc.new_stream(file, table.schema) as writer:
-                writer.write_table(table, max_chunksize=_RUN_ROWS)
+                rows = _RUN_BATCH * len(table) // max(1, table.nbytes)
+                writer.write_table(table, max_chunksize=max(1, rows))
             file.seek(0)
             runs.append(_read_run(file))
             waiting, size = [], 0
     return runs
 
 
-def _allow_open_files(count: int) -> None:
+def allow_open_files(count: int) -> None:
     """Have this process open ``count`` files at once, beside others, if the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = count + 200

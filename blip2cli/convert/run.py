@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from blip2cli.convert.base import Reader, Schemas, Writer
+    from blip2cli.convert.merge_failures import MergedFailures
     from blip2cli.convert.shares import Shares
 
 Progress = Callable[[int, int], None]  # bytes read so far, bytes in all
@@ -47,7 +48,7 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
     from blip2cli.convert.concat import expand_sources, gaps
     from blip2cli.convert.local_copies import local_copies
     from blip2cli.convert.merge import OutOfOrder
-    from blip2cli.convert.merge_failures import check_failures, merge_failures
+    from blip2cli.convert.merge_failures import check_failures, merged_failures
     from blip2cli.convert.shares import find_shares
     from blip2cli.sinks.base import disk_errors
     from blip2cli.sinks.lock import OutputLock
@@ -76,21 +77,26 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Conver
     if shares is not None:
         check_failures(shares, options)
     safe = "nothing that was there was changed"
-    with OutputLock(options.destination) as lock, disk_errors(options.destination, safe):
+    with (
+        OutputLock(options.destination) as lock,
+        disk_errors(options.destination, safe),
+        merged_failures(shares, options) as failures,
+    ):
         lock.sweep()
         schemas: dict[str, pa.Schema] = {}
         unordered: set[str] = set()
         while True:
             try:
-                rows, notes = _convert(options, sources, schemas, progress, shares, unordered)
+                rows, notes = _convert(
+                    options, sources, schemas, progress, shares, unordered, failures
+                )
                 break
             except SchemaWidened as wider:  # that of the first rows was too narrow
                 schemas[wider.path] = wider.schema
             except OutOfOrder as found:
                 # Where a second one is, a run went on with all of them.
                 unordered |= set(shares.paths) if unordered and shares else {found.path}
-        if shares is not None:
-            notes += merge_failures(shares, options)
+        notes += failures.notes
     missing = gaps([path for path, _ in sources]) if several or options.salvage else None
     notes += lacking if shares is not None else [missing] if missing else []
     notes += beside(options)
@@ -133,6 +139,7 @@ def _convert(
     progress: Progress | None,
     shares: Shares | None,
     unordered: set[str],
+    failures: MergedFailures,
 ) -> tuple[int, list[str]]:
     """Convert all rows; their number, and the notes. Raises SchemaWidened, OutOfOrder."""
     from blip2cli.convert.check_paths import check_paths
@@ -158,7 +165,8 @@ def _convert(
             rows += batch.num_rows
             if progress is not None:
                 progress(reader.position(), reader.size)
-        writer.finish()
+        with failures.beside():
+            writer.finish()
     except BaseException:
         writer.abort()
         raise

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -16,7 +17,7 @@ from blip2cli.convert.base import read_errors
 from blip2cli.convert.concat import expand_sources
 from blip2cli.errors import SourceError, option
 from blip2cli.options import ConvertOptions
-from blip2cli.sinks.differences import differences
+from blip2cli.sinks.differences import differences, shown
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.row_groups import ARROW_ERRORS
 from blip2cli.sinks.settings import Settings, parquet_settings, read_settings
@@ -91,7 +92,8 @@ class Shares:
         rows = {**first.rows, "shard": None}
         if not to_folder:
             rows.pop("rows_per_part", None)
-        return replace(first, rows=rows, columns=columns)
+        sources = first.sources and {k: v for k, v in first.sources.items() if k != "chosen"}
+        return replace(first, rows=rows, columns=columns, sources=sources)
 
     @property
     def has_ordinals(self) -> bool:
@@ -109,6 +111,9 @@ class Shares:
                 return f"{other.path!r} {found.problem} ({one.path!r} is share {one})"
             if before.rows.get("questions") != now.rows.get("questions"):
                 return f"{one.path!r} and {other.path!r} were made with other questions"
+            images = _other_images(before.sources, now.sources, moved_source)
+            if images is not None:
+                return f"{other.path!r} was made {images} ({one.path!r} is share {one})"
         return None
 
     def doubled(self) -> list[str]:
@@ -127,13 +132,15 @@ class Shares:
         """Which shares are not given, as a sentence; None when all are."""
         count = self.shares[0].shard.count
         given = {share.shard.index for share in self.shares}
-        numbers = [str(number) for number in range(1, count + 1) if number not in given]
+        missing = (number for number in range(1, count + 1) if number not in given)
+        numbers = [str(number) for number in islice(missing, 10)]
         if not numbers:
             return None
         if len(numbers) == 1:
             return f"share {numbers[0]} of {count} is missing"
-        more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
-        return f"shares {', '.join(numbers[:10])}{more} of {count} are missing"
+        others = count - len(given) - len(numbers)
+        more = f" and {others} more" if others else ""
+        return f"shares {', '.join(numbers)}{more} of {count} are missing"
 
     def check(self, allow_missing: bool, moved_source: bool) -> list[str]:
         """Raise SourceError for shares that cannot be merged.
@@ -199,9 +206,7 @@ def read_share(path: str) -> Share | None:
             own = parquet_settings(pq.read_schema(paths.final).metadata)
     if own is not None and not (settings is not None and own.fits(settings)):
         settings = own
-    if settings is None or settings.shard is None:
-        return None
-    return Share(path, settings, Shard.of(settings.shard), finished)
+    return _share(path, settings, finished)
 
 
 def _read_folder(path: str, paths: OutputPaths) -> Share | None:
@@ -209,9 +214,21 @@ def _read_folder(path: str, paths: OutputPaths) -> Share | None:
         settings, finished = read_settings(paths), is_finished(paths)
         if settings is None and (files := paths.with_rows()):
             settings = parquet_settings(pq.read_schema(files[-1]).metadata)
+    return _share(path, settings, finished)
+
+
+def _share(path: str, settings: Settings | None, finished: bool) -> Share | None:
+    shard = shard_in(settings)
+    return None if settings is None or shard is None else Share(path, settings, shard, finished)
+
+
+def shard_in(settings: Settings | None) -> Shard | None:
+    """The share that rows with these settings are of; None: all, or it is not known."""
     if settings is None or settings.shard is None:
         return None
-    return Share(path, settings, Shard.of(settings.shard), finished)
+    with contextlib.suppress(ValueError):  # of damaged settings
+        return Shard.of(settings.shard)
+    return None
 
 
 def matches(texts: Sequence[str]) -> list[str]:
@@ -244,3 +261,20 @@ def _unfinished_matches(pattern: str) -> list[str]:
 
 def _comparable(settings: Settings) -> Settings:
     return replace(settings, rows={**settings.rows, "shard": None})
+
+
+def _other_images(
+    before: Mapping[str, Any] | None, now: Mapping[str, Any] | None, moved_source: bool
+) -> str | None:
+    """What says that two shares are of different lists of images; None where nothing does."""
+    if not (before and now):
+        return None
+    were, chosen = before.get("chosen"), now.get("chosen")
+    if were is not None and chosen is not None:
+        for name, value in chosen.items():
+            if were.get(name) != value:
+                return f"with {option(name)} {shown(were.get(name))}, not {shown(value)}"
+    places = [[*one.get("roots", ()), *one.get("content", ())] for one in (before, now)]
+    if places[0] != places[1] and not moved_source:
+        return "from other sources, or from the same ones in another order"
+    return None

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 
 from blip2cli.errors import OptionError, option
 
-_TYPED = re.compile(r"([0-9]+)/([0-9]+)")
-_AUTO = re.compile(r"auto(?:/([0-9]+))?")
+_NUMBER = "[0-9]{1,9}"
+_TYPED = re.compile(rf"({_NUMBER})/({_NUMBER})")
+_AUTO = re.compile(rf"auto(?:/({_NUMBER}))?")
 _ARRAY = "SLURM_ARRAY_TASK_"
 _GIVE = "give the share as I/N, such as 3/8"
 
@@ -130,7 +131,7 @@ def _within(
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
-    if not re.fullmatch("[0-9]+", environment[name]):
+    if not re.fullmatch(_NUMBER, environment[name]):
         raise _wrong(f"{name} is {environment[name]!r}, which is no number", _GIVE)
     return int(environment[name])
 

@@ -88,7 +88,7 @@ def differences(
             name = "the command" if key == "task" else option(key)
             yield Difference(
                 key,
-                f"was made with {name} {_shown(was)}, not {_shown(value)}",
+                f"was made with {name} {shown(was)}, not {shown(value)}",
                 "give the same settings, " + _OTHER,
             )
     for name, owners in _TOLD_BY_SOURCE.items():
@@ -117,7 +117,7 @@ def _weights(before: Settings, now: Settings) -> Difference:
     was, name = before.rows.get("model"), now.rows.get("model")
     old, new = (str(one.weights).partition("hub:")[2] for one in (before, now))
     if was != name:
-        problem = f"was made with {option('model')} {_shown(was)}, not {_shown(name)}"
+        problem = f"was made with {option('model')} {shown(was)}, not {shown(name)}"
         return Difference("model", problem, "give the same settings, " + _OTHER)
     if old and new:
         return Difference(
@@ -171,9 +171,10 @@ def _sources(before: Settings, after: Settings, moved_source: bool) -> Iterator[
         )
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """The value of an option, for a sentence."""
     if value is None:
         return "unset"
     if isinstance(value, list):
-        return ", ".join(map(repr, value))
+        return ", ".join(map(repr, value)) or "unset"
     return str(value)

@@ -49,6 +49,8 @@ __all__ = ["IMAGE_SUFFIXES", "CarriedColumn", "ImageRef", "Listing", "RefBlock",
 
 
 _REFS = 4096  # references that are looked up together
+# Options that say which images of a source are labelled.
+_CHOSEN = ("limit", "include", "exclude", "image_column")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,11 @@ class Listing:
     def identity(self, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What an output remembers of the sources, see ``identity``. Raises SourceError."""
         with opening_errors(", ".join(source.text for source in self.sources)):
-            return identify(self.sources, _common_parent(self.sources), before)
+            found = identify(self.sources, _common_parent(self.sources), before)
+        if self.options.shard is not None:  # the others have to be cut from the same images
+            chosen = {name: getattr(self.options, name) for name in _CHOSEN}
+            found["chosen"] = {k: [*v] if isinstance(v, tuple) else v for k, v in chosen.items()}
+        return found
 
     def digest(self) -> str | None:
         """A digest of everything that says which images are listed, in which order; None where

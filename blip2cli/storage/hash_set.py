@@ -20,7 +20,11 @@ ORDINAL = "ordinal"
 
 def occurrence_key(name: str, occurrence: object) -> str:
     """What tells the occurrences of one name apart; that of the first, or only one, is the name."""
-    return name if occurrence in (1, 0, None) else f"{name}\0{occurrence}"
+    if occurrence in (1, 0, None):
+        return name
+    if isinstance(occurrence, float) and occurrence.is_integer():  # as pandas writes them
+        occurrence = int(occurrence)
+    return f"{name}\0{occurrence}"
 
 
 def name_of(key: str) -> str:

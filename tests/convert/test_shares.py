@@ -279,6 +279,8 @@ def test_doubled_shares_are_refused(photos: Path, label: Label) -> None:
         ({"shard": "2/3"}, "is share 1/2, and .* is share 2/3"),
         ({"sources": ("other",)}, "from images in another place.* moved_source"),
         ({"sources": ("list.txt",)}, "with the column ordinal"),
+        ({"limit": 4}, "with limit 4, not unset"),
+        ({"exclude": ("a/*", "b*")}, r"with exclude 'a/\*', 'b\*', not unset"),
     ],
 )
 def test_shares_of_different_settings_are_refused(
@@ -298,6 +300,36 @@ def test_shares_of_different_settings_are_refused(
         label(("photos",), "all.jsonl")
         convert("out-*.jsonl", "merged.jsonl", moved_source=True)
         assert Path("merged.jsonl").read_bytes() == Path("all.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("shard", ["x/y", "0/2", "3/2", "1/2/3", ""])
+def test_damaged_numbers_of_shares_are_no_shares(photos: Path, label: Label, shard: str) -> None:
+    shares(label, 2, ".jsonl", ("photos",))
+    meta = Path(".out-1-of-2.jsonl.meta.json")
+    meta.write_text(meta.read_text().replace('"1/2"', f'"{shard}"'))
+    with pytest.raises(SourceError, match=r"'out-1-of-2\.jsonl' is no share, or has lost"):
+        convert("out-*.jsonl", "merged.jsonl")
+    *_, together = verify_all(["out-*.jsonl"])
+    assert str(together) == "not complete: share 1 of 2 is missing"
+
+
+def test_how_many_shares_are_missing_is_said_in_short(photos: Path, label: Label) -> None:
+    label(("photos",), "out.jsonl", "2/100000000")
+    with pytest.raises(SourceError, match=r"shares 1, 3, .*, 11 and 99999989 more of 10{8} are"):
+        convert("out*.jsonl", "merged.jsonl")
+
+
+def test_shares_of_other_sources_are_refused(photos: Path, label: Label) -> None:
+    for name in ("1", "2", "3"):
+        shutil.make_archive(name, "tar", photos)
+    tars = ("1.tar", "2.tar")
+    label(tars, "out-1.jsonl", "1/2")
+    for others in (tars[::-1], (*tars, "3.tar")):
+        label(others, "out-2.jsonl", "2/2", output={"overwrite": True})
+        with pytest.raises(SourceError, match="from other sources, or from the same ones in ano"):
+            convert("out-*.jsonl", "merged.jsonl")
+    label((*tars, "3.tar"), "out-1.jsonl", "1/2", output={"resume": True})
+    assert convert("out-*.jsonl", "merged.jsonl").rows == 36
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

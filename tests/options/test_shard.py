@@ -93,3 +93,11 @@ def test_names_of_files_hold_the_share(share: str | None, name: str) -> None:
     options = RunOptions(source=SourceOptions((".",), shard=share), output=output)
     assert options.output.out == options.output.summary == name
     assert RunOptions(source=SourceOptions((".",), shard=share)).output == OutputOptions()
+
+
+@pytest.mark.parametrize("text", ["1/" + "9" * 5000, "9" * 5000 + "/9", "auto/" + "9" * 5000])
+def test_numbers_of_thousands_of_digits_are_no_shares(text: str) -> None:
+    with pytest.raises(OptionError, match="is no share"):
+        parse_shard(text, {})
+    with pytest.raises(OptionError, match="is no number"):
+        parse_shard("auto", {"RANK": "0", "WORLD_SIZE": text[-5000:].replace("/", "1")})

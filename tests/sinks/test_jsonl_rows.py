@@ -68,6 +68,8 @@ def test_rows_as_they_are_written_are_found_together(name: str) -> None:
     parser = RowParser(to_json(numbered[0]))
     assert parser.keys(block) == [name, occurrence_key(name, 2)]
     assert parser.key(to_json(numbered[1]) + b"\n") == occurrence_key(name, 2)
+    # As pandas writes whole numbers of a column with nulls.
+    assert parser.key(to_json(row | {"occurrence": 2.0}) + b"\n") == occurrence_key(name, 2)
 
 
 def test_rows_of_other_columns_are_none() -> None:

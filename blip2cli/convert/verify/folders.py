@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 
 from blip2cli.convert.base import read_errors
 from blip2cli.convert.formats.parquet import ParquetReader
+from blip2cli.convert.shares import shard_in
 from blip2cli.convert.verify.finding import Finding, RowCheck
 from blip2cli.convert.verify.tables import (
     check_beside,
     check_types,
     damaged_places,
     read_bytes,
-    shard_of,
 )
 from blip2cli.errors import UserError, option
 from blip2cli.sinks.folder import read_layout
@@ -43,7 +43,7 @@ def check_parts(path: str, finding: Finding) -> None:
         finding.damage(str(error), 0)
         pieces = [Piece(name, 0, -1) for name in names]
     rows = RowCheck(finding)
-    rows.shard = shard_of(settings)
+    rows.shard = shard_in(settings)
     for piece in pieces:
         _check_piece(store, piece, settings, finding, rows)
     rows.end(settings)

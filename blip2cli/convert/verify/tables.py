@@ -14,15 +14,15 @@ from blip2cli.convert.formats.delimited import open_reader as open_delimited
 from blip2cli.convert.formats.jsonl import JsonlReader
 from blip2cli.convert.formats.parquet import ParquetReader
 from blip2cli.convert.salvage import DamagedPlaces
+from blip2cli.convert.shares import shard_in
 from blip2cli.convert.verify.finding import Finding, RowCheck
 from blip2cli.errors import UserError, option
 from blip2cli.options import ConvertOptions
 from blip2cli.sinks.jsonl_lines import CHUNK, JsonlLines
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.row_groups import ARROW_ERRORS, first_line
-from blip2cli.sinks.settings import Settings, parquet_settings, read_settings
+from blip2cli.sinks.settings import parquet_settings, read_settings
 from blip2cli.sources.records import json_object
-from blip2cli.sources.shard import Shard
 
 
 def check_jsonl(path: str, finding: Finding) -> None:
@@ -31,7 +31,7 @@ def check_jsonl(path: str, finding: Finding) -> None:
     while True:
         reader = JsonlReader(path, schema, salvage=True, ours=True)
         rows = RowCheck(finding)
-        rows.shard = shard_of(reader.settings)
+        rows.shard = shard_in(reader.settings)
         try:
             rows.add(reader.pieces())
         except SchemaWidened as wider:
@@ -56,7 +56,7 @@ def check_parquet(path: str, finding: Finding) -> None:
             with read_errors(file):
                 settings = parquet_settings(pq.read_schema(file).metadata)
             reader = ParquetReader(file, salvage=True)
-            rows.shard = shard_of(about or settings)
+            rows.shard = shard_in(about or settings)
             rows.add(reader.pieces())
             damaged_places(reader.damage, finding, f"{name}, " if parts else "")
             check_types(reader.schema, finding)
@@ -98,11 +98,6 @@ def damaged_places(damage: DamagedPlaces, finding: Finding, where: str = "") -> 
     """Places that rows were left out at are damage."""
     if damage.count:
         finding.damage(f"{where}{damage}", damage.sound_until)
-
-
-def shard_of(settings: Settings | None) -> Shard | None:
-    """The share that rows with these settings are of; None: all."""
-    return Shard.of(settings.shard) if settings is not None and settings.shard else None
 
 
 def check_types(schema: pa.Schema, finding: Finding) -> None:
