@@ -23,18 +23,21 @@ _TAKEN = 2 * READS  # references that are taken from the source beforehand
 
 
 class _Read:
-    """One read: waiting, under way or done."""
+    """One read: waiting, under way or done; or given up, and left to whoever takes it."""
 
     def __init__(self, ref: ImageRef, threads: ReadThreads) -> None:
         self.ref = ref
         self.bytes = getattr(ref, "size", None) or _UNKNOWN_SIZE
         self.done = threading.Event()
+        self.given_up = False
         self.data = b""
         self.error: BaseException | None = None
         self._threads = threads
 
     def take(self) -> bytes:
         self.done.wait()
+        if self.given_up:
+            return self.ref.read()
         self._threads.taken(self.bytes)
         data, self.data, self.bytes = self.data, b"", 0
         if self.error is not None:
@@ -76,6 +79,8 @@ class ReadThreads:
         """Read ``ref``, a remote one, as soon as its turn comes; returns what gives the result."""
         read = _Read(ref, self)
         with self._changed:
+            if self._closed:
+                return ref
             if self._threads < self._most:
                 try:
                     threading.Thread(target=self._work, name="read", daemon=True).start()
@@ -99,6 +104,10 @@ class ReadThreads:
         """Start no further read; reads under way end in the background."""
         with self._changed:
             self._closed = True
+            for read in self._waiting:
+                read.given_up = True
+                read.done.set()
+            self._waiting.clear()
             self._changed.notify_all()
 
     def _work(self) -> None:

@@ -148,6 +148,16 @@ def test_what_was_not_given_is_left_in_order() -> None:
         next(rest)
 
 
+def test_what_no_thread_reads_any_more_is_read_where_it_is_taken() -> None:
+    _server.answers.clear()
+    threads = ReadThreads(most=1)
+    under_way, waiting = (threads.start(Counted(str(n), "/x")) for n in range(2))
+    threads.close()
+    _server.answers.set()
+    assert (len(under_way.read()), len(waiting.read())) == (10, 10)
+    assert threads.start(far(1)) == far(1)
+
+
 def test_another_process_gets_the_reference_itself() -> None:
     threads = ReadThreads()
     pending = threads.start(far(1))
