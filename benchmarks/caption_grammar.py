@@ -1,14 +1,12 @@
 """Captions from a written grammar: what people write about pictures, and how.
 
 The tokenizer of ``evaluate`` is compared with the original one on these captions. What the grammar
-does not have (emoji, entities, single letters with a full stop in the last place) is read otherwise
-in places; ``docs/evaluate.md`` lists it.
+does not have (emoji, entities, other scripts) is read otherwise in places: ``docs/evaluate.md``.
 """
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable
 
 
@@ -81,14 +79,7 @@ def _caption(source: random.Random) -> str:
         text = text[:1].upper() + text[1:]
     if source.random() < 0.05:
         text = text.upper()
-    # The package looks at the caption behind where one ends in a single letter and a stop.
-    if _open_end(text):
-        return text + " ."
     return text + source.choices(("", ".", " ."), (0.3, 0.5, 0.2))[0]
-
-
-def _open_end(text: str) -> bool:
-    return re.search(r"(?:\b|_)(?:[a-z]|fig|nos?)[^a-z0-9]*$", text, re.IGNORECASE) is not None
 
 
 def _word(source: random.Random) -> str:

@@ -112,7 +112,9 @@ def main() -> None:
     tokens, our_token_seconds = _timed(lambda: CaptionTokens.of(pairs))
     ours, our_seconds = _timed(lambda: figures_of(tokens))
     with contextlib.redirect_stdout(io.StringIO()):
-        words, token_seconds = _timed(lambda: their_words(texts))
+        words, token_seconds = _timed(
+            lambda: their_words(texts[: len(pairs)]) + their_words(texts[len(pairs) :])
+        )
         theirs, their_seconds = _timed(lambda: their_figures(pairs, words))
     our_words = words_of(tokens)
     differing = [n for n, one in enumerate(our_words) if one != words[n]]
@@ -139,7 +141,7 @@ def main() -> None:
             "captions": len(texts),
             "figures": theirs,
             "digest": digest_of(words),
-            "sample": [[texts[n], words[n]] for n in range(0, len(texts), step)],
+            "sample": [[*texts[n : n + 2], words[n]] for n in range(0, len(texts) - 1, step)],
         }
         text = json.dumps(golden, indent=1, ensure_ascii=False)
         given.golden.write_text(text + "\n", encoding="utf-8")

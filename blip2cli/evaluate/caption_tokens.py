@@ -30,10 +30,22 @@ class Sentences:
         self._words = words
         self._ids = array("i")
         self._ends = array("q", [0])
+        self._waiting: str | None = None
 
     def add(self, text: str) -> None:
-        """Tokenize a text and append it."""
-        self._ids.extend(map(self._words.of, tokenize(text)))
+        """Append a text. It is tokenized once the one behind it is known."""
+        if self._waiting is not None:
+            self._append(self._waiting, text)
+        self._waiting = text
+
+    def end(self) -> None:
+        """All texts are here."""
+        if self._waiting is not None:
+            self._append(self._waiting, "")
+        self._waiting = None
+
+    def _append(self, text: str, following: str) -> None:
+        self._ids.extend(map(self._words.of, tokenize(text, following)))
         self._ends.append(len(self._ids))
 
     @property
@@ -70,6 +82,8 @@ class CaptionTokens:
             for text in texts:
                 references.add(text)
             first.append(first[-1] + len(texts))
+        candidates.end()
+        references.end()
         return cls(words, candidates, references, np.frombuffer(first, np.int64))
 
     def chunks(self) -> Iterator[CaptionChunk]:

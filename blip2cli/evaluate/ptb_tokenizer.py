@@ -160,8 +160,8 @@ _RULES: tuple[tuple[str, str, str, _Normalize | None], ...] = (
     ("a.", r"[A-Z]*\$|#", "", None),
     (".", f"[{''.join(_CURRENCY)}]", "", _CURRENCY.__getitem__),
     # Abbreviations. A single letter before a new sentence is a word of its own.
-    ("a", "[A-Za-z]", rf"\.{_SPACE}+(?:{_STARTS})[\s?!]", None),
-    ("a", rf"(?i:{_any(_BEFORE_NUMBERS)})\.", rf"{_SPACE}?[0-9]", None),
+    ("a", "[A-Za-z]", rf"\.(?:{_SPACE}|\n)+(?:{_STARTS})\s", None),
+    ("a", rf"(?i:{_any(_BEFORE_NUMBERS)})\.", rf"(?:{_SPACE}|\n)?[0-9]", None),
     ("a", rf"(?i:ph\.d|a\.k\.a|{_any(_ABBREVIATIONS)})\.", "", None),
     ("a", rf"(?:{_capitalized(_CAPITALIZED)})\.", "", None),
     ("a", rf"{_INITIALS}\.", "", None),
@@ -204,26 +204,36 @@ _BLANKS = re.compile("[ \t\u00a0\u2000-\u200a\u3000]+")
 _APART = frozenset(("cannot", "gonna", "gotta", "lemme", "gimme", "wanna"))
 # A caption of plain words, with or without commas and a full stop: most are.
 _PLAIN = re.compile("[A-Za-z]+(?:,? [A-Za-z]+)*[.!?]?[ \n]*")
+_BEFORE_NUMBER = re.compile(rf"(?i:{_any(_BEFORE_NUMBERS)})\.")
 _PLAIN_WORD = re.compile("([A-Za-z]+)(?=,?[ \n])")
+_LOOKED_AT = 32  # characters of the caption behind
 _LINE_ENDS = re.compile("[\r\n\u2028\u2029\v\f\x85]")
 
 
-def tokenize(text: str) -> list[str]:
-    """The words of a caption."""
+def tokenize(text: str, following: str = "") -> list[str]:
+    """The words of a caption. ``following`` is the caption behind it, into which the original
+    looks where one ends in a letter or short form with a full stop."""
     if _PLAIN.fullmatch(text) is not None:
         words = text.lower().replace(",", " ").split()
         last = words[-1]
-        if last[-1] in "!?" or (last[-1] == "." and not _keeps_stop(text.split()[-1])):
+        if last[-1] in "!?":
             words[-1] = last[:-1]
+        elif last[-1] == ".":
+            word = text.split()[-1]
+            if _looks_on(word):
+                return [each for each in all_tokens(text, following) if each not in PUNCTUATION]
+            if not _keeps_stop(word):
+                words[-1] = last[:-1]
         if _APART.isdisjoint(words):
             return words
-    return [token for token in all_tokens(text) if token not in PUNCTUATION]
+    return [token for token in all_tokens(text, following) if token not in PUNCTUATION]
 
 
-def all_tokens(text: str) -> list[str]:
+def all_tokens(text: str, following: str = "") -> list[str]:
     """The tokens of a caption, in lower case, punctuation among them."""
-    text = _LINE_ENDS.sub(" ", text) + "\n"  # as captions are lines
-    end = len(text) - 1
+    text = _LINE_ENDS.sub(" ", text)
+    end = len(text)
+    text += f"\n{following[:_LOOKED_AT]}\n"  # as captions are lines
     tokens: list[str] = []
     at = 0
     while at < end:
@@ -260,3 +270,9 @@ def _kind(character: str) -> str:
 def _keeps_stop(word: str) -> bool:
     """Whether the last word of a caption keeps its full stop, as an abbreviation does."""
     return all_tokens(word) == [word.lower()]
+
+
+@functools.lru_cache(1 << 12)
+def _looks_on(word: str) -> bool:
+    """Whether it depends on the caption behind if the last word keeps its full stop."""
+    return len(word) == 2 or _BEFORE_NUMBER.fullmatch(word) is not None

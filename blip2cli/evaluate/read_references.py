@@ -68,7 +68,9 @@ def _annotations(path: str, field: str, more: Sequence[str]) -> References:
         raise SourceError(field, f"{path!r} holds captions and answers", "give one kind")
     kind: Kind = "captions" if found["captions"] else "answers"
     by = "image_id" if found["captions"] else "question_id"
-    return builder.build(path, kind, by, ids, first_counts=kind == "answers")
+    # The evaluation goes through the images in this order, which captions that end in "a." feel.
+    order = ids.values() if kind == "captions" else ()
+    return builder.build(path, kind, by, ids, first_counts=kind == "answers", order=order)
 
 
 def _id(value: Any, field: str) -> str:

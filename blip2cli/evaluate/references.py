@@ -12,7 +12,7 @@ take little memory.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -118,15 +118,18 @@ class ReferenceBuilder:
         ids: dict[str, str] | None = None,
         notes: Sequence[str] = (),
         first_counts: bool = False,
+        order: Iterable[str] = (),
     ) -> References:
         """The references, once all are here.
 
         Several records of one key are put together; with ``first_counts`` all but the first are
-        left out, and a note says so.
+        left out, and a note says so. References are in the order they came, or that of the keys
+        in ``order``.
         """
         hashes = np.frombuffer(self._hashes, np.int64)
         counts = np.frombuffer(self._counts, np.int32)
         reference, first = _numbered(hashes)
+        reference, first = _reordered(reference, first, hashes, order)
         texts, owners = self._texts.array(), np.repeat(reference, counts)
         keys, notes = self._keys.array(), list(notes)
         is_first = np.zeros(len(hashes), bool)
@@ -179,6 +182,22 @@ class _Strings:
     def _flush(self) -> None:
         self._chunks.append(pa.array(self._waiting, pa.large_string()))
         self._waiting = []
+
+
+def _reordered(
+    reference: Numbers, first: Numbers, hashes: Numbers, order: Iterable[str]
+) -> tuple[Numbers, Numbers]:
+    """Numbers as from ``_numbered``, but in the order of the keys; those not in it come last."""
+    wanted = np.fromiter(map(hash, order), np.int64)
+    if not len(wanted):
+        return reference, first
+    by_hash = np.argsort(wanted, kind="stable")
+    at = np.minimum(np.searchsorted(wanted[by_hash], hashes[first]), len(wanted) - 1)
+    place = np.where(wanted[by_hash][at] == hashes[first], by_hash[at], len(wanted))
+    new = np.argsort(place, kind="stable")
+    rank = np.empty(len(new), np.int64)
+    rank[new] = np.arange(len(new))
+    return rank[reference], first[new]
 
 
 def _numbered(hashes: Numbers) -> tuple[Numbers, Numbers]:

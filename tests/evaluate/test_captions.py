@@ -24,8 +24,8 @@ def test_words_and_figures_are_those_of_the_package() -> None:
     tokens = CaptionTokens.of(corpus(GOLDEN["images"], GOLDEN["seed"]))
     words = words_of(tokens)
     assert len(words) == GOLDEN["captions"] >= 20_000
-    assert [" ".join(tokenize(text)) for text, _ in GOLDEN["sample"]] == [
-        expected for _, expected in GOLDEN["sample"]
+    assert [" ".join(tokenize(text, following)) for text, following, _ in GOLDEN["sample"]] == [
+        expected for *_, expected in GOLDEN["sample"]
     ]
     assert digest_of(words) == GOLDEN["digest"]
     assert figures_of(tokens) == pytest.approx(GOLDEN["figures"], abs=1e-9)
@@ -47,6 +47,15 @@ def test_words_and_figures_are_those_of_the_package() -> None:
 )
 def test_some_words(text: str, words: str) -> None:
     assert " ".join(tokenize(text)) == words
+
+
+def test_the_caption_behind_is_looked_at_as_the_package_does() -> None:
+    assert tokenize("the letter A.", "The cat") == ["the", "letter", "a"]
+    assert tokenize("the letter A.", "the cat") == ["the", "letter", "a."]
+    assert tokenize("a sign says no.", "5 cats") == ["a", "sign", "says", "no."]
+    assert tokenize("a sign says no.", "Five cats") == ["a", "sign", "says", "no"]
+    tokens = CaptionTokens.of([("a.", ["a."]), ("The cat", ["the cat"])])
+    assert list(tokens.words.keys()) == ["a", "a.", "the", "cat"]
 
 
 def figures(pairs: list[tuple[str, list[str]]]) -> dict[str, float]:
