@@ -4,20 +4,22 @@ This process lists, cuts batches, hands out references, takes rows in order and 
 Data schedules: a dataset with a block for each batch goes through a pool of actors, each with a
 replica of the model (``map_batches``), and comes back in order (``preserve_order``). Neither its
 readers, which decode by themselves, nor its checkpoints or writers are needed: resume is ours.
+
+Ray starts a lost actor again, and what it had. It never gives that to another actor, though, and
+waits without end when a node is gone and the others are full. So references are kept here until
+their rows arrive, and the dataset is begun again on what is left of the cluster.
 """
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import queue
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from blip2cli.errors import RunError, option
+from blip2cli.errors import RunError
 from blip2cli.pipeline.compute import ray_cluster
 from blip2cli.pipeline.compute.base import Ready
 from blip2cli.pipeline.compute.replica import ReplicaSpec
@@ -29,10 +31,12 @@ from blip2cli.sources.base import ImageRef
 if TYPE_CHECKING:
     from blip2cli.images.batches import BatchCutter
     from blip2cli.options import RayOptions
+    from blip2cli.pipeline.compute.ray_dataset import RunningDataset
 
 _WINDOW = 2 * BATCHES  # batches under way for each actor
 _LOOK_AGAIN = 1.0  # seconds between two looks at what is waited for
-_END_SECONDS = 30.0  # for the dataset to end, at most
+_LOST_SECONDS = 15.0  # without rows, before an actor that has no node is given up
+_MOST_ENDS = 3  # of the dataset, one after the other, without a batch in between
 
 
 class RayActors:
@@ -57,11 +61,12 @@ class RayActors:
         self._on_event = on_event
         self._stall_timeout = stall_timeout
         self._joined = False
-        self._batches: Any = None  # the actor of the queue
-        self._blocks: queue.SimpleQueue[tuple[int, bytes] | Exception | None] = queue.SimpleQueue()
+        self._dataset: RunningDataset | None = None
+        self._under_way: dict[int, bytes] = {}  # batches whose rows have not arrived, by number
         self._put = self._taken = 0  # batches
+        self._ends = 0  # of the dataset, since a batch came back
         self._moved = time.monotonic()  # when a batch came back, or the first one went out
-        self._thread: threading.Thread | None = None
+        self._ready: Ready | None = None
         self._cutter: BatchCutter
         self._room: ray_cluster.Room
 
@@ -69,59 +74,29 @@ class RayActors:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._batches is None and not self._joined:
-            return
-        import ray
-
-        with contextlib.suppress(Exception):
-            if self._taken == self._put:
-                ray.get(self._batches.end.remote(self._put), timeout=_END_SECONDS)
-            else:
-                ray.kill(self._batches)  # ends the dataset, with an error that nobody sees
-        if self._thread is not None:  # which must not ask a cluster that is gone
-            self._thread.join(_END_SECONDS)
-        with contextlib.suppress(Exception):
-            ray.kill(self._batches)
+        if self._dataset is not None:
+            self._dataset.end(None if self._under_way else self._put)
         if self._joined:
-            ray.shutdown()
+            ray_cluster.leave()
 
     def start(self) -> None:
         from blip2cli.images.batches import BatchCutter
-        from blip2cli.pipeline.compute.ray_worker import BatchQueue
 
         self._cutter = BatchCutter(self._items, 0)
         self._joined = ray_cluster.join(self._options)
-        import ray
-
         self._room = ray_cluster.find_room(self._options)
         ray_cluster.check_visible(self._paths)
-        self._batches = (
-            ray.remote(BatchQueue)
-            .options(
-                num_cpus=0,
-                max_concurrency=10_000,
-                label_selector=ray_cluster.on_this_node(),
-            )
-            .remote()
-        )
-        self._thread = threading.Thread(target=self._run_dataset, name="dataset", daemon=True)
-        self._thread.start()
+        self._begin()
 
     def load(self) -> Ready:
-        import ray
-
-        while True:
-            ready: Ready | Exception | None
-            ready = ray.get(self._batches.first_ready.remote(_LOOK_AGAIN))
-            if isinstance(ready, Exception):
-                raise ready
-            if ready is not None:
-                break
-            with contextlib.suppress(queue.Empty):
-                self._raise_from(self._blocks.get_nowait())
+        assert self._dataset is not None
+        ready = None
+        while ready is None:
+            ready = self._dataset.first_ready(_LOOK_AGAIN)
+        self._ready = ready
         self._cutter.size = ready.batch_size
         room = self._room
-        actors = f"{room.most}" if room.fewest == room.most else f"{room.fewest} to {room.most}"
+        actors = f"{room.most}" if room.now >= room.most else f"{room.now} to {room.most}"
         return replace(ready, device=f"{ready.device} of {actors} Ray actors")
 
     def next_batch(self) -> Sequence[ImageRef] | None:
@@ -132,30 +107,36 @@ class RayActors:
         return refs
 
     def put(self, batch: Sequence[ImageRef], /) -> None:
-        if self._put == self._taken:
+        assert self._dataset is not None
+        if not self._under_way:
             self._moved = time.monotonic()
-        self._batches.put.remote(self._put, pickle.dumps(batch, 5))
+        content = self._under_way[self._put] = pickle.dumps(batch, 5)
+        self._dataset.put(self._put, content)
         self._put += 1
 
     def take(self, wait: bool, /) -> ProcessedBatch | None:
-        while self._taken < self._put:
-            must_wait = wait or self._put - self._taken >= _WINDOW * self._room.most
+        while self._under_way:
+            assert self._dataset is not None
+            must_wait = wait or len(self._under_way) >= _WINDOW * self._room.most
             try:
-                block = self._blocks.get(timeout=_LOOK_AGAIN if must_wait else 0)
+                block = self._dataset.blocks.get(timeout=_LOOK_AGAIN if must_wait else 0)
             except queue.Empty:
                 if not must_wait:
                     return None
-                self._end_stalled()
+                self._look_after_actors()
                 continue
-            self._raise_from(block)
-            assert isinstance(block, tuple)
+            if isinstance(block, Exception):
+                self._begin_again(block)
+                continue
             number, content = block
             if number < self._taken:
                 continue  # done again after a node was lost
             assert number == self._taken
+            del self._under_way[number]
             self._taken += 1
+            self._ends = 0
             self._moved = time.monotonic()
-            self._batches.forget.remote(number)
+            self._dataset.forget(number)
             result = pickle.loads(content)
             if isinstance(result, Exception):
                 raise result
@@ -163,35 +144,45 @@ class RayActors:
             return result
         return None
 
-    def _raise_from(self, block: tuple[int, bytes] | Exception | None) -> None:
-        """Raises RunError when the dataset has ended."""
-        if isinstance(block, tuple):
-            return
-        lines = str(block or "it ended early").strip().splitlines()
-        raise RunError(
-            "ray",
-            f"Ray Data has given up ({lines[-1] if lines else type(block).__name__})",
-            f"the rows so far are safe, go on with {option('resume')} when the cause is removed",
-        )
+    def _begin(self) -> None:
+        from blip2cli.pipeline.compute.ray_dataset import RunningDataset
 
-    def _end_stalled(self) -> None:
-        """End actors that have made no progress for long: Ray starts them again."""
-        import ray
-
-        if time.monotonic() - self._moved < self._stall_timeout:
-            return
+        self._dataset = RunningDataset(self._spec, self._room, self._taken, self._ready)
+        for number, content in self._under_way.items():
+            self._dataset.put(number, content)
         self._moved = time.monotonic()
-        for actor in ray.get(self._batches.stalled.remote(self._stall_timeout)):
-            ray.kill(actor, no_restart=False)
-            why = f"no progress for {self._stall_timeout:g} s"
-            self._on_event(WorkerEnded("Ray", why, again=True))
 
-    def _run_dataset(self) -> None:
-        from blip2cli.pipeline.compute.ray_dataset import blocks
+    def _begin_again(self, why: Exception) -> None:
+        """Leave the dataset, and do all that is under way in a new one on what the cluster has.
 
-        try:
-            for block in blocks(self._spec, self._batches, self._room):
-                self._blocks.put(block)
-            self._blocks.put(None)
-        except Exception as error:  # noqa: BLE001 - raised where rows are taken
-            self._blocks.put(error)
+        Raises RunError when that has not helped before, or there are no nodes for it in time.
+        """
+        assert self._dataset is not None
+        self._ends += 1
+        if self._ends == _MOST_ENDS:
+            raise ray_cluster.given_up(why)
+        self._dataset.end()
+        self._on_event(WorkerEnded("Ray", ray_cluster.last_line(why), again=True))
+        deadline = time.monotonic() + self._stall_timeout
+        while True:
+            time.sleep(_LOOK_AGAIN)  # what the actors had becomes free
+            try:
+                room = ray_cluster.find_room(self._options)
+                break
+            except RunError:
+                if time.monotonic() > deadline:
+                    raise
+        self._room = replace(room, most=max(room.most, self._room.most))
+        self._begin()
+
+    def _look_after_actors(self) -> None:
+        """End actors that have made no progress for long, and look for those without a node."""
+        assert self._dataset is not None
+        passed = time.monotonic() - self._moved
+        if passed > _LOST_SECONDS and ray_cluster.homeless_actors():
+            self._begin_again(RuntimeError("a node was lost, and the others have no room"))
+        elif passed > self._stall_timeout:
+            self._moved = time.monotonic()
+            for _ in range(self._dataset.end_stalled(self._stall_timeout)):
+                why = f"no progress for {self._stall_timeout:g} s"
+                self._on_event(WorkerEnded("Ray", why, again=True))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import OptionError, RunError, option
 from blip2cli.storage.opening import is_remote
+from blip2cli.system.silence_stderr import silence_stderr
 
 if TYPE_CHECKING:
     from blip2cli.options import RayOptions
@@ -24,13 +28,12 @@ class Room:
     cpus: int  # of an actor
     gpus: float  # of an actor
     fewest: int  # actors
+    now: int
     most: int
 
 
 def join(options: RayOptions) -> bool:
     """Join the cluster, or start one; whether that was needed. Raises OptionError."""
-    # Of the messages of its processes: what matters ends up in our own.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # no cluster is started behind our back
     try:
@@ -43,13 +46,17 @@ def join(options: RayOptions) -> bool:
         ) from None
     if ray.is_initialized():
         return False
+    stop = signal.getsignal(signal.SIGTERM)  # Ray has a handler of its own
+    # What matters ends up in messages of our own. That it heeds this is the first thing it says.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
-        ray.init(
-            options.ray_address,
-            include_dashboard=False if options.ray_address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with silence_stderr():
+            ray.init(
+                options.ray_address,
+                include_dashboard=False if options.ray_address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise OptionError(
@@ -57,7 +64,21 @@ def join(options: RayOptions) -> bool:
             f"The Ray cluster cannot be joined ({reason})",
             f"check {option('ray_address')} and that 'ray status' knows it",
         ) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
     return True
+
+
+def leave() -> None:
+    """Leave the cluster; end one that was started for the run, and remove what it wrote."""
+    import ray
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    logs = node.get_session_dir_path() if node is not None and node.head else None
+    ray.shutdown()
+    if logs is not None:
+        shutil.rmtree(logs, ignore_errors=True)
 
 
 def find_room(options: RayOptions) -> Room:
@@ -94,7 +115,17 @@ def find_room(options: RayOptions) -> Room:
             f"wait until it is free, or give a smaller {option('ray_actors')}, "
             f"{option('ray_cpus')} or {option('ray_gpus')}",
         )
-    return Room(options.ray_cpus, gpus, fewest, most)
+    return Room(options.ray_cpus, gpus, fewest, min(room, most), most)
+
+
+def homeless_actors() -> bool:
+    """Whether an actor of this run was lost, and no node has room for it."""
+    import ray
+    from ray._private.state import actors
+
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    lost = actors(job_id=job, actor_state_name="RESTARTING").values()
+    return any(not actor["Address"]["Port"] for actor in lost)
 
 
 def on_this_node() -> dict[str, str]:
@@ -139,3 +170,18 @@ def check_visible(paths: Sequence[str], field: str = "sources") -> None:
 def _missing(paths: Sequence[str]) -> list[str]:
     """Those of ``paths`` that are not there."""
     return [path for path in paths if not os.path.lexists(path)]
+
+
+def given_up(why: Exception) -> RunError:
+    """The end of a run that Ray cannot go on with."""
+    return RunError(
+        "ray",
+        f"Ray Data has given up ({last_line(why)})",
+        f"the rows so far are safe, go on with {option('resume')} when the cause is removed",
+    )
+
+
+def last_line(error: Exception) -> str:
+    """What an error of Ray is about: its last line, under tracebacks of other processes."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip().rstrip(".") if lines else type(error).__name__

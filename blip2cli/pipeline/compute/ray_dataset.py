@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,34 +17,109 @@ import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from blip2cli.pipeline.compute.ray_cluster import Room, on_this_node
+from blip2cli.pipeline.compute.base import Ready
+from blip2cli.pipeline.compute.ray_cluster import Room, given_up, on_this_node
 from blip2cli.pipeline.compute.ray_worker import (
     CONTENT,
     NUMBER,
     TAKEN,
+    BatchQueue,
     ReplicaActor,
     read_batches,
 )
 from blip2cli.pipeline.compute.replica import ReplicaSpec
 from blip2cli.pipeline.compute.worker_process import BATCHES
 
+_END_SECONDS = 30.0  # for a dataset to end, at most
+
+
+class RunningDataset:
+    """The dataset of a run: batches are put, a thread executes it, rows come back as blocks.
+
+    Its first batch has the number ``first``; ``ready`` says what all its models have to be.
+    """
+
+    def __init__(self, spec: ReplicaSpec, room: Room, first: int, ready: Ready | None) -> None:
+        # Number and pickled rows of each batch; an exception when there will be no more.
+        self.blocks: queue.SimpleQueue[tuple[int, bytes] | Exception] = queue.SimpleQueue()
+        self._batches: Any = (
+            ray.remote(BatchQueue)
+            .options(num_cpus=0, max_concurrency=10_000, label_selector=on_this_node())
+            .remote(first, ready)
+        )
+        arguments = (spec, room, first)
+        self._thread = threading.Thread(
+            target=self._execute, args=arguments, name="dataset", daemon=True
+        )
+        self._thread.start()
+
+    def first_ready(self, seconds: float) -> Ready | None:
+        """What the first model is; None after ``seconds``. Raises why it could not be loaded."""
+        ready: Ready | Exception | None
+        ready = ray.get(self._batches.first_ready.remote(seconds))
+        if ready is None:
+            with contextlib.suppress(queue.Empty):
+                block = self.blocks.get_nowait()
+                assert isinstance(block, Exception)
+                raise given_up(block)
+        if isinstance(ready, Exception):
+            raise ready
+        return ready
+
+    def put(self, number: int, content: bytes) -> None:
+        """Have a batch worked on: pickled references."""
+        self._batches.put.remote(number, content)
+
+    def forget(self, number: int) -> None:
+        """The rows of a batch, and of all before it, have arrived."""
+        self._batches.forget.remote(number)
+
+    def end_stalled(self, seconds: float) -> int:
+        """End the actors that have worked on one batch for longer; Ray starts them again."""
+        actors = ray.get(self._batches.stalled.remote(seconds))
+        for actor in actors:
+            ray.kill(actor, no_restart=False)
+        return len(actors)
+
+    def end(self, count: int | None = None) -> None:
+        """Leave it: after ``count`` batches if all are done, else what is under way is dropped."""
+        with contextlib.suppress(Exception):
+            if count is not None:
+                ray.get(self._batches.end.remote(count), timeout=_END_SECONDS)
+            else:
+                ray.kill(self._batches)  # ends the dataset, with an error that nobody sees
+        self._thread.join(_END_SECONDS)  # it must not ask a cluster that is gone
+        with contextlib.suppress(Exception):
+            ray.kill(self._batches)
+
+    def _execute(self, spec: ReplicaSpec, room: Room, first: int) -> None:
+        try:
+            for block in blocks(spec, self._batches, room, first):
+                self.blocks.put(block)
+            self.blocks.put(RuntimeError("it ended early"))
+        except Exception as error:  # noqa: BLE001 - raised where rows are taken
+            self.blocks.put(error)
+
 
 class BatchSource(Datasource):
     """Reads the queue of batches in one task, which runs as long as batches come."""
 
-    def __init__(self, batches: Any) -> None:
+    def __init__(self, batches: Any, first: int) -> None:
         self._batches = batches
+        self._first = first
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
 
     def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[ReadTask]:
         unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(partial(read_batches, self._batches), unknown)]
+        return [ReadTask(partial(read_batches, self._batches, self._first), unknown)]
 
 
-def blocks(spec: ReplicaSpec, batches: Any, room: Room) -> Iterator[tuple[int, bytes]]:
-    """Yield number and pickled rows of each batch of the actor ``batches``, in order.
+def blocks(
+    spec: ReplicaSpec, batches: Any, room: Room, first: int = 0
+) -> Iterator[tuple[int, bytes]]:
+    """Yield number and pickled rows of each batch of ``batches``, in order, from ``first`` on.
 
     It runs until the queue is ended or its actor is gone, which is an error. ``room`` says how many
     actors there are, and how large. Raises errors of Ray.
@@ -53,6 +131,7 @@ def blocks(spec: ReplicaSpec, batches: Any, room: Room) -> Iterator[tuple[int, b
     context.target_max_block_size = 1  # bytes: each batch is a block of its own
     pool = ray.data.ActorPoolStrategy(
         min_size=room.fewest,
+        initial_size=room.now,
         max_size=room.most,
         # One is decoded while another is computed, and one waits.
         max_tasks_in_flight_per_actor=BATCHES + 1,
@@ -63,7 +142,7 @@ def blocks(spec: ReplicaSpec, batches: Any, room: Room) -> Iterator[tuple[int, b
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of one block, which it takes for little work
         dataset = ray.data.read_datasource(
-            BatchSource(batches),
+            BatchSource(batches, first),
             override_num_blocks=1,
             num_cpus=0,
             label_selector=on_this_node(),

@@ -41,18 +41,19 @@ class BatchQueue:
     Keys of what is started are a batch's number, or number and position of a single image.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0, ready: Ready | None = None) -> None:
+        """``first`` is the number of the first batch; ``ready`` is what all models have to be."""
         self._batches: dict[int, bytes] = {}
-        self._taken = 0  # batches whose rows have reached the run: those before this number
+        self._taken = first  # batches whose rows have reached the run: those before this number
         self._count: int | None = None  # of all batches, once that is known
         self._changed = asyncio.Condition()
         self._starts: Counter[Any] = Counter()
         self._running: dict[int, tuple[Any, float]] = {}  # by batch: the actor, and since when
-        self._ready: Ready | None = None
+        self._ready = ready
         self._failure: Exception | None = None
 
     async def put(self, number: int, refs: bytes) -> None:
-        """Add a batch; numbers count from 0."""
+        """Add a batch; numbers count up."""
         async with self._changed:
             self._batches[number] = refs
             self._changed.notify_all()
@@ -122,12 +123,11 @@ class BatchQueue:
         return self._ready or self._failure
 
 
-def read_batches(batches: Any) -> Iterator[pa.Table]:
-    """The blocks of a dataset: one for each batch of the actor ``batches``, in order."""
+def read_batches(batches: Any, number: int) -> Iterator[pa.Table]:
+    """The blocks of a dataset: one for each batch of ``batches``, in order from ``number`` on."""
     import pyarrow as pa
     import ray
 
-    number = 0
     while (refs := ray.get(batches.get.remote(number))) is not None:
         yield pa.table({NUMBER: [number], CONTENT: pa.array([refs], pa.large_binary())})
         number += 1
