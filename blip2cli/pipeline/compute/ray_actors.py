@@ -7,7 +7,7 @@ readers, which decode by themselves, nor its checkpoints or writers are needed: 
 
 Ray starts a lost actor again, and what it had. It never gives that to another actor, though, and
 waits without end when a node is gone and the others are full. So references are kept here until
-their rows arrive, and the dataset is begun again on what is left of the cluster.
+their rows arrive, and the dataset is started again on what is left of the cluster.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _WINDOW = 2 * BATCHES  # batches under way for each actor
 _LOOK_AGAIN = 1.0  # seconds between two looks at what is waited for
-_LOST_SECONDS = 15.0  # without rows, before an actor that has no node is given up
+_LOST_SECONDS = 15.0  # without rows, before actors of a node that is gone are given up
 _MOST_ENDS = 3  # of the dataset, one after the other, without a batch in between
 
 
@@ -176,10 +176,10 @@ class RayActors:
         self._begin()
 
     def _look_after_actors(self) -> None:
-        """End actors that have made no progress for long, and look for those without a node."""
+        """End actors that have made no progress for long, and look for those whose node is gone."""
         assert self._dataset is not None
         passed = time.monotonic() - self._moved
-        if passed > _LOST_SECONDS and ray_cluster.homeless_actors():
+        if passed > _LOST_SECONDS and ray_cluster.lost_actors(self._room):
             self._begin_again(RuntimeError("a node was lost, and the others have no room"))
         elif passed > self._stall_timeout:
             self._moved = time.monotonic()

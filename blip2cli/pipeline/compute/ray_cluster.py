@@ -30,6 +30,7 @@ class Room:
     fewest: int  # actors
     now: int
     most: int
+    nodes: frozenset[str]  # of the cluster, alive
 
 
 def join(options: RayOptions) -> bool:
@@ -38,6 +39,7 @@ def join(options: RayOptions) -> bool:
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # no cluster is started behind our back
     try:
         import ray
+        from ray._private import worker
     except ImportError:
         raise OptionError(
             "ray",
@@ -64,6 +66,9 @@ def join(options: RayOptions) -> bool:
             f"The Ray cluster cannot be joined ({reason})",
             f"check {option('ray_address')} and that 'ray status' knows it",
         ) from None
+    # Of what its nodes have to say: a lost actor is an event of ours.
+    unprinted: Any = lambda *_, **__: None  # noqa: E731
+    worker.print_to_stdstream = unprinted
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
     return True
@@ -103,7 +108,7 @@ def find_room(options: RayOptions) -> Room:
         )
 
     room = actors([free.get(node, {}) for node in alive])
-    fewest, most = options.ray_actors or (1, max(1, room))
+    fewest, most = options.ray_actors or (max(1, room), max(1, room))
     if room < fewest:
         ever = actors(list(alive.values()))
         each = f"{options.ray_cpus} processors" + (f" and {gpus:g} GPUs" if gpus else "")
@@ -115,17 +120,18 @@ def find_room(options: RayOptions) -> Room:
             f"wait until it is free, or give a smaller {option('ray_actors')}, "
             f"{option('ray_cpus')} or {option('ray_gpus')}",
         )
-    return Room(options.ray_cpus, gpus, fewest, min(room, most), most)
+    return Room(options.ray_cpus, gpus, fewest, min(room, most), most, frozenset(alive))
 
 
-def homeless_actors() -> bool:
-    """Whether an actor of this run was lost, and no node has room for it."""
+def lost_actors(room: Room) -> bool:
+    """Whether a node was lost, and with it an actor of this run that is not back elsewhere."""
     import ray
     from ray._private.state import actors
 
+    if room.nodes <= {node["NodeID"] for node in ray.nodes() if node["Alive"]}:
+        return False
     job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
-    lost = actors(job_id=job, actor_state_name="RESTARTING").values()
-    return any(not actor["Address"]["Port"] for actor in lost)
+    return bool(actors(job_id=job, actor_state_name="RESTARTING"))
 
 
 def on_this_node() -> dict[str, str]:

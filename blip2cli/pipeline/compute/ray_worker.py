@@ -12,7 +12,9 @@ lost actor had is done image by image, and an image that ended actors again and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from blip2cli.pipeline.compute.base import Ready
 from blip2cli.pipeline.compute.replica import ReplicaSpec
 from blip2cli.pipeline.compute.under_way import BatchUnderWay, Piece, crashed
-from blip2cli.pipeline.compute.worker_process import portable
+from blip2cli.pipeline.compute.worker_process import BATCHES, portable
 from blip2cli.pipeline.events import WorkerEnded
 from blip2cli.pipeline.processed_batch import ProcessedBatch
 from blip2cli.sources.base import ImageRef
@@ -152,6 +154,7 @@ class ReplicaActor:
             ray.get(batches.fail.remote(portable(error)))
             raise
         self._replica = replica
+        self._free, self._next = threading.Semaphore(BATCHES), threading.Lock()
 
     def __call__(self, block: pa.Table) -> pa.Table:
         import pyarrow as pa
@@ -161,10 +164,22 @@ class ReplicaActor:
         if content != TAKEN:
             refs = pickle.loads(content)
             before = ray.get(self._batches.begin.remote(number, self._actor))
-            result = self._one_by_one(number, refs) if before else self._process(refs)
+            with self._turns(BATCHES if before else 1):
+                result = self._one_by_one(number, refs) if before else self._process(refs)
             content = pickle.dumps(result, 5)
             ray.get(self._batches.done.remote(number))
         return pa.table({NUMBER: [number], CONTENT: pa.array([content], pa.large_binary())})
+
+    @contextlib.contextmanager
+    def _turns(self, count: int) -> Iterator[None]:
+        """With all turns nothing else runs here that might end the actor."""
+        with self._next:
+            for _ in range(count):
+                self._free.acquire()
+        try:
+            yield
+        finally:
+            self._free.release(count)
 
     def _process(
         self, refs: Sequence[ImageRef], isolate: bool = False
