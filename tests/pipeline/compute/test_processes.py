@@ -197,3 +197,26 @@ def test_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [divided_threads(n) for n in (1, 2, 3, 16)] == [8, 4, 2, 1]
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert divided_threads(1) >= 1
+
+
+def test_rows_do_not_wait_for_paths_that_do_not_come() -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as stdin:
+        items = (ImageRef(line.decode().strip(), "") for line in stdin)
+        compute = WorkerProcesses(spec(), ["cpu"] * 2, items, lambda event: None, 60, stdin)
+        os.write(writing, b"".join(b"%d\n" % number for number in range(8)))
+        with compute:
+            compute.start()
+            compute.load()
+            rows: list[object] = []
+            while (batch := compute.next_batch()) is not None:
+                compute.put(batch)
+                while (done := compute.take(False)) is not None:
+                    rows += [row["file_name"] for row in done.rows]
+                if len(rows) == 8 and writing:
+                    os.write(writing, b"8\n")
+                    os.close(writing)
+                    writing = 0
+            while (done := compute.take(True)) is not None:
+                rows += [row["file_name"] for row in done.rows]
+    assert rows == names(9)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from blip2cli.images.load_image import LoadedImage
+from blip2cli.model.checkpoint.resolve import local_checkpoint
 from blip2cli.options import (
     AskOptions,
     EmbedOptions,
@@ -21,15 +23,20 @@ from blip2cli.options import (
     RunOptions,
     SourceOptions,
 )
+from blip2cli.pipeline.compute.processes import WorkerProcesses
+from blip2cli.pipeline.compute.replica import ReplicaSpec
+from blip2cli.pipeline.events import Event, WorkerEnded
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
+from blip2cli.sources import open_sources
 from blip2cli.tasks.ask import AskTask
 from blip2cli.tasks.base import Task
 from blip2cli.tasks.embed import EmbedTask
 from blip2cli.tasks.questions import from_texts
 from tests.command import COMMAND, environment
 from tests.drawn_source import draw_source
+from tests.images.helpers import Crash
 from tests.pipeline.helpers import CAPTION
 from tests.processes import children, eventually_gone, worker_processes
 
@@ -118,6 +125,28 @@ def test_kills_and_interrupts_leave_nothing_and_lose_nothing(tmp_path: Path) -> 
     process = start(source, "cpu", "--overwrite")
     process.communicate(timeout=100)
     assert resumed == (out.read_bytes(), out.with_name("out.jsonl.errors").read_bytes())
+
+
+def test_an_image_that_crashes_the_decoder_ends_one_worker_only(source: Path) -> None:
+    tiny = ModelOptions("tiny", device="cpu")
+    spec = ReplicaSpec(tiny, LoaderOptions(4), CAPTION, local_checkpoint(tiny))
+    images = list(open_sources(SourceOptions((str(source),), limit=12)))
+    refs = [*images[:6], Crash("crash.png", "/crash.png"), *images[6:]]
+    events: list[Event] = []
+    seen: list[LoadedImage] = []
+    with WorkerProcesses(spec, ["cpu", "cpu"], iter(refs), events.append, 600) as compute:
+        compute.start()
+        compute.load()
+        while (batch := compute.next_batch()) is not None:
+            compute.put(batch)
+        while (done := compute.take(True)) is not None:
+            seen += done.images
+    assert [image.file_name for image in seen] == [ref.file_name for ref in refs]
+    crashed = [
+        image.error and image.error.error_type for image in seen if image.file_name == "crash.png"
+    ]
+    assert crashed == ["decoder_crashed"]
+    assert len([event for event in events if isinstance(event, WorkerEnded)]) == 1
 
 
 SCRIPT = """
