@@ -43,9 +43,9 @@ class DealtWith:
             all_left = len(left) == len(keys)
             places = known.places(keys if all_left else [keys[number] for number in left.tolist()])
             found = places[places >= 0]
-            new = np.unique(found[~met[found]])
+            new = np.sort(found[~met[found]])
             met[new] = True
-            count += len(new)
+            count += len(new) - np.count_nonzero(new[1:] == new[:-1])
             here[left] = places >= 0
             left = left[places < 0]
             if not len(left):

@@ -132,7 +132,7 @@ class HashSet:
         order = np.argsort(first)  # neighbours are found in the same lines of the cache
         first, second = first[order], second[order]
         merged, others = np.frombuffer(self._first, np.uint64), np.frombuffer(self._second, "I")
-        places = np.minimum(np.searchsorted(merged, first), len(merged) - 1)
+        places = np.minimum(self._search(first), len(merged) - 1)
         alike = merged[places] == first
         absent = ~alike | (others[places] != second)
         for n in np.flatnonzero(alike & absent):  # 64 bits are those of another name
@@ -143,6 +143,20 @@ class HashSet:
         found = np.empty_like(places)
         found[order] = places
         return found
+
+    def _search(self, first: Any) -> Any:
+        """Where 64 bits are or would be in the sorted array: bisection within their buckets."""
+        import numpy as np
+
+        merged = np.frombuffer(self._first, np.uint64)
+        starts = np.frombuffer(self._starts, np.int64)
+        bucket = (first >> np.uint64(self._shift)).astype(np.int64)
+        low, high = starts[bucket], starts[bucket + 1]
+        for _ in range(int(np.diff(starts).max()).bit_length()):
+            middle = (low + high) >> 1
+            below = merged[np.minimum(middle, len(merged) - 1)] < first
+            low, high = np.where(below, middle + 1, low), np.where(below, high, middle)
+        return low
 
     def __len__(self) -> int:
         if self._blocks:
