@@ -45,7 +45,7 @@ class DealtWith:
             found = places[places >= 0]
             new = np.sort(found[~met[found]])
             met[new] = True
-            count += len(new) - np.count_nonzero(new[1:] == new[:-1])
+            count += len(new) - int(np.count_nonzero(new[1:] == new[:-1]))
             here[left] = places >= 0
             left = left[places < 0]
             if not len(left):

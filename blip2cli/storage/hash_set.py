@@ -9,6 +9,7 @@ from operator import add
 from typing import Any
 
 _FEW = 1 << 15  # hashes that wait in a dictionary, or unsorted, until they are merged
+_PIECE = 1 << 18  # hashes that are moved at once
 _64_BITS, _32_BITS = (1 << 64) - 1, (1 << 32) - 1
 
 # The column that tells the rows of a manifest about one image apart: 1, 2, ...
@@ -95,7 +96,7 @@ class HashSet:
             return  # numpy is not needed
         self._blocks.append(_hashes(names))
         self._waiting += len(names)
-        if self._waiting > max(_FEW, len(self._first) >> 2):
+        if self._waiting > max(_FEW, len(self._first) >> 3):
             self._merge()
 
     def __contains__(self, name: Any) -> bool:
@@ -201,10 +202,12 @@ class HashSet:
         if len(merged):
             alike = np.flatnonzero(merged[np.minimum(places, len(merged) - 1)] == first)
             known = [n for n in alike if self._is_merged(int(first[n]), int(second[n]))]
-            places, first, second = (np.delete(a, known) for a in (places, first, second))
-        merged = np.insert(merged, places, first)
-        self._first = merged.data
-        self._second = np.insert(np.frombuffer(self._second, np.uint32), places, second).data
+            if known:
+                places, first, second = (np.delete(a, known) for a in (places, first, second))
+        del merged  # a view, which keeps the array from growing
+        self._first = _inserted(self._first, places, first)
+        self._second = _inserted(self._second, places, second)
+        merged = np.frombuffer(self._first, np.uint64)
         bits = max(1, len(merged).bit_length() - 4)
         self._shift = 64 - bits
         buckets = np.arange(1 << bits, dtype=np.uint64) << np.uint64(self._shift)
@@ -220,3 +223,23 @@ def _hashes(names: Sequence[str]) -> tuple[Any, Any]:
     first = np.fromiter(map(hash, names), np.int64, len(names)).view(np.uint64)
     second = np.fromiter(map(hash, map(add, names, repeat("\0"))), np.int64, len(names))
     return first, second.astype(np.uint32)
+
+
+def _inserted(view: memoryview, places: Any, values: Any) -> memoryview:
+    """An array with values put before these places, in their order.
+
+    It grows in place and is moved piece by piece, so it is in memory once.
+    """
+    import numpy as np
+
+    array: Any = view.obj if len(view) else np.empty(0, values.dtype)
+    end, left = len(array), len(values)
+    view.release()
+    array.resize(end + left, refcheck=False)  # its only view is released
+    while left:
+        start = max(0, end - _PIECE)
+        begin = int(np.searchsorted(places, start)) if start else 0
+        moved = np.insert(array[start:end], places[begin:left] - start, values[begin:left])
+        array[start + begin : end + left] = moved
+        end, left = start, begin
+    return memoryview(array)
