@@ -106,7 +106,8 @@ def expand_sources(texts: Sequence[str]) -> tuple[list[str], bool]:
             kind = os.path.isdir if text.endswith("/") else os.path.isfile
             every = {path for path in glob.glob(text, recursive=True) if kind(path)}
             # The list of failures of another match is no output by itself.
-            matches = [path for path in every if path.removesuffix(".errors") not in every - {path}]
+            lists = {f"{path}.errors" for path in every}
+            matches = every - lists
             if not matches:
                 what = "folder" if text.endswith("/") else "file"
                 raise SourceError("sources", f"No {what} matches the pattern {text!r}", "check it")

@@ -177,7 +177,8 @@ def find_shares(options: ConvertOptions, paths: Sequence[str]) -> tuple[Shares |
     """
     if options.salvage or options.read_as not in (None, "jsonl", "parquet", "parts"):
         return None, []
-    hidden = [path for path in matches(options.sources) if path not in paths]
+    known = set(paths)
+    hidden = [path for path in matches(options.sources) if path not in known]
     shares = Shares.of([*paths, *filter(read_share, hidden)])
     if shares is None:
         return None, []

@@ -88,10 +88,11 @@ class Listing:
             yield from source.content_files()
 
     def identity(self, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What an output remembers of the sources, see ``identity``. Raises SourceError."""
+        """What an output remembers of the sources, see ``identity``; that of a share also the
+        options that choose images (``chosen``). Raises SourceError."""
         with opening_errors(", ".join(source.text for source in self.sources)):
             found = identify(self.sources, _common_parent(self.sources), before)
-        if self.options.shard is not None:  # the others have to be cut from the same images
+        if self.options.shard is not None:  # the others are cut from the same images
             chosen = {name: getattr(self.options, name) for name in _CHOSEN}
             found["chosen"] = {k: [*v] if isinstance(v, tuple) else v for k, v in chosen.items()}
         return found
