@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from blip2cli.errors import ModelError, OptionError
 from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.layers import packed_linear
 from blip2cli.model.layers.linear import Linear
 from blip2cli.model.layers.streamed import MappedFetcher
 from blip2cli.model.nets.blip2 import build
@@ -112,6 +114,27 @@ def test_a_layer_is_brought_in_once_for_a_batch(
     assert set(passes) <= {6, 7}  # the images, and five steps of all sequences
     in_memory = [e for e in of_opt | of_vision if e.stored and not e.matrix.is_meta]
     assert not in_memory
+
+
+def test_matrices_are_packed_where_plain_ones_give_other_bits(
+    opt_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load(opt_directory, "float32")
+    monkeypatch.setattr(packed_linear, "_plain_is_equal", lambda layer: False)
+    packed = on_disk(opt_directory)
+    features, ours = whole.features(PIXELS), packed.features(PIXELS)
+    captions = PROMPTS[:: len(TEXTS)]
+    options = DecodeOptions(max_new_tokens=4)
+    expected = whole.generate(features, captions, options)
+    assert packed.generate(ours, captions, options) == expected
+
+
+def test_threads_share_layers(opt_directory: Path) -> None:
+    whole, streamed = load(opt_directory, "float32"), on_disk(opt_directory)
+    expected = whole.features(PIXELS).query_output
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: streamed.features(PIXELS).query_output, range(9)))
+    assert all(torch.equal(each, expected) for each in found)
 
 
 def test_batches_are_large_and_one_at_a_time(opt_directory: Path) -> None:
