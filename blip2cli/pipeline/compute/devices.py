@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from blip2cli.errors import ModelError, OptionError, option
 
 ALL_CUDA = "cuda:all"
@@ -56,3 +58,11 @@ def devices(device: str) -> tuple[str, ...]:
             f"use {option('device')} cpu",
         )
     return tuple(f"cuda:{number}" for number in range(count))
+
+
+def labels(devices: Sequence[str]) -> list[str]:
+    """The names of devices; those that occur more than once, numbered."""
+    return [
+        f"{device} ({devices[: number + 1].count(device)})" if devices.count(device) > 1 else device
+        for number, device in enumerate(devices)
+    ]

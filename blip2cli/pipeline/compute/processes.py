@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from blip2cli.errors import RunError, UserError, option
 from blip2cli.pipeline.compute.base import Ready
+from blip2cli.pipeline.compute.devices import labels
 from blip2cli.pipeline.compute.replica import ReplicaSpec
 from blip2cli.pipeline.compute.under_way import BatchUnderWay, Piece
 from blip2cli.pipeline.compute.worker import Worker
@@ -39,7 +40,9 @@ _PAUSED = 10.0  # more seconds than that between two looks: this process itself 
 _STDIN_SECONDS = 0.05  # to wait for a path before rows that are ready are looked for
 # A worker that loads takes this much longer than the first one before the run begins without it.
 _LOADING_RATIO, _LOADING_SECONDS = 2.0, 10.0
-_LOADING_STALL = 600.0  # seconds that loading may take, however short the limit for a batch
+# Seconds that loading may take, however short the limit for a batch; and a single image, before it
+# is to blame: a process that decodes is started for it.
+_LOADING_STALL, _SINGLE_STALL = 600.0, 20.0
 
 
 class WorkerProcesses:
@@ -74,7 +77,7 @@ class WorkerProcesses:
         self._inbox: queue.SimpleQueue[tuple[Worker, int, Any]] = queue.SimpleQueue()
         self._workers = [
             Worker(device, label, self._tell)
-            for device, label in zip(devices, _labels(devices), strict=True)
+            for device, label in zip(devices, labels(devices), strict=True)
         ]
         self._batches: deque[BatchUnderWay] = deque()  # in order
         self._waiting: deque[Piece] = deque()  # to be given to a worker
@@ -254,6 +257,8 @@ class WorkerProcesses:
             limit = self._stall_timeout
             if worker.ready is None:
                 limit = max(limit, _LOADING_STALL)
+            elif any(piece.single for piece in worker.pieces.values()):
+                limit = max(limit, _SINGLE_STALL)
             if worker.due and now - worker.seen > limit:
                 worker.end_stalled()
 
@@ -278,14 +283,6 @@ class WorkerProcesses:
             return bool(select.select([self._stdin], [], [], _STDIN_SECONDS)[0])
         except (OSError, ValueError):  # no file that can be waited for
             return True
-
-
-def _labels(devices: Sequence[str]) -> list[str]:
-    """The names of devices; those that occur more than once, numbered."""
-    return [
-        f"{device} ({devices[: number + 1].count(device)})" if devices.count(device) > 1 else device
-        for number, device in enumerate(devices)
-    ]
 
 
 def divided_threads(workers: int) -> int:
