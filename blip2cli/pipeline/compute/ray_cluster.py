@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from blip2cli.system.silence_stderr import silence_stderr
 if TYPE_CHECKING:
     from blip2cli.options import RayOptions
 
+_ANSWER_SECONDS = 10.0  # for the head node to accept a connection
 _LOOK_SECONDS = 60.0  # for a node to say which files it sees
 
 
@@ -48,6 +50,7 @@ def join(options: RayOptions) -> bool:
         ) from None
     if ray.is_initialized():
         return False
+    _check_answers(options.ray_address or os.environ.get("RAY_ADDRESS", ""))
     stop = signal.getsignal(signal.SIGTERM)  # Ray has a handler of its own
     # What matters ends up in messages of our own. That it heeds this is the first thing it says.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -60,18 +63,32 @@ def join(options: RayOptions) -> bool:
                 logging_level=logging.ERROR,
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise OptionError(
-            "ray_address",
-            f"The Ray cluster cannot be joined ({reason})",
-            f"check {option('ray_address')} and that 'ray status' knows it",
-        ) from None
+        raise _not_joined(str(error).strip().partition("\n")[0].rstrip(".")) from None
     # Of what its nodes have to say: a lost actor is an event of ours.
     unprinted: Any = lambda *_, **__: None  # noqa: E731
     worker.print_to_stdstream = unprinted
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
     return True
+
+
+def _check_answers(address: str) -> None:
+    """Raise OptionError where nothing answers at HOST:PORT: Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except (OSError, OverflowError):
+        raise _not_joined(f"nothing answers at {address}") from None
+
+
+def _not_joined(reason: str) -> OptionError:
+    return OptionError(
+        "ray_address",
+        f"The Ray cluster cannot be joined ({reason})",
+        f"check {option('ray_address')} and that 'ray status' knows it",
+    )
 
 
 def leave() -> None:
@@ -151,10 +168,12 @@ def check_visible(paths: Sequence[str], field: str = "sources") -> None:
     others = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] != here]
     if not local or not others:
         return
-    look = ray.remote(_missing).options(num_cpus=0, max_retries=0)
+    look: Any = ray.remote(_missing)
     asked = [
         look.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            num_cpus=0,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
         ).remote(local)
         for node in others
     ]

@@ -1,0 +1,71 @@
+"""The queue of batches by itself: what can be taken again, and what was started before."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from blip2cli.pipeline.compute.base import Ready
+from blip2cli.pipeline.compute.ray_worker import TAKEN, BatchQueue
+
+READY = Ready(None, "stub", "cpu", "float32", "because")
+
+
+async def soon(queue: BatchQueue, number: int) -> asyncio.Task[bytes | None]:
+    """A reader that waits for a batch."""
+    task = asyncio.create_task(queue.get(number))
+    await asyncio.sleep(0)
+    return task
+
+
+def test_batches() -> None:
+    asyncio.run(batches())
+
+
+async def batches() -> None:
+    queue = BatchQueue()
+    waiting = await soon(queue, 0)
+    assert not waiting.done()
+    await queue.put(0, b"zero")
+    await queue.put(1, b"one")
+    assert await waiting == b"zero"
+    assert await queue.get(0) == b"zero"  # by a reader that was lost
+    assert await queue.get(1) == b"one"
+    await queue.forget(0)
+    assert await queue.get(0) == TAKEN
+    waiting = await soon(queue, 2)
+    await queue.end(2)
+    assert await waiting is None
+
+
+def test_starts() -> None:
+    asyncio.run(starts())
+
+
+async def starts() -> None:
+    queue = BatchQueue(5, READY)
+    assert await queue.get(4) == TAKEN
+    assert [await queue.begin(5, "actor"), await queue.begin(5, "other")] == [0, 1]
+    assert await queue.begin((5, 0)) == 0
+    assert await queue.stalled(60) == []
+    assert await queue.stalled(-1) == ["other"]
+    assert await queue.stalled(-1) == []
+    await queue.done(5)
+    assert await queue.begin(5, "actor") == 0
+
+
+def test_the_first_model_decides() -> None:
+    asyncio.run(the_first_model_decides())
+
+
+async def the_first_model_decides() -> None:
+    queue = BatchQueue()
+    assert await queue.agreed() is None
+    assert await queue.first_ready(0.01) is None
+    assert await queue.agree(READY) == READY
+    assert await queue.agree(replace(READY, dtype="bfloat16")) == READY
+    assert await queue.first_ready(60) == await queue.agreed() == READY
+    failed = BatchQueue()
+    error = ValueError("no such model")
+    await failed.fail(error)
+    assert await failed.first_ready(60) is error
