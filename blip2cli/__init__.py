@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as type checkers know it: importing typing takes time
 if TYPE_CHECKING:
+    from typing import Any
+
     from blip2cli.api import Blip2
 
 __all__ = ["Blip2", "__version__"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
+
+TYPE_CHECKING = False  # as type checkers know it: nothing else is imported this early
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 def hide_interrupts() -> None:
