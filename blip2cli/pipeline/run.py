@@ -167,6 +167,10 @@ class RunState:
                 batch = compute.next_batch()
             except Interrupted:
                 break  # what is under way is finished
+            except Exception:  # the source goes no further; rows of what came before it are kept
+                with self.interrupts.shielded():
+                    self._finish_batches(compute, output, wait=True)
+                raise
             finally:
                 self.stats.stages["read"] += time.perf_counter() - start
             self.finished = batch is None

@@ -8,12 +8,13 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from blip2cli.errors import RunError
+from blip2cli.errors import RunError, SourceError
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import (
     ModelOptions,
@@ -21,6 +22,7 @@ from blip2cli.options import (
 from blip2cli.pipeline.events import Event, Progress
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
+from blip2cli.pipeline.plan import Plan
 from blip2cli.pipeline.run import run
 from blip2cli.tasks.caption import CaptionTask
 from blip2cli.tasks.embed import EmbedTask
@@ -113,6 +115,31 @@ def test_an_error_half_way_keeps_what_was_written(
     with pytest.raises(RuntimeError, match="out of something"):
         run(Job(ImageItems(), Failing(decode=SHORT), options(images, out), load=loader))
     assert [row["file_name"] for row in read(out)] == ["a.png", "b.jpg"]
+
+
+class BreakingOff(ImageItems):
+    """Images whose list cannot be read further behind the first four."""
+
+    def plan(self, job: Job[Any]) -> Plan:
+        plan = super().plan(job)
+
+        def items() -> Iterator[Any]:
+            yield from islice(plan.items, 4)
+            raise SourceError("sources", "The list breaks off")
+
+        return replace(plan, items=items())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_source_that_breaks_off_has_the_rows_of_all_before(
+    threads: int, images: Path, tmp_path: Path, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blip2cli.model.placement.batch_size.batch_threads", lambda model: threads)
+    monkeypatch.setattr(Future, "done", lambda future: False)  # as if both threads had much to do
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(SourceError, match="breaks off"):
+        run(Job(BreakingOff(), CAPTION, options(images, out, 1), load=loader))
+    assert [row["file_name"] for row in read(out)] == ["a.png", "b.jpg", "c.webp", "d.png"]
 
 
 def test_a_full_disk_stops_the_run(images: Path, loader: Loader) -> None:
