@@ -120,8 +120,8 @@ def main() -> None:
             growing = Process(target=grow, args=(out, manifest, options.rows, options.failures))
             growing.start()
             growing.join()
-            _, listing, memory = measured([sys.executable, "-c", LIST, str(manifest)])
-            print(f"listing: {listing:.1f} s, {memory:.0f} MiB", flush=True)
+            _, seconds, memory = measured([sys.executable, "-c", LIST, str(manifest)])
+            print(f"a reference of each: {seconds:.1f} s, {memory:.0f} MiB", flush=True)
             # The first run reads all names, and notes of a folder that nothing is left to do.
             for what in ("", " again", " again")[: 3 if suffix == "folder" else 1]:
                 code, seconds, memory = measured([*run, "--resume"])
