@@ -3,7 +3,8 @@
 Captions four images of a manifest, then lets the output, its list of failures and the manifest
 grow to N rows and M failures with made-up names, as a run of weeks would leave them. Measured, each
 in a process of its own: a reference to each image of the manifest, which a resume does not make,
-and a ``--resume`` that finds nothing left to do: seconds, and peak resident memory of the process. ``--formats folder`` is a folder of parts.
+and a ``--resume`` that finds nothing left to do: seconds, and peak resident memory of the process.
+``--formats folder`` is a folder of parts.
 """
 
 from __future__ import annotations
