@@ -75,8 +75,8 @@ def test_a_model_on_a_cpu_says_so_once_its_weights_are_there(
     order: list[str] = []
     load = wrapper.load_model
 
-    def loading(*given: Any) -> Any:
-        loaded = load(*given)
+    def loading(*given: Any, **named: Any) -> Any:
+        loaded = load(*given, **named)
         order.append("loaded")
         return loaded
 
