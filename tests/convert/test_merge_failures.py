@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from blip2cli.convert.formats import parts
 from blip2cli.convert.verify import verify_all
 from blip2cli.errors import RunError, SourceError
 from blip2cli.sinks.paths import OutputPaths
@@ -27,9 +28,9 @@ KILLED = """
 import os, sys
 from blip2cli.convert.run import convert
 from blip2cli.options import ConvertOptions
-from blip2cli.storage.atomic import AtomicFile
-AtomicFile.commit = lambda self: os._exit(9)
-convert(ConvertOptions((sys.argv[1],), sys.argv[2]))
+from blip2cli.storage.atomic import AtomicFile, AtomicFolder
+AtomicFile.commit = AtomicFolder.commit = lambda self: os._exit(9)
+convert(ConvertOptions((sys.argv[1],), sys.argv[2], write_as=sys.argv[3]))
 """
 
 
@@ -39,18 +40,39 @@ def list_of(pattern: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("kind", ["jsonl", "parts"])
 def test_a_killed_merge_leaves_no_output_without_its_list(
-    photos: Path, label: Label, suffix: str
+    photos: Path, label: Label, kind: str
 ) -> None:
-    label(("photos",), f"all{suffix}")
-    pattern = shares(label, 2, suffix, ("photos",))
-    merged = f"merged{suffix}"
-    assert subprocess.run([sys.executable, "-c", KILLED, pattern, merged]).returncode == 9
+    label(("photos",), "all.jsonl")
+    pattern = shares(label, 2, ".jsonl", ("photos",))
+    merged = "merged.jsonl" if kind == "jsonl" else "merged"
+    killed = subprocess.run([sys.executable, "-c", KILLED, pattern, merged, kind], check=False)
+    assert killed.returncode == 9
     assert not os.path.exists(merged)
     assert os.path.exists(f"{merged}.errors")
-    convert(pattern, merged)
-    same_output(merged, f"all{suffix}")
+    convert(pattern, merged, write_as=kind)
+    assert Path(f"{merged}.errors").read_bytes() == Path("all.jsonl.errors").read_bytes()
+    assert str(next(verify_all([merged]))) == "sound, 12 rows; 2 failures are listed"
+    if kind == "jsonl":
+        same_output(merged, "all.jsonl")
+
+
+def test_a_merged_folder_that_is_not_noted_as_finished_is_sound(
+    photos: Path, label: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pattern = shares(label, 2, ".jsonl", ("photos",))
+
+    def fails(*args: object, **marks: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "mark", fails)
+        with pytest.raises(RunError):
+            convert(pattern, "merged", write_as="parts")
+    found = str(next(verify_all(["merged"])))
+    assert found.startswith("sound, 12 rows; unfinished: ")
+    assert found.endswith("; 2 failures are listed")
 
 
 def test_without_an_output_there_is_no_list(

@@ -30,7 +30,7 @@ from blip2cli.sinks.folder_layout import LayoutError, Piece, part_name, readable
 from blip2cli.sinks.folder_store import open_store
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import Settings, begin_settings, read_settings
-from blip2cli.sinks.settings_file import marks
+from blip2cli.sinks.settings_file import mark, marks
 
 
 class PartsReader(ConcatenatedReader):
@@ -156,9 +156,11 @@ class PartsWriter:
         if not self._rows:
             self._open()
         self._close()
+        if self._settings is not None:  # as in a run, they are there before the rows
+            begin_settings(self._paths, self._settings)
         self._folder.commit()
         if self._settings is not None:
-            begin_settings(self._paths, self._settings, finished=True)
+            mark(self._paths, finished=True)
 
     def abort(self) -> None:
         if self._part is not None:

@@ -51,7 +51,8 @@ def check_parts(path: str, finding: Finding) -> None:
         finding.notes.append(f"its {len(layout.older)} visible parts are of the run before")
     if settings is not None and noted.get("finished") is not True:
         known = "settings" in noted
-        hidden = f", with rows in {len(layout.hidden)} hidden files" if layout else ""
+        count = len(layout.hidden) if layout is not None else 0
+        hidden = f", with rows in {count} hidden files" if count else ""
         unfinished = f"unfinished{hidden}: {option('resume')} goes on"
         finding.notes.append(unfinished if known else "whether its run was finished is not known")
     others = _others(paths)
