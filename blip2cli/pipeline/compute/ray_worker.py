@@ -84,6 +84,8 @@ class BatchQueue:
         """Note a start; how often it was started before and not ended."""
         if isinstance(key, int):
             self._running[key] = (actor, monotonic())
+        elif key[0] in self._running:  # image by image, each of them is progress
+            self._running[key[0]] = (self._running[key[0]][0], monotonic())
         self._starts[key] += 1
         return self._starts[key] - 1
 
@@ -93,7 +95,7 @@ class BatchQueue:
         self._running.pop(key, None)
 
     async def stalled(self, seconds: float) -> list[Any]:
-        """The actors that have worked on a batch for longer; they are noted once."""
+        """The actors that have worked on a batch, or one image of it, for longer; noted once."""
         hanging = [n for n, (_, since) in self._running.items() if monotonic() - since > seconds]
         return [self._running.pop(number)[0] for number in hanging]
 

@@ -177,7 +177,7 @@ def test_a_mistake_of_ours_is_raised_in_its_turn() -> None:
     driven = Driven(refs(30, n9="raise"))
     done = []
     with pytest.raises(ValueError, match="a mistake") as caught:
-        done += [batch.done for batch in driven]
+        done.extend(batch.done for batch in driven)
     assert "stub_replica.py" in caught.value.__notes__[0]
     assert done == [4, 4]  # the batches before it
     assert not worker_processes()

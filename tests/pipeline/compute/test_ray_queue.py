@@ -54,6 +54,22 @@ async def starts() -> None:
     assert await queue.begin(5, "actor") == 0
 
 
+def test_a_batch_that_is_done_image_by_image_makes_progress() -> None:
+    asyncio.run(image_by_image())
+
+
+async def image_by_image() -> None:
+    queue = BatchQueue()
+    await queue.begin(0, "actor")
+    await asyncio.sleep(0.2)
+    await queue.begin((0, 1))
+    assert await queue.stalled(0.1) == []
+    await asyncio.sleep(0.2)
+    assert await queue.stalled(0.1) == ["actor"]
+    await queue.begin((0, 2))
+    assert await queue.stalled(-1) == []
+
+
 def test_the_first_model_decides() -> None:
     asyncio.run(the_first_model_decides())
 
