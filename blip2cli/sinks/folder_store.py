@@ -45,7 +45,10 @@ class FolderStore(Protocol):
         """
 
     def remove(self, names: list[str]) -> None:
-        """Remove those of the files that exist, lastingly when it returns, the last one first."""
+        """Remove those of the files that exist, lastingly when it returns, the last one first.
+
+        All are visible, or all hidden.
+        """
 
     def shown(self, name: str) -> str:
         """The path or the URL of a file, for messages."""
@@ -92,8 +95,7 @@ class LocalFolder:
             durable.sync_folder(self._paths.folder)  # where the temporary name was
 
     def remove(self, names: list[str]) -> None:
-        for name in reversed(names):
-            durable.remove(self.shown(name))
+        durable.remove(*map(self.shown, reversed(names)))
 
     def shown(self, name: str) -> str:
         if HIDDEN.fullmatch(name):

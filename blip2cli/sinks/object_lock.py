@@ -7,8 +7,9 @@ highest number holds the lock, until its run has released it, has ended for cert
 no sign for long. Numbers are never given twice, so the object of the last run stays.
 
 A run may have been stopped for so long that another has taken over. It finds the higher number
-before it writes anything more (``check_held``). What two runs write in between, they put
-exclusively, too: one of them gets each name, and the other ends.
+before it writes anything more (``check_held``). So does, at its start, a run that looked for the
+last number so slowly that others have had the one behind it, and removed it. What two runs write
+in between, they put exclusively, too: one of them gets each name, and the other ends.
 """
 
 from __future__ import annotations
@@ -90,10 +91,14 @@ class ObjectLock:
             self._look()
 
     def _look(self) -> None:
-        following = self._folder.exists(_name(self._number + 1))
-        if following or max(_numbers(self._folder), default=0) > self._number:
+        if self._is_passed(self._folder):
             raise OSError(errno.ESTALE, "another run has taken it over meanwhile")
         self._looked_at = time.monotonic()
+
+    def _is_passed(self, folder: ObjectFolder) -> bool:
+        """Whether another run has a higher number."""
+        following = folder.exists(_name(self._number + 1))
+        return following or max(_numbers(folder), default=0) > self._number
 
     def _take(self, folder: ObjectFolder) -> None:
         numbers = _numbers(folder)
@@ -106,6 +111,13 @@ class ObjectLock:
                 self._check_ended(folder, found, last)
             if folder.create(_name(last + 1), self._holder.as_bytes()):
                 self._number = last + 1
+        if self._is_passed(folder):  # meanwhile others had this number, and removed it
+            folder.remove(_name(self._number))
+            raise OutputError(
+                "out",
+                f"Another run has just begun to write {self._shown!r}",
+                "wait for its end, or choose another name",
+            )
         folder.check_refused(_name(self._number))
         # One that may not be removed is found out now: there may be none with the last number.
         folder.remove(*map(_name, numbers), _name(0))

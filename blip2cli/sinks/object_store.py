@@ -36,6 +36,7 @@ from blip2cli.sinks.row_groups import ARROW_ERRORS, first_line
 from blip2cli.sinks.settings_file import stored_at
 from blip2cli.storage.objects import ObjectFolder
 from blip2cli.storage.opening import open_binary
+from blip2cli.storage.remote_errors import RemoteError
 from blip2cli.storage.secrets import hide_secrets
 
 # Of hidden rows that this process has put, so that parts are made without fetching them, and of
@@ -58,8 +59,9 @@ class ObjectStore:
         self._cache: dict[str, bytes] = {}  # the content of both, as far as it is cached
 
     def sizes(self) -> dict[str, int]:
-        sizes = dict.fromkeys(self._parts(), 1)
-        for rows in self._rows(len(sizes)):
+        parts = self._parts()
+        sizes = dict.fromkeys(parts, 1)
+        for rows in self._rows(parts[-1] if parts else None):
             sizes[rows.name] = 1
         return sizes
 
@@ -125,7 +127,7 @@ class ObjectStore:
         """The visible parts; a missing one is left out."""
         self._sizes = self._visible.sizes()
         listed = {name for name in self._sizes if VISIBLE.fullmatch(name)}
-        last = max((int(name[5:-8]) for name in listed), default=-1)
+        last = max(map(_number, listed), default=-1)
         parts = [n for n in map(part_name, range(last + 1)) if n in listed or self._is_part(n)]
         while self._is_part(part_name(last + 1)):
             last += 1
@@ -135,8 +137,8 @@ class ObjectStore:
     def _is_part(self, name: str) -> bool:
         return self._visible.exists(name)
 
-    def _rows(self, parts: int) -> Iterator[HiddenRows]:
-        """The hidden rows behind this number of visible parts, and those of other outputs."""
+    def _rows(self, last: str | None) -> Iterator[HiddenRows]:
+        """The hidden rows behind the ``last`` visible part, and those of other outputs."""
         about = stored_at(self._paths.meta)
         token = short_token(str(about.get("token") or ""))
         behind = 0  # the row behind the last one of this output
@@ -146,10 +148,15 @@ class ObjectStore:
         found = [_rows(key, n) for key, n in zip(keys, counts, strict=True) if n is not None]
         own = sorted((rows for rows in found if rows.token == token), key=lambda rows: rows.start)
         visible = 0
-        if parts and not about.get("replaces"):
+        if last is not None and not about.get("replaces"):
             part_rows = (about.get("settings") or {}).get("rows_per_part") or ROWS_PER_PART
-            with pq.ParquetFile(self.source(part_name(parts - 1))) as file:
-                visible = (parts - 1) * part_rows + file.metadata.num_rows
+            visible = _number(last) * part_rows
+            try:
+                visible += pq.read_metadata(self.source(last)).num_rows
+            except (RemoteError, FileNotFoundError):
+                raise
+            except ARROW_ERRORS:
+                pass  # who reads its rows says that it is damaged
         behind = max((rows.end for rows in own), default=0)
         behind = max(behind, visible)
         while about and (count := self._count(_key(token, behind))) is not None:
@@ -196,6 +203,10 @@ class ObjectStore:
         self._cache[key] = data
         while sum(map(len, self._cache.values())) > CACHED_BYTES and len(self._cache) > 1:
             del self._cache[next(iter(self._cache))]
+
+
+def _number(part: str) -> int:
+    return int(part[len("part-") : -len(".parquet")])
 
 
 def _rows(key: str, count: int) -> HiddenRows:

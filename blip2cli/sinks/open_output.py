@@ -60,9 +60,9 @@ class ResumedOutput:
     def complete(self) -> None:
         """Repair what a crash left, when no image is left. Raises RunError."""
         with disk_errors(self.paths.final, "nothing of it was lost"):
-            self.rows.complete()
             if self.failures is not None:
-                self.failures.complete()
+                self.failures.complete()  # before: rows that are noted as finished have a right one
+            self.rows.complete()
 
 
 def read_output(options: OutputOptions, row_count: RowCount) -> ResumedOutput | None:

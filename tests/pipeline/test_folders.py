@@ -26,6 +26,7 @@ from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.sinks import read_output
+from blip2cli.sinks.failure_list_journal import FailureJournal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings_file import marks
 from blip2cli.sources import Listing
@@ -250,6 +251,29 @@ def test_changes_of_the_output_are_seen(
     pq.write_table(pq.read_table(out / "part-00001.parquet").slice(1), out / "part-00001.parquet")
     with pytest.raises(OutputError, match="has 3 rows, not 4"):
         label(out, source=manifest, resume=True)
+
+
+def test_a_kill_while_an_output_is_completed_leaves_no_failure_that_has_rows(
+    tmp_path: Path, images: Path, label: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, manifest = tmp_path / "out", images / "list.txt"
+    manifest.write_text("a/001.png\na/007.png\n")
+    assert label(out, source=manifest).failed == 1
+    repaired = draw_source(tmp_path / "repaired", 12, repaired=True)
+    os.replace(repaired / "a" / "007.png", images / "a" / "007.png")
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FailureJournal, "complete", killed)
+        for again in ({"retry_errors": True}, {"resume": True}):
+            with pytest.raises(KeyboardInterrupt):  # its row is there, and its line is, too
+                label(out, source=manifest, **again)
+    for _ in range(2):
+        summary = label(out, source=manifest, resume=True)
+        assert (summary.already, summary.exit_code) == (2, 0)
+    assert not (tmp_path / "out.errors").exists()
 
 
 def test_a_list_that_changed_during_the_run_is_not_noted(

@@ -188,6 +188,20 @@ def test_a_part_that_is_taken_away_is_noticed(out: str) -> None:
         put(sink, 13, 14)
 
 
+def test_damage_is_a_sentence(out: str) -> None:
+    sink, folder = new(out), ObjectFolder(out)
+    put(sink, 0, 23)
+    sink.close()
+    last = folder.read("part-00002.parquet") or b""
+    folder.replace("part-00002.parquet", last[:-20])
+    with pytest.raises(OutputError, match=r"its part 'part-00002.parquet' cannot be read"):
+        again(out)
+    folder.replace("part-00002.parquet", last)
+    folder.remove("part-00001.parquet")
+    with pytest.raises(OutputError, match=r"its part 'part-00001.parquet' is missing"):
+        again(out)
+
+
 def test_places_that_are_refused(out: str, bucket: str) -> None:
     for url, message in (
         (out[:-1], rf"is one object, .* write '{out}'"),
@@ -260,6 +274,29 @@ def test_one_run_holds_the_lock(out: str, proxy: StoreProxy) -> None:
     with lock_of(out) as lock:  # released
         assert lock.taken_from is None
     assert ObjectFolder(OutputPaths.of(out).lock).names() == ["000002"]
+
+
+def test_a_number_that_others_had_meanwhile_is_no_lock(
+    out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lock_of(out):
+        pass
+    numbers, others = object_lock._numbers, [lock_of(out), lock_of(out)]
+
+    def slow(folder: ObjectFolder) -> list[int]:
+        found = numbers(folder)
+        monkeypatch.setattr(object_lock, "_numbers", numbers)
+        with others[0]:
+            pass
+        others[1].__enter__()
+        return found
+
+    monkeypatch.setattr(object_lock, "_numbers", slow)
+    with pytest.raises(OutputError, match=r"Another run has just begun to write 's3.*wait for its"):
+        lock_of(out).__enter__()
+    others[1].check()
+    others[1].__exit__(None, None, None)
+    assert ObjectFolder(OutputPaths.of(out).lock).names() == ["000003"]
 
 
 @pytest.mark.usefixtures("signs")

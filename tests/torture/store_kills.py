@@ -173,7 +173,7 @@ def main() -> int:
             if report.survived.total() >= options.kills:
                 break
     print(report.line())
-    return 1 if report.failures else 0
+    return 1 if report.failures or not report.survived.total() else 0
 
 
 if __name__ == "__main__":
