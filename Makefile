@@ -65,6 +65,7 @@ torture: install ## kill runs and fail system calls, thousands of times (an hour
 	$(BIN)/python -m tests.torture.devices --seed $(SEED)
 	$(BIN)/python -m tests.torture.faults --jobs 2
 	$(BIN)/python -m tests.torture.fuzz --seed $(SEED)
+	$(BIN)/python -m tests.torture.ray --seed $(SEED)
 	$(BIN)/python -m tests.torture.corpora --full
 
 lint: install ## check style, formatting, types, and which room imports which
