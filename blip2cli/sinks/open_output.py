@@ -23,6 +23,7 @@ from blip2cli.sinks.paths import OutputPaths, to_stdout
 from blip2cli.sinks.settings import Settings, recover_settings, update_settings
 from blip2cli.sinks.settings_file import mark
 from blip2cli.storage.objects import ObjectFolder
+from blip2cli.storage.remote_errors import RemoteError
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def read_output(options: OutputOptions, row_count: RowCount) -> ResumedOutput | 
         raise OutputError(
             "resume",
             f"{option('resume')}: {options.out!r} or a file beside it cannot be read "
-            f"({error.strerror})",
+            f"({error.strerror or error})",
+            error.remedy if isinstance(error, RemoteError) else "look at its permissions and disk",
         ) from None
     return ResumedOutput(rows, failures, paths, written)
 

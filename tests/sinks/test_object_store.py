@@ -202,6 +202,19 @@ def test_damage_is_a_sentence(out: str) -> None:
         again(out)
 
 
+def test_what_the_store_refuses_to_show_says_what_to_do(
+    out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(new(out), 0, 1)
+
+    def denied(*args: object, **more: object) -> None:  # moto grants everything
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(ObjectFolder, "_read", denied)
+    with pytest.raises(OutputError, match=r"cannot be read \(it may not be read\); check AWS_AC"):
+        again(out)
+
+
 def test_places_that_are_refused(out: str, bucket: str) -> None:
     for url, message in (
         (out[:-1], rf"is one object, .* write '{out}'"),
