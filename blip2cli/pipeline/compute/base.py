@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +12,8 @@ from blip2cli.pipeline.processed_batch import ProcessedBatch
 if TYPE_CHECKING:
     from blip2cli.model.wrapper import Blip2
     from blip2cli.tasks.base import BaseTask
+
+_STDIN_SECONDS = 0.05  # to wait for a path before rows that are ready are looked for
 
 
 @dataclass(frozen=True)
@@ -75,3 +78,12 @@ class Compute(AbstractContextManager[Any], Protocol):
         It is waited for with ``wait``, and where no further batch could be worked on. Raises what
         went wrong with it.
         """
+
+
+def path_comes(stdin: Any) -> bool:
+    """Whether a path can be read from ``stdin``, or its end: whoever writes there may wait for the
+    rows of those before."""
+    try:
+        return bool(select.select([stdin], [], [], _STDIN_SECONDS)[0])
+    except (OSError, ValueError):  # no file that can be waited for
+        return True

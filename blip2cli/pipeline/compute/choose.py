@@ -44,7 +44,7 @@ def who_computes(job: Job[Any], plan: Plan, isolate_decoding: bool, on_event: Li
                 plan.items,
                 on_event,
                 job.options.limits.stall_timeout,
-                job.stdin if "-" in job.options.source.sources else None,
+                _stdin(job),
             )
         options = replace(options, device=names[0])
     return ThisProcess(job, plan, options, threads, isolate_decoding, on_event)
@@ -78,4 +78,10 @@ def _ray_actors(
         paths,
         on_event,
         job.options.limits.stall_timeout,
+        _stdin(job),
     )
+
+
+def _stdin(job: Job[Any]) -> Any:
+    """The file that paths come from as somebody gives them; None where there is none."""
+    return job.stdin if "-" in job.options.source.sources else None

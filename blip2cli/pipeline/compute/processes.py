@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import select
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from blip2cli.errors import RunError, UserError, option
-from blip2cli.pipeline.compute.base import Ready
+from blip2cli.pipeline.compute.base import Ready, path_comes
 from blip2cli.pipeline.compute.devices import labels
 from blip2cli.pipeline.compute.replica import ReplicaSpec
 from blip2cli.pipeline.compute.under_way import BatchUnderWay, Piece
@@ -37,7 +36,6 @@ _WINDOW = 2 * BATCHES  # batches under way for each worker, those that are done 
 _MOST_DEATHS = 5  # of a worker, one after the other, that did nothing in between
 _LOOK_AGAIN = 1.0  # seconds between two looks at workers that are waited for
 _PAUSED = 10.0  # more seconds than that between two looks: this process itself stood still
-_STDIN_SECONDS = 0.05  # to wait for a path before rows that are ready are looked for
 # A worker that loads takes this much longer than the first one before the run begins without it.
 _LOADING_RATIO, _LOADING_SECONDS = 2.0, 10.0
 # Seconds that loading may take, however short the limit for a batch; and a single image, before it
@@ -128,7 +126,7 @@ class WorkerProcesses:
 
     def next_batch(self) -> Sequence[ImageRef] | None:
         """References; none when no path comes while rows may be ready."""
-        if self._stdin is not None and self._batches and not self._path_comes():
+        if self._stdin is not None and self._batches and not path_comes(self._stdin):
             return ()
         refs = next(self._cutter, None)
         self._cutter.pending.clear()
@@ -188,7 +186,8 @@ class WorkerProcesses:
         elif isinstance(message, Ready):
             self._agree(worker, message)
         elif isinstance(message, Exception):
-            if isinstance(message, UserError) and not worker.was_ready:
+            # A device that turns out to be wrong when others compute does not end the run.
+            if isinstance(message, UserError) and not worker.was_ready and not self._cutter.size:
                 raise message
             worker.failure = message
         else:
@@ -277,12 +276,6 @@ class WorkerProcesses:
                 min(free, key=lambda each: len(each.pieces)).give(self._waiting.popleft())
             else:
                 return
-
-    def _path_comes(self) -> bool:
-        try:
-            return bool(select.select([self._stdin], [], [], _STDIN_SECONDS)[0])
-        except (OSError, ValueError):  # no file that can be waited for
-            return True
 
 
 def divided_threads(workers: int) -> int:

@@ -17,11 +17,11 @@ import queue
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from blip2cli.errors import RunError
 from blip2cli.pipeline.compute import ray_cluster
-from blip2cli.pipeline.compute.base import Ready
+from blip2cli.pipeline.compute.base import Ready, path_comes
 from blip2cli.pipeline.compute.replica import ReplicaSpec
 from blip2cli.pipeline.compute.worker_process import BATCHES
 from blip2cli.pipeline.events import Listener, WorkerEnded
@@ -53,13 +53,16 @@ class RayActors:
         paths: Sequence[str],
         on_event: Listener,
         stall_timeout: float,
+        stdin: Any = None,
     ) -> None:
+        """``stdin``: as of ``WorkerProcesses``."""
         self._spec = spec
         self._options = options
         self._items = items
         self._paths = paths
         self._on_event = on_event
         self._stall_timeout = stall_timeout
+        self._stdin = stdin
         self._joined = False
         self._dataset: RunningDataset | None = None
         self._under_way: dict[int, bytes] = {}  # batches whose rows have not arrived, by number
@@ -100,6 +103,9 @@ class RayActors:
         return replace(ready, device=f"{ready.device} of {actors} Ray actors")
 
     def next_batch(self) -> Sequence[ImageRef] | None:
+        """References; none when no path comes while rows may be ready."""
+        if self._stdin is not None and self._under_way and not path_comes(self._stdin):
+            return ()
         refs = next(self._cutter, None)
         self._cutter.pending.clear()
         if refs is None and self._cutter.error is not None:
@@ -107,6 +113,8 @@ class RayActors:
         return refs
 
     def put(self, batch: Sequence[ImageRef], /) -> None:
+        if not batch:
+            return
         assert self._dataset is not None
         if not self._under_way:
             self._moved = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from blip2cli.errors import ModelError
 from blip2cli.images.load_image import LoadedImage
 from blip2cli.options import LoaderOptions, ModelOptions
-from blip2cli.pipeline.compute.base import Ready
+from blip2cli.pipeline.compute.base import Compute, Ready
 from blip2cli.pipeline.compute.replica import ReplicaSpec
 from blip2cli.pipeline.events import Slower
 from blip2cli.pipeline.processed_batch import ProcessedBatch
@@ -82,6 +82,30 @@ def act(what: str) -> None:
         os.kill(os.getpid(), int(rest))
         time.sleep(60)  # another thread may take the signal
     elif verb == "user":
+        time.sleep(float(rest or 0))
         raise ModelError("device", "There is no such device", "take another")
     elif verb == "raise":
         raise ValueError("a mistake")
+
+
+def rows_of_one_who_waits(make: Callable[[Iterator[ImageRef], Any], Compute]) -> list[object]:
+    """The rows of nine paths, the last of which comes when those of the others are there."""
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as stdin:
+        items = (ImageRef(line.decode().strip(), "") for line in stdin)
+        os.write(writing, b"".join(b"%d\n" % number for number in range(8)))
+        with make(items, stdin) as compute:
+            compute.start()
+            compute.load()
+            rows: list[object] = []
+            while (batch := compute.next_batch()) is not None:
+                compute.put(batch)
+                while (done := compute.take(False)) is not None:
+                    rows += [row["file_name"] for row in done.rows]
+                if len(rows) == 8 and writing:
+                    os.write(writing, b"8\n")
+                    os.close(writing)
+                    writing = 0
+            while (done := compute.take(True)) is not None:
+                rows += [row["file_name"] for row in done.rows]
+    return rows

@@ -15,7 +15,7 @@ from blip2cli.pipeline.compute.processes import WorkerProcesses, divided_threads
 from blip2cli.pipeline.events import DeviceUsed, Event, Slower, WorkerEnded
 from blip2cli.pipeline.processed_batch import ProcessedBatch
 from blip2cli.sources.base import ImageRef
-from tests.pipeline.compute.stub_replica import StubSpec, spec
+from tests.pipeline.compute.stub_replica import StubSpec, rows_of_one_who_waits, spec
 from tests.processes import worker_processes
 
 
@@ -173,6 +173,17 @@ def test_a_model_that_cannot_be_loaded_is_the_users_error() -> None:
     assert not worker_processes()
 
 
+def test_a_device_that_cannot_be_used_does_not_end_a_run_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_LOADING_SECONDS", "_LOADING_RATIO", "_LOOK_AGAIN"):
+        monkeypatch.setattr(f"blip2cli.pipeline.compute.processes.{name}", 0.1)
+    made = spec(f"once {tmp_path / 'm'} and user 1")
+    driven = Driven(refs(30, **{f"n{n}": "sleep 0.1" for n in range(30)}), made=made)
+    assert driven.run() == names(30)
+    assert driven.ended == [("ModelError: There is no such device; take another.", True)]
+
+
 def test_a_mistake_of_ours_is_raised_in_its_turn() -> None:
     driven = Driven(refs(30, n9="raise"))
     done = []
@@ -200,23 +211,9 @@ def test_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rows_do_not_wait_for_paths_that_do_not_come() -> None:
-    reading, writing = os.pipe()
-    with open(reading, "rb", buffering=0) as stdin:
-        items = (ImageRef(line.decode().strip(), "") for line in stdin)
-        compute = WorkerProcesses(spec(), ["cpu"] * 2, items, lambda event: None, 60, stdin)
-        os.write(writing, b"".join(b"%d\n" % number for number in range(8)))
-        with compute:
-            compute.start()
-            compute.load()
-            rows: list[object] = []
-            while (batch := compute.next_batch()) is not None:
-                compute.put(batch)
-                while (done := compute.take(False)) is not None:
-                    rows += [row["file_name"] for row in done.rows]
-                if len(rows) == 8 and writing:
-                    os.write(writing, b"8\n")
-                    os.close(writing)
-                    writing = 0
-            while (done := compute.take(True)) is not None:
-                rows += [row["file_name"] for row in done.rows]
+    rows = rows_of_one_who_waits(
+        lambda items, stdin: WorkerProcesses(
+            spec(), ["cpu"] * 2, items, lambda event: None, 60, stdin
+        )
+    )
     assert rows == names(9)

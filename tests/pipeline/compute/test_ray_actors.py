@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from blip2cli.errors import ModelError, RunError
+from blip2cli.options import RayOptions
+from blip2cli.pipeline.compute.ray_actors import RayActors
 from tests.pipeline.compute.ray_nodes import Driven, Nodes, nodes, refs
-from tests.pipeline.compute.stub_replica import spec
+from tests.pipeline.compute.stub_replica import rows_of_one_who_waits, spec
 
 pytestmark = [pytest.mark.external, pytest.mark.filterwarnings("default")]
 SLOW = "sleep 0.05"
@@ -33,6 +35,14 @@ def test_rows_come_in_order_from_all_actors(cluster: Nodes) -> None:
     assert driven.ready.device == "auto of 2 Ray actors"
     assert driven.ready.batch_size == 4
     assert driven.ended == []
+
+
+def test_rows_do_not_wait_for_paths_that_do_not_come(cluster: Nodes) -> None:
+    options = RayOptions(ray=True, ray_address=cluster.address)
+    rows = rows_of_one_who_waits(
+        lambda items, stdin: RayActors(spec(), options, items, (), lambda event: None, 60, stdin)
+    )
+    assert rows == numbers(9)
 
 
 def test_what_a_killed_actor_had_is_done_again(cluster: Nodes) -> None:
