@@ -65,7 +65,7 @@ class ConvertedLayers:
             )
         file = self._folder / f"{layer}.safetensors"
         try:
-            if not file.exists():
+            if not _holds(file, weights):
                 self._folder.mkdir(parents=True, exist_ok=True)
                 data = save({name: weight.load().clone() for name, weight in weights.items()})
                 with durable.written(durable.temporary_name(str(file)), str(file)) as out:
@@ -77,6 +77,14 @@ class ConvertedLayers:
                 f"name another folder with {option('offload')}",
             ) from error
         return read_weights([file], keep_open=True)
+
+
+def _holds(file: Path, weights: Weights) -> bool:
+    """Whether ``file`` is there, whole, and has just these weights."""
+    try:
+        return file.exists() and read_weights([file]).keys() == weights.keys()
+    except ModelError:  # it is damaged
+        return False
 
 
 class PlacedLayers:

@@ -153,6 +153,11 @@ def test_layers_are_converted_once(opt_directory: Path, tmp_path: Path) -> None:
     on_disk(opt_directory, "bfloat16", folder)
     assert sorted(folder.rglob("*")) == sorted([files[0].parent, *files])
     assert [file.stat().st_mtime_ns for file in files][1:] == written[1:]
+    whole = [file.read_bytes() for file in files]
+    files[0].write_bytes(whole[0][:100])  # cut short
+    files[1].write_bytes(whole[2])  # of another layer
+    on_disk(opt_directory, "bfloat16", folder)
+    assert [file.read_bytes() for file in files] == whole
 
 
 def test_a_mapped_checkpoint_needs_no_folder(opt_directory: Path, tmp_path: Path) -> None:
