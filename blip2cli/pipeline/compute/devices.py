@@ -15,9 +15,11 @@ def check_devices(device: str) -> None:
         return
     names = device.split(",")
     given = f"{option('device')} {device}"
-    if not all(names):
+    if not all(names) or any(map(str.isspace, device)):
         raise OptionError(
-            "device", f"{given} has an empty name", "separate devices by one comma, as in cpu,cpu"
+            "device",
+            f"{given} has an empty name or a space",
+            "separate devices by one comma, as in cpu,cpu",
         )
     if ALL_CUDA in names:
         raise OptionError(

@@ -96,7 +96,7 @@ def leave() -> None:
     import ray
     from ray._private import worker
 
-    node: Any = worker._global_node
+    node: Any = getattr(worker, "_global_node", None)  # no public name says where logs are
     logs = node.get_session_dir_path() if node is not None and node.head else None
     ray.shutdown()
     if logs is not None:

@@ -200,7 +200,7 @@ class ReplicaActor:
         for position, piece in enumerate(batch.pieces):
             key = (number, position)
             if ray.get(self._batches.begin.remote(key)) >= MOST_STARTS - 1:
-                piece.result = crashed(piece.refs, "more than once")
+                piece.result = crashed(piece.refs, "an actor of Ray")
             else:
                 piece.result = self._process(piece.refs, isolate=True)
             self._batches.done.remote(key)

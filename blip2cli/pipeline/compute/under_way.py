@@ -81,6 +81,7 @@ def crashed(refs: Sequence[ImageRef], how: str) -> ProcessedBatch:
     """Images that ended the worker process ``how``, as failures."""
     from blip2cli.images.load_image import LoadedImage
 
-    error = ImageError("worker_crashed", f"Running it ended the worker process, twice ({how}).")
+    problem = f"Running it ended the worker process more than once ({how})."
+    error = ImageError("worker_crashed", problem)
     images = [LoadedImage(ref.file_name, None, None, error, ref.carried) for ref in refs]
     return ProcessedBatch([], 0, images)

@@ -30,7 +30,8 @@ from blip2cli.tasks.texts import from_lines
     [
         ("cpu,cuda:0", "unlike devices"),
         ("cuda:0,mps", "unlike devices"),
-        ("cpu,", "an empty name"),
+        ("cpu,", "an empty name or a space"),
+        ("cpu, cpu", "an empty name or a space"),
         ("cpu,auto", "auto chooses one device"),
         ("cuda:all,cuda:0", "names all GPUs"),
     ],

@@ -129,7 +129,7 @@ def test_what_a_killed_worker_had_is_done_again() -> None:
 def test_an_image_that_ends_workers_again_is_a_failed_one(what: str, how: str, deaths: int) -> None:
     driven = Driven(refs(30, n9=what))
     assert driven.run() == names(30, 9)
-    message = f"worker_crashed: Running it ended the worker process, twice ({how})."
+    message = f"worker_crashed: Running it ended the worker process more than once ({how})."
     assert driven.failed == {"9": message}
     assert driven.ended == [(how, True)] * deaths
     (image,) = (i for b in driven.batches for i in b.images if i.file_name == "9")
