@@ -133,8 +133,9 @@ def blocks(
         min_size=room.fewest,
         initial_size=room.now,
         max_size=room.most,
-        # One is decoded while another is computed, and one waits.
-        max_tasks_in_flight_per_actor=BATCHES + 1,
+        # One is decoded while another is computed, and as many wait: with fewer the pool never
+        # seems busy enough to Ray Data for an actor on a machine that joins.
+        max_tasks_in_flight_per_actor=2 * BATCHES,
         max_concurrent_calls_per_actor=BATCHES,
         enable_true_multi_threading=True,
     )

@@ -105,10 +105,10 @@ def test_a_lost_node_leaves_its_work_to_the_others(
 
 def test_a_node_that_joins_is_used(cluster: Nodes) -> None:
     before = len(cluster.nodes)
-    driven = Driven(cluster, refs(600, SLOW), actors=(1, 3))
+    driven = Driven(cluster, refs(1600, SLOW), actors=(1, 3))
     for number, _ in enumerate(driven):
         if number == 3:
             cluster.nodes.append(cluster.add())
-    assert driven.names == numbers(600)
+    assert driven.names == numbers(1600)
     assert driven.ready.device == f"auto of {before} to 3 Ray actors"
     assert len(driven.processes) == before + 1
