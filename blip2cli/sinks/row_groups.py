@@ -74,16 +74,19 @@ def arrow_schema(schema: RowSchema, settings: Settings) -> pa.Schema:
 _SCALARS: dict[str, pa.DataType] = {
     "string": pa.string(), "int": pa.int64(), "float": pa.float64(),
 }  # fmt: skip
+# What the elements of a list are called in a Parquet file (Arrow alone says "item"): the schema that
+# is stored is that of a file which was read, too.
+_ELEMENT = "element"
 _NUMBERS: dict[EmbeddingDtype, pa.DataType] = {"float32": pa.float32(), "float16": pa.float16()}
 
 
 def _arrow_type(column: Column) -> pa.DataType:
     if column.type == "embedding":
         assert column.size is not None  # as RowSchema.of checks
-        return pa.list_(_NUMBERS[column.numbers], column.size)
+        return pa.list_(pa.field(_ELEMENT, _NUMBERS[column.numbers]), column.size)
     if column.type in LIST_FIELDS:
         fields = [(field.name, _SCALARS[field.type]) for field in LIST_FIELDS[column.type]]
-        return pa.list_(pa.struct(fields))
+        return pa.list_(pa.field(_ELEMENT, pa.struct(fields)))
     return _SCALARS[column.type]
 
 

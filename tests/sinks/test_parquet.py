@@ -12,7 +12,7 @@ import torch
 
 from blip2cli.errors import OutputError, RunError
 from blip2cli.sinks import Column, parquet, row_groups
-from blip2cli.sinks.base import RowSchema
+from blip2cli.sinks.base import ColumnType, RowSchema
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings_file import METADATA_KEY
 from blip2cli.storage import durable
@@ -43,6 +43,30 @@ def test_bytes_do_not_tell_where_parts_ended(tmp_path: Path) -> None:
             sink.commit()
         sink.close()
         written.append((tmp_path / f"{part}.parquet").read_bytes())
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("kind", ["embedding", "texts"])
+def test_bytes_do_not_tell_who_merged_the_parts(kind: ColumnType, tmp_path: Path) -> None:
+    """The run that wrote them, or a later one that found nothing left to do and knows the schema
+    from the parts alone."""
+    columns = (Column("column", kind, 4 if kind == "embedding" else None),)
+    value: object = [{"text": "a", "logprob": -1.0}]
+    if kind == "embedding":
+        value = np.zeros(4, np.float32)
+    row = {"width": 1, "height": 2, "file_name": "a", "column": value}
+    written = []
+    for name in ("run", "later"):
+        out = tmp_path / f"{name}.parquet"
+        sink = open_out(out, columns)
+        sink.write([row])
+        sink.commit()
+        if name == "run":
+            sink.close()
+        else:
+            sink.abort()
+            journal_of(out).complete()
+        written.append(out.read_bytes())
     assert written[0] == written[1]
 
 
