@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.types as kinds
@@ -12,8 +12,8 @@ import pyarrow.types as kinds
 from blip2cli.convert.arrow import Array
 from blip2cli.convert.arrow_json import json_text, plain_text
 from blip2cli.errors import SourceError
-from blip2cli.sinks.base import Column, RowSchema
-from blip2cli.sinks.row_groups import arrow_schema
+from blip2cli.sinks.base import Column, EmbeddingDtype, RowSchema
+from blip2cli.sinks.row_groups import arrow_schema, vector_type
 from blip2cli.sinks.settings import Settings
 
 _OWN = (
@@ -31,20 +31,17 @@ _infer_type: Any = pa.infer_type  # the stubs demand a mask
 _COMMANDS = {"caption": "caption", "answer": "ask", "embedding": "embed"}
 
 
-def embedding_type(size: int) -> pa.DataType:
-    """``size`` numbers of float32."""
-    return pa.list_(pa.float32(), size)
-
-
 def with_embedding_dtype(schema: pa.Schema, settings: Settings | None) -> pa.Schema:
-    """The schema with embeddings in the precision they were made in, which JSON lacks."""
+    """The schema with embeddings as a run stores them, in the precision they were made in: JSON
+    lacks it."""
     index = schema.get_field_index(EMBEDDING)
-    if index < 0 or (settings.rows if settings else {}).get("embedding_dtype") != "float16":
+    if index < 0:
         return schema
     field = schema.field(index)
-    if not kinds.is_fixed_size_list(field.type):
+    numbers = (settings.rows if settings else {}).get("embedding_dtype")
+    if numbers not in get_args(EmbeddingDtype) or not kinds.is_fixed_size_list(field.type):
         return schema
-    return schema.set(index, field.with_type(pa.list_(pa.float16(), field.type.list_size)))
+    return schema.set(index, field.with_type(vector_type(field.type.list_size, numbers)))
 
 
 def infer_type(name: str, values: Sequence[Any]) -> pa.DataType:
@@ -114,7 +111,7 @@ def _embedding(values: Sequence[Any]) -> pa.DataType:
     if not sizes:
         return pa.null()
     try:
-        return pa.array(values, embedding_type(sizes.pop())).type
+        return pa.array(values, vector_type(sizes.pop())).type
     except (pa.ArrowException, TypeError, ValueError):
         raise SourceError(None, "its embedding is not a list of numbers") from None
 

@@ -74,16 +74,21 @@ def arrow_schema(schema: RowSchema, settings: Settings) -> pa.Schema:
 _SCALARS: dict[str, pa.DataType] = {
     "string": pa.string(), "int": pa.int64(), "float": pa.float64(),
 }  # fmt: skip
-# What the elements of a list are called in a Parquet file (Arrow alone says "item"): the schema that
-# is stored is that of a file which was read, too.
+# What elements of a list are called in a Parquet file, and so in the schema that was read from one;
+# Arrow alone says "item".
 _ELEMENT = "element"
 _NUMBERS: dict[EmbeddingDtype, pa.DataType] = {"float32": pa.float32(), "float16": pa.float16()}
+
+
+def vector_type(size: int, numbers: EmbeddingDtype = "float32") -> pa.DataType:
+    """``size`` numbers of this precision."""
+    return pa.list_(pa.field(_ELEMENT, _NUMBERS[numbers]), size)
 
 
 def _arrow_type(column: Column) -> pa.DataType:
     if column.type == "embedding":
         assert column.size is not None  # as RowSchema.of checks
-        return pa.list_(pa.field(_ELEMENT, _NUMBERS[column.numbers]), column.size)
+        return vector_type(column.size, column.numbers)
     if column.type in LIST_FIELDS:
         fields = [(field.name, _SCALARS[field.type]) for field in LIST_FIELDS[column.type]]
         return pa.list_(pa.field(_ELEMENT, pa.struct(fields)))

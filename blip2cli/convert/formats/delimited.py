@@ -28,10 +28,11 @@ import pyarrow.types as kinds
 from blip2cli.convert.arrow import Array, pc
 from blip2cli.convert.arrow_json import plain_text
 from blip2cli.convert.base import Reader, Schemas, read_errors, slices
-from blip2cli.convert.column_types import EMBEDDING, KNOWN, SameCommand, embedding_type, is_number
+from blip2cli.convert.column_types import EMBEDDING, KNOWN, SameCommand, is_number
 from blip2cli.convert.files import new_file
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import ConvertOptions
+from blip2cli.sinks.row_groups import vector_type
 from blip2cli.sinks.settings import Settings
 from blip2cli.sources.csv_rows import csv_dialect, csv_records
 from blip2cli.sources.records import BadRow, broken
@@ -134,7 +135,7 @@ class CsvReader:
             first = pc.drop_null(batch.column(index))
             if len(first):
                 try:
-                    kind = embedding_type(len(json.loads(first[0].as_py())))
+                    kind = vector_type(len(json.loads(first[0].as_py())))
                 except (ValueError, TypeError):
                     problem = f"{self.path!r}: embedding is not a list of numbers in JSON"
                     raise SourceError("sources", problem) from None

@@ -24,7 +24,7 @@ from blip2cli.convert.base import (
     read_errors,
     require_column,
 )
-from blip2cli.convert.column_types import EMBEDDING, embedding_type
+from blip2cli.convert.column_types import EMBEDDING
 from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.file_set import record_files, record_path, strangers
 from blip2cli.convert.files import new_file
@@ -33,6 +33,7 @@ from blip2cli.convert.formats.parquet import ParquetReader
 from blip2cli.convert.images import without_nulls
 from blip2cli.errors import OutputError, SourceError, option
 from blip2cli.options import ConvertOptions
+from blip2cli.sinks.row_groups import vector_type
 from blip2cli.sinks.settings import Settings
 
 Vectors = np.ndarray[Any, np.dtype[Any]]  # [rows, size]
@@ -184,7 +185,7 @@ class VectorsReader:
                 "it needs rows of floating-point numbers",
             )
         self._array = array
-        kind = pa.field(EMBEDDING, embedding_type(array.shape[1]))
+        kind = pa.field(EMBEDDING, vector_type(array.shape[1]))
         if EMBEDDING in keys.schema.names:
             problem = f"{keys.path!r} has a column embedding already"
             raise SourceError("sources", problem, "remove it")
