@@ -38,7 +38,7 @@ def with_embedding_dtype(schema: pa.Schema, settings: Settings | None) -> pa.Sch
     if index < 0:
         return schema
     field = schema.field(index)
-    numbers = (settings.rows if settings else {}).get("embedding_dtype")
+    numbers: Any = (settings.rows if settings else {}).get("embedding_dtype")
     if numbers not in get_args(EmbeddingDtype) or not kinds.is_fixed_size_list(field.type):
         return schema
     return schema.set(index, field.with_type(vector_type(field.type.list_size, numbers)))
