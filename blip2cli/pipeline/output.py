@@ -98,7 +98,8 @@ class Output:
                 self.failures.remove_old()
                 self.started = True
             self.sink.write(rows)
-            self._list_waiting()
+            if self.waiting:
+                self._list_waiting()
         for image in batch.images:
             if image.error is None and not self.failures.failed_before:
                 continue

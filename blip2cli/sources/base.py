@@ -66,7 +66,8 @@ class ImageRef:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise ImageError("not_a_file", "It is a folder, pipe or device, not a file.")
-                file_size.check_size(status.st_size, "The file")
+                if status.st_size > file_size.MAX_FILE_BYTES:
+                    file_size.check_size(status.st_size, "The file")
                 return file.read()
         except (OSError, ValueError) as error:  # ValueError: a NUL inside the path
             raise _reading_error(error, "file") from None
