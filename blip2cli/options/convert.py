@@ -107,7 +107,7 @@ class ConvertOptions(ConversionOptions):
         None,
         "The column that holds the ids.",
         metavar="NAME",
-        default_help="coco: the last number in file_name; vqa: question_id",
+        default_help="the last number in file_name; of answers question_id",
     )
     id_map: str | None = _ids(
         None,

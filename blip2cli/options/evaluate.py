@@ -54,7 +54,7 @@ class EvalOptions(OptionGroup):
     )
     text_column: str | None = _texts(
         None,
-        "The column of texts in ROWS.",
+        "The column of texts.",
         metavar="NAME",
         default_help="caption, or answer in results of ask",
     )
@@ -66,9 +66,9 @@ class EvalOptions(OptionGroup):
     )
     id_column: str | None = _ids(
         None,
-        "The column of ROWS that holds the ids of annotations.",
+        "The column that holds the ids.",
         metavar="NAME",
-        default_help="the last number in file_name; answers: question_id",
+        default_help="the last number in file_name; of answers question_id",
     )
     id_map: str | None = _ids(
         None,

@@ -38,7 +38,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Caught:
     """What commands would have run: task, run options, report options and items of each."""
     caught: Caught = []
 
-    def keep(job: Any, report: Any) -> int:
+    def keep(job: Any, report: Any, evaluate: Any = None) -> int:
         caught.append((job.task, job.options, report, job.items))
         return 0
 
