@@ -144,8 +144,9 @@ def trials_of(folder: Path, on_weed: bool, faults: bool) -> Iterator[StoreTrials
     serving = weed(folder / "server") if on_weed else serve_s3()
     source = draw_source(folder / "source", IMAGES)
     with serving as server, proxy_of(server.url) as proxy, ForkServer(STUB) as fork_server:
-        server.filesystem().mkdir("kills")
-        yield StoreTrials(fork_server, server, proxy, source, "kills", faults)
+        bucket = "faults" if faults else "kills"  # moto keeps them as long as its process lives
+        server.filesystem().mkdir(bucket)
+        yield StoreTrials(fork_server, server, proxy, source, bucket, faults)
 
 
 def main() -> int:
