@@ -12,6 +12,9 @@ from tests.images.hand_made import DRAW, HEIGHT, WIDTH, numbers, png, tiff
 from tests.images.helpers import pixels
 from tests.images.pictures import encoded, png_chunk
 
+# Colour and alpha are each cut to 8 bits (up to 1), and their product is rounded.
+ON_WHITE = 2.51
+
 
 def to_8_bits(values: np.ndarray, bits: int) -> np.ndarray:
     return values * (255 / ((1 << bits) - 1))
@@ -45,7 +48,7 @@ def test_png_in_colour_and_with_alpha(bits: int, colours: int) -> None:
     if colours > 2:
         share = values[..., -1:] / ((1 << bits) - 1)
         expected = on_white(expected[..., :-1], share)
-    same(png(values, bits, colours), expected, within=2.01)
+    same(png(values, bits, colours), expected, within=ON_WHITE)
     if colours == 2:
         # In 16 bits Pillow leaves the upper 8, by which clear pixels are told.
         for clear in (values[2, 2], np.array([255, 255, 255]), np.array([1, 2, 3])):
@@ -117,9 +120,9 @@ def test_tiff_in_colour(bits: int, planar: bool, order: str) -> None:
     share = alpha[..., 3:] / ((1 << bits) - 1)
     straight = on_white(to_8_bits(alpha[..., :3], bits), share)
     if planar:
-        same(tiff(alpha, bits, 2, order, planar=True, t338=(2,)), straight, within=2.01)
+        same(tiff(alpha, bits, 2, order, planar=True, t338=(2,)), straight, within=ON_WHITE)
     else:
-        same(tiff(alpha, bits, 2, order, t338=(2,)), straight, within=2.01)
+        same(tiff(alpha, bits, 2, order, t338=(2,)), straight, within=ON_WHITE)
         # Associated alpha: colours are multiplied by it already.
         alpha[..., :3] = np.minimum(alpha[..., :3], alpha[..., 3:])
         expected = to_8_bits(alpha[..., :3], bits) + 255 * (1 - share)
@@ -144,7 +147,7 @@ def test_tiff_cmyk_and_grey_with_alpha(bits: int, order: str) -> None:
         same(
             tiff(values, 8, 1, order, t338=(1,)),
             values[..., :1] + 255 * (1 - values[..., 1:] / 255),
-            within=2.01,
+            within=ON_WHITE,
         )
         same(tiff(values, 8, 1, order, t338=(0,)), values[..., :1])
 
