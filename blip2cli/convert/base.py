@@ -121,7 +121,7 @@ def read_errors(path: str) -> Iterator[None]:
             problem = f"{path!r} cannot be read: {error.strerror}"
             raise SourceError("sources", problem) from None
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, NotImplementedError):  # such as integers of 128 bits
+        if isinstance(error, pa.ArrowNotImplementedError):  # such as integers of 128 bits
             problem = f"{path!r} holds what Arrow does not read ({first})"
             raise SourceError("sources", problem, "write it with another type") from None
         raise SourceError(

@@ -50,16 +50,16 @@ class ScriptedSession:
         pass
 
     def padded_length(self, prompt_length: int, length: int) -> int:
-        raise NotImplementedError
+        raise AssertionError("greedy decoding does not ask for this")
 
     def open_slots(self, shape: SlotShape, count: int) -> ScriptedSlots:
         return ScriptedSlots(self, count)
 
     def continuation_states(self, *arguments: Any) -> Tensor:
-        raise NotImplementedError
+        raise AssertionError("greedy decoding does not ask for this")
 
     def logits(self, hidden: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise AssertionError("greedy decoding does not ask for this")
 
 
 class ScriptedSlots:
@@ -90,7 +90,7 @@ class ScriptedSlots:
         return scores
 
     def reorder(self, into: Sequence[int], origin: Sequence[int]) -> None:
-        raise NotImplementedError
+        raise AssertionError("greedy decoding does not ask for this")
 
     def compact(self, slots: Sequence[int]) -> None:
         self.at = [self.at[slot] for slot in slots]
