@@ -25,11 +25,11 @@ demo: install ## caption the images in sample_images/ with the embedded model
 
 # One thread for each of the two workers: four threads on two cores wait for one another.
 test: export OMP_NUM_THREADS = 1
-test: install ## run the test suite
+test: install ## run the tests but those of test-slow (about ten minutes)
 	$(BIN)/python -m pytest --numprocesses 2
 
 test-fast: export OMP_NUM_THREADS = 1
-test-fast: install ## run the tests but those of slow files (two minutes)
+test-fast: install ## run the tests but those of slow files (under two minutes)
 	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow and not external'
 
 EXTERNAL := $(VENV)/.installed-external
@@ -58,7 +58,7 @@ equivalence: install ## compare every kind of command with another version (OLD=
 	$(BIN)/python -m tests.equivalence $(OLD) .
 
 SEED ?= 1
-torture: install ## kill runs and fail system calls, thousands of times (an hour or two; or SEED=2)
+torture: install ## kill runs and fail system calls, thousands of times (hours; or SEED=2)
 	$(BIN)/python -m tests.torture.kills --seed $(SEED)
 	$(BIN)/python -m tests.torture.store_kills --seed $(SEED) --faults
 	$(BIN)/python -m tests.torture.commands --seed $(SEED)
