@@ -90,9 +90,9 @@ def _value(parameter: Any) -> str:
 
 
 def _default(parameter: Any) -> str:
-    found = re.search(r"\[default: ([^\]]*)\]", parameter.help.replace("\\", ""))
+    found = re.findall(r"\[default: ([^\]]*)\]", parameter.help.replace("\\", ""))
     if found:
-        return _text(found[1])
+        return _text("; ".join(found))  # in the order of the formats that the help names
     if parameter.default in (None, False, 0, (), ""):
         return ""
     return f"`{parameter.default}`"

@@ -37,7 +37,7 @@ DEVICE_MAP_HELP = (
 )
 MAX_MEMORY_HELP = (
     "Memory for weights by device, such as cuda:0=20GiB,cpu=60GiB. Devices that are not named hold "
-    "none; what is left over is read from disk, once for every batch."
+    "none; what is left over is read from disk, once a batch and once a decode step."
 )
 OFFLOAD_HELP = (
     "Folder for layers that are read from disk, where the model's own files have another precision "
