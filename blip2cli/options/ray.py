@@ -37,7 +37,7 @@ class RayOptions(OptionGroup):
         None,
         f"The cluster, with {option('ray')}: auto, or HOST:PORT of its head node.",
         metavar="ADDRESS",
-        default_help="RAY_ADDRESS, or a cluster of this machine",
+        default_help="RAY_ADDRESS, or one that runs on this machine, or a new one",
     )
     ray_actors: tuple[int, int] | None = _cluster(
         None,
