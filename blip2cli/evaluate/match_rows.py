@@ -129,23 +129,28 @@ class RowMatcher:
             keys = [self._key({name: batch[name][i] for name in self._needed}) for i in keep]
             first = first or keys[:3]
             yield from self._matched(batch, list(keep), keys, seen, columns)
-        if not seen.any() and not failed:
-            raise SourceError(
-                self.table.field,
-                f"No row of {str(self.table)!r} has a reference in {self.references.path!r}: the "
-                f"rows are about {_shown(first)}, the references about "
-                f"{_shown(self.references.sample())}",
-                "give the references of these images, with the same file names or ids",
-            )
+        if first and not seen.any():
+            raise self._no_reference(first)
         for path in self.table.failures:
             for _, record in json_records(path):
                 if not isinstance(record, BadRow):
                     failed.append(clean_name(record.get("file_name")))
         yield from self._failed(failed, seen, columns)
+        if not seen.any():
+            raise self._no_reference(failed[:3])
         for number in np.flatnonzero(~seen):
             counts.missing.count += 1
             if counts.missing.count <= 3:
                 counts.missing.first.append(_shown([self.references.keys[int(number)].as_py()]))
+
+    def _no_reference(self, first: list[str]) -> SourceError:
+        return SourceError(
+            self.table.field,
+            f"No row of {str(self.table)!r} has a reference in {self.references.path!r}: the "
+            f"rows are about {_shown(first) or 'nothing'}, the references about "
+            f"{_shown(self.references.sample())}",
+            "give the references of these images, with the same file names or ids",
+        )
 
     def _matched(
         self, batch: Columns, keep: list[int], keys: list[str], seen: Numbers, more: Sequence[str]

@@ -20,11 +20,13 @@ from blip2cli.options import EvalOptions
 from blip2cli.storage.text_encoding import from_utf8
 
 RANKS = (1, 5, 10)
+# Options of captions and answers.
+_NOT_ABOUT_VECTORS = ("compare", "by", "text_column", "id_column", "id_map", "meteor_jar")
 _PAIRS = 1 << 24  # similarities computed at once, 64 MB
 
 
-def evaluate_vectors(options: EvalOptions) -> Evaluation:
-    """Recall of the images and texts of ``options.rows``, which pairs ``options.against`` tells.
+def evaluate_vectors(rows: Table, options: EvalOptions) -> Evaluation:
+    """Recall of the images and texts of ``rows``, whose pairs ``options.against`` tells.
 
     Raises UserError.
     """
@@ -34,11 +36,14 @@ def evaluate_vectors(options: EvalOptions) -> Evaluation:
             "Nothing says which text belongs to which image",
             f"give a table of file_name and texts, or COCO captions, with {option('against')}",
         )
-    if options.metric and options.metric != ("recall",):
+    if set(options.metric) - {"recall"}:
         raise OptionError(
             "metric", f"Of vectors {option('metric')} recall is computed", "leave it out"
         )
-    names, images, texts, sentences = _read(Table.of("rows", options.rows))
+    for name in _NOT_ABOUT_VECTORS:
+        if getattr(options, name):
+            raise OptionError(name, f"{option(name)} is not about vectors", "leave it out")
+    names, images, texts, sentences = _read(rows)
     references = read_references(options.against, column=options.reference_column)
     pairs, notes = _pairs(names, sentences, references)
     of_images, of_texts = np.unique(pairs[:, 0]), np.unique(pairs[:, 1])

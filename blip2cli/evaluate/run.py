@@ -31,16 +31,21 @@ def evaluate(options: EvalOptions) -> Evaluation:
     if "embedding" in rows.columns:
         from blip2cli.evaluate.recall import evaluate_vectors
 
-        return evaluate_vectors(options)
-    if options.against is None:
-        raise OptionError(
-            "against",
-            "There is nothing to compare with",
-            f"give references with {option('against')}",
+        found = evaluate_vectors(rows, options)
+    else:
+        if options.against is None:
+            raise OptionError(
+                "against",
+                "There is nothing to compare with",
+                f"give references with {option('against')}",
+            )
+        references = read_references(
+            options.against, column=options.reference_column, more=options.by
         )
-    references = read_references(options.against, column=options.reference_column, more=options.by)
-    _check_order(rows, options.against)
-    return evaluate_rows(rows, references, options)
+        _check_order(rows, options.against)
+        found = evaluate_rows(rows, references, options)
+    _check_names(options.least, found.figures)
+    return found
 
 
 def evaluate_rows(rows: Table, references: References, options: EvalOptions) -> Evaluation:
@@ -77,7 +82,6 @@ def evaluate_rows(rows: Table, references: References, options: EvalOptions) -> 
         other = _figures(both[1], mine.images)
         found = paired_differences(both[1], both[0], mine.images)
         differences = tuple(Figure(*each) for each in found)
-    _check_names(options.least, figures)
     return Evaluation(
         kind, len(predictions), image_count, figures, groups, predictions.counts.as_dict(),
         tuple(notes), other, differences, common,
@@ -160,7 +164,7 @@ def _chosen(
     """The metrics to compute, METEOR's jar, and why some are left out."""
     jar = meteor.find_jar(options.meteor_jar)
     notes, chosen = [], []
-    for name in options.metric:
+    for name in dict.fromkeys(options.metric):
         metric = METRICS.get(name)
         if metric is None or metric.kind != kind:
             raise OptionError(

@@ -59,6 +59,8 @@ def test_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert "60 rows about 60 images" in text
     assert "CIDEr means little" not in text
+    code, text = said(capsys, rows, "--against", against, *["--metric", "rouge"] * 2)
+    assert text.count("rouge") == 1
 
 
 def test_few_images_and_a_figure_that_is_too_low(
@@ -153,13 +155,20 @@ def test_recall_of_vectors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         {"text": f"text {n}", "embedding": list(v), "kind": "p"} for n, v in enumerate(shifted)
     ]
     pairs = [{"file_name": f"{n}.jpg", "caption": f"text {n}"} for n in range(40)]
-    found = evaluated(
-        capsys, write(tmp_path / "i.jsonl", images), write(tmp_path / "t.jsonl", texts),
+    arguments = (
+        write(tmp_path / "i.jsonl", images), write(tmp_path / "t.jsonl", texts),
         "--against", write(tmp_path / "p.jsonl", pairs),
-    )["figures"]  # fmt: skip
+    )  # fmt: skip
+    found = evaluated(capsys, *arguments)["figures"]
     assert found["image_to_text_recall@1"]["value"] == pytest.approx(0.5)
     assert found["text_to_image_recall@1"]["value"] == pytest.approx(0.5)
     assert found["image_to_text_recall@10"]["value"] > 0.5
+    code, text = said(capsys, *arguments, "--fail-under", "recall=0.1")
+    assert code == 2
+    assert "no such figure; the figures are image_to_text_recall@1" in text
+    code, text = said(capsys, *arguments, "--by", "kind")
+    assert code == 2
+    assert "--by is not about vectors" in text
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ def test_a_later_row_of_another_type_is_read(tmp_path: Path) -> None:
     ("rows", "against", "says"),
     [
         ([{"file_name": "a1.jpg", "caption": "x"}], coco({5: ["y"]}), "No row"),
+        ([{"file_name": "a1.jpg", "caption": None, "error": "x"}], coco({5: ["y"]}), "about a1"),
         ([{"file_name": "a1.jpg", "text": "x"}], coco({1: ["y"]}), "no column caption"),
         ([{"file_name": "a1.jpg", "caption": "x"}], vqa({1: ["y"]}), "no column question_id"),
         (
