@@ -15,13 +15,13 @@ from blip2cli.convert.base import require_column
 from blip2cli.convert.examples import Examples
 from blip2cli.convert.images import Row
 from blip2cli.errors import OptionError, SourceError, option
-from blip2cli.options import ConvertOptions
+from blip2cli.options import ColumnOptions
 from blip2cli.sources.csv_rows import csv_dialect, csv_records
 from blip2cli.sources.records import BadRow
 from blip2cli.storage.text_encoding import from_utf8
 
 
-def id_getter(options: ConvertOptions, schema: pa.Schema, questions: bool) -> Callable[[Row], int]:
+def id_getter(options: ColumnOptions, schema: pa.Schema, questions: bool) -> Callable[[Row], int]:
     """The function that gives a row its id: by the map, the column, or the name's last number.
 
     Raises OptionError or SourceError for a map or a column that is not there.
@@ -42,11 +42,11 @@ def id_getter(options: ConvertOptions, schema: pa.Schema, questions: bool) -> Ca
         return lambda row: _from_column(row, column)
     remedy = f"name a column of ids with {option('id_column')}"
     require_column(schema, "file_name", "the ids", remedy)
-    return _number
+    return lambda row: last_number(from_utf8(str(row["file_name"])))
 
 
-def _number(row: Row) -> int:
-    name = from_utf8(str(row["file_name"]))
+def last_number(name: str) -> int:
+    """The last number in a file's name, its id where nothing else says one. Raises SourceError."""
     # As in COCO_val2014_000000391895.jpg. Only ASCII digits, which is what such names have.
     found = re.findall(r"[0-9]+", os.path.splitext(os.path.basename(name))[0])
     if not found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from itertools import groupby
 from typing import Any
 
@@ -15,7 +15,7 @@ from blip2cli.convert.arrow_json import json_rows
 from blip2cli.convert.base import Reader, require_column
 from blip2cli.convert.examples import LeftOut
 from blip2cli.errors import ImageError, OptionError, SourceError, option
-from blip2cli.options import ConvertOptions
+from blip2cli.options import ColumnOptions, ConvertOptions
 from blip2cli.sources.base import ImageRef
 from blip2cli.sources.members import safe_name
 from blip2cli.storage.text_encoding import deep_from_utf8, from_utf8
@@ -31,7 +31,7 @@ def one_line(text: str) -> str:
     return _BREAKS.sub(" ", text).strip(" ")
 
 
-def text_column(options: ConvertOptions, schema: pa.Schema, what: str) -> str:
+def text_column(options: ColumnOptions, schema: pa.Schema, what: str) -> str:
     """The column of texts: that of ``options.text_column``, else ``caption``, else ``answer``.
 
     Raises SourceError when it is not there.
@@ -40,10 +40,14 @@ def text_column(options: ConvertOptions, schema: pa.Schema, what: str) -> str:
         remedy = f"name another one with {option('text_column')}"
         require_column(schema, options.text_column, what, remedy)
         return options.text_column
-    if "caption" not in schema.names and "answer" in schema.names:
-        return "answer"
-    require_column(schema, "caption", what, NAME_TEXTS)
-    return "caption"
+    column = default_text_column(schema.names)
+    require_column(schema, column, what, NAME_TEXTS)
+    return column
+
+
+def default_text_column(names: Container[str]) -> str:
+    """The column of texts among those of rows: ``caption``, else ``answer``."""
+    return "answer" if "caption" not in names and "answer" in names else "caption"
 
 
 def require_file_names(reader: Reader, what: str) -> None:

@@ -19,17 +19,17 @@ import numpy as np
 import pyarrow as pa
 
 from blip2cli.convert.examples import Examples
-from blip2cli.convert.ids import id_getter
+from blip2cli.convert.ids import id_getter, last_number
+from blip2cli.convert.images import default_text_column
 from blip2cli.errors import OptionError, SourceError, option
 from blip2cli.evaluate.key_index import Numbers
 from blip2cli.evaluate.read_references import clean_name, row_key
 from blip2cli.evaluate.read_rows import Columns, Table
 from blip2cli.evaluate.references import KEYS, References
-from blip2cli.options import ConvertOptions
+from blip2cli.options import ColumnOptions
 from blip2cli.sources.records import BadRow, json_records
 
 ABSTAINED = "abstained"  # the value of ``flag``
-_number = id_getter(ConvertOptions(), pa.schema([("file_name", pa.null())]), False)
 _Row = Mapping[str, Any]
 _TAIL = 16384  # references of failed images that are given at once
 
@@ -67,32 +67,24 @@ class MatchCounts:
 class RowMatcher:
     """Reads the rows of ``table``, each with its reference."""
 
-    def __init__(
-        self,
-        table: Table,
-        references: References,
-        text_column: str | None = None,
-        id_column: str | None = None,
-        id_map: str | None = None,
-    ) -> None:
+    def __init__(self, table: Table, references: References, options: ColumnOptions) -> None:
         """Raises SourceError for rows without the columns that are needed, OptionError."""
         self.table, self.references = table, references
         self.counts = MatchCounts()
-        self.text_column = text_column or default_text_column(table)
+        self.text_column = options.text_column or default_text_column(table.columns)
         _require(table, self.text_column, f"name the texts with {option('text_column')}")
         by = references.by
         self._ids = None
-        self._id_columns = [n for n in ("file_name", id_column) if n in table.columns]
-        if id_column is not None or id_map is not None:
+        self._id_columns = [n for n in ("file_name", options.id_column) if n in table.columns]
+        if options.id_column is not None or options.id_map is not None:
             if by not in ("image_id", "question_id"):
-                name = "id_column" if id_column is not None else "id_map"
+                name = "id_column" if options.id_column is not None else "id_map"
                 raise OptionError(
                     name,
                     f"{option(name)} is about the ids of annotations, and {references.path!r} has "
                     "file names",
                     "leave it out",
                 )
-            options = ConvertOptions(id_column=id_column, id_map=id_map)
             schema = pa.schema([(name, pa.null()) for name in table.columns])
             self._ids = id_getter(options, schema, by == "question_id")
         self._needed = self._key_columns(by)
@@ -232,16 +224,11 @@ def image_key(name: str, references: References, otherwise: str | None = None) -
     if found is not None:
         return str(found)
     try:
-        return str(_number({"file_name": name}))
+        return str(last_number(name))
     except SourceError:
         if otherwise is None:
             raise
         return otherwise
-
-
-def default_text_column(table: Table) -> str:
-    """The column of texts: ``caption``, else ``answer``."""
-    return "answer" if "caption" not in table.columns and "answer" in table.columns else "caption"
 
 
 def _require(table: Table, column: str, remedy: str) -> None:

@@ -119,7 +119,7 @@ def _rows(count: int) -> str:
 
 
 def _predictions(rows: Table, references: References, options: EvalOptions) -> Predictions:
-    matcher = RowMatcher(rows, references, options.text_column, options.id_column, options.id_map)
+    matcher = RowMatcher(rows, references, options)
     ours = [name for name in options.by if name in rows.columns]
     for name in options.by:
         if name not in ours and name not in references.columns:

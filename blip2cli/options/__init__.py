@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from blip2cli.options.columns import ColumnOptions
 from blip2cli.options.convert import (
     CheckpointOptions,
     ConversionOptions,
@@ -64,6 +65,7 @@ __all__ = [
     "AskOptions",
     "CaptionOptions",
     "CheckpointOptions",
+    "ColumnOptions",
     "ConversionOptions",
     "ConvertOptions",
     "Declared",

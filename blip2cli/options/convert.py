@@ -7,6 +7,7 @@ from functools import partial
 from typing import Literal
 
 from blip2cli.errors import OptionError, option
+from blip2cli.options.columns import ColumnOptions
 from blip2cli.options.declare import (
     CHECKPOINTS,
     FORMAT,
@@ -50,7 +51,7 @@ class ConversionOptions(OptionGroup):
 
 
 @dataclass(frozen=True)
-class ConvertOptions(ConversionOptions):
+class ConvertOptions(ConversionOptions, ColumnOptions):
     """How results are read and written."""
 
     read_as: str | None = _format(
@@ -81,12 +82,6 @@ class ConvertOptions(ConversionOptions):
         metavar="N",
         minimum=1,
     )
-    text_column: str | None = _texts(
-        None,
-        "The column of texts.",
-        metavar="NAME",
-        default_help="caption, or answer in results of ask",
-    )
     prefix: str = _texts("", "sidecar: text before each caption.", metavar="TEXT")
     suffix: str = _texts("", "sidecar: text after each caption.", metavar="TEXT")
     sidecar_suffix: SidecarSuffix | None = _texts(
@@ -103,17 +98,6 @@ class ConvertOptions(ConversionOptions):
         default_help="link; none where DST is the folder of the images",
     )
     metadata: MetadataKind = _images("jsonl", "imagefolder: the kind of its metadata file.")
-    id_column: str | None = _ids(
-        None,
-        "The column that holds the ids.",
-        metavar="NAME",
-        default_help="the last number in file_name; of answers question_id",
-    )
-    id_map: str | None = _ids(
-        None,
-        "Ids of file names: a JSON object, a CSV table with file_name and id, or COCO annotations.",
-        metavar="FILE",
-    )
     annotations: str | None = _ids(
         None,
         "COCO annotations or VQA questions that the results have to match one to one.",

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Literal
 
 from blip2cli.errors import OptionError, option
-from blip2cli.options.declare import IDS, METRICS, OUTPUT, SOURCE, TEXTS, OptionGroup, setting
+from blip2cli.options.columns import ColumnOptions
+from blip2cli.options.declare import METRICS, OUTPUT, SOURCE, TEXTS, OptionGroup, setting
 
 MetricName = Literal[
     "bleu", "meteor", "rouge", "cider", "vqa", "vqa_2017", "exact", "normalized", "yesno", "recall"
@@ -16,8 +17,6 @@ MetricName = Literal[
 _METRIC_NAMES = MetricName.__args__  # type: ignore[attr-defined] # a Literal has them
 
 _source = partial(setting, panel=SOURCE)
-_texts = partial(setting, panel=TEXTS)
-_ids = partial(setting, panel=IDS)
 _metrics = partial(setting, panel=METRICS)
 
 
@@ -34,7 +33,7 @@ class MetricsOptions(OptionGroup):
 
 
 @dataclass(frozen=True)
-class EvalOptions(OptionGroup):
+class EvalOptions(ColumnOptions):
     """What is evaluated against what."""
 
     rows: tuple[str, ...] = _source(
@@ -52,28 +51,12 @@ class EvalOptions(OptionGroup):
     compare: tuple[str, ...] = _source(
         (), "Another output, whose difference to ROWS is printed; repeatable.", metavar="ROWS"
     )
-    text_column: str | None = _texts(
-        None,
-        "The column of texts.",
-        metavar="NAME",
-        default_help="caption, or answer in results of ask",
-    )
-    reference_column: str | None = _texts(
+    reference_column: str | None = setting(
         None,
         "The column of texts in a table of references.",
+        panel=TEXTS,
         metavar="NAME",
         default_help="caption, reference, text or answer, or their plurals",
-    )
-    id_column: str | None = _ids(
-        None,
-        "The column that holds the ids.",
-        metavar="NAME",
-        default_help="the last number in file_name; of answers question_id",
-    )
-    id_map: str | None = _ids(
-        None,
-        "Ids of file names: a JSON object, a CSV table with file_name and id, or COCO annotations.",
-        metavar="FILE",
     )
     metric: tuple[str, ...] = _metrics(
         (),

@@ -11,6 +11,7 @@ from blip2cli.evaluate.match_rows import MatchCounts, Matched, RowMatcher
 from blip2cli.evaluate.read_references import read_references
 from blip2cli.evaluate.read_rows import Table
 from blip2cli.evaluate.references import References
+from blip2cli.options import ColumnOptions
 
 Row = dict[str, Any]
 
@@ -61,7 +62,7 @@ def matched(
 ) -> tuple[dict[str, str], MatchCounts, References]:
     """The text of every reference that has a row, by key; the counts; the references."""
     references = read_references(str(against))
-    matcher = RowMatcher(Table.of("rows", (str(rows),)), references, **options)
+    matcher = RowMatcher(Table.of("rows", (str(rows),)), references, ColumnOptions(**options))
     batches: list[Matched] = list(matcher.batches(columns))
     found = {
         references.keys[int(number)].as_py(): text
