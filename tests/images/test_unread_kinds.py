@@ -86,7 +86,7 @@ SIGNED = b"\xff\xd8\xff\xf7\0\x0b\x08\0\x09\0\x09\1\1\x11\0\xff\xda\0\x08\1\1\0\
         (b"/* XPM */\nstatic char *x[] = {", "XPM"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "Git LFS"),
         (b"\0\x05\x16\x07\0\2\0\0Mac OS X" + bytes(30), "resource fork"),
-        (gzip.compress(b"abc"), "gzip"),
+        (gzip.compress(b"abc", mtime=0), "gzip"),
         (zipped(), "ZIP"),
         (tarred(), "tar archive"),
         (tga(), "TGA"),
