@@ -7,7 +7,6 @@ come after so many milliseconds.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import random
@@ -22,7 +21,7 @@ from pathlib import Path
 from tests.drawn_source import draw_source
 from tests.fork_server import Child, ForkServer
 from tests.processes import children, eventually_gone
-from tests.torture.report import Report
+from tests.torture.kill_series import chosen, parser_of, survive_kills
 from tests.workload import (
     Reference,
     Violation,
@@ -116,36 +115,15 @@ class DeviceTrials:
 
 def main() -> int:
     """Command line: kill until enough kills were survived; returns 1 when any trial failed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.torture.devices")
-    parser.add_argument("--kills", type=int, default=300, help="over all formats")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", metavar="FORMAT/NUMBER", help="repeat one trial")
-    parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir(), "torture-devices"))
-    options = parser.parse_args()
-    report = Report("devices", options.keep)
-    formats = FORMATS if options.only is None else (options.only.rpartition("/")[0],)
+    options = parser_of("devices", kills=300).parse_args()
     with tempfile.TemporaryDirectory() as folder, ForkServer() as fork_server:
         root = Path(folder)
         source = draw_source(root / "source", IMAGES)
-        all_trials = [DeviceTrials.build(fork_server, root, source, suffix) for suffix in formats]
-        if options.only is not None:
-            numbers = [int(options.only.rpartition("/")[2])]
-        else:
-            numbers = list(range(options.kills))
-        for number in numbers:
-            for trials in all_trials:
-                _try(trials, options.seed, number, report)
-            if report.survived.total() >= options.kills:
-                break
-    print(report.line())
-    return 1 if report.failures else 0
-
-
-def _try(trials: DeviceTrials, seed: int, number: int, report: Report) -> None:
-    name = f"{trials.workload.suffix}/{number}"
-    repeat = f"python -m tests.torture.devices --seed {seed} --only {name}"
-    with report.trial(name, trials.root / "trial", repeat):
-        report.survive(trials.workload.suffix, trials.trial(seed, number))
+        trials = {
+            suffix: DeviceTrials.build(fork_server, root, source, suffix).trial
+            for suffix in chosen(options, FORMATS)
+        }
+        return survive_kills("devices", options, trials, root / "trial")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ a process has come after so many milliseconds, so a rare fault may take a few re
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from tests.drawn_source import draw_source
 from tests.fork_server import Child, ForkServer
-from tests.torture.report import Report
+from tests.torture.kill_series import chosen, parser_of, survive_kills
 from tests.torture.stages import STUB
 from tests.workload import (
     FORMATS,
@@ -116,40 +115,20 @@ def _state(folder: Path) -> set[tuple[str, int]]:
 
 def main() -> int:
     """Command line: kill until enough kills were survived; returns 1 when any trial failed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.torture.kills")
-    parser.add_argument("--kills", type=int, default=1000, help="over all formats")
-    parser.add_argument("--seed", type=int, default=1)
+    parser = parser_of("kills", kills=1000)
     parser.add_argument("--stub", action="store_true", help="with a stub, not the model")
-    parser.add_argument("--only", metavar="FORMAT/NUMBER", help="repeat one trial")
-    parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir(), "torture-kills"))
     options = parser.parse_args()
-    report = Report("kills", options.keep)
-    formats = FORMATS if options.only is None else (options.only.rpartition("/")[0],)
     with (
         tempfile.TemporaryDirectory() as folder,
         ForkServer(STUB if options.stub else None) as fork_server,
     ):
         root = Path(folder)
         source = draw_source(root / "source", IMAGES)
-        formats_trials = [KillTrials.build(fork_server, root, source, suffix) for suffix in formats]
-        if options.only is not None:
-            numbers = [int(options.only.rpartition("/")[2])]
-        else:
-            numbers = list(range(options.kills))  # each trial has one kill at least
-        for number in numbers:
-            for trials in formats_trials:
-                _try(trials, options.seed, number, report)
-            if report.survived.total() >= options.kills:
-                break
-    print(report.line())
-    return 1 if report.failures else 0
-
-
-def _try(trials: KillTrials, seed: int, number: int, report: Report) -> None:
-    name = f"{trials.workload.suffix}/{number}"
-    repeat = f"python -m tests.torture.kills --seed {seed} --only {name}"
-    with report.trial(name, trials.root / "trial", repeat):
-        report.survive(trials.workload.suffix, trials.trial(seed, number))
+        trials = {
+            suffix: KillTrials.build(fork_server, root, source, suffix).trial
+            for suffix in chosen(options, FORMATS)
+        }
+        return survive_kills("kills", options, trials, root / "trial")
 
 
 if __name__ == "__main__":

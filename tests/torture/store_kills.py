@@ -1,14 +1,13 @@
 """Runs into an object store, killed with SIGKILL as their requests come and go, and resumed.
 
 ``python -m tests.torture.store_kills --kills 300 --seed 7`` prints how many kills were survived;
-``--only 17`` repeats one trial with all its choices. Runs are killed before or after a request took
-effect, or after a random time; ``--faults`` lets one request in twenty fail on the way as well.
-The store is moto's, with ``--weed`` SeaweedFS.
+``--only s3/17`` repeats one trial with all its choices. Runs are killed before or after a request
+took effect, or after a random time; ``--faults`` lets one request in twenty fail on the way as
+well. The store is moto's, with ``--weed`` SeaweedFS.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import logging
@@ -19,6 +18,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -28,7 +28,7 @@ from tests.fork_server import Child, ForkServer
 from tests.object_servers import weed
 from tests.s3_server import S3, serve_s3
 from tests.store_proxy import Rule, StoreProxy, proxy_of
-from tests.torture.report import Report
+from tests.torture.kill_series import parser_of, survive_kills
 from tests.torture.stages import STUB
 from tests.workload import Violation, check_finished
 
@@ -81,7 +81,7 @@ class StoreTrials:
         check_finished(self.start("unbroken").wait())
         return self.objects("unbroken")
 
-    def trial(self, seed: int, number: int, expected: dict[str, bytes]) -> int:
+    def trial(self, expected: dict[str, bytes], seed: int, number: int) -> int:
         """One chain of kills and the resume after them; returns how many kills hit a run."""
         rng = random.Random(f"{seed}/{number}")
         name = f"trial-{number}"
@@ -151,30 +151,18 @@ def trials_of(folder: Path, on_weed: bool, faults: bool) -> Iterator[StoreTrials
 
 def main() -> int:
     """Command line: kill until enough kills were survived; returns 1 when any trial failed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.torture.store_kills")
-    parser.add_argument("--kills", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=1)
+    parser = parser_of("store_kills", kills=300)
     parser.add_argument("--weed", action="store_true", help="with SeaweedFS, not moto")
     parser.add_argument("--faults", action="store_true", help="let requests fail as well")
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="repeat one trial")
-    parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir(), "torture-stores"))
     options = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    report = Report("kills of runs into a store", options.keep)
     with (
         tempfile.TemporaryDirectory() as folder,
         trials_of(Path(folder), options.weed, options.faults) as trials,
     ):
-        expected = trials.unbroken()
-        for number in range(options.kills) if options.only is None else [options.only]:
-            again = f"--seed {options.seed} --only {number}"
-            repeat = f"python -m tests.torture.store_kills {again}"
-            with report.trial(str(number), trials.source, repeat):
-                report.survive("s3", trials.trial(options.seed, number, expected))
-            if report.survived.total() >= options.kills:
-                break
-    print(report.line())
-    return 1 if report.failures or not report.survived.total() else 0
+        trial = partial(trials.trial, trials.unbroken())
+        title = "kills of runs into a store"
+        return survive_kills(title, options, {"s3": trial}, trials.source)
 
 
 if __name__ == "__main__":

@@ -15,4 +15,4 @@ pytestmark = pytest.mark.external
 def test_runs_into_a_store_survive_kills(tmp_path: Path, faults: bool) -> None:
     with trials_of(tmp_path, on_weed=False, faults=faults) as trials:
         expected = trials.unbroken()
-        assert sum(trials.trial(3, number, expected) for number in range(3)) > 0
+        assert sum(trials.trial(expected, 3, number) for number in range(3)) > 0

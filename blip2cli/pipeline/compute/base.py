@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blip2cli.pipeline.processed_batch import ProcessedBatch
+from blip2cli.sources.base import ImageRef
 
 if TYPE_CHECKING:
+    from blip2cli.images.batches import BatchCutter
     from blip2cli.model.wrapper import Blip2
     from blip2cli.tasks.base import BaseTask
 
@@ -80,7 +83,21 @@ class Compute(AbstractContextManager[Any], Protocol):
         """
 
 
-def path_comes(stdin: Any) -> bool:
+def next_refs(cutter: BatchCutter, stdin: Any) -> Sequence[ImageRef] | None:
+    """A batch of references, None at their end; an empty one where ``stdin`` gives no path now.
+
+    ``stdin`` is None where a path is waited for. Raises what the source raises.
+    """
+    if stdin is not None and not _path_comes(stdin):
+        return ()
+    refs = next(cutter, None)
+    cutter.pending.clear()
+    if refs is None and cutter.error is not None:
+        raise cutter.error
+    return refs
+
+
+def _path_comes(stdin: Any) -> bool:
     """Whether a path can be read from ``stdin``, or its end: whoever writes there may wait for the
     rows of those before."""
     try:

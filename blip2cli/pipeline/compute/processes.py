@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from blip2cli.errors import RunError, UserError, option
-from blip2cli.pipeline.compute.base import Ready, path_comes
+from blip2cli.pipeline.compute.base import Ready, next_refs
 from blip2cli.pipeline.compute.devices import labels
 from blip2cli.pipeline.compute.replica import ReplicaSpec
 from blip2cli.pipeline.compute.under_way import BatchUnderWay, Piece
@@ -126,13 +126,7 @@ class WorkerProcesses:
 
     def next_batch(self) -> Sequence[ImageRef] | None:
         """References; none when no path comes while rows may be ready."""
-        if self._stdin is not None and self._batches and not path_comes(self._stdin):
-            return ()
-        refs = next(self._cutter, None)
-        self._cutter.pending.clear()
-        if refs is None and self._cutter.error is not None:
-            raise self._cutter.error
-        return refs
+        return next_refs(self._cutter, self._stdin if self._batches else None)
 
     def put(self, batch: Sequence[ImageRef], /) -> None:
         if batch:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from blip2cli.errors import RunError
 from blip2cli.pipeline.compute import ray_cluster
-from blip2cli.pipeline.compute.base import Ready, path_comes
+from blip2cli.pipeline.compute.base import Ready, next_refs
 from blip2cli.pipeline.compute.replica import ReplicaSpec
 from blip2cli.pipeline.compute.worker_process import BATCHES
 from blip2cli.pipeline.events import Listener, WorkerEnded
@@ -104,13 +104,7 @@ class RayActors:
 
     def next_batch(self) -> Sequence[ImageRef] | None:
         """References; none when no path comes while rows may be ready."""
-        if self._stdin is not None and self._under_way and not path_comes(self._stdin):
-            return ()
-        refs = next(self._cutter, None)
-        self._cutter.pending.clear()
-        if refs is None and self._cutter.error is not None:
-            raise self._cutter.error
-        return refs
+        return next_refs(self._cutter, self._stdin if self._under_way else None)
 
     def put(self, batch: Sequence[ImageRef], /) -> None:
         if not batch:
