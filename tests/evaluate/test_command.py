@@ -91,6 +91,31 @@ def test_two_outputs_are_compared_on_what_both_have(
     assert compared["differences"]["rouge"]["low"] > 0
     same = evaluated(capsys, rows, "--against", against, "--compare", rows, "--metric", "rouge")
     assert same["compare"]["differences"]["rouge"] == {"value": 0, "low": 0, "high": 0}
+    # Neither the order of rows nor rows that come again have a say, nor that one output abstained.
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    turned = write(tmp_path / "turned.jsonl", lines[::-1])
+    same = evaluated(
+        capsys, turned, rows, "--against", against, "--compare", rows, "--metric", "rouge"
+    )
+    assert same["counts"]["doubled"] == same["counts"]["matched"] == 60
+    assert same["compare"]["differences"]["rouge"] == {"value": 0, "low": 0, "high": 0}
+
+
+def test_one_that_abstained_is_compared_with_one_that_did_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[Row] = [
+        {"file_name": f"{n}.jpg", "question": "?", "answer": "yes", "flag": None} for n in range(4)
+    ]
+    against = write(tmp_path / "l.jsonl", rows)
+    out = write(tmp_path / "a.jsonl", rows)
+    # What it kept to itself does not count, right as it is.
+    other = write(tmp_path / "b.jsonl", [rows[0] | {"flag": "abstained"}, *rows[1:]])
+    found = evaluated(capsys, out, "--against", against, "--compare", other)["compare"]
+    assert found["figures"]["exact"]["value"] == pytest.approx(3 / 4)
+    assert "exact_selective" not in found["differences"]
+    arguments = out, "--against", against, "--fail-under"
+    assert said(capsys, *arguments, "exact=1")[0] == 0
 
 
 def test_answers_abstained_null_and_failed(

@@ -77,6 +77,35 @@ def test_tables_of_labels(tmp_path: Path, form: str) -> None:
     assert "1 rows" in references.notes[0]
 
 
+def test_texts_that_are_no_texts_in_any_order(tmp_path: Path) -> None:
+    labels = [("a", True), ("b", 2.0), ("a", False), ("b", 2.5)]
+    table = [{"file_name": f"{name}.jpg", "label": [value]} for name, value in labels]
+    bools, numbers = table[::2], table[1::2]
+    found = read_references(str(write(tmp_path / "l.jsonl", bools)))
+    assert found.texts(0) == ["yes", "no"]
+    found = read_references(str(write(tmp_path / "l.jsonl", numbers)))
+    assert found.texts(0) == ["2", "2.5"]
+    names = [{"file_name": f"{name}.jpg", "label": str(n)} for n, (name, _) in enumerate(labels)]
+    found = read_references(str(write(tmp_path / "l.jsonl", names)))
+    assert [found.texts(0), found.texts(1)] == [["0", "2"], ["1", "3"]]
+
+
+def test_questions_are_known_by_their_text_where_an_id_is_missing(tmp_path: Path) -> None:
+    base = {"file_name": "a.jpg", "answer": "x"}
+    labels = [base | {"question": q, "question_id": i} for q, i in (("p", "1"), ("q", None))]
+    against = write(tmp_path / "l.jsonl", labels)
+    rows = write(tmp_path / "r.jsonl", [base | {"question": "q", "question_id": "1"}])
+    assert matched(rows, against)[0] == {"a.jpg\0q": "x"}
+
+
+def test_images_are_in_the_order_of_the_annotations_list_of_them(tmp_path: Path) -> None:
+    content = coco({1: ["a"], 2: ["b"]})
+    content["images"] = content["images"][::-1]
+    references = read_references(str(write(tmp_path / "c.json", content)))
+    assert references.keys.to_pylist() == ["2", "1"]
+    assert references.texts(0) == ["b"]
+
+
 def test_lists_of_texts_and_folders_in_names(tmp_path: Path) -> None:
     against = write(tmp_path / "l.jsonl", [{"file_name": "a.jpg", "captions": ["one", "two"]}])
     rows = write(tmp_path / "r.jsonl", [{"file_name": "deep/a.jpg", "caption": "x"}])
