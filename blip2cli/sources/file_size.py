@@ -11,12 +11,12 @@ from blip2cli.errors import ImageError
 MAX_FILE_BYTES = 1 << 30  # a larger "image" is a mistake, and would fill the memory
 
 
-def check_size(size: int, what: str = "It") -> None:
-    """Raise ImageError ``too_large`` for more bytes than an image may have."""
-    if size > MAX_FILE_BYTES:
-        raise ImageError("too_large", f"{what} holds {size} bytes, over {limit()}.")
+def check_size(size: int, what: str = "It", most: int = MAX_FILE_BYTES) -> None:
+    """Raise ImageError ``too_large`` for more than ``most`` bytes."""
+    if size > most:
+        raise ImageError("too_large", f"{what} holds {size} bytes, over {limit(most)}.")
 
 
-def limit() -> str:
+def limit(most: int = MAX_FILE_BYTES) -> str:
     """The limit, for people."""
-    return f"{MAX_FILE_BYTES / (1 << 30):g} GiB"
+    return f"{most / (1 << 30):g} GiB"

@@ -45,6 +45,10 @@ class LocalTree:
     decode = staticmethod(os.fsdecode)
     reference = ImageRef
 
+    def __init__(self, block: int = BLOCK) -> None:
+        """``block``: entries that are held together."""
+        self._block = block
+
     def listing(self, folder: bytes, hidden: bool = False) -> Listing:
         """Return the folders and files of one folder, sorted bytewise.
 
@@ -71,8 +75,8 @@ class LocalTree:
                 except OSError:  # a link to itself: reading it will say so
                     records.append(name + LINK)
         records.sort()
-        starts = range(0, len(records), BLOCK)
-        return Listing([SEPARATOR.join(records[i : i + BLOCK]) for i in starts])
+        starts = range(0, len(records), self._block)
+        return Listing([SEPARATOR.join(records[i : i + self._block]) for i in starts])
 
     def images_below(self, top: str, base: str) -> Iterator[ImageRef]:
         return walk(self, top, FollowLinks(os.fsencode(top), others=self.others), base)
@@ -81,7 +85,7 @@ class LocalTree:
         """The images of ``images_below`` many together."""
         rules = FollowLinks(os.fsencode(top), others=self.others)
         found = walk(self, top, rules, base, reference=lambda *image: image)
-        while images := [*islice(found, BLOCK)]:
+        while images := [*islice(found, self._block)]:
             if all(type(image) is tuple for image in images):
                 keys = [name for name, _ in images]
                 yield RefBlock(keys, partial(_reference, images))

@@ -42,15 +42,17 @@ class BadRow:
 Record = tuple[int, Mapping[str, object] | BadRow]
 
 
-def text_records(location: str) -> Iterator[Record]:
+def text_records(location: str, line_bytes: int = MAX_LINE_BYTES) -> Iterator[Record]:
     """A list of paths, one a line, taken as they come: the column is called ``file_name``.
 
     Lines may end in CR LF; empty ones are passed over.
     """
-    return _paths(_lines(location))
+    return _paths(_lines(location, line_bytes))
 
 
-def text_blocks(location: str) -> Iterator[tuple[list[str], list[Record]]]:
+def text_blocks(
+    location: str, line_bytes: int = MAX_LINE_BYTES, block_bytes: int = _BLOCK
+) -> Iterator[tuple[list[str], list[Record]]]:
     """A list of paths as ``text_records`` reads it, many at once; it is not gzipped.
 
     They come as names, without records, where all of them are names as they are: relative, on this
@@ -58,9 +60,9 @@ def text_blocks(location: str) -> Iterator[tuple[list[str], list[Record]]]:
     """
     number = 0
     with open_text(location) as file:
-        reader = LineReader(file)
+        reader = LineReader(file, line_bytes)
         start = file.tell()
-        while block := file.read(_BLOCK) + file.readline(_BLOCK):
+        while block := file.read(block_bytes) + file.readline(block_bytes):
             end = file.tell()
             names = _plain_names(block)
             if names is not None:
@@ -164,10 +166,11 @@ def unpacked_suffix(location: str) -> str:
 
 
 class LineReader:
-    """The lines of an open text file one by one, none longer than ``MAX_LINE_BYTES``."""
+    """The lines of an open text file one by one, none longer than ``line_bytes``."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, line_bytes: int = MAX_LINE_BYTES) -> None:
         self._file = file
+        self._line_bytes = line_bytes
         self._ended = False
 
     def next(self) -> bytes | BadRow:
@@ -175,11 +178,11 @@ class LineReader:
         if self._ended:
             return b""
         try:
-            line = self._file.readline(MAX_LINE_BYTES)
-            if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
+            line = self._file.readline(self._line_bytes)
+            if len(line) < self._line_bytes or line.endswith(b"\n"):
                 return line
             while line and not line.endswith(b"\n"):
-                line = self._file.readline(MAX_LINE_BYTES)
+                line = self._file.readline(self._line_bytes)
             return BadRow("a line of over 16 MiB")
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             self._ended = True
@@ -190,9 +193,9 @@ def _decoded(line: bytes) -> str:
     return line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
 
 
-def _lines(location: str) -> Iterator[tuple[int, str | BadRow]]:
+def _lines(location: str, line_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, str | BadRow]]:
     with open_text(location) as file:
-        reader, number = LineReader(file), 0
+        reader, number = LineReader(file, line_bytes), 0
         while line := reader.next():
             number += 1
             if isinstance(line, BadRow):

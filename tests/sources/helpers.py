@@ -19,9 +19,10 @@ def refs(*sources: object, **options: object) -> list[ImageRef]:
     return list(open_sources(chosen))
 
 
-def failure(ref: ImageRef) -> str:
+def failure(ref: ImageRef, **limits: int) -> str:
+    """Why it cannot be read, where ``limits`` are given to its ``read``."""
     with pytest.raises(ImageError) as caught:
-        ref.read()
+        ref.read(**limits)
     return caught.value.error_type
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from blip2cli.errors import ImageError
-from blip2cli.sources import file_size
 from blip2cli.sources.base import FailedRef, ImageRef, absolute, name_below
+from blip2cli.sources.file_size import MAX_FILE_BYTES, check_size
 
 
 def failure(ref: ImageRef) -> str:
@@ -25,11 +25,11 @@ def test_reads_the_whole_file(tmp_path: Path) -> None:
     assert ImageRef("a", str(tmp_path / "a")).read() == b"x" * 100_000
 
 
-def test_failures_have_stable_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_bytes(b"12345")
+def test_failures_have_stable_names(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.truncate(tmp_path / "file", MAX_FILE_BYTES + 1)  # a hole, which takes no space on the disk
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "self").symlink_to("self")
-    monkeypatch.setattr(file_size, "MAX_FILE_BYTES", 4)
 
     assert failure(ImageRef("x", str(tmp_path / "absent"))) == "missing"
     assert failure(ImageRef("x", str(tmp_path / "file" / "below"))) == "missing"
@@ -39,6 +39,7 @@ def test_failures_have_stable_names(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert failure(ImageRef("x", str(tmp_path / "self"))) == "read_error"
     assert failure(ImageRef("x", "with\0nul")) == "read_error"
     assert failure(ImageRef("x", str(tmp_path / "file"))) == "too_large"
+    check_size(MAX_FILE_BYTES)
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

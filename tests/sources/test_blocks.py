@@ -6,6 +6,8 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from unittest.mock import patch
@@ -16,8 +18,11 @@ from hypothesis import strategies as st
 
 from blip2cli.errors import SourceError
 from blip2cli.options import SourceOptions
-from blip2cli.sources import ImageRef, Listing, local_tree, records
+from blip2cli.sources import ImageRef, Listing
+from blip2cli.sources.base import FailedRef
 from blip2cli.sources.local_tree import LocalTree
+from blip2cli.sources.members import MAX_NAME
+from blip2cli.sources.records import text_blocks, text_records
 from blip2cli.sources.walk import Entry
 from blip2cli.storage.hash_set import HashSet
 
@@ -54,18 +59,29 @@ def outcome(list_images: Callable[[], list[ImageRef]]) -> list[ImageRef] | str:
 @given(_LINES, st.sampled_from([b"\n", b"\r\n"]), st.booleans(), st.integers(1, 40))
 @example([b"a.png", b"x" * 70, b"y.png", b"x" * 200], b"\n", True, 10)
 def test_a_list_is_read_in_blocks(lines: list[bytes], end: bytes, ended: bool, size: int) -> None:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        patch.object(records, "_BLOCK", size),
-        patch.object(records, "MAX_LINE_BYTES", 80),
-        patch.object(records, "MAX_NAME", 60),
-    ):
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "list.txt")
         path.write_bytes(end.join(lines) + end * ended)
-        options = SourceOptions((str(path),))
-        assert outcome(lambda: together(Listing.open(options))) == outcome(
-            lambda: list(Listing.open(options).refs())
+        try:
+            listing = Listing.open(SourceOptions((str(path),)))
+        except SourceError:
+            return
+        small = replace(
+            listing.sources[0],
+            records=partial(text_records, str(path), line_bytes=80),
+            read_blocks=partial(text_blocks, line_bytes=80, block_bytes=size),
         )
+        listing = replace(listing, sources=(small,))
+        assert outcome(lambda: together(listing)) == outcome(lambda: list(listing.refs()))
+
+
+def test_names_that_are_too_long_come_in_blocks(tmp_path: Path) -> None:
+    names = ["a.png", "x" * MAX_NAME, "y" * (MAX_NAME + 1), "b.png"]
+    (tmp_path / "m.txt").write_text("\n".join(names) + "\n")
+    listing = Listing.open(SourceOptions((str(tmp_path / "m.txt"),)))
+    found = together(listing)
+    assert found == list(listing.refs())
+    assert [isinstance(ref, FailedRef) for ref in found] == [False, False, True, False]
 
 
 def test_what_options_choose_and_several_sources_come_in_blocks_too(tmp_path: Path) -> None:
@@ -92,10 +108,10 @@ def test_a_folder_comes_in_blocks(tmp_path: Path) -> None:
     os.symlink(tmp_path, tmp_path / "b" / "loop")
     others: list[Counter[str]] = [Counter(), Counter()]
     listing = Listing.open(SourceOptions((str(tmp_path),)))
-    with patch.object(local_tree, "BLOCK", 2):
-        found = [
-            block.ref(n) for block in listing.blocks(others[0]) for n in range(len(block.keys))
-        ]
+    small = replace(listing, sources=(replace(listing.sources[0], tree=LocalTree(block=2)),))
+    blocks = [*small.blocks(others[0])]
+    assert len(blocks) == 3
+    found = [block.ref(n) for block in blocks for n in range(len(block.keys))]
     assert found == list(listing.refs(others[1]))
     assert [ref.key for ref in found] == ["a.png", "b/c.PNG", "b.jpg", "h..png", "x.png"]
     assert others[0] == others[1]

@@ -15,7 +15,9 @@ import pytest
 from blip2cli.errors import ImageError, OptionError
 from blip2cli.options import SourceOptions
 from blip2cli.sources import CarriedColumn, Listing, open_sources
-from blip2cli.sources.base import FailedRef
+from blip2cli.sources.base import FailedRef, ImageRef
+from blip2cli.sources.carried_columns import with_columns
+from blip2cli.sources.readers.manifest import open_source
 from tests.sources.helpers import failure, refs, write_table
 
 Tree = Callable[..., Path]
@@ -84,14 +86,17 @@ def test_types_widen_over_all_values(tmp_path: Path) -> None:
     assert list(open_sources(options))[-1].carried == (7.0, 0.5, "many", 1)
 
 
-def test_a_value_that_does_not_fit_its_type_is_a_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("blip2cli.sources.readers.manifest.SAMPLED_ROWS", 1)
+def sampled(file: Path, rows: int, *keep: str) -> list[ImageRef]:
+    """The images of a manifest whose types come from its first ``rows`` rows."""
+    source = open_source(str(file), SourceOptions((str(file),), keep=keep), sampled_rows=rows)
+    return list(with_columns(source.refs(source.root), source.carried_columns()))
+
+
+def test_a_value_that_does_not_fit_its_type_is_a_failure(tmp_path: Path) -> None:
     values = ["1", "2.0", "NaN", "true", "1.5", '"many"', str(1 << 64), "Infinity", "3"]
     lines = [f'{{"path": "{n}.png", "n": {value}}}\n' for n, value in enumerate(values)]
     (tmp_path / "m.jsonl").write_text("".join(lines))
-    found = refs(tmp_path / "m.jsonl", keep=("n",))
+    found = sampled(tmp_path / "m.jsonl", 1, "n")
     assert [ref.carried[0] for ref in found] == [1, 2, None, *[None] * 5, 3]
     assert [isinstance(ref, FailedRef) for ref in found] == [False] * 3 + [True] * 5 + [False]
     assert failure(found[5]) == "bad_metadata"
@@ -99,15 +104,12 @@ def test_a_value_that_does_not_fit_its_type_is_a_failure(
         found[5].read()
 
 
-def test_a_value_of_any_size_costs_one_entry(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("blip2cli.sources.readers.manifest.SAMPLED_ROWS", 2)
+def test_a_value_of_any_size_costs_one_entry(tmp_path: Path) -> None:
     deep = "[" * 900 + "]" * 900
     values = ["1", "2", deep, '"' + "x" * (1 << 21) + '"', "1" * 400, "-1e400", "3"]
     lines = [f'{{"path": "{n}.png", "n": {v}, "s": {v}}}\n' for n, v in enumerate(values)]
     (tmp_path / "m.jsonl").write_text('{"path": "first", "s": "x"}\n' + "".join(lines))
-    found = refs(tmp_path / "m.jsonl", keep=("n", "s"))
+    found = sampled(tmp_path / "m.jsonl", 2, "n", "s")
     failed = [ref.file_name for ref in found if isinstance(ref, FailedRef)]
     assert [ref.file_name for ref in found][1:] == [f"{n}.png" for n in range(len(values))]
     assert failed == [f"{n}.png" for n in (2, 3, 4, 5)]

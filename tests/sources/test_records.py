@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from blip2cli.errors import SourceError
-from blip2cli.sources import records
 from blip2cli.sources.records import BadRow, json_records, text_records
 
 
@@ -21,11 +20,10 @@ def test_lines_end_at_newlines_only(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_long_line_costs_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_LINE_BYTES", 100)
+def test_a_long_line_costs_one_row(tmp_path: Path) -> None:
     for data in (b"a\n" + b"x" * 1000 + b"\nb\n", b"a\n" + b"x" * 199 + b"\nb"):
         (tmp_path / "t.txt").write_bytes(data)
-        (first, bad, last) = text_records(str(tmp_path / "t.txt"))
+        (first, bad, last) = text_records(str(tmp_path / "t.txt"), line_bytes=100)
         assert isinstance(bad[1], BadRow)
         assert (first[1], last) == ({"file_name": "a"}, (3, {"file_name": "b"}))
 

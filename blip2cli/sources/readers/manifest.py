@@ -68,6 +68,8 @@ class ManifestSource(ColumnedSource):
     records: Callable[[], Iterator[Record]]
     absolute_paths: bool
     unescaped: bool = True  # paths are stored as ``text_encoding`` says
+    # Of a list: its lines many together.
+    read_blocks: Callable[[str], Iterator[tuple[list[str], list[Record]]]] = text_blocks
 
     has_rows: ClassVar[bool] = True
 
@@ -121,7 +123,7 @@ class ManifestSource(ColumnedSource):
         named = name_below(where, base)
         urls = UrlNames()
         with opening_errors(self.text):
-            for names, records in text_blocks(self.location):
+            for names, records in self.read_blocks(self.location):
                 if names:
                     yield RefBlock.of_files(names, named, where, unique=False)
                 if records:
@@ -185,8 +187,12 @@ class ManifestSource(ColumnedSource):
         return FailedRef(name_below(path, base), path, error_type, message, carried=carried)
 
 
-def open_source(text: str, options: SourceOptions) -> ManifestSource:
+def open_source(
+    text: str, options: SourceOptions, sampled_rows: int = SAMPLED_ROWS
+) -> ManifestSource:
     """The manifest ``text``; by its suffix a list of paths, a table, or else JSON Lines.
+
+    The types of carried columns are those of the first ``sampled_rows`` rows of JSON Lines.
 
     Raises SourceError when it cannot be read or has no column of paths, OptionError for a carried
     column that it does not have.
@@ -201,7 +207,7 @@ def open_source(text: str, options: SourceOptions) -> ManifestSource:
             case ".tsv":
                 opened = _open_table(text, location, options, "\t")
             case _:
-                opened = _open_json(text, location, options)
+                opened = _open_json(text, location, options, sampled_rows)
         return ManifestSource.of(text, location, *opened, options)
 
 
@@ -223,7 +229,7 @@ def _open_table(text: str, location: str, options: SourceOptions, delimiter: str
     return column, partial(csv_records, location, dialect), carried
 
 
-def _open_json(text: str, location: str, options: SourceOptions) -> _Opened:
+def _open_json(text: str, location: str, options: SourceOptions, sampled_rows: int) -> _Opened:
     names: dict[str, None] = {}  # rows themselves may be large
     bad: tuple[int, BadRow] | None = None
     for number, row in islice(json_records(location), FIRST_ROWS):
@@ -237,7 +243,7 @@ def _open_json(text: str, location: str, options: SourceOptions) -> _Opened:
     column = path_column(text, names, options.image_column) if names else ""
     columns: tuple[CarriedColumn, ...] = ()
     if options.keep:
-        sampled = islice(json_records(location), SAMPLED_ROWS)
+        sampled = islice(json_records(location), sampled_rows)
         objects = (row for _, row in sampled if not isinstance(row, BadRow))
         columns = infer_columns(_noting(names, objects), options.keep)
     if names:

@@ -31,7 +31,7 @@ from blip2cli.sources.base import (
     reading_errors,
 )
 from blip2cli.sources.carried_columns import CarriedColumn, ColumnedSource, missing_column
-from blip2cli.sources.file_size import check_size
+from blip2cli.sources.file_size import MAX_FILE_BYTES, check_size
 from blip2cli.sources.manifest_paths import OUTSIDE, file_location, locate, normal_path
 from blip2cli.sources.members import MemberNames, safe_name
 from blip2cli.sources.open_file_cache import cached_open
@@ -60,13 +60,13 @@ class CellRef(ImageRef):
     row: int  # in the group
     absolute_paths: bool
 
-    def read(self) -> bytes:
+    def read(self, most: int = MAX_FILE_BYTES) -> bytes:
         """Return the cell's bytes, or the file the cell names. Raises ImageError."""
         with reading_errors("table"):
             table = cached_open(ParquetTable, self.location)
             data, path = table.cell(self.column, self.group, self.row)
         if data is not None:
-            check_size(len(data))
+            check_size(len(data), most=most)
             return data
         if not path:
             raise ImageError("missing", "The row holds no image.")

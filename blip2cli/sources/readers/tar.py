@@ -40,7 +40,7 @@ from blip2cli.sources.carried_columns import (
     infer_columns,
     missing_column,
 )
-from blip2cli.sources.file_size import check_size
+from blip2cli.sources.file_size import MAX_FILE_BYTES, check_size
 from blip2cli.sources.manifest_paths import file_location
 from blip2cli.sources.members import MemberNames, is_hidden_member, is_image_member
 from blip2cli.sources.open_file_cache import cached_open, close_cached
@@ -67,8 +67,8 @@ class TarRef(ImageRef):
     offset: int  # of the member's first byte in the archive, unpacked
     size: int
 
-    def read(self) -> bytes:
-        check_size(self.size)
+    def read(self, most: int = MAX_FILE_BYTES) -> bytes:
+        check_size(self.size, most=most)
         try:
             with reading_errors("archive"):
                 file = cached_open(TarStream.open, self.location).file

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from blip2cli.errors import ImageError, SourceError
-from blip2cli.sources import file_size
 from blip2cli.sources.base import (
     FailedRef,
     ImageRef,
@@ -28,7 +27,7 @@ from blip2cli.sources.base import (
     opening_errors,
     reading_errors,
 )
-from blip2cli.sources.file_size import check_size
+from blip2cli.sources.file_size import MAX_FILE_BYTES, check_size
 from blip2cli.sources.manifest_paths import file_location
 from blip2cli.sources.member_links import follow, member_path, target_path
 from blip2cli.sources.members import MemberNames, is_image_member
@@ -81,21 +80,21 @@ class ZipRef(ImageRef):
     location: str
     index: int  # in the archive's directory
 
-    def read(self) -> bytes:
+    def read(self, most: int = MAX_FILE_BYTES) -> bytes:
         with reading_errors("archive"):
             try:
                 archive = cached_open(_Zip, self.location)
                 info = archive.infolist()[self.index]
                 if info.flag_bits & _ENCRYPTED:
                     raise ImageError("encrypted", "It is encrypted; unpack the archive first.")
-                check_size(info.file_size)
+                check_size(info.file_size, most=most)
                 with archive.open(info) as member:
                     if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                        data = member.read(file_size.MAX_FILE_BYTES + 1)
+                        data = member.read(most + 1)
                     else:
                         member.MIN_READ_SIZE = PIECE  # type: ignore[attr-defined]
                         data = b"".join(iter(lambda: member.read(PIECE), b""))
-                check_size(len(data))
+                check_size(len(data), most=most)
                 return data
             except NotImplementedError:
                 raise ImageError(

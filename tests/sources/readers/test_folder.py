@@ -174,10 +174,7 @@ def test_any_name_is_found_and_can_be_read(
     assert [ref.read() + b".png" for ref in refs] == [os.fsencode(r.file_name) for r in refs]
 
 
-def test_a_listing_keeps_order_and_kinds_across_blocks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local_tree, "BLOCK", 2)
+def test_a_listing_keeps_order_and_kinds_across_blocks(tmp_path: Path) -> None:
     for name in ("a", "a-b", "a.png", "c"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "b").mkdir()
@@ -185,7 +182,7 @@ def test_a_listing_keeps_order_and_kinds_across_blocks(
     (tmp_path / "to-b").symlink_to("b")
     (tmp_path / "to-c").symlink_to("c")
     (tmp_path / "z").symlink_to("z")
-    assert [entry[:3] for entry in LocalTree().listing(os.fsencode(tmp_path))] == [
+    assert [entry[:3] for entry in LocalTree(block=2).listing(os.fsencode(tmp_path))] == [
         (b"a", False, False),
         (b"a\x01", True, False),
         (b"a-b", False, False),

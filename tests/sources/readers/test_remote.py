@@ -12,9 +12,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from blip2cli.errors import ImageError, SourceError
 from blip2cli.options import SourceOptions
-from blip2cli.sources import base, file_size, open_sources
+from blip2cli.sources import base, open_sources
+from blip2cli.sources.file_size import MAX_FILE_BYTES
 from blip2cli.sources.remote_ref import RemoteRef
 from blip2cli.storage import opening, retries
+from blip2cli.storage.fetching import fetch
 from tests.s3_server import S3
 from tests.sources.faulty import OwnMemory
 
@@ -129,20 +131,19 @@ def test_objects_are_read_with_one_request_each(
     assert RemoteRef("a.png", "s3://bytes/p/a.png").read() == content["p/a.png"]
 
 
-def test_an_object_that_fails_is_the_failure_of_one_image(
-    bucket: S3, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_object_that_fails_is_the_failure_of_one_image(bucket: S3) -> None:
     bucket.bucket("failing", {"p/a.png": b"12345", "p/d/b.png": b"1"})
     gone = RemoteRef("x", "s3://failing/p/gone.png", size=1)
     assert failure(gone).error_type == "missing"
     assert failure(RemoteRef("x", "s3://no-such-bucket/a.png")).error_type == "missing"
     assert failure(RemoteRef("x", "s3://failing/p/d")).error_type == "not_a_file"
     assert failure(RemoteRef("x", "gopher://failing/p")).error_type == "read_error"
-    monkeypatch.setattr(file_size, "MAX_FILE_BYTES", 4)
-    assert failure(RemoteRef("x", "s3://failing/p/a.png", size=5)).error_type == "too_large"
-    assert failure(RemoteRef("x", "s3://failing/p/a.png")).error_type == "too_large"
-    grown = RemoteRef("x", "s3://failing/p/a.png", size=1)  # since it was listed
-    assert failure(grown).error_type == "too_large"
+    large = RemoteRef("x", "s3://failing/p/a.png", size=MAX_FILE_BYTES + 1)
+    assert failure(large).error_type == "too_large"
+    assert fetch(large.path, None, 5) == b"12345"
+    for size in (5, None, 1):  # 1: it has grown since it was listed
+        with pytest.raises(retries.TooLargeError):
+            fetch(large.path, size, 4)
 
 
 def test_urls_without_an_object(bucket: S3, names: Names) -> None:
@@ -221,9 +222,8 @@ class Faulty(OwnMemory):
 
 
 @pytest.fixture
-def faulty(memory: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> type[Faulty]:
+def faulty(memory: Callable[..., str]) -> type[Faulty]:
     Faulty.register()
-    monkeypatch.setattr(retries, "RETRY_AFTER", (0.0, 0.0))
     return Faulty
 
 
@@ -239,9 +239,11 @@ def test_a_folder_that_cannot_be_listed_is_one_failed_image(
 
 
 def test_passing_errors_are_retried_and_lasting_ones_are_not(
-    faulty: type[Faulty], memory: Callable[..., str]
+    faulty: type[Faulty], memory: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory("a.png")
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
     ref = RemoteRef("a.png", "faulty://photos/a.png", size=1)
     faulty.error, faulty.times = ConnectionResetError("reset"), 2
     assert ref.read() == b""
@@ -252,6 +254,7 @@ def test_passing_errors_are_retried_and_lasting_ones_are_not(
     faulty.error, faulty.times = PermissionError(), 5
     assert failure(ref).error_type == "permission_denied"
     assert faulty.times == 4
+    assert pauses == [0.2, 1.0] * 2
     faulty.times = 0
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from blip2cli.errors import OptionError, SourceError
 from blip2cli.options import SourceOptions
-from blip2cli.sources import Listing, file_size, open_sources
+from blip2cli.sources import Listing, open_sources
 from blip2cli.sources.base import FailedRef, ImageRef
+from blip2cli.sources.readers.tar import MAX_MEMBERS, MAX_WAITING_BYTES
 from tests.sources.helpers import failure, refs
 
 Members = dict[str, bytes]
@@ -117,11 +118,11 @@ def test_large_images_of_a_compressed_shard_are_read_by_whoever_loads_them(tmp_p
         assert [ref.read() for ref in reversed(found)] == list(reversed(members.values()))
 
 
-def test_a_sample_of_any_number_of_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blip2cli.sources.readers.tar.MAX_MEMBERS", 3)
-    members = {"a.json": b'{"id": 1}'} | {f"a.{n}.png": b"x" for n in range(9)}
+def test_a_sample_of_any_number_of_members(tmp_path: Path) -> None:
+    images = {f"a.{n}.png": b"x" for n in range(MAX_MEMBERS + 7)}
+    members = {"a.json": b'{"id": 1}'} | images
     found = refs(write(tmp_path / "s.tar", members), keep=("id",))
-    assert [ref.carried for ref in found] == [(1,), (1,), *[(None,)] * 7]
+    assert [ref.carried for ref in found] == [(1,)] * (MAX_MEMBERS - 1) + [(None,)] * 8
 
 
 def test_fields_go_to_no_other_sample(tmp_path: Path) -> None:
@@ -183,15 +184,12 @@ def test_a_broken_header_in_the_middle_is_not_taken_for_the_end(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("form", ["s.tar", "s.tgz"])
-def test_a_member_that_is_too_large(
-    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shard = write(tmp_path / form, {"a.png": b"123456", "b.png": b"12345"}, FORMS[form])
-    monkeypatch.setattr(file_size, "MAX_FILE_BYTES", 5)
-    monkeypatch.setattr("blip2cli.sources.readers.tar.MAX_WAITING_BYTES", 0)
-    large, fine = refs(shard)
-    assert failure(large) == "too_large"
-    assert fine.read() == b"12345"
+def test_a_member_that_is_too_large(form: str, tmp_path: Path) -> None:
+    most = MAX_WAITING_BYTES + 1  # smaller ones of compressed archives are read when it is listed
+    members = {"a.png": b"a" * (most + 1), "b.png": b"b" * most}
+    large, fine = refs(write(tmp_path / form, members, FORMS[form]))
+    assert failure(large, most=most) == "too_large"
+    assert fine.read(most=most) == members["b.png"]
 
 
 def test_a_header_that_would_fill_the_memory(tmp_path: Path) -> None:
