@@ -175,9 +175,10 @@ def _ordered(batches: list[pa.RecordBatch], keys: Keys) -> pa.Table:
 
 
 def _sorted_runs(
-    batches: Iterable[pa.RecordBatch], keys_of: KeysOf, folder: str
+    batches: Iterable[pa.RecordBatch], keys_of: KeysOf, folder: str, run_bytes: int = _RUN_BYTES
 ) -> list[Iterator[pa.RecordBatch]]:
-    """``batches`` as runs, each of them sorted, in files that go when they are closed."""
+    """``batches`` as runs of ``run_bytes``, each of them sorted, in files that go when they are
+    closed."""
     runs: list[Iterator[pa.RecordBatch]] = []
     waiting: list[pa.RecordBatch] = []
     size = 0
@@ -185,7 +186,7 @@ def _sorted_runs(
         if batch is not None:
             waiting.append(batch)
             size += batch.nbytes
-        if waiting and (batch is None or size >= _RUN_BYTES):
+        if waiting and (batch is None or size >= run_bytes):
             keys = [key for one in waiting for key in keys_of(one)]
             table = _ordered(waiting, keys)
             file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed when it was read

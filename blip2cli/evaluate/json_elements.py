@@ -17,14 +17,15 @@ _IN_NUMBERS = ("", *"0123456789.eE+-")
 _decode = json.JSONDecoder().raw_decode
 
 
-def json_elements(field: str, path: str) -> Iterator[tuple[str, Any]]:
+def json_elements(field: str, path: str, piece: int = _PIECE) -> Iterator[tuple[str, Any]]:
     """Yield the elements of the lists of an object, with the lists' names, or those of a list.
 
-    What is no list is passed over. Plain or gzipped. Raises SourceError, blaming ``field``.
+    What is no list is passed over. Plain or gzipped, read by ``piece`` characters. Raises
+    SourceError, blaming ``field``.
     """
     try:
         with read_errors(path), _opened(path) as file:
-            yield from _Window(file).elements()
+            yield from _Window(file, piece).elements()
     except (ValueError, RecursionError, EOFError, gzip.BadGzipFile) as error:
         first = str(error).splitlines()[0]
         problem = f"{path!r} cannot be read as JSON ({first})"
@@ -42,8 +43,8 @@ def _opened(path: str) -> IO[str]:
 class _Window:
     """The part of a file that is parsed at present."""
 
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
+    def __init__(self, file: IO[str], piece: int) -> None:
+        self._file, self._piece = file, piece
         self._text, self._at, self._ended = "", 0, False
 
     def elements(self) -> Iterator[tuple[str, Any]]:
@@ -110,6 +111,6 @@ class _Window:
 
     def _more(self, atleast: int) -> None:
         """Read on, as much again as could not be parsed so far."""
-        new = self._file.read(max(_PIECE, atleast))
+        new = self._file.read(max(self._piece, atleast))
         self._ended = not new
         self._text, self._at = self._text[self._at :] + new, 0

@@ -115,6 +115,7 @@ class FolderContent:
     ) -> None:
         self._paths, self._store, self._settings = paths, store, settings
         self._schema = schema
+        self.rows_per_group = group_rows(schema)
         self._layout = Layout(rows_per_part(settings), "")
         self._in_place = False  # settings say that there is such an output
         self.replaces = False  # another output has the place, and stays for now
@@ -207,7 +208,7 @@ class FolderContent:
         mark(self._paths, finished=True)
 
     def _make_part(self, start: int, end: int) -> None:
-        layout, rows = self._layout, group_rows(self._schema)
+        layout, rows = self._layout, self.rows_per_group
         self._store.remove(list(layout.older))
         mark(self._paths, replaces=None)
         grows = layout.next_part < len(layout.parts)

@@ -39,8 +39,10 @@ class OutputLock:
     or when no file can be created beside the output.
     """
 
-    def __init__(self, out: str) -> None:
+    def __init__(self, out: str, sign_seconds: float = SIGN_SECONDS) -> None:
+        """``sign_seconds``: between two signs of life."""
         self._out = out
+        self._sign_seconds = sign_seconds
         self._paths = OutputPaths.of(out)
         self._path = self._paths.lock
         self._descriptor = -1
@@ -172,7 +174,7 @@ class OutputLock:
                     f"; if it was killed, try again in {left:.0f} s or remove {self._path!r}",
                 )
             # Clocks may differ where each machine sets the times. One more sign is waited for.
-            time.sleep(2 * SIGN_SECONDS)
+            time.sleep(2 * self._sign_seconds)
             again = self._open()  # which asks a server, not a cache
             try:
                 if os.fstat(again).st_mtime != sign:
@@ -199,7 +201,7 @@ class OutputLock:
         )
 
     def _show_life(self) -> None:
-        while not self._released.wait(SIGN_SECONDS):
+        while not self._released.wait(self._sign_seconds):
             with contextlib.suppress(OSError):
                 os.utime(self._descriptor)
 

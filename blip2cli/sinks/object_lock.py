@@ -46,7 +46,9 @@ class ObjectLock:
     output: objects cannot be written there, or not exclusively.
     """
 
-    def __init__(self, out: str) -> None:
+    def __init__(self, out: str, gone_seconds: float = GONE_SECONDS) -> None:
+        """``gone_seconds``: without a sign for this long another run is taken for ended."""
+        self._gone_seconds = gone_seconds
         self._paths = OutputPaths.of(out)
         self._shown = hide_secrets(out)
         self._folder = ObjectFolder(self._paths.lock)
@@ -136,11 +138,11 @@ class ObjectLock:
         holder = lock.holder
         runs = holder.runs(self._holder, kernel=False) if holder is not None else None
         age = _age(folder, _name(number)) if runs is None else 0.0
-        if runs is False or (runs is None and age >= GONE_SECONDS):
+        if runs is False or (runs is None and age >= self._gone_seconds):
             self.taken_from = lock.name or None
             return
         since = printable(f", since {holder.since} UTC") if holder is not None else ""
-        retry = f"; if it was killed, try again in {GONE_SECONDS - age:.0f} s"
+        retry = f"; if it was killed, try again in {self._gone_seconds - age:.0f} s"
         raise OutputError(
             "out",
             f"Another run ({lock.name}{since}) is writing {self._shown!r}",

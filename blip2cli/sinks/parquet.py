@@ -27,6 +27,7 @@ from blip2cli.sinks.base import DiskGuard, RowSchema
 from blip2cli.sinks.journal import Journal
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.row_groups import (
+    PART_BYTES,
     UncommittedRows,
     arrow_schema,
     group_rows,
@@ -53,12 +54,14 @@ class ParquetSink:
         schema: RowSchema,
         settings: Settings,
         journal: Journal | None = None,
+        part_bytes: int = PART_BYTES,
     ) -> None:
-        """``journal`` is that of the output to append to, when a run resumes."""
+        """``journal`` is that of the output to append to, when a run resumes. Rows are committed
+        when they have ``part_bytes``, or are old."""
         self._paths = paths
         self._settings = settings
         self._schema = arrow_schema(schema, settings)
-        self._rows = UncommittedRows(schema, self._schema)
+        self._rows = UncommittedRows(schema, self._schema, part_bytes)
         self._journal = journal
         self._safe_rows = journal.rows if journal else 0
         self._disk = DiskGuard(paths.final, self._safe)
@@ -118,7 +121,7 @@ class ParquetSink:
         with self._disk.errors():
             if not self._parts:
                 self._write_part(self._schema.empty_table())
-            merge(self._paths, self._parts, self._schema)
+            merge(self._paths, self._parts, self._schema, group_rows(self._schema))
 
     def abort(self) -> None:
         """Commit if that can be done; parts stay beside the output."""
@@ -161,14 +164,13 @@ class ParquetSink:
         return f"{self._safe_rows} rows are safe in hidden part files beside it"
 
 
-def merge(paths: OutputPaths, parts: Sequence[str], schema: pa.Schema) -> None:
-    """Write the rows of ``parts`` into the output, and remove the parts.
+def merge(paths: OutputPaths, parts: Sequence[str], schema: pa.Schema, rows: int) -> None:
+    """Write the rows of ``parts`` into the output in groups of ``rows``, and remove the parts.
 
     What is in its place may be the first part, under its other name, or the same rows, merged
     before a crash; and with ``paths.replace`` anything. Raises OSError for a file of others there,
     and for a part that cannot be read.
     """
-    rows = group_rows(schema)
     batches = (batch for part in parts for batch in read_batches(part, part, rows, schema))
     out = AtomicFile(paths.temporary(), paths.final)
     try:

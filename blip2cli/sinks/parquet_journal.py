@@ -15,7 +15,7 @@ from blip2cli.errors import OutputError, option
 from blip2cli.sinks.journal import Journal, RowCount, RowKeys, damaged
 from blip2cli.sinks.parquet import merge, remove_parts
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.row_groups import ARROW_ERRORS, first_line
+from blip2cli.sinks.row_groups import ARROW_ERRORS, first_line, group_rows
 from blip2cli.sinks.settings import (
     Settings,
     parquet_metadata,
@@ -169,7 +169,7 @@ def _settings(paths: OutputPaths, path: str) -> Settings | None:
 def _complete(paths: OutputPaths, parts: list[str]) -> None:
     if parts:
         schema = pq.read_schema(parts[-1])
-        settings = parquet_settings(schema.metadata)
-        merge(paths, parts, schema.with_metadata(parquet_metadata(settings)))
+        schema = schema.with_metadata(parquet_metadata(parquet_settings(schema.metadata)))
+        merge(paths, parts, schema, group_rows(schema))
     else:
         remove_parts(paths)

@@ -33,10 +33,11 @@ ARROW_ERRORS = (pa.ArrowException, KeyError, TypeError, IndexError, UnicodeDecod
 
 
 class UncommittedRows:
-    """Rows in memory, until they are many or old enough to be committed."""
+    """Rows in memory, until they are ``part_bytes`` or old enough to be committed."""
 
-    def __init__(self, schema: RowSchema, arrow: pa.Schema) -> None:
+    def __init__(self, schema: RowSchema, arrow: pa.Schema, part_bytes: int = PART_BYTES) -> None:
         self._schema, self._arrow = schema, arrow
+        self._part_bytes = part_bytes
         self._batches: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
         self._since = 0.0  # when the first of them came, on the monotonic clock
@@ -50,7 +51,7 @@ class UncommittedRows:
         self._batches.append(batch)
         self._rows += batch.num_rows
         self._bytes += batch.nbytes
-        return self._bytes >= PART_BYTES or time.monotonic() - self._since >= PART_SECONDS
+        return self._bytes >= self._part_bytes or time.monotonic() - self._since >= PART_SECONDS
 
     def __len__(self) -> int:
         return self._rows

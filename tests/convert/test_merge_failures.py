@@ -20,9 +20,7 @@ from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings_file import mark
 from blip2cli.storage.atomic import AtomicFile
 from tests.convert.helpers import convert
-from tests.convert.test_shares import Label, label, photos, same_output, shares
-
-__all__ = ["label", "photos"]  # fixtures
+from tests.convert.shares import Label, same_output, shares
 
 KILLED = """
 import os, sys

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from blip2cli.errors import SourceError
-from blip2cli.evaluate import json_elements as module
 from blip2cli.evaluate.json_elements import json_elements
 
 CONTENT: dict[str, Any] = {
@@ -25,15 +24,12 @@ ELEMENTS = [(name, one) for name in ("numbers", "objects") for one in CONTENT[na
 
 @pytest.mark.parametrize("piece", [1, 7, 1 << 20])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_elements_of_all_lists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int, indent: int | None
-) -> None:
-    monkeypatch.setattr(module, "_PIECE", piece)
+def test_elements_of_all_lists(tmp_path: Path, piece: int, indent: int | None) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(CONTENT, indent=indent))
-    assert list(json_elements("against", str(path))) == ELEMENTS
+    assert list(json_elements("against", str(path), piece)) == ELEMENTS
     path.write_text(json.dumps(CONTENT["numbers"]))
-    assert [one for _, one in json_elements("against", str(path))] == CONTENT["numbers"]
+    assert [one for _, one in json_elements("against", str(path), piece)] == CONTENT["numbers"]
 
 
 def test_gzipped(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import pytest
 
 from blip2cli.errors import RunError
 from blip2cli.options import OutputOptions
-from blip2cli.sinks import Column, RowSchema, Sink, read_output, row_groups
+from blip2cli.sinks import Column, RowSchema, Sink, read_output
 from blip2cli.sinks.base import IDENTITY
-from blip2cli.sinks.folder import FolderSink
+from blip2cli.sinks.folder import FolderContent, FolderSink
 from blip2cli.sinks.folder_layout import HiddenRows
 from blip2cli.sinks.folder_store import LocalFolder
 from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sinks.row_groups import UncommittedRows, arrow_schema
 from blip2cli.sinks.settings_file import marks
 from tests.sinks.helpers import COLUMNS, FOLDER_SETTINGS, listing, row
 
@@ -121,11 +122,11 @@ def test_bytes_depend_on_the_rows_alone(out: Path, tmp_path: Path, seed: int) ->
 
 @pytest.mark.parametrize("pieces", [(7, 16), (1,) * 23, (22, 1)])
 def test_bytes_of_vectors_and_lists_depend_on_the_rows_alone(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: tuple[int, ...]
+    out: Path, tmp_path: Path, pieces: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(row_groups, "GROUP_ROWS", 4)
     columns = (Column("embedding", "embedding", 48), Column("candidates", "texts"))
     schema = RowSchema((*IDENTITY, *columns))
+    arrow = arrow_schema(schema, FOLDER_SETTINGS)
 
     def rows(first: int, last: int) -> list[dict[str, object]]:
         texts = [[{"text": "x" * n, "logprob": -1.0}] * (n % 3) for n in range(first, last)]
@@ -135,11 +136,17 @@ def test_bytes_of_vectors_and_lists_depend_on_the_rows_alone(
         ]
 
     for folder, sizes in ((tmp_path / "unbroken", (23,)), (out, pieces)):
-        sink = FolderSink(OutputPaths.of(f"{folder}/"), schema, FOLDER_SETTINGS)
+        paths = OutputPaths.of(f"{folder}/")
+        written = FolderContent.open(paths, FOLDER_SETTINGS, arrow, resumes=False)
+        written.rows_per_group = 4
         for last, size in zip(itertools.accumulate(sizes), sizes, strict=True):
-            sink.write(rows(last - size, last))
-            sink.commit()
-        sink.close()
+            waiting = UncommittedRows(schema, arrow)
+            waiting.add(rows(last - size, last))
+            written.append(waiting.table())
+            written.show()
+        written.finish()
+    groups = [pq.read_metadata(path).num_row_groups for path in sorted(out.iterdir())]
+    assert groups == [3, 3, 1]
     assert content(out) == content(tmp_path / "unbroken")
 
 

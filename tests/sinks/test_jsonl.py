@@ -104,14 +104,14 @@ def test_settings_never_speak_for_rows_they_did_not_shape(
     assert set(seen) == {(False, False), (True, True)}
 
 
-def test_gzip_members_end_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonl, "MEMBER_BYTES", 500)
+def test_gzip_members_end_now_and_then(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl.gz"
     sink = open_out(out)
-    for number in range(40):
-        sink.write([row(number)])
+    rows = [row(number, "x" * (jsonl.MEMBER_BYTES // 6)) for number in range(40)]
+    for each in rows:
+        sink.write([each])
     sink.close()
-    assert read(out) == [row(n) for n in range(40)]
+    assert read(out) == rows
     members = 0
     rest = out.read_bytes()
     while rest:

@@ -167,11 +167,10 @@ def test_the_kernel_knows_that_a_run_in_another_container_has_ended(
 @pytest.mark.usefixtures("on_a_network")
 @pytest.mark.parametrize("where", AWAY)
 def test_a_run_that_gave_no_sign_for_long_is_taken_for_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: dict[str, object]
+    tmp_path: Path, where: dict[str, object]
 ) -> None:
-    monkeypatch.setattr("blip2cli.sinks.lock.SIGN_SECONDS", 0.01)
     leave_lock(tmp_path, 100, process=7, **where)
-    with OutputLock(str(tmp_path / "out.jsonl")) as lock:
+    with OutputLock(str(tmp_path / "out.jsonl"), sign_seconds=0.01) as lock:
         assert lock.taken_from == "process 7 on elsewhere"
 
 
@@ -185,10 +184,9 @@ def test_clocks_that_differ_are_no_reason_to_take_a_lock(
         OutputLock(str(tmp_path / "out.jsonl")).__enter__()
 
 
-def test_a_holder_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blip2cli.sinks.lock.SIGN_SECONDS", 0.01)
+def test_a_holder_gives_signs_of_life(tmp_path: Path) -> None:
     lock = tmp_path / ".out.jsonl.lock"
-    with OutputLock(str(tmp_path / "out.jsonl")):
+    with OutputLock(str(tmp_path / "out.jsonl"), sign_seconds=0.01):
         os.utime(lock, (1, 1))
         while lock.stat().st_mtime == 1:
             time.sleep(0.01)

@@ -2,69 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import random
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from blip2cli.errors import ImageError, OutputError, RunError
 from blip2cli.options import OutputOptions
-from blip2cli.sinks import RowSchema, Sink, lock_of, object_lock, open_failure_list, read_output
-from blip2cli.sinks.base import IDENTITY
+from blip2cli.sinks import open_failure_list, read_output
 from blip2cli.sinks.check_output import check_output
-from blip2cli.sinks.folder import FolderSink
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings_file import marks
 from blip2cli.storage import objects
 from blip2cli.storage.objects import ObjectFolder
-from tests.sinks.helpers import COLUMNS, FOLDER_SETTINGS, row
+from tests.sinks.helpers import FOLDER_SETTINGS, row
+from tests.sinks.object_outputs import again, content, hidden, new, put, repeat_without_pauses, rows
 from tests.store_proxy import StoreProxy
-
-SCHEMA = RowSchema((*IDENTITY, *COLUMNS))
 
 
 @pytest.fixture
 def out(bucket: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of an output; requests are repeated without a pause."""
-    monkeypatch.setattr(objects.ObjectFolder.__init__, "__defaults__", ((0.0,) * 8,))
+    """The URL of an output."""
+    repeat_without_pauses(monkeypatch)
     return f"{bucket}/some/out/"
-
-
-def new(out: str, replace: bool = False) -> Sink:
-    """A sink of parts of 10 rows."""
-    return FolderSink(OutputPaths.of(out, replace), SCHEMA, FOLDER_SETTINGS)
-
-
-def again(out: str) -> Sink:
-    """A sink that goes on with the output."""
-    resumed = read_output(OutputOptions(out, resume=True), lambda name: 1)
-    assert resumed is not None
-    return FolderSink(OutputPaths.of(out), SCHEMA, FOLDER_SETTINGS, resumed.rows)
-
-
-def put(sink: Sink, first: int, last: int) -> None:
-    sink.write([row(n) for n in range(first, last)])
-    sink.commit()
-
-
-def content(out: str) -> dict[str, bytes]:
-    """The visible objects."""
-    folder = ObjectFolder(out)
-    return {name: folder.read(name) or b"" for name in folder.names()}
-
-
-def hidden(out: str) -> list[str]:
-    """The objects beside them."""
-    return ObjectFolder(OutputPaths.of(out).beside_folder).names()
-
-
-def rows(out: str) -> list[dict[str, Any]]:
-    parts = (pq.read_table(io.BytesIO(data)) for data in content(out).values())
-    return [row for part in parts for row in part.to_pylist()]
 
 
 def unbroken(folder: Path, count: int) -> dict[str, bytes]:
@@ -267,76 +228,3 @@ def test_failures_are_an_object(out: str, proxy: StoreProxy) -> None:
         failures.succeeded(line.split(b'"')[3].decode())
     failures.close()
     assert not folder.exists(name)
-
-
-@pytest.fixture
-def signs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Locks are looked at before each request, and no process of this machine is known."""
-    monkeypatch.setattr(object_lock, "CHECK_SECONDS", 0.0)
-    monkeypatch.setattr("blip2cli.sinks.lock_holder.Holder.runs", lambda *a, **k: None)
-
-
-def test_one_run_holds_the_lock(out: str, proxy: StoreProxy) -> None:
-    with lock_of(out) as lock:
-        assert lock.taken_from is None
-        with pytest.raises(
-            OutputError, match=r"Another run .* is writing 's3.*wait for its end, or"
-        ):
-            lock_of(out).__enter__()
-        proxy.on_puts("after", "busy", "conflict")
-    with lock_of(out) as lock:  # released
-        assert lock.taken_from is None
-    assert ObjectFolder(OutputPaths.of(out).lock).names() == ["000002"]
-
-
-def test_a_number_that_others_had_meanwhile_is_no_lock(
-    out: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with lock_of(out):
-        pass
-    numbers, others = object_lock._numbers, [lock_of(out), lock_of(out)]
-
-    def slow(folder: ObjectFolder) -> list[int]:
-        found = numbers(folder)
-        monkeypatch.setattr(object_lock, "_numbers", numbers)
-        with others[0]:
-            pass
-        others[1].__enter__()
-        return found
-
-    monkeypatch.setattr(object_lock, "_numbers", slow)
-    with pytest.raises(OutputError, match=r"Another run has just begun to write 's3.*wait for its"):
-        lock_of(out).__enter__()
-    others[1].check()
-    others[1].__exit__(None, None, None)
-    assert ObjectFolder(OutputPaths.of(out).lock).names() == ["000003"]
-
-
-@pytest.mark.usefixtures("signs")
-def test_a_run_that_gives_no_sign_loses_the_lock(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    suspended = lock_of(out)
-    suspended.__enter__()
-    sink = new(out)
-    put(sink, 0, 4)
-    with pytest.raises(OutputError, match=r"is writing .* if it was killed, try again in \d+ s"):
-        lock_of(out).__enter__()
-    monkeypatch.setattr(object_lock, "GONE_SECONDS", -10.0)
-    object_lock._held.clear()  # as in another process
-    with lock_of(out) as lock:
-        assert lock.taken_from is not None
-        assert lock.taken_from.startswith("process ")
-        object_lock._held[OutputPaths.of(out).final] = suspended
-        with pytest.raises(RunError, match="another run has taken it over meanwhile"):
-            put(sink, 4, 8)
-    suspended.__exit__()
-    with lock_of(out):
-        sink = again(out)
-        put(sink, 4, 8)
-        sink.close()
-    assert rows(out) == [row(n) for n in range(8)]
-
-
-def test_the_lock_finds_out_what_the_store_cannot_do(out: str, bucket: str) -> None:
-    with pytest.raises(OutputError, match="There is no bucket 's3://no-such-bucket'; create it"):
-        lock_of("s3://no-such-bucket/out/").__enter__()
-    assert hidden(out) == []
