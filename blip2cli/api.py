@@ -137,8 +137,9 @@ class Blip2:
 
         Each row holds ``question``, ``question_id``, ``answer``, ``logprob`` and ``flag`` beside
         the image's name and size. With ``choices`` the answer is one of them, and
-        ``probabilities`` a list of ``{choice, probability}``; ``norm`` and ``match`` as for
-        ``blip2cli ask``. Raises ImageError, naming the image, when one cannot be used.
+        ``probabilities`` a list of ``{choice, probability}``; ``choice_mass`` is the probability
+        that the model writes any of them at all (None: a retrieval model). ``norm`` and ``match``
+        as for ``blip2cli ask``. Raises ImageError, naming the image, when one cannot be used.
         """
         asked = from_texts(_listed(questions))
         options = AskOptions(template=template, choice_norm=norm, match=match)

@@ -198,6 +198,7 @@ def test_answers_may_be_chosen(model: blip2cli.Blip2, pictures: list[str]) -> No
     for row in rows:
         assert [one["choice"] for one in row["probabilities"]] == ["a cat", "two", "a"]
         assert sum(one["probability"] for one in row["probabilities"]) == pytest.approx(1, abs=1e-6)
+        assert 0 < row["choice_mass"] < 1
     with pytest.raises(OptionError, match="twice"):
         model.ask(pictures, "what?", choices=["a", "a"])
     with pytest.raises(OptionError, match="retrieval model"):

@@ -20,6 +20,8 @@ _HELD = {"int": "numbers", "float": "numbers", "string": "text"}
 # Not compared: a new release must not end a job that runs every night, and the questions about each
 # image are looked at one by one (``tasks.questions``).
 _NOT_COMPARED = ("version", "questions")
+# Settings that stand for a column which rows of older outputs lack.
+_NEW_COLUMNS = ("choice_mass",)
 # Columns that depend on the kind of source, and whose rows have them.
 _TOLD_BY_SOURCE = {OCCURRENCE: "rows of manifests", ORDINAL: "shares of lists and archives"}
 
@@ -84,7 +86,13 @@ def differences(
         was = before.rows.get(key)
         if key == "questions" and (was is None) != (value is None):
             skipped.remove(key)
-        if key not in skipped and was != value:
+        if key in _NEW_COLUMNS and was is None:
+            yield Difference(
+                key,
+                f"was made before rows had the column {key}",
+                "choose another output; 'blip2cli convert' reads both, and joins them",
+            )
+        elif key not in skipped and was != value:
             name = "the command" if key == "task" else option(key)
             yield Difference(
                 key,

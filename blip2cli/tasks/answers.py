@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from blip2cli.options import DecodeOptions, Norm
 from blip2cli.tasks.base import LOGPROB_DECIMALS
-from blip2cli.tasks.choices import probabilities
+from blip2cli.tasks.choices import choice_mass, probabilities
 from blip2cli.tasks.prompting import PreparedQuestion
 from blip2cli.tasks.text_generation import generate_texts
 
@@ -30,7 +30,9 @@ class Answer:
     text: str
     logprob: float
     flag: str = ""
+    # Of an answer that was chosen:
     probabilities: list[dict[str, object]] | None = None  # of the choices, in their order
+    choice_mass: float | None = None  # see ``choices``; None: by a retrieval model
 
 
 def generate_answers(
@@ -61,7 +63,8 @@ def score_choices(
     answers = []
     for question, found in zip(questions, model.score(features, prompts, choices), strict=True):
         scores = [choice.total if norm == "sum" else choice.mean for choice in found]
-        answers.append(_best(question.choices, scores, [choice.mean for choice in found]))
+        mass = choice_mass([choice.total for choice in found])
+        answers.append(_best(question.choices, scores, [choice.mean for choice in found], mass))
     return answers
 
 
@@ -99,7 +102,10 @@ def match_choices(
 
 
 def _best(
-    choices: Sequence[str], scores: Sequence[float], logprobs: Sequence[float] | None
+    choices: Sequence[str],
+    scores: Sequence[float],
+    logprobs: Sequence[float] | None,
+    mass: float | None = None,
 ) -> Answer:
     """The choice with the highest score, the first of several equal ones."""
     best = max(range(len(choices)), key=scores.__getitem__)
@@ -112,4 +118,5 @@ def _best(
             {"choice": choice, "probability": share}
             for choice, share in zip(choices, shares, strict=True)
         ],
+        choice_mass=mass,
     )

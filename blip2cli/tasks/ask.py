@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from blip2cli.model.wrapper import Blip2
 
 _NO_QUESTION = Questions((Question("", "1"),))
+# Columns of answers that are chosen; they are called as fields of ``Answer``.
+_CHOICE_COLUMNS = (Column("probabilities", "choices"), Column("choice_mass", "float"))
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class AskTask:
             Column("logprob", "float"),
             Column("flag", "string"),
         )
-        return columns + ((Column("probabilities", "choices"),) if self._closed else ())
+        return columns + self._choice_columns
 
     @property
     def settings(self) -> dict[str, object]:
@@ -106,7 +108,9 @@ class AskTask:
             settings["questions"] = self.questions.digest
         settings["choices"] = list(self.choices) or None
         settings |= self.options.settings
-        if not self._closed:
+        if self._closed:
+            settings["choice_mass"] = True  # rows have that column, those of older outputs do not
+        else:
             settings["choice_norm"] = None
         settings["match"] = self.options.match or None
         return settings | self.decode.settings
@@ -174,7 +178,7 @@ class AskTask:
                 "logprob": answer.logprob,
                 "flag": answer.flag,
             }
-            | ({"probabilities": answer.probabilities} if self._closed else {})
+            | {column.name: getattr(answer, column.name) for column in self._choice_columns}
             for image, chain, turns in zip(images, questions, answered, strict=True)
             for question, (text, answer) in zip(chain, turns, strict=True)
         ]
@@ -209,6 +213,10 @@ class AskTask:
     @cached_property
     def _open(self) -> int:
         return len(self._questions) - self._closed
+
+    @cached_property
+    def _choice_columns(self) -> tuple[Column, ...]:
+        return _CHOICE_COLUMNS if self._closed else ()
 
     def _answer(
         self, model: Blip2, features: ImageFeatures, questions: Sequence[PreparedQuestion]

@@ -1,4 +1,4 @@
-"""The choices of closed questions: parsing, checks, and the softmax over their scores."""
+"""The choices of closed questions: parsing, checks, and probabilities from their scores."""
 
 from __future__ import annotations
 
@@ -86,3 +86,13 @@ def probabilities(scores: Sequence[float]) -> list[float]:
     weights = [math.exp(score - largest) for score in scores]
     total = math.fsum(weights)
     return [float(f"{weight / total:.8g}") for weight in weights]
+
+
+def choice_mass(logprobs: Sequence[float]) -> float:
+    """The probability that the model writes any of the choices at all, in eight significant digits.
+
+    ``logprobs`` are those of whole texts, with the end of text token: so the choices exclude one
+    another, and their probabilities add up. Little of it says that the model would write something
+    else: the choices, or their form, are not what it expects (arXiv 2305.14596).
+    """
+    return float(f"{min(1.0, math.fsum(map(math.exp, logprobs))):.8g}")

@@ -15,7 +15,13 @@ from pathlib import Path
 
 from tests.equivalence.cases import Case
 from tests.equivalence.commands import COMMANDS
-from tests.equivalence.deliberate import DELIBERATE, Deliberate, reason, reword
+from tests.equivalence.deliberate import (
+    DELIBERATE,
+    Deliberate,
+    reason,
+    reword,
+    without_added,
+)
 from tests.equivalence.material import make_material
 from tests.equivalence.mistakes import MISTAKES
 from tests.equivalence.other_commands import OTHER_COMMANDS
@@ -90,7 +96,8 @@ class Bench:
         new = self.new.run(case, self.material, folder).parts
         found = {}
         for part in sorted(old.keys() | new.keys()):
-            before, after = reword(old.get(part, "absent\n")), new.get(part, "absent\n")
+            before = reword(old.get(part, "absent\n"))
+            after = without_added(new.get(part, "absent\n"))
             if before != after:
                 found[part] = "\n".join(_diff(before, after))
         return found

@@ -81,15 +81,31 @@ DELIBERATE: tuple[Deliberate, ...] = (
     ),
     Deliberate("conversion: convert bad.jsonl out.csv", "1.stderr", "plain words"),
     Deliberate(
+        "ask (with choices|a retrieval model|damaged images, inline)|convert answers",
+        r"file:.*\.(parquet|csv)",
+        "the column choice_mass, and settings that stand for columns",
+    ),
+    Deliberate(
         "conversion: .* --quiet --verbose", ".*", "a contradiction everywhere, in convert as well"
     ),
 )
+
+
+# JSON of the new version that the old one lacks: columns and settings that were added.
+ADDED: tuple[str, ...] = (r', "choice_(mass|scores)": [^,}\]]+',)
 
 
 def reword(text: str) -> str:
     """``text`` of the old version in the words of the new one."""
     for each in REWORDED:
         text = re.sub(each.old, each.new, text, flags=re.MULTILINE)
+    return text
+
+
+def without_added(text: str) -> str:
+    """``text`` of the new version without what it adds."""
+    for each in ADDED:
+        text = re.sub(each, "", text)
     return text
 
 

@@ -53,6 +53,8 @@ def test_the_answer_is_the_likeliest_choice(norm: Any, model: Blip2, batch: Load
         best = scores.index(max(scores))
         assert row["answer"] == CHOICES[best]
         assert row["logprob"] == round(likelihoods[best].mean, 6)
+        written = sum(math.exp(one.total) for one in likelihoods)
+        assert row["choice_mass"] == pytest.approx(written, rel=1e-7)
         assert row["flag"] == ""
         listed: Any = row["probabilities"]
         assert [one["choice"] for one in listed] == list(CHOICES)
@@ -104,12 +106,13 @@ def test_rows_are_the_same_at_any_batch_and_in_both_formats(
         ("b-broken.jpg", "how many cats?"),
     ]
     assert {failed[0][key] for key in ("answer", "logprob", "flag")} == {None}
-    assert failed[0]["probabilities"] is None
+    assert failed[0]["probabilities"] is failed[0]["choice_mass"] is None
     out = tmp_path / "rows.parquet"
     run(Job(ImageItems(), CLOSED, options(mixed, out, 3, errors="inline"), load=lambda _: model))
     table = pq.read_table(out)
     choice = pa.struct([("choice", pa.string()), ("probability", pa.float64())])
     assert table.schema.field("probabilities").type == pa.list_(pa.field("element", choice))
+    assert table.schema.field("choice_mass").type == pa.float64()
     assert table.to_pylist() == rows
 
 
@@ -127,14 +130,34 @@ def test_other_choices_are_other_settings(mixed: Path, tmp_path: Path, model: Bl
     assert out.read_bytes() == whole
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_rows_from_before_there_was_a_choice_mass_are_not_gone_on_with(
+    name: str, mixed: Path, tmp_path: Path, model: Blip2
+) -> None:
+    out = tmp_path / name
+    job = Job(ImageItems(), CLOSED, options(mixed, out, 3), load=lambda _: model)
+    run(job)
+    whole = out.read_bytes()
+    beside = tmp_path / f".{name}.meta.json"
+    settings = json.loads(beside.read_text())
+    del settings["settings"]["choice_mass"]
+    beside.write_text(json.dumps(settings))
+    again = options(mixed, out, 3, resume=True)
+    with pytest.raises(OutputError, match="before rows had the column choice_mass; choose another"):
+        run(Job(ImageItems(), CLOSED, again, load=lambda _: model))
+    assert out.read_bytes() == whole
+
+
 def test_open_and_closed_questions_may_be_mixed(model: Blip2, batch: LoadedBatch) -> None:
     short = DecodeOptions(max_new_tokens=4)
     mixed = Questions(
         (Question("what?", "1"), Question("red?", "2", ("yes", "no")), Question("why?", "3"))
     )
     rows = AskTask(mixed, decode=short).rows(model, batch)
-    assert [row["probabilities"] is None for row in rows] == [True, False, True] * 5
+    for name in ("probabilities", "choice_mass"):
+        assert [row[name] is None for row in rows] == [True, False, True] * 5
     open_only = AskTask(from_texts(["what?"]), decode=short).rows(model, batch)
+    assert not {"probabilities", "choice_mass"} & open_only[0].keys()
     assert [row["answer"] for row in rows[::3]] == [row["answer"] for row in open_only]
     assert {row["answer"] for row in rows[1::3]} <= {"yes", "no"}
 

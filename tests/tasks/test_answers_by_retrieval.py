@@ -118,6 +118,7 @@ def test_probabilities_are_those_of_transformers_scores(
     question = questions.common[0].text if questions.common else ""
     assert {row["question"] for row in rows} == {question}
     assert len({str(shares(row)) for row in rows}) == 5
+    assert {row["choice_mass"] for row in (*rows, *matched)} == {None}
 
 
 def test_rows_are_the_same_at_any_batch(mixed: Path, tmp_path: Path, itm: Blip2) -> None:

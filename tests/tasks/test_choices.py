@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from blip2cli.errors import OptionError
 from blip2cli.options import AskOptions, DecodeOptions
 from blip2cli.tasks.ask import AskTask
-from blip2cli.tasks.choices import from_cell, from_file, from_list, from_text, probabilities
+from blip2cli.tasks.choices import (
+    choice_mass,
+    from_cell,
+    from_file,
+    from_list,
+    from_text,
+    probabilities,
+)
 from blip2cli.tasks.questions import Question, Questions, from_texts
 from blip2cli.tasks.questions import from_file as questions_from_file
 
@@ -105,6 +112,12 @@ def test_probabilities_are_those_of_a_softmax_and_sum_to_one(scores: list[float]
         assert share == pytest.approx(math.exp(score - most) / total, rel=1e-6)
 
 
+def test_the_mass_of_choices_is_the_sum_of_their_probabilities() -> None:
+    assert choice_mass([math.log(0.25), math.log(0.5)]) == 0.75
+    assert choice_mass([-1000.0, -2000.0]) == 0
+    assert choice_mass([0.0, 1e-7]) == 1  # of float32: their sum may be a little more than 1
+
+
 @pytest.mark.parametrize(
     ("options", "name"),
     [
@@ -154,4 +167,6 @@ def test_choices_are_part_of_the_settings() -> None:
     assert json.loads(json.dumps(task.settings)) == task.settings
     assert task.settings["choices"] == ["yes", "no"]
     assert task.settings["choice_norm"] == "sum"
+    assert task.settings["choice_mass"] is True
     assert AskTask(QUESTIONS).settings["choices"] is None
+    assert "choice_mass" not in AskTask(QUESTIONS).settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,13 @@ from blip2cli.images.batch_stream import BatchStream, LoadedBatch
 from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path
 from blip2cli.model.tokenizer.fill_prompt import Prompt, question_prompt
 from blip2cli.model.wrapper import Blip2
-from blip2cli.options import DecodeOptions, LoaderOptions, ModelOptions, SourceOptions
+from blip2cli.options import (
+    AskOptions,
+    DecodeOptions,
+    LoaderOptions,
+    ModelOptions,
+    SourceOptions,
+)
 from blip2cli.sources import open_sources
 from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks.ask import AskTask
@@ -50,12 +57,20 @@ def test_likelihoods_are_those_of_transformers(name: str) -> None:
     pair = Pair(embedded_path(name), ours, theirs, batch.pixels, ours.features(batch.pixels))
     text = "Question: what is in the picture? Answer:"
     images = (0, 1, 8)
+    options = AskOptions(template="Question: {question} Answer:")
+    rows = AskTask(from_texts(["what is in the picture?"]), options, choices=CHOICES).rows(
+        ours, batch
+    )
     found = ours.score(pair.features, [Prompt(i, text, "") for i in images], [CHOICES] * 3)
     for image, likelihoods in zip(images, found, strict=True):
+        written = 0.0
         for choice, likelihood in zip(CHOICES, likelihoods, strict=True):
             total, tokens = reference_score(pair, image, text, choice)
             assert likelihood.tokens == tokens
             assert likelihood.total == pytest.approx(total, abs=1e-4), choice
+            written += math.exp(total)
+        assert 0 < written <= 1 + 1e-6
+        assert rows[image]["choice_mass"] == pytest.approx(written, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-t5"])

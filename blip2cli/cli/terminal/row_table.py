@@ -59,7 +59,7 @@ class TableSink:
                 Text(printable(name)),
                 width=width,
                 overflow="fold",
-                justify="right" if name == "logprob" else "left",
+                justify="right" if name in ("logprob", "choice_mass") else "left",
                 header_style="bold",
                 style="cyan" if name == self._columns[0] else "red" if name == "error" else "",
             )
