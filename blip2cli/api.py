@@ -131,6 +131,7 @@ class Blip2:
         choices: Sequence[str] = (),
         norm: Norm = "sum",
         match: bool = False,
+        choice_scores: bool = False,
         **decoding: Any,
     ) -> list[dict[str, Any]]:
         """Put every question to every image; rows by image, then question.
@@ -138,11 +139,14 @@ class Blip2:
         Each row holds ``question``, ``question_id``, ``answer``, ``logprob`` and ``flag`` beside
         the image's name and size. With ``choices`` the answer is one of them, and
         ``probabilities`` a list of ``{choice, probability}``; ``choice_mass`` is the probability
-        that the model writes any of them at all (None: a retrieval model). ``norm`` and ``match``
-        as for ``blip2cli ask``. Raises ImageError, naming the image, when one cannot be used.
+        that the model writes any of them at all (None: a retrieval model). ``norm``, ``match`` and
+        ``choice_scores`` as for ``blip2cli ask``. Raises ImageError, naming the image, when one
+        cannot be used.
         """
         asked = from_texts(_listed(questions))
-        options = AskOptions(template=template, choice_norm=norm, match=match)
+        options = AskOptions(
+            template=template, choice_norm=norm, choice_scores=choice_scores, match=match
+        )
         answers = from_list(choices) if choices else ()
         return self._rows(AskTask(asked, options, _decoding(decoding), answers), images)
 

@@ -199,6 +199,9 @@ def test_answers_may_be_chosen(model: blip2cli.Blip2, pictures: list[str]) -> No
         assert [one["choice"] for one in row["probabilities"]] == ["a cat", "two", "a"]
         assert sum(one["probability"] for one in row["probabilities"]) == pytest.approx(1, abs=1e-6)
         assert 0 < row["choice_mass"] < 1
+        assert "choice_scores" not in row
+    (row,) = model.ask(pictures[:1], "what?", choices=["a", "b"], norm="pmi", choice_scores=True)
+    assert list(row["choice_scores"][0]) == ["choice", "logprob", "tokens", "blank_logprob"]
     with pytest.raises(OptionError, match="twice"):
         model.ask(pictures, "what?", choices=["a", "a"])
     with pytest.raises(OptionError, match="retrieval model"):

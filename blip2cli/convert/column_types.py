@@ -20,7 +20,7 @@ _OWN = (
     *(Column(name, "string") for name in ("caption", "question", "question_id", "answer")),
     *(Column(name, "string") for name in ("kind", "error", "flag")),
     Column("logprob", "float"), Column("candidates", "texts"), Column("probabilities", "choices"),
-    Column("choice_mass", "float"),
+    Column("choice_mass", "float"), Column("choice_scores", "scores"),
 )  # fmt: skip
 KNOWN: dict[str, pa.DataType] = {
     field.name: field.type

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from blip2cli.errors import OptionError, option
 from blip2cli.options.declare import DECODING, QUESTIONS, OptionGroup, declare
 
-Norm = Literal["sum", "mean"]
+Norm = Literal["sum", "mean", "pmi", "prior"]
 
 # Presets: the settings of a published evaluation under one name, as other defaults of options.
 # BLIP-2 (arXiv 2301.12597), sections 4.1 and 4.2, and the configurations of LAVIS. The prompt of
@@ -208,7 +208,14 @@ class AskOptions(OptionGroup):
         None, "The answers there are, one a line; they may hold commas.", metavar="FILE"
     )
     choice_norm: Norm = _recorded_question(
-        "sum", "Choices compare by the log-probability of the whole text, or of a token."
+        "sum",
+        "Choices compare by the log-probability of the whole text (sum), of a token (mean), less "
+        "that under a blank image (pmi), or less what their length explains (prior).",
+    )
+    choice_scores: bool = _recorded_question(
+        False,
+        "Rows also hold the log-probability of each choice, its tokens, and the log-probability "
+        "under a blank image: what every norm is made of, for calibrate.",
     )
     match: bool = _recorded_question(
         False, "A retrieval model compares with its matching head: slower, more exact."

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from blip2cli.errors import RunError
 
-ColumnType = Literal["string", "int", "float", "embedding", "texts", "choices"]
+ColumnType = Literal["string", "int", "float", "embedding", "texts", "choices", "scores"]
 EmbeddingDtype = Literal["float32", "float16"]
 
 
@@ -19,17 +19,23 @@ class Column:
     """One column of the output. Every value may be null."""
 
     name: str
-    # "texts": list of {"text": str, "logprob": float}; "choices": list of {"choice": str,
-    # "probability": float}; "embedding": `size` numbers (list, array or tensor).
+    # "texts", "choices" and "scores": lists of dictionaries (``LIST_FIELDS``); "embedding": `size`
+    # numbers (list, array or tensor).
     type: ColumnType
     size: int | None = None  # the dimension of an embedding
     numbers: EmbeddingDtype = "float32"  # the dtype an embedding is stored in
 
 
-# The fields of the two list types, in order.
+# The fields of the list types, in order.
 LIST_FIELDS = {
     "texts": (Column("text", "string"), Column("logprob", "float")),
     "choices": (Column("choice", "string"), Column("probability", "float")),
+    "scores": (
+        Column("choice", "string"),
+        Column("logprob", "float"),
+        Column("tokens", "int"),
+        Column("blank_logprob", "float"),
+    ),
 }
 
 IDENTITY = (Column("file_name", "string"), Column("width", "int"), Column("height", "int"))

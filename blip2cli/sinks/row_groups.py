@@ -1,7 +1,7 @@
 """Rows as Arrow tables, and row groups whose bounds depend on the rows alone.
 
 Types: strings as ``storage.text_encoding`` stores them, int64, float64, embeddings
-``fixed_size_list`` of float32 or float16, texts and choices as lists of structs.
+``fixed_size_list`` of float32 or float16, texts, choices and their scores as lists of structs.
 """
 
 from __future__ import annotations

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from blip2cli.options import DecodeOptions, Norm
+from blip2cli.options import AskOptions, DecodeOptions
 from blip2cli.tasks.base import LOGPROB_DECIMALS
+from blip2cli.tasks.blank_image import blank_logprobs
+from blip2cli.tasks.choice_norms import normalized_scores
 from blip2cli.tasks.choices import choice_mass, probabilities
 from blip2cli.tasks.prompting import PreparedQuestion
 from blip2cli.tasks.text_generation import generate_texts
@@ -33,6 +35,7 @@ class Answer:
     # Of an answer that was chosen:
     probabilities: list[dict[str, object]] | None = None  # of the choices, in their order
     choice_mass: float | None = None  # see ``choices``; None: by a retrieval model
+    choice_scores: list[dict[str, object]] | None = None  # what norms are made of, if wanted
 
 
 def generate_answers(
@@ -51,21 +54,50 @@ def generate_answers(
 
 
 def score_choices(
-    model: Blip2, features: ImageFeatures, questions: Sequence[PreparedQuestion], norm: Norm
+    model: Blip2,
+    features: ImageFeatures,
+    questions: Sequence[PreparedQuestion],
+    options: AskOptions,
 ) -> list[Answer]:
     """The likeliest of each question's choices, by the language model.
 
-    Choices compare by the log-probability of all their tokens (``norm`` "sum") or of one ("mean");
-    ``logprob`` is the mean of a token, as in generated texts.
+    Choices compare by the scores of a norm (see ``choice_norms``); whichever that is, ``logprob``
+    is the mean of a token, as in generated texts.
     """
     prompts = [question.prompt for question in questions]
-    choices = [question.choices for question in questions]
+    found = model.score(features, prompts, [question.choices for question in questions])
+    blanks: Sequence[Sequence[float] | None] = [None] * len(questions)
+    if options.choice_norm == "pmi" or options.choice_scores:
+        blanks = blank_logprobs(model, questions)
     answers = []
-    for question, found in zip(questions, model.score(features, prompts, choices), strict=True):
-        scores = [choice.total if norm == "sum" else choice.mean for choice in found]
-        mass = choice_mass([choice.total for choice in found])
-        answers.append(_best(question.choices, scores, [choice.mean for choice in found], mass))
+    for question, likelihoods, blank in zip(questions, found, blanks, strict=True):
+        logprobs = [choice.total for choice in likelihoods]
+        tokens = [choice.tokens for choice in likelihoods]
+        answer = _best(
+            question.choices,
+            normalized_scores(options.choice_norm, logprobs, tokens, blank),
+            [choice.mean for choice in likelihoods],
+            choice_mass(logprobs),
+        )
+        if options.choice_scores and blank is not None:
+            scores = _choice_scores(question.choices, logprobs, tokens, blank)
+            answer = replace(answer, choice_scores=scores)
+        answers.append(answer)
     return answers
+
+
+def _choice_scores(
+    choices: Sequence[str], logprobs: Sequence[float], tokens: Sequence[int], blank: Sequence[float]
+) -> list[dict[str, object]]:
+    return [
+        {
+            "choice": choice,
+            "logprob": round(logprob, LOGPROB_DECIMALS),
+            "tokens": count,
+            "blank_logprob": round(without, LOGPROB_DECIMALS),
+        }
+        for choice, logprob, count, without in zip(choices, logprobs, tokens, blank, strict=True)
+    ]
 
 
 def match_choices(

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2
 
+_DEFAULTS = AskOptions()
 _NO_QUESTION = Questions((Question("", "1"),))
 # Columns of answers that are chosen; they are called as fields of ``Answer``.
 _CHOICE_COLUMNS = (Column("probabilities", "choices"), Column("choice_mass", "float"))
+_SCORES = Column("choice_scores", "scores")
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,13 @@ class AskTask:
                         "question has its choices",
                         "leave it out",
                     )
-        if not self._closed and (self.options.choice_norm != "sum" or self.options.match):
-            name = "match" if self.options.match else "choice_norm"
-            raise OptionError(
-                name,
-                f"{option(name)} is about answers to choose from",
-                f"add {option('choices')}",
-            )
+        for name in () if self._closed else ("match", "choice_norm", "choice_scores"):
+            if getattr(self.options, name) != getattr(_DEFAULTS, name):
+                raise OptionError(
+                    name,
+                    f"{option(name)} is about answers to choose from",
+                    f"add {option('choices')}",
+                )
         source = "question" if self.questions.source is None else "questions"
         for file_name, questions in self._questions.by_image.items():
             check_chain(questions, source, file_name)
@@ -112,7 +114,8 @@ class AskTask:
             settings["choice_mass"] = True  # rows have that column, those of older outputs do not
         else:
             settings["choice_norm"] = None
-        settings["match"] = self.options.match or None
+        for name in ("match", "choice_scores"):
+            settings[name] = settings[name] or None
         return settings | self.decode.settings
 
     @property
@@ -216,7 +219,9 @@ class AskTask:
 
     @cached_property
     def _choice_columns(self) -> tuple[Column, ...]:
-        return _CHOICE_COLUMNS if self._closed else ()
+        if not self._closed:
+            return ()
+        return (*_CHOICE_COLUMNS, _SCORES) if self.options.choice_scores else _CHOICE_COLUMNS
 
     def _answer(
         self, model: Blip2, features: ImageFeatures, questions: Sequence[PreparedQuestion]
@@ -232,7 +237,7 @@ class AskTask:
         if closed:
             chosen = [questions[n] for n in closed]
             if model.writes:
-                answers = score_choices(model, features, chosen, self.options.choice_norm)
+                answers = score_choices(model, features, chosen, self.options)
             else:
                 answers = match_choices(model, features, chosen, self.options.match)
             found.update(zip(closed, answers, strict=True))

@@ -130,10 +130,11 @@ def check_retrieval(model: str, options: AskOptions, has_questions: bool, has_op
     """
     if has_open:
         check_writes(model, RETRIEVAL, f"give it answers to choose from with {option('choices')}")
-    if options.choice_norm != "sum":
+    if options.choice_norm != "sum" or options.choice_scores:
+        name = "choice_norm" if options.choice_norm != "sum" else "choice_scores"
         raise OptionError(
-            "choice_norm",
-            f"{option('choice_norm')} is about the tokens of a model that writes, and {model} is a "
+            name,
+            f"{option(name)} is about the tokens of a model that writes, and {model} is a "
             "retrieval model",
             "leave it out",
         )

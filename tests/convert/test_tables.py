@@ -70,6 +70,12 @@ ANSWERED = rows_of(
         "logprob": st.none() | NUMBER,
         "probabilities": st.none()
         | st.lists(rows_of(choice=TEXT, probability=st.none() | NUMBER), max_size=3),
+        "choice_mass": st.none() | NUMBER,
+        "choice_scores": st.none()
+        | st.lists(
+            rows_of(choice=TEXT, logprob=NUMBER, tokens=INT, blank_logprob=st.none() | NUMBER),
+            max_size=2,
+        ),
     }
 )
 SOME = settings(

@@ -149,6 +149,14 @@ def test_rows_are_the_same_at_any_batch(mixed: Path, tmp_path: Path, itm: Blip2)
             "choice_norm is about the tokens",
         ),
         (
+            AskTask(NO_QUESTION, AskOptions(choice_norm="pmi"), choices=CHOICES),
+            "choice_norm is about the tokens",
+        ),
+        (
+            AskTask(NO_QUESTION, AskOptions(choice_scores=True), choices=CHOICES),
+            "choice_scores is about the tokens",
+        ),
+        (
             AskTask(from_texts(["a?"]), AskOptions(template="{question}"), choices=CHOICES),
             "does not hold {choice}",
         ),

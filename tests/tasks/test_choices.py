@@ -145,13 +145,17 @@ def test_decoding_options_do_not_go_with_choices_only(options: DecodeOptions, na
             "choice_norm is about answers to choose from",
         ),
         (
+            lambda: AskTask(QUESTIONS, AskOptions(choice_scores=True)),
+            "choice_scores is about answers to choose from",
+        ),
+        (
             lambda: AskTask(QUESTIONS, AskOptions(match=True)),
             "match is about answers to choose from",
         ),
         (lambda: AskTask(QUESTIONS, AskOptions(template="{choice}")), "does not hold {question}"),
         (
             lambda: AskTask(QUESTIONS, AskOptions(choice_norm="most"), choices=("a", "b")),
-            "choice_norm has no value 'most'; choose sum or mean",
+            "choice_norm has no value 'most'; choose sum, mean, pmi or prior",
         ),
         (lambda: AskTask(from_texts([])), "Nothing is asked"),
     ],
@@ -168,5 +172,6 @@ def test_choices_are_part_of_the_settings() -> None:
     assert task.settings["choices"] == ["yes", "no"]
     assert task.settings["choice_norm"] == "sum"
     assert task.settings["choice_mass"] is True
+    assert task.settings["choice_scores"] is None
     assert AskTask(QUESTIONS).settings["choices"] is None
     assert "choice_mass" not in AskTask(QUESTIONS).settings

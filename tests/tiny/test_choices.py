@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
 from blip2cli.images.batch_stream import BatchStream, LoadedBatch
@@ -22,6 +25,7 @@ from blip2cli.options import (
 from blip2cli.sources import open_sources
 from blip2cli.system.library_logging import silence_libraries
 from blip2cli.tasks.ask import AskTask
+from blip2cli.tasks.blank_image import blank_pixels
 from blip2cli.tasks.questions import from_texts
 from tests.model.conftest import Pair
 from tests.model.reference_scores import reference_score
@@ -47,30 +51,43 @@ def load(model: Blip2) -> LoadedBatch:
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-t5"])
-def test_likelihoods_are_those_of_transformers(name: str) -> None:
+def test_scores_are_those_of_transformers(name: str) -> None:
     if name not in EMBEDDED:
         pytest.skip(f"the model {name} is not in this installation")
     ours = Blip2.load(ModelOptions(name, device="cpu", dtype="float32"))
     with silence_libraries():
         theirs = Blip2ForConditionalGeneration.from_pretrained(embedded_path(name)).eval()
     batch = load(ours)
-    pair = Pair(embedded_path(name), ours, theirs, batch.pixels, ours.features(batch.pixels))
+    blank = len(batch.pixels)
+    pixels = torch.cat((batch.pixels, blank_pixels(ours.spec)))
+    pair = Pair(embedded_path(name), ours, theirs, pixels, ours.features(pixels))
     text = "Question: what is in the picture? Answer:"
     images = (0, 1, 8)
-    options = AskOptions(template="Question: {question} Answer:")
-    rows = AskTask(from_texts(["what is in the picture?"]), options, choices=CHOICES).rows(
-        ours, batch
-    )
     found = ours.score(pair.features, [Prompt(i, text, "") for i in images], [CHOICES] * 3)
+    reference = {
+        image: [reference_score(pair, image, text, choice) for choice in CHOICES]
+        for image in (*images, blank)
+    }
+    options = AskOptions(template="Question: {question} Answer:", choice_scores=True)
+    task = AskTask(from_texts(["what is in the picture?"]), options, choices=CHOICES)
+    rows = task.rows(ours, batch)
+    pmi = replace(task, options=replace(options, choice_norm="pmi")).rows(ours, batch)
     for image, likelihoods in zip(images, found, strict=True):
-        written = 0.0
-        for choice, likelihood in zip(CHOICES, likelihoods, strict=True):
-            total, tokens = reference_score(pair, image, text, choice)
-            assert likelihood.tokens == tokens
+        scores: Any = rows[image]["choice_scores"]
+        said = zip(CHOICES, likelihoods, scores, reference[image], reference[blank], strict=True)
+        for choice, likelihood, score, (total, tokens), (without, _) in said:
+            assert score["choice"] == choice
+            assert likelihood.tokens == score["tokens"] == tokens
             assert likelihood.total == pytest.approx(total, abs=1e-4), choice
-            written += math.exp(total)
+            assert score["logprob"] == pytest.approx(total, abs=1e-4), choice
+            assert score["blank_logprob"] == pytest.approx(without, abs=1e-4), choice
+        written = sum(math.exp(total) for total, _ in reference[image])
         assert 0 < written <= 1 + 1e-6
         assert rows[image]["choice_mass"] == pytest.approx(written, rel=1e-4)
+        gains = torch.tensor(reference[image])[:, 0] - torch.tensor(reference[blank])[:, 0]
+        shares: Any = pmi[image]["probabilities"]
+        expected = gains.softmax(0).tolist()
+        assert [one["probability"] for one in shares] == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-t5"])

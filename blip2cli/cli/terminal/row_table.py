@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SHOWN = 4  # numbers of a vector, or choices, that are shown
 _MIN_NAME = 24  # characters for file names, if they fit
 # The same in every row, of no use to a reader, or shown with the text it is about.
-_HIDDEN = ("kind", "question_id", "flag")
+_HIDDEN = ("kind", "question_id", "flag", "choice_scores")
 
 
 class TableSink:

@@ -1,7 +1,7 @@
 """CSV and TSV (csv, tsv): UTF-8, a header, every text in quotes.
 
 * Null is an empty cell, the empty text is ``""``.
-* Lists (``candidates``, ``probabilities``, ``embedding``) are JSON text.
+* Lists (``candidates``, ``probabilities``, ``choice_scores``, ``embedding``) are JSON text.
 * A text that a spreadsheet would take for a formula, because it begins with ``=``, ``+``, ``-``,
   ``@``, a tab or a line end, gets an apostrophe before it; so does one that begins with
   apostrophes before one of these. Reading takes one apostrophe away from such cells, so that

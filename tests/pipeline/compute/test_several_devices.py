@@ -33,14 +33,19 @@ from blip2cli.sources import open_sources
 from blip2cli.tasks.ask import AskTask
 from blip2cli.tasks.base import Task
 from blip2cli.tasks.embed import EmbedTask
-from blip2cli.tasks.questions import from_texts
+from blip2cli.tasks.questions import Question, Questions
 from tests.command import COMMAND, environment
 from tests.drawn_source import draw_source
 from tests.images.helpers import Crash
 from tests.pipeline.helpers import CAPTION
 from tests.processes import children, eventually_gone, worker_processes
 
-ASK = AskTask(from_texts(["what is it?", "how many?"]), AskOptions(), CAPTION.decode)
+# One that is written, and one that is chosen with the help of a blank image.
+ASK = AskTask(
+    Questions((Question("what is it?", "1"), Question("how many?", "2", ("one", "two cats")))),
+    AskOptions(choice_norm="pmi", choice_scores=True),
+    CAPTION.decode,
+)
 
 
 @pytest.fixture(scope="module")
