@@ -29,7 +29,7 @@ test: install ## run the tests but those of test-slow (about ten minutes)
 	$(BIN)/python -m pytest --numprocesses 2
 
 test-fast: export OMP_NUM_THREADS = 1
-test-fast: install ## run the tests but those of slow files (under two minutes)
+test-fast: install ## run the tests but those of slow files (about a minute)
 	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow and not external'
 
 EXTERNAL := $(VENV)/.installed-external

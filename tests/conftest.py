@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 import blip2cli.cli
 from tests.command import COMMAND, Run, environment
@@ -21,6 +22,10 @@ from tests.store_proxy import StoreProxy, proxy_of
 # The command sets it for its own child processes; scripts that tests start import their neighbours.
 os.environ.pop("PYTHONSAFEPATH", None)
 assert blip2cli.cli
+
+# A busy machine may take any time for one example.
+settings.register_profile("blip2cli", deadline=None)
+settings.load_profile("blip2cli")
 
 if TYPE_CHECKING:
     from blip2cli.model.wrapper import Blip2

@@ -23,13 +23,13 @@ def test_grows_and_forgets_nothing_in_little_memory() -> None:
     tracemalloc.start()
     try:
         names = HashSet()
-        assert all(names.add(f"folder/{n}.png") for n in range(200_000))
+        assert all(names.add(f"folder/{n}.png") for n in range(120_000))
         size, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert size < 64 * 200_000
-    assert not any(names.add(f"folder/{n}.png") for n in range(200_000))
-    assert len(names) == 200_000
+    assert size < 64 * 120_000
+    assert not any(names.add(f"folder/{n}.png") for n in range(120_000))
+    assert len(names) == 120_000
 
 
 class Tied(str):
@@ -41,20 +41,20 @@ class Tied(str):
 
 def test_names_that_share_64_bits_are_told_apart() -> None:
     names = HashSet()
-    assert all(names.add(Tied(n)) for n in range(0, 200_000, 3))
-    for n in range(200_000):
+    assert all(names.add(Tied(n)) for n in range(0, 120_000, 3))
+    for n in range(120_000):
         assert (Tied(n) in names) == (n % 3 == 0)
-    assert all(names.add(Tied(n)) == (n % 3 != 0) for n in range(200_000))
-    assert len(names) == 200_000
+    assert all(names.add(Tied(n)) == (n % 3 != 0) for n in range(120_000))
+    assert len(names) == 120_000
 
 
 def test_tied_names_that_come_together_are_told_apart() -> None:
-    names, some = HashSet(), [Tied(n) for n in range(0, 200_000, 3)]
+    names, some = HashSet(), [Tied(n) for n in range(0, 120_000, 3)]
     names.add_all(some)
     assert [*map(names.add, some[:10]), names.add(Tied(1))] == [False] * 10 + [True]
     names.add_all([Tied(n) for n in range(40_000)] * 2)
-    found = names.contains([Tied(n) for n in range(200_000)])
-    assert found == [n % 3 == 0 or n < 40_000 for n in range(200_000)]
+    found = names.contains([Tied(n) for n in range(120_000)])
+    assert found == [n % 3 == 0 or n < 40_000 for n in range(120_000)]
     assert len(names) == sum(found)
 
 
