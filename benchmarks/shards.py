@@ -26,7 +26,7 @@ from blip2cli.convert.checkpoints.huggingface import expected_weights, write_con
 from blip2cli.convert.checkpoints.released import RELEASED
 from blip2cli.convert.checkpoints.shards import parse_size, write_shards
 from blip2cli.model.checkpoint.embedded import embedded_path
-from blip2cli.model.checkpoint.weights import Weight
+from blip2cli.model.checkpoint.lazy_weights import Weight
 from blip2cli.model.families import OPT
 
 COMMAND = Path(sys.executable).with_name("blip2cli")

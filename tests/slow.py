@@ -87,7 +87,7 @@ SLOW_FILES = frozenset(
         "sources/readers/test_remote.py",
         "sources/readers/test_zips.py",
         "sources/test_remote_containers.py",
-        "storage/test_objects.py",
+        "storage/test_object_requests.py",
         "system/test_library_logging.py",
         "system/test_malloc.py",
         "system/test_openmp.py",

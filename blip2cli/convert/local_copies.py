@@ -21,10 +21,10 @@ from blip2cli.sinks.failure_list_file import open_list
 from blip2cli.sinks.folder_store import LocalFolder, open_store
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sources.patterns import has_magic
-from blip2cli.storage.objects import split_url
+from blip2cli.storage.object_requests import split_url
 from blip2cli.storage.opening import connect, is_remote, protocol_of
-from blip2cli.storage.retries import with_retries
 from blip2cli.storage.secrets import hide_secrets
+from blip2cli.storage.url_retries import with_retries
 
 
 @dataclass

@@ -18,7 +18,7 @@ from torch import Tensor
 from blip2cli.doctor.forward_pass import ForwardPass, run_forward
 from blip2cli.doctor.pictures import Picture
 from blip2cli.images.preprocess import PixelSpec, to_uint8
-from blip2cli.model.checkpoint.directory import Checkpoint, read_json
+from blip2cli.model.checkpoint.weight_files import Checkpoint, read_json
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.loading.quantized_checkpoints import quantizer_name
 from blip2cli.model.placement.dtype import Placement

@@ -8,8 +8,8 @@ from torch import Tensor
 from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.report import Outcome, fail, ok, warn
 from blip2cli.doctor.settings import has_tied_embeddings
-from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.safetensors_file import open_safetensors
+from blip2cli.model.checkpoint.weight_files import Checkpoint
 
 
 def load(subject: ModelUnderTest) -> Outcome:

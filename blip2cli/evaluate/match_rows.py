@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from blip2cli.convert.examples import Examples
-from blip2cli.convert.ids import id_getter, last_number
+from blip2cli.convert.image_ids import id_getter, last_number
 from blip2cli.convert.images import default_text_column
 from blip2cli.errors import OptionError, SourceError, option
 from blip2cli.evaluate.key_index import Numbers

@@ -25,7 +25,7 @@ What a failure is called is decided in this order:
 ``not_an_image``       its first bytes belong to no kind in ``sniff`` or ``unread_kinds``
 ``unsupported_format`` a kind in ``unread_kinds``, or a variant in ``unread_variants``; the
                        message has its name. Nothing is said about damage: nobody has looked
-``truncated``          a kind that is read, and its end is missing (``truncation``)
+``truncated``          a kind that is read, and its end is missing (``ends_early``)
 ``corrupt``            a kind that is read, and its end is there
 ====================== ==========================================================================
 
@@ -44,6 +44,7 @@ from typing import ClassVar, cast
 from PIL import Image, UnidentifiedImageError
 
 from blip2cli.errors import ImageError
+from blip2cli.images.ends_early import ends_early
 from blip2cli.images.limits import (
     check_blocks,
     check_cost,
@@ -62,7 +63,6 @@ from blip2cli.images.sniff import (
 )
 from blip2cli.images.tiff_header import is_camera_raw, read_directory
 from blip2cli.images.to_rgb import to_rgb
-from blip2cli.images.truncation import ends_early
 from blip2cli.images.unread_kinds import unread_kind
 from blip2cli.images.unread_variants import unread_variant
 from blip2cli.system.silence_stderr import silence_stderr

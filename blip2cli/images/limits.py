@@ -28,7 +28,8 @@ from blip2cli.images.tiff_header import (
     strips,
 )
 
-# Twice Pillow's warning level, the level at which Pillow itself refuses.
+# Twice Pillow's warning level: there Pillow itself refuses, whose ``Image.MAX_IMAGE_PIXELS`` would
+# have to grow with it.
 MAX_PIXELS = 178_956_970
 # Pillow gathers a line of raw pixels in pieces of 64 KiB, copying what it has each time: a file of
 # 264 bytes, an animated WebP of 16,776,972 by 9 pixels, keeps it busy for three minutes.

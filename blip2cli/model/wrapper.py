@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from blip2cli.images.preprocess import PixelSpec, normalize
-from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.resolve import resolve
+from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.families import Family
 from blip2cli.model.generation import generate_tokens

@@ -19,7 +19,7 @@ from blip2cli.tasks.base import BaseTask
 
 if TYPE_CHECKING:
     from blip2cli.images.preprocess import PixelSpec
-    from blip2cli.model.checkpoint.directory import Checkpoint
+    from blip2cli.model.checkpoint.weight_files import Checkpoint
     from blip2cli.model.wrapper import Blip2
 
 AnyTask = TypeVar("AnyTask", bound=BaseTask)

@@ -14,7 +14,7 @@ from blip2cli.options import ModelOptions, RunOptions
 from blip2cli.sinks import Settings, check_settings
 
 if TYPE_CHECKING:
-    from blip2cli.model.checkpoint.directory import Checkpoint
+    from blip2cli.model.checkpoint.weight_files import Checkpoint
     from blip2cli.pipeline.compute.base import Ready
     from blip2cli.pipeline.job import Job
     from blip2cli.sinks import ResumedOutput

@@ -10,7 +10,7 @@ from blip2cli.sinks.failure_list_file import exists
 from blip2cli.sinks.folder_layout import VISIBLE
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings_file import has_settings, owns_failures
-from blip2cli.storage.objects import FIRST_PAUSES, ObjectFolder, check_protocol
+from blip2cli.storage.object_requests import FIRST_PAUSES, ObjectFolder, check_protocol
 from blip2cli.storage.secrets import hide_secrets
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from blip2cli.sinks.object_lock import check_held
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage import durable
-from blip2cli.storage.objects import ObjectFolder, split_url
+from blip2cli.storage.object_requests import ObjectFolder, split_url
 
 
 def open_list(paths: OutputPaths) -> BinaryIO:

@@ -18,8 +18,9 @@ the settings say that visible parts are replaced (``replaces``), and only hidden
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 VISIBLE = re.compile(r"part-(\d{5,})\.parquet")
 HIDDEN = re.compile(r"rows-([0-9a-f]{8})-(\d{12})-(\d+)")
@@ -28,7 +29,11 @@ ROWS_PER_PART = 100_000
 
 
 class LayoutError(OSError):
-    """The files are not those that a run, or a crash, leaves."""
+    """The files are not those that a run, or a crash, leaves. ``sound`` rows come before that."""
+
+    def __init__(self, problem: str, sound: int = 0) -> None:
+        super().__init__(problem)
+        self.sound = sound
 
 
 def part_name(number: int) -> str:
@@ -150,9 +155,7 @@ def layout_of(
     if replaces:
         layout = Layout(part_rows, token, older=parts)
     else:
-        for number, name in enumerate(parts):
-            if name != part_name(number):
-                raise LayoutError(f"its part {part_name(number)!r} is missing")
+        _check_gaps(parts, part_rows)
         last = count_rows(parts[-1]) if parts else 0
         if last > part_rows:
             raise LayoutError(f"its part {parts[-1]!r} has {last} rows, not {part_rows}")
@@ -199,6 +202,24 @@ def readable_pieces(
             start = max(one.start, visible)
             pieces.append(Piece(one.name, start, one.end, start - one.start))
     return pieces
+
+
+def _check_gaps(parts: Sequence[str], part_rows: int) -> None:
+    """Raise LayoutError, which names up to ten, where a part before the last is not there."""
+    here = set(parts)
+    if all(map(here.__contains__, map(part_name, range(len(parts))))):
+        return
+    places = range(_number(parts[-1]) + 1)  # a name may hold any number: not all are looked at
+    missing = list(islice((n for n in places if part_name(n) not in here), 10))
+    if not missing:
+        raise LayoutError(f"its part {parts[-1]!r} is there under two names")
+    names = ", ".join(repr(part_name(number)) for number in missing)
+    more = len(places) - len(parts) - len(missing)
+    if more > 0:
+        names += f" and {more} more"
+    one = len(missing) == 1
+    problem = f"its part {names} is missing" if one else f"its parts {names} are missing"
+    raise LayoutError(problem, missing[0] * part_rows)
 
 
 def _number(name: str) -> int:

@@ -94,7 +94,7 @@ class OutputLock:
         durable.remove_temporaries(self._paths.final)
 
     def _take(self, temporary: str) -> None:
-        own = Holder.this_run(self._descriptor, bool(_flock(self._descriptor)))
+        own = Holder.this_run(os.fstat(self._descriptor).st_dev, bool(_flock(self._descriptor)))
         # A lock without a name still locks; a full disk is reported when rows are written.
         with contextlib.suppress(OSError):
             durable.write_all(self._descriptor, own.as_bytes())

@@ -36,8 +36,8 @@ class Holder:
     token: str  # of this lock, among all there are
 
     @classmethod
-    def this_run(cls, descriptor: int, kernel: bool) -> Holder:
-        """This process, holding the open lock file ``descriptor``."""
+    def this_run(cls, device: int = 0, kernel: bool = False) -> Holder:
+        """This process, holding a lock file on ``device``, or an object."""
         return cls(
             process=os.getpid(),
             host=socket.gethostname(),
@@ -45,7 +45,7 @@ class Holder:
             boot=processes.boot_id(),
             namespace=processes.pid_namespace(),
             started=processes.start_time(os.getpid()),
-            device=os.fstat(descriptor).st_dev,
+            device=device,
             kernel=kernel,
             token=os.urandom(8).hex(),
         )

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import socket
 import threading
 import time
 from typing import Any, Self
@@ -25,11 +23,10 @@ from typing import Any, Self
 from blip2cli.errors import OutputError
 from blip2cli.sinks.lock_holder import Holder, LockFile
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.storage.objects import FIRST_PAUSES, ObjectFolder
+from blip2cli.storage.object_requests import FIRST_PAUSES, ObjectFolder
 from blip2cli.storage.remote_errors import RemoteError, RemoteMissingError
 from blip2cli.storage.secrets import hide_secrets
 from blip2cli.storage.text_encoding import printable
-from blip2cli.system import processes
 
 SIGN_SECONDS = 20.0  # between signs of life
 GONE_SECONDS = 90.0  # without a sign for this long a run is taken for ended
@@ -52,7 +49,7 @@ class ObjectLock:
         self._paths = OutputPaths.of(out)
         self._shown = hide_secrets(out)
         self._folder = ObjectFolder(self._paths.lock)
-        self._holder = _this_run()
+        self._holder = Holder.this_run()
         self._number = 0
         self._looked_at = 0.0  # on the monotonic clock
         self._released = threading.Event()
@@ -184,17 +181,3 @@ def _numbers(folder: ObjectFolder) -> list[int]:
 
 def _name(number: int) -> str:
     return f"{number:06d}"
-
-
-def _this_run() -> Holder:
-    return Holder(
-        process=os.getpid(),
-        host=socket.gethostname(),
-        since=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-        boot=processes.boot_id(),
-        namespace=processes.pid_namespace(),
-        started=processes.start_time(os.getpid()),
-        device=0,
-        kernel=False,
-        token=os.urandom(8).hex(),
-    )

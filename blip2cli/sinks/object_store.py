@@ -34,7 +34,7 @@ from blip2cli.sinks.object_lock import check_held
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.row_groups import ARROW_ERRORS, first_line
 from blip2cli.sinks.settings_file import stored_at
-from blip2cli.storage.objects import ObjectFolder
+from blip2cli.storage.object_requests import ObjectFolder
 from blip2cli.storage.opening import open_binary
 from blip2cli.storage.remote_errors import RemoteError
 from blip2cli.storage.secrets import hide_secrets

@@ -22,7 +22,7 @@ from blip2cli.sinks.jsonl import StdoutSink
 from blip2cli.sinks.paths import OutputPaths, to_stdout
 from blip2cli.sinks.settings import Settings, recover_settings, update_settings
 from blip2cli.sinks.settings_file import mark
-from blip2cli.storage.objects import ObjectFolder
+from blip2cli.storage.object_requests import ObjectFolder
 from blip2cli.storage.remote_errors import RemoteError
 
 

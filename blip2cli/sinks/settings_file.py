@@ -14,7 +14,7 @@ from typing import Any
 from blip2cli.sinks.object_lock import check_held, memory_of
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage import durable
-from blip2cli.storage.objects import split_url
+from blip2cli.storage.object_requests import split_url
 from blip2cli.storage.opening import is_remote
 
 METADATA_KEY = b"blip2cli"  # of settings in Parquet files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blip2cli.storage.opening import connect, protocol_of
-from blip2cli.storage.retries import TooLargeError, with_retries
+from blip2cli.storage.url_retries import TooLargeError, with_retries
 
 
 def fetch(url: str, size: int | None, max_bytes: int) -> bytes:

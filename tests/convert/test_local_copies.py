@@ -17,7 +17,7 @@ from blip2cli.sinks.base import IDENTITY
 from blip2cli.sinks.folder import FolderSink
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sources.shard import Shard
-from blip2cli.storage.objects import ObjectFolder
+from blip2cli.storage.object_requests import ObjectFolder
 from tests.sinks.helpers import COLUMNS, FOLDER_SETTINGS, row
 
 

@@ -146,6 +146,18 @@ def test_damage_is_found_refused_and_salvaged(tmp_path: Path, which: str) -> Non
     assert numbers(read_rows(tmp_path / "sound.jsonl")) == left
 
 
+def test_every_part_that_is_missing_is_named(tmp_path: Path) -> None:
+    out = folder(tmp_path)
+    (out / "part-00001.parquet").unlink()
+    (out / "part-00002.parquet").rename(out / "part-00004.parquet")
+    found = str(verify(str(out)))
+    names = ", ".join(f"'part-0000{number}.parquet'" for number in (1, 2, 3))
+    assert f"its parts {names} are missing" in found
+    assert "sound up to row 10" in found
+    (out / "part-00004.parquet").rename(out / "part-99999999999.parquet")
+    assert "'part-00010.parquet' and 99999999988 more are missing" in str(verify(str(out)))
+
+
 def test_rows_of_a_damaged_last_part_may_be_in_hidden_files(tmp_path: Path) -> None:
     out = folder(tmp_path)
     sink = again(out)

@@ -16,7 +16,7 @@ from blip2cli.doctor.examine import examine
 from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.pictures import Picture
 from blip2cli.doctor.report import Finding
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.placement.dtype import Placement
 from blip2cli.options import DoctorOptions, Dtype
 

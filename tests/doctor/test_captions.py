@@ -10,7 +10,7 @@ from blip2cli.doctor.captions import known_caption, published_caption
 from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.pictures import Picture
 from blip2cli.errors import option
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.placement.dtype import Placement
 from blip2cli.tiny.samples import SAMPLES, draw_sample
 from tests.doctor.conftest import Sound

@@ -13,7 +13,7 @@ from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.pictures import Picture
 from blip2cli.doctor.precision import Agreement, compare, judge, precision
 from blip2cli.errors import option
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.layers.linear import ACTIVATIONS, Linear
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.placement.dtype import Placement

@@ -117,7 +117,7 @@ def test_values_that_differ_by_rounding_are_the_same(opt: Sound, tmp_path: Path)
     change = settings(PROCESSOR, image_processor__image_mean=rounded)
     directory = broken(opt.path, tmp_path, change)
     from blip2cli.doctor.model_under_test import ModelUnderTest
-    from blip2cli.model.checkpoint.directory import inspect_checkpoint
+    from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
     from blip2cli.model.placement.dtype import place
 
     checkpoint = inspect_checkpoint(directory)

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
 from blip2cli.images.preprocess import normalize
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.layers.packed_linear import can_pack
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.nets.blip2 import GenerationModel

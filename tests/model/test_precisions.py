@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers.models.blip_2 import modeling_blip_2 as blip_2
 
 from blip2cli.images.preprocess import normalize, to_uint8
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.checkpoint.embedded import embedded_path
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.nets.blip2 import Blip2Net, RetrievalModel
 from blip2cli.model.placement.dtype import Placement

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from blip2cli.errors import ModelError, OptionError
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.families import OPT
 from blip2cli.model.layers.linear import Linear
 from blip2cli.model.layers.packed_linear import PackedLinear, can_pack

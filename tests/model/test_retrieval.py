@@ -19,7 +19,7 @@ from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 
 from blip2cli.errors import OptionError
 from blip2cli.images.preprocess import normalize
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.families import RETRIEVAL
 from blip2cli.model.retrieval import Pair, Retrieval
 from blip2cli.model.tokenizer.fill_prompt import Prompt

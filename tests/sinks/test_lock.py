@@ -108,7 +108,7 @@ def leave_lock(folder: Path, age: float = 0.0, **values: object) -> Path:
     """The lock of a run on another machine, or as ``values`` say."""
     lock = folder / ".out.jsonl.lock"
     with durable.written(str(folder / "t"), str(lock)) as file:
-        own = Holder.this_run(file.fileno(), kernel=True)
+        own = Holder.this_run(os.fstat(file.fileno()).st_dev, kernel=True)
         file.write(dataclasses.replace(own, **{"host": "elsewhere", **values}).as_bytes())  # type: ignore[arg-type]
     then = time.time() - age
     os.utime(lock, (then, then))
@@ -221,9 +221,9 @@ def test_a_start_at_the_moment_when_another_run_sweeps_up(
     out = str(tmp_path / "out.jsonl")
     this_run = Holder.this_run
 
-    def swept(descriptor: int, kernel: bool) -> Holder:
+    def swept(device: int, kernel: bool) -> Holder:
         durable.remove_temporaries(out)
-        return this_run(descriptor, kernel)
+        return this_run(device, kernel)
 
     monkeypatch.setattr(Holder, "this_run", swept)
     with pytest.raises(OutputError, match="Another run has just begun"):

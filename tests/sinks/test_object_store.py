@@ -14,8 +14,7 @@ from blip2cli.sinks import open_failure_list, read_output
 from blip2cli.sinks.check_output import check_output
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings_file import marks
-from blip2cli.storage import objects
-from blip2cli.storage.objects import ObjectFolder
+from blip2cli.storage.object_requests import ObjectFolder, split_url
 from tests.sinks.helpers import FOLDER_SETTINGS, row
 from tests.sinks.object_outputs import again, content, hidden, new, put, repeat_without_pauses, rows
 from tests.store_proxy import StoreProxy
@@ -200,7 +199,7 @@ def test_failures_are_an_object(out: str, proxy: StoreProxy) -> None:
     for number in range(30):
         failures.write(f"{number}.png", ImageError("decode_error", "It is broken."))
     url = OutputPaths.of(out).errors
-    folder, name = objects.split_url(url)
+    folder, name = split_url(url)
     assert proxy.count("PUT", ".errors") == 1  # not one a failure
     failures.commit()
     assert len((folder.read(name) or b"").splitlines()) == 30

@@ -19,7 +19,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from blip2cli.errors import ImageError
-from blip2cli.model.checkpoint.directory import Checkpoint
+from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.model.families import OPT
 from blip2cli.options import ModelOptions
 from blip2cli.storage import durable

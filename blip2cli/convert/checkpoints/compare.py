@@ -9,8 +9,8 @@ from torch import Tensor
 
 from blip2cli.convert.checkpoints.huggingface import read_model
 from blip2cli.convert.checkpoints.lavis_file import lavis_weights, read_lavis
+from blip2cli.model.checkpoint.lazy_weights import Weights
 from blip2cli.model.checkpoint.resolve import resolve
-from blip2cli.model.checkpoint.weights import Weights
 from blip2cli.model.retrieval import Pair
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions

@@ -26,9 +26,9 @@ from blip2cli.convert.checkpoints.lavis_file import (
 from blip2cli.convert.checkpoints.released import VISION_G, WIDTH_L, Released, Settings, identify
 from blip2cli.convert.examples import listed
 from blip2cli.errors import ModelError, option
-from blip2cli.model.checkpoint.directory import Checkpoint
+from blip2cli.model.checkpoint.lazy_weights import Weight, Weights
 from blip2cli.model.checkpoint.resolve import resolve
-from blip2cli.model.checkpoint.weights import Weight, Weights
+from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.model.families import Family
 from blip2cli.options import CheckpointOptions
 

@@ -13,9 +13,9 @@ from blip2cli.convert.checkpoints.released import Settings
 from blip2cli.convert.examples import listed
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.config import read_config
-from blip2cli.model.checkpoint.directory import PROCESSOR_FILES, Checkpoint, read_json
 from blip2cli.model.checkpoint.hub import SMALL_FILES
-from blip2cli.model.checkpoint.weights import Weights
+from blip2cli.model.checkpoint.lazy_weights import Weights
+from blip2cli.model.checkpoint.weight_files import PROCESSOR_FILES, Checkpoint, read_json
 from blip2cli.model.families import Family
 from blip2cli.model.loading.empty_model import empty_model
 from blip2cli.model.loading.quantized_checkpoints import quantizer_name

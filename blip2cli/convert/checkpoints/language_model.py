@@ -12,11 +12,11 @@ from torch import Tensor
 
 from blip2cli.convert.checkpoints.lavis_file import LANGUAGE_MODEL
 from blip2cli.errors import ModelError, option
-from blip2cli.model.checkpoint.directory import TOKENIZER_FILES, read_json, weight_files
 from blip2cli.model.checkpoint.foreign_files import check_adapter
 from blip2cli.model.checkpoint.hub import fetch_repository
+from blip2cli.model.checkpoint.lazy_weights import Weight, Weights, read_weights
 from blip2cli.model.checkpoint.resolve import HUB_ID
-from blip2cli.model.checkpoint.weights import Weight, Weights, read_weights
+from blip2cli.model.checkpoint.weight_files import TOKENIZER_FILES, read_json, weight_files
 from blip2cli.model.families import Family
 from blip2cli.model.loading.stored import plain_weights
 from blip2cli.model.tokenizer.text import read_tokenizer

@@ -24,7 +24,7 @@ from blip2cli.convert.checkpoints.lavis_names import (
 )
 from blip2cli.convert.checkpoints.shards import check_finite
 from blip2cli.errors import ModelError, option
-from blip2cli.model.checkpoint.weights import Weight, Weights, read_pickle, tensors_of
+from blip2cli.model.checkpoint.lazy_weights import Weight, Weights, read_pickle, tensors_of
 from blip2cli.model.families import FAMILIES, OPT, RETRIEVAL, Family
 
 POSITION_IDS = "Qformer.bert.embeddings.position_ids"

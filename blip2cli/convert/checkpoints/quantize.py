@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from blip2cli.model.checkpoint.weights import Weight, Weights
+from blip2cli.model.checkpoint.lazy_weights import Weight, Weights
 from blip2cli.model.quantize.int8_weights import NUMBERS, SCALES, is_quantized_layer, quantize
 
 

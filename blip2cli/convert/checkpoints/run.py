@@ -26,8 +26,8 @@ from blip2cli.convert.checkpoints.quantize import quantize_weights
 from blip2cli.convert.checkpoints.shards import cast, parse_size, write_shards
 from blip2cli.convert.format_table import format_by_suffix
 from blip2cli.errors import OptionError, OutputError, SourceError, option
+from blip2cli.model.checkpoint.lazy_weights import Progress
 from blip2cli.model.checkpoint.resolve import resolve
-from blip2cli.model.checkpoint.weights import Progress
 from blip2cli.model.quantize.int8_weights import METHOD, STEM
 from blip2cli.options import CheckpointOptions
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.errors import ModelError, OptionError, option
-from blip2cli.model.checkpoint.weights import DTYPES, Progress, Weight, Weights
+from blip2cli.model.checkpoint.lazy_weights import DTYPES, Progress, Weight, Weights
 from blip2cli.storage.durable import write_all
 
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}

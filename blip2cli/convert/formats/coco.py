@@ -14,7 +14,7 @@ from blip2cli.convert.base import Reader, require_column
 from blip2cli.convert.column_types import as_text
 from blip2cli.convert.examples import LeftOut
 from blip2cli.convert.formats.json_array import ArrayFile
-from blip2cli.convert.ids import IdCheck, annotated_ids, id_getter
+from blip2cli.convert.image_ids import IdCheck, annotated_ids, id_getter
 from blip2cli.convert.images import NAME_TEXTS
 from blip2cli.errors import option
 from blip2cli.options import ConvertOptions

@@ -40,7 +40,7 @@ def check_parts(path: str, finding: Finding) -> None:
         layout = read_layout(store, settings, replaces)
         pieces = list(layout.pieces())
     except LayoutError as error:
-        finding.damage(str(error), 0)
+        finding.damage(str(error), error.sound)
         pieces = [Piece(name, 0, -1) for name in names]
     rows = RowCheck(finding)
     rows.shard = shard_in(settings)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.directory import Checkpoint, read_json
+from blip2cli.model.checkpoint.weight_files import Checkpoint, read_json
 
 # Settings that change texts, with the values that do not (``GenerationConfig`` of transformers).
 _DEFAULTS: dict[str, Any] = {

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from blip2cli.errors import ModelError, option
-from blip2cli.model.checkpoint.directory import (
+from blip2cli.model.checkpoint.foreign_files import check_adapter
+from blip2cli.model.checkpoint.weight_files import (
     WEIGHT_FILES,
     Checkpoint,
     inspect_checkpoint,
     read_json,
 )
-from blip2cli.model.checkpoint.foreign_files import check_adapter
 
 Result = TypeVar("Result")
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.embedded import embedded_root
 from blip2cli.model.checkpoint.hub import SMALL_FILES, current_commit
 from blip2cli.model.checkpoint.resolve import HUB_ID
+from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.options import ModelOptions
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

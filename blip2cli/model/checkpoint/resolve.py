@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 from blip2cli.errors import ModelError, option
-from blip2cli.model.checkpoint.directory import Checkpoint, inspect_checkpoint
 from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path
 from blip2cli.model.checkpoint.hub import fetch
+from blip2cli.model.checkpoint.weight_files import Checkpoint, inspect_checkpoint
 from blip2cli.options import ModelOptions
 from blip2cli.system.library_logging import silence_hub
 

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from blip2cli.errors import ModelError, OptionError, option
-from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.generation_defaults import unheeded_settings
-from blip2cli.model.checkpoint.weights import Weight, Weights
+from blip2cli.model.checkpoint.lazy_weights import Weight, Weights
+from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.model.layers.fused_projections import fuse_projections
 from blip2cli.model.layers.linear import Linear
 from blip2cli.model.layers.packed_linear import pack_weights

@@ -17,9 +17,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from blip2cli.errors import ModelError, OptionError, option
-from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.identity import weights_identity
-from blip2cli.model.checkpoint.weights import Weight, Weights, read_weights
+from blip2cli.model.checkpoint.lazy_weights import Weight, Weights, read_weights
+from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.model.layers.linear import Linear
 from blip2cli.model.layers.placed_layer import PlacedLayer
 from blip2cli.model.layers.streamed import (

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.weights import Weight, Weights
+from blip2cli.model.checkpoint.lazy_weights import Weight, Weights
 from blip2cli.model.quantize.int8_weights import NUMBERS, SCALES, QuantizedWeight
 
 Read = TypeVar("Read", Tensor, QuantizedWeight)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.directory import Checkpoint
 from blip2cli.model.checkpoint.foreign_files import adapter_error
-from blip2cli.model.checkpoint.weights import Weights, read_weights
+from blip2cli.model.checkpoint.lazy_weights import Weights, read_weights
+from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.model.families import Family
 from blip2cli.model.loading.quantized_checkpoints import FLOATS, REMEDY, dequantized, quantizer_name
 

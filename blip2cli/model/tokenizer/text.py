@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import ModelError, OptionError
-from blip2cli.model.checkpoint.directory import Checkpoint, read_json
+from blip2cli.model.checkpoint.weight_files import Checkpoint, read_json
 from blip2cli.model.limits import shortened
 from blip2cli.model.tokenizer.tokenizer import read_plain
 from blip2cli.system.library_logging import silence_libraries

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from blip2cli.model.checkpoint.directory import read_json
+from blip2cli.model.checkpoint.weight_files import read_json
 
 _NAMED = (
     "bos_token",

@@ -21,7 +21,7 @@ from blip2cli.pipeline.processed_batch import ProcessedBatch
 from blip2cli.sources.base import ImageRef
 
 if TYPE_CHECKING:
-    from blip2cli.model.checkpoint.directory import Checkpoint
+    from blip2cli.model.checkpoint.weight_files import Checkpoint
     from blip2cli.model.wrapper import Blip2
     from blip2cli.pipeline.compute.decoder import Decoder
     from blip2cli.tasks.base import Task

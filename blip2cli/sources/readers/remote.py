@@ -27,8 +27,8 @@ from blip2cli.sources.url_names import url_name
 from blip2cli.sources.walk import Entry, PatternRules, walk
 from blip2cli.storage.opening import connect, protocol_of
 from blip2cli.storage.remote_errors import RemoteDeniedError, RemoteMissingError
-from blip2cli.storage.retries import with_retries
 from blip2cli.storage.secrets import hide_secrets
+from blip2cli.storage.url_retries import with_retries
 
 if TYPE_CHECKING:
     from blip2cli.options import SourceOptions

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from blip2cli.convert.checkpoints.language_model import pad_vocabulary
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
-from blip2cli.model.checkpoint.weights import Weight
+from blip2cli.model.checkpoint.lazy_weights import Weight
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.families import OPT
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions

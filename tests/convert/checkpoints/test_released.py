@@ -19,7 +19,7 @@ from blip2cli.convert.checkpoints.huggingface import write_config
 from blip2cli.convert.checkpoints.lavis_file import POSITION_IDS, lavis_weights
 from blip2cli.convert.checkpoints.released import RELEASED, Released
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.families import OPT, RETRIEVAL, T5
 from blip2cli.model.tokenizer.text import load_codec
 from blip2cli.system.library_logging import silence_libraries

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from blip2cli.convert.checkpoints.shards import cast, parse_size, plan, write_shards
 from blip2cli.errors import OptionError
-from blip2cli.model.checkpoint.weights import DTYPES, Weight, Weights
+from blip2cli.model.checkpoint.lazy_weights import DTYPES, Weight, Weights
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.checkpoint.generation_defaults import unheeded_settings
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from tests.foreign_checkpoints import configured
 
 

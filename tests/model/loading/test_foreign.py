@@ -21,7 +21,7 @@ import blip2cli
 from blip2cli.cli.terminal.console import Console
 from blip2cli.errors import ModelError, OptionError
 from blip2cli.images.preprocess import normalize
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.loading.load import load_model
 from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.quantize.int8_layers import Int8Linear, max_exact_level

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from blip2cli.errors import ModelError, OptionError
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.layers import packed_linear
 from blip2cli.model.layers.linear import Linear
 from blip2cli.model.layers.streamed import MappedFetcher

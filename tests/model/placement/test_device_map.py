@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from blip2cli.errors import ModelError, OptionError
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.nets.blip2 import Blip2Net, build
 from blip2cli.model.placement.device_map import DeviceMap, always_in_memory, place_layers
 from blip2cli.options import ModelOptions

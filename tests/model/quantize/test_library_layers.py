@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.families import OPT
 from blip2cli.model.layers.linear import Linear
 from blip2cli.model.loading import load as loading

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.tokenizer.text import TextCodec, load_codec
 from blip2cli.system.library_logging import silence_libraries
 from tests.hub_checkpoints import older_opt, prompt_ids, published_opt

@@ -15,7 +15,7 @@ from blip2cli.options import SourceOptions
 from blip2cli.sources import base, open_sources
 from blip2cli.sources.file_size import MAX_FILE_BYTES
 from blip2cli.sources.remote_ref import RemoteRef
-from blip2cli.storage import opening, retries
+from blip2cli.storage import opening, url_retries
 from blip2cli.storage.fetching import fetch
 from tests.s3_server import S3
 from tests.sources.faulty import OwnMemory
@@ -142,7 +142,7 @@ def test_an_object_that_fails_is_the_failure_of_one_image(bucket: S3) -> None:
     assert failure(large).error_type == "too_large"
     assert fetch(large.path, None, 5) == b"12345"
     for size in (5, None, 1):  # 1: it has grown since it was listed
-        with pytest.raises(retries.TooLargeError):
+        with pytest.raises(url_retries.TooLargeError):
             fetch(large.path, size, 4)
 
 

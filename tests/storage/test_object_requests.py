@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from blip2cli.errors import OutputError
-from blip2cli.storage.objects import ObjectFolder, check_protocol
+from blip2cli.storage.object_requests import ObjectFolder, check_protocol
 from blip2cli.storage.remote_errors import RemoteError
 from tests.store_proxy import StoreProxy
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.directory import inspect_checkpoint
 from blip2cli.model.checkpoint.embedded import EMBEDDED, embedded_path, embedded_root
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.families import OPT, T5
 
 
