@@ -13,7 +13,7 @@ from blip2cli.sinks import RowSchema, Sink, read_output
 from blip2cli.sinks.base import IDENTITY
 from blip2cli.sinks.folder import FolderSink
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.storage.objects import ObjectFolder
+from blip2cli.storage.object_requests import ObjectFolder
 from tests.sinks.helpers import COLUMNS, FOLDER_SETTINGS, row
 
 SCHEMA = RowSchema((*IDENTITY, *COLUMNS))

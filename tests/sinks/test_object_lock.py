@@ -8,7 +8,7 @@ from blip2cli.errors import OutputError, RunError
 from blip2cli.sinks import lock_of, object_lock
 from blip2cli.sinks.object_lock import ObjectLock
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.storage.objects import ObjectFolder
+from blip2cli.storage.object_requests import ObjectFolder
 from tests.sinks.helpers import row
 from tests.sinks.object_outputs import again, hidden, new, put, repeat_without_pauses, rows
 from tests.store_proxy import StoreProxy
