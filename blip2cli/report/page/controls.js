@@ -1,6 +1,6 @@
 /** The controls above the list: what they ask for, and which of them there are. */
 
-import { compares, taskOf, valueOf } from "./data.js";
+import { compares, hasTexts, taskOf, valueOf } from "./data.js";
 import { byId, count, visible } from "./dom.js";
 import { flagOf, tally } from "./selection.js";
 
@@ -40,8 +40,7 @@ export class Controls {
     offer(this.selects.task, tally(data.count, (row) => taskOf(data, row)));
     const questions = tally(data.count, (row) => valueOf(data, "question", row));
     offer(this.selects.question, questions.slice(0, MOST_QUESTIONS));
-    const judged = data.run.task !== "embed" || data.table.rows.text !== undefined;
-    shown(this.selects.verdict, judged);
+    shown(this.selects.verdict, hasTexts(data));
     shown(this.selects.change, compares(data));
     shown(this.low, data.table.rows.confidence !== undefined);
   }

@@ -79,6 +79,11 @@ export function compares(data) {
   return data.run.outputs.length > 1;
 }
 
+/** Whether rows have texts, which can be judged. @param {Data} data */
+export function hasTexts(data) {
+  return data.table.rows.text !== undefined;
+}
+
 /** @param {string} id @returns {string} */
 function heldText(id) {
   return document.getElementById(id)?.textContent ?? "";

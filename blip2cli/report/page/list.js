@@ -130,7 +130,7 @@ export class VirtualList {
   reveal(position) {
     const [top, height] = [position * this.rowHeight, this.rowHeight];
     const seen = this.scroller.clientHeight;
-    if (top < this.top()) this.scroller.scrollTop = top / this.squeeze();
+    if (top < this.top()) this.scroller.scrollTop = Math.floor(top / this.squeeze());
     if (top + height > this.top() + seen) {
       this.scroller.scrollTop = Math.ceil((top + height - seen) / this.squeeze());
     }

@@ -1,7 +1,7 @@
 /** Puts the page together, and answers the keyboard. */
 
 import { Controls, NARROW } from "./controls.js";
-import { openData } from "./data.js";
+import { hasTexts, openData } from "./data.js";
 import { Detail } from "./detail.js";
 import { byId, count, foreign, make, visible } from "./dom.js";
 import { VirtualList } from "./list.js";
@@ -33,10 +33,7 @@ class Page {
       (row) => drawRow(context, row),
       (row) => this.detail.show(row),
     );
-    this.judges = Array.from({ length: data.count }, (_, row) => row).some((row) =>
-      this.verdicts.canJudge(row),
-    );
-    byId("export", HTMLButtonElement).hidden = !this.judges;
+    byId("export", HTMLButtonElement).hidden = !hasTexts(data);
     this.describe();
     this.listen();
     this.select();
@@ -254,7 +251,7 @@ function cannotOpen(reason) {
   const words =
     "DecompressionStream" in window
       ? `This page is damaged: ${reason instanceof Error ? reason.message : reason}`
-      : "This browser is too old for this page: it needs one of 2023 or newer.";
+      : "This browser is too old for this page: it needs one of 2024 or newer.";
   byId("opening", HTMLElement).textContent = words;
 }
 
@@ -263,6 +260,6 @@ openData()
   new Page(data);
   byId("opening", HTMLElement).hidden = true;
   byId("list", HTMLElement).focus();
-  document.documentElement.dataset.ready = "true";
+  performance.mark("ready");
 })
   .catch(cannotOpen);
