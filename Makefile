@@ -73,6 +73,7 @@ lint: install ## check style, formatting, types, and which room imports which
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	test ! -x $(BIN)/biome || $(BIN)/biome ci --error-on-warnings
 
 reference: install ## write docs/reference.md from the declarations of the options
 	$(BIN)/python docs/make_reference.py
@@ -80,6 +81,7 @@ reference: install ## write docs/reference.md from the declarations of the optio
 format: install ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	test ! -x $(BIN)/biome || $(BIN)/biome check --write
 
 tiny: install ## train the embedded models again from nothing (five hours)
 	$(BIN)/python -m training.train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,14 @@ class Opened:
     page: Page
     console: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+
+    def wait(self) -> None:
+        """Until the first rows are there."""
+        self.page.locator("#opening").wait_for(state="hidden")
+
+    def wait_for_rows(self, count: str) -> None:
+        """Until the page says that it shows ``count`` rows: it looks for words with a delay."""
+        self.page.locator("#shown", has_text=re.compile(f"^{count} rows$")).wait_for()
 
     def options(self) -> int:
         """How many rows are in the document."""
@@ -82,7 +91,7 @@ def opened(browser: Browser, path: Path, **context: Any) -> Iterator[Opened]:
         page.on("pageerror", lambda error: one.console.append(str(error)))
         page.on("request", lambda request: one.requests.append(request.url))
         page.goto(path.as_uri())
-        page.wait_for_function("performance.getEntriesByName('ready').length")
+        one.wait()
         yield one
         assert one.console == []
         assert not [url for url in one.requests if not url.startswith(("file:", "blob:", "data:"))]

@@ -33,13 +33,17 @@ def captions(count: int, seed: int = 0) -> dict[str, list[Any]]:
     failed = [i % 50 == 49 for i in range(count)]
     texts = [caption(draw) for _ in range(count)]
     confidence = [round(draw.betavariate(6, 1.5), 4) for _ in range(count)]
-    flags = [draw.choice(("repetition", "echo", "retried")) if i % 20 == 7 else "" for i in range(count)]
+    flags = [
+        draw.choice(("repetition", "echo", "retried")) if i % 20 == 7 else "" for i in range(count)
+    ]
     return {
         "file_name": [f"photos/{i % 7}/{i:06d}.jpg" for i in range(count)],
         "image": [-1 if bad else i for i, bad in enumerate(failed)],
         "text": [None if bad else text for bad, text in zip(failed, texts, strict=True)],
         "confidence": [None if bad else p for bad, p in zip(failed, confidence, strict=True)],
-        "logprob": [None if bad else round(p - 1, 4) for bad, p in zip(failed, confidence, strict=True)],
+        "logprob": [
+            None if bad else round(p - 1, 4) for bad, p in zip(failed, confidence, strict=True)
+        ],
         "flag": [None if bad else flag for bad, flag in zip(failed, flags, strict=True)],
         "error_type": ["DecodeError" if bad else None for bad in failed],
         "error": ["image file is truncated" if bad else None for bad in failed],

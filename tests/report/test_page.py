@@ -75,7 +75,9 @@ def test_the_policy_allows_what_is_inlined_and_nothing_else() -> None:
         for tag, found, _ in elements.found
         if tag == "meta" and found.get("http-equiv") == "Content-Security-Policy"
     )
-    rules = {name: rest for name, _, rest in (rule.strip().partition(" ") for rule in policy.split(";"))}
+    rules = {
+        name: rest for name, _, rest in (rule.strip().partition(" ") for rule in policy.split(";"))
+    }
     assert rules["default-src"] == "'none'"
     for tag, rule, attributes in (
         ("script", "script-src", {"type": "module"}),

@@ -19,7 +19,12 @@ function svg(tag, attributes, ...children) {
 
 /** @param {number} width @param {number} height @param {string} label @param {...Node} children */
 function chart(width, height, label, ...children) {
-  const box = { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, class: "chart" };
+  const box = {
+    viewBox: `0 0 ${width} ${height}`,
+    role: "img",
+    "aria-label": label,
+    class: "chart",
+  };
   return svg("svg", box, ...children);
 }
 
@@ -41,7 +46,11 @@ export function histogram(title, series, axis) {
     svg(
       "rect",
       { x: i * step + 1, y: BASE - height(n), width: step - 2, height: height(n), class: "bar" },
-      svg("title", {}, `${axis.spell(edge(axis, i))} to ${axis.spell(edge(axis, i + 1))}: ${count(n)}`),
+      svg(
+        "title",
+        {},
+        `${axis.spell(edge(axis, i))} to ${axis.spell(edge(axis, i + 1))}: ${count(n)}`,
+      ),
     ),
   );
   const outlines = binned.slice(1).map((counts) => {
@@ -52,7 +61,8 @@ export function histogram(title, series, axis) {
     return svg("polyline", { points: points.join(" "), class: "outline" });
   });
   const middle = median(series[0]);
-  const said = middle === null ? "no values" : `${count(series[0].length)} rows, median ${axis.spell(middle)}`;
+  const said =
+    middle === null ? "no values" : `${count(series[0].length)} rows, median ${axis.spell(middle)}`;
   const drawn = chart(
     WIDTH,
     HEIGHT,
@@ -64,7 +74,17 @@ export function histogram(title, series, axis) {
     label(WIDTH / 2, HEIGHT - 4, axis.spell((axis.from + axis.to) / 2)),
     label(WIDTH, HEIGHT - 4, axis.spell(axis.to), "end"),
   );
-  return make("figure", "", make("figcaption", "", title, make("small", "", said)), drawn);
+  return make(
+    "figure",
+    "",
+    make(
+      "figcaption",
+      "",
+      title,
+      make("small", "", said, series.length > 1 ? "; bars: A, line: B" : null),
+    ),
+    drawn,
+  );
 }
 
 /** @param {{from: number, to: number, bins: number}} axis @param {number} i */
@@ -122,7 +142,7 @@ export function countBars(title, counts) {
  * @param {import("./data.js").ReliabilityBin[]} reliability @param {number | null} ece */
 export function reliabilityDiagram(reliability, ece) {
   const most = Math.max(1, ...reliability.map((bin) => bin.count));
-  const [left, size] = [32, SQUARE - 32];
+  const [left, size] = [40, SQUARE - 40];
   const at = (/** @type {number} */ confidence, /** @type {number} */ accuracy) => ({
     x: left + confidence * size,
     y: size * (1 - accuracy) + 8,
@@ -138,10 +158,11 @@ export function reliabilityDiagram(reliability, ece) {
     const radius = 2.5 + 5 * Math.sqrt(n / most);
     return svg("circle", { cx: x, cy: y, r: radius, class: "point" }, svg("title", {}, words));
   });
-  const said = ece === null ? `${reliability.length} bins` : `expected calibration error ${decimals(ece)}`;
+  const said =
+    ece === null ? `${reliability.length} bins` : `expected calibration error ${decimals(ece)}`;
   const drawn = chart(
     SQUARE + 8,
-    SQUARE + 10,
+    SQUARE,
     `Reliability diagram: ${said}`,
     svg("rect", { x: left, y: 8, width: size, height: size, class: "frame" }),
     svg("line", { x1: low.x, y1: low.y, x2: high.x, y2: high.y, class: "axis diagonal" }),
@@ -159,8 +180,17 @@ export function reliabilityDiagram(reliability, ece) {
 
 /** @param {import("./data.js").ReliabilityBin[]} reliability */
 function binTable(reliability) {
-  const rows = reliability.map((bin) => [percent(bin.confidence), percent(bin.accuracy), count(bin.count)]);
-  return make("details", "", make("summary", "", "As a table"), table(["said", "right", "rows"], rows));
+  const rows = reliability.map((bin) => [
+    percent(bin.confidence),
+    percent(bin.accuracy),
+    count(bin.count),
+  ]);
+  return make(
+    "details",
+    "",
+    make("summary", "", "As a table"),
+    table(["said", "right", "rows"], rows),
+  );
 }
 
 /** A table of texts; the first column names its row. @param {string[]} head @param {string[][]} rows */

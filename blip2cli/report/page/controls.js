@@ -1,6 +1,6 @@
 /** The controls above the list: what they ask for, and which of them there are. */
 
-import { compares, hasTexts, taskOf, valueOf } from "./data.js";
+import { compares, hasTexts, taskOf, valueIn } from "./data.js";
 import { byId, count, visible } from "./dom.js";
 import { flagOf, tally } from "./selection.js";
 
@@ -36,9 +36,15 @@ export class Controls {
   /** Offers what the rows have; a filter that would tell nothing apart is left out.
    * @param {Data} data */
   fill(data) {
-    offer(this.selects.flag, tally(data.count, (row) => flagOf(data, row)));
-    offer(this.selects.task, tally(data.count, (row) => taskOf(data, row)));
-    const questions = tally(data.count, (row) => valueOf(data, "question", row));
+    offer(
+      this.selects.flag,
+      tally(data.count, (row) => flagOf(data, row)),
+    );
+    offer(
+      this.selects.task,
+      tally(data.count, (row) => taskOf(data, row)),
+    );
+    const questions = tally(data.count, (row) => valueIn(data, "question", row));
     offer(this.selects.question, questions.slice(0, MOST_QUESTIONS));
     shown(this.selects.verdict, hasTexts(data));
     shown(this.selects.change, compares(data));

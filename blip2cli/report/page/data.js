@@ -59,19 +59,19 @@ export async function openData() {
 
 /** The value of a column in a row; null where there is none.
  * @param {Data} data @param {string} column @param {number} row */
-export function valueOf(data, column, row) {
+export function valueIn(data, column, row) {
   return data.table.rows[column]?.[row] ?? null;
 }
 
 /** What a row says: its text, or the guess of a row that abstained.
  * @param {Data} data @param {number} row @param {string} [prefix] @returns {string | null} */
 export function textOf(data, row, prefix = "") {
-  return valueOf(data, `${prefix}text`, row) ?? valueOf(data, `${prefix}guess`, row);
+  return valueIn(data, `${prefix}text`, row) ?? valueIn(data, `${prefix}guess`, row);
 }
 
 /** @param {Data} data @param {number} row @returns {string} */
 export function taskOf(data, row) {
-  return valueOf(data, "task", row) ?? data.run.task;
+  return valueIn(data, "task", row) ?? data.run.task;
 }
 
 /** Whether the page compares two outputs. @param {Data} data */

@@ -1,6 +1,6 @@
 /** Everything about the current row, and where a person judges it. */
 
-import { compares, taskOf, valueOf } from "./data.js";
+import { compares, taskOf, valueIn } from "./data.js";
 import { bar, button, byId, decimals, facts, foreign, make } from "./dom.js";
 import { chips, said, VERDICT_SIGNS } from "./row.js";
 
@@ -47,7 +47,7 @@ export class Detail {
   /** @param {number} row @returns {Node[]} */
   contents(row) {
     const { data, thumbnails, verdicts } = this.context;
-    const value = (/** @type {string} */ column) => valueOf(data, column, row);
+    const value = (/** @type {string} */ column) => valueIn(data, column, row);
     const name = String(value("file_name"));
     const heading = foreign("h2", "", name);
     const picture = thumbnails.draw(value("image") ?? -1, LARGE_BOX, `picture ${name}`);
@@ -107,6 +107,7 @@ export class Detail {
       if (field.value.trim()) this.acts.judge("corrected", field.value.trim());
     });
     form.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.show(row);
       if (event.key === "Enter" && !event.shiftKey) {
         event.preventDefault();
         form.requestSubmit();
@@ -124,7 +125,7 @@ function nothing() {
 /** @param {Context} context @param {number} row @param {(row: number) => void} go */
 function sections(context, row, go) {
   const { data } = context;
-  const value = (/** @type {string} */ column) => valueOf(data, column, row);
+  const value = (/** @type {string} */ column) => valueIn(data, column, row);
   /** @type {[string, Node | string][]} */
   const known = [];
   for (const prefix of compares(data) ? ["", "other_"] : [""]) {
@@ -147,7 +148,10 @@ function sections(context, row, go) {
   }
   return [
     known.length ? facts(known) : null,
-    listed("References", (value("references") ?? []).map((/** @type {string} */ text) => [text, null])),
+    listed(
+      "References",
+      (value("references") ?? []).map((/** @type {string} */ text) => [text, null]),
+    ),
     choices(value("probabilities")),
     candidates(value("candidates")),
     neighbours(context, value("neighbours"), go),
@@ -158,7 +162,8 @@ function sections(context, row, go) {
 function listed(title, entries) {
   if (!entries.length) return null;
   const list = make("ul", "entries");
-  for (const [text, note] of entries) list.append(make("li", "", foreign("span", "said", text), note));
+  for (const [text, note] of entries)
+    list.append(make("li", "", foreign("span", "said", text), note));
   return make("section", "", make("h3", "", title), list);
 }
 
@@ -168,7 +173,7 @@ function choices(probabilities) {
   return listed("Choices", /** @type {[string, Node][]} */ (entries));
 }
 
-/** @param {[string, number | null, number | null][] | null} candidates */
+/** @param {[string, number | null, number | null][] | null} given */
 function candidates(given) {
   const entries = (given ?? []).map(([text, logprob, match]) => {
     const notes = [
@@ -185,9 +190,9 @@ function neighbours({ data, thumbnails }, near, go) {
   if (!near?.length) return null;
   const grid = make("ul", "neighbours");
   for (const [row, similarity] of near) {
-    const name = String(valueOf(data, "file_name", row));
+    const name = String(valueIn(data, "file_name", row));
     const choice = button("", () => go(row), "neighbour");
-    const image = thumbnails.draw(valueOf(data, "image", row) ?? -1, NEIGHBOUR_BOX, null);
+    const image = thumbnails.draw(valueIn(data, "image", row) ?? -1, NEIGHBOUR_BOX, null);
     choice.append(
       make("span", "neighbour-image", image),
       foreign("span", "neighbour-name", name),

@@ -26,24 +26,21 @@ export class VirtualList {
     this.current = -1;
     this.rowHeight = 1;
     this.firstSeen = 0;
+    this.printing = false;
     this.pending = 0;
     scroller.addEventListener("scroll", () => this.later(), { passive: true });
     scroller.addEventListener("click", (event) => this.clicked(event));
     new ResizeObserver(() => this.resized()).observe(scroller);
   }
 
-  /** Shows these rows, and keeps the current one if it is among them.
-   * @param {Uint32Array} rows */
+  /** Shows these rows from the first on. @param {Uint32Array} rows */
   show(rows) {
-    const before = this.currentRow();
     this.rows = rows;
     this.scroller.setAttribute("role", rows.length ? "listbox" : "group");
     this.clear();
     this.measure();
     this.scroller.scrollTop = 0;
-    this.current = -1;
-    const kept = before === null ? -1 : rows.indexOf(before);
-    this.go(kept >= 0 ? kept : 0);
+    this.go(0);
   }
 
   /** The row that is current, or null. @returns {number | null} */
@@ -81,6 +78,7 @@ export class VirtualList {
 
   /** Draws everything again. */
   redraw() {
+    this.printing = false;
     this.clear();
     this.draw();
   }
@@ -108,7 +106,7 @@ export class VirtualList {
   }
 
   resized() {
-    if (!this.scroller.clientHeight) return; // hidden: it goes on where it was
+    if (this.printing || !this.scroller.clientHeight) return; // hidden: it goes on where it was
     this.measure();
     this.scroller.scrollTop = (this.firstSeen * this.rowHeight) / this.squeeze();
     this.redraw();
@@ -137,6 +135,7 @@ export class VirtualList {
   }
 
   draw() {
+    if (this.printing) return;
     const top = this.top();
     if (this.scroller.clientHeight) this.firstSeen = top / this.rowHeight;
     const first = Math.max(0, Math.floor(top / this.rowHeight) - MARGIN);
@@ -187,8 +186,10 @@ export class VirtualList {
     }
   }
 
-  /** Puts the first rows one below the other, for paper. @returns {number} how many */
+  /** Puts the first rows one below the other, for paper; redraw() ends that.
+   * @returns {number} how many */
   print() {
+    this.printing = true;
     this.clear();
     for (const row of this.rows.subarray(0, PRINTED)) this.canvas.append(this.drawRow(row));
     return Math.min(this.rows.length, PRINTED);

@@ -14,6 +14,8 @@ import { Verdicts } from "./verdicts.js";
 /** @typedef {import("./data.js").Data} Data */
 /** @typedef {import("./verdicts.js").Verdict["verdict"]} Kind */
 
+const FIRST_NOTES = 2;
+
 class Page {
   /** @param {Data} data */
   constructor(data) {
@@ -47,7 +49,10 @@ class Page {
     const heading = byId("title", HTMLElement);
     heading.replaceChildren(names[0], ...names.slice(1).flatMap((name) => [" → ", name]));
     byId("task", HTMLElement).textContent = task;
-    byId("notes", HTMLElement).replaceChildren(...notes.map((note) => foreign("p", "note", note)));
+    const more = notes.length - FIRST_NOTES;
+    const first = notes.slice(0, FIRST_NOTES);
+    if (more > 0) first.push(`${count(more)} more such remarks stand under Run.`);
+    byId("notes", HTMLElement).replaceChildren(...first.map((note) => foreign("p", "note", note)));
     document.title = visible(document.title);
   }
 
@@ -102,6 +107,7 @@ class Page {
       byId(`${each}-view`, HTMLElement).hidden = each !== name;
       byId(`view-${each}`, HTMLElement).setAttribute("aria-pressed", String(each === name));
     }
+    byId("notes", HTMLElement).hidden = name === "run"; // they stand there, and all of them
     if (name === "run") this.drawRun();
     else this.scroller.focus();
   }
@@ -257,9 +263,9 @@ function cannotOpen(reason) {
 
 openData()
   .then((data) => {
-  new Page(data);
-  byId("opening", HTMLElement).hidden = true;
-  byId("list", HTMLElement).focus();
-  performance.mark("ready");
-})
+    new Page(data);
+    byId("opening", HTMLElement).hidden = true;
+    byId("list", HTMLElement).focus();
+    performance.mark("ready");
+  })
   .catch(cannotOpen);

@@ -1,6 +1,6 @@
 /** One row as it stands in the list. */
 
-import { compares, taskOf, textOf, valueOf } from "./data.js";
+import { compares, taskOf, textOf, valueIn } from "./data.js";
 import { bar, foreign, make, percent, visible } from "./dom.js";
 import { flagOf } from "./selection.js";
 import { differences } from "./words.js";
@@ -20,14 +20,14 @@ export const VERDICT_SIGNS = { right: "✓", wrong: "✕", corrected: "✎" };
 /** @param {Context} context @param {number} row @returns {HTMLElement} */
 export function drawRow(context, row) {
   const { data, thumbnails, verdicts } = context;
-  const name = String(valueOf(data, "file_name", row));
+  const name = String(valueIn(data, "file_name", row));
   const verdict = verdicts.verdictOf(row);
   const body = make("div", "row-body", head(data, row, name), ...texts(data, row));
   if (taskOf(data, row) === "embed") body.append(neighbourStrip(context, row));
   const side = make("div", "row-side");
   if (data.table.rows.confidence) side.append(...bars(data, row));
   if (data.table.rows.score) side.append(scoreOf(data, row));
-  const image = thumbnails.draw(valueOf(data, "image", row) ?? -1, BOX, null);
+  const image = thumbnails.draw(valueIn(data, "image", row) ?? -1, BOX, null);
   const sign = make("span", "row-verdict", verdict ? VERDICT_SIGNS[verdict.verdict] : "");
   sign.dataset.verdict = verdict?.verdict ?? "";
   const element = make("div", "row", make("div", "row-image", image), body, side, sign);
@@ -53,9 +53,11 @@ export function chips(data, row) {
 
 /** The question, and what the outputs say. @param {Context["data"]} data @param {number} row */
 function texts(data, row) {
-  const question = valueOf(data, "question", row);
+  const question = valueIn(data, "question", row);
   const lines = question === null ? [] : [foreign("div", "row-question", question)];
-  return taskOf(data, row) === "embed" && !failed(data, row) ? lines : [...lines, ...said(data, row)];
+  return taskOf(data, row) === "embed" && !failed(data, row)
+    ? lines
+    : [...lines, ...said(data, row)];
 }
 
 /** The text of a row; of two outputs both, with the words that differ marked.
@@ -79,10 +81,13 @@ function line(data, row, prefix, pieces) {
     element.append(absence(data, row, prefix));
   } else if (pieces === null) {
     element.append(foreign("span", "", text || "(empty text)"));
-    if (valueOf(data, `${prefix}text`, row) === null) element.classList.add("guess");
+    if (valueIn(data, `${prefix}text`, row) === null) element.classList.add("guess");
   } else {
     const tag = prefix ? "ins" : "del";
-    const words = pieces.flatMap((piece) => [make(piece.differs ? tag : "span", "", piece.text), " "]);
+    const words = pieces.flatMap((piece) => [
+      make(piece.differs ? tag : "span", "", piece.text),
+      " ",
+    ]);
     element.append(foreign("span", "", ...words));
   }
   return element;
@@ -90,28 +95,28 @@ function line(data, row, prefix, pieces) {
 
 /** Why a row has no text. @param {Context["data"]} data @param {number} row @param {string} prefix */
 function absence(data, row, prefix) {
-  const side = valueOf(data, "side", row);
+  const side = valueIn(data, "side", row);
   if (side === (prefix ? 1 : 2)) return make("span", "", "no such row");
-  const type = valueOf(data, `${prefix}error_type`, row);
+  const type = valueIn(data, `${prefix}error_type`, row);
   if (type === null) return make("span", "", "no text");
-  const message = valueOf(data, `${prefix}error`, row);
+  const message = valueIn(data, `${prefix}error`, row);
   return make("span", "", message ? `${type}: ${message}` : type);
 }
 
 /** @param {Context["data"]} data @param {number} row */
 function failed(data, row) {
-  return valueOf(data, "error_type", row) !== null;
+  return valueIn(data, "error_type", row) !== null;
 }
 
 /** @param {Context["data"]} data @param {number} row */
 function bars(data, row) {
   const prefixes = compares(data) && data.table.rows.other_confidence ? ["", "other_"] : [""];
-  return prefixes.map((prefix) => bar(valueOf(data, `${prefix}confidence`, row), "confidence"));
+  return prefixes.map((prefix) => bar(valueIn(data, `${prefix}confidence`, row), "confidence"));
 }
 
 /** @param {Context["data"]} data @param {number} row */
 function scoreOf(data, row) {
-  const score = valueOf(data, "score", row);
+  const score = valueIn(data, "score", row);
   const shown = score === null ? "–" : String(Math.round(score * 100) / 100);
   return make("span", "score", `${data.run.score ?? "score"} ${shown}`);
 }
@@ -119,8 +124,8 @@ function scoreOf(data, row) {
 /** The nearest images, small. @param {Context} context @param {number} row */
 function neighbourStrip({ data, thumbnails }, row) {
   const strip = make("div", "strip");
-  for (const [other] of (valueOf(data, "neighbours", row) ?? []).slice(0, SMALL_NEIGHBOURS)) {
-    strip.append(thumbnails.draw(valueOf(data, "image", other) ?? -1, SMALL_BOX, null));
+  for (const [other] of (valueIn(data, "neighbours", row) ?? []).slice(0, SMALL_NEIGHBOURS)) {
+    strip.append(thumbnails.draw(valueIn(data, "image", other) ?? -1, SMALL_BOX, null));
   }
   return strip;
 }
@@ -128,14 +133,14 @@ function neighbourStrip({ data, thumbnails }, row) {
 /** A row in words, for those who hear it. @param {Context} context @param {number} row
  * @param {string} name */
 function spoken({ data, verdicts }, row, name) {
-  const confidence = valueOf(data, "confidence", row);
+  const confidence = valueIn(data, "confidence", row);
   const other = compares(data) ? textOf(data, row, "other_") : null;
   const flag = flagOf(data, row);
   const verdict = verdicts.verdictOf(row)?.verdict;
   const words = [
     name,
-    valueOf(data, "question", row),
-    failed(data, row) ? valueOf(data, "error_type", row) : textOf(data, row),
+    valueIn(data, "question", row),
+    failed(data, row) ? valueIn(data, "error_type", row) : textOf(data, row),
     other === null ? null : `second: ${other}`,
     confidence === null ? null : `confidence ${percent(confidence)}`,
     flag === "good" ? null : flag,

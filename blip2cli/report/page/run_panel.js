@@ -1,7 +1,7 @@
 /** The run as a whole: how it was made, what came of it, and how good it is. */
 
 import { countBars, histogram, reliabilityDiagram, stackedBar, table } from "./charts.js";
-import { compares, textOf, valueOf } from "./data.js";
+import { compares, textOf, valueIn } from "./data.js";
 import { count, decimals, facts, foreign, make, percent } from "./dom.js";
 import { flagOf, tally } from "./selection.js";
 import { wordCount } from "./words.js";
@@ -10,6 +10,7 @@ import { wordCount } from "./words.js";
 /** @typedef {import("./data.js").Figure} Figure */
 
 const BINS = 20;
+const FEWEST_WORDS = 7;
 const MOST_WORD_BINS = 30;
 const PICTURES =
   "This page holds small copies of the pictures: whoever gets the page gets them too.";
@@ -50,7 +51,7 @@ function lengths(data, rows, prefixes) {
     const texts = [...rows].map((row) => textOf(data, row, prefix)).filter((text) => text !== null);
     return texts.map(wordCount);
   });
-  const longest = series.flat().reduce((most, words) => Math.max(most, words), 1);
+  const longest = series.flat().reduce((most, words) => Math.max(most, words), FEWEST_WORDS);
   const bins = Math.min(longest + 1, MOST_WORD_BINS);
   const to = Math.ceil((longest + 1) / bins) * bins;
   const spell = (/** @type {number} */ words) => `${Math.round(words)}`;
@@ -59,19 +60,25 @@ function lengths(data, rows, prefixes) {
 
 /** @param {Data} data @param {Uint32Array} rows @param {string} column @returns {number[]} */
 function numbers(data, rows, column) {
-  return [...rows].map((row) => valueOf(data, column, row)).filter((value) => value !== null);
+  return [...rows].map((row) => valueIn(data, column, row)).filter((value) => value !== null);
 }
 
 /** How each output was made. @param {Data} data */
 function made(data) {
   return data.run.outputs.flatMap((output, i) => {
     const letter = compares(data) ? ` ${"AB"[i]}` : "";
-    const counts = output.counts.map(([name, n]) => /** @type {[string, string]} */ ([name, count(n)]));
+    const counts = output.counts.map(
+      ([name, n]) => /** @type {[string, string]} */ ([name, count(n)]),
+    );
     const cards = [make("section", "card", heading(`Counts${letter}`, output.name), facts(counts))];
     if (output.seconds) {
       const { read, model, write } = output.seconds;
       /** @type {[string, number][]} */
-      const shares = [["read", read], ["model", model], ["write", write]];
+      const shares = [
+        ["read", read],
+        ["model", model],
+        ["write", write],
+      ];
       const spell = (/** @type {number} */ seconds) => `${decimals(seconds)} s`;
       cards.push(make("section", "card", stackedBar(`Time${letter}`, shares, spell)));
     }
@@ -109,7 +116,10 @@ function metrics(data) {
 function figure(figure) {
   if (!figure) return ["–", "–"];
   const { value, low, high } = figure;
-  return [decimals(value), low === null || high === null ? "–" : `${decimals(low)} to ${decimals(high)}`];
+  return [
+    decimals(value),
+    low === null || high === null ? "–" : `${decimals(low)} to ${decimals(high)}`,
+  ];
 }
 
 /** A wide table scrolls by itself. @param {HTMLElement} content */

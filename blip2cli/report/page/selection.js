@@ -1,6 +1,6 @@
 /** Which rows are shown, in which order. */
 
-import { compares, taskOf, textOf, valueOf } from "./data.js";
+import { compares, taskOf, textOf, valueIn } from "./data.js";
 import { wordCount } from "./words.js";
 
 /** @typedef {import("./data.js").Data} Data */
@@ -59,11 +59,11 @@ export class Selection {
     }
     if (filter.flag) tests.push((row) => flagOf(data, row) === filter.flag);
     if (filter.task) tests.push((row) => taskOf(data, row) === filter.task);
-    if (filter.question) tests.push((row) => valueOf(data, "question", row) === filter.question);
+    if (filter.question) tests.push((row) => valueIn(data, "question", row) === filter.question);
     const { low, high } = filter;
     if (low !== null || high !== null) {
       tests.push((row) => {
-        const confidence = valueOf(data, "confidence", row);
+        const confidence = valueIn(data, "confidence", row);
         return confidence !== null && confidence >= (low ?? 0) && confidence <= (high ?? 1);
       });
     }
@@ -100,7 +100,7 @@ export class Selection {
     const columns = SEARCHED.filter((name) => this.data.table.rows[name]);
     this.searched ??= Array.from({ length: this.data.count }, (_, row) =>
       columns
-        .map((name) => valueOf(this.data, name, row) ?? "")
+        .map((name) => valueIn(this.data, name, row) ?? "")
         .join("\n")
         .toLowerCase(),
     );
@@ -110,13 +110,13 @@ export class Selection {
 
 /** "failed", the flag of the row, or "good". @param {Data} data @param {number} row */
 export function flagOf(data, row) {
-  if (valueOf(data, "error_type", row) !== null) return FAILED;
-  return valueOf(data, "flag", row) || GOOD;
+  if (valueIn(data, "error_type", row) !== null) return FAILED;
+  return valueIn(data, "flag", row) || GOOD;
 }
 
 /** @param {Data} data @param {number} row */
 export function changeOf(data, row) {
-  const side = valueOf(data, "side", row);
+  const side = valueIn(data, "side", row);
   if (side) return side === 1 ? "first" : "second";
   return textOf(data, row) === textOf(data, row, "other_") ? "same" : "changed";
 }
@@ -156,16 +156,19 @@ function ordersOf(data) {
     ["other_score", "score of the second"],
   ];
   for (const [id, name] of columns) {
-    if (rows[id]) orders.push({ id, name, key: (row) => given(valueOf(data, id, row)) });
+    if (rows[id]) orders.push({ id, name, key: (row) => given(valueIn(data, id, row)) });
   }
   if (rows.text) {
     const words = (/** @type {number} */ row) => wordCount(textOf(data, row) ?? "");
     orders.push({ id: "length", name: "length of the text", key: words });
   }
-  for (const [id, of] of [["score", data.run.score ?? "score"], ["confidence", "confidence"]]) {
+  for (const [id, of] of [
+    ["score", data.run.score ?? "score"],
+    ["confidence", "confidence"],
+  ]) {
     if (!compares(data) || !rows[id] || !rows[`other_${id}`]) continue;
     const gain = (/** @type {number} */ row) => {
-      const [before, after] = [valueOf(data, id, row), valueOf(data, `other_${id}`, row)];
+      const [before, after] = [valueIn(data, id, row), valueIn(data, `other_${id}`, row)];
       return before === null || after === null ? null : after - before;
     };
     orders.push({ id: `gain_${id}`, name: `change in ${of}`, key: gain });
@@ -190,10 +193,10 @@ function given(value) {
 function badness(data, row) {
   const flag = flagOf(data, row);
   const rank = flag === FAILED ? 0 : flag === GOOD || flag === "retried" ? 2 : 1;
-  const logprob = valueOf(data, "logprob", row);
+  const logprob = valueIn(data, "logprob", row);
   const value =
-    valueOf(data, "score", row) ??
-    valueOf(data, "confidence", row) ??
+    valueIn(data, "score", row) ??
+    valueIn(data, "confidence", row) ??
     (logprob === null ? RANK - 1 : Math.exp(logprob));
   return rank * RANK + value;
 }

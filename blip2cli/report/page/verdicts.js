@@ -1,6 +1,6 @@
 /** What a person says about rows, kept in the browser under the token of their output. */
 
-import { taskOf, textOf, valueOf } from "./data.js";
+import { taskOf, textOf, valueIn } from "./data.js";
 
 /** @typedef {import("./data.js").Data} Data */
 
@@ -98,16 +98,16 @@ export class Verdicts {
 
   /** @param {number} row @returns {string | null} */
   shown(row) {
-    if (valueOf(this.data, "error_type", row) !== null) return null;
+    if (valueIn(this.data, "error_type", row) !== null) return null;
     // Rows that only the second output has are not about the first.
-    return valueOf(this.data, "side", row) === 2 ? null : textOf(this.data, row);
+    return valueIn(this.data, "side", row) === 2 ? null : textOf(this.data, row);
   }
 
   /** @param {number} row @returns {Pick<Verdict, "file_name" | "question" | "question_id" | "occurrence">} */
   identity(row) {
-    const there = IDENTITY.map((name) => [name, valueOf(this.data, name, row)]);
+    const there = IDENTITY.map((name) => [name, valueIn(this.data, name, row)]);
     return {
-      file_name: valueOf(this.data, "file_name", row),
+      file_name: valueIn(this.data, "file_name", row),
       ...Object.fromEntries(there.filter(([, value]) => value !== null)),
     };
   }

@@ -1,0 +1,1 @@
+"""Pages that show an output: collects rows, pictures and metrics, and writes the page."""
