@@ -29,6 +29,8 @@ from blip2cli.options import (
     Norm,
     Pool,
     Quantize,
+    RankBy,
+    RankOptions,
 )
 from blip2cli.tasks.ask import AskTask
 from blip2cli.tasks.base import Task
@@ -80,28 +82,38 @@ class Blip2:
         max_memory: str | None = None,
         offload: str | None = None,
         batch_size: int | None = None,
+        rank_with: str | None = None,
     ) -> Blip2:
         """Load ``model``: a hub id, a local directory, or an embedded name such as ``tiny``.
 
         ``batch_size`` images go through it together; None: by the model and the memory.
         ``compile`` compiles the image side first. ``device_map``, ``max_memory`` and ``offload``
-        place layers of a model that is larger than a device. Raises ModelError when it cannot be
-        found or loaded, OptionError when the options do not fit it; warns of files that are not
-        used.
+        place layers of a model that is larger than a device. ``rank_with`` is a retrieval model
+        that picks the best caption. Raises ModelError when one cannot be found or loaded,
+        OptionError when the options do not fit it; warns of files that are not used.
         """
         options = ModelOptions(
             model, revision, device, dtype, quantize, compile, device_map, max_memory, offload
         )
-        loaded = cls._loaded(options, batch_size)
+        loaded = cls._loaded(options, batch_size, rank_with)
         for remark in loaded.model.model.remarks:
             warnings.warn(f"{model}: {remark}", stacklevel=2)
         return loaded
 
     @classmethod
-    def _loaded(cls, options: ModelOptions, batch_size: int | None) -> Blip2:
+    def _loaded(
+        cls, options: ModelOptions, batch_size: int | None, rank_with: str | None = None
+    ) -> Blip2:
         from blip2cli.model.wrapper import Blip2 as Model
 
-        loaded = cls(Model.load(options), batch_size)
+        if rank_with is None:
+            model = Model.load(options)
+        else:
+            from blip2cli.model.checkpoint.ranker import RankerSpec
+            from blip2cli.model.load_ranked import load_ranked
+
+            model = load_ranked(options, None, RankerSpec(rank_with))
+        loaded = cls(model, batch_size)
         loaded._options = options
         return loaded
 
@@ -109,18 +121,31 @@ class Blip2:
         """Another process loads the model itself."""
         if self._options is None:
             raise TypeError("only a model that was loaded with Blip2.load can be pickled")
-        return type(self)._loaded, (self._options, self.batch_size)
+        ranker = self.model.ranker
+        rank_with = None if ranker is None else ranker.name
+        return type(self)._loaded, (self._options, self.batch_size, rank_with)
 
     def caption(
-        self, images: Picture | Iterable[Picture], prompt: str | None = None, **decoding: Any
+        self,
+        images: Picture | Iterable[Picture],
+        prompt: str | None = None,
+        *,
+        rank_by: RankBy = "match",
+        min_match: float | None = None,
+        **decoding: Any,
     ) -> list[dict[str, Any]]:
         """Caption each image: ``file_name``, ``width``, ``height``, ``caption``, ``logprob``,
         ``flag``.
 
-        With ``num_captions`` above 1 also ``candidates``. Raises ImageError, naming the image,
-        when one cannot be used.
+        With ``num_captions`` above 1 also ``candidates``. A model that was loaded with
+        ``rank_with`` picks the best of them, and rows have ``match``; ``rank_by`` and
+        ``min_match`` as for ``blip2cli caption``. Raises ImageError, naming the image, when one
+        cannot be used.
         """
-        return self._rows(CaptionTask(CaptionOptions(prompt), _decoding(decoding)), images)
+        ranker = self.model.ranker
+        rank = RankOptions(None if ranker is None else ranker.name, rank_by, min_match)
+        task = CaptionTask(CaptionOptions(prompt), _decoding(decoding), rank)
+        return self._rows(task, images)
 
     def ask(
         self,

@@ -206,3 +206,18 @@ def test_answers_may_be_chosen(model: blip2cli.Blip2, pictures: list[str]) -> No
         model.ask(pictures, "what?", choices=["a", "a"])
     with pytest.raises(OptionError, match="retrieval model"):
         model.ask(pictures, choices=["a", "b"])
+
+
+def test_captions_are_ranked_by_a_model_beside_it(pictures: list[str]) -> None:
+    model = blip2cli.Blip2.load("tiny", device="cpu", rank_with="tiny-itm")
+    several = {"num_beams": 3, "num_captions": 3}
+    rows = model.caption(pictures, **several, min_match=0.5)
+    for row in rows:
+        assert row["candidates"][0]["match"] == row["match"]
+        assert row["guess"] == row["candidates"][0]["text"]
+        assert (row["caption"] is None) == (row["match"] < 0.5) == (row["flag"] == "abstained")
+    again = pickle.loads(pickle.dumps(model))
+    assert again.caption(pictures, **several, min_match=0.5) == rows
+    plain = blip2cli.Blip2.load("tiny", device="cpu")
+    with pytest.raises(OptionError, match="min_match is about scores of a retrieval model"):
+        plain.caption(pictures, min_match=0.5)

@@ -28,5 +28,7 @@ def ask(
     from blip2cli.tasks.questions import from_options
 
     task = AskTask(from_options(questions), questions, decode, choices.from_options(questions))
-    evaluate = against_answers(questions.questions, run.output)
+    # Texts that are scored are no right answers.
+    answers = questions.questions if questions.choices_column is None else None
+    evaluate = against_answers(answers, run.output)
     return run_command(Job(ImageItems(), task, run), report, evaluate)

@@ -9,6 +9,7 @@ from blip2cli.options import (
     CaptionOptions,
     DecodeOptions,
     MetricsOptions,
+    RankOptions,
     ReportOptions,
     RunOptions,
 )
@@ -20,15 +21,19 @@ def caption(
     run: Annotated[RunOptions, Required(("sources",))],
     caption: CaptionOptions,
     decode: DecodeOptions,
+    rank: RankOptions,
     metrics: MetricsOptions,
     report: ReportOptions,
 ) -> int:
     """Write a caption for every image, with its mean token log-probability."""
     from blip2cli.cli.run_command import run_command
     from blip2cli.cli.run_metrics import against_references
+    from blip2cli.model.checkpoint.ranker import RankerSpec
     from blip2cli.pipeline.image_items import ImageItems
     from blip2cli.pipeline.job import Job
     from blip2cli.tasks.caption import CaptionTask
 
     evaluate = against_references(metrics.references, run.output)
-    return run_command(Job(ImageItems(), CaptionTask(caption, decode), run), report, evaluate)
+    ranker = None if rank.rank_with is None else RankerSpec(rank.rank_with)
+    job = Job(ImageItems(), CaptionTask(caption, decode, rank), run, ranker=ranker)
+    return run_command(job, report, evaluate)

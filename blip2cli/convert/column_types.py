@@ -18,14 +18,18 @@ from blip2cli.sinks.settings import Settings
 
 _OWN = (
     *(Column(name, "string") for name in ("caption", "question", "question_id", "answer")),
-    *(Column(name, "string") for name in ("kind", "error", "flag")),
-    Column("logprob", "float"), Column("candidates", "texts"), Column("probabilities", "choices"),
+    *(Column(name, "string") for name in ("kind", "error", "flag", "guess")),
+    Column("logprob", "float"), Column("match", "float"),
+    Column("candidates", "texts"), Column("probabilities", "choices"),
     Column("choice_mass", "float"), Column("choice_scores", "scores"),
 )  # fmt: skip
 KNOWN: dict[str, pa.DataType] = {
     field.name: field.type
     for field in arrow_schema(RowSchema.of(_OWN, inline_errors=False), Settings({}))
 }
+_RANKED = arrow_schema(RowSchema.of((Column("candidates", "ranked"),), False), Settings({}))
+# Columns of our own that have one more field in some outputs: that field, and the type with it.
+LONGER: dict[str, tuple[str, pa.DataType]] = {"candidates": ("match", _RANKED.field(-1).type)}
 EMBEDDING = "embedding"
 _infer_type: Any = pa.infer_type  # the stubs demand a mask
 # The column that tells which command a row is of; a file has the rows of one command.
@@ -51,7 +55,7 @@ def infer_type(name: str, values: Sequence[Any]) -> pa.DataType:
     Raises SourceError for vectors of different sizes, and for columns of our own, which are never
     made text.
     """
-    known = KNOWN.get(name)
+    known = known_type(name, values)
     if known is not None:
         try:
             pa.array(values, known)
@@ -71,6 +75,20 @@ def infer_type(name: str, values: Sequence[Any]) -> pa.DataType:
     if known is not None:
         raise SourceError(None, f"the values of {name} are not of one kind", "make them so")
     return pa.string()
+
+
+def known_type(name: str, values: Sequence[Any]) -> pa.DataType | None:
+    """The type of a column of our own, by the fields that it has in ``values``; null where these do
+    not tell."""
+    known = KNOWN.get(name)
+    if name not in LONGER:
+        return known
+    lists = [value for value in values if value is not None]
+    if not lists:
+        return pa.null()
+    last, longer = LONGER[name]
+    items = (item for value in lists if isinstance(value, list) for item in value)
+    return longer if any(isinstance(item, dict) and last in item for item in items) else known
 
 
 def as_text(value: Any) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,15 @@ from blip2cli.model.decoding.scheduler import Scheduler, decode
 from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.options import DecodeOptions
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One generated text."""
+
+    text: str  # stripped; without the prompt and without special tokens
+    tokens: tuple[int, ...]  # the new token ids, end token included when there is one
+    logprob: float  # mean log-probability of ``tokens`` under the model's raw distribution
 
 
 def generate_tokens(

@@ -44,10 +44,15 @@ class Retrieval:
     """
 
     def __init__(
-        self, model: RetrievalModel, codec: TextCodec, cached_texts: int = _CACHED_TEXTS
+        self,
+        model: RetrievalModel,
+        codec: TextCodec,
+        cached_texts: int = _CACHED_TEXTS,
+        shorten: bool = False,
     ) -> None:
         self.model = model
         self.codec = codec
+        self._shorten = shorten  # texts that are too long, to their first tokens and the last
         self.runs_single_threaded = needs_single_thread(model)
         # Vectors of texts, which come again with every batch.
         self._projected: dict[str, Tensor] = {}
@@ -184,6 +189,9 @@ class Retrieval:
     def _equal(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
         """Positions and ids [N, T] of texts of one length, a few at a time."""
         ids = [self.codec.encode(text) for text in texts]
+        if self._shorten:
+            most = self.positions
+            ids = [e if len(e) <= most else (*e[: most - 1], *e[-1:]) for e in ids]
         check_length(texts, ids, self.positions)
         for _, members in grouped(map(len, ids), self._together):
             rows = torch.tensor([ids[number] for number in members], device=self.model.device)

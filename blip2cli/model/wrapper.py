@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -16,7 +15,7 @@ from blip2cli.model.checkpoint.resolve import resolve
 from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.families import Family
-from blip2cli.model.generation import generate_tokens
+from blip2cli.model.generation import Generated, generate_tokens
 from blip2cli.model.grouping import grouped
 from blip2cli.model.layers.streamed import STREAMED_ROWS
 from blip2cli.model.limits import check_length, check_prompt, check_writes, fits
@@ -36,17 +35,10 @@ from blip2cli.system.malloc import keep_freed_memory
 if TYPE_CHECKING:
     from blip2cli.model.decoding.cuda_graphs import CudaGraphCache
     from blip2cli.model.decoding.scoring import Likelihood
+    from blip2cli.model.nets.vision import VisionModel
+    from blip2cli.model.ranker import Ranker
 
 TEXT_BATCH = 32  # texts without an image that go through the language model together
-
-
-@dataclass(frozen=True)
-class Generated:
-    """One generated text."""
-
-    text: str  # stripped; without the prompt and without special tokens
-    tokens: tuple[int, ...]  # the new token ids, end token included when there is one
-    logprob: float  # mean log-probability of ``tokens`` under the model's raw distribution
 
 
 class Blip2:
@@ -78,6 +70,7 @@ class Blip2:
         if compute is None and self.device.type == "cpu":
             compute = ChunkedVision(model)
         self._compute = compute or functools.partial(compute_features, model)
+        self.ranker: Ranker | None = None  # set by ``load_ranked``
         self.retrieval = Retrieval(model, codec) if isinstance(model, RetrievalModel) else None
         self._end = model.config.text_config.end_tokens if self.writes else ()
         self._sessions: WeakKeyDictionary[ImageFeatures, DecoderSession] = WeakKeyDictionary()
@@ -89,11 +82,16 @@ class Blip2:
             self._graphs = CudaGraphCache(CudaGraphCapture(self.device))
 
     @classmethod
-    def load(cls, options: ModelOptions, checkpoint: Checkpoint | None = None) -> Blip2:
+    def load(
+        cls,
+        options: ModelOptions,
+        checkpoint: Checkpoint | None = None,
+        vision: VisionModel | None = None,
+    ) -> Blip2:
         """Load ``checkpoint``; None: find the model of that name, and fetch it.
 
-        Raises ModelError when it cannot be found, fetched or loaded, and OptionError when
-        device or precision do not fit it, or it cannot be compiled.
+        ``vision`` is as of ``load_model``. Raises ModelError when it cannot be found, fetched or
+        loaded, and OptionError when device or precision do not fit it, or it cannot be compiled.
         """
         checkpoint = checkpoint or resolve(options.model, options.revision)
         spec = checkpoint.pixel_spec
@@ -108,7 +106,7 @@ class Blip2:
             from blip2cli.model.vision import compiled
 
             compiled.check_compilable(placement.device)
-        model = load_model(checkpoint, placement, options=options)
+        model = load_model(checkpoint, placement, options=options, vision=vision)
         if placement.device.type == "cpu":
             keep_freed_memory()  # only now: what loading took goes back
         codec = load_codec(checkpoint, model.config.text_config)

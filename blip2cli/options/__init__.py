@@ -24,6 +24,7 @@ from blip2cli.options.model import (
     ModelOptions,
     Quantize,
 )
+from blip2cli.options.rank import RankBy, RankOptions
 from blip2cli.options.ray import RayOptions
 from blip2cli.options.reporting import DoctorOutputOptions, ReportOptions, VerbosityOptions
 from blip2cli.options.run import (
@@ -46,6 +47,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     RayOptions,
     DecodeOptions,
     CaptionOptions,
+    RankOptions,
     AskOptions,
     EmbedOptions,
     ConvertOptions,
@@ -90,6 +92,8 @@ __all__ = [
     "OutputOptions",
     "Pool",
     "Quantize",
+    "RankBy",
+    "RankOptions",
     "RayOptions",
     "ReportOptions",
     "RunOptions",

@@ -29,6 +29,7 @@ PANELS = (
     CHECKPOINTS := "Checkpoints",
     MODEL := "Model",
     DECODING := "Decoding",
+    RANKING := "Ranking",
     CLUSTER := "Cluster",
     REPORTING := "Reporting",
 )

@@ -207,6 +207,12 @@ class AskOptions(OptionGroup):
     choices_file: str | None = _unrecorded_question(
         None, "The answers there are, one a line; they may hold commas.", metavar="FILE"
     )
+    choices_column: str | None = _unrecorded_question(
+        None,
+        f"The column of the table {option('questions')} that holds choices: a text, or a list of "
+        "texts, such as caption, candidates or answer of rows that exist already.",
+        metavar="COLUMN",
+    )
     choice_norm: Norm = _recorded_question(
         "sum",
         "Choices compare by the log-probability of the whole text (sum), of a token (mean), less "
@@ -226,3 +232,9 @@ class AskOptions(OptionGroup):
         super().__post_init__()
         self._refuse_both("question", "questions", "questions")
         self._refuse_both("choices", "choices_file", "choices")
+        if self.choices_column is not None and self.questions is None:
+            raise OptionError(
+                "choices_column",
+                f"{option('choices_column')} names a column of the table {option('questions')}",
+                "give that as well",
+            )

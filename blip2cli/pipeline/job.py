@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, Self, TypeVar
 
+from blip2cli.model.checkpoint.ranker import RankerSpec
 from blip2cli.model.checkpoint.resolve import local_checkpoint
 from blip2cli.options import ModelOptions, RunOptions
 from blip2cli.pipeline.check_paths import check_paths
@@ -95,8 +96,9 @@ class Job(Generic[AnyTask]):
 
     ``sink`` opens the place of the rows; None: by the output's suffix, or ``stdout``. ``load``
     gives the model, one that is in memory for example; None: it is loaded from ``checkpoint``,
-    which ``check`` and ``run`` find, once. With ``count_all`` a large source is counted in the
-    background while the run goes, so that ``Progress.total`` becomes known.
+    which ``check`` and ``run`` find, once; so is ``ranker``, a model that is loaded beside it for
+    tasks that rank. With ``count_all`` a large source is counted in the background while the run
+    goes, so that ``Progress.total`` becomes known.
     """
 
     items: Items[AnyTask]
@@ -107,6 +109,7 @@ class Job(Generic[AnyTask]):
     stdout: BinaryIO | None = None  # None: that of the process
     load: Callable[[ModelOptions], Blip2] | None = None
     checkpoint: Checkpoint | None = None
+    ranker: RankerSpec | None = None
     count_all: bool = False
 
     @property
@@ -117,11 +120,12 @@ class Job(Generic[AnyTask]):
     def check(self) -> Self:
         """Raise ``UserError`` for what is wrong with the options; touch nothing.
 
-        Returns the job with its checkpoint, where that is a directory or an embedded model. What
+        Returns the job with its checkpoints, where those are directories or embedded models. What
         the hub has is only fetched when the items are known to be there.
         """
         checkpoint = self.checkpoint or local_checkpoint(self.options.model)
-        job = replace(self, checkpoint=checkpoint)
+        ranker = self.ranker and self.ranker.local(self.options.model)
+        job = replace(self, checkpoint=checkpoint, ranker=ranker)
         if checkpoint is not None:
             job.task.check(self.options.model.model, checkpoint.family)
         self.items.check(job)

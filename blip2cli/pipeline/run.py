@@ -146,13 +146,15 @@ class RunState:
                         note_finished(job, self.plan, self.stats)
 
     def _with_checkpoint(self) -> Job[Any]:
-        """The job with its checkpoint, fetched if need be. Raises ``UserError``."""
+        """The job with its checkpoints, fetched if need be. Raises ``UserError``."""
         job, model = self.job, self.job.options.model
-        if job.checkpoint is not None or job.load is not None:
+        if job.load is not None:
             return job
-        checkpoint = resolve(model.model, model.revision)
-        job.task.check(model.model, checkpoint.family)
-        return replace(job, checkpoint=checkpoint)
+        if job.checkpoint is None:
+            checkpoint = resolve(model.model, model.revision)
+            job.task.check(model.model, checkpoint.family)
+            job = replace(job, checkpoint=checkpoint)
+        return replace(job, ranker=job.ranker and job.ranker.found())
 
     def _who_computes(self, job: Job[Any]) -> Compute:
         return who_computes(job, self.plan, self.isolate_decoding, self.on_event)

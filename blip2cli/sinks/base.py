@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from blip2cli.errors import RunError
 
-ColumnType = Literal["string", "int", "float", "embedding", "texts", "choices", "scores"]
+ColumnType = Literal["string", "int", "float", "embedding", "texts", "ranked", "choices", "scores"]
 EmbeddingDtype = Literal["float32", "float16"]
 
 
@@ -19,8 +19,8 @@ class Column:
     """One column of the output. Every value may be null."""
 
     name: str
-    # "texts", "choices" and "scores": lists of dictionaries (``LIST_FIELDS``); "embedding": `size`
-    # numbers (list, array or tensor).
+    # Those of ``LIST_FIELDS`` are lists of dictionaries; "embedding": `size` numbers (list, array
+    # or tensor).
     type: ColumnType
     size: int | None = None  # the dimension of an embedding
     numbers: EmbeddingDtype = "float32"  # the dtype an embedding is stored in
@@ -29,6 +29,7 @@ class Column:
 # The fields of the list types, in order.
 LIST_FIELDS = {
     "texts": (Column("text", "string"), Column("logprob", "float")),
+    "ranked": (Column("text", "string"), Column("logprob", "float"), Column("match", "float")),
     "choices": (Column("choice", "string"), Column("probability", "float")),
     "scores": (
         Column("choice", "string"),

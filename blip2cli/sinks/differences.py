@@ -11,7 +11,7 @@ from typing import Any
 from blip2cli.errors import OutputError, option
 from blip2cli.sinks.format_table import ColumnTypes, format_of, known_suffix
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.settings import FORMAT, Settings
+from blip2cli.sinks.settings import FORMAT, Settings, weights_of
 from blip2cli.storage.hash_set import OCCURRENCE, ORDINAL
 from blip2cli.storage.text_encoding import deep_from_utf8, to_json
 
@@ -77,9 +77,13 @@ def differences(
     rows = deep_from_utf8(json.loads(to_json(now.rows)))  # as they are read back
     skipped = [*_NOT_COMPARED]
     if before.weights is not None and now.weights is not None:
-        if before.weights != now.weights:
-            yield _weights(before, now)
-        skipped += ["model", "revision"]
+        skipped.append("revision")
+        # Of the model that writes and, behind it, of the one that ranks; one of them may have none.
+        both = zip(weights_of(before), weights_of(now), ("model", "rank_with"), strict=False)
+        for were, are, name in both:
+            skipped.append(name)
+            if were != are:
+                yield _weights(before, now, name, were, are)
     elif before.weights is not None and before.weights.startswith("hub:"):
         skipped.append("revision")  # a name of the commit, perhaps
     for key, value in rows.items():
@@ -121,20 +125,19 @@ def differences(
         yield from _sources(before, now, moved_source)
 
 
-def _weights(before: Settings, now: Settings) -> Difference:
-    was, name = before.rows.get("model"), now.rows.get("model")
-    old, new = (str(one.weights).partition("hub:")[2] for one in (before, now))
+def _weights(before: Settings, now: Settings, field: str, were: str, are: str) -> Difference:
+    was, name = before.rows.get(field), now.rows.get(field)
+    old, new = (weights.partition("hub:")[2] for weights in (were, are))
     if was != name:
-        problem = f"was made with {option('model')} {shown(was)}, not {shown(name)}"
-        return Difference("model", problem, "give the same settings, " + _OTHER)
+        problem = f"was made with {option(field)} {shown(was)}, not {shown(name)}"
+        return Difference(field, problem, "give the same settings, " + _OTHER)
     if old and new:
-        return Difference(
-            "revision",
-            f"was made with commit {old} of {name}, which has moved to {new}",
-            f"give {option('revision')} {old}, {_OTHER}",
-        )
+        problem = f"was made with commit {old} of {name}, which has moved to {new}"
+        if field != "model":
+            return Difference(field, problem, "choose another output")
+        return Difference("revision", problem, f"give {option('revision')} {old}, {_OTHER}")
     return Difference(
-        "model",
+        field,
         f"was made with other weights, tokenizer or configuration than {name} has now",
         "give the model as it was, " + _OTHER,
     )

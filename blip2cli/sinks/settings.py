@@ -35,6 +35,7 @@ from blip2cli.storage import durable
 from blip2cli.storage.text_encoding import deep_from_utf8, to_json
 
 FORMAT = 2  # of the settings; those of version 0.1 have no number
+_BESIDE = "+"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Settings:
     """What an output knows of its making; all values are plain JSON."""
 
     rows: Mapping[str, Any]  # the options and texts that shaped the rows, by name
-    weights: str | None = None  # of the model, see ``model.checkpoint.identity``
+    # Of the model, see ``model.checkpoint.identity``, and behind a plus of one that ranks its texts
+    weights: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)  # types of the carried columns
     sources: Mapping[str, Any] | None = None  # see ``sources.identity``; None: not known
     questions: str | None = None  # of each image, where they differ; see ``tasks.questions``
@@ -101,6 +103,16 @@ def common_settings(settings: Sequence[Settings | None]) -> Settings | None:
         if other.questions and other.questions != first.questions:
             first = replace(first, questions=(first.questions or "") + other.questions)
     return first
+
+
+def both_weights(model: str, ranker: str | None) -> str | None:
+    """The ``weights`` of two models; None where those of one are not known."""
+    return None if ranker is None else f"{model}{_BESIDE}{ranker}"
+
+
+def weights_of(settings: Settings) -> list[str]:
+    """The weights of each model, where they are known."""
+    return [] if settings.weights is None else settings.weights.split(_BESIDE)
 
 
 def new_token() -> str:

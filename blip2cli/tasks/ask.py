@@ -128,14 +128,23 @@ class AskTask:
         return self.questions.per_image
 
     def check(self, model: str, family: Family) -> None:
-        has_questions = len(self.questions) > 0
+        own = self._questions.by_image.values()
+        has_questions = any(question.text for questions in own for question in questions)
         if not family.writes:
+            if not self.options.match and any(len(choices) == 1 for choices in self._choices):
+                raise OptionError(
+                    "match",
+                    f"A row with one text in {option('choices_column')} leaves nothing to compare",
+                    f"add {option('match')}, which says how well a text fits by itself",
+                )
             check_retrieval(model, self.options, has_questions, self._open > 0)
         else:
             check_generative(model, self.options, has_questions)
 
     def fit(self, model: Blip2) -> Self:
         self.check(model.name, model.family)
+        if not model.writes and self.options.choices_column is not None:
+            return self  # texts of rows may be alike
         for choices in set(filter(None, self._choices)):
             check_choices(model, self.options.template, choices)
         return self

@@ -16,6 +16,7 @@ Row = dict[str, object]
 
 # Six decimals of a log-probability are far finer than any use of it, and keep files small.
 LOGPROB_DECIMALS = 6
+ABSTAINED = "abstained"  # the flag of a row that keeps its guess back
 
 
 class BaseTask(Protocol):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from blip2cli.errors import OptionError, option
 from blip2cli.model.limits import check_writes
-from blip2cli.options import CaptionOptions, DecodeOptions
+from blip2cli.options import CaptionOptions, DecodeOptions, RankOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import LOGPROB_DECIMALS, Row, blank, first_columns
+from blip2cli.tasks.ranking import rank_captions, ranking_columns
 from blip2cli.tasks.text_generation import generate_texts
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class CaptionTask:
     """One row per image: ``caption``, ``logprob``, ``flag`` and, of several captions,
-    ``candidates``. The flag marks degenerate captions (see ``degenerate``).
+    ``candidates``. The flag marks degenerate captions (see ``degenerate``). With a model to rank
+    with, the caption is the candidate that fits the image best (see ``ranking``).
 
     ``options.prompt`` is the beginning of every caption (such as "a photo of"); rows hold only what
     the model generates after it.
@@ -28,6 +31,7 @@ class CaptionTask:
 
     options: CaptionOptions = field(default_factory=CaptionOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
+    rank: RankOptions = field(default_factory=RankOptions)
 
     name = "caption"
     only = None
@@ -39,17 +43,27 @@ class CaptionTask:
             Column("logprob", "float"),
             Column("flag", "string"),
         )
-        return columns + ((Column("candidates", "texts"),) if self.decode.num_captions > 1 else ())
+        several = self.decode.num_captions > 1
+        if self._ranks:
+            return columns + ranking_columns(self.rank, several)
+        return columns + ((Column("candidates", "texts"),) if several else ())
 
     @property
     def settings(self) -> dict[str, object]:
-        return {"task": self.name} | self.options.settings | self.decode.settings
+        settings = {"task": self.name} | self.options.settings | self.decode.settings
+        return settings | self.rank.settings
 
     def check(self, model: str, family: Family) -> None:
         check_writes(model, family)
 
     def fit(self, model: Blip2) -> Self:
         self.check(model.name, model.family)
+        if self._ranks and model.ranker is None:
+            raise OptionError(
+                "rank_with",
+                f"{option('rank_with')}: {model.name} was loaded without a model to rank with",
+                "load both together",
+            )
         return self
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
@@ -63,6 +77,9 @@ class CaptionTask:
         prompts = [Prompt(i, prompt, str(row["file_name"])) for i, row in enumerate(rows)]
         not_to_repeat = [prompt] * len(prompts)
         found = generate_texts(model, features, prompts, not_to_repeat, self.decode)
+        if self._ranks:
+            ranked = rank_captions(model, batch.pixels, features, found, prompt, self.rank)
+            return [row | more for row, more in zip(rows, ranked, strict=True)]
         for row, generated in zip(rows, found, strict=True):
             texts = [
                 {"text": text.text, "logprob": round(text.logprob, LOGPROB_DECIMALS)}
@@ -80,3 +97,7 @@ class CaptionTask:
 
     def failed_rows(self, item: LoadedImage) -> list[Row]:
         return [blank(item, self.columns)]
+
+    @property
+    def _ranks(self) -> bool:
+        return self.rank.rank_with is not None

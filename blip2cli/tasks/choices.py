@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -62,6 +63,33 @@ def from_cell(value: object, field: str, place: str) -> tuple[str, ...]:
                 field, f"{place} holds {json.dumps(item)}, which is neither a text nor a number"
             )
     return _checked(field, place, [str(item) for item in value], "as a list")
+
+
+def from_texts_column(value: object, column: str, place: str) -> tuple[str, ...]:
+    """The texts in a cell of rows that exist already, each once: a text, a list of texts, or a list
+    of objects with ``text`` or ``choice``, as our rows hold them (in CSV: as JSON).
+
+    Raises OptionError where there is none.
+    """
+    if isinstance(value, str) and value.startswith("[{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    texts = []
+    for item in value if isinstance(value, list) else [value]:
+        text = item.get("text", item.get("choice")) if isinstance(item, dict) else item
+        if not isinstance(text, str) or not text.strip():
+            problem = "is no text" if text and not isinstance(text, str) else "is missing or empty"
+            raise OptionError(
+                "choices_column", f"{place} {column} {problem}", "leave such rows out"
+            )
+        if not is_utf8(text):
+            raise OptionError(
+                "choices_column", f"{place} {column} is not UTF-8", "save it as UTF-8"
+            )
+        texts.append(text.strip())
+    if not texts:
+        raise OptionError("choices_column", f"{place} {column} is empty", "leave such rows out")
+    return tuple(dict.fromkeys(texts))
 
 
 def _checked(field: str, place: str, texts: Iterable[str], form: str) -> tuple[str, ...]:

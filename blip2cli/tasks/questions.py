@@ -15,7 +15,7 @@ from blip2cli.errors import OptionError, option
 from blip2cli.options import AskOptions
 from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import from_utf8
-from blip2cli.tasks.choices import from_cell
+from blip2cli.tasks.choices import from_cell, from_texts_column
 from blip2cli.tasks.text_files import TABLE_SUFFIXES, TextFile
 
 _FINGERPRINT_BYTES = 6
@@ -107,7 +107,7 @@ def _fingerprint(name: str, questions: Sequence[Question]) -> bytes:
 def from_options(options: AskOptions) -> Questions:
     """The questions of the options. Raises OptionError."""
     if options.questions is not None:
-        return from_file(options.questions)
+        return from_file(options.questions, options.choices_column)
     return from_texts(options.question)
 
 
@@ -123,13 +123,22 @@ def from_texts(texts: Sequence[str]) -> Questions:
     return Questions(tuple(Question(t.strip(), str(i)) for i, t in enumerate(texts, 1)))
 
 
-def from_file(path: str) -> Questions:
+def from_file(path: str, choices_column: str | None = None) -> Questions:
     """Read a questions file: ``.txt`` for every image, ``.jsonl``/``.csv``/``.tsv`` per image.
+
+    ``choices_column`` holds choices, one or several, in place of ``choices``; where it is given a
+    row needs no question.
 
     Raises ``OptionError`` that names the file, and the line where one is to blame.
     """
     file = TextFile("questions", path)
     if file.suffix == ".txt":
+        if choices_column is not None:
+            raise OptionError(
+                "choices_column",
+                f"{file} is no table: there is no column {choices_column!r}",
+                "give a .jsonl, .csv or .tsv",
+            )
         lines = list(file.lines())
         if not lines:
             raise file.error(f"{file} holds no question", "write one a line")
@@ -141,7 +150,7 @@ def from_file(path: str) -> Questions:
             f"{file}: give a .txt file with one question a line, or a .jsonl, .csv or .tsv table "
             "with the columns file_name and question"
         )
-    return Questions(per_image=_per_image(file), source=path)
+    return Questions(per_image=_per_image(file, choices_column), source=path)
 
 
 def check_names(names: Iterable[str], listing: Iterable[str]) -> None:
@@ -164,9 +173,9 @@ def check_names(names: Iterable[str], listing: Iterable[str]) -> None:
     )
 
 
-def _per_image(file: TextFile) -> dict[str, tuple[Question, ...]]:
+def _per_image(file: TextFile, choices_column: str | None) -> dict[str, tuple[Question, ...]]:
     columns = file.columns()
-    for needed in ("file_name", "question"):
+    for needed in ("file_name", choices_column or "question"):
         if columns is not None and needed not in columns:
             raise file.error(
                 f"{file.at(1)} there is no column {needed!r}",
@@ -177,7 +186,9 @@ def _per_image(file: TextFile) -> dict[str, tuple[Question, ...]]:
     seen: set[tuple[str, str]] = set()
     for ordinal, (number, record) in enumerate(file.table(), 1):
         name = from_utf8(_text(file, number, record, "file_name")).removeprefix("./")
-        question = _text(file, number, record, "question").strip()
+        question = ""
+        if choices_column is None or record.get("question"):
+            question = _text(file, number, record, "question").strip()
         file.check_utf8(number, question)
         question_id = _question_id(file, number, record, ordinal)
         if (name, question_id) in seen:
@@ -186,7 +197,10 @@ def _per_image(file: TextFile) -> dict[str, tuple[Question, ...]]:
                 "give each of its questions an id of its own",
             )
         seen.add((name, question_id))
-        own = from_cell(record.get("choices"), file.field, file.at(number))
+        if choices_column is None:
+            own = from_cell(record.get("choices"), file.field, file.at(number))
+        else:
+            own = from_texts_column(record.get(choices_column), choices_column, file.at(number))
         found.setdefault(name, []).append(Question(question, question_id, own))
     if not found:
         raise file.error(f"{file} holds no question")

@@ -10,9 +10,10 @@ from blip2cli.options import DecodeOptions
 from blip2cli.tasks.degenerate import Flag, flag_of
 
 if TYPE_CHECKING:
+    from blip2cli.model.generation import Generated
     from blip2cli.model.tokenizer.fill_prompt import Prompt
     from blip2cli.model.vision.features import ImageFeatures
-    from blip2cli.model.wrapper import Blip2, Generated
+    from blip2cli.model.wrapper import Blip2
 
 # ``no_repeat_ngram_size`` of the second and the third attempt: three, the usual size (Paulus et
 # al., arXiv 1705.04304), still allows "on a red table" twice; two allows no loop.

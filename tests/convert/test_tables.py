@@ -105,6 +105,25 @@ def test_a_text_larger_than_any_buffer_comes_back(suffix: str, tmp_path: Path) -
     assert (tmp_path / "back.jsonl").read_bytes() == source.read_bytes()
 
 
+@pytest.mark.parametrize("first", [None, [], [{"text": "a", "logprob": -0.1, "match": 0.25}]])
+@pytest.mark.parametrize("suffix", TABLES)
+def test_ranked_candidates_come_back_byte_for_byte(suffix: str, first: Any, tmp_path: Path) -> None:
+    candidates = [
+        {"text": "b", "logprob": -0.5, "match": 0.75},
+        {"text": "", "logprob": 0.0, "match": None},
+    ]
+    rows = [
+        row | {"match": match, "guess": guess, "candidates": value}
+        for row, match, guess, value in zip(
+            captions(), (None, 0.5, 1e-9), (None, "b", "c"), (first, candidates, None), strict=True
+        )
+    ]
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    convert(source, tmp_path / f"t.{suffix}")
+    convert(tmp_path / f"t.{suffix}", tmp_path / "back.jsonl")
+    assert (tmp_path / "back.jsonl").read_bytes() == source.read_bytes()
+
+
 @pytest.mark.parametrize("suffix", TABLES)
 def test_vectors_come_back_byte_for_byte(suffix: str, tmp_path: Path) -> None:
     rows = vectors(50, 9)

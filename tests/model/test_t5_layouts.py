@@ -16,9 +16,10 @@ from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGenera
 from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 
 from blip2cli.model.families.t5.config import T5Config
+from blip2cli.model.generation import Generated
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.vision.features import ImageFeatures
-from blip2cli.model.wrapper import Blip2, Generated
+from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
 from blip2cli.system.library_logging import silence_libraries
 from tests.hub_files import reference

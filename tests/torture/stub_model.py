@@ -73,6 +73,7 @@ class _Model:
     device = "cpu"
     reason = "nothing is computed"
     trouble = None
+    ranker = None
     model = SimpleNamespace(remarks=())
 
     def __init__(self, spec: object) -> None:

@@ -93,7 +93,8 @@ def _cell(name: str, row: Mapping[str, object]) -> Text:
         lines = (f"{printable(c['choice'])} {c['probability']:.3f}" for c in best)
         return Text("\n".join(lines) + more)
     if name == "candidates" and isinstance(value, list):
-        return Text("\n".join(f"{printable(c['text'])} ({c['logprob']:.2f})" for c in value))
+        scored = ((c["text"], c.get("match", c["logprob"])) for c in value)
+        return Text("\n".join(f"{printable(text)} ({score:.2f})" for text, score in scored))
     if name == "embedding":
         numbers = [float(x) for x in value[:_SHOWN]]  # type: ignore[index]
         size = len(value)  # type: ignore[arg-type]

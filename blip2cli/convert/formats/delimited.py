@@ -28,7 +28,14 @@ import pyarrow.types as kinds
 from blip2cli.convert.arrow import Array, pc
 from blip2cli.convert.arrow_json import plain_text
 from blip2cli.convert.base import Reader, Schemas, read_errors, slices
-from blip2cli.convert.column_types import EMBEDDING, KNOWN, SameCommand, is_number
+from blip2cli.convert.column_types import (
+    EMBEDDING,
+    KNOWN,
+    LONGER,
+    SameCommand,
+    is_number,
+    known_type,
+)
 from blip2cli.convert.files import new_file
 from blip2cli.errors import OutputError, SourceError
 from blip2cli.options import ConvertOptions
@@ -65,8 +72,9 @@ class CsvReader:
         SameCommand().check(self._names, repr(path))
         self._done = 0
         self.schema = pa.schema([(name, KNOWN.get(name, pa.string())) for name in self._names])
-        if EMBEDDING in self._names:
-            self.schema = self._with_size()
+        for name in (EMBEDDING, *LONGER):
+            if name in self._names:
+                self.schema = self._typed_by_value(self._names.index(name))
 
     def position(self) -> int:
         return self._done
@@ -127,20 +135,22 @@ class CsvReader:
                     raise broken(self.path, number, row.problem, row.remedy)
         self._checked = True
 
-    def _with_size(self) -> pa.Schema:
-        """The schema with vectors of the size of the first one."""
-        index = self._names.index(EMBEDDING)
-        kind: pa.DataType = pa.list_(pa.float32())
-        for batch in self._texts():
-            first = pc.drop_null(batch.column(index))
-            if len(first):
-                try:
-                    kind = vector_type(len(json.loads(first[0].as_py())))
-                except (ValueError, TypeError):
-                    problem = f"{self.path!r}: embedding is not a list of numbers in JSON"
-                    raise SourceError("sources", problem) from None
-                break
-        return self.schema.set(index, pa.field(EMBEDDING, kind))
+    def _typed_by_value(self, index: int) -> pa.Schema:
+        """The schema with the type of one column by its first value: the size of vectors, the
+        fields of candidates."""
+        name = self._names[index]
+        kind = KNOWN.get(name, pa.list_(pa.float32()))
+        cells = (cell for batch in self._texts() for cell in pc.drop_null(batch.column(index)))
+        try:
+            value = next(filter(None, (json.loads(cell.as_py()) for cell in cells)), None)
+            if value is not None:
+                known = known_type(name, [value])
+                kind = vector_type(len(value)) if known is None else known
+        except (ValueError, TypeError):
+            if name == EMBEDDING:
+                problem = f"{self.path!r}: embedding is not a list of numbers in JSON"
+                raise SourceError("sources", problem) from None
+        return self.schema.set(index, pa.field(name, kind))
 
 
 def _text(raw: Array) -> Array:

@@ -25,8 +25,10 @@ from blip2cli.model.layers.packed_linear import pack_weights
 from blip2cli.model.loading.empty_model import empty_model
 from blip2cli.model.loading.offload import ConvertedLayers, PlacedLayers
 from blip2cli.model.loading.quantized_checkpoints import quantizer_name
+from blip2cli.model.loading.shared_vision import VISION
 from blip2cli.model.loading.stored import check_weights, stored_weights, unused_remark
 from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel
+from blip2cli.model.nets.vision import VisionModel
 from blip2cli.model.placement.device_map import place_layers
 from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.placement.single_thread import single_thread
@@ -53,18 +55,20 @@ def load_model(
     placement: Placement,
     plain: bool = False,
     options: ModelOptions | None = None,
+    vision: VisionModel | None = None,
 ) -> Blip2Net:
     """Load the weights onto the device, or layers where ``options`` place them.
 
     Returns a ``GenerationModel`` for families that write, else a ``RetrievalModel``. With ``plain``
     every weight keeps its place and layout, for inspection; else layers are quantized, fused and
-    packed as placement and device allow. Raises ModelError naming the file or the weights when they
-    are damaged, missing or of another shape than config.json says.
+    packed as placement and device allow. ``vision`` is the encoder of another model, which takes
+    the place of an equal one of its own. Raises ModelError naming the file or the weights when
+    they are damaged, missing or of another shape than config.json says.
     """
     small = checkpoint.weight_bytes < SINGLE_THREADED_LOAD_BELOW
     with single_thread() if small else nullcontext():
         try:
-            model, layers = _loaded(checkpoint, placement, plain, options)
+            model, layers = _loaded(checkpoint, placement, plain, options, vision)
         except (ModelError, OptionError, MemoryError, torch.OutOfMemoryError):
             raise
         except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
@@ -85,9 +89,15 @@ def load_model(
 
 
 def _loaded(
-    checkpoint: Checkpoint, placement: Placement, plain: bool, options: ModelOptions | None
+    checkpoint: Checkpoint,
+    placement: Placement,
+    plain: bool,
+    options: ModelOptions | None,
+    vision: VisionModel | None,
 ) -> tuple[Blip2Net, PlacedLayers | None]:
     model = empty_model(checkpoint.model_config, str(checkpoint.path))
+    if vision is not None:
+        model.vision_model = vision
     layers = None
     if options is not None and options.places_layers:
         devices = place_layers(model, options, placement.device, placement.dtype)
@@ -123,9 +133,11 @@ def _fill(
         f"{path}.{name}" if path else name: (module, name)
         for path, module in model.named_modules()
         for name, weight in module._parameters.items()
-        if weight is not None
+        if weight is not None and weight.is_meta  # a shared vision encoder is filled
     }
     stored, remarks = stored_weights(checkpoint, keep_open=True)
+    if not any(name.startswith(VISION) for name in places):
+        stored = {name: each for name, each in stored.items() if not name.startswith(VISION)}
     aliases = dict(checkpoint.family.weight_aliases)
     weights = {aliases.get(name, name): weight for name, weight in stored.items()}
     unused = check_weights(

@@ -47,10 +47,20 @@ class MemoryEstimate:
     weights: int  # about
 
 
+class Beside(Protocol):
+    """A model that is loaded beside another one."""
+
+    model: Blip2Net
+
+
 class PlacedModel(Protocol):
     """A loaded model on its device; ``Blip2`` is one."""
 
     model: Blip2Net
+
+    @property
+    def ranker(self) -> Beside | None:
+        """The model that ranks its texts, on the same device; None: there is none."""
 
     @property
     def device(self) -> torch.device:
@@ -62,7 +72,7 @@ def auto_batch_size(model: PlacedModel, sharers: int = 1) -> int:
 
     ``sharers`` processes run such a model each, and share the memory of the machine.
     """
-    needed = model_memory(model.model)
+    needed = _memory_of_both(model)
     if model.model.stream is not None:
         return streamed_batch_size(needed, _free_bytes(model.device))
     if model.device.type == "cuda":
@@ -73,6 +83,16 @@ def auto_batch_size(model: PlacedModel, sharers: int = 1) -> int:
     available = memory().available
     shared = None if available is None else available // sharers
     return cpu_batch_size(needed, shared, step_rows)
+
+
+def _memory_of_both(model: PlacedModel) -> MemoryEstimate:
+    """Of the model, and of one beside it: both have activations of the images of a batch. The
+    larger one's weights say how long a batch takes."""
+    own = model_memory(model.model)
+    if model.ranker is None:
+        return own
+    other = model_memory(model.ranker.model)
+    return MemoryEstimate(own.image + other.image, own.sequence, max(own.weights, other.weights))
 
 
 def _free_bytes(device: torch.device) -> int | None:
@@ -87,6 +107,8 @@ def _free_bytes(device: torch.device) -> int | None:
 def batch_threads(model: PlacedModel) -> int:
     """How many batches run in parallel, each in a thread of its own."""
     if model.device.type != "cpu" or not is_small(model.model) or model.model.stream is not None:
+        return 1
+    if model.ranker is not None and not is_small(model.ranker.model):
         return 1
     return torch.get_num_threads()
 

@@ -32,10 +32,18 @@ class RunsModel(Protocol):
         """Whether they run in a single thread."""
 
 
-class Placed(RunsModel, Protocol):
-    """A loaded model."""
+class OneModel(RunsModel, Protocol):
+    """A loaded model by itself."""
 
     model: Blip2Net
+
+
+class Placed(OneModel, Protocol):
+    """A loaded model, perhaps with another one beside it."""
+
+    @property
+    def ranker(self) -> OneModel | None:
+        """The model that ranks its texts; None: there is none."""
 
 
 Owner = TypeVar("Owner", bound=RunsModel)
@@ -49,7 +57,8 @@ def needs_single_thread(model: Blip2Net) -> bool:
 
 def deciding_threads(model: Placed) -> int | None:
     """The number of threads that an operation has, where a row's last bits depend on it."""
-    if model.runs_single_threaded or not has_fixed_gemm_rows(model.model):
+    both: list[OneModel] = [model] if model.ranker is None else [model, model.ranker]
+    if all(one.runs_single_threaded or not has_fixed_gemm_rows(one.model) for one in both):
         return None
     return torch.get_num_threads()
 

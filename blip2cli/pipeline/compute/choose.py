@@ -39,7 +39,7 @@ def who_computes(job: Job[Any], plan: Plan, isolate_decoding: bool, on_event: Li
             if isolate_decoding and loader.workers is None:
                 loader = replace(loader, workers=1)
             return WorkerProcesses(
-                ReplicaSpec(options, loader, job.task, job.checkpoint, threads),
+                ReplicaSpec(options, loader, job.task, job.checkpoint, threads, ranker=job.ranker),
                 names,
                 plan.items,
                 on_event,
@@ -54,6 +54,7 @@ def _ray_actors(
     job: Job[Any], plan: Plan, options: ModelOptions, threads: int | None, on_event: Listener
 ) -> Compute:
     """Raises OptionError for what a Ray cluster cannot be given."""
+    from blip2cli.model.checkpoint.ranker import RankerSpec
     from blip2cli.pipeline.compute.ray_actors import RayActors
     from blip2cli.pipeline.compute.replica import ReplicaSpec
 
@@ -63,16 +64,19 @@ def _ray_actors(
             f"{option('device')} names several devices, and Ray gives each actor its own",
             f"leave it out; {option('ray_actors')} says how many there are",
         )
-    model, loader = options.model, job.options.loader
+    loader = job.options.loader
     paths = list(plan.listing.places) if plan.listing is not None else []
-    if os.path.isdir(model):  # where an actor runs, the current folder is another one
-        model = os.path.abspath(model)
-        paths.append(model)
+    # Checkpoints are found where the actor is: the hub's cache may lie elsewhere.
+    model = _seen_from_everywhere(options.model, paths)
+    ranker = None
+    if job.ranker is not None:
+        ranker = RankerSpec(_seen_from_everywhere(job.ranker.name, paths))
     if loader.workers is None:  # an image that crashes the decoder must not end the actor
         loader = replace(loader, workers=1)
     return RayActors(
-        # The checkpoint is found where the actor is: the hub's cache may lie elsewhere.
-        ReplicaSpec(replace(options, model=model), loader, job.task, None, threads),
+        ReplicaSpec(
+            replace(options, model=model), loader, job.task, threads=threads, ranker=ranker
+        ),
         job.options.ray,
         plan.items,
         paths,
@@ -80,6 +84,15 @@ def _ray_actors(
         job.options.limits.stall_timeout,
         _stdin(job),
     )
+
+
+def _seen_from_everywhere(model: str, paths: list[str]) -> str:
+    """The name of a model for actors, for whom the current folder is another one; a directory joins
+    the ``paths`` that all nodes have to see."""
+    if not os.path.isdir(model):
+        return model
+    paths.append(os.path.abspath(model))
+    return paths[-1]
 
 
 def _stdin(job: Job[Any]) -> Any:

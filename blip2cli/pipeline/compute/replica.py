@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from blip2cli.options import LoaderOptions, ModelOptions
 from blip2cli.pipeline.compute.base import Ready, describe
-from blip2cli.pipeline.compute.this_process import import_model
+from blip2cli.pipeline.compute.this_process import import_model, load_model
 from blip2cli.pipeline.events import Event, Halved
 from blip2cli.pipeline.out_of_memory import BatchHalving
 from blip2cli.pipeline.processed_batch import ProcessedBatch
 from blip2cli.sources.base import ImageRef
 
 if TYPE_CHECKING:
+    from blip2cli.model.checkpoint.ranker import RankerSpec
     from blip2cli.model.checkpoint.weight_files import Checkpoint
     from blip2cli.model.wrapper import Blip2
     from blip2cli.pipeline.compute.decoder import Decoder
@@ -38,11 +39,12 @@ class ReplicaSpec:
     threads: int | None = None  # of torch for one operation; None: as many as the environment says
     cores: int | None = None  # that are its share; None: all there are
     sharers: int = 1  # replicas that share the memory of the machine
+    ranker: RankerSpec | None = None  # a model beside it; likewise found
 
     def start(self) -> Replica:
-        """Load the model, and fit the task to it.
+        """Load the models, and fit the task to them.
 
-        Raises ModelError when it cannot be loaded, OptionError when device, precision or task do
+        Raises ModelError when one cannot be loaded, OptionError when device, precision or task do
         not fit it.
         """
         start = time.perf_counter()
@@ -54,7 +56,7 @@ class ReplicaSpec:
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        model = kind.load(self.model, self.checkpoint)
+        model = load_model(kind, self.model, self.checkpoint, self.ranker)
         size = self.loader.batch_size or auto_batch_size(model, self.sharers)
         return Replica(self, model, describe(model, self.task, size, imported))
 

@@ -15,6 +15,8 @@ from blip2cli.pipeline.processed_batch import PendingBatch, ProcessedBatch, proc
 
 if TYPE_CHECKING:
     from blip2cli.images.preprocess import PixelSpec
+    from blip2cli.model.checkpoint.ranker import RankerSpec
+    from blip2cli.model.checkpoint.weight_files import Checkpoint
     from blip2cli.model.wrapper import Blip2
     from blip2cli.options import ModelOptions
     from blip2cli.pipeline.job import BatchReader, Job
@@ -30,6 +32,23 @@ def import_model() -> type[Blip2]:
 
     after_torch()
     return Blip2
+
+
+def load_model(
+    kind: type[Blip2],
+    options: ModelOptions,
+    checkpoint: Checkpoint | None,
+    ranker: RankerSpec | None,
+) -> Blip2:
+    """Load the model of a run, with the one that ranks its texts if there is one.
+
+    Raises ModelError, OptionError.
+    """
+    if ranker is None:
+        return kind.load(options, checkpoint)
+    from blip2cli.model.load_ranked import load_ranked
+
+    return load_ranked(options, checkpoint, ranker)
 
 
 class ThisProcess:
@@ -88,7 +107,9 @@ class ThisProcess:
 
                 self._stack.callback(torch.set_num_threads, torch.get_num_threads())
                 torch.set_num_threads(self._torch_threads)
-            self._model = model = kind.load(self._options, self._job.checkpoint)
+            job = self._job
+            model = load_model(kind, self._options, job.checkpoint, job.ranker)
+            self._model = model
         count = items.fit(self._job, batches, model)
         ready = describe(model, self._job.task, imported=imported)
         processor = items.processor(ready.task, model, self._on_event)

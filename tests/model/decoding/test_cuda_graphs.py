@@ -20,8 +20,8 @@ from blip2cli.model.decoding.cuda_graphs import (
     CudaGraphSession,
 )
 from blip2cli.model.decoding.requests import DecodeRequest
+from blip2cli.model.generation import Generated
 from blip2cli.model.tokenizer.fill_prompt import Prompt
-from blip2cli.model.wrapper import Generated
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
 from tests.model.tape import TapeCapture

@@ -14,8 +14,8 @@ from blip2cli.model.families.opt import session as opt
 from blip2cli.model.families.opt.kv_slots import OptSlots
 from blip2cli.model.families.t5 import session as t5
 from blip2cli.model.families.t5.kv_slots import T5Slots
+from blip2cli.model.generation import Generated
 from blip2cli.model.tokenizer.fill_prompt import Prompt
-from blip2cli.model.wrapper import Generated
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
 

@@ -158,7 +158,11 @@ def test_what_cuda_holds_for_reuse_counts_as_free(
     model: Blip2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_cuda: Any = SimpleNamespace(
-        device=torch.device("cuda"), dtype=torch.float32, writes=model.writes, model=model.model
+        device=torch.device("cuda"),
+        dtype=torch.float32,
+        writes=model.writes,
+        model=model.model,
+        ranker=None,
     )
     need = estimate_memory(model.model.config, model.writes, 4)
     each = need.image + need.sequence

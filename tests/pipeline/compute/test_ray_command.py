@@ -17,6 +17,10 @@ from tests.pipeline.compute.ray_nodes import Nodes, nodes
 pytestmark = [pytest.mark.external, pytest.mark.filterwarnings("default")]
 RUNS = {
     "caption": ("caption", "out.jsonl"),
+    "ranked": (
+        *("caption", "--num-beams", "3", "--num-captions", "3", "--rank-with", "tiny-itm"),
+        "out.jsonl",
+    ),
     "ask": ("ask", "--question", "how many objects are there?", "out.jsonl"),
     "embed": ("embed", "out.parquet"),
 }
@@ -33,7 +37,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_source(tmp_path_factory.mktemp("ray") / "source", 40)
 
 
-@pytest.mark.parametrize(("task", "actors"), [("caption", 1), ("ask", 2), ("embed", 3)])
+@pytest.mark.parametrize(("task", "actors"), [("ranked", 1), ("ask", 2), ("embed", 3)])
 def test_the_bytes_of_one_process(
     task: str, actors: int, cluster: Nodes, source: Path, blip2cli: Run, tmp_path: Path
 ) -> None:
