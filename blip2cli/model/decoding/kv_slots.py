@@ -19,7 +19,9 @@ class SlotShape:
     # last id; the image's come in front of them and are not counted. T5: the encoder's states of
     # image and prompt.
     prompt_positions: int
-    capacity: int  # positions that the decoder attends over
+    # Positions that the decoder attends over. OPT: those of the image, the prompt and the new tokens.
+    # T5: those of the new tokens.
+    capacity: int
 
 
 class KVSlots(Protocol):

@@ -26,7 +26,7 @@ from blip2cli.model.decoding.session import DecoderSession, round_up
 from blip2cli.model.grouping import grouped
 from blip2cli.model.layers.linear import ROW_MULTIPLE
 
-MAX_SLOTS = 64  # at most
+MAX_SLOTS = 64  # but where layers are streamed, or a session allows fewer
 REFILL_DIVISOR = 8  # prefill when an eighth of all slots is free, or as many as requests wait
 
 

@@ -1,5 +1,7 @@
 """Tensors with one row a slot: allocated once, changed in place, used up to a number of rows.
 
+The KV slots of each family are made of them.
+
 Nothing is allocated between decode steps, so addresses stay: a step that was captured as a CUDA
 graph (see ``cuda_graphs``) finds its keys and values where they were.
 """
