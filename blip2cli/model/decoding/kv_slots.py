@@ -19,7 +19,7 @@ class SlotShape:
     # last id; the image's come in front of them and are not counted. T5: the encoder's states of
     # image and prompt.
     prompt_positions: int
-    # Positions that the decoder attends over. OPT: those of the image, the prompt and the new tokens.
+    # Positions that the decoder attends over. OPT: those of the image, the prompt and new tokens.
     # T5: those of the new tokens.
     capacity: int
 
