@@ -188,6 +188,34 @@ def test_verdicts_by_keyboard_stay_and_are_exported(browser: Browser, asked: Pat
     assert [json.loads(line) for line in lines] == expected
 
 
+def test_what_is_not_seen_is_not_judged(page: Opened) -> None:
+    page.press("i", "r", "x", "c")
+    assert page.page.locator("#verdicts").inner_text() == ""
+    page.press("Escape", "r")
+    assert page.page.locator("#verdicts").inner_text() == "1 right · 0 wrong · 0 corrected"
+
+
+def test_a_corrected_text_is_left_by_escape(page: Opened) -> None:
+    page.press("c", "Escape")
+    assert page.page.locator("textarea").is_hidden()
+    assert page.page.locator("#verdicts").inner_text() == ""
+    assert page.page.locator("#list").evaluate("one => one === document.activeElement")
+
+
+def test_verdicts_of_another_window_are_seen(browser: Browser, small: Path) -> None:
+    with opened(browser, small) as one:
+        one.press("r")
+        other = one.page.context.new_page()
+        other.goto(small.as_uri())
+        other.locator("#verdicts", has_text="1 right").wait_for()
+        other.keyboard.press("End")
+        other.keyboard.press("ArrowUp")
+        other.keyboard.press("x")
+        one.page.locator("#verdicts", has_text="1 right · 1 wrong").wait_for()
+        one.press("x")
+        other.locator("#verdicts", has_text="1 right · 2 wrong").wait_for()
+
+
 def test_failed_rows_take_no_verdict(page: Opened) -> None:
     page.page.select_option("#filter-flag", "failed")
     page.page.focus("#list")

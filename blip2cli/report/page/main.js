@@ -78,6 +78,7 @@ class Page {
       if (event.key !== this.verdicts.place) return;
       this.verdicts.load();
       this.list.redraw();
+      this.detail.show(this.list.currentRow());
       this.tellVerdicts();
     });
   }
@@ -94,7 +95,11 @@ class Page {
     const all = count(this.data.count);
     const shown = rows.length === this.data.count ? all : `${count(rows.length)} of ${all}`;
     byId("shown", HTMLElement).textContent = `${shown} rows`;
-    if (!byId("run-view", HTMLElement).hidden) this.drawRun();
+    if (this.showsRun()) this.drawRun();
+  }
+
+  showsRun() {
+    return !byId("run-view", HTMLElement).hidden;
   }
 
   drawRun() {
@@ -109,7 +114,7 @@ class Page {
     }
     byId("notes", HTMLElement).hidden = name === "run"; // they stand there, and all of them
     if (name === "run") this.drawRun();
-    else this.scroller.focus();
+    (name === "run" ? byId("run-view", HTMLElement) : this.scroller).focus();
   }
 
   /** Opens the details over the list where there is no place beside it. @param {boolean} open */
@@ -130,7 +135,8 @@ class Page {
     const wasLast = this.list.current === this.list.rows.length - 1;
     if (kind === null || wasLast) this.detail.show(row);
     else this.list.go(this.list.current + 1);
-    if (!NARROW.matches) this.scroller.focus();
+    const detail = byId("detail", HTMLElement);
+    (detail.classList.contains("open") ? detail : this.scroller).focus();
   }
 
   tellVerdicts() {
@@ -202,7 +208,7 @@ class Page {
       c: () => this.correct(),
       w: () => this.worst(),
       e: () => byId("export", HTMLElement).click(),
-      i: () => this.view(byId("run-view", HTMLElement).hidden ? "run" : "rows"),
+      i: () => this.view(this.showsRun() ? "rows" : "run"),
       "/": () => byId("filter-text", HTMLElement).focus(),
       "?": () => byId("help", HTMLElement).click(),
     };
@@ -214,25 +220,27 @@ class Page {
 
   /** @param {Kind} kind */
   toggle(kind) {
+    if (this.showsRun()) return; // one judges what one sees
     const row = this.list.currentRow();
     const same = row !== null && this.verdicts.verdictOf(row)?.verdict === kind;
     this.judge(same ? null : kind);
   }
 
   correct() {
+    if (this.showsRun()) return;
     if (NARROW.matches) this.open(true);
     this.detail.correct();
   }
 
   worst() {
     byId("worst", HTMLElement).click();
-    this.scroller.focus();
+    this.view("rows");
   }
 
   escape() {
     if (document.querySelector("dialog[open]")) return;
     if (byId("detail", HTMLElement).classList.contains("open")) this.open(false);
-    else this.scroller.focus();
+    else this.view("rows");
   }
 
   print() {
