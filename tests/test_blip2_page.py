@@ -43,7 +43,7 @@ def test_a_named_test_exists(test: str) -> None:
 def test_a_command_can_be_given(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[tuple[Any, Any]] = []
 
-    def keep(job: Any, report: Any, evaluate: Any = None) -> int:
+    def keep(job: Any, report: Any, evaluate: Any = None, write_page: Any = None) -> int:
         built.append((job.task, job.options))
         return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from blip2cli.cli.flags.command import Required, Without
-from blip2cli.options import AskOptions, DecodeOptions, ReportOptions, RunOptions
+from blip2cli.options import AskOptions, DecodeOptions, ReportOptions, RunOptions, RunPageOptions
 
 EXAMPLES = (
     "Example:  blip2cli ask photos/ -q 'is there a dog?' -q 'what season is it?' -o out.parquet"
@@ -16,11 +16,13 @@ def ask(
     questions: AskOptions,
     run: Annotated[RunOptions, Required(("sources",))],
     decode: Annotated[DecodeOptions, Without(("num_captions",))],
+    page: RunPageOptions,
     report: Annotated[ReportOptions, Without(("-q",))],  # here -q is a question
 ) -> int:
     """Answer questions about every image: one row an image and question."""
     from blip2cli.cli.run_command import run_command
     from blip2cli.cli.run_metrics import against_answers
+    from blip2cli.cli.run_page import page_of_run
     from blip2cli.pipeline.image_items import ImageItems
     from blip2cli.pipeline.job import Job
     from blip2cli.tasks import choices
@@ -31,4 +33,5 @@ def ask(
     # Texts that are scored are no right answers.
     answers = questions.questions if questions.choices_column is None else None
     evaluate = against_answers(answers, run.output)
-    return run_command(Job(ImageItems(), task, run), report, evaluate)
+    write_page = page_of_run(page, run, answers if evaluate is not None else None)
+    return run_command(Job(ImageItems(), task, run), report, evaluate, write_page)

@@ -12,6 +12,7 @@ from blip2cli.options import (
     RankOptions,
     ReportOptions,
     RunOptions,
+    RunPageOptions,
 )
 
 EXAMPLES = "Example:  blip2cli caption photos/ -o captions.jsonl --prompt 'a photo of'"
@@ -23,11 +24,13 @@ def caption(
     decode: DecodeOptions,
     rank: RankOptions,
     metrics: MetricsOptions,
+    page: RunPageOptions,
     report: ReportOptions,
 ) -> int:
     """Write a caption for every image, with its mean token log-probability."""
     from blip2cli.cli.run_command import run_command
     from blip2cli.cli.run_metrics import against_references
+    from blip2cli.cli.run_page import page_of_run
     from blip2cli.model.checkpoint.ranker import RankerSpec
     from blip2cli.pipeline.image_items import ImageItems
     from blip2cli.pipeline.job import Job
@@ -36,4 +39,5 @@ def caption(
     evaluate = against_references(metrics.references, run.output)
     ranker = None if rank.rank_with is None else RankerSpec(rank.rank_with)
     job = Job(ImageItems(), CaptionTask(caption, decode, rank), run, ranker=ranker)
-    return run_command(job, report, evaluate)
+    write_page = page_of_run(page, run, metrics.references)
+    return run_command(job, report, evaluate, write_page)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from blip2cli.errors import OptionError, option
-from blip2cli.options import EmbedOptions, ReportOptions, RunOptions
+from blip2cli.options import EmbedOptions, ReportOptions, RunOptions, RunPageOptions
 
 EXAMPLES = "Example:  blip2cli embed photos/ --kind qformer -o vectors.parquet"
 
 
-def embed(run: RunOptions, vectors: EmbedOptions, report: ReportOptions) -> int:
+def embed(
+    run: RunOptions, vectors: EmbedOptions, page: RunPageOptions, report: ReportOptions
+) -> int:
     """Write an embedding of every image, or of every text."""
     from blip2cli.cli.run_command import run_command
+    from blip2cli.cli.run_page import page_of_run
     from blip2cli.pipeline.image_items import ImageItems
     from blip2cli.pipeline.job import Job
     from blip2cli.pipeline.text_items import TextItems
@@ -19,8 +22,10 @@ def embed(run: RunOptions, vectors: EmbedOptions, report: ReportOptions) -> int:
     from blip2cli.tasks.texts import from_options
 
     texts = from_options(vectors)
+    write_page = page_of_run(page, run)
     if run.source.sources:
-        return run_command(Job(ImageItems(), EmbedTask(vectors, texts), run), report)
+        job = Job(ImageItems(), EmbedTask(vectors, texts), run)
+        return run_command(job, report, write_page=write_page)
     if vectors.kind == "multimodal":
         raise OptionError(
             "kind",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from blip2cli import exit_codes
 from blip2cli.cli.run_metrics import FINISHED, Evaluate, report_metrics
+from blip2cli.cli.run_page import WritePage
 from blip2cli.cli.terminal.console import Console
 from blip2cli.cli.terminal.log_json import JsonLog
 from blip2cli.cli.terminal.spelling import readable
@@ -30,10 +31,16 @@ if TYPE_CHECKING:
     from blip2cli.sinks.base import Column, Sink
 
 
-def run_command(job: Job[Any], report: ReportOptions, evaluate: Evaluate | None = None) -> int:
+def run_command(
+    job: Job[Any],
+    report: ReportOptions,
+    evaluate: Evaluate | None = None,
+    write_page: WritePage | None = None,
+) -> int:
     """Run the job, print what is to be said, and return the exit code.
 
-    ``evaluate`` compares the output with references once it is finished.
+    Once the output is finished, ``evaluate`` compares it with references, and ``write_page`` shows
+    it.
     """
     stdout: BinaryIO = sys.stdout.buffer
     if sys.stdout.isatty():
@@ -46,10 +53,12 @@ def run_command(job: Job[Any], report: ReportOptions, evaluate: Evaluate | None 
             "There is no place for the rows: stdout is closed",
             f"give {option('out')} a file",
         )
-    return _dry_run(job) if report.dry_run else _run(job, report, evaluate)
+    return _dry_run(job) if report.dry_run else _run(job, report, evaluate, write_page)
 
 
-def _run(job: Job[Any], report: ReportOptions, evaluate: Evaluate | None) -> int:
+def _run(
+    job: Job[Any], report: ReportOptions, evaluate: Evaluate | None, write_page: WritePage | None
+) -> int:
     from blip2cli.pipeline.run import run
     from blip2cli.system import library_logging
 
@@ -84,6 +93,8 @@ def _run(job: Job[Any], report: ReportOptions, evaluate: Evaluate | None) -> int
         summary = run(job, listener)
         if evaluate is not None and summary.exit_code in FINISHED:
             report_metrics(evaluate, summary, output.summary, listener)
+        if write_page is not None and summary.exit_code in FINISHED:
+            listener(write_page(summary))
         return summary.exit_code
     finally:
         console.close()

@@ -116,7 +116,7 @@ def _read(table: Table) -> tuple[list[str], Numbers, Numbers, list[str]]:
         else:
             found = batch.column("text").to_pylist()
             sentences += [from_utf8(str(text)).strip() for text in found]
-        vectors["images" if "file_name" in columns else "texts"].append(_unit(batch))
+        vectors["images" if "file_name" in columns else "texts"].append(unit_vectors(batch))
     if not names or not sentences:
         raise SourceError(
             "rows",
@@ -134,7 +134,8 @@ def _read(table: Table) -> tuple[list[str], Numbers, Numbers, list[str]]:
     return names, images, texts, sentences
 
 
-def _unit(batch: pa.RecordBatch) -> Numbers:
+def unit_vectors(batch: pa.RecordBatch) -> Numbers:
+    """The vectors of the column ``embedding`` at length 1, float32 ``[rows, size]``; no nulls."""
     flat = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)  # type: ignore[attr-defined]
     vectors = flat.astype(np.float32).reshape(batch.num_rows, -1)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -51,7 +51,7 @@ def evaluate(options: EvalOptions) -> Evaluation:
 def evaluate_rows(rows: Table, references: References, options: EvalOptions) -> Evaluation:
     """The figures of rows with a text. Raises UserError, RunError."""
     predictions = _predictions(rows, references, options)
-    kind = _kind(rows, references, options)
+    kind = row_kind(rows, references, options)
     notes = [*references.notes, *match_notes(predictions.counts, references)]
     metrics, jar, why_not = _chosen(kind, references, predictions, options)
     notes += why_not
@@ -131,7 +131,7 @@ def _predictions(rows: Table, references: References, options: EvalOptions) -> P
     return Predictions.read(matcher, ours)
 
 
-def _kind(rows: Table, references: References, options: EvalOptions) -> str:
+def row_kind(rows: Table, references: References, options: EvalOptions) -> str:
     """Captions or answers, by the rows. Raises SourceError where the references are others."""
     if options.text_column is not None:
         return references.kind or ("answers" if "question" in rows.columns else "captions")

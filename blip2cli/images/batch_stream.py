@@ -77,6 +77,7 @@ class BatchPolicy:
     decode_seconds_per_batch: float = 1.0
     prefetch_images: int = PREFETCH_IMAGES
     prefetch_bytes: int | None = None  # None: what the memory allows
+    made: Callable[[BatchArrays], LoadedBatch] = LoadedBatch.of  # how batches leave
 
 
 class BatchStream(Iterator[LoadedBatch]):
@@ -171,7 +172,7 @@ class BatchStream(Iterator[LoadedBatch]):
                 if images:
                     return UndecodedBatch(self._image_loader, images, self._ignored)
             arrays = self._load_one_by_one() if self._retry else self._load()
-            return partial(LoadedBatch.of, arrays)
+            return partial(self._policy.made, arrays)
         except StopIteration:
             self.close()
             error, self._batches.error = self._batches.error, None

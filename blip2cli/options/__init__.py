@@ -26,6 +26,7 @@ from blip2cli.options.model import (
 )
 from blip2cli.options.rank import RankBy, RankOptions
 from blip2cli.options.ray import RayOptions
+from blip2cli.options.report import PageOptions, RunPageOptions
 from blip2cli.options.reporting import DoctorOutputOptions, ReportOptions, VerbosityOptions
 from blip2cli.options.run import (
     ErrorsMode,
@@ -55,6 +56,8 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     VerifyOptions,
     EvalOptions,
     MetricsOptions,
+    PageOptions,
+    RunPageOptions,
     DoctorOptions,
     DoctorOutputOptions,
     ReportOptions,
@@ -90,6 +93,7 @@ __all__ = [
     "Norm",
     "OptionGroup",
     "OutputOptions",
+    "PageOptions",
     "Pool",
     "Quantize",
     "RankBy",
@@ -97,6 +101,7 @@ __all__ = [
     "RayOptions",
     "ReportOptions",
     "RunOptions",
+    "RunPageOptions",
     "SidecarSuffix",
     "SourceOptions",
     "VerbosityOptions",

@@ -19,11 +19,13 @@ from blip2cli.options.declare import (
     setting,
 )
 from blip2cli.options.model import DTYPE_HELP, QUANTIZE_HELP, Dtype
-from blip2cli.options.run import MOVED_SOURCE_HELP
+from blip2cli.options.run import MOVED_SOURCE_HELP, OVERWRITE_HELP
 
 ImagesMode = Literal["link", "copy", "none"]
 MetadataKind = Literal["jsonl", "parquet"]
 SidecarSuffix = Literal[".txt", ".caption"]
+
+IMAGE_ROOT_HELP = "The folder file_name is relative to, where the images are taken along."
 
 _format = partial(setting, panel=FORMAT)
 _texts = partial(setting, panel=TEXTS)
@@ -47,7 +49,7 @@ class ConversionOptions(OptionGroup):
     destination: str = setting(
         "", "What they become.", positional=True, metavar="DST", panel=FORMAT
     )
-    overwrite: bool = setting(False, "Replace OUT if it is there.", panel=OUTPUT)
+    overwrite: bool = setting(False, OVERWRITE_HELP, panel=OUTPUT)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class ConvertOptions(ConversionOptions, ColumnOptions):
     )
     image_root: str | None = _images(
         None,
-        "The folder file_name is relative to, for formats that take images along.",
+        IMAGE_ROOT_HELP,
         metavar="DIR",
     )
     images: ImagesMode | None = _images(

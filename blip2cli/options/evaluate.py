@@ -16,6 +16,12 @@ MetricName = Literal[
 ]
 _METRIC_NAMES = MetricName.__args__  # type: ignore[attr-defined] # a Literal has them
 
+AGAINST_HELP = (
+    "References: COCO caption annotations, VQA annotations, or a table with file_name (and "
+    "question or question_id) and a text or a list of texts."
+)
+COMPARE_HELP = "Another output, which ROWS are compared with; repeatable."
+
 _source = partial(setting, panel=SOURCE)
 _metrics = partial(setting, panel=METRICS)
 
@@ -44,13 +50,10 @@ class EvalOptions(ColumnOptions):
     )
     against: str | None = _source(
         None,
-        "References: COCO caption annotations, VQA annotations, or a table with file_name (and "
-        "question or question_id) and a text or a list of texts.",
+        AGAINST_HELP,
         metavar="FILE",
     )
-    compare: tuple[str, ...] = _source(
-        (), "Another output, whose difference to ROWS is printed; repeatable.", metavar="ROWS"
-    )
+    compare: tuple[str, ...] = _source((), COMPARE_HELP, metavar="ROWS")
     reference_column: str | None = setting(
         None,
         "The column of texts in a table of references.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from blip2cli import exit_codes
 from blip2cli.errors import OptionError, option
@@ -17,6 +17,10 @@ from blip2cli.options.shard import parse_shard
 from blip2cli.options.values import parse_duration, parse_error_limit, parse_stall_timeout
 
 ErrorsMode = Literal["file", "inline"]
+LIMIT_HELP = "At most this many images."
+IMAGE_COLUMN_HELP = "The column that holds the images, or their paths."
+ABSOLUTE_PATHS_HELP = "Manifests may name absolute paths and paths outside their folder."
+OVERWRITE_HELP = "Replace OUT if it is there."
 MOVED_SOURCE_HELP = (
     "These are the images that OUT, or the other shares, were made from, in another place now."
 )
@@ -45,9 +49,7 @@ class SourceOptions(OptionGroup):
     exclude: tuple[str, ...] = _unrecorded_source(
         (), f"No file names that match; wins over {option('include')}; repeatable.", metavar="GLOB"
     )
-    limit: int | None = _unrecorded_source(
-        None, "At most this many images.", metavar="N", minimum=1
-    )
+    limit: int | None = _unrecorded_source(None, LIMIT_HELP, metavar="N", minimum=1)
     # "I/N", whatever was typed
     shard: str | None = _recorded_source(
         None,
@@ -62,12 +64,8 @@ class SourceOptions(OptionGroup):
     keep: tuple[str, ...] = _recorded_source(
         (), "Carry this column of the source into the rows; repeatable.", metavar="COLUMN"
     )
-    image_column: str | None = _unrecorded_source(
-        None, "The column that holds the images, or their paths.", metavar="NAME"
-    )
-    absolute_paths: bool = _unrecorded_source(
-        False, "Manifests may name absolute paths and paths outside their folder."
-    )
+    image_column: str | None = _unrecorded_source(None, IMAGE_COLUMN_HELP, metavar="NAME")
+    absolute_paths: bool = _unrecorded_source(False, ABSOLUTE_PATHS_HELP)
     moved_source: bool = _unrecorded_source(False, MOVED_SOURCE_HELP)
     check_content: bool = _unrecorded_source(
         False,
@@ -98,7 +96,7 @@ class OutputOptions(OptionGroup):
         short="-o",
         metavar="OUT",
     )
-    overwrite: bool = _destination(False, "Replace OUT if it is there.")
+    overwrite: bool = _destination(False, OVERWRITE_HELP)
     errors: ErrorsMode = _recorded_output(
         "file",
         "Images that failed: into a file beside OUT, or into OUT with an error column.",
@@ -186,15 +184,20 @@ class RunOptions:
         """Put the share into the names of files: ``{shard}`` becomes ``3-of-8``."""
         if self.source.shard is None:
             return
-        index, count = self.source.shard.split("/")
-        named = f"{index.zfill(len(count))}-of-{count}"
         output = self.output
-        files = {
-            name: path.replace("{shard}", named)
+        files: dict[str, Any] = {
+            name: self.named(path)
             for name in ("out", "summary")
             if (path := getattr(output, name)) is not None
         }
         object.__setattr__(self, "output", replace(output, **files))
+
+    def named(self, path: str) -> str:
+        """``path`` with the share in place of ``{shard}``, where there is one."""
+        if self.source.shard is None:
+            return path
+        index, count = self.source.shard.split("/")
+        return path.replace("{shard}", f"{index.zfill(len(count))}-of-{count}")
 
     @property
     def groups(self) -> tuple[OptionGroup, ...]:

@@ -164,6 +164,17 @@ class Evaluated:
     lines: tuple[str, ...]  # that, for people
 
 
+@dataclass(frozen=True)
+class PageWritten:
+    """The page of the output was written after the run."""
+
+    path: str
+    rows: int
+    pictures: int
+    seconds: float
+    notes: tuple[str, ...]
+
+
 Event = (
     Started
     | TookOver
@@ -179,5 +190,6 @@ Event = (
     | Progress
     | Finished
     | Evaluated
+    | PageWritten
 )
 Listener = Callable[[Event], None]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from blip2cli.cli.terminal.run_summary import (
     count_of,
     device_line,
+    page_lines,
     phases_line,
     progress_line,
     resumed_lines,
@@ -27,6 +28,7 @@ from blip2cli.pipeline.events import (
     Halved,
     ModelReady,
     OldFailures,
+    PageWritten,
     Progress,
     Remark,
     Resumed,
@@ -122,6 +124,9 @@ class Console:
                     self.print_line(phases_line(event.summary))
             case Evaluated():
                 for line in event.lines:
+                    self.print_line(line)
+            case PageWritten():
+                for line in page_lines(event):
                     self.print_line(line)
 
     def print_line(self, line: str) -> None:

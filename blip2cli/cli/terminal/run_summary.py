@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from blip2cli.exit_codes import FAILED_IMAGES, MORE_TO_DO, SUCCESS
-from blip2cli.pipeline.events import DeviceUsed, Progress, Resumed, Summary, WorkerEnded
+from blip2cli.pipeline.events import (
+    DeviceUsed,
+    PageWritten,
+    Progress,
+    Resumed,
+    Summary,
+    WorkerEnded,
+)
 from blip2cli.sources.image_suffixes import listed_others
 
 _DONE = {"caption": "captioned", "ask": "answered", "embed": "embedded"}
@@ -112,3 +119,11 @@ def duration(seconds: float) -> str:
 def count_of(number: int, unit: str = "image") -> str:
     """``1 image``, ``12 images``."""
     return f"1 {unit}" if number == 1 else f"{number} {unit}s"
+
+
+def page_lines(event: PageWritten) -> list[str]:
+    """The lines about a page that was written."""
+    rows = "1 row" if event.rows == 1 else f"{event.rows} rows"
+    pictures = count_of(event.pictures, "picture")
+    notes = [f"Note: {note}" for note in event.notes]
+    return [*notes, f"{rows} and {pictures} into {event.path}; {duration(event.seconds)}."]

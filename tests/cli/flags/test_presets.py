@@ -18,7 +18,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The tasks that commands would have run, one after the other."""
     caught: list[Any] = []
 
-    def keep(job: Any, report: Any, evaluate: Any = None) -> int:
+    def keep(job: Any, report: Any, evaluate: Any = None, write_page: Any = None) -> int:
         caught.append(job.task)
         return 0
 

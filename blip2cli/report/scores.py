@@ -1,0 +1,147 @@
+"""Rows beside references: metrics of the output, a score of each row, the reliability diagram."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from blip2cli.evaluate import cider
+from blip2cli.evaluate.answer_match import normalized
+from blip2cli.evaluate.evaluation import Evaluation, Figure
+from blip2cli.evaluate.key_index import Numbers
+from blip2cli.evaluate.match_rows import RowMatcher
+from blip2cli.evaluate.metric_table import Scoring
+from blip2cli.evaluate.predictions import Predictions
+from blip2cli.evaluate.read_rows import Columns, Table
+from blip2cli.evaluate.references import References
+from blip2cli.evaluate.run import evaluate_rows, row_kind
+from blip2cli.evaluate.vqa_accuracy import FEWEST_ANSWERS, vqa_score
+from blip2cli.options import EvalOptions
+from blip2cli.report.plain import number, plain
+
+_ROW = "\0row"  # a column of the numbers of rows; no file has one of this name
+_MOST_REFERENCES = 10  # of a row
+_CAPTION_METRICS = ("bleu", "rouge", "cider")  # without METEOR, which would start Java
+BINS = 15  # of equal numbers of rows
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """What references say of each row; lists have the rows' length."""
+
+    name: str  # of the score
+    scores: list[float | None]  # None: no reference, or the row abstained
+    references: list[list[str] | None]
+    # Of rows whose confidence says how sure an answer is, abstained ones by their guess.
+    bins: list[dict[str, Any]] = field(default_factory=list)
+    ece: float | None = None  # expected calibration error
+
+
+class _NumberedTable(Table):
+    """A table whose rows know their numbers."""
+
+    def batches(self, wanted: Sequence[str]) -> Iterator[tuple[int, Columns]]:
+        start = 0
+        for size, batch in super().batches([name for name in wanted if name != _ROW]):
+            yield size, {**batch, _ROW: list(range(start, start + size))}
+            start += size
+
+
+def score_rows(
+    table: Table,
+    references: References,
+    options: EvalOptions,
+    confidences: Sequence[float | None],
+) -> RowScores:
+    """Score each row; ``confidences`` are those of the rows that are shown. Raises SourceError."""
+    matcher = RowMatcher(_NumberedTable(table.field, table.paths), references, options)
+    found = Predictions.read(matcher, (_ROW, "guess"))
+    texts = found.texts.to_pylist()
+    theirs = references.text_lists(found.numbers)
+    captions = row_kind(table, references, options) == "captions"
+    if captions:
+        name = "cider"
+        scores = cider.scores(Scoring(found).tokens) * found.answered
+    else:
+        rule, name = (
+            (vqa_score, "vqa")
+            if references.most_texts >= FEWEST_ANSWERS
+            else (normalized, "normalized")
+        )
+        guessed = [
+            guess if abstained and guess else text
+            for text, guess, abstained in zip(
+                texts, found.columns["guess"], found.abstained, strict=True
+            )
+        ]
+        judged: Numbers = np.array(list(map(rule, guessed, theirs)), float)
+        scores = judged * found.answered
+    count = len(confidences)
+    by_row: list[float | None] = [None] * count
+    texts_by_row: list[list[str] | None] = [None] * count
+    sure, right = [], []
+    for at, shown in enumerate(found.columns[_ROW]):
+        row = int(shown) if shown else count
+        if row >= count:  # an image that failed, or a row beyond the limit
+            continue
+        texts_by_row[row] = [plain(text) for text in theirs[at][:_MOST_REFERENCES]]
+        if not found.abstained[at]:
+            by_row[row] = number(float(scores[at]))
+        confidence = confidences[row]
+        if not captions and confidence is not None:
+            sure.append(confidence)
+            right.append(float(judged[at]))
+    bins, ece = reliability(np.array(sure), np.array(right))
+    return RowScores(name, by_row, texts_by_row, bins, ece)
+
+
+def reliability(
+    confidences: Numbers, right: Numbers, most: int = BINS
+) -> tuple[list[dict[str, Any]], float | None]:
+    """The bins of a reliability diagram, each of as many rows, and the calibration error."""
+    if not len(confidences):
+        return [], None
+    order = np.argsort(confidences, kind="stable")
+    bins, error = [], 0.0
+    for some in np.array_split(order, min(most, len(order))):
+        confidence, accuracy = confidences[some].mean(), right[some].mean()
+        error += abs(confidence - accuracy) * len(some)
+        bins.append({
+            "confidence": number(float(confidence)),
+            "accuracy": number(float(accuracy)),
+            "count": len(some),
+        })  # fmt: skip
+    return bins, number(float(error) / len(order))
+
+
+def metrics_of(
+    table: Table, references: References, options: EvalOptions
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """The figures of the output, and of another one it is compared with; and notes.
+
+    Raises UserError.
+    """
+    found: Evaluation = evaluate_rows(table, references, options)
+    others = {one.name: one for one in found.other}
+    differences = {one.name: one for one in found.differences}
+    metrics = [
+        {"name": one.name, **_interval(one)}
+        | ({"other": _interval(others[one.name])} if one.name in others else {})
+        | ({"difference": _interval(differences[one.name])} if one.name in differences else {})
+        for one in found.figures
+    ]
+    return metrics, found.notes
+
+
+def eval_options(table: Table, references: References, options: EvalOptions) -> EvalOptions:
+    """``options`` without the metrics that would take long."""
+    if row_kind(table, references, options) == "captions":
+        return replace(options, metric=_CAPTION_METRICS)
+    return options
+
+
+def _interval(figure: Figure) -> dict[str, float | None]:
+    return {name: number(value) for name, value in figure.as_dict().items()}
