@@ -1,8 +1,10 @@
 """What Ray costs beside one process, and what the driver takes in: ``ray_overhead.py``.
 
-``slope``: seconds for each image between N and 4 N images, by actors of a Ray cluster of this
-machine and by one process with as many threads in all; start-up falls out. ``driver``: rows a
-second and peak memory of the driver when replicas take no time (fake references).
+``slope``: seconds, and seconds of all processors, for each image between N and 4 N images, by
+actors of a Ray cluster of this machine and by one process with as many threads in all; start-up
+falls out.
+``driver``: rows a second, processor time and peak memory of the driver when replicas take no time
+(fake references).
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ def driver(count: int, actors: int) -> None:
     with RayActors(spec, options, fake_references(count), (), lambda event: None, 600) as compute:
         compute.start()
         compute.load()
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         batch = compute.next_batch()
         while batch is not None:
             compute.put(batch)
@@ -77,19 +79,43 @@ def driver(count: int, actors: int) -> None:
                 if before * 10 // count != done * 10 // count:
                     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
                     rate = done / (time.perf_counter() - began)
-                    print(f"driver: {done} rows, {rate:.0f} rows/s, peak {peak} MiB", flush=True)
+                    each = (time.process_time() - used) / done
+                    print(
+                        f"driver: {done} rows, {rate:.0f} rows/s, {1e6 * each:.1f} us of processor "
+                        f"time a row, peak {peak} MiB",
+                        flush=True,
+                    )
             batch = compute.next_batch()
         while (rows := compute.take(True)) is not None:
             done += rows.done
     assert done == count
 
 
-def timed(arguments: list[str], threads: int) -> float:
-    """Seconds of a command."""
-    began = time.perf_counter()
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    subprocess.run([COMMAND, *arguments], env=environment, check=True)
-    return time.perf_counter() - began
+class Timed:
+    """What a command takes: seconds, and those of the processors for it and all it starts."""
+
+    def __init__(self, arguments: list[str], threads: int) -> None:
+        self._used: dict[str, float] = {}  # by process
+        began = time.perf_counter()
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "RAY_ADDRESS": "local"}
+        child = subprocess.Popen([COMMAND, *arguments], env=environment, start_new_session=True)
+        while child.poll() is None:
+            self._look(child.pid)
+            time.sleep(0.1)
+        self.seconds = time.perf_counter() - began
+        self.processor = sum(self._used.values())
+        assert child.returncode == 0
+
+    def _look(self, session: int) -> None:
+        for entry in filter(str.isdecimal, os.listdir("/proc")):
+            try:
+                stat = Path(f"/proc/{entry}/stat").read_text()
+            except OSError:
+                continue
+            fields = stat.rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                ticks = int(fields[11]) + int(fields[12])
+                self._used[f"{entry} {fields[19]}"] = ticks / os.sysconf("SC_CLK_TCK")
 
 
 def slope(model: str, count: int, actors: int) -> None:
@@ -97,7 +123,7 @@ def slope(model: str, count: int, actors: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images"
         draw_images(images, 4 * count, (320, 240))
-        seconds = {}
+        took = {}
         for kind in ("one", "ray"):
             ray = ["--ray", "--ray-actors", str(actors), "--dtype", "float32"]
             more = ray if kind == "ray" else ["--dtype", "float32"]
@@ -105,15 +131,21 @@ def slope(model: str, count: int, actors: int) -> None:
                 out = f"{folder}/{kind}-{limit}.jsonl"
                 run = ["caption", str(images), "--model", model, "--limit", str(limit), "-q"]
                 threads = actors if kind == "one" else 1
-                seconds[kind, limit] = timed([*run, "-o", out, *more], threads)
-                print(f"{model}, {kind}, {limit} images: {seconds[kind, limit]:.1f} s", flush=True)
+                took[kind, limit] = now = Timed([*run, "-o", out, *more], threads)
+                both = f"{now.seconds:.1f} s, {now.processor:.1f} s of processors"
+                print(f"{model}, {kind}, {limit} images: {both}", flush=True)
         same = all(
             Path(f"{folder}/one-{n}.jsonl").read_bytes()
             == Path(f"{folder}/ray-{n}.jsonl").read_bytes()
             for n in (count, 4 * count)
         )
-        one, ray_ = (seconds[k, 4 * count] - seconds[k, count] for k in ("one", "ray"))
-        print(f"{model}: equal bytes: {same}; Ray takes {ray_ / one - 1:+.1%} for a further image")
+        print(f"{model}: equal bytes: {same}")
+        for what in ("seconds", "processor"):
+            one, ray_ = (
+                getattr(took[kind, 4 * count], what) - getattr(took[kind, count], what)
+                for kind in ("one", "ray")
+            )
+            print(f"{model}: {what} for a further image with Ray: {ray_ / one - 1:+.1%}")
 
 
 def main() -> None:

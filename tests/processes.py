@@ -44,6 +44,11 @@ def members(group: int) -> set[int]:
     return {pid for pid, fields in _running().items() if int(fields[2]) == group}
 
 
+def of_session(session: int) -> set[int]:
+    """Ids of the living processes of one session."""
+    return {pid for pid, fields in _running().items() if int(fields[3]) == session}
+
+
 def eventually_gone(pids: set[int], seconds: float = 60) -> bool:
     """Whether all of them end in time; their exit status may still be left to be taken."""
     deadline = time.monotonic() + seconds

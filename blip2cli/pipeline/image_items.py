@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO
 
 from blip2cli.errors import OptionError, option
@@ -23,13 +23,14 @@ from blip2cli.pipeline.processed_batch import ProcessedBatch
 from blip2cli.pipeline.settings import check_resumed
 from blip2cli.pipeline.unchanged import list_digest, unchanged_plan, walked_plan
 from blip2cli.sinks import IDENTITY, check_whole, read_output
-from blip2cli.sources import Listing, open_sources
+from blip2cli.sources import ImageRef, Listing, open_sources
 
 if TYPE_CHECKING:
     from blip2cli.images.batch_stream import BatchStream, LoadedBatch
     from blip2cli.images.preprocess import PixelSpec
     from blip2cli.model.wrapper import Blip2
     from blip2cli.pipeline.job import Job
+    from blip2cli.sources.readers.stdin import PathStream
     from blip2cli.tasks.base import Task
 
 _LISTED_FIRST = 256  # the number of a source with fewer images is known before the run starts
@@ -88,7 +89,8 @@ class ImageItems:
             refs = listing.refs(passed_over.others)
             if task.only is not None or resumed is not None:
                 refs = left_of(refs, task.only, dealt_with, passed_over, written)
-        first = tuple(islice(refs, _LISTED_FIRST))
+        paths = _path_stream(listing) if "-" in source.sources else None
+        first, ended = _first(refs, paths)
         if not first and not passed_over.already and source.shard is None:
             raise OptionError(
                 None,
@@ -98,9 +100,9 @@ class ImageItems:
             )
         noted = len(resumed.failures.failed) if resumed is not None and resumed.failures else 0
         plan = Plan(
-            chain(first, refs),
+            chain(first if paths is None else paths.hold(first), refs),
             tuple(ref.file_name for ref in first),
-            len(first) if len(first) < _LISTED_FIRST else None,
+            len(first) if ended else None,
             passed_over,
             resumed,
             listing,
@@ -109,6 +111,7 @@ class ImageItems:
             else 0,
             retried=noted if output.retry_errors else 0,
             list_digest=digest,
+            stdin=paths,
         )
         if job.count_all and plan.total is None and task.only is None and "-" not in source.sources:
             plan.counter = threading.Thread(target=_count, args=(plan, source), daemon=True)
@@ -150,6 +153,22 @@ class ImageItems:
     ) -> Callable[[LoadedBatch], ProcessedBatch]:
         """The task, in smaller batches where memory runs out."""
         return partial(BatchHalving(task, on_event).process, model)
+
+
+def _path_stream(listing: Listing) -> PathStream | None:
+    from blip2cli.sources.readers.stdin import path_stream
+
+    return path_stream(listing.sources)
+
+
+def _first(refs: Iterator[ImageRef], paths: PathStream | None) -> tuple[tuple[ImageRef, ...], bool]:
+    """The first images, and whether these are all; of paths on stdin those that are there."""
+    first: list[ImageRef] = []
+    for ref in refs:
+        first.append(ref)
+        if len(first) == _LISTED_FIRST or (paths is not None and not paths.comes()):
+            return tuple(first), False
+    return tuple(first), True
 
 
 def _check_names(

@@ -6,12 +6,15 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blip2cli import __version__
 from blip2cli.pipeline import events
 from blip2cli.sinks import ResumedOutput
 from blip2cli.sources import Listing
+
+if TYPE_CHECKING:
+    from blip2cli.sources.readers.stdin import PathStream
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Plan:
     retried: int = 0  # items that failed in an earlier run and are
     counter: threading.Thread | None = None  # finds out ``total``
     list_digest: str | None = None  # of the list of images; see ``unchanged``
+    stdin: PathStream | None = None  # where paths of items come from as somebody gives them
 
     def start_counting(self) -> None:
         """Start the counter, if there is one; called once the first batch is there, not to compete

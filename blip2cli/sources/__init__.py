@@ -80,13 +80,6 @@ class Listing:
         """With columns that hold values of these ``types``, too."""
         return replace(self, columns=tuple(c.widened(types.get(c.name)) for c in self.columns))
 
-    @property
-    def places(self) -> Iterator[str]:
-        """The folders, files and URLs that the sources are read from."""
-        for source in self.sources:
-            yield source.root
-            yield from source.content_files()
-
     def identity(self, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What an output remembers of the sources, see ``identity``; that of a share also the
         options that choose images (``chosen``). Raises SourceError."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ from blip2cli.sources.base import ImageRef
 if TYPE_CHECKING:
     from blip2cli.images.batches import BatchCutter
     from blip2cli.model.wrapper import Blip2
+    from blip2cli.sources.readers.stdin import PathStream
     from blip2cli.tasks.base import BaseTask
-
-_STDIN_SECONDS = 0.05  # to wait for a path before rows that are ready are looked for
 
 
 @dataclass(frozen=True)
@@ -83,24 +81,33 @@ class Compute(AbstractContextManager[Any], Protocol):
         """
 
 
-def next_refs(cutter: BatchCutter, stdin: Any) -> Sequence[ImageRef] | None:
-    """A batch of references, None at their end; an empty one where ``stdin`` gives no path now.
+def next_refs(
+    cutter: BatchCutter, stdin: PathStream | None, wait: bool
+) -> Sequence[ImageRef] | None:
+    """A batch of references, None at their end. Raises what the source raises.
 
-    ``stdin`` is None where a path is waited for. Raises what the source raises.
+    Of paths on ``stdin`` a batch is those that are there; none, where none are, but for ``wait``.
     """
-    if stdin is not None and not _path_comes(stdin):
-        return ()
-    refs = next(cutter, None)
+    refs: Sequence[ImageRef] | None
+    if stdin is None:
+        refs = next(cutter, None)
+    else:
+        refs = _refs_there(cutter, stdin, wait)
     cutter.pending.clear()
     if refs is None and cutter.error is not None:
         raise cutter.error
     return refs
 
 
-def _path_comes(stdin: Any) -> bool:
-    """Whether a path can be read from ``stdin``, or its end: whoever writes there may wait for the
-    rows of those before."""
+def _refs_there(cutter: BatchCutter, stdin: PathStream, wait: bool) -> list[ImageRef] | None:
+    refs: list[ImageRef] = []
+    size, cutter.size = cutter.size, 1
     try:
-        return bool(select.select([stdin], [], [], _STDIN_SECONDS)[0])
-    except (OSError, ValueError):  # no file that can be waited for
-        return True
+        while len(refs) < size and (stdin.comes() or (wait and not refs)):
+            one = next(cutter, None)
+            if one is None:
+                return refs or None
+            refs += one
+        return refs
+    finally:
+        cutter.size = size

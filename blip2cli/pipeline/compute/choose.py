@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import OptionError, option
@@ -12,6 +14,7 @@ from blip2cli.pipeline.compute.devices import devices, several
 from blip2cli.pipeline.compute.this_process import ThisProcess
 from blip2cli.pipeline.events import Listener
 from blip2cli.pipeline.settings import precision_before, threads_before
+from blip2cli.sources import ImageRef
 
 if TYPE_CHECKING:
     from blip2cli.options import ModelOptions
@@ -44,7 +47,7 @@ def who_computes(job: Job[Any], plan: Plan, isolate_decoding: bool, on_event: Li
                 plan.items,
                 on_event,
                 job.options.limits.stall_timeout,
-                _stdin(job),
+                plan.stdin,
             )
         options = replace(options, device=names[0])
     return ThisProcess(job, plan, options, threads, isolate_decoding, on_event)
@@ -65,9 +68,10 @@ def _ray_actors(
             f"leave it out; {option('ray_actors')} says how many there are",
         )
     loader = job.options.loader
-    paths = list(plan.listing.places) if plan.listing is not None else []
+    items, paths = _needed_paths(job, plan)
     # Checkpoints are found where the actor is: the hub's cache may lie elsewhere.
     model = _seen_from_everywhere(options.model, paths)
+    offload = options.offload and os.path.abspath(options.offload)
     ranker = None
     if job.ranker is not None:
         ranker = RankerSpec(_seen_from_everywhere(job.ranker.name, paths))
@@ -75,14 +79,18 @@ def _ray_actors(
         loader = replace(loader, workers=1)
     return RayActors(
         ReplicaSpec(
-            replace(options, model=model), loader, job.task, threads=threads, ranker=ranker
+            replace(options, model=model, offload=offload),
+            loader,
+            job.task,
+            threads=threads,
+            ranker=ranker,
         ),
         job.options.ray,
-        plan.items,
+        items,
         paths,
         on_event,
         job.options.limits.stall_timeout,
-        _stdin(job),
+        plan.stdin,
     )
 
 
@@ -95,6 +103,22 @@ def _seen_from_everywhere(model: str, paths: list[str]) -> str:
     return paths[-1]
 
 
-def _stdin(job: Job[Any]) -> Any:
-    """The file that paths come from as somebody gives them; None where there is none."""
-    return job.stdin if "-" in job.options.source.sources else None
+def _needed_paths(job: Job[Any], plan: Plan) -> tuple[Iterator[ImageRef], list[str]]:
+    """The references, and local paths that whoever reads images has to see.
+
+    Lists may name images anywhere: of those the first one says where they are.
+    """
+    elsewhere = job.options.source.absolute_paths
+    sources = plan.listing.sources if plan.listing is not None else ()
+    paths = [
+        path
+        for source in sources
+        if not source.streamed and not (source.has_rows and elsewhere)
+        for path in (source.root, *source.content_files())
+    ]
+    first = next(plan.items, None)
+    if first is None:
+        return iter(()), paths
+    if type(first) is ImageRef and os.path.lexists(first.path):
+        paths.append(first.path)
+    return chain([first], plan.items), paths

@@ -31,6 +31,7 @@ from blip2cli.system.cores import available_cores
 
 if TYPE_CHECKING:
     from blip2cli.images.batches import BatchCutter
+    from blip2cli.sources.readers.stdin import PathStream
 
 _WINDOW = 2 * BATCHES  # batches under way for each worker, those that are done and wait included
 _MOST_DEATHS = 5  # of a worker, one after the other, that did nothing in between
@@ -56,10 +57,10 @@ class WorkerProcesses:
         items: Iterator[ImageRef],
         on_event: Listener,
         stall_timeout: float,
-        stdin: Any = None,
+        stdin: PathStream | None = None,
     ) -> None:
-        """``stdin``: the file that ``items`` come from as somebody gives them, perhaps waiting for
-        rows of those before."""
+        """``stdin``: where ``items`` come from as somebody gives them, perhaps waiting for rows of
+        those before."""
         cores = available_cores()
         self._threads = spec.threads or divided_threads(len(devices))
         self._spec: Any = replace(
@@ -126,7 +127,7 @@ class WorkerProcesses:
 
     def next_batch(self) -> Sequence[ImageRef] | None:
         """References; none when no path comes while rows may be ready."""
-        return next_refs(self._cutter, self._stdin if self._batches else None)
+        return next_refs(self._cutter, self._stdin, wait=not self._batches)
 
     def put(self, batch: Sequence[ImageRef], /) -> None:
         if batch:

@@ -1,9 +1,10 @@
 """Actors of Ray Data compute, on one machine or on many.
 
 This process lists, cuts batches, hands out references, takes rows in order and writes them. Ray
-Data schedules: a dataset with a block for each batch goes through a pool of actors, each with a
-replica of the model (``map_batches``), and comes back in order (``preserve_order``). Neither its
-readers, which decode by themselves, nor its checkpoints or writers are needed: resume is ours.
+Data schedules: a dataset goes through a pool of actors, each with a replica of the model
+(``map_batches``), and comes back in order (``preserve_order``). Neither its readers, which decode
+by themselves, nor its checkpoints or writers are needed: resume is ours. What a block costs it is
+more than a small model needs for a batch, so a block is several batches then (``ray_block_size``).
 
 Ray starts a lost actor again, and what it had. It never gives that to another actor, though, and
 waits without end when a node is gone and the others are full. So references are kept here until
@@ -15,13 +16,15 @@ from __future__ import annotations
 import pickle
 import queue
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from blip2cli.errors import RunError
 from blip2cli.pipeline.compute import ray_cluster
 from blip2cli.pipeline.compute.base import Ready, next_refs
+from blip2cli.pipeline.compute.ray_block_size import BlockSize
 from blip2cli.pipeline.compute.replica import ReplicaSpec
 from blip2cli.pipeline.compute.worker_process import BATCHES
 from blip2cli.pipeline.events import Listener, WorkerEnded
@@ -32,11 +35,13 @@ if TYPE_CHECKING:
     from blip2cli.images.batches import BatchCutter
     from blip2cli.options import RayOptions
     from blip2cli.pipeline.compute.ray_dataset import RunningDataset
+    from blip2cli.sources.readers.stdin import PathStream
 
-_WINDOW = 2 * BATCHES  # batches under way for each actor
+_WINDOW = 2 * BATCHES  # blocks under way for each actor
+_FILLING_SECONDS = 0.25  # for a block to be filled while the source is slow
 _LOOK_AGAIN = 1.0  # seconds between two looks at what is waited for
 _LOST_SECONDS = 15.0  # without rows, before actors of a node that is gone are given up
-_MOST_ENDS = 3  # of the dataset, one after the other, without a batch in between
+_MOST_ENDS = 3  # of the dataset, one after the other, without a block in between
 
 
 class RayActors:
@@ -53,7 +58,7 @@ class RayActors:
         paths: Sequence[str],
         on_event: Listener,
         stall_timeout: float,
-        stdin: Any = None,
+        stdin: PathStream | None = None,
     ) -> None:
         """``stdin``: as of ``WorkerProcesses``."""
         self._spec = spec
@@ -65,10 +70,14 @@ class RayActors:
         self._stdin = stdin
         self._joined = False
         self._dataset: RunningDataset | None = None
-        self._under_way: dict[int, bytes] = {}  # batches whose rows have not arrived, by number
-        self._put = self._taken = 0  # batches
-        self._ends = 0  # of the dataset, since a batch came back
-        self._moved = time.monotonic()  # when a batch came back, or the first one went out
+        self._block_size = BlockSize()
+        self._filling: list[Sequence[ImageRef]] = []  # batches of the next block
+        self._since = 0.0  # when the first of them came; monotonic
+        self._under_way: dict[int, bytes] = {}  # blocks whose rows have not arrived, by number
+        self._arrived: deque[ProcessedBatch | Exception] = deque()
+        self._put = self._taken = 0  # blocks
+        self._ends = 0  # of the dataset, since a block came back
+        self._moved = time.monotonic()  # when a block came back, or the first one went out
         self._ready: Ready | None = None
         self._cutter: BatchCutter
         self._room: ray_cluster.Room
@@ -104,47 +113,69 @@ class RayActors:
 
     def next_batch(self) -> Sequence[ImageRef] | None:
         """References; none when no path comes while rows may be ready."""
-        return next_refs(self._cutter, self._stdin if self._under_way else None)
+        waits = bool(self._under_way or self._filling or self._arrived)
+        return next_refs(self._cutter, self._stdin, wait=not waits)
 
     def put(self, batch: Sequence[ImageRef], /) -> None:
-        if not batch:
+        if batch:
+            if not self._filling:
+                self._since = time.monotonic()
+            self._filling.append(batch)
+        if not batch or len(self._filling) >= self._block_size.batches:
+            self._send()
+
+    def take(self, wait: bool, /) -> ProcessedBatch | None:
+        if wait or time.monotonic() - self._since > _FILLING_SECONDS:
+            self._send()
+        while not self._arrived:
+            must_wait = wait or len(self._under_way) >= _WINDOW * self._room.most
+            if not self._under_way or not self._take_block(must_wait):
+                return None
+        result = self._arrived.popleft()
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _send(self) -> None:
+        """Have the batches of the block that is being filled worked on, if there are any."""
+        if not self._filling:
             return
         assert self._dataset is not None
         if not self._under_way:
             self._moved = time.monotonic()
-        content = self._under_way[self._put] = pickle.dumps(batch, 5)
+        content = self._under_way[self._put] = pickle.dumps(self._filling, 5)
         self._dataset.put(self._put, content)
+        self._filling = []
         self._put += 1
 
-    def take(self, wait: bool, /) -> ProcessedBatch | None:
-        while self._under_way:
-            assert self._dataset is not None
-            must_wait = wait or len(self._under_way) >= _WINDOW * self._room.most
-            try:
-                block = self._dataset.blocks.get(timeout=_LOOK_AGAIN if must_wait else 0)
-            except queue.Empty:
-                if not must_wait:
-                    return None
+    def _take_block(self, wait: bool) -> bool:
+        """Deal with the next block, or what else the dataset has to say; whether to look again."""
+        assert self._dataset is not None
+        try:
+            block = self._dataset.blocks.get(timeout=_LOOK_AGAIN if wait else 0)
+        except queue.Empty:
+            if wait:
                 self._look_after_actors()
-                continue
-            if isinstance(block, Exception):
-                self._begin_again(block)
-                continue
-            number, content = block
-            if number < self._taken:
-                continue  # done again after a node was lost
-            assert number == self._taken
-            del self._under_way[number]
-            self._taken += 1
-            self._ends = 0
-            self._moved = time.monotonic()
-            self._dataset.forget(number)
-            result = pickle.loads(content)
-            if isinstance(result, Exception):
-                raise result
-            assert isinstance(result, ProcessedBatch)
-            return result
-        return None
+            return wait
+        if isinstance(block, Exception):
+            self._begin_again(block)
+        elif block[0] >= self._taken:  # else it was done again after a node was lost
+            self._note(*block)
+        return True
+
+    def _note(self, number: int, content: bytes) -> None:
+        """The rows of a block have arrived."""
+        assert number == self._taken
+        assert self._dataset is not None
+        del self._under_way[number]
+        self._taken += 1
+        self._ends = 0
+        self._moved = time.monotonic()
+        self._dataset.forget(number)
+        seconds, results = pickle.loads(content)
+        self._arrived.extend(results)
+        images = sum(len(each.images) for each in results if not isinstance(each, Exception))
+        self._block_size.note(len(results), seconds, images, self._room.most)
 
     def _begin(self) -> None:
         from blip2cli.pipeline.compute.ray_dataset import RunningDataset

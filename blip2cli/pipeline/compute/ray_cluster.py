@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ def join(options: RayOptions) -> bool:
     # What matters ends up in messages of our own. That it heeds this is the first thing it says.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
-        with silence_stderr():
+        with silence_stderr(), _in_a_group_of_its_own():
             ray.init(
                 options.ray_address,
                 include_dashboard=False if options.ray_address is None else None,
@@ -70,6 +71,25 @@ def join(options: RayOptions) -> bool:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
     return True
+
+
+@contextlib.contextmanager
+def _in_a_group_of_its_own() -> Iterator[None]:
+    """A signal to the group of this process, as a launcher sends it, reaches nothing that Ray
+    starts meanwhile: what is under way could not be finished then."""
+    from ray._private import utils
+
+    share_fate: Any = utils.set_kill_on_parent_death_linux  # runs in each such process
+
+    def start() -> None:
+        os.setpgrp()
+        share_fate()
+
+    utils.set_kill_on_parent_death_linux = start
+    try:
+        yield
+    finally:
+        utils.set_kill_on_parent_death_linux = share_fate
 
 
 def _check_answers(address: str) -> None:

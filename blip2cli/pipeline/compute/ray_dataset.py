@@ -23,9 +23,9 @@ from blip2cli.pipeline.compute.ray_worker import (
     CONTENT,
     NUMBER,
     TAKEN,
-    BatchQueue,
+    BlockQueue,
     ReplicaActor,
-    read_batches,
+    read_blocks,
 )
 from blip2cli.pipeline.compute.replica import ReplicaSpec
 from blip2cli.pipeline.compute.worker_process import BATCHES
@@ -34,16 +34,16 @@ _END_SECONDS = 30.0  # for a dataset to end, at most
 
 
 class RunningDataset:
-    """The dataset of a run: batches are put, a thread executes it, rows come back as blocks.
+    """The dataset of a run: blocks of references are put, a thread executes it, rows come back.
 
-    Its first batch has the number ``first``; ``ready`` says what all its models have to be.
+    Its first block has the number ``first``; ``ready`` says what all its models have to be.
     """
 
     def __init__(self, spec: ReplicaSpec, room: Room, first: int, ready: Ready | None) -> None:
-        # Number and pickled rows of each batch; an exception when there will be no more.
+        # Number and pickled rows of each block; an exception when there will be no more.
         self.blocks: queue.SimpleQueue[tuple[int, bytes] | Exception] = queue.SimpleQueue()
-        self._batches: Any = (
-            ray.remote(BatchQueue)
+        self._queue: Any = (
+            ray.remote(BlockQueue)
             .options(num_cpus=0, max_concurrency=10_000, label_selector=on_this_node())
             .remote(first, ready)
         )
@@ -56,7 +56,7 @@ class RunningDataset:
     def first_ready(self, seconds: float) -> Ready | None:
         """What the first model is; None after ``seconds``. Raises why it could not be loaded."""
         ready: Ready | Exception | None
-        ready = ray.get(self._batches.first_ready.remote(seconds))
+        ready = ray.get(self._queue.first_ready.remote(seconds))
         if ready is None:
             with contextlib.suppress(queue.Empty):
                 block = self.blocks.get_nowait()
@@ -67,45 +67,45 @@ class RunningDataset:
         return ready
 
     def put(self, number: int, content: bytes) -> None:
-        """Have a batch worked on: pickled references."""
-        self._batches.put.remote(number, content)
+        """Have a block worked on: the pickled references of its batches."""
+        self._queue.put.remote(number, content)
 
     def forget(self, number: int) -> None:
-        """The rows of a batch, and of all before it, have arrived."""
-        self._batches.forget.remote(number)
+        """The rows of a block, and of all before it, have arrived."""
+        self._queue.forget.remote(number)
 
     def end_stalled(self, seconds: float) -> int:
-        """End the actors that have worked on one batch for longer; Ray starts them again."""
-        actors = ray.get(self._batches.stalled.remote(seconds))
+        """End the actors without progress for longer; Ray starts them again."""
+        actors = ray.get(self._queue.stalled.remote(seconds))
         for actor in actors:
             ray.kill(actor, no_restart=False)
         return len(actors)
 
     def end(self, count: int | None = None) -> None:
-        """Leave it: after ``count`` batches if all are done, else what is under way is dropped."""
+        """Leave it: after ``count`` blocks if all are done, else what is under way is dropped."""
         with contextlib.suppress(Exception):
             if count is not None:
-                ray.get(self._batches.end.remote(count), timeout=_END_SECONDS)
+                ray.get(self._queue.end.remote(count), timeout=_END_SECONDS)
             else:
-                ray.kill(self._batches)  # ends the dataset, with an error that nobody sees
+                ray.kill(self._queue)  # ends the dataset, with an error that nobody sees
         self._thread.join(_END_SECONDS)  # it must not ask a cluster that is gone
         with contextlib.suppress(Exception):
-            ray.kill(self._batches)
+            ray.kill(self._queue)
 
     def _execute(self, spec: ReplicaSpec, room: Room, first: int) -> None:
         try:
-            for block in blocks(spec, self._batches, room, first):
+            for block in blocks(spec, self._queue, room, first):
                 self.blocks.put(block)
             self.blocks.put(RuntimeError("it ended early"))
         except Exception as error:  # noqa: BLE001 - raised where rows are taken
             self.blocks.put(error)
 
 
-class BatchSource(Datasource):
-    """Reads the queue of batches in one task, which runs as long as batches come."""
+class BlockSource(Datasource):
+    """Reads the queue of blocks in one task, which runs as long as blocks come."""
 
-    def __init__(self, batches: Any, first: int) -> None:
-        self._batches = batches
+    def __init__(self, block_queue: Any, first: int) -> None:
+        self._queue = block_queue
         self._first = first
 
     def estimate_inmemory_data_size(self) -> int | None:
@@ -113,13 +113,13 @@ class BatchSource(Datasource):
 
     def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[ReadTask]:
         unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(partial(read_batches, self._batches, self._first), unknown)]
+        return [ReadTask(partial(read_blocks, self._queue, self._first), unknown)]
 
 
 def blocks(
-    spec: ReplicaSpec, batches: Any, room: Room, first: int = 0
+    spec: ReplicaSpec, block_queue: Any, room: Room, first: int = 0
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield number and pickled rows of each batch of ``batches``, in order, from ``first`` on.
+    """Yield number and pickled rows of each block of the queue, in order, from ``first`` on.
 
     It runs until the queue is ended or its actor is gone, which is an error. ``room`` says how many
     actors there are, and how large. Raises errors of Ray.
@@ -128,7 +128,7 @@ def blocks(
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    context.target_max_block_size = 1  # bytes: each batch is a block of its own
+    context.target_max_block_size = 1  # bytes: what is read at once stays a block
     pool = ray.data.ActorPoolStrategy(
         min_size=room.fewest,
         initial_size=room.now,
@@ -143,13 +143,13 @@ def blocks(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of one block, which it takes for little work
         dataset = ray.data.read_datasource(
-            BatchSource(batches, first),
+            BlockSource(block_queue, first),
             override_num_blocks=1,
             num_cpus=0,
             label_selector=on_this_node(),
         ).map_batches(
             ReplicaActor,
-            fn_constructor_args=(spec, batches),
+            fn_constructor_args=(spec, block_queue),
             batch_size=None,
             batch_format="pyarrow",
             compute=pool,

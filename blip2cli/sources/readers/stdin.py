@@ -9,7 +9,8 @@ that hold a newline need NUL as the separator (``find -print0``).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import select
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
@@ -21,14 +22,42 @@ if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
 
 CHUNK = 1 << 16
+_WAIT_SECONDS = 0.05  # for a path, before nothing is taken to come for now
 MAX_PATH_BYTES = 1 << 16  # far over any system's limit: what comes is not a list of paths
+
+
+class PathStream:
+    """A byte stream of paths, which knows whether one can be had without waiting."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        # read1 returns what has arrived; read would wait until the buffer is full.
+        self.read = getattr(stream, "read1", stream.read)
+        self.waiting = 1  # paths that were read and nobody has taken; 1: nothing was read yet
+
+    def hold(self, refs: Sequence[ImageRef]) -> Iterator[ImageRef]:
+        """``refs`` of paths once more: they wait again, until they are taken."""
+        self.waiting += len(refs)
+        return map(self._taken, refs)
+
+    def comes(self) -> bool:
+        """Whether a path can be taken, or the end seen, now or very soon: whoever writes may wait
+        for the rows of paths before it."""
+        try:
+            return self.waiting > 0 or bool(select.select([self._stream], [], [], _WAIT_SECONDS)[0])
+        except (OSError, ValueError):  # no file that can be waited for
+            return True
+
+    def _taken(self, ref: ImageRef) -> ImageRef:
+        self.waiting -= 1
+        return ref
 
 
 @dataclass(frozen=True)
 class StdinSource(Source):
     """Paths read from a byte stream."""
 
-    stream: BinaryIO
+    stream: PathStream
     nul: bool
 
     streamed: ClassVar[bool] = True
@@ -64,16 +93,19 @@ class StdinSource(Source):
 
     def _records(self) -> Iterator[bytes | BadRow]:
         separator = b"\0" if self.nul else b"\n"
-        # read1 returns what has arrived; read would wait until the buffer is full.
-        read = getattr(self.stream, "read1", self.stream.read)
+        stream = self.stream
+        stream.waiting = 0
         tail = b""
         first, skips = True, False  # within a record that is too long
-        while chunk := read(CHUNK):
+        while chunk := stream.read(CHUNK):
             *whole, tail = (tail + chunk).split(separator)
             if skips and whole:
                 whole, skips = whole[1:], False
                 yield BadRow(f"A path of over {MAX_PATH_BYTES} bytes")
-            yield from whole
+            stream.waiting = sum(map(bool, whole))
+            for record in whole:
+                stream.waiting -= bool(record)
+                yield record
             first = first and not whole
             if skips or len(tail) > MAX_PATH_BYTES:
                 tail, skips = b"", True
@@ -90,6 +122,11 @@ class StdinSource(Source):
             yield tail
 
 
+def path_stream(sources: Iterable[Source]) -> PathStream | None:
+    """Where paths come as somebody gives them; None where none do."""
+    return next((each.stream for each in sources if isinstance(each, StdinSource)), None)
+
+
 def _failed(number: int, row: BadRow) -> FailedRef:
     name = f"stdin/{number:08d}"
     return FailedRef(name, name, "bad_row", f"{row.problem}.")
@@ -99,4 +136,4 @@ def open_source(text: str, options: SourceOptions, stdin: BinaryIO | None) -> St
     """The paths on ``stdin``. Raises SourceError when there is no standard input to read."""
     if stdin is None:
         raise SourceError("sources", "The source '-' reads paths from stdin, which is closed here")
-    return StdinSource(text, os.getcwd(), stdin, options.nul, unique=False)
+    return StdinSource(text, os.getcwd(), PathStream(stdin), options.nul, unique=False)

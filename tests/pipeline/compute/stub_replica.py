@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from blip2cli.pipeline.compute.replica import ReplicaSpec
 from blip2cli.pipeline.events import Slower
 from blip2cli.pipeline.processed_batch import ProcessedBatch
 from blip2cli.sources.base import ImageRef
+from blip2cli.sources.readers.stdin import PathStream, StdinSource
+from blip2cli.tasks.base import Row
 from blip2cli.tasks.caption import CaptionTask
 
 
@@ -88,24 +91,34 @@ def act(what: str) -> None:
         raise ValueError("a mistake")
 
 
-def rows_of_one_who_waits(make: Callable[[Iterator[ImageRef], Any], Compute]) -> list[object]:
-    """The rows of nine paths, the last of which comes when those of the others are there."""
+def rows_of_bursts(
+    make: Callable[[Iterator[ImageRef], PathStream], Compute], bursts: Sequence[int], every: str
+) -> list[Row]:
+    """The rows of paths named by their numbers, so many in each burst, which comes when the rows
+    of those before are there; images do ``every``."""
     reading, writing = os.pipe()
-    with open(reading, "rb", buffering=0) as stdin:
-        items = (ImageRef(line.decode().strip(), "") for line in stdin)
-        os.write(writing, b"".join(b"%d\n" % number for number in range(8)))
+    with open(reading, "rb", buffering=0) as file:
+        stdin = PathStream(file)
+        source = StdinSource("-", os.getcwd(), stdin, nul=False, unique=False)
+        items = (ImageRef(ref.file_name, every) for ref in source.refs(os.getcwd()))
+        ends = [*accumulate(bursts)]
+
+        def give(first: int, end: int) -> None:
+            os.write(writing, b"".join(b"%d\n" % number for number in range(first, end)))
+            if end == ends[-1]:
+                os.close(writing)
+
+        give(0, ends[0])
         with make(items, stdin) as compute:
             compute.start()
             compute.load()
-            rows: list[object] = []
+            rows: list[Row] = []
             while (batch := compute.next_batch()) is not None:
                 compute.put(batch)
                 while (done := compute.take(False)) is not None:
-                    rows += [row["file_name"] for row in done.rows]
-                if len(rows) == 8 and writing:
-                    os.write(writing, b"8\n")
-                    os.close(writing)
-                    writing = 0
+                    rows += done.rows
+                    if len(rows) in ends[:-1]:
+                        give(len(rows), ends[ends.index(len(rows)) + 1])
             while (done := compute.take(True)) is not None:
-                rows += [row["file_name"] for row in done.rows]
+                rows += done.rows
     return rows

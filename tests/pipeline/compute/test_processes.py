@@ -15,7 +15,7 @@ from blip2cli.pipeline.compute.processes import WorkerProcesses, divided_threads
 from blip2cli.pipeline.events import DeviceUsed, Event, Slower, WorkerEnded
 from blip2cli.pipeline.processed_batch import ProcessedBatch
 from blip2cli.sources.base import ImageRef
-from tests.pipeline.compute.stub_replica import StubSpec, rows_of_one_who_waits, spec
+from tests.pipeline.compute.stub_replica import StubSpec, rows_of_bursts, spec
 from tests.processes import worker_processes
 
 
@@ -210,10 +210,14 @@ def test_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert divided_threads(1) >= 1
 
 
-def test_rows_do_not_wait_for_paths_that_do_not_come() -> None:
-    rows = rows_of_one_who_waits(
+def test_a_burst_of_paths_fills_all_workers_and_its_rows_wait_for_no_further_one() -> None:
+    rows = rows_of_bursts(
         lambda items, stdin: WorkerProcesses(
             spec(), ["cpu"] * 2, items, lambda event: None, 60, stdin
-        )
+        ),
+        (8, 8, 2),  # in batches of four
+        "sleep 0.1",
     )
-    assert rows == names(9)
+    assert [row["file_name"] for row in rows] == names(18)
+    for first in (0, 8):
+        assert len({row["process"] for row in rows[first : first + 8]}) == 2

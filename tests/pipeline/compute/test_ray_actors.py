@@ -11,7 +11,7 @@ from blip2cli.errors import ModelError, RunError
 from blip2cli.options import RayOptions
 from blip2cli.pipeline.compute.ray_actors import RayActors
 from tests.pipeline.compute.ray_nodes import Driven, Nodes, nodes, refs
-from tests.pipeline.compute.stub_replica import rows_of_one_who_waits, spec
+from tests.pipeline.compute.stub_replica import rows_of_bursts, spec
 
 pytestmark = [pytest.mark.external, pytest.mark.filterwarnings("default")]
 SLOW = "sleep 0.05"
@@ -38,10 +38,13 @@ def test_rows_come_in_order_from_all_actors(cluster: Nodes) -> None:
 
 def test_rows_do_not_wait_for_paths_that_do_not_come(cluster: Nodes) -> None:
     options = RayOptions(ray=True, ray_address=cluster.address)
-    rows = rows_of_one_who_waits(
-        lambda items, stdin: RayActors(spec(), options, items, (), lambda event: None, 60, stdin)
+    rows = rows_of_bursts(
+        lambda items, stdin: RayActors(spec(), options, items, (), lambda event: None, 60, stdin),
+        (8, 8, 8),  # in batches of four
+        "sleep 0.2",
     )
-    assert rows == numbers(9)
+    assert [row["file_name"] for row in rows] == numbers(24)
+    assert len({row["process"] for row in rows[16:]}) == 2
 
 
 def test_what_a_killed_actor_had_is_done_again(cluster: Nodes) -> None:
@@ -112,3 +115,12 @@ def test_a_node_that_joins_is_used(cluster: Nodes) -> None:
     assert driven.names == numbers(1600)
     assert driven.ready.device == f"auto of {before} to 3 Ray actors"
     assert len(driven.processes) == before + 1
+
+
+def test_quick_batches_travel_together_and_are_blamed_one_by_one(cluster: Nodes) -> None:
+    driven = Driven(cluster, refs(4000, n3500="signal 11", n3800="raise"))
+    with pytest.raises(ValueError, match="a mistake"):
+        driven.run()
+    assert driven.names == numbers(3800, 3500)
+    assert list(driven.failed) == ["3500"]
+    assert driven.compute._put < 1000 / 2

@@ -1,4 +1,4 @@
-"""The queue of batches by itself: what can be taken again, and what was started before."""
+"""The queue of blocks by itself: what can be taken again, and what was started before."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 from dataclasses import replace
 
 from blip2cli.pipeline.compute.base import Ready
-from blip2cli.pipeline.compute.ray_worker import TAKEN, BatchQueue
+from blip2cli.pipeline.compute.ray_worker import TAKEN, BlockQueue
 
 READY = Ready(None, "stub", "cpu", "float32", "because")
 
 
-async def soon(queue: BatchQueue, number: int) -> asyncio.Task[bytes | None]:
+async def soon(queue: BlockQueue, number: int) -> asyncio.Task[bytes | None]:
     """A reader that waits for a batch."""
     task = asyncio.create_task(queue.get(number))
     await asyncio.sleep(0)
@@ -23,7 +23,7 @@ def test_batches() -> None:
 
 
 async def batches() -> None:
-    queue = BatchQueue()
+    queue = BlockQueue()
     waiting = await soon(queue, 0)
     assert not waiting.done()
     await queue.put(0, b"zero")
@@ -43,7 +43,7 @@ def test_starts() -> None:
 
 
 async def starts() -> None:
-    queue = BatchQueue(5, READY)
+    queue = BlockQueue(5, READY)
     assert await queue.get(4) == TAKEN
     assert [await queue.begin(5, "actor"), await queue.begin(5, "other")] == [0, 1]
     assert await queue.begin((5, 0)) == 0
@@ -54,19 +54,23 @@ async def starts() -> None:
     assert await queue.begin(5, "actor") == 0
 
 
-def test_a_batch_that_is_done_image_by_image_makes_progress() -> None:
-    asyncio.run(image_by_image())
+def test_a_block_that_is_done_in_steps_makes_progress() -> None:
+    asyncio.run(in_steps())
 
 
-async def image_by_image() -> None:
-    queue = BatchQueue()
+async def in_steps() -> None:
+    queue = BlockQueue()
     await queue.begin(0, "actor")
     await asyncio.sleep(0.2)
     await queue.begin((0, 1))
     assert await queue.stalled(0.1) == []
     await asyncio.sleep(0.2)
+    await queue.progress(0)
+    assert await queue.stalled(0.1) == []
+    await asyncio.sleep(0.2)
     assert await queue.stalled(0.1) == ["actor"]
-    await queue.begin((0, 2))
+    await queue.begin((0, 2, 1))
+    await queue.progress(0)
     assert await queue.stalled(-1) == []
 
 
@@ -75,13 +79,13 @@ def test_the_first_model_decides() -> None:
 
 
 async def the_first_model_decides() -> None:
-    queue = BatchQueue()
+    queue = BlockQueue()
     assert await queue.agreed() is None
     assert await queue.first_ready(0.01) is None
     assert await queue.agree(READY) == READY
     assert await queue.agree(replace(READY, dtype="bfloat16")) == READY
     assert await queue.first_ready(60) == await queue.agreed() == READY
-    failed = BatchQueue()
+    failed = BlockQueue()
     error = ValueError("no such model")
     await failed.fail(error)
     assert await failed.first_ready(60) is error

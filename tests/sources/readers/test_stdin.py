@@ -111,3 +111,26 @@ def test_stdin_beside_a_folder(here: Path, names: Names) -> None:
     (here / "sub").mkdir()
     (here / "sub" / "a.png").touch()
     assert names("sub", "-", stdin=b"sub/a.png\nb.png\n") == ["sub/a.png", "b.png"]
+
+
+def test_whether_a_path_comes(here: Path) -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb") as file, open(writing, "wb", buffering=0) as feed:
+        stream = stdin.PathStream(file)
+        refs = stdin.StdinSource("-", str(here), stream, nul=False).refs(str(here))
+        assert stream.comes()  # nothing was read yet
+        feed.write(b"a.png\n\nb.png\nc.p")
+        first = next(refs)
+        assert stream.comes()  # b.png was read with it
+        next(refs)
+        assert not stream.comes()
+        held = stream.hold([first])
+        assert stream.comes()
+        assert [*held] == [first]
+        assert not stream.comes()
+        feed.write(b"ng\n")
+        assert stream.comes()
+        assert next(refs).file_name == "c.png"
+        feed.close()
+        assert stream.comes()  # the end
+        assert [*refs] == []

@@ -1,0 +1,38 @@
+"""How many batches make a block of a Ray dataset."""
+
+from __future__ import annotations
+
+# Seconds that a block should take: a block costs Ray Data some 30 ms of processor time on the
+# machine of the run, and every actor gives back one after the other.
+_SECONDS, _SECONDS_OF_ACTOR = 0.5, 0.03
+_MOST_SECONDS = 4.0  # an interrupted run waits for the blocks under way
+_MOST_IMAGES = 4096  # in a block, which is held in memory as a whole
+_SHARE = 8  # of what was done, at most, goes into the blocks of all actors together
+
+
+class BlockSize:
+    """Batches in a block: by the seconds that batches took so far.
+
+    At first there is one. Blocks grow with what was done, so that they stay a small part of it:
+    where a run has little to do, or has nearly ended, no actor waits for what another one has.
+    """
+
+    def __init__(self) -> None:
+        self.batches = 1
+        self._done = 0  # batches
+        self._each = 0.0  # seconds of a batch, lately
+
+    def note(self, batches: int, seconds: float, images: int, actors: int) -> None:
+        """A block of ``batches`` with ``images`` in all took ``seconds``; there are ``actors``."""
+        each = seconds / batches
+        self._each = (self._each + each) / 2 if self._done else each
+        self._done += batches
+        wanted = min(max(_SECONDS, actors * _SECONDS_OF_ACTOR), _MOST_SECONDS)
+        self.batches = max(
+            1,
+            min(
+                int(wanted / max(self._each, 1e-6)),
+                self._done // (_SHARE * actors),
+                _MOST_IMAGES * batches // max(images, 1),
+            ),
+        )
