@@ -23,7 +23,7 @@ from blip2cli.model.placement.single_thread import needs_single_thread, single_t
 from blip2cli.model.tokenizer.text import TextCodec
 from blip2cli.model.vision.features import ImageFeatures
 
-# Pairs that go through the Q-Former together: each holds its image's patches once more.
+# Pairs that go through the Q-Former together: each holds keys and values of its image once more.
 _BATCH = 32
 _CACHED_TEXTS = 1 << 16  # texts whose vectors are cached: 64 MB of them at 256 numbers each
 
@@ -87,8 +87,8 @@ class Retrieval:
         ``use_image_text_matching_head``.
         """
 
-        def score(rows: Tensor, ids: Tensor) -> Tensor:
-            states = self.model.encode_pairs(features.image_embeds[rows], ids)
+        def score(rows: Tensor, ids: Tensor, owners: Tensor) -> Tensor:
+            states = self.model.encode_pairs(features.image_embeds[rows], ids, owners)
             logits: Tensor = self.model.itm_head(states.to(self.model.dtype)).float()
             return logits.mean(dim=1)
 
@@ -101,8 +101,8 @@ class Retrieval:
         last hidden state, given query tokens and text together.
         """
 
-        def states(rows: Tensor, ids: Tensor) -> Tensor:
-            return self.model.encode_pairs(features.image_embeds[rows], ids).float()
+        def states(rows: Tensor, ids: Tensor, owners: Tensor) -> Tensor:
+            return self.model.encode_pairs(features.image_embeds[rows], ids, owners).float()
 
         _, queries, width = self.model.query_tokens.shape
         return self._paired(features, pairs, states, (queries, width))
@@ -175,15 +175,19 @@ class Retrieval:
         self,
         features: ImageFeatures,
         pairs: Sequence[Pair],
-        run: Callable[[Tensor, Tensor], Tensor],
+        run: Callable[[Tensor, Tensor, Tensor], Tensor],
         shape: tuple[int, ...],
     ) -> Tensor:
-        """Run pairs of equally long texts together, [M] rows and [M, T] ids at a time."""
+        """Run pairs of equally long texts together: [U] rows of their images, each once, [M, T]
+        ids, and the images' places among the rows [M], at a time."""
         device = features.image_embeds.device
         result = torch.zeros((len(pairs), *shape), device=device)
         for members, ids in self._equal([pair.text for pair in pairs]):
-            rows = torch.tensor([pairs[number].image for number in members], device=device)
-            result[members] = run(rows, ids)
+            images = [pairs[number].image for number in members]
+            places = {image: place for place, image in enumerate(dict.fromkeys(images))}
+            rows = torch.tensor(list(places), device=device)
+            owners = torch.tensor([places[image] for image in images], device=device)
+            result[members] = run(rows, ids, owners)
         return result
 
     def _equal(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:

@@ -180,7 +180,7 @@ def test_retrieval_models_have_the_published_shape(image_size: int) -> None:
         assert features.image_embeds.shape == (2, patches + 1, 1408)
         words = torch.zeros(2, 9, dtype=torch.long, device="meta")
         assert built.encode_texts(words).shape == (2, 9, 768)
-        output = built.encode_pairs(features.image_embeds, words)
+        output = built.encode_pairs(features.image_embeds, words, torch.arange(len(words)))
         assert output.shape == (2, 32, 768)
         assert built.itm_head(output).shape == (2, 32, 2)
         assert built.vision_projection(features.query_output).shape == (2, 32, 256)

@@ -42,8 +42,7 @@ class RankerSpec:
         try:
             return self._with(self.checkpoint or resolve(self.name))
         except ModelError as error:
-            field = "rank_with" if error.field == "model" else error.field
-            raise ModelError(field, error.problem, error.remedy) from error
+            raise ModelError("rank_with", *map(_spelled, (error.problem, error.remedy))) from error
 
     def identity(self) -> str | None:
         """What tells its weights from others; None where nothing is known. Raises OSError."""
@@ -58,3 +57,9 @@ class RankerSpec:
                 "name one such as Salesforce/blip2-itm-vit-g or tiny-itm",
             )
         return replace(self, checkpoint=checkpoint)
+
+
+def _spelled(text: str) -> str:
+    """A text about ``model`` for the option that names the ranker."""
+    text = text.replace(f"{option('model')} tiny,", f"{option('rank_with')} tiny-itm,")
+    return text.replace(option("model"), option("rank_with"))

@@ -71,11 +71,12 @@ class RetrievalModel(VisionQFormer):
         self.text_projection = Linear(width, shared)
         self.itm_head = Linear(width, 2)
 
-    def encode_pairs(self, images: Tensor, ids: Tensor) -> Tensor:
-        """Query states of images [M, P+1, Dv] with texts [M, T]: [M, Q, D]."""
+    def encode_pairs(self, images: Tensor, ids: Tensor, owners: Tensor) -> Tensor:
+        """Query states of images [U, P+1, Dv] with texts [M, T], each beside the image of its entry
+        in ``owners`` [M]: [M, Q, D]."""
         queries = self.query_tokens.expand(len(ids), -1, -1)
         count = queries.shape[1]
-        states: Tensor = self.qformer(self.embeddings(ids, queries), images, count)
+        states: Tensor = self.qformer(self.embeddings(ids, queries), images, count, owners)
         return states[:, :count]
 
     def encode_texts(self, ids: Tensor) -> Tensor:

@@ -27,11 +27,16 @@ class QFormer(nn.Module):
         self.encoder = Encoder(config)
 
     def forward(
-        self, embeds: Tensor, images: Tensor | None = None, queries: int | None = None
+        self,
+        embeds: Tensor,
+        images: Tensor | None = None,
+        queries: int | None = None,
+        owners: Tensor | None = None,
     ) -> Tensor:
         """Embeddings [B, T, D], the first ``queries`` of them query tokens, to states [B, T, D].
 
-        ``queries`` None: all are. ``images`` [B, P+1, Dv] are what queries cross-attend to.
+        ``queries`` None: all are. ``images`` [B, P+1, Dv] are what queries cross-attend to; with
+        ``owners`` [B] there are fewer, and sequence i attends to image ``owners[i]``.
         Without a text, query tokens may be [1, Q, D], the same for every image.
         """
         dtype = self.layernorm.weight.dtype
@@ -39,7 +44,7 @@ class QFormer(nn.Module):
         images = None if images is None else images.to(dtype)
         hidden: Tensor = self.layernorm(embeds.to(dtype))
         for layer in self.encoder.layer:
-            hidden = layer(hidden, images, queries)
+            hidden = layer(hidden, images, queries, owners)
         return hidden.to(embeds.device)
 
 
@@ -68,7 +73,9 @@ class Layer(PlacedLayer):
         self.intermediate_query = Intermediate(config)
         self.output_query = Output(config, config.intermediate_size)
 
-    def forward(self, hidden: Tensor, images: Tensor | None, queries: int) -> Tensor:
+    def forward(
+        self, hidden: Tensor, images: Tensor | None, queries: int, owners: Tensor | None = None
+    ) -> Tensor:
         """[B, T, D] to the same."""
         (hidden,) = self.receive(hidden)
         if images is not None:
@@ -79,7 +86,7 @@ class Layer(PlacedLayer):
             query_states = hidden[:, :queries]
             if self.crossattention is not None:
                 assert images is not None  # queries always have an image
-                query_states = self.crossattention(query_states, images)
+                query_states = self.crossattention(query_states, images, owners)
             outputs.append(self.output_query(self.intermediate_query(query_states), query_states))
         if hidden.shape[1] > queries:
             words = hidden[:, queries:]
@@ -95,11 +102,13 @@ class Block(nn.Module):
         self.attention = (CrossAttention if crossing else SelfAttention)(config, seen)
         self.output = Output(config, config.hidden_size)
 
-    def forward(self, hidden: Tensor, images: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, images: Tensor | None = None, owners: Tensor | None = None
+    ) -> Tensor:
         """[B, T, D] to the same."""
         if images is not None and len(hidden) == 1:
             hidden = hidden.expand(len(images), -1, -1)
-        query, key, value = self.attention.project_qkv(hidden, images)
+        query, key, value = self.attention.project_qkv(hidden, images, owners)
         after: Tensor = self.output(full_attention(query, key, value), hidden)
         return after
 
@@ -116,7 +125,9 @@ class SelfAttention(FusableProjections):
         self.key = Linear(seen, config.hidden_size)
         self.value = Linear(seen, config.hidden_size)
 
-    def project_qkv(self, hidden: Tensor, images: Tensor | None) -> Sequence[Tensor]:
+    def project_qkv(
+        self, hidden: Tensor, images: Tensor | None, owners: Tensor | None
+    ) -> Sequence[Tensor]:
         """Query, key and value, [B, heads, positions, head size] each."""
         return [self.split_heads(each) for each in self.project(hidden, "query", "key", "value")]
 
@@ -131,10 +142,14 @@ class CrossAttention(SelfAttention):
 
     FUSABLE = (("key", "value"),)
 
-    def project_qkv(self, hidden: Tensor, images: Tensor | None) -> Sequence[Tensor]:
+    def project_qkv(
+        self, hidden: Tensor, images: Tensor | None, owners: Tensor | None
+    ) -> Sequence[Tensor]:
         """Query, key and value, [B, heads, positions, head size] each."""
         assert images is not None
         read = self.project(images, "key", "value")
+        if owners is not None:
+            read = [each[owners.to(each.device)] for each in read]
         return [self.split_heads(each) for each in (self.query(hidden), *read)]
 
 
