@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
+from tests.command import Run
 from tests.report import pages
 from tests.report.browser import Opened, chromium, opened
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.external
 
+IMAGES = Path(__file__).parents[2] / "sample_images"
 SCROLLED = """async () => {
   const list = document.getElementById("list");
   const frames = [];
@@ -433,3 +435,44 @@ def test_a_million_rows_are_no_longer_than_a_browser_takes(
         assert one.page.locator("#list [aria-selected=true]").is_visible()
         one.press("ArrowUp", "PageUp")
         assert one.page.locator("#list [aria-selected=true]").is_visible()
+
+
+def test_pages_of_runs_are_looked_at_and_judged(
+    browser: Browser, tmp_path: Path, blip2cli: Run
+) -> None:
+    rows, other, vectors = (tmp_path / name for name in ("a.jsonl", "b.jsonl", "v.parquet"))
+    page, compared, near = (tmp_path / f"{name}.html" for name in ("page", "compared", "near"))
+    for args in (
+        ("caption", IMAGES, "--model", "tiny", "-o", rows, "--report", page),
+        ("caption", IMAGES, "--model", "tiny", "--prompt", "a photo of", "-o", other),
+        ("embed", IMAGES, "--model", "tiny", "--kind", "qformer", "-o", vectors, "--report", near),
+        ("report", rows, "--compare", other, "--source", IMAGES, "-o", compared),
+    ):
+        done = blip2cli(*args)
+        assert done.returncode == 0, done.stderr
+    written = [json.loads(line) for line in rows.read_text().splitlines()]
+    with opened(browser, page) as one:
+        assert one.names() == [row["file_name"] for row in written][: one.options()]
+        assert one.page.locator("#detail .row-text").inner_text() == written[0]["caption"]
+        assert colours(one.page.locator("#detail .thumbnail").screenshot()) > 50
+        assert one.violations() == []
+        one.press("r", "x")
+        with one.page.expect_download() as download:
+            one.press("e")
+        verdicts = Path(download.value.path()).read_text("utf-8").splitlines()
+        one.press("i")
+        run_panel = one.page.locator("#run-view").inner_text()
+        assert "tiny" in run_panel
+        assert "read " in run_panel
+        assert str(tmp_path) not in one.page.content()
+        assert one.violations() == []
+    assert [json.loads(line)["text"] for line in verdicts] == [
+        row["caption"] for row in written[:2]
+    ]
+    with opened(browser, compared) as one:
+        assert one.page.locator("#list .row").first.locator(".row-text").count() == 2
+        assert one.violations() == []
+    with opened(browser, near) as one:
+        first = one.current()
+        one.page.locator(".neighbour").first.click()
+        assert one.current() != first
