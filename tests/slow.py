@@ -16,6 +16,7 @@ SLOW_FILES = frozenset(
         "cli/test_process.py",
         "cli/test_remote.py",
         "cli/test_run_metrics.py",
+        "cli/test_run_page.py",
         "cli/test_shares_as_processes.py",
         "cli/test_streams_of_a_run.py",
         "cli/test_terminal.py",

@@ -55,6 +55,7 @@ def test_everything_that_is_needed_is_in_the_wheel(wheel: Path) -> None:
         needed = {
             "blip2cli/py.typed",
             "blip2cli/tiny/assets/NOTICE",
+            *(f"blip2cli/report/page/{name}" for name in ("page.html", "page.css", "main.js")),
             f"{WEIGHTS}/tiny/vision.safetensors",
             f"{WEIGHTS}/tiny/qformer.safetensors",
             *(

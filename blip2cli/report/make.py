@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -171,15 +172,23 @@ class _Page:
             counted,
         )
         self._sprites = sprites
-        absent = len(images) - self.pictures - sprites.failed.total()
-        absent += sprites.failed.pop("missing", 0)
+        kinds = Counter(sprites.failed.values())
+        absent = len(images) - self.pictures - kinds.total() + kinds["missing"]
         if absent == len(images) and places.typed:
             self._nothing_found(images)
         if absent:
             self.notes.append(f"{absent} of {len(images)} pictures were not found.")
-        if sprites.failed:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in sprites.failed.most_common())
-            self.notes.append(f"Pictures that cannot be read: {kinds}.")
+        columns = self._rows.columns
+        known = {  # images that failed in the run, which their rows say
+            name
+            for name, kind in zip(columns["file_name"], columns["error_type"], strict=True)
+            if kind
+        }
+        kinds = Counter(kind for name, kind in sprites.failed.items() if name not in known)
+        del kinds["missing"]
+        if kinds:
+            listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+            self.notes.append(f"Pictures that cannot be read: {listed}.")
 
     def html(self) -> str:
         """The page."""

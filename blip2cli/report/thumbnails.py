@@ -8,7 +8,7 @@ images, so equal images give equal sheets.
 from __future__ import annotations
 
 import io
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class Sprites:
     widths: list[int] = field(default_factory=list)  # pixels
     heights: list[int] = field(default_factory=list)
     sheets: list[str] = field(default_factory=list)
-    failed: Counter[str] = field(default_factory=Counter)  # images by their ``error_type``
+    failed: dict[str, str] = field(default_factory=dict)  # ``error_type`` by name
 
     @property
     def per_sheet(self) -> int:
@@ -92,7 +92,9 @@ def make_sprites(
             good = iter(pixels)
             for item in items:
                 if item.error is not None or item.width is None or item.height is None:
-                    sprites.failed[item.error.error_type if item.error else "unknown"] += 1
+                    sprites.failed[item.file_name] = (
+                        item.error.error_type if item.error else "unknown"
+                    )
                     continue
                 sprites.numbers[item.file_name] = len(sprites.widths)
                 sheets.add(next(good), item.width, item.height)

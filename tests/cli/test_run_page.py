@@ -48,6 +48,7 @@ def test_captions_have_a_page_every_night(capfd: pytest.CaptureFixture[str]) -> 
     assert ["model", "tiny"] in output["settings"]
     assert output["seconds"]["model"] > 0
     assert output["errors"] == [["truncated", 1]]
+    assert not [note for note in page.run["notes"] if "ictures" in note]  # its row says it
     assert page.rows["image"] == [0, 1, -1]
     assert "rouge" in {one["name"] for one in page.run["metrics"]}
     # Later, without being told where the pictures are: the output knows its source.
