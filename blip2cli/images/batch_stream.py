@@ -78,6 +78,7 @@ class BatchPolicy:
     prefetch_images: int = PREFETCH_IMAGES
     prefetch_bytes: int | None = None  # None: what the memory allows
     made: Callable[[BatchArrays], LoadedBatch] = LoadedBatch.of  # how batches leave
+    image_timeout: float = IMAGE_TIMEOUT
 
 
 class BatchStream(Iterator[LoadedBatch]):
@@ -109,7 +110,7 @@ class BatchStream(Iterator[LoadedBatch]):
     ) -> None:
         policy = policy or BatchPolicy()
         reuse_blocks()
-        timeout = IMAGE_TIMEOUT if options.image_timeout is None else options.image_timeout
+        timeout = policy.image_timeout if options.image_timeout is None else options.image_timeout
         self._image_loader = ImageLoader(spec, timeout, options.fast_decode)
         if not isinstance(refs, BatchCutter):
             refs = BatchCutter(iter(refs), options.batch_size or FIRST_SIZE)

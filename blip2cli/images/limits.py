@@ -62,9 +62,11 @@ def too_many_pixels(start: str) -> ImageError:
     return ImageError("too_many_pixels", f"{start}, more than the {MAX_PIXELS} that are read.")
 
 
-def check_memory(width: int, height: int, each: float, more: float = 0) -> None:
-    """Raise ImageError for a picture that is too large, or takes too much memory: ``each`` bytes a
-    pixel and ``more``."""
+def check_memory(
+    width: int, height: int, each: float, more: float = 0, most: int = MAX_BYTES
+) -> None:
+    """Raise ImageError for a picture that is too large, or whose ``each`` bytes a pixel and
+    ``more`` are over ``most``."""
     if width * height > MAX_PIXELS:
         raise too_many_pixels(f"It has {width} by {height} pixels")
     if max(width, height) > MAX_SIDE:
@@ -72,11 +74,11 @@ def check_memory(width: int, height: int, each: float, more: float = 0) -> None:
             "too_many_pixels", f"It has {width} by {height} pixels; one side may have {MAX_SIDE}."
         )
     need = width * height * each + more
-    if need > MAX_BYTES:
+    if need > most:
         raise ImageError(
             "too_large",
             f"Decoding its {width} by {height} pixels takes {math.ceil(need / (1 << 20))} MiB of "
-            f"memory, over {MAX_BYTES >> 20}.",
+            f"memory, over {most >> 20}.",
         )
 
 
@@ -104,8 +106,9 @@ def check_blocks(data: bytes) -> None:
         _check_gif(data)
 
 
-def check_cost(image: Any, data: bytes, largest_strip: int = 0) -> None:
-    """Raise ImageError for a picture, opened by Pillow, that takes too much memory or time.
+def check_cost(image: Any, data: bytes, largest_strip: int = 0, memory: int = MAX_BYTES) -> None:
+    """Raise ImageError for a picture, opened by Pillow, that takes too much time, or more bytes of
+    ``memory``.
 
     ``largest_strip``: bytes of the largest strip or tile of a TIFF, unpacked.
     """
@@ -125,7 +128,7 @@ def check_cost(image: Any, data: bytes, largest_strip: int = 0) -> None:
     elif codec == "libtiff":
         more = largest_strip + len(data)  # it is handed a copy
     stored = _STORED.get(image.mode, 4) + _CODECS.get(kind or "", 0.0)
-    check_memory(image.width, image.height, stored + 4 * (image.mode != "RGB"), more)
+    check_memory(image.width, image.height, stored + 4 * (image.mode != "RGB"), more, memory)
 
 
 def check_tiff(data: bytes, directory: Directory) -> int:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from blip2cli.model.decoding.pipelined_decode import PipelinedScheduler, is_pipelined
+from blip2cli.model.decoding.pipelined_decode import (
+    PIPELINED_DEVICES,
+    PipelinedScheduler,
+    is_pipelined,
+)
 from blip2cli.model.decoding.requests import DecodeRequest, GeneratedTokens
 from blip2cli.model.decoding.sampling import ProcessorFactory, generator_of, logits_processors
 from blip2cli.model.decoding.scheduler import Scheduler, decode
@@ -33,10 +37,12 @@ def generate_tokens(
     ids: Sequence[tuple[int, ...]],
     options: DecodeOptions,
     end: Sequence[int],
+    pipelined_on: Container[str] = PIPELINED_DEVICES,
 ) -> list[list[GeneratedTokens]]:
     """``options.num_captions`` sequences for each prompt with its ids; samples in seed order.
 
-    ``end`` are the tokens that end a sequence.
+    ``end`` are the tokens that end a sequence. On devices of the types ``pipelined_on`` greedy
+    decoding is pipelined.
     """
     processors = _processors(options, end, session.device)
     most = options.max_new_tokens
@@ -55,7 +61,8 @@ def generate_tokens(
             for n in range(options.num_captions)
         ]
     greedy = processors is None and not options.sampling
-    scheduler_class = PipelinedScheduler if is_pipelined(session.device, greedy) else Scheduler
+    pipelined = is_pipelined(session.device, greedy, pipelined_on)
+    scheduler_class = PipelinedScheduler if pipelined else Scheduler
     sequences = iter(decode(session, requests, end, processors, scheduler_class))
     return [[next(sequences) for _ in range(options.num_captions)] for _ in prompts]
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli.images import batch_stream as loader
-from blip2cli.images.batch_stream import BatchStream
+from blip2cli.images.batch_stream import BatchPolicy, BatchStream
 from blip2cli.images.decode import decode
 from blip2cli.images.preprocess import to_uint8
 from blip2cli.options import LoaderOptions
@@ -93,15 +92,16 @@ def test_an_image_that_hangs_fails_by_itself(how: Callable[[], None], workers: i
     assert eventually_gone(crew)
 
 
-def test_workers_have_a_limit_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert loader.IMAGE_TIMEOUT == 60
-    monkeypatch.setattr(loader, "IMAGE_TIMEOUT", 1.5)
+def test_workers_have_a_limit_by_default() -> None:
+    assert BatchPolicy().image_timeout == 60
+    policy = BatchPolicy(image_timeout=1.5)
     refs = [made(0), Hang("stuck.png", "/stuck.png"), made(2)]
-    with BatchStream(refs, SPEC, LoaderOptions(3, 1)) as batches:
+    with BatchStream(refs, SPEC, LoaderOptions(3, 1), policy=policy) as batches:
         (batch,) = batches
     assert [item.error and item.error.error_type for item in batch.items] == [None, "timeout", None]
     # Nothing ends this process, which decodes where there is no worker.
-    with BatchStream([Slow("0.png", "", picture(0), 2.0)], SPEC, LoaderOptions(1, 0)) as batches:
+    slow = [Slow("0.png", "", picture(0), 2.0)]
+    with BatchStream(slow, SPEC, LoaderOptions(1, 0), policy=policy) as batches:
         assert next(batches).items[0].error is None
 
 

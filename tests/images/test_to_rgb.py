@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from blip2cli.images.to_rgb import STRIP, to_rgb
 from tests.images.hand_made import DRAW, HEIGHT, WIDTH, numbers, png, tiff
 from tests.images.helpers import pixels
 from tests.images.pictures import encoded, png_chunk
@@ -175,15 +176,14 @@ def test_jpeg_cmyk_counts_ink_as_its_marker_says() -> None:
     same(adobe_removed(turned), np.array([55, 255, 255]), within=4)
 
 
-def test_large_pictures_are_converted_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    for bits, colours, samples in ((8, 6, 4), (16, 0, 1), (8, 4, 2)):
-        data = png(numbers(bits, samples), bits, colours)
-        whole = pixels(data)
-        with monkeypatch.context() as patch:
-            patch.setattr("blip2cli.images.to_rgb.STRIP", 2 * WIDTH + 1)
-            assert np.array_equal(pixels(data), whole)
-    floats = DRAW.random((HEIGHT, WIDTH)).astype(np.float32) * 9 - 3
-    data = encoded(Image.fromarray(floats), "TIFF")
-    whole = pixels(data)
-    monkeypatch.setattr("blip2cli.images.to_rgb.STRIP", 2 * WIDTH + 1)
-    assert np.array_equal(pixels(data), whole)
+def test_large_pictures_are_converted_in_strips() -> None:
+    width, height = 1024, STRIP // 1024 + 10
+    colours = DRAW.integers(0, 256, (height, width, 4), np.uint8)
+    floats = DRAW.random((height, width)).astype(np.float32) * 9 - 3
+    floats[::512, 0], floats[::512, 1] = -3, 6  # so that both halves are stretched alike
+    with_alpha = Image.fromarray(colours)
+    deep = Image.fromarray(np.ascontiguousarray(colours.view(np.uint16)[..., 0]))
+    for whole in (with_alpha, deep, with_alpha.convert("LA"), Image.fromarray(floats)):
+        halves = [whole.crop((0, top, width, top + height // 2)) for top in (0, height // 2)]
+        assert width * height // 2 < STRIP < width * height
+        assert np.array_equal(to_rgb(whole), np.concatenate([to_rgb(half) for half in halves]))

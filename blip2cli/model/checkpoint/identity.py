@@ -26,13 +26,13 @@ _SAMPLES = 1024  # of a file whose tensors are not known
 _HEADER_LIMIT = 100 << 20
 
 
-def weights_identity(checkpoint: Checkpoint) -> str:
+def weights_identity(checkpoint: Checkpoint, whole_bytes: int = _WHOLE_BYTES) -> str:
     """``hub:`` and the commit of a model from the hub's cache, else ``files:`` and a digest.
 
     The digest covers configuration, processor and tokenizer files, and of the weights name, dtype,
-    shape and 4 KiB of every tensor; of files up to 16 MiB all bytes, but for the embedded models,
-    which come with a version. It takes a millisecond a thousand tensors, and the disk. Raises
-    OSError.
+    shape and 4 KiB of every tensor; of files up to ``whole_bytes`` all bytes, but for the embedded
+    models, which come with a version. It takes a millisecond a thousand tensors, and the disk.
+    Raises OSError.
     """
     folder = checkpoint.path
     if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name):
@@ -41,16 +41,16 @@ def weights_identity(checkpoint: Checkpoint) -> str:
     for name in SMALL_FILES:
         if (folder / name).is_file():
             digest.update(f"{name}\0".encode() + _digest((folder / name).read_bytes()))
-    for line in sorted(line for file in checkpoint.weights for line in _tensors(file)):
+    for line in sorted(line for file in checkpoint.weights for line in _tensors(file, whole_bytes)):
         digest.update(line)
     return f"files:{digest.hexdigest()}"
 
 
-def _tensors(file: Path) -> Iterator[bytes]:
+def _tensors(file: Path, whole_bytes: int) -> Iterator[bytes]:
     """A line for each tensor; of a pickle, and of what is no safetensors file, one line."""
     with file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-        whole = size <= _WHOLE_BYTES and embedded_root() not in file.parents
+        whole = size <= whole_bytes and embedded_root() not in file.parents
         tensors = _header(stream)
         if tensors is None:
             # Of a pickle the end holds checksums of all tensors (it is a zip file).

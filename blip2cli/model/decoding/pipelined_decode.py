@@ -13,7 +13,7 @@ Each row is computed from its own sequence only, so the tokens are those of ``Sc
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,15 +25,17 @@ from blip2cli.model.decoding.sampling import ProcessorFactory
 from blip2cli.model.decoding.scheduler import Scheduler
 from blip2cli.model.decoding.session import DecoderSession
 
-DEVICES = frozenset({"cuda"})  # on a CPU there is nothing to overlap
+PIPELINED_DEVICES = frozenset({"cuda"})  # on a CPU there is nothing to overlap
 
 
-def is_pipelined(device: torch.device, greedy: bool) -> bool:
-    """Whether sequences are decoded by ``PipelinedScheduler``.
+def is_pipelined(
+    device: torch.device, greedy: bool, devices: Container[str] = PIPELINED_DEVICES
+) -> bool:
+    """Whether sequences are decoded by ``PipelinedScheduler``: on ``devices``, by their types.
 
     ``greedy``: the next token is always the best by the raw logits.
     """
-    return greedy and device.type in DEVICES
+    return greedy and device.type in devices
 
 
 @dataclass(frozen=True)

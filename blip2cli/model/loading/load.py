@@ -35,11 +35,7 @@ from blip2cli.model.placement.single_thread import single_thread
 from blip2cli.model.placement.thresholds import SINGLE_THREADED_LOAD_BELOW
 from blip2cli.model.quantize.int8_layers import int8_is_faster, use_int8_layers
 from blip2cli.model.quantize.int8_weights import is_quantized_layer, quantize
-from blip2cli.model.quantize.library_layers import (
-    Quantizer,
-    installed_quantizer,
-    use_library_layers,
-)
+from blip2cli.model.quantize.library_layers import Quantizer, use_library_layers
 from blip2cli.options import ModelOptions
 
 # transformers keeps these in float32 in a float16 model (_keep_in_fp32_modules in
@@ -111,10 +107,8 @@ def _loaded(
 
 
 def _quantizer(placement: Placement) -> Quantizer:
-    assert placement.quantize is not None
-    quantizer = installed_quantizer(placement.quantize)
-    assert quantizer is not None, "``place`` checks it"
-    return quantizer
+    assert placement.quantizer is not None, "``place`` finds it"
+    return placement.quantizer
 
 
 def _fill(

@@ -13,7 +13,7 @@ import torch
 from blip2cli.errors import ModelError, OptionError, option
 from blip2cli.model.families import Family
 from blip2cli.model.placement.thresholds import FLOAT32_BELOW
-from blip2cli.model.quantize.library_layers import QUANTIZERS, installed_quantizer
+from blip2cli.model.quantize.library_layers import QUANTIZERS, Quantizer, installed_quantizer
 from blip2cli.options import Dtype, Quantize
 
 DTYPES = {
@@ -32,6 +32,7 @@ class Placement:
     dtype: torch.dtype
     reason: str
     quantize: Quantize | None = None  # scheme of the linear layers
+    quantizer: Quantizer | None = None  # the package that has it; None: we, on a CPU
 
 
 def place(
@@ -50,9 +51,12 @@ def place(
     what, why_that = _dtype(dtype, where, family, weight_bytes)
     name = str(what).removeprefix("torch.")
     reason = f"{where} ({why_there}), {name} ({why_that})"
+    quantizer = None
     if quantize is not None:
-        reason += f", linear layers in {quantize} ({_quantized(quantize, where, what)})"
-    return Placement(where, what, reason, quantize)
+        if where.type == "cuda":
+            quantizer = installed_quantizer(quantize)
+        reason += f", linear layers in {quantize} ({_quantized(quantize, where, what, quantizer)})"
+    return Placement(where, what, reason, quantize, quantizer)
 
 
 def _device(name: str) -> tuple[torch.device, str]:
@@ -141,7 +145,9 @@ def _dtype(
     return torch.float32, "exact everywhere"
 
 
-def _quantized(name: Quantize, device: torch.device, dtype: torch.dtype) -> str:
+def _quantized(
+    name: Quantize, device: torch.device, dtype: torch.dtype, quantizer: Quantizer | None
+) -> str:
     """By what, or how fast, quantized products are computed. Raises OptionError where they cannot
     be."""
     given = f"{option('quantize')} {name}"
@@ -150,7 +156,6 @@ def _quantized(name: Quantize, device: torch.device, dtype: torch.dtype) -> str:
             "quantize", f"{given} is not supported", f"use one of {', '.join(QUANTIZERS)}"
         )
     if device.type == "cuda":
-        quantizer = installed_quantizer(name)
         if quantizer is None:
             packages = [each.package for each in QUANTIZERS[name]]
             raise OptionError(

@@ -63,7 +63,7 @@ class Quantizer:
 
 def installed_quantizer(quantize: Quantize) -> Quantizer | None:
     """The first one whose package is installed; None: none is."""
-    return next((each for each in QUANTIZERS[quantize] if find_spec(each.package)), None)
+    return next((each for each in QUANTIZERS.get(quantize, ()) if find_spec(each.package)), None)
 
 
 def use_library_layers(model: nn.Module, device: torch.device, quantizer: Quantizer) -> None:

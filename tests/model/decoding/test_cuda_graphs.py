@@ -12,18 +12,18 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from blip2cli.model.decoding import pipelined_decode, scheduler
 from blip2cli.model.decoding.cuda_graphs import (
     CACHED,
     CachedSlots,
     CudaGraphCache,
     CudaGraphSession,
 )
-from blip2cli.model.decoding.requests import DecodeRequest
+from blip2cli.model.decoding.requests import DecodeRequest, GeneratedTokens
 from blip2cli.model.generation import Generated
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
+from tests.model.decoding.helpers import Limited, generate, open_session
 from tests.model.tape import TapeCapture
 
 GREEDY = DecodeOptions(max_new_tokens=12)
@@ -70,17 +70,18 @@ def test_replayed_steps_write_the_same(
     graphs: CudaGraphCache,
     capture: TapeCapture,
     pipelined: bool,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     batches = [prompts(count, count) for count in (60, 60, 23, 7, 40, 60)]
-    expected = [texts(either, batch) for batch in batches]
-    if pipelined:
-        monkeypatch.setattr(pipelined_decode, "DEVICES", {"cpu"})
-    monkeypatch.setattr(scheduler, "MAX_SLOTS", 32)
-    monkeypatch.setattr(either.ours, "_graphs", graphs)
-    assert texts(either, batches[0]) == expected[0]
+    expected = [generate(either, batch, GREEDY) for batch in batches]
+
+    def replayed(batch: Sequence[Prompt]) -> list[list[GeneratedTokens]]:
+        session = Limited(CudaGraphSession(open_session(either), graphs), 32)
+        devices = {"cpu"} if pipelined else ()
+        return generate(either, batch, GREEDY, session, pipelined_on=devices)
+
+    assert replayed(batches[0]) == expected[0]
     assert capture.played == []  # one batch is not worth it
-    assert texts(either, batches[1]) == expected[1]
+    assert replayed(batches[1]) == expected[1]
     assert len(capture.played) == 3
     assert capture.played[0] > 12  # 32 slots, refilled
     assert capture.played[1] > 0  # then fewer
@@ -89,7 +90,7 @@ def test_replayed_steps_write_the_same(
     before = addresses(slots)
     played = sum(capture.played)
     for batch, same in zip(batches[2:], expected[2:], strict=True):
-        assert texts(either, batch) == same  # log-probabilities too, exactly
+        assert replayed(batch) == same  # log-probabilities too, exactly
     assert cached(graphs) == [slots]
     assert addresses(slots) == before
     assert sum(capture.played) > played + 40

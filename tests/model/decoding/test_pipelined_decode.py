@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding import pipelined_decode, scheduler
+from blip2cli.model.decoding import pipelined_decode
 from blip2cli.model.decoding.kv_slots import SlotShape
 from blip2cli.model.decoding.pipelined_decode import PipelinedScheduler
 from blip2cli.model.decoding.requests import DecodeRequest, GeneratedTokens, ImagePrompt
@@ -18,6 +18,7 @@ from blip2cli.model.decoding.scheduler import Scheduler, decode
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
+from tests.model.decoding.helpers import Limited, generate, open_session
 
 END, START, WORDS = 1, 2, 50
 
@@ -160,14 +161,13 @@ def test_a_models_texts_are_the_same(
         for text in (None, "Question: what is left of the dog? Answer:")
     ]
     options = DecodeOptions(max_new_tokens=12)
-    expected = either.ours.generate(either.features, prompts, options)
+    expected = generate(either, prompts, options)
     assert len({len(found[0].tokens) for found in expected}) > 3
-    monkeypatch.setattr(scheduler, "MAX_SLOTS", count)
-    monkeypatch.setattr(pipelined_decode, "DEVICES", {"cpu"})
     runs = []
     run = PipelinedScheduler.run
     monkeypatch.setattr(PipelinedScheduler, "run", lambda self: (runs.append(self), run(self)))
-    assert either.ours.generate(either.features, prompts, options) == expected
+    session = Limited(open_session(either), count)
+    assert generate(either, prompts, options, session, pipelined_on={"cpu"}) == expected
     assert runs
 
 
@@ -183,9 +183,8 @@ def test_a_models_texts_are_the_same(
 def test_tokens_the_host_chooses_are_not_pipelined(
     opt: Pair, options: DecodeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipelined_decode, "DEVICES", {"cpu"})
     monkeypatch.setattr(PipelinedScheduler, "run", lambda self: pytest.fail("it was"))
-    assert opt.ours.generate(opt.features, [Prompt(0, None, "x")], options)
+    assert generate(opt, [Prompt(0, None, "x")], options, pipelined_on={"cpu"})
 
 
 def test_only_on_cuda() -> None:

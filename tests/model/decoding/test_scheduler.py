@@ -8,16 +8,16 @@ from collections.abc import Sequence, Sized
 import pytest
 from torch import Tensor
 
-from blip2cli.model.decoding import scheduler
-from blip2cli.model.decoding.session import round_up
-from blip2cli.model.families.opt import session as opt
+from blip2cli.model.decoding.requests import GeneratedTokens
+from blip2cli.model.decoding.session import DecoderSession, round_up
 from blip2cli.model.families.opt.kv_slots import OptSlots
-from blip2cli.model.families.t5 import session as t5
+from blip2cli.model.families.opt.session import PROMPT_STEP, OptSession
 from blip2cli.model.families.t5.kv_slots import T5Slots
-from blip2cli.model.generation import Generated
+from blip2cli.model.families.t5.session import T5Session
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
+from tests.model.decoding.helpers import Limited, generate, open_session
 
 QUESTIONS = (None, "a", "Question: what is left of the dog? Answer:", "two cats")
 NEW = 12
@@ -50,9 +50,11 @@ class Watch:
             monkeypatch.setattr(kind, "prefill", watched_prefill)
 
 
-def texts(pair: Pair, prompts: Sequence[Prompt]) -> list[Generated]:
+def texts(
+    pair: Pair, prompts: Sequence[Prompt], session: DecoderSession | Limited | None = None
+) -> list[GeneratedTokens]:
     """The greedy text of each prompt."""
-    return [found[0] for found in pair.ours.generate(pair.features, prompts, GREEDY)]
+    return [found[0] for found in generate(pair, prompts, GREEDY, session)]
 
 
 def test_waiting_requests_take_the_slots_of_finished_sequences(
@@ -63,8 +65,7 @@ def test_waiting_requests_take_the_slots_of_finished_sequences(
     lengths = [len(text.tokens) for text in expected]
     assert max(lengths) > 2 * min(lengths)  # else nothing could be won
     watch = Watch(monkeypatch)
-    monkeypatch.setattr(scheduler, "MAX_SLOTS", 8)
-    assert texts(either, prompts) == expected
+    assert texts(either, prompts, Limited(open_session(either), 8)) == expected
     assert sum(watch.prefills) == len(prompts)
     assert len(watch.prefills) > 2
     # In whole batches of eight, each would take as many steps as its longest text.
@@ -74,8 +75,8 @@ def test_waiting_requests_take_the_slots_of_finished_sequences(
 
 def test_slots_are_prefilled_together(either: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch(monkeypatch)
-    monkeypatch.setattr(scheduler, "MAX_SLOTS", 16)
-    texts(either, [Prompt(i % IMAGES, None, f"{i}") for i in range(40)])
+    prompts = [Prompt(i % IMAGES, None, f"{i}") for i in range(40)]
+    texts(either, prompts, Limited(open_session(either), 16))
     assert watch.prefills[0] == 16
     assert all(count >= 2 for count in watch.prefills[:-1])
 
@@ -94,15 +95,13 @@ def test_empty_slots_are_dropped_when_no_request_waits(
 
 
 @pytest.mark.parametrize("count", [8, 16, 64])
-def test_texts_do_not_depend_on_the_slots(
-    either: Pair, count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_texts_do_not_depend_on_the_slots(either: Pair, count: int) -> None:
     prompts = [Prompt(i, text, f"{i} {text}") for i in range(IMAGES) for text in QUESTIONS]
     random.Random(count).shuffle(prompts)
-    monkeypatch.setattr(scheduler, "MAX_SLOTS", count)
-    together = texts(either, prompts)
+    session = Limited(open_session(either), count)
+    together = texts(either, prompts, session)
     for prompt, text in list(zip(prompts, together, strict=True))[::7]:
-        assert texts(either, [prompt]) == [text]  # log-probabilities too, exactly
+        assert texts(either, [prompt], session) == [text]  # log-probabilities too, exactly
 
 
 def test_beam_searches_that_wait_find_the_same(
@@ -110,13 +109,19 @@ def test_beam_searches_that_wait_find_the_same(
 ) -> None:
     options = DecodeOptions(max_new_tokens=NEW, num_beams=3, num_captions=2, length_penalty=0.5)
     prompts = [Prompt(i, text, "x") for i in range(IMAGES) for text in QUESTIONS]
-    single = [either.ours.generate(either.features, [prompt], options)[0] for prompt in prompts]
+    session = open_session(either)
+    single = [generate(either, [prompt], options, session)[0] for prompt in prompts]
     watch = Watch(monkeypatch)
-    monkeypatch.setattr(scheduler, "MAX_SLOTS", 12)  # four at a time, and so eight
-    assert len(prompts) > 8
-    assert either.ours.generate(either.features, prompts, options) == single
+    assert generate(either, prompts, options, Limited(session, 12)) == single
     assert sum(watch.prefills) == 3 * len(prompts)
-    assert max(watch.prefills) == 24
+    assert max(watch.prefills) == 12
+    # 64 slots hold 21 searches, and so there are 24 at a time.
+    alike = [each for each in zip(prompts, single, strict=True) if each[0].text is None] * 2
+    watch.prefills.clear()
+    found = generate(either, [prompt for prompt, _ in alike], options, session)
+    assert found == [sequences for _, sequences in alike]
+    assert sum(watch.prefills) == 3 * len(alike)
+    assert max(watch.prefills) == 3 * 24
 
 
 def test_a_text_may_have_a_limit_of_its_own(either: Pair) -> None:
@@ -128,8 +133,8 @@ def test_a_text_may_have_a_limit_of_its_own(either: Pair) -> None:
 
 
 def test_a_prompt_given_twice_is_read_once(opt: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    question = "Question: what is left of the dog? Answer:"
-    texts(opt, [Prompt(0, None, "a")])  # the images are read once, whatever is asked first
+    question, session = QUESTIONS[2], open_session(opt)
+    texts(opt, [Prompt(0, None, "a")], session)  # the images are read once, whatever is asked first
     rows = []
     layer = opt.ours.model.language_model.model.decoder.layers[0]
     forward = layer.fc1.forward
@@ -139,11 +144,11 @@ def test_a_prompt_given_twice_is_read_once(opt: Pair, monkeypatch: pytest.Monkey
         return forward(hidden)
 
     monkeypatch.setattr(layer.fc1, "forward", watch)
-    twice = texts(opt, [Prompt(0, question, "a"), Prompt(0, question, "b")])
+    twice = texts(opt, [Prompt(0, question, "a"), Prompt(0, question, "b")], session)
     assert twice[0] == twice[1]
     both, rows = rows, []
     layer.fc1.forward = watch
-    assert texts(opt, [Prompt(0, question, "a")]) == twice[:1]
+    assert texts(opt, [Prompt(0, question, "a")], session) == twice[:1]
     assert both == rows
 
 
@@ -156,26 +161,25 @@ def test_announced_prompts_run_in_batches(
     question = "Question: what is left of the dog? Answer:"
     prompts = [Prompt(i, question, f"{i}") for i in range(IMAGES)]
     expected = texts(either, prompts)
-    session = {"opt": opt.OptSession, "t5": t5.T5Session}[kind]
+    language, images = either.ours.model.language_model, either.features.language_inputs
+    session: DecoderSession
+    if kind == "opt":
+        length = round_up(len(either.ours.codec.encode(question)) - 1, PROMPT_STEP)
+        session = OptSession(language, images, 0, positions_together=most * length)
+    else:
+        session = T5Session(language, images, prompts_together=most)
     name = {"opt": "prompt_keys_values", "t5": "encode"}[kind]
     counts: list[int] = []
     read = getattr(session, name)
 
-    def watched(self: object, first: Sized, *rest: object) -> object:
+    def watched(first: Sized, *rest: object) -> object:
         counts.append(len(first))
-        return read(self, first, *rest)
+        return read(first, *rest)
 
     monkeypatch.setattr(session, name, watched)
-    if kind == "opt":
-        ids = either.ours.codec.encode(question)
-        monkeypatch.setattr(
-            opt, "POSITIONS_TOGETHER", most * round_up(len(ids) - 1, opt.PROMPT_STEP)
-        )
-    else:
-        monkeypatch.setattr(t5, "PROMPTS_TOGETHER", most)
-    monkeypatch.setattr(scheduler, "MAX_SLOTS", 8)
-    assert texts(either, prompts) == expected
+    eight = Limited(session, 8)
+    assert texts(either, prompts, eight) == expected
     assert counts[0] == min(IMAGES, max(8, most))
     if most != 11 or kind == "t5":
         assert sum(counts) == IMAGES  # each once
-    assert texts(either, prompts + prompts) == expected + expected
+    assert texts(either, prompts + prompts, eight) == expected + expected

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
@@ -50,10 +53,10 @@ def test_on_a_cpu_no_attention_is_fused() -> None:
     assert not uses_fused_kernel(torch.zeros(4, 2, 5, 8))
 
 
-def test_on_cuda_prefill_is_fused_and_decode_steps_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "FUSED_DEVICES", {"cpu"})
-    assert uses_fused_kernel(torch.zeros(4, 2, 5, 8))
-    assert not uses_fused_kernel(torch.zeros(4, 2, 1, 8))
+def test_on_cuda_prefill_is_fused_and_decode_steps_are_not() -> None:
+    for positions in (5, 1):
+        query: Any = SimpleNamespace(device=torch.device("cuda"), shape=(4, 2, positions, 8))
+        assert uses_fused_kernel(query) is (positions > 1)
 
 
 @pytest.mark.parametrize(

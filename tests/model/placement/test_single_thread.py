@@ -14,6 +14,7 @@ from blip2cli.model.retrieval import Pair
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
+from tests.model.large_model import as_if_large
 from training.random_scenes import random_scene
 
 
@@ -86,8 +87,7 @@ def test_a_larger_model_has_all_threads(monkeypatch: pytest.MonkeyPatch) -> None
         "blip2cli.model.placement.single_thread.has_fixed_gemm_rows", lambda model: True
     )
     assert needs_single_thread(model.model)
-    monkeypatch.setattr("blip2cli.model.placement.batch_size.BATCH_THREADS_BELOW", 1 << 20)
-    assert not needs_single_thread(model.model)
+    assert not needs_single_thread(as_if_large(model.model))
 
 
 def scenes(count: int, size: tuple[int, int]) -> Tensor:

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from blip2cli.model.layers.linear import ACTIVATIONS
-from blip2cli.model.quantize import int8_layers
 from blip2cli.model.quantize.int8_layers import (
+    _CACHED_NUMBERS,
+    _CHUNK,
     Int8Linear,
     max_exact_level,
     quantize_rows,
@@ -48,7 +49,7 @@ def test_products_are_those_of_the_whole_numbers(
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("inside", "outside"), [(100, 333), (704, 640)])
 def test_a_row_keeps_its_bits_at_every_row_count(
-    threads: int, dtype: torch.dtype, inside: int, outside: int, monkeypatch: pytest.MonkeyPatch
+    threads: int, dtype: torch.dtype, inside: int, outside: int
 ) -> None:
     layer = quantized(filled(inside, outside, "relu"), dtype)
     rows, residual = torch.randn(300, inside).to(dtype), torch.randn(300, outside).to(dtype)
@@ -56,9 +57,11 @@ def test_a_row_keeps_its_bits_at_every_row_count(
     for count in (*range(1, 13), 17, 33, 64, 257):
         assert torch.equal(layer(rows[:count]), whole[:count]), count
         assert torch.equal(layer(rows[-count:], residual[-count:]), added[-count:]), count
-    monkeypatch.setattr(int8_layers, "_CHUNK", 40 * max(inside, outside))  # several chunks
-    assert torch.equal(layer(rows), whole)
-    assert torch.equal(layer(rows, residual), added)
+    times = _CHUNK // max(inside, outside) // len(rows) + 1  # several chunks
+    assert torch.equal(layer(rows.repeat(times, 1)), whole.repeat(times, 1))
+    assert torch.equal(
+        layer(rows.repeat(times, 1), residual.repeat(times, 1)), added.repeat(times, 1)
+    )
     assert layer(rows[:0]).shape == (0, outside)
 
 
@@ -73,10 +76,10 @@ def test_an_activation_behind_it_does_not_change_that(threads: int, activation: 
         assert torch.equal(layer(rows[-count:]), whole[-count:]), count
 
 
-def test_a_row_is_quantized_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = torch.randn(6, 64)
+@pytest.mark.parametrize("width", [64, _CACHED_NUMBERS // 3])  # all rows at a time, and three
+def test_a_row_is_quantized_by_itself(width: int) -> None:
+    rows = torch.randn(6, width)
     numbers, scales = quantize_rows(rows, 128)
-    monkeypatch.setattr(int8_layers, "_CACHED_NUMBERS", 200)  # a few rows at a time
     rows[2] *= 1e6
     rows[3] = torch.inf
     rows[4] = 0
@@ -84,7 +87,7 @@ def test_a_row_is_quantized_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     for row in (0, 1, 5):
         assert torch.equal(again[row], numbers[row])
         assert torch.equal(factors[row], scales[row])
-    layer = quantized(filled(64, 32))
+    rows, layer = rows[:, :64], quantized(filled(64, 32))
     assert layer(rows)[[0, 1, 2, 4, 5]].isfinite().all()
     torch.testing.assert_close(layer(rows)[4], layer.bias)
 

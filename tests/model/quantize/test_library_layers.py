@@ -85,17 +85,15 @@ class Inner(nn.Module):
 
 
 @pytest.fixture(params=[torch.float16, None])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Quantizer:
+def way(request: pytest.FixtureRequest) -> Quantizer:
     """A package that is installed."""
-    made = Quantizer("torch", Inner, request.param)
-    monkeypatch.setattr(libraries, "QUANTIZERS", {"int8": (made,)})
-    return made
+    return Quantizer("torch", Inner, request.param)
 
 
-def elsewhere(dtype: torch.dtype) -> Placement:
+def elsewhere(dtype: torch.dtype, way: Quantizer) -> Placement:
     """The CPU under another name: as weights are loaded for a device that is not here."""
     device: Any = SimpleNamespace(type="elsewhere")
-    return Placement(device, dtype, "", "int8")
+    return Placement(device, dtype, "", "int8", way)
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -137,7 +135,7 @@ def test_the_quantized_layers_are_made_by_the_package(
 
     monkeypatch.setattr(Tensor, "to", here)
     monkeypatch.setattr(loading, "use_library_layers", take)
-    load_model(inspect_checkpoint(directory), elsewhere(torch.bfloat16))
+    load_model(inspect_checkpoint(directory), elsewhere(torch.bfloat16, way))
     assert set(taken) == {way.weight_dtype or torch.bfloat16}
 
 

@@ -15,14 +15,14 @@ from blip2cli.model.vision import chunked_vision
 from blip2cli.model.vision.chunked_vision import ChunkedVision, images_per_chunk, l2_cache_bytes
 from blip2cli.model.vision.features import ImageFeatures, compute_features, vision_forward
 from tests.model.conftest import Pair
+from tests.model.large_model import as_if_large
 
 SIZES = [1, 2, 3, 8, 9, 17, 24]
 
 
 @pytest.fixture
 def parallel(monkeypatch: pytest.MonkeyPatch, threads: int) -> list[int]:
-    """Chunks of four images at most, in parallel threads; returns the size of each."""
-    monkeypatch.setattr(chunked_vision, "BATCH_THREADS_BELOW", 0)
+    """Chunks of four images at most, in threads of large models; returns the size of each."""
     monkeypatch.setattr(chunked_vision, "images_per_chunk", lambda config, itemsize, cached: 4)
     return _watch(monkeypatch)
 
@@ -53,7 +53,7 @@ def _check(got: ImageFeatures, want: ImageFeatures) -> None:
 @pytest.mark.parametrize("threads", [2], indirect=True)
 @pytest.mark.parametrize("count", SIZES)
 def test_parallel_chunks_are_the_same_bits(either: Pair, count: int, parallel: list[int]) -> None:
-    model = either.ours.model
+    model = as_if_large(either.ours.model)
     pixels = _pixels(either, count)
     want = compute_features(model, pixels)
     _check(ChunkedVision(model)(pixels), want)
@@ -79,7 +79,7 @@ def test_sequential_chunks_are_the_same_bits(either: Pair, monkeypatch: pytest.M
 def test_what_a_chunk_raises_is_raised_when_all_have_ended(
     opt: Pair, parallel: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, made = opt.ours.model, []
+    model, made = as_if_large(opt.ours.model), []
 
     def fail(model: Blip2Net, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if pixels[0, 0, 0, 0] == 7:
@@ -126,8 +126,7 @@ def test_small_models_go_by_the_cache_and_others_do_not(
     )
     model = opt.ours.model
     ChunkedVision(model)
-    monkeypatch.setattr(chunked_vision, "BATCH_THREADS_BELOW", 0)  # as if it were a large one
-    ChunkedVision(model)
+    ChunkedVision(as_if_large(model))
     assert sizes == [24 << 20, 8 << 20]
 
 

@@ -42,13 +42,21 @@ class CacheSink(Protocol):
 class OptSession:
     """OPT with the images of one batch, [B, Q, D] as the language model reads them.
 
-    ``placeholder`` is the id that stands for an image position in ``input_ids``.
+    ``placeholder`` is the id that stands for an image position in ``input_ids``. Prompts run
+    together while they have ``positions_together``.
     """
 
-    def __init__(self, language: Any, images: Tensor, placeholder: int) -> None:
+    def __init__(
+        self,
+        language: Any,
+        images: Tensor,
+        placeholder: int,
+        positions_together: int = POSITIONS_TOGETHER,
+    ) -> None:
         self.decoder = language.model.decoder
         self.images = images.to(self.decoder.embed_tokens.weight.dtype)
         self.placeholder = placeholder
+        self._positions_together = positions_together
         self.head = language.lm_head
         self._image_cache: LayerCache | None = None
         self._announced: dict[ImagePrompt, None] = {}
@@ -97,7 +105,7 @@ class OptSession:
         there of ``prompts``; prompts that were announced run with them."""
         rows, cache = self._prompt_cache
         if any(prompt not in rows for prompt in prompts):
-            together = POSITIONS_TOGETHER * (STREAMED_ROWS if self.streamed_slots else 1)
+            together = self._positions_together * (STREAMED_ROWS if self.streamed_slots else 1)
             batch = with_announced(prompts, self._announced, together // length)
             rows = {prompt: row for row, prompt in enumerate(batch)}
             padded = [(*ids[:-1], *(0,) * (length + 1 - len(ids))) for _, ids in rows]

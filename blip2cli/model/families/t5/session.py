@@ -31,7 +31,10 @@ PROMPTS_TOGETHER = 64  # images with prompts that are encoded together
 class T5Session:
     """T5 with the images of one batch, [B, Q, D] as its encoder reads them."""
 
-    def __init__(self, language: Any, images: Tensor) -> None:
+    def __init__(
+        self, language: Any, images: Tensor, prompts_together: int = PROMPTS_TOGETHER
+    ) -> None:
+        self._prompts_together = prompts_together
         self.language = language
         self.images = images
         start = language.config.decoder_start_token_id
@@ -78,7 +81,7 @@ class T5Session:
         missing = [prompt for prompt in prompts if prompt not in self._encoded]
         if missing:
             known = {p: self._encoded[p] for p in prompts if p in self._encoded}
-            together = PROMPTS_TOGETHER * (STREAMED_ROWS if self.streamed_slots else 1)
+            together = self._prompts_together * (STREAMED_ROWS if self.streamed_slots else 1)
             batch = with_announced(missing, self._announced, together)
             self._encoded = known | dict(zip(batch, self.encode(batch), strict=True))
         return [self._encoded[prompt] for prompt in prompts]
