@@ -59,8 +59,10 @@ class RayActors:
         on_event: Listener,
         stall_timeout: float,
         stdin: PathStream | None = None,
+        lost_seconds: float = _LOST_SECONDS,
     ) -> None:
-        """``stdin``: as of ``WorkerProcesses``."""
+        """``stdin``: as of ``WorkerProcesses``. ``lost_seconds``: without rows, before the actors
+        of lost nodes are given up."""
         self._spec = spec
         self._options = options
         self._items = items
@@ -68,6 +70,7 @@ class RayActors:
         self._on_event = on_event
         self._stall_timeout = stall_timeout
         self._stdin = stdin
+        self._lost_seconds = lost_seconds
         self._joined = False
         self._dataset: RunningDataset | None = None
         self._block_size = BlockSize()
@@ -212,7 +215,7 @@ class RayActors:
         """End actors that have made no progress for long, and look for those whose node is gone."""
         assert self._dataset is not None
         passed = time.monotonic() - self._moved
-        if passed > _LOST_SECONDS and ray_cluster.lost_actors(self._room):
+        if passed > self._lost_seconds and ray_cluster.lost_actors(self._room):
             self._begin_again(RuntimeError("a node was lost, and the others have no room"))
         elif passed > self._stall_timeout:
             self._moved = time.monotonic()

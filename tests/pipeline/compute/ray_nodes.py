@@ -82,13 +82,14 @@ class Driven:
         actors: tuple[int, int] | None = None,
         made: StubSpec | None = None,
         stall_timeout: float = 60,
+        **more: float,
     ) -> None:
         self.events: list[Event] = []
         self.rows: list[dict[str, Any]] = []
         self.failed: dict[str, str] = {}
         options = RayOptions(ray=True, ray_address=cluster.address, ray_actors=actors)
         self.compute = RayActors(
-            made or spec(), options, iter(images), (), self.events.append, stall_timeout
+            made or spec(), options, iter(images), (), self.events.append, stall_timeout, **more
         )
 
     def __iter__(self) -> Iterator[ProcessedBatch]:

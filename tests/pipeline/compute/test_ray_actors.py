@@ -94,11 +94,8 @@ def test_a_cluster_without_room_is_refused(cluster: Nodes) -> None:
         Driven(cluster, refs(3), actors=(3, 3)).run()
 
 
-def test_a_lost_node_leaves_its_work_to_the_others(
-    cluster: Nodes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("blip2cli.pipeline.compute.ray_actors._LOST_SECONDS", 1.0)
-    driven = Driven(cluster, refs(160, SLOW))
+def test_a_lost_node_leaves_its_work_to_the_others(cluster: Nodes) -> None:
+    driven = Driven(cluster, refs(160, SLOW), lost_seconds=1.0)
     for number, _ in enumerate(driven):
         if number == 3:
             cluster.kill(cluster.nodes.pop())
