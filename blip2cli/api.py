@@ -34,6 +34,7 @@ from blip2cli.options import (
 )
 from blip2cli.tasks.ask import AskTask
 from blip2cli.tasks.base import Task
+from blip2cli.tasks.calibration import of_model
 from blip2cli.tasks.caption import CaptionTask
 from blip2cli.tasks.choices import from_list
 from blip2cli.tasks.embed import EmbedTask
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
     from blip2cli.images.batch_stream import LoadedBatch
     from blip2cli.model.wrapper import Blip2 as Model
 
-    Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+    Path = str | os.PathLike[str]
+    Picture = Path | Image.Image | np.ndarray
 
 
 class Blip2:
@@ -132,6 +134,9 @@ class Blip2:
         *,
         rank_by: RankBy = "match",
         min_match: float | None = None,
+        calibration: Path | None = None,
+        min_precision: float | None = None,
+        min_confidence: float | None = None,
         **decoding: Any,
     ) -> list[dict[str, Any]]:
         """Caption each image: ``file_name``, ``width``, ``height``, ``caption``, ``logprob``,
@@ -139,12 +144,13 @@ class Blip2:
 
         With ``num_captions`` above 1 also ``candidates``. A model that was loaded with
         ``rank_with`` picks the best of them, and rows have ``match``; ``rank_by`` and
-        ``min_match`` as for ``blip2cli caption``. Raises ImageError, naming the image, when one
-        cannot be used.
+        ``min_match`` as for ``blip2cli caption``, ``calibration`` and what follows as for ``ask``.
+        Raises ImageError, naming the image, when one cannot be used.
         """
         ranker = self.model.ranker
         rank = RankOptions(None if ranker is None else ranker.name, rank_by, min_match)
-        task = CaptionTask(CaptionOptions(prompt), _decoding(decoding), rank)
+        sure = of_model(self._options, calibration, min_precision, min_confidence)
+        task = CaptionTask(CaptionOptions(prompt), _decoding(decoding), rank, sure)
         return self._rows(task, images)
 
     def ask(
@@ -154,9 +160,12 @@ class Blip2:
         template: str = "auto",
         *,
         choices: Sequence[str] = (),
-        norm: Norm = "sum",
+        norm: Norm | None = None,
         match: bool = False,
         choice_scores: bool = False,
+        calibration: Path | None = None,
+        min_precision: float | None = None,
+        min_confidence: float | None = None,
         **decoding: Any,
     ) -> list[dict[str, Any]]:
         """Put every question to every image; rows by image, then question.
@@ -165,7 +174,10 @@ class Blip2:
         the image's name and size. With ``choices`` the answer is one of them, and
         ``probabilities`` a list of ``{choice, probability}``; ``choice_mass`` is the probability
         that the model writes any of them at all (None: a retrieval model). ``norm``, ``match`` and
-        ``choice_scores`` as for ``blip2cli ask``. Raises ImageError, naming the image, when one
+        ``choice_scores`` as for ``blip2cli ask``. By a ``calibration``, the path of a file, rows
+        have a ``confidence``; with ``min_precision`` or ``min_confidence`` unsure answers are None,
+        flagged ``abstained``, and ``guess`` is what they would be. Raises ImageError, naming the
+        image, when one
         cannot be used.
         """
         asked = from_texts(_listed(questions))
@@ -173,7 +185,9 @@ class Blip2:
             template=template, choice_norm=norm, choice_scores=choice_scores, match=match
         )
         answers = from_list(choices) if choices else ()
-        return self._rows(AskTask(asked, options, _decoding(decoding), answers), images)
+        confidence = of_model(self._options, calibration, min_precision, min_confidence)
+        task = AskTask(asked, options, _decoding(decoding), answers, calibration=confidence)
+        return self._rows(task, images)
 
     def embed(
         self,
@@ -223,18 +237,16 @@ class Blip2:
     def _rows(self, task: Task, images: Picture | Iterable[Picture]) -> list[dict[str, Any]]:
         self._check_process()
         task = task.fit(self.model)
-        pictures = [images] if _is_one(images) else images
         return [
-            dict(row)
-            for batch in self._batches(iter(cast("Iterable[Picture]", pictures)))
-            for row in task.rows(self.model, batch)
+            dict(row) for batch in self._batches(images) for row in task.rows(self.model, batch)
         ]
 
-    def _batches(self, pictures: Iterator[Picture]) -> Iterator[LoadedBatch]:
+    def _batches(self, images: Picture | Iterable[Picture]) -> Iterator[LoadedBatch]:
         from blip2cli.images.batch_stream import LoadedBatch
         from blip2cli.images.load_image import ImageLoader
-        from blip2cli.images.pillow_ref import image_ref
+        from blip2cli.images.pillow_ref import image_ref, is_one_image
 
+        pictures = [images] if is_one_image(images) else cast("Iterable[Picture]", images)
         image_loader = ImageLoader(self.model.spec)
         refs = (image_ref(picture, number) for number, picture in enumerate(pictures))
         while some := list(islice(refs, self.batch_size)):
@@ -253,14 +265,6 @@ class Blip2:
                 "This model was loaded in the process that this one was forked from",
                 "load it in each process, or start processes with multiprocessing's spawn",
             )
-
-
-def _is_one(images: object) -> bool:
-    """Whether ``images`` is one picture; an array of four dimensions is several."""
-    if isinstance(images, str | os.PathLike):
-        return True
-    dimensions = getattr(images, "ndim", None)  # of an array
-    return dimensions in (2, 3) if dimensions is not None else not hasattr(images, "__iter__")
 
 
 def _listed(texts: str | Iterable[str]) -> list[str]:

@@ -26,6 +26,7 @@ COMMANDS = {
     "convert": "Convert results into another format, or a checkpoint into another layout.",
     "verify": "Read outputs as a whole, and say what is sound in them.",
     "eval": "Compute metrics of an output against references, each with a 95 % interval.",
+    "calibrate": "Learn from labels how sure answers or captions are, for runs with --calibration.",
     "report": "Write a page that shows an output: pictures, texts, confidence, failures, metrics.",
     "doctor": "Show what is installed and which device is used, and check a model for silent "
     "failures.",

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from blip2cli.cli.flags.command import Required, Without
-from blip2cli.options import AskOptions, DecodeOptions, ReportOptions, RunOptions, RunPageOptions
+from blip2cli.options import (
+    AskOptions,
+    CalibrationOptions,
+    DecodeOptions,
+    ReportOptions,
+    RunOptions,
+    RunPageOptions,
+)
 
 EXAMPLES = (
     "Example:  blip2cli ask photos/ -q 'is there a dog?' -q 'what season is it?' -o out.parquet"
@@ -16,6 +23,7 @@ def ask(
     questions: AskOptions,
     run: Annotated[RunOptions, Required(("sources",))],
     decode: Annotated[DecodeOptions, Without(("num_captions",))],
+    confidence: CalibrationOptions,
     page: RunPageOptions,
     report: Annotated[ReportOptions, Without(("-q",))],  # here -q is a question
 ) -> int:
@@ -25,11 +33,17 @@ def ask(
     from blip2cli.cli.run_page import page_of_run
     from blip2cli.pipeline.image_items import ImageItems
     from blip2cli.pipeline.job import Job
-    from blip2cli.tasks import choices
+    from blip2cli.tasks import calibration, choices
     from blip2cli.tasks.ask import AskTask
     from blip2cli.tasks.questions import from_options
 
-    task = AskTask(from_options(questions), questions, decode, choices.from_options(questions))
+    task = AskTask(
+        from_options(questions),
+        questions,
+        decode,
+        choices.from_options(questions),
+        calibration=calibration.from_options(confidence),
+    )
     # Texts that are scored are no right answers.
     answers = questions.questions if questions.choices_column is None else None
     evaluate = against_answers(answers, run.output)

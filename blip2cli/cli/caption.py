@@ -6,6 +6,7 @@ from typing import Annotated
 
 from blip2cli.cli.flags.command import Required
 from blip2cli.options import (
+    CalibrationOptions,
     CaptionOptions,
     DecodeOptions,
     MetricsOptions,
@@ -23,6 +24,7 @@ def caption(
     caption: CaptionOptions,
     decode: DecodeOptions,
     rank: RankOptions,
+    confidence: CalibrationOptions,
     metrics: MetricsOptions,
     page: RunPageOptions,
     report: ReportOptions,
@@ -34,10 +36,12 @@ def caption(
     from blip2cli.model.checkpoint.ranker import RankerSpec
     from blip2cli.pipeline.image_items import ImageItems
     from blip2cli.pipeline.job import Job
+    from blip2cli.tasks import calibration
     from blip2cli.tasks.caption import CaptionTask
 
     evaluate = against_references(metrics.references, run.output)
     ranker = None if rank.rank_with is None else RankerSpec(rank.rank_with)
-    job = Job(ImageItems(), CaptionTask(caption, decode, rank), run, ranker=ranker)
+    task = CaptionTask(caption, decode, rank, calibration.from_options(confidence))
+    job = Job(ImageItems(), task, run, ranker=ranker)
     write_page = page_of_run(page, run, metrics.references)
     return run_command(job, report, evaluate, write_page)

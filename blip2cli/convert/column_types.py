@@ -19,7 +19,7 @@ from blip2cli.sinks.settings import Settings
 _OWN = (
     *(Column(name, "string") for name in ("caption", "question", "question_id", "answer")),
     *(Column(name, "string") for name in ("kind", "error", "flag", "guess")),
-    Column("logprob", "float"), Column("match", "float"),
+    *(Column(name, "float") for name in ("logprob", "match", "confidence")),
     Column("candidates", "texts"), Column("probabilities", "choices"),
     Column("choice_mass", "float"), Column("choice_scores", "scores"),
 )  # fmt: skip

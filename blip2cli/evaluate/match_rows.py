@@ -28,8 +28,8 @@ from blip2cli.evaluate.read_rows import Columns, Table
 from blip2cli.evaluate.references import KEYS, References
 from blip2cli.options import ColumnOptions
 from blip2cli.sources.records import BadRow, json_records
+from blip2cli.tasks.base import ABSTAINED
 
-ABSTAINED = "abstained"  # the value of ``flag``
 _Row = Mapping[str, Any]
 _TAIL = 16384  # references of failed images that are given at once
 
@@ -56,6 +56,7 @@ class MatchCounts:
     failed: int = 0  # among them: of images that failed
     doubled: Examples = field(default_factory=Examples)  # rows whose reference had a row before
     left_over: Examples = field(default_factory=Examples)  # rows without a reference
+    unjudged: Examples = field(default_factory=Examples)  # rows with a text that nobody looked at
     missing: Examples = field(default_factory=Examples)  # references without a row
 
     def as_dict(self) -> dict[str, int]:
@@ -130,6 +131,13 @@ class RowMatcher:
         yield from self._failed(failed, seen, columns)
         if not seen.any():
             raise self._no_reference(failed[:3])
+        if not counts.matched:
+            raise SourceError(
+                self.table.field,
+                f"{self.references.path!r} says of no text of {str(self.table)!r} whether it is "
+                f"right: all its verdicts are about other texts",
+                "give verdicts on this output",
+            )
         for number in np.flatnonzero(~seen):
             counts.missing.count += 1
             if counts.missing.count <= 3:
@@ -158,10 +166,12 @@ class RowMatcher:
         good[good] &= ~seen[numbers[good]]
         for at in np.flatnonzero(~good & (numbers >= 0)):
             counts.doubled.add(_shown([keys[at]]))
+        seen[numbers[good]] = True
+        if self.references.wrong is not None:
+            self._leave_out_unjudged(batch, keep, keys, numbers, good)
         chosen = np.flatnonzero(good)
         if not len(chosen):
             return
-        seen[numbers[chosen]] = True
         rows = [keep[at] for at in chosen]
         texts = [batch[self.text_column][i] for i in rows]
         null = np.array([text is None for text in texts])
@@ -176,6 +186,16 @@ class RowMatcher:
             abstained,
             {name: [batch[name][i] for i in rows] for name in more},
         )
+
+    def _leave_out_unjudged(
+        self, batch: Columns, keep: list[int], keys: list[str], numbers: Numbers, good: Numbers
+    ) -> None:
+        """Take rows out of ``good`` whose reference says only that another text was wrong."""
+        for at in np.flatnonzero(good):
+            text = batch[self.text_column][keep[at]]
+            if text is not None and not self.references.judges(int(numbers[at]), str(text).strip()):
+                good[at] = False
+                self.counts.unjudged.add(_shown([keys[at]]))
 
     def _failed(self, names: list[str], seen: Numbers, more: Sequence[str]) -> Iterator[Matched]:
         """The references of images that failed, as far as they have no row."""

@@ -63,6 +63,8 @@ def _answers(name: str, rule: Callable[[str, Sequence[str]], float]) -> Metric:
 
 
 def _few_answers(references: References) -> str | None:
+    if references.wrong is not None:
+        return "it compares with several answers of people, and these are verdicts"
     if references.most_texts >= FEWEST_ANSWERS:
         return None
     return f"it compares with several answers of people, and there are {references.most_texts}"

@@ -1,4 +1,4 @@
-"""Reads references: COCO caption annotations, VQA annotations, tables."""
+"""Reads references: COCO caption annotations, VQA annotations, verdicts, tables."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from blip2cli.convert.examples import Examples
 from blip2cli.errors import SourceError, either, option
 from blip2cli.evaluate.json_elements import json_elements
 from blip2cli.evaluate.read_rows import Table
-from blip2cli.evaluate.references import Kind, ReferenceBuilder, References
+from blip2cli.evaluate.references import WRONG, Kind, ReferenceBuilder, References
 
 # Columns of tables that may hold the references, the first that is there.
 CAPTION_COLUMNS = ("caption", "captions", "reference", "references", "text", "texts")
 ANSWER_COLUMNS = ("answer", "answers", "label", "labels", "reference", "references")
 TYPES = ("question_type", "answer_type")
+# What a line of verdicts has beside the names: the text that was shown, what was said of it, the
+# right text (null: not known).
+VERDICT = ("text", "verdict", "label")
 
 
 def read_references(
@@ -88,6 +91,8 @@ def _table(table: Table, column: str | None, more: Sequence[str]) -> References:
     names = table.columns
     path = table.paths[0]
     questions = [name for name in ("question_id", "question") if name in names]
+    if column is None and set(VERDICT) <= set(names):
+        return _verdicts(table, questions)
     column = column or _text_column(table, names, bool(questions))
     kind: Kind | None = "answers" if questions else None
     if "file_name" not in names and "question_id" not in names:
@@ -128,6 +133,40 @@ def _table(table: Table, column: str | None, more: Sequence[str]) -> References:
     if without.count:
         notes.append(f"{without.count} rows of {path} have no text in {column}: {without}.")
     return builder.build(path, kind, by, None, notes)
+
+
+def _verdicts(table: Table, questions: Sequence[str]) -> References:
+    """What a page of ``report`` exports: a right or corrected text is a reference, a wrong one is
+    known to be none."""
+    names = table.columns
+    by = _key_of_table(table, names, questions)
+    found: dict[str, tuple[str, dict[str, None], dict[str, None]]] = {}
+    wanted = [name for name in ("file_name", "question_id", "question") if name in names]
+    for count, batch in table.batches([*wanted, *VERDICT]):
+        for number in range(count):
+            row = {name: values[number] for name, values in batch.items()}
+            text, verdict, label = (_plain(row[name]) for name in VERDICT)
+            if verdict not in ("right", "corrected", "wrong") or (
+                verdict == "corrected" and not label
+            ):
+                raise SourceError(
+                    table.field,
+                    f"{str(table)!r} has the verdict {verdict!r} with the label {label!r}",
+                    "a verdict is right, wrong, or corrected with the right text as its label",
+                )
+            name, key = clean_name(row.get("file_name")), row_key(by, row)
+            image = name if "file_name" in names else key
+            _, right, wrong = found.setdefault(key, (image, {}, {}))
+            if verdict == "wrong":
+                wrong[(text or "").strip()] = None
+            if label or verdict == "right":
+                right[label or text or ""] = None
+    builder = ReferenceBuilder((WRONG,))
+    for key, (image, right, wrong) in found.items():
+        builder.add(key, image, list(right), ["\0".join(wrong) if wrong else None])
+    if not len(builder):
+        raise SourceError(table.field, f"{str(table)!r} holds no verdict", "check it")
+    return builder.build(table.paths[0], "answers" if questions else None, by)
 
 
 def _text_column(table: Table, names: Sequence[str], questions: bool) -> str:

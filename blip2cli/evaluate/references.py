@@ -1,9 +1,9 @@
 """References: texts that people wrote, or labels, by image or question.
 
-Three kinds of files are read: COCO caption annotations, VQA annotations (ten answers a question),
-and tables of any format that ``convert`` reads, with ``file_name`` (and ``question`` or
-``question_id``) and a text or a list of texts. Several rows of a table about the same image or
-question are put together.
+Four kinds of files are read: COCO caption annotations, VQA annotations (ten answers a question),
+verdicts of people on texts that they were shown, and tables of any format that ``convert`` reads,
+with ``file_name`` (and ``question`` or ``question_id``) and a text or a list of texts. Several rows
+of a table about the same image or question are put together.
 
 A reference is known by its key, see :data:`KEYS`; its texts are stored in Arrow, so that a million
 take little memory.
@@ -31,6 +31,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "file_name and question_id": ("file_name", "question_id"),
     "file_name and question": ("file_name", "question"),
 }
+WRONG = "\0wrong"  # the name of what no column is called, for the builder
 _FLUSH = 1 << 16  # texts that wait as Python objects
 
 
@@ -50,6 +51,8 @@ class References:
     notes: tuple[str, ...] = ()  # sentences about the file
     _texts: Any = None  # pa.LargeStringArray of all texts
     _ends: Any = None  # int64[n + 1]
+    # Of verdicts: texts that were found to be wrong, joined by "\0", null where there are none.
+    wrong: Any = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -68,6 +71,13 @@ class References:
     def text_lists(self, numbers: Numbers) -> list[list[str]]:
         """The texts of several references."""
         return [self.texts(int(number)) for number in numbers]
+
+    def judges(self, number: int, text: str) -> bool:
+        """Whether it is known if ``text`` is right: not where all that is known of a reference is
+        that another one was wrong."""
+        if self.wrong is None or self._ends[number] < self._ends[number + 1]:
+            return True
+        return text in (self.wrong[number].as_py() or "").split("\0")
 
     @property
     def text_count(self) -> int:
@@ -146,6 +156,7 @@ class ReferenceBuilder:
         image_hashes = np.frombuffer(self._images, np.int64)[first]
         images, first_of_image = _numbered(image_hashes)
         columns = {name: values.array() for name, values in self._columns.items()}
+        wrong = columns.pop(WRONG, None)
         return References(
             path,
             kind,
@@ -159,6 +170,7 @@ class ReferenceBuilder:
             tuple(notes),
             texts,
             np.searchsorted(owners, np.arange(len(first) + 1)),
+            None if wrong is None else wrong.take(first),
         )
 
 

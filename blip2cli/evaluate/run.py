@@ -42,7 +42,7 @@ def evaluate(options: EvalOptions) -> Evaluation:
         references = read_references(
             options.against, column=options.reference_column, more=options.by
         )
-        _check_order(rows, options.against)
+        check_order(rows, options.against)
         found = evaluate_rows(rows, references, options)
     _check_names(options.least, found.figures)
     return found
@@ -53,7 +53,9 @@ def evaluate_rows(rows: Table, references: References, options: EvalOptions) -> 
     predictions = _predictions(rows, references, options)
     kind = row_kind(rows, references, options)
     notes = [*references.notes, *match_notes(predictions.counts, references)]
-    metrics, jar, why_not = _chosen(kind, references, predictions, options)
+    # Verdicts say of a caption, too, whether it is right.
+    judged_as = kind if references.wrong is None else "answers"
+    metrics, jar, why_not = _chosen(judged_as, references, predictions, options)
     notes += why_not
     several = _statistics(metrics, predictions, jar)
     images = predictions.images
@@ -100,6 +102,11 @@ def match_notes(counts: MatchCounts, references: References) -> Iterator[str]:
     left_over, missing = counts.left_over, counts.missing
     if left_over.count:
         yield f"{_rows(left_over.count)} without a reference, left out: {left_over}."
+    if counts.unjudged.count:
+        yield (
+            f"{_rows(counts.unjudged.count)} left out, as all that is known is that another text "
+            f"was wrong: {counts.unjudged}."
+        )
     if counts.doubled.count:
         yield (
             f"{_rows(counts.doubled.count)} about what an earlier row is about, left out: "
@@ -145,7 +152,7 @@ def row_kind(rows: Table, references: References, options: EvalOptions) -> str:
     return kind
 
 
-def _check_order(rows: Table, against: str) -> None:
+def check_order(rows: Table, against: str) -> None:
     """Raise SourceError where the references are an output of ours, and the rows are none."""
     if against.lower().endswith((".json", ".json.gz")):
         return

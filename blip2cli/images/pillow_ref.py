@@ -36,6 +36,14 @@ class PillowRef(ImageRef):
         return file.getvalue()
 
 
+def is_one_image(images: object) -> bool:
+    """Whether ``images`` is one image; an array of four dimensions is several."""
+    if isinstance(images, str | os.PathLike):
+        return True
+    dimensions = getattr(images, "ndim", None)  # of an array
+    return dimensions in (2, 3) if dimensions is not None else not hasattr(images, "__iter__")
+
+
 def image_ref(image: object, number: int) -> ImageRef:
     """The reference to an image; ``number`` names what was read from no file.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from blip2cli.options.calibrate import CalibrateOptions, CalibrationOptions
 from blip2cli.options.columns import ColumnOptions
 from blip2cli.options.convert import (
     CheckpointOptions,
@@ -58,6 +59,8 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     MetricsOptions,
     PageOptions,
     RunPageOptions,
+    CalibrateOptions,
+    CalibrationOptions,
     DoctorOptions,
     DoctorOutputOptions,
     ReportOptions,
@@ -68,6 +71,8 @@ __all__ = [
     "GROUPS",
     "PLACING",
     "AskOptions",
+    "CalibrateOptions",
+    "CalibrationOptions",
     "CaptionOptions",
     "CheckpointOptions",
     "ColumnOptions",

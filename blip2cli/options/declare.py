@@ -30,6 +30,7 @@ PANELS = (
     MODEL := "Model",
     DECODING := "Decoding",
     RANKING := "Ranking",
+    CONFIDENCE := "Confidence",
     CLUSTER := "Cluster",
     REPORTING := "Reporting",
 )

@@ -17,8 +17,8 @@ MetricName = Literal[
 _METRIC_NAMES = MetricName.__args__  # type: ignore[attr-defined] # a Literal has them
 
 AGAINST_HELP = (
-    "References: COCO caption annotations, VQA annotations, or a table with file_name (and "
-    "question or question_id) and a text or a list of texts."
+    "References: COCO caption annotations, VQA annotations, verdicts of a page, or a table with "
+    "file_name (and question or question_id) and a text or a list of texts."
 )
 COMPARE_HELP = "Another output, which ROWS are compared with; repeatable."
 

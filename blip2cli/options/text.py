@@ -213,10 +213,11 @@ class AskOptions(OptionGroup):
         "texts, such as caption, candidates or answer of rows that exist already.",
         metavar="COLUMN",
     )
-    choice_norm: Norm = _recorded_question(
-        "sum",
+    choice_norm: Norm | None = _recorded_question(
+        None,
         "Choices compare by the log-probability of the whole text (sum), of a token (mean), less "
         "that under a blank image (pmi), or less what their length explains (prior).",
+        default_help="sum, or that of the calibration",
     )
     choice_scores: bool = _recorded_question(
         False,

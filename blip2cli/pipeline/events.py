@@ -133,6 +133,7 @@ class Summary:
     unit: str = "image"  # what is counted: images, or texts without images
     flagged: int = 0  # rows whose text says nothing or the same again, or did at first
     retried: int = 0  # rows among them whose text is good since it was decoded again
+    abstained: int = 0  # rows whose guess is not sure enough to be their text
     list_seconds: float = 0.0  # until the options were checked and the first images listed
     import_seconds: float = 0.0  # importing torch and what runs the model; part of the loading
     first_seconds: float = 0.0  # from the start to the first rows that were written; 0: none

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, Self, TypeVa
 from blip2cli.model.checkpoint.ranker import RankerSpec
 from blip2cli.model.checkpoint.resolve import local_checkpoint
 from blip2cli.options import ModelOptions, RunOptions
+from blip2cli.pipeline.check_model import check_model
 from blip2cli.pipeline.check_paths import check_paths
 from blip2cli.pipeline.events import Listener
 from blip2cli.pipeline.plan import Plan
@@ -127,7 +128,7 @@ class Job(Generic[AnyTask]):
         ranker = self.ranker and self.ranker.local(self.options.model)
         job = replace(self, checkpoint=checkpoint, ranker=ranker)
         if checkpoint is not None:
-            job.task.check(self.options.model.model, checkpoint.family)
+            check_model(job.task, self.options.model.model, checkpoint)
         self.items.check(job)
         check_paths(job)
         check_output(self.options.output)

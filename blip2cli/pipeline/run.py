@@ -17,6 +17,7 @@ from typing import Any
 
 from blip2cli import exit_codes
 from blip2cli.model.checkpoint.resolve import resolve
+from blip2cli.pipeline.check_model import check_model
 from blip2cli.pipeline.compute.base import Compute
 from blip2cli.pipeline.compute.choose import who_computes
 from blip2cli.pipeline.events import (
@@ -152,7 +153,7 @@ class RunState:
             return job
         if job.checkpoint is None:
             checkpoint = resolve(model.model, model.revision)
-            job.task.check(model.model, checkpoint.family)
+            check_model(job.task, model.model, checkpoint)
             job = replace(job, checkpoint=checkpoint)
         return replace(job, ranker=job.ranker and job.ranker.found())
 
@@ -223,6 +224,7 @@ class RunState:
             rows=stats.rows,
             flagged=stats.flagged,
             retried=stats.retried,
+            abstained=stats.abstained,
             seconds=seconds,
             load_seconds=stats.load,
             images_per_second=stats.done / max(seconds - stats.load, 1e-9),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from blip2cli.tasks.base import ABSTAINED
+
 if TYPE_CHECKING:
     from blip2cli.pipeline.processed_batch import ProcessedBatch
 
@@ -24,6 +26,7 @@ class RunStats:
     rows: int = 0
     flagged: int = 0  # rows whose text is degenerate, or was at first
     retried: int = 0  # those of them whose second text is good
+    abstained: int = 0  # rows that keep their guess back
     stages: dict[Stage, float] = field(
         default_factory=lambda: {"read": 0.0, "model": 0.0, "write": 0.0}
     )
@@ -39,8 +42,9 @@ class RunStats:
         self.rows += len(batch.rows)
         for row in batch.rows:
             if flag := row.get("flag"):
-                self.flagged += 1
+                self.flagged += flag != ABSTAINED
                 self.retried += flag == "retried"
+                self.abstained += flag == ABSTAINED
 
     def share(self, stage: Stage) -> float:
         """The part of the working time that ``stage`` took, 0 to 1."""

@@ -75,7 +75,7 @@ def score_choices(
         tokens = [choice.tokens for choice in likelihoods]
         answer = _best(
             question.choices,
-            normalized_scores(options.choice_norm, logprobs, tokens, blank),
+            normalized_scores(options.choice_norm or "sum", logprobs, tokens, blank),
             [choice.mean for choice in likelihoods],
             choice_mass(logprobs),
         )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from blip2cli.errors import OptionError, option
-from blip2cli.options import AskOptions, DecodeOptions
+from blip2cli.options import AskOptions, DecodeOptions, Norm
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.answers import Answer, generate_answers, match_choices, score_choices
 from blip2cli.tasks.base import Row, blank, first_columns
+from blip2cli.tasks.calibration import Calibration, settings_of
 from blip2cli.tasks.chains import HISTORY, assign_rounds, check_chain
 from blip2cli.tasks.prompting import (
     PreparedQuestion,
@@ -47,7 +48,8 @@ class AskTask:
     is answered by one of them. A retrieval model can only choose, and needs no question then: it
     compares each choice with the image, in a template that holds ``{choice}``.
 
-    Questions may refer to the answers before them (see ``chains``).
+    Questions may refer to the answers before them (see ``chains``), also to one that is kept back
+    because its confidence by ``calibration`` is too low.
     """
 
     questions: Questions
@@ -58,6 +60,7 @@ class AskTask:
     # Most prompts decoded together: many questions make many prompts of one batch of images, and
     # each holds keys and values. Rows do not depend on it.
     prompt_batch: int = 128
+    calibration: Calibration | None = None
 
     name = "ask"
 
@@ -86,20 +89,25 @@ class AskTask:
                     f"{option(name)} is about answers to choose from",
                     f"add {option('choices')}",
                 )
+        if self.calibration is not None:
+            self.calibration.check_task(self.name, self._closed > 0, self._open > 0)
+            if self._closed:
+                self.calibration.check_norm(self.options.choice_norm, self.options.match)
         source = "question" if self.questions.source is None else "questions"
         for file_name, questions in self._questions.by_image.items():
             check_chain(questions, source, file_name)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        columns = (
+        columns: tuple[Column, ...] = (
             Column("question", "string"),
             Column("question_id", "string"),
             Column("answer", "string"),
             Column("logprob", "float"),
             Column("flag", "string"),
         )
-        return columns + self._choice_columns
+        columns += self._choice_columns
+        return columns if self.calibration is None else self.calibration.with_columns(columns)
 
     @property
     def settings(self) -> dict[str, object]:
@@ -110,13 +118,12 @@ class AskTask:
             settings["questions"] = self.questions.digest
         settings["choices"] = list(self.choices) or None
         settings |= self.options.settings
+        settings["choice_norm"] = self._norm if self._closed else None
         if self._closed:
             settings["choice_mass"] = True  # rows have that column, those of older outputs do not
-        else:
-            settings["choice_norm"] = None
         for name in ("match", "choice_scores"):
             settings[name] = settings[name] or None
-        return settings | self.decode.settings
+        return settings | self.decode.settings | settings_of(self.calibration)
 
     @property
     def fingerprints(self) -> str | None:
@@ -181,7 +188,7 @@ class AskTask:
             answers = self._answer(model, features, prepared)
             for image, one, answer in zip(asked, prepared, answers, strict=True):
                 answered[image].append((one.text, answer))
-        return [
+        rows: list[Row] = [
             image
             | {
                 "question": text,
@@ -194,6 +201,9 @@ class AskTask:
             for image, chain, turns in zip(images, questions, answered, strict=True)
             for question, (text, answer) in zip(chain, turns, strict=True)
         ]
+        if self.calibration is not None:
+            self.calibration.add_confidence(rows, "answer", model)
+        return rows
 
     def row_count(self, file_name: str) -> int:
         return len(self._questions.of(file_name))
@@ -232,6 +242,13 @@ class AskTask:
             return ()
         return (*_CHOICE_COLUMNS, _SCORES) if self.options.choice_scores else _CHOICE_COLUMNS
 
+    @property
+    def _norm(self) -> Norm:
+        """How choices compare: as is asked for, else as those that were calibrated."""
+        if self.options.choice_norm is None and self.calibration is not None:
+            return cast("Norm", self.calibration.norm)
+        return self.options.choice_norm or "sum"
+
     def _answer(
         self, model: Blip2, features: ImageFeatures, questions: Sequence[PreparedQuestion]
     ) -> list[Answer]:
@@ -246,7 +263,8 @@ class AskTask:
         if closed:
             chosen = [questions[n] for n in closed]
             if model.writes:
-                answers = score_choices(model, features, chosen, self.options)
+                options = replace(self.options, choice_norm=self._norm)
+                answers = score_choices(model, features, chosen, options)
             else:
                 answers = match_choices(model, features, chosen, self.options.match)
             found.update(zip(closed, answers, strict=True))

@@ -10,6 +10,7 @@ from blip2cli.model.limits import check_writes
 from blip2cli.options import CaptionOptions, DecodeOptions, RankOptions
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import LOGPROB_DECIMALS, Row, blank, first_columns
+from blip2cli.tasks.calibration import Calibration, settings_of
 from blip2cli.tasks.ranking import rank_captions, ranking_columns
 from blip2cli.tasks.text_generation import generate_texts
 
@@ -32,26 +33,34 @@ class CaptionTask:
     options: CaptionOptions = field(default_factory=CaptionOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     rank: RankOptions = field(default_factory=RankOptions)
+    calibration: Calibration | None = None
 
     name = "caption"
     only = None
 
+    def __post_init__(self) -> None:
+        if self.calibration is not None:
+            self.calibration.check_task(self.name, choices=False, texts=True)
+
     @property
     def columns(self) -> tuple[Column, ...]:
-        columns = (
+        columns: tuple[Column, ...] = (
             Column("caption", "string"),
             Column("logprob", "float"),
             Column("flag", "string"),
         )
         several = self.decode.num_captions > 1
         if self._ranks:
-            return columns + ranking_columns(self.rank, several)
-        return columns + ((Column("candidates", "texts"),) if several else ())
+            columns += ranking_columns(self.rank, several)
+        elif several:
+            columns += (Column("candidates", "texts"),)
+        return columns if self.calibration is None else self.calibration.with_columns(columns)
 
     @property
     def settings(self) -> dict[str, object]:
         settings = {"task": self.name} | self.options.settings | self.decode.settings
-        return settings | self.rank.settings
+        settings |= self.rank.settings
+        return settings | settings_of(self.calibration)
 
     def check(self, model: str, family: Family) -> None:
         check_writes(model, family)
@@ -79,8 +88,8 @@ class CaptionTask:
         found = generate_texts(model, features, prompts, not_to_repeat, self.decode)
         if self._ranks:
             ranked = rank_captions(model, batch.pixels, features, found, prompt, self.rank)
-            return [row | more for row, more in zip(rows, ranked, strict=True)]
-        for row, generated in zip(rows, found, strict=True):
+            rows = [row | more for row, more in zip(rows, ranked, strict=True)]
+        for row, generated in () if self._ranks else zip(rows, found, strict=True):
             texts = [
                 {"text": text.text, "logprob": round(text.logprob, LOGPROB_DECIMALS)}
                 for text in generated.texts
@@ -90,6 +99,8 @@ class CaptionTask:
             row["flag"] = generated.flag
             if self.decode.num_captions > 1:
                 row["candidates"] = texts
+        if self.calibration is not None:
+            self.calibration.add_confidence(rows, "caption", model)
         return rows
 
     def row_count(self, file_name: str) -> int:

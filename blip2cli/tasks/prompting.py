@@ -130,8 +130,9 @@ def check_retrieval(model: str, options: AskOptions, has_questions: bool, has_op
     """
     if has_open:
         check_writes(model, RETRIEVAL, f"give it answers to choose from with {option('choices')}")
-    if options.choice_norm != "sum" or options.choice_scores:
-        name = "choice_norm" if options.choice_norm != "sum" else "choice_scores"
+    norm = options.choice_norm not in (None, "sum")
+    if norm or options.choice_scores:
+        name = "choice_norm" if norm else "choice_scores"
         raise OptionError(
             name,
             f"{option(name)} is about the tokens of a model that writes, and {model} is a "

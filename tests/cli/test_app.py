@@ -121,7 +121,7 @@ def test_help_is_nearly_as_quick_as_importing_typer_and_rich(tmp_path: Path) -> 
         (["emebd", "x"], "did you mean embed?"),
         (
             ["frobnicate"],
-            "no command 'frobnicate'; choose caption, ask, embed, convert, verify, eval or doctor.",
+            "no command 'frobnicate'; choose caption, ask, embed, convert, verify, eval, calibrate",
         ),
         (["."], "to caption it: blip2cli caption ."),
         (["--vresion"], "no option --vresion; did you mean --version?"),
@@ -204,7 +204,7 @@ def test_a_mistake_in_a_variable_names_it(blip2cli: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("blip2cli ca", ["caption"]),
+        ("blip2cli cap", ["caption"]),
         ("blip2cli caption --num-b", ["--num-beams"]),
         ("blip2cli embed --kind q", ["qformer"]),
     ],

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SHOWN = 4  # numbers of a vector, or choices, that are shown
 _MIN_NAME = 24  # characters for file names, if they fit
 # The same in every row, of no use to a reader, or shown with the text it is about.
-_HIDDEN = ("kind", "question_id", "flag", "choice_scores")
+_HIDDEN = ("kind", "question_id", "flag", "choice_scores", "guess")
 
 
 class TableSink:
@@ -83,6 +83,8 @@ def _cell(name: str, row: Mapping[str, object]) -> Text:
     from rich.text import Text
 
     value = row.get(name)
+    if value is None and name in ("caption", "answer"):
+        value = row.get("guess")
     if value is None:
         return Text("")
     if name in ("caption", "answer") and row.get("flag"):

@@ -68,6 +68,8 @@ def summary_lines(
     if s.flagged:
         line += f"; {s.flagged} texts flagged" if s.flagged > 1 else "; 1 text flagged"
         line += f", {s.retried} good after a retry" if s.retried else ""
+    if s.abstained:
+        line += f"; {s.abstained} of {s.rows} rows abstained"
     lines = [line + "."]
     if s.other_files:
         lines.append(f"Passed over, of kinds that are not read: {listed_others(s.other_files)}.")

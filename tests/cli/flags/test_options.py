@@ -203,7 +203,7 @@ def test_choices_come_from_the_command_line_or_a_file(
     assert [task.choices for task in tasks] == [("yes", "no"), ("red, or so", "blue"), ("1", "2")]
     assert [(task.options.choice_norm, task.options.match) for task in tasks[:2]] == [
         ("mean", False),
-        ("sum", True),
+        (None, True),
     ]
 
 
@@ -251,7 +251,7 @@ def test_a_time_limit_without_workers_is_refused(capsys: pytest.CaptureFixture[s
 
 
 # Commands whose output is no file of rows.
-PRODUCTS = ("report",)
+PRODUCTS = ("report", "calibrate")
 
 
 def test_the_same_flag_means_the_same_everywhere() -> None:

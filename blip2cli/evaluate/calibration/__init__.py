@@ -1,0 +1,1 @@
+"""Calibrations: fitted to labels, judged on others, and written for runs."""

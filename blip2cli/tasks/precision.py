@@ -1,0 +1,122 @@
+"""The lowest confidence that labels show to be enough for a wanted precision.
+
+Labels are looked at from the most confident answer down. At each step the question is whether the
+precision of all answers so far is what is wanted: whether the lower end of its 95 % interval by
+Clopper and Pearson (1934) meets it. The walk ends where it does not, so each step is only taken
+after those before it, and all of them together err in at most one of forty draws of labels (fixed
+sequence testing: Angelopoulos et al., arXiv 2110.01052, section 3).
+
+That is stricter than a one-sided bound, as unseen answers, which the precision is counted on in the
+end, vary as well. The walk begins where half of the mistakes that the precision allows are still
+borne, a number that depends on nothing but the precision: with one answer nothing can be shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from blip2cli.errors import OptionError, option
+
+_CERTAINTY = 0.975  # one-sided, of the 95 % interval
+_Z = 1.96  # that of the normal distribution, where a number of labels is estimated
+
+
+def lowest_confidence(
+    lines: Sequence[tuple[float, int, float]], precision: float, design_effect: float, path: str
+) -> float:
+    """The confidence from which on answers have ``precision``.
+
+    ``lines``: confidence, answers at or above it, right ones among them, from the most confident
+    down. ``design_effect``: how many labels say as much as one that depends on no other (several
+    of one image do not). Raises OptionError, saying how many labels are missing.
+    """
+    found = reached(lines, precision, design_effect)
+    if found is not None:
+        return found[0]
+    labels = lines[-1][1] if lines else 0
+    problem = (
+        f"{option('min_precision')} {precision:g}: {path}, of {labels} labels, does not show a "
+        "confidence above which that share of answers is right"
+    )
+    more = labels_needed(lines, precision, design_effect)
+    if more is None:
+        best = max((right / count for _, count, right in lines if count >= 20), default=0.0)
+        raise OptionError(
+            "min_precision",
+            f"{problem}; more labels would not do, as the best share of its most confident answers "
+            f"is {best:.3f}",
+            "ask for less, or take a better model",
+        )
+    raise OptionError(
+        "min_precision", problem, f"label about {max(1, more - labels)} more rows, or ask for less"
+    )
+
+
+def reached(
+    lines: Sequence[tuple[float, int, float]], precision: float, design_effect: float = 1.0
+) -> tuple[float, int, float] | None:
+    """The last line of the walk; None where it ends before its first step."""
+    first = first_step(precision) * design_effect
+    tested = [line for line in lines if line[1] >= first] or list(lines[-1:])
+    last = None
+    for line in tested:
+        _, count, right = line
+        if not shown(count / design_effect, (count - right) / design_effect, precision):
+            break
+        last = line
+    return last
+
+
+def shown(count: float, wrong: float, precision: float) -> bool:
+    """Whether the 95 % interval of ``wrong`` of ``count`` answers lies above a precision.
+
+    So few or fewer would be wrong in at most one of forty draws if it were just missed. Fractions
+    are rounded to the careful side.
+    """
+    n, f = math.floor(count + 1e-9), math.ceil(wrong - 1e-9)
+    if f >= n or n * (1 - precision) <= f:
+        return False
+    top = math.lgamma(n + 1)
+    tail = math.fsum(
+        math.exp(
+            top - math.lgamma(i + 1) - math.lgamma(n - i + 1)
+            + i * math.log1p(-precision) + (n - i) * math.log(precision)
+        )
+        for i in range(f + 1)
+    )  # fmt: skip
+    return tail <= 1 - _CERTAINTY
+
+
+def first_step(precision: float) -> int:
+    """The fewest answers of which half of the mistakes that are allowed may be made."""
+    allowed = (1 - precision) / 2
+    wrong = 0
+    while True:
+        low, high = math.ceil(wrong / allowed), math.ceil((wrong + 1) / allowed) - 1
+        if shown(high, wrong, precision):
+            while low < high:  # the smallest number with these mistakes that shows it
+                middle = (low + high) // 2
+                low, high = (low, middle) if shown(middle, wrong, precision) else (middle + 1, high)
+            return low
+        wrong += 1
+
+
+def labels_needed(
+    lines: Sequence[tuple[float, int, float]], precision: float, design_effect: float
+) -> int | None:
+    """About how many labels would show it, if answers are as good as these; None: no number."""
+    labels = lines[-1][1] if lines else 0
+    least = math.log(1 - _CERTAINTY) / math.log(precision)
+    if not lines:
+        return math.ceil(first_step(precision))
+    needed = []
+    for _, count, right in lines:
+        spare = right / count - precision
+        if count < 20 or spare <= 0:
+            continue
+        alike = max(least, _Z**2 * precision * (1 - precision) / spare**2, first_step(precision))
+        needed.append(math.ceil(alike * design_effect * labels / count))
+    if labels < 20:
+        return math.ceil(first_step(precision) * design_effect)
+    return min(needed, default=None)
