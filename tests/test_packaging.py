@@ -70,6 +70,9 @@ def test_everything_that_is_needed_is_in_the_wheel(wheel: Path) -> None:
                     "processor_config.json",
                 )
             ),
+            "blip2cli/report/page/page.css",
+            "blip2cli/report/page/page.html",
+            *(path.relative_to(ROOT).as_posix() for path in ROOT.glob("blip2cli/report/page/*.js")),
             f"{info}/licenses/LICENSE",
             f"{info}/licenses/blip2cli/tiny/assets/NOTICE",
         }

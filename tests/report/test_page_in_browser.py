@@ -243,16 +243,24 @@ def test_two_outputs_stand_side_by_side(browser: Browser, tmp_path: Path) -> Non
         "other": figure,
         "difference": {"value": 0.1, "low": -0.1, "high": 0.2},
     }
-    path = pages.write_page(tmp_path / "page.html", rows, metrics=[gained | figure])
+    first = pages.output("captions.jsonl")
+    second = pages.output("second.jsonl") | {"settings": [["model", "tiny"], ["dtype", "bfloat16"]]}
+    path = pages.write_page(
+        tmp_path / "page.html", rows, metrics=[gained | figure], outputs=[first, second]
+    )
     with opened(browser, path) as one:
         one.page.select_option("#filter-change", "changed")
         assert one.shown() == "98 of 300 rows"  # every third, less two that failed
-        first = one.page.locator("#list .row").first
-        assert first.locator("ins").all_inner_texts() == ["very"]
-        assert first.locator("del").all_inner_texts() == []
-        assert len(first.locator(".row-text").all()) == 2
+        row = one.page.locator("#list .row").first
+        assert row.locator("ins").all_inner_texts() == ["very"]
+        assert row.locator("del").all_inner_texts() == []
+        assert len(row.locator(".row-text").all()) == 2
         assert "change in confidence" in one.page.locator("#order option").all_inner_texts()
         one.press("i")
+        differing = one.page.get_by_role("region", name="Settings that differ").inner_text()
+        assert " ".join(differing.split()) == (
+            "setting A B dtype float32 bfloat16 prompt a photo of –"
+        )
         table = one.page.locator("#run-view table").first.inner_text()
         assert re.search(
             r"cider\s+1.02\s+0.9 to 1.1\s+1.02\s+0.9 to 1.1\s+0.1\s+-0.1 to 0.2", table

@@ -10,6 +10,7 @@ import { wordCount } from "./words.js";
 /** @typedef {import("./data.js").Figure} Figure */
 
 const BINS = 20;
+const DIFFER = "Settings that differ";
 const FEWEST_WORDS = 7;
 const MOST_WORD_BINS = 30;
 const PICTURES =
@@ -22,7 +23,7 @@ export function runPanel(data, rows) {
   return [
     ...run.notes.map((note) => foreign("p", "note", note)),
     ...(run.metrics.length ? [metrics(data)] : []),
-    make("div", "cards", ...charts(data, rows), ...made(data)),
+    make("div", "cards", ...charts(data, rows), ...changes(data), ...made(data)),
     colophon(data),
   ];
 }
@@ -61,6 +62,18 @@ function lengths(data, rows, prefixes) {
 /** @param {Data} data @param {Uint32Array} rows @param {string} column @returns {number[]} */
 function numbers(data, rows, column) {
   return [...rows].map((row) => valueIn(data, column, row)).filter((value) => value !== null);
+}
+
+/** The settings in which two outputs differ. @param {Data} data */
+function changes(data) {
+  if (!compares(data)) return [];
+  const [a, b] = data.run.outputs.map((output) => new Map(output.settings));
+  const names = [...new Set([...a.keys(), ...b.keys()])];
+  const rows = names
+    .filter((name) => a.get(name) !== b.get(name))
+    .map((name) => [name, a.get(name) ?? "–", b.get(name) ?? "–"]);
+  const shown = rows.length ? scrolled(table(["setting", "A", "B"], rows), DIFFER) : "None.";
+  return [make("section", "card", make("h2", "", DIFFER), shown)];
 }
 
 /** How each output was made. @param {Data} data */
@@ -109,7 +122,12 @@ function metrics(data) {
     ...figure(metric),
     ...(compares(data) ? [...figure(metric.other), ...figure(metric.difference)] : []),
   ]);
-  return make("section", "metrics", make("h2", "", "Metrics"), scrolled(table(head, rows)));
+  return make(
+    "section",
+    "metrics",
+    make("h2", "", "Metrics"),
+    scrolled(table(head, rows), "Metrics"),
+  );
 }
 
 /** @param {Figure | null | undefined} figure */
@@ -122,12 +140,12 @@ function figure(figure) {
   ];
 }
 
-/** A wide table scrolls by itself. @param {HTMLElement} content */
-function scrolled(content) {
+/** A wide table scrolls by itself. @param {HTMLElement} content @param {string} label */
+function scrolled(content, label) {
   const box = make("div", "scrolled", content);
   box.tabIndex = 0;
   box.setAttribute("role", "region");
-  box.setAttribute("aria-label", "Metrics");
+  box.setAttribute("aria-label", label);
   return box;
 }
 
