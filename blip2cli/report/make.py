@@ -40,18 +40,19 @@ def make_page(
     summary: Summary | None = None,
     progress: Callable[[int, int], None] | None = None,
     after_run: bool = False,
+    one_file_bytes: int = ONE_FILE_BYTES,
 ) -> PageWritten:
     """Write the page ``options.out``, and its pictures.
 
     ``places`` says where they are; ``progress`` gets the number of pictures so far, and of all.
-    ``after_run``: what references do not say is a note, as the run itself is good. Raises
-    UserError, RunError.
+    ``after_run``: what references do not say is a note, as the run itself is good. Pictures in the
+    page leave it at ``one_file_bytes``. Raises UserError, RunError.
     """
     start = time.monotonic()
     table = Table.of("rows", options.rows)
     rows = read_page_rows(table, options.text_column, options.limit)
     about = OutputAbout.of(table, rows)
-    page = _Page(options, table, rows)
+    page = _Page(options, table, rows, one_file_bytes)
     page.outputs.append(about.as_dict(rows, summary))
     name = "report" if after_run else "out"
     with writing(options.out, about.identity, options.overwrite, name) as writer:
@@ -81,7 +82,10 @@ def make_page(
 class _Page:
     """What a page is made of, bit by bit."""
 
-    def __init__(self, options: PageOptions, table: Table, rows: PageRows) -> None:
+    def __init__(
+        self, options: PageOptions, table: Table, rows: PageRows, one_file_bytes: int
+    ) -> None:
+        self._one_file_bytes = one_file_bytes
         self.outputs: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self._options, self._table, self._rows = options, table, rows
@@ -156,7 +160,7 @@ class _Page:
         cell = cell_size(len(images))
         inside = 0
         if len(self._rows) <= ONE_FILE_ROWS:
-            left = ONE_FILE_BYTES - _MARGIN - len(self.html().encode())
+            left = self._one_file_bytes - _MARGIN - len(self.html().encode())
             inside = left * 3 // 4 // max(1, len(images))
         in_page = inside >= _LEAST_BYTES
 

@@ -14,7 +14,7 @@ from blip2cli.evaluate.recall import unit_vectors
 
 NEIGHBOURS = 10
 MOST_ROWS = 20_000  # rows whose neighbours are found: two seconds at 256 numbers, on two cores
-_PAIRS = 1 << 24  # similarities computed at once, 64 MB
+_PAIRS = 1 << 24  # 64 MB of similarities
 
 
 def neighbours_of(table: Table, count: int) -> list[list[list[Any]] | None]:
@@ -50,17 +50,20 @@ def neighbours_of(table: Table, count: int) -> list[list[list[Any]] | None]:
     return found
 
 
-def nearest(vectors: Numbers, most: int = NEIGHBOURS) -> tuple[Numbers, Numbers]:
+def nearest(
+    vectors: Numbers, most: int = NEIGHBOURS, pairs: int = _PAIRS
+) -> tuple[Numbers, Numbers]:
     """Positions and cosines of the nearest others, ``[n, k]``, nearest first.
 
     ``vectors`` are of length 1, float32 ``[n, size]``; k is ``most``, or n - 1 if that is less.
+    ``pairs``: similarities that are computed at once.
     """
     size = len(vectors)
     most = max(0, min(most, size - 1))
     near, cosines = np.zeros((size, most), np.int64), np.zeros((size, most), np.float32)
     if not most:
         return near, cosines
-    step = max(1, _PAIRS // size)
+    step = max(1, pairs // size)
     for start in range(0, size, step):
         block = vectors[start : start + step] @ vectors.T
         own = np.arange(len(block))

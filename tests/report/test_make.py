@@ -18,6 +18,9 @@ import pytest
 from PIL import Image
 
 from blip2cli.cli.app import call
+from blip2cli.options import PageOptions
+from blip2cli.report.find_images import ImagePlaces
+from blip2cli.report.make import ONE_FILE_ROWS, make_page
 from tests.evaluate.helpers import coco, write
 from tests.report.helpers import Page, pictures, read_page, report, rows_file
 
@@ -243,11 +246,10 @@ def test_embeddings_have_neighbours_and_no_vectors(tmp_path: Path) -> None:
     assert "embedding" not in page.extra
 
 
-def test_many_rows_have_their_pictures_in_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_rows_have_their_pictures_in_a_folder(tmp_path: Path) -> None:
     out = captions(tmp_path, 30, name="ü c.jsonl")
-    monkeypatch.setattr("blip2cli.report.make.ONE_FILE_ROWS", 29)
+    few = out.read_text()
+    out.write_text(few * (ONE_FILE_ROWS // 30 + 1))
     assert report(out, "--image-root", "photos", "-o", "ü 100%.html") == 0
     page = read_page(tmp_path / "ü 100%.html")
     folder = tmp_path / "ü 100%_files"
@@ -256,8 +258,7 @@ def test_many_rows_have_their_pictures_in_a_folder(
     assert sorted(os.listdir(folder)) == sorted(name.rpartition("/")[2] for name in sheets)
     assert len(sheets) == 2
     # A page in one file again: the folder was ours, and goes.
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
+    out.write_text(few)
     assert report(out, "--image-root", "photos", "-o", "ü 100%.html") == 0
     assert not folder.exists()
 
@@ -271,13 +272,12 @@ def test_pictures_of_one_file_get_coarser_rather_than_the_file_larger(
         Image.fromarray(pixels).save(tmp_path / "photos" / name)
     out = rows_file(tmp_path / "c.jsonl", *({"file_name": n, "caption": n} for n in names))
     monkeypatch.setattr("blip2cli.report.make.cell_size", lambda count: 96)  # as of 3,000
-    monkeypatch.setattr("blip2cli.report.make.ONE_FILE_BYTES", 400_000)
-    assert report(out, "--image-root", "photos", "-o", "page.html") == 0
+    options = PageOptions((str(out),), image_root="photos", out="page.html")
+    make_page(options, ImagePlaces.of(options), one_file_bytes=400_000)
     assert len(read_page(tmp_path / "page.html").images["width"]) == 60
     assert (tmp_path / "page.html").stat().st_size <= 400_000
     # Where texts leave nothing for pictures, they are files.
-    monkeypatch.setattr("blip2cli.report.make.ONE_FILE_BYTES", 150_000)
-    assert report(out, "--image-root", "photos", "-o", "page.html") == 0
+    make_page(options, ImagePlaces.of(options), one_file_bytes=150_000)
     assert (tmp_path / "page_files").is_dir()
 
 

@@ -13,11 +13,10 @@ from blip2cli.evaluate.read_rows import Table
 from blip2cli.report.neighbours import nearest, neighbours_of
 
 
-def test_neighbours_are_those_of_a_plain_search(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_are_those_of_a_plain_search() -> None:
     vectors = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    monkeypatch.setattr("blip2cli.report.neighbours._PAIRS", 350)  # blocks of seven rows
-    near, cosines = nearest(vectors)
+    near, cosines = nearest(vectors, pairs=350)  # blocks of seven rows
     for row in range(50):
         others = sorted(
             (n for n in range(50) if n != row), key=lambda n: -vectors[row] @ vectors[n]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli.report import page_file
+from blip2cli.report.make import ONE_FILE_ROWS
 from blip2cli.storage import durable
 from tests.report.helpers import pictures, read_page, report, rows_file
 
@@ -15,12 +16,12 @@ from tests.report.helpers import pictures, read_page, report, rows_file
 @pytest.fixture(autouse=True)
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("blip2cli.report.make.ONE_FILE_ROWS", 0)  # pictures are files
 
 
 def output(name: str, count: int = 3, folder: str = "photos") -> Path:
-    rows = ({"file_name": n, "caption": "x"} for n in pictures(Path(folder), count))
-    return rows_file(Path(name), *rows)
+    """Rows about ``count`` pictures, so many that pictures are files beside their page."""
+    rows = [{"file_name": n, "caption": "x"} for n in pictures(Path(folder), count)]
+    return rows_file(Path(name), *rows * (ONE_FILE_ROWS // count + 1))
 
 
 def files() -> list[str]:
