@@ -23,14 +23,17 @@ def test_a_prefix_on_s3_gives_the_bytes_that_the_folder_gives(
     common = ("--model", checkpoint, "--workers", "1", "--max-new-tokens", "5")
     here = blip2cli("caption", mixed, *common, "-o", "here.jsonl")
     url = "s3://process-bucket/some/where"
-    there = blip2cli("caption", url, *common, "-o", "there.jsonl", env=s3.environment)
+    page = ("--report", "page.html")
+    there = blip2cli("caption", url, *common, *page, "-o", "there.jsonl", env=s3.environment)
     assert (here.returncode, there.returncode) == (3, 3), there.stderr
     for ending in (".jsonl", ".jsonl.errors"):
         content = (tmp_path / f"there{ending}").read_text()
         assert content == (tmp_path / f"here{ending}").read_text()
         assert "process-bucket" not in content
     # Nothing of what the libraries like to say comes through, not even at the end.
-    assert len(there.stderr.splitlines()) == len(here.stderr.splitlines()) == 2
+    assert len(there.stderr.splitlines()) - 1 == len(here.stderr.splitlines()) == 2
+    assert "5 pictures into page.html" in there.stderr
+    assert "process-bucket" not in (tmp_path / "page.html").read_text()
     files = [path for path in tmp_path.iterdir() if path.is_file()]
     assert not any(b"a-secret-key" in path.read_bytes() for path in files)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -56,7 +57,7 @@ def test_captions_have_a_page_every_night(capfd: pytest.CaptureFixture[str]) -> 
     assert read_page(Path("later.html")).rows["image"] == [0, 1, -1]
 
 
-def test_answers_and_vectors_have_pages() -> None:
+def test_answers_and_vectors_have_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     questions = rows_file(
         Path("q.jsonl"),
         {"file_name": "cats.png", "question": "how many cats are there?", "answer": "two"},
@@ -65,10 +66,15 @@ def test_answers_and_vectors_have_pages() -> None:
         run("ask", "photos", "--questions", questions, "-o", "a.jsonl", "--report", "a.html") == 0
     )
     assert read_page(Path("a.html")).rows["references"] == [["two"]]
-    assert run("embed", "photos", "-o", "v/", "--report", "v.html", "--no-images") == 0
+    # Paths on stdin are named from here, and come once.
+    paths = io.BytesIO(b"".join(f"photos/{name}\n".encode() for name in NAMES))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(paths))
+    assert run("embed", "-", "-o", "v/", "--report", "v.html") == 0
     page = read_page(Path("v.html"))
+    assert page.rows["image"] == [0, 1]
     assert [near[0][0] for near in page.rows["neighbours"]] == [1, 0]
-    assert page.run["sprites"] is None
+    assert run("embed", "photos", "-o", "w.parquet", "--report", "w.html", "--no-images") == 0
+    assert read_page(Path("w.html")).run["sprites"] is None
 
 
 @pytest.mark.parametrize(
