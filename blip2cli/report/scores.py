@@ -9,23 +9,22 @@ from typing import Any
 import numpy as np
 
 from blip2cli.evaluate import cider
-from blip2cli.evaluate.answer_match import normalized
+from blip2cli.evaluate.calibration.labelled import score_text
+from blip2cli.evaluate.calibration.measures import reliability
 from blip2cli.evaluate.evaluation import Evaluation, Figure
-from blip2cli.evaluate.key_index import Numbers
 from blip2cli.evaluate.match_rows import RowMatcher
 from blip2cli.evaluate.metric_table import Scoring
 from blip2cli.evaluate.predictions import Predictions
 from blip2cli.evaluate.read_rows import Columns, Table
 from blip2cli.evaluate.references import References
 from blip2cli.evaluate.run import evaluate_rows, row_kind
-from blip2cli.evaluate.vqa_accuracy import FEWEST_ANSWERS, vqa_score
+from blip2cli.evaluate.vqa_accuracy import FEWEST_ANSWERS
 from blip2cli.options import EvalOptions
 from blip2cli.report.plain import number, plain
 
 _ROW = "\0row"  # a column of the numbers of rows; no file has one of this name
 _MOST_REFERENCES = 10  # of a row
 _CAPTION_METRICS = ("bleu", "rouge", "cider")  # without METEOR, which would start Java
-BINS = 15  # of equal numbers of rows
 
 
 @dataclass(frozen=True)
@@ -61,60 +60,43 @@ def score_rows(
     found = Predictions.read(matcher, (_ROW, "guess"))
     texts = found.texts.to_pylist()
     theirs = references.text_lists(found.numbers)
-    captions = row_kind(table, references, options) == "captions"
-    if captions:
+    by_words = _by_words(table, references, options)
+    if by_words:
         name = "cider"
-        scores = cider.scores(Scoring(found).tokens) * found.answered
+        scores = cider.scores(Scoring(found).tokens)
     else:
-        rule, name = (
-            (vqa_score, "vqa")
-            if references.most_texts >= FEWEST_ANSWERS
-            else (normalized, "normalized")
-        )
+        several = references.kind == "answers" and references.most_texts >= FEWEST_ANSWERS
+        name = "vqa" if several and references.wrong is None else "normalized"
         guessed = [
             guess if abstained and guess else text
             for text, guess, abstained in zip(
                 texts, found.columns["guess"], found.abstained, strict=True
             )
         ]
-        judged: Numbers = np.array(list(map(rule, guessed, theirs)), float)
-        scores = judged * found.answered
+        scores = np.array([
+            score_text(text, right, references) for text, right in zip(guessed, theirs, strict=True)
+        ])  # fmt: skip
     count = len(confidences)
     by_row: list[float | None] = [None] * count
     texts_by_row: list[list[str] | None] = [None] * count
-    sure, right = [], []
+    sure: list[float] = []
+    right: list[float] = []
     for at, shown in enumerate(found.columns[_ROW]):
         row = int(shown) if shown else count
         if row >= count:  # an image that failed, or a row beyond the limit
             continue
         texts_by_row[row] = [plain(text) for text in theirs[at][:_MOST_REFERENCES]]
         if not found.abstained[at]:
-            by_row[row] = number(float(scores[at]))
+            by_row[row] = number(float(scores[at] * found.answered[at]))
         confidence = confidences[row]
-        if not captions and confidence is not None:
+        judged = not by_words and references.judges(int(found.numbers[at]), guessed[at].strip())
+        if judged and confidence is not None:
             sure.append(confidence)
-            right.append(float(judged[at]))
-    bins, ece = reliability(np.array(sure), np.array(right))
-    return RowScores(name, by_row, texts_by_row, bins, ece)
-
-
-def reliability(
-    confidences: Numbers, right: Numbers, most: int = BINS
-) -> tuple[list[dict[str, Any]], float | None]:
-    """The bins of a reliability diagram, each of as many rows, and the calibration error."""
-    if not len(confidences):
-        return [], None
-    order = np.argsort(confidences, kind="stable")
-    bins, error = [], 0.0
-    for some in np.array_split(order, min(most, len(order))):
-        confidence, accuracy = confidences[some].mean(), right[some].mean()
-        error += abs(confidence - accuracy) * len(some)
-        bins.append({
-            "confidence": number(float(confidence)),
-            "accuracy": number(float(accuracy)),
-            "count": len(some),
-        })  # fmt: skip
-    return bins, number(float(error) / len(order))
+            right.append(float(scores[at]))
+    bins = reliability(np.array(sure), np.array(right)) if sure else []
+    gaps = [abs(one["confidence"] - one["accuracy"]) * one["count"] for one in bins]
+    ece = number(sum(gaps) / len(sure)) if sure else None
+    return RowScores(name, by_row, texts_by_row, [plain(one) for one in bins], ece)
 
 
 def metrics_of(
@@ -138,9 +120,14 @@ def metrics_of(
 
 def eval_options(table: Table, references: References, options: EvalOptions) -> EvalOptions:
     """``options`` without the metrics that would take long."""
-    if row_kind(table, references, options) == "captions":
+    if _by_words(table, references, options):
         return replace(options, metric=_CAPTION_METRICS)
     return options
+
+
+def _by_words(table: Table, references: References, options: EvalOptions) -> bool:
+    """Whether texts are compared by their words; verdicts say of captions, too, what is right."""
+    return references.wrong is None and row_kind(table, references, options) == "captions"
 
 
 def _interval(figure: Figure) -> dict[str, float | None]:

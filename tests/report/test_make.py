@@ -322,3 +322,23 @@ def test_rows_are_packed_and_small(tmp_path: Path) -> None:
     assert report(out, "--no-images", "-o", "page.html") == 0
     page = read_page(tmp_path / "page.html")
     assert len(gzip.compress(json.dumps(page.rows).encode())) < 5000
+
+
+def test_verdicts_of_a_page_are_references(tmp_path: Path) -> None:
+    out = captions(tmp_path)
+    verdicts = rows_file(
+        tmp_path / "v.jsonl",
+        {"file_name": "0000.png", "text": "picture 0000.png", "verdict": "right",
+         "label": "picture 0000.png", "output": "x"},
+        {"file_name": "0001.png", "text": "picture 0001.png", "verdict": "wrong", "label": None,
+         "output": "x"},
+        {"file_name": "0002.png", "text": "another text", "verdict": "wrong", "label": None,
+         "output": "x"},
+    )  # fmt: skip
+    assert report(out, "--against", verdicts, "--no-images", "-o", "page.html") == 0
+    page = read_page(tmp_path / "page.html")
+    assert page.rows["score"] == [1.0, 0.0, None]
+    assert page.run["reliability"] == [
+        {"confidence": pytest.approx(np.exp(-0.5), abs=1e-4), "accuracy": a, "count": 1}
+        for a in (0.5, 0.5)
+    ]
