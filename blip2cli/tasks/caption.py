@@ -50,7 +50,7 @@ class CaptionTask:
             Column("flag", "string"),
         )
         several = self.decode.num_captions > 1
-        if self._ranks:
+        if self.rank.rank_with is not None:
             columns += ranking_columns(self.rank, several)
         elif several:
             columns += (Column("candidates", "texts"),)
@@ -67,7 +67,7 @@ class CaptionTask:
 
     def fit(self, model: Blip2) -> Self:
         self.check(model.name, model.family)
-        if self._ranks and model.ranker is None:
+        if self.rank.rank_with is not None and model.ranker is None:
             raise OptionError(
                 "rank_with",
                 f"{option('rank_with')}: {model.name} was loaded without a model to rank with",
@@ -86,10 +86,11 @@ class CaptionTask:
         prompts = [Prompt(i, prompt, str(row["file_name"])) for i, row in enumerate(rows)]
         not_to_repeat = [prompt] * len(prompts)
         found = generate_texts(model, features, prompts, not_to_repeat, self.decode)
-        if self._ranks:
+        ranks = self.rank.rank_with is not None
+        if ranks:
             ranked = rank_captions(model, batch.pixels, features, found, prompt, self.rank)
             rows = [row | more for row, more in zip(rows, ranked, strict=True)]
-        for row, generated in () if self._ranks else zip(rows, found, strict=True):
+        for row, generated in () if ranks else zip(rows, found, strict=True):
             texts = [
                 {"text": text.text, "logprob": round(text.logprob, LOGPROB_DECIMALS)}
                 for text in generated.texts
@@ -108,7 +109,3 @@ class CaptionTask:
 
     def failed_rows(self, item: LoadedImage) -> list[Row]:
         return [blank(item, self.columns)]
-
-    @property
-    def _ranks(self) -> bool:
-        return self.rank.rank_with is not None
