@@ -153,7 +153,8 @@ class RunState:
             return job
         if job.checkpoint is None:
             checkpoint = resolve(model.model, model.revision)
-            check_model(job.task, model.model, checkpoint)
+            job = replace(job, ranker=job.ranker and job.ranker.found())
+            check_model(job.task, model.model, checkpoint, job.ranker)
             job = replace(job, checkpoint=checkpoint)
         return replace(job, ranker=job.ranker and job.ranker.found())
 

@@ -18,6 +18,7 @@ from blip2cli.model.checkpoint.resolve import resolve
 from blip2cli.model.load_ranked import load_ranked
 from blip2cli.model.ranker import Ranker
 from blip2cli.options import (
+    CalibrationOptions,
     DecodeOptions,
     LoaderOptions,
     ModelOptions,
@@ -32,6 +33,7 @@ from blip2cli.pipeline.job import Job
 from blip2cli.pipeline.run import run
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import read_settings
+from blip2cli.tasks.calibration import from_options
 from blip2cli.tasks.caption import CaptionTask
 from tests.pipeline.helpers import read
 
@@ -170,3 +172,36 @@ def test_a_run_with_a_model_in_memory_ranks_by_the_one_beside_it(
     assert summary.done == 5
     assert out.read_bytes() == whole.read_bytes()
     assert json.loads(out.read_text().splitlines()[0])["candidates"][0]["match"] >= 0
+
+
+def test_a_calibration_is_that_of_both_models(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    run(job(images, out, RankOptions("tiny-itm"), limit=1))
+    settings = read_settings(OutputPaths.of(str(out)))
+    assert settings is not None
+    assert settings.weights is not None
+    first = settings.weights.partition("+")[0]
+    for weights, rank, fits in (
+        (settings.weights, RANKED, True),
+        (first, RANKED, False),
+        (settings.weights, RankOptions(), False),
+        (first, RankOptions(), True),
+    ):
+        found = {
+            "format": 1, "kind": "texts", "norm": "logprob_mean", "match": False,
+            "task": "caption", "weights": weights, "temperature": None, "questions": {},
+            "curve": {"method": "platt", "slope": 1.0, "intercept": 3.0},
+            "thresholds": [[0.9, 300, 300]], "labels": 300,
+        }  # fmt: skip
+        file = tmp_path / "calibration.json"
+        file.write_text(json.dumps(found))
+        made = job(images, tmp_path / f"{fits}{rank.rank_with}.jsonl", rank)
+        calibration = from_options(CalibrationOptions(str(file)))
+        made = replace(made, task=replace(made.task, calibration=calibration))
+        if not fits:
+            with pytest.raises(OptionError, match="was made from rows of another model"):
+                run(made)
+            continue
+        run(made)
+        for row in read(tmp_path / f"{fits}{rank.rank_with}.jsonl"):
+            assert 0 < row["confidence"] < 1
