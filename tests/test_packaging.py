@@ -55,7 +55,7 @@ def test_everything_that_is_needed_is_in_the_wheel(wheel: Path) -> None:
         needed = {
             "blip2cli/py.typed",
             "blip2cli/tiny/assets/NOTICE",
-            *(f"blip2cli/report/page/{name}" for name in ("page.html", "page.css", "main.js")),
+            *(f"blip2cli/report/page/{name}" for name in ("page.html", "list.css", "main.js")),
             f"{WEIGHTS}/tiny/vision.safetensors",
             f"{WEIGHTS}/tiny/qformer.safetensors",
             *(
@@ -70,7 +70,7 @@ def test_everything_that_is_needed_is_in_the_wheel(wheel: Path) -> None:
                     "processor_config.json",
                 )
             ),
-            "blip2cli/report/page/page.css",
+            "blip2cli/report/page/list.css",
             "blip2cli/report/page/page.html",
             *(path.relative_to(ROOT).as_posix() for path in ROOT.glob("blip2cli/report/page/*.js")),
             f"{info}/licenses/LICENSE",

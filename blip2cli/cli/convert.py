@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 from blip2cli.cli.flags.command import Required
+from blip2cli.cli.terminal.progress_bar import progress_bar
 from blip2cli.cli.terminal.run_summary import duration
 from blip2cli.cli.terminal.spelling import readable, variable
 from blip2cli.errors import OptionError, option
@@ -67,7 +66,7 @@ def _refuse(options: ConversionOptions, ours: str, theirs: str) -> None:
 def _convert_results(options: ConvertOptions, quiet: bool) -> int:
     from blip2cli.convert import convert as run
 
-    with _bar(quiet) as bar:
+    with progress_bar(quiet, "B", scaled=True) as bar:  # the only measure known beforehand
         done = run(options, bar)
     rate = done.rows / max(done.seconds, 1e-9)
     count = "1 row" if done.rows == 1 else f"{done.rows} rows"
@@ -79,7 +78,7 @@ def _convert_results(options: ConvertOptions, quiet: bool) -> int:
 def _convert_checkpoint(options: CheckpointOptions, quiet: bool) -> int:
     from blip2cli.convert.checkpoints import convert_checkpoint as run
 
-    with _bar(quiet) as bar:
+    with progress_bar(quiet, "B", scaled=True) as bar:  # the only measure known beforehand
         done = run(options, bar) if bar is not None else run(options)
     size, unit = (done.bytes / 1e9, "GB") if done.bytes >= 1e9 else (done.bytes / 1e6, "MB")
     line = f"{done.weights} weights, {size:.1f} {unit}, into {options.destination}; "
@@ -91,34 +90,3 @@ def _print(lines: list[str], quiet: bool) -> None:
     if not quiet:
         for line in lines:
             print(readable(line), file=sys.stderr)
-
-
-@contextmanager
-def _bar(quiet: bool) -> Iterator[_Bar | None]:
-    """A progress bar where a person looks."""
-    bar = _Bar() if sys.stderr.isatty() and not quiet else None
-    try:
-        yield bar
-    finally:
-        if bar is not None:
-            bar.close()
-
-
-class _Bar:
-    """A progress bar in bytes, the only measure that is known beforehand for all formats."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self.close: Callable[[], None] = lambda: None
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._bar is None:
-            from tqdm import tqdm
-
-            tqdm.monitor_interval = 0
-            self._bar = tqdm(
-                total=total, unit="B", unit_scale=True, file=sys.stderr, leave=False,
-                dynamic_ncols=True,
-            )  # fmt: skip
-            self.close = self._bar.close
-        self._bar.update(done - self._bar.n)

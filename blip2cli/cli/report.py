@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from blip2cli import exit_codes
 from blip2cli.cli.flags.command import Required
+from blip2cli.cli.terminal.progress_bar import progress_bar
 from blip2cli.cli.terminal.run_summary import page_lines
 from blip2cli.cli.terminal.spelling import readable
 from blip2cli.options import PageOptions, VerbosityOptions
@@ -30,32 +30,9 @@ def report(
     stdin = sys.stdin.buffer if sys.stdin is not None else None
     places = ImagePlaces.of(page, stdin)
     summary = Summary.read(page.run_summary) if page.run_summary is not None else None
-    bar = _Bar() if sys.stderr.isatty() and not verbosity.quiet else None
-    try:
+    with progress_bar(verbosity.quiet, " pictures") as bar:
         made = make_page(page, places, summary, bar)
-    finally:
-        if bar is not None:
-            bar.close()
     if not verbosity.quiet:
         for line in page_lines(made):
             print(readable(line), file=sys.stderr)
     return exit_codes.SUCCESS
-
-
-class _Bar:
-    """A progress bar in pictures."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self.close: Callable[[], None] = lambda: None
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._bar is None:
-            from tqdm import tqdm
-
-            tqdm.monitor_interval = 0
-            self._bar = tqdm(
-                total=total, unit=" pictures", file=sys.stderr, leave=False, dynamic_ncols=True
-            )
-            self.close = self._bar.close
-        self._bar.update(done - self._bar.n)

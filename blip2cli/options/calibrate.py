@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from blip2cli.errors import OptionError, option
-from blip2cli.options.columns import ColumnOptions
+from blip2cli.options.columns import ReferenceOptions
 from blip2cli.options.declare import (
     CONFIDENCE,
     OUTPUT,
     SOURCE,
-    TEXTS,
     OptionGroup,
     declare,
     setting,
 )
-from blip2cli.options.evaluate import AGAINST_HELP
 from blip2cli.options.run import OVERWRITE_HELP
 from blip2cli.options.text import Norm
 
@@ -68,19 +66,11 @@ class CalibrationOptions(OptionGroup):
 
 
 @dataclass(frozen=True)
-class CalibrateOptions(ColumnOptions):
+class CalibrateOptions(ReferenceOptions):
     """What is calibrated against what."""
 
     rows: tuple[str, ...] = _source(
         (), "Outputs of ask or caption that are one.", positional=True, metavar="ROWS..."
-    )
-    against: str | None = _source(None, AGAINST_HELP, metavar="FILE")
-    reference_column: str | None = setting(
-        None,
-        "The column of texts in a table of references.",
-        panel=TEXTS,
-        metavar="NAME",
-        default_help="caption, reference, text or answer, or their plurals",
     )
     norm: Norm | None = setting(
         None,

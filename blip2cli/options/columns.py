@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from blip2cli.options.declare import IDS, TEXTS, OptionGroup, setting
+from blip2cli.options.declare import IDS, SOURCE, TEXTS, OptionGroup, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,4 +30,24 @@ class ColumnOptions(OptionGroup):
         "Ids of file names: a JSON object, a CSV table with file_name and id, or COCO annotations.",
         panel=IDS,
         metavar="FILE",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceOptions(ColumnOptions):
+    """What the texts of rows are compared with."""
+
+    against: str | None = setting(
+        None,
+        "References: COCO caption annotations, VQA annotations, verdicts of a page, or a table "
+        "with file_name (and question or question_id) and a text or a list of texts.",
+        panel=SOURCE,
+        metavar="FILE",
+    )
+    reference_column: str | None = setting(
+        None,
+        "The column of texts in a table of references.",
+        panel=TEXTS,
+        metavar="NAME",
+        default_help="caption, reference, text or answer, or their plurals",
     )

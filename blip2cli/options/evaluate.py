@@ -8,18 +8,14 @@ from functools import partial
 from typing import Literal
 
 from blip2cli.errors import OptionError, option
-from blip2cli.options.columns import ColumnOptions
-from blip2cli.options.declare import METRICS, OUTPUT, SOURCE, TEXTS, OptionGroup, setting
+from blip2cli.options.columns import ReferenceOptions
+from blip2cli.options.declare import METRICS, OUTPUT, SOURCE, OptionGroup, setting
 
 MetricName = Literal[
     "bleu", "meteor", "rouge", "cider", "vqa", "vqa_2017", "exact", "normalized", "yesno", "recall"
 ]
 _METRIC_NAMES = MetricName.__args__  # type: ignore[attr-defined] # a Literal has them
 
-AGAINST_HELP = (
-    "References: COCO caption annotations, VQA annotations, verdicts of a page, or a table with "
-    "file_name (and question or question_id) and a text or a list of texts."
-)
 COMPARE_HELP = "Another output, which ROWS are compared with; repeatable."
 
 _source = partial(setting, panel=SOURCE)
@@ -39,7 +35,7 @@ class MetricsOptions(OptionGroup):
 
 
 @dataclass(frozen=True)
-class EvalOptions(ColumnOptions):
+class EvalOptions(ReferenceOptions):
     """What is evaluated against what."""
 
     rows: tuple[str, ...] = _source(
@@ -48,19 +44,7 @@ class EvalOptions(ColumnOptions):
         positional=True,
         metavar="ROWS...",
     )
-    against: str | None = _source(
-        None,
-        AGAINST_HELP,
-        metavar="FILE",
-    )
     compare: tuple[str, ...] = _source((), COMPARE_HELP, metavar="ROWS")
-    reference_column: str | None = setting(
-        None,
-        "The column of texts in a table of references.",
-        panel=TEXTS,
-        metavar="NAME",
-        default_help="caption, reference, text or answer, or their plurals",
-    )
     metric: tuple[str, ...] = _metrics(
         (),
         f"Compute only this: {', '.join(_METRIC_NAMES)}; repeatable.",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from blip2cli.errors import OptionError, option
-from blip2cli.options.columns import ColumnOptions
+from blip2cli.options.columns import ReferenceOptions
 from blip2cli.options.convert import IMAGE_ROOT_HELP
 from blip2cli.options.declare import (
     IMAGES,
@@ -14,11 +14,10 @@ from blip2cli.options.declare import (
     OUTPUT,
     REPORTING,
     SOURCE,
-    TEXTS,
     OptionGroup,
     setting,
 )
-from blip2cli.options.evaluate import AGAINST_HELP, COMPARE_HELP
+from blip2cli.options.evaluate import COMPARE_HELP
 from blip2cli.options.run import (
     ABSOLUTE_PATHS_HELP,
     IMAGE_COLUMN_HELP,
@@ -55,7 +54,7 @@ class RunPageOptions(OptionGroup):
 
 
 @dataclass(frozen=True)
-class PageOptions(ColumnOptions):
+class PageOptions(ReferenceOptions):
     """What a page shows, and where its pictures are."""
 
     rows: tuple[str, ...] = _source(
@@ -74,14 +73,6 @@ class PageOptions(ColumnOptions):
     absolute_paths: bool = _images(False, ABSOLUTE_PATHS_HELP)
     no_images: bool = _images(False, _NO_IMAGES)
     limit: int | None = _source(None, LIMIT_HELP, metavar="N", minimum=1)
-    against: str | None = _metrics(None, AGAINST_HELP, metavar="FILE")
-    reference_column: str | None = setting(
-        None,
-        "The column of texts in a table of references.",
-        panel=TEXTS,
-        metavar="NAME",
-        default_help="caption, reference, text or answer, or their plurals",
-    )
     compare: tuple[str, ...] = _source((), COMPARE_HELP, metavar="ROWS")
     run_summary: str | None = _source(
         None, f"What {option('summary')} of the run wrote: times and counts.", metavar="FILE"

@@ -35,7 +35,7 @@ def test_vectors_of_any_length_with_nulls_between(tmp_path: Path) -> None:
         str(write(tmp_path / name, content))
         for name, content in (("i.jsonl", images), ("t.jsonl", texts))
     )
-    found = evaluate(EvalOptions(rows, str(write(tmp_path / "p.jsonl", pairs))))
+    found = evaluate(EvalOptions(rows, against=str(write(tmp_path / "p.jsonl", pairs))))
     assert found.counts == {"images": 2, "texts": 3, "pairs": 3}
     assert found.value("image_to_text_recall@1") == 1
     assert found.value("text_to_image_recall@1") == 1

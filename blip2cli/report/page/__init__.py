@@ -24,6 +24,7 @@ _MODULES = (
     "data", "dom", "words", "thumbnail", "selection", "verdicts", "list", "row", "detail", "charts",
     "run_panel", "controls", "main",
 )  # fmt: skip
+_STYLES = ("colours", "controls", "list", "detail", "run_panel", "widths")  # later ones win
 _IMPORT = re.compile(r"^import\s[^;]*;\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=class|const|function|async)", re.MULTILINE)
 
@@ -33,7 +34,7 @@ def assemble(title: str, run: Mapping[str, object], table: Mapping[str, object])
 
     Raises ``ValueError`` for numbers that are not finite: JSON has none of them.
     """
-    style, script = _asset("page.css"), _script()
+    style, script = "\n".join(_asset(f"{name}.css") for name in _STYLES), _script()
     packed = gzip.compress(_json(table).encode(errors="replace"), 6, mtime=0)
     return Template(_asset("page.html")).substitute(
         policy=_policy(style, script),

@@ -6,7 +6,7 @@ import { flagOf, tally } from "./selection.js";
 
 /** @typedef {import("./data.js").Data} Data */
 
-// Where the details of a row lie over the list, and filters are folded: as in page.css.
+// Where the details of a row lie over the list, and filters are folded: as in widths.css.
 export const NARROW = window.matchMedia("(max-width: 56rem)");
 const MOST_QUESTIONS = 200;
 const LONGEST_OPTION = 70;
