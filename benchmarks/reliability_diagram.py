@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from xml.sax.saxutils import escape
 
 _GREY, _BEFORE, _AFTER = "#7d8590", "#db6d28", "#388bfd"
 _SIDE, _LEFT, _TOP, _GAP = 220, 52, 30, 40  # pixels: a plot, and what is around it
@@ -32,7 +33,7 @@ def diagram(plots: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> s
 
 def _plot(title: str, bins: Mapping[str, Any], left: int, first: bool) -> Iterator[str]:
     bottom = _TOP + _SIDE
-    yield f'<text x="{left}" y="{_TOP - 10}">{title}</text>'
+    yield f'<text x="{left}" y="{_TOP - 10}">{escape(title)}</text>'
     yield (
         f'<rect x="{left}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}" fill="none" '
         f'stroke="{_GREY}"/>'

@@ -6,9 +6,10 @@ Clopper and Pearson (1934) meets it. The walk ends where it does not, so each st
 after those before it, and all of them together err in at most one of forty draws of labels (fixed
 sequence testing: Angelopoulos et al., arXiv 2110.01052, section 3).
 
-That is stricter than a one-sided bound, as unseen answers, which the precision is counted on in the
-end, vary as well. The walk begins where half of the mistakes that the precision allows are still
-borne, a number that depends on nothing but the precision: with one answer nothing can be shown.
+There are two walks, which err in one of twenty together. One begins where half of the mistakes that
+the precision allows are still borne, a number that depends on nothing but the precision: with one
+answer nothing can be shown. The other begins at a quarter of the labels, and is not stopped by a
+few wrong answers among the most confident ones.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from blip2cli.errors import OptionError, option
 
 _CERTAINTY = 0.975  # one-sided, of the 95 % interval
+_SECOND_START = 0.25  # of the labels
 _Z = 1.96  # that of the normal distribution, where a number of labels is estimated
 
 
@@ -56,13 +58,21 @@ def lowest_confidence(
 def reached(
     lines: Sequence[tuple[float, int, float]], precision: float, design_effect: float = 1.0
 ) -> tuple[float, int, float] | None:
-    """The last line of the walk; None where it ends before its first step."""
-    first = first_step(precision) * design_effect
-    tested = [line for line in lines if line[1] >= first] or list(lines[-1:])
+    """The last line of the walk that comes further; None where both end before a first step."""
+    labels = lines[-1][1] if lines else 0
+    starts = {first_step(precision) * design_effect, labels * _SECOND_START}
+    ends = [_walk(lines, start, precision, design_effect) for start in starts]
+    return max((end for end in ends if end is not None), key=lambda end: end[1], default=None)
+
+
+def _walk(
+    lines: Sequence[tuple[float, int, float]], start: float, precision: float, effect: float
+) -> tuple[float, int, float] | None:
+    """The last line that shows the precision, like all before it from ``start`` answers on."""
     last = None
-    for line in tested:
+    for line in [line for line in lines if line[1] >= start] or lines[-1:]:
         _, count, right = line
-        if not shown(count / design_effect, (count - right) / design_effect, precision):
+        if not shown(count / effect, (count - right) / effect, precision):
             break
         last = line
     return last

@@ -64,7 +64,7 @@ def test_a_precision_that_is_missed_is_hardly_ever_shown() -> None:
     """True precision is just below what is wanted, at every confidence."""
     trials = 400
     found = sum(reached(lines_of([0.949] * 100, seed=n), 0.95) is not None for n in range(trials))
-    assert found / trials < 0.05  # 0.025, and three standard errors of 400 trials
+    assert found / trials < 0.075  # 0.05, and more than two standard errors of 400 trials
 
 
 def test_the_error_says_how_many_labels_are_missing() -> None:

@@ -38,7 +38,7 @@ def calibration_lines(found: Calibrated) -> Iterator[str]:
                 f"risk_coverage_area {one.risk_coverage_area:.4f}"
             )
             if one.difference is not None:
-                line += f"; accuracy {_with_interval(one.difference, '+.4f')} more"
+                line += f"; difference in accuracy {_with_interval(one.difference, '+.4f')}"
             yield line
     yield "shown by these labels, with 95 % certainty:"
     for precision in _PRECISIONS:
