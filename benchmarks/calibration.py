@@ -23,7 +23,7 @@ from benchmarks.hard_pictures import write_scenes, write_shapes
 from benchmarks.reliability_diagram import diagram
 from blip2cli.cli.app import call
 from blip2cli.errors import OptionError
-from blip2cli.evaluate.calibration.curves import values_of
+from blip2cli.evaluate.calibration.curves import log_odds, values_of
 from blip2cli.evaluate.calibration.labelled import ASKED, Labelled, read_labelled
 from blip2cli.evaluate.calibration.measures import reliability
 from blip2cli.evaluate.calibration.run import fit
@@ -74,7 +74,8 @@ def confidence_of(written: dict[str, Any], labelled: Labelled) -> np.ndarray:
         written["questions"].get(text, {"temperature": written["temperature"]})["temperature"]
         for text in labelled.question_texts
     ])  # fmt: skip
-    return np.round(labelled.choices[ASKED].confidence(temperatures[labelled.questions]), 6)
+    found = labelled.choices[ASKED].confidence(temperatures[labelled.questions])
+    return np.round(values_of(written["curve"], log_odds(found)) if written["curve"] else found, 6)
 
 
 def draw(labelled: Labelled, pictures: np.ndarray, draws: int) -> Draws:

@@ -1,8 +1,8 @@
 """A calibration, as a run uses it: how sure an answer or a caption is, and whether to keep it.
 
 ``blip2cli calibrate`` writes the file, from rows and labels. A closed question's confidence is the
-share of its answer among the choices, their scores divided by a temperature; that of a text is a
-curve over its log-probability.
+share of its answer among the choices, their scores divided by a temperature, and perhaps a curve
+over that; that of a text is a curve over its log-probability.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 CONFIDENCE_DECIMALS = 6
 SMALLEST = 1e-300  # a probability that was rounded to 0
+SMALLEST_ODDS = 1e-9
 TEXT_NORMS = ("logprob_mean", "logprob_sum")
 _MOST_BYTES = 64 << 20
 
@@ -126,7 +127,10 @@ class Calibration:
         largest = max(scores)
         weights = [math.exp((score - largest) / temperature) for score in scores]
         chosen = [one["choice"] for one in probabilities].index(answer)
-        return round(weights[chosen] / math.fsum(weights), CONFIDENCE_DECIMALS)
+        share = weights[chosen] / math.fsum(weights)
+        if self.curve:
+            share = curve_value(self.curve, log_odds(share))
+        return round(share, CONFIDENCE_DECIMALS)
 
     def of_text(self, text: str, logprob: Any, count_tokens: Callable[[str], int]) -> float:
         """The confidence of a written text, from its mean log-probability."""
@@ -140,6 +144,12 @@ def settings_of(calibration: Calibration | None) -> dict[str, object]:
     """What of a calibration shapes rows, for the settings of an output."""
     options = CalibrationOptions() if calibration is None else calibration.options
     return {"calibration": calibration and calibration.digest} | options.settings
+
+
+def log_odds(share: float) -> float:
+    """The logarithm of a share over its rest; finite also at 0 and 1."""
+    share = min(max(share, SMALLEST_ODDS), 1 - SMALLEST_ODDS)
+    return math.log(share / (1 - share))
 
 
 def curve_value(curve: Mapping[str, Any], value: float) -> float:
@@ -234,10 +244,10 @@ def _parsed(path: str, data: bytes, options: CalibrationOptions) -> Calibration:
     )
     if min([calibration.temperature, *questions.values()]) <= 0:
         raise ValueError("a temperature is above 0")
-    if calibration.kind == "texts":
-        curve_value(calibration.curve, 0.0)
-    elif calibration.kind != "choices":
+    if calibration.kind not in ("choices", "texts"):
         raise ValueError(calibration.kind)
+    if calibration.curve or calibration.kind == "texts":
+        curve_value(calibration.curve, 0.0)
     return calibration
 
 

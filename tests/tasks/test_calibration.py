@@ -67,6 +67,17 @@ def test_answers_get_their_confidence_and_unsure_ones_are_null(tiny: Blip2, tmp_
         assert row["flag"] == (before["flag"] if keep else "abstained")
 
 
+def test_a_curve_over_what_the_temperature_gives(tmp_path: Path) -> None:
+    curve = {"method": "isotonic", "x": [0.0, 2.0], "y": [0.4, 0.8]}
+    found = from_options(CalibrationOptions(str(write(tmp_path / "c.json", curve=curve))))
+    assert found is not None
+    shares = [{"choice": "yes", "probability": 0.9}, {"choice": "no", "probability": 0.1}]
+    # A temperature of 2 halves log-odds, which are ln 9.
+    expected = 0.4 + 0.2 * math.log(9) / 2
+    assert found.of_choices("?", "yes", shares) == pytest.approx(expected, abs=1e-6)
+    assert found.of_choices("?", "no", shares) == 0.4
+
+
 def softened(row: dict[str, Any], temperature: float) -> float:
     """The share of a row's answer, its probabilities to the power of 1 / temperature."""
     weights = {p["choice"]: p["probability"] ** (1 / temperature) for p in row["probabilities"]}

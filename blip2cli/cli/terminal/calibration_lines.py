@@ -49,7 +49,8 @@ def calibration_lines(found: Calibrated) -> Iterator[str]:
 def _fitted(written: dict[str, Any]) -> Iterator[str]:
     if written["kind"] == "choices":
         questions = written["questions"]
-        yield f"temperature {written['temperature']:.3f} of choices compared by {written['norm']}"
+        line = f"temperature {written['temperature']:.3f} of choices compared by {written['norm']}"
+        yield line + (", then isotonic regression" if written["curve"] else "")
         for text, one in list(questions.items())[:_SHOWN]:
             yield f"  {one['temperature']:.3f} for {text!r} ({count_of(one['labels'], 'label')})"
         if len(questions) > _SHOWN:

@@ -6,12 +6,12 @@ Folds are of images, not of rows: several questions of one image share what make
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from blip2cli.evaluate.calibration.curves import fit_isotonic, fit_platt, values_of
+from blip2cli.evaluate.calibration.curves import fit_isotonic, fit_platt, log_odds, values_of
 from blip2cli.evaluate.calibration.labelled import ASKED, Labelled
 from blip2cli.evaluate.calibration.temperature import fit_temperatures, with_enough_labels
 from blip2cli.evaluate.key_index import Numbers
@@ -54,27 +54,31 @@ def folds_of(images: Numbers) -> Numbers:
 
 
 def of_choices(labelled: Labelled, folds: Numbers, key: str, norm: str) -> Candidate:
-    """Temperatures for the choices under ``key``, which compare by ``norm``."""
+    """Temperatures for the choices under ``key``, which compare by ``norm``; and a curve over what
+    they give, where that has a smaller squared error on the folds held out."""
     choices, correct, questions = labelled.choices[key], labelled.correct[key], labelled.questions
     own = with_enough_labels(questions, correct)
-    after = np.zeros(len(correct))
+    tempered, curved = np.zeros(len(correct)), np.zeros(len(correct))
     for rest, mine in _splits(folds):
         fitted = fit_temperatures(choices.only(rest), correct[rest], questions[rest], own)
-        after[mine] = choices.only(mine).confidence(fitted.of(questions[mine]))
+        known = choices.only(rest).confidence(fitted.of(questions[rest]))
+        tempered[mine] = choices.only(mine).confidence(fitted.of(questions[mine]))
+        curve = fit_isotonic(log_odds(known), correct[rest])
+        curved[mine] = values_of(curve, log_odds(tempered[mine]))
     fitted = fit_temperatures(choices, correct, questions, own)
     labels = np.bincount(questions)
+    texts = labelled.question_texts
     about = {
-        labelled.question_texts[number]: {
-            "temperature": temperature,
-            "labels": int(labels[number]),
-        }
-        for number, temperature in sorted(
-            fitted.own.items(), key=lambda one: labelled.question_texts[one[0]]
-        )
+        texts[number]: {"temperature": temperature, "labels": int(labels[number])}
+        for number, temperature in sorted(fitted.own.items(), key=lambda one: texts[one[0]])
     }
-    after = _rounded(after)
     before = _rounded(choices.confidence())
-    return Candidate(norm, correct, before, after, after, fitted.common, about)
+    after, ranked = _rounded(tempered), _rounded(tempered)
+    plain = Candidate(norm, correct, before, after, ranked, fitted.common, about)
+    curve = fit_isotonic(log_odds(choices.confidence(fitted.of(questions))), correct)
+    ranked = _rounded(values_of(curve, log_odds(tempered)))
+    with_curve = replace(plain, after=_rounded(curved), ranked=ranked, curve=curve)
+    return min(plain, with_curve, key=lambda one: one.brier)
 
 
 def of_texts(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from blip2cli.evaluate.key_index import Numbers
+from blip2cli.tasks.calibration import SMALLEST_ODDS
 
 _STEPS = 100
 _TOLERANCE = 1e-10
@@ -87,6 +88,13 @@ def values_of(curve: dict[str, Any], scores: Numbers) -> Numbers:
     if curve["method"] == "platt":
         return _logistic(curve["slope"] * scores + curve["intercept"])
     found: Numbers = np.interp(scores, curve["x"], curve["y"])
+    return found
+
+
+def log_odds(shares: Numbers) -> Numbers:
+    """As ``tasks.calibration.log_odds``, of many."""
+    shares = np.clip(shares, SMALLEST_ODDS, 1 - SMALLEST_ODDS)
+    found: Numbers = np.log(shares / (1 - shares))
     return found
 
 

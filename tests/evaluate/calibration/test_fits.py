@@ -12,6 +12,7 @@ from blip2cli.evaluate.calibration.curves import (
     fit_isotonic,
     fit_platt,
     isotonic_blocks,
+    log_odds,
     smoothed,
     values_of,
 )
@@ -22,6 +23,7 @@ from blip2cli.evaluate.calibration.temperature import (
     with_enough_labels,
 )
 from blip2cli.tasks.calibration import curve_value
+from blip2cli.tasks.calibration import log_odds as log_odds_of_one
 
 
 def scored(count: int, seed: int = 0, slope: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -72,6 +74,12 @@ def test_a_run_reads_curves_as_they_were_fitted(fit: object) -> None:
     curve = fit(scores, correct)  # type: ignore[operator]
     wide = np.concatenate([scores, [-800, -9, 9, 800]])
     assert [curve_value(curve, x) for x in wide] == pytest.approx(list(values_of(curve, wide)))
+
+
+def test_shares_become_log_odds_alike() -> None:
+    shares = np.array([0, 1e-12, 0.3, 0.5, 1 - 1e-12, 1])
+    assert [log_odds_of_one(x) for x in shares] == pytest.approx(list(log_odds(shares)))
+    assert log_odds_of_one(0.5) == 0
 
 
 def choices(count: int, temperature: float, seed: int = 0) -> tuple[Choices, np.ndarray]:
