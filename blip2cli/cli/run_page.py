@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 
-from blip2cli.errors import OptionError, option
+from blip2cli.errors import OptionError, OutputError, option
 from blip2cli.options import PageOptions, RunOptions, RunPageOptions
 from blip2cli.pipeline.events import PageWritten, Summary
-from blip2cli.sinks.paths import to_stdout
+from blip2cli.sinks.paths import OutputPaths, to_stdout
 from blip2cli.storage.opening import is_remote
 
 WritePage = Callable[[Summary], PageWritten]
@@ -38,6 +39,10 @@ def page_of_run(
     from blip2cli.report.page_file import check_page
 
     path = run.named(page.report)
+    final, summary = os.path.realpath(path), run.output.summary
+    if OutputPaths.of(out).own(final) or (summary and os.path.realpath(summary) == final):
+        problem = f"{option('report')} {path} is a file that belongs to the output"
+        raise OutputError("report", problem, "choose another name")
     check_page(path, Identity.of_run(out), name="report")
     options = PageOptions(
         rows=(out,),

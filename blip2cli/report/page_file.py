@@ -31,8 +31,10 @@ from blip2cli.storage.opening import is_remote
 
 SUFFIXES = (".html", ".htm")
 _RUN = re.compile(rb'<script[^>]*\bid="run"[^>]*>(.*?)</script>', re.DOTALL)
-_SHEET = re.compile(r"sheet-[0-9a-f]{16}\.webp")
-_TEMPORARY = re.compile(r"\.sheet-[0-9a-f]{16}\.webp\.[0-9a-f]{8}\.tmp")
+# WebP, which browsers know by its content. With a suffix of images a run over the folder that the
+# page lies in would take sheets for images.
+_SHEET = re.compile(r"sheet-[0-9a-f]{16}\.sprites")
+_TEMPORARY = re.compile(r"\.sheet-[0-9a-f]{16}\.sprites\.[0-9a-f]{8}\.tmp")
 
 
 def check_page(path: str, about: Identity, overwrite: bool = False, name: str = "out") -> None:
@@ -129,7 +131,7 @@ class PageWriter:
         if not self._made_folder:
             os.makedirs(self.folder, exist_ok=True)
             self._made_folder = True
-        name = f"sheet-{hashlib.sha256(data).hexdigest()[:16]}.webp"
+        name = f"sheet-{hashlib.sha256(data).hexdigest()[:16]}.sprites"
         self._named.add(name)
         path = os.path.join(self.folder, name)
         if not os.path.isfile(path) or os.path.getsize(path) != len(data):

@@ -83,6 +83,11 @@ def test_answers_and_vectors_have_pages(monkeypatch: pytest.MonkeyPatch) -> None
         (["caption", "photos", "--report", "p.html"], "there is none to read"),
         (["caption", "photos", "-o", "c.jsonl", "--report", "p.json"], "another suffix"),
         (["caption", "photos", "-o", "c.jsonl", "--report", "other.html"], "is no page"),
+        (["caption", "photos", "-o", "c/", "--report", "c/p.html"], "belongs to the output"),
+        (
+            ["caption", "photos", "-o", "c.jsonl", "--report", "p.html", "--summary", "p.html"],
+            "belongs to the output",
+        ),
         (["caption", "photos", "-o", "c.jsonl", "--no-images"], "name one with --report"),
         (["embed", "--text", "x", "-o", "v.parquet", "--report", "p.html"], "texts are embedded"),
     ],

@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 
 from blip2cli.cli.app import call
-from blip2cli.options import PageOptions
+from blip2cli.options import PageOptions, SourceOptions
 from blip2cli.report.find_images import ImagePlaces
 from blip2cli.report.make import ONE_FILE_ROWS, make_page
+from blip2cli.sources import open_sources
 from tests.evaluate.helpers import coco, write
 from tests.report.helpers import Page, pictures, read_page, report, rows_file
 
@@ -257,6 +258,9 @@ def test_many_rows_have_their_pictures_in_a_folder(tmp_path: Path) -> None:
     assert all(name.startswith("%C3%BC%20100%25_files/sheet-") for name in sheets)
     assert sorted(os.listdir(folder)) == sorted(name.rpartition("/")[2] for name in sheets)
     assert len(sheets) == 2
+    # A run over the folder does not take them for images.
+    refs = open_sources(SourceOptions((str(tmp_path),)))
+    assert {ref.file_name.partition("/")[0] for ref in refs} == {"photos"}
     # A page in one file again: the folder was ours, and goes.
     out.write_text(few)
     assert report(out, "--image-root", "photos", "-o", "ü 100%.html") == 0

@@ -123,8 +123,8 @@ def test_a_failure_leaves_the_page_that_was_there_with_its_sheets(
 def test_sheets_of_a_killed_report_are_swept_up() -> None:
     output("a.jsonl")
     os.mkdir("page_files")
-    for name in ("sheet-0123456789abcdef.webp", ".sheet-0123456789abcdef.webp.01234567.tmp"):
+    for name in ("sheet-0123456789abcdef.sprites", ".sheet-0123456789abcdef.sprites.01234567.tmp"):
         Path("page_files", name).write_bytes(b"x")
     assert report("a.jsonl", "--image-root", "photos", "-o", "page.html") == 0
     assert len(files()) == 1
-    assert files() != ["sheet-0123456789abcdef.webp"]
+    assert files() != ["sheet-0123456789abcdef.sprites"]
