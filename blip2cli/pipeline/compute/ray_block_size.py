@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# Seconds that a block should take: a block costs Ray Data some 30 ms of processor time on the
-# machine of the run, and every actor gives back one after the other.
-_SECONDS, _SECONDS_OF_ACTOR = 0.5, 0.03
+# Seconds that a block should take, and for each actor: Ray Data needs up to 80 ms of processors for a
+# block, 30 of them where the run is, for the blocks of all actors.
+_SECONDS, _SECONDS_OF_ACTOR = 1.0, 0.03
 _MOST_SECONDS = 4.0  # an interrupted run waits for the blocks under way
 _MOST_IMAGES = 4096  # in a block, which is held in memory as a whole
 _SHARE = 8  # of what was done, at most, goes into the blocks of all actors together

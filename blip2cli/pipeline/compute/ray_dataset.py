@@ -31,6 +31,7 @@ from blip2cli.pipeline.compute.replica import ReplicaSpec
 from blip2cli.pipeline.compute.worker_process import BATCHES
 
 _END_SECONDS = 30.0  # for a dataset to end, at most
+_READ_BLOCKS = 16  # that are read before actors are free for them
 
 
 class RunningDataset:
@@ -129,6 +130,8 @@ def blocks(
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # bytes: what is read at once stays a block
+    # The reader is looked at ten times a second, and has to have more than two blocks then.
+    context._max_num_blocks_in_streaming_gen_buffer = _READ_BLOCKS
     pool = ray.data.ActorPoolStrategy(
         min_size=room.fewest,
         initial_size=room.now,

@@ -25,7 +25,7 @@ def test_blocks_grow_with_what_was_done() -> None:
 
 
 def test_but_no_longer_than_they_should_take() -> None:
-    assert after(500, 0.11, images=8).batches == 4
+    assert after(500, 0.11, images=8).batches == 9
     assert after(5000, 0.11, images=8, actors=100).batches == 27  # for so many, blocks last longer
     assert after(2000, 0.5, images=8, actors=1000).batches <= 8
 

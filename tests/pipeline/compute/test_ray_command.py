@@ -22,7 +22,9 @@ RUNS = {
         "out.jsonl",
     ),
     "ask": ("ask", "--question", "how many objects are there?", "out.jsonl"),
+    "choices": ("ask", "--questions", "questions.txt", "--choices", "yes,no", "out.parquet"),
     "embed": ("embed", "out.parquet"),
+    "pairs": ("embed", "--kind", "multimodal", "--text", "a red circle", "out.parquet"),
 }
 
 
@@ -37,18 +39,23 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_source(tmp_path_factory.mktemp("ray") / "source", 40)
 
 
-@pytest.mark.parametrize(("task", "actors"), [("ranked", 1), ("ask", 2), ("embed", 3)])
+@pytest.mark.parametrize(
+    ("task", "actors"),
+    [("ranked", 1), ("ask", 2), ("choices", 2), ("embed", 3), ("pairs", 2)],
+)
 def test_the_bytes_of_one_process(
     task: str, actors: int, cluster: Nodes, source: Path, blip2cli: Run, tmp_path: Path
 ) -> None:
     *command, out = RUNS[task]
+    model = "tiny-itm" if task == "pairs" else "tiny"
+    (tmp_path / "questions.txt").write_text("is there a circle?\nis there a square?\n")
     files = {}
     for kind in ("one", "ray"):
         (tmp_path / kind).mkdir()
         ray = ["--ray", "--ray-address", cluster.address, "--ray-actors", actors]
         more = [*map(str, ray), "--batch-size", "4"] if kind == "ray" else []
-        run = [*command, source, "--model", "tiny", "--quiet", "-o", tmp_path / kind / out, *more]
-        ended = blip2cli(*run)
+        run = [*command, source, "--model", model, "--quiet", "-o", tmp_path / kind / out, *more]
+        ended = blip2cli(*run, cwd=tmp_path)
         assert (ended.returncode, ended.stderr) == (3, "")
         files[kind] = {
             path.name: path.read_bytes()
@@ -77,3 +84,9 @@ def test_a_stopped_run_goes_on(
     assert one.read_bytes().startswith(out.read_bytes())
     assert blip2cli(*run, *ray, "--resume").returncode == 3
     assert out.read_bytes() == one.read_bytes()
+
+
+def test_texts_without_images_are_refused(blip2cli: Run) -> None:
+    ended = blip2cli("embed", "--text", "a red circle", "--model", "tiny-itm", "--ray")
+    assert ended.returncode == 2
+    assert "--ray is about images, and none are read when texts are embedded" in ended.stderr
