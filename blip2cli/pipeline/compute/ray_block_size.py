@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Seconds that a block should take, and for each actor: Ray Data needs up to 80 ms of processors for a
-# block, 30 of them where the run is, for the blocks of all actors.
+# Seconds that a block should take, at least and for each actor: Ray Data needs up to 80 ms of
+# processors for a block, some 30 of them where the run is, for the blocks of all actors.
 _SECONDS, _SECONDS_OF_ACTOR = 1.0, 0.03
 _MOST_SECONDS = 4.0  # an interrupted run waits for the blocks under way
 _MOST_IMAGES = 4096  # in a block, which is held in memory as a whole
