@@ -8,7 +8,7 @@ sequence testing: Angelopoulos et al., arXiv 2110.01052, section 3).
 
 There are two walks, which err in one of twenty together. One begins where half of the mistakes that
 the precision allows are still borne, a number that depends on nothing but the precision: with one
-answer nothing can be shown. The other begins at a quarter of the labels, and is not stopped by a
+answer nothing can be shown. The other begins at half of the labels, and is not stopped by a
 few wrong answers among the most confident ones.
 """
 
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from blip2cli.errors import OptionError, option
 
 _CERTAINTY = 0.975  # one-sided, of the 95 % interval
-_SECOND_START = 0.25  # of the labels
+_SECOND_START = 0.5  # of the labels
 _Z = 1.96  # that of the normal distribution, where a number of labels is estimated
 
 
