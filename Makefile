@@ -34,7 +34,7 @@ test-fast: install ## run the tests but those of slow files (about a minute)
 
 EXTERNAL := $(VENV)/.installed-external
 test-slow: export OMP_NUM_THREADS = 1
-test-slow: $(EXTERNAL) ## run the tests with Ray, object stores and a browser (under 30 minutes)
+test-slow: $(EXTERNAL) ## run those with Ray, object stores, a browser, and long ones (under 30 minutes)
 	$(BIN)/python -m pytest -m external
 
 $(EXTERNAL): $(STAMP)

@@ -16,6 +16,8 @@ from gpu_race import Ran, agreement, arguments, page, settings, summarize
 from machine import Machine
 from work import Setting, Work
 
+pytestmark = pytest.mark.external
+
 SCRIPT = Path(gpu_race.__file__).with_name("gpu.sh")
 MACHINE = Machine("GPU", 8, {"bfloat16": 100.0}, 50.0)
 

@@ -42,6 +42,7 @@ class ChangingWorkload(Workload):
         return [*super().arguments(data, out), "--prompt", next(self.prompts)]
 
 
+@pytest.mark.external
 def test_checkouts_that_write_different_rows_are_not_compared(tmp_path: Path) -> None:
     checkout = Checkout.at(ROOT, Path(sys.executable))
     workload = ChangingWorkload("few", "tiny", 2, (80, 60))
@@ -49,6 +50,7 @@ def test_checkouts_that_write_different_rows_are_not_compared(tmp_path: Path) ->
         compare(checkout, checkout, workload, 1, tmp_path)
 
 
+@pytest.mark.external
 def test_hops_are_functions_entered_again_for_a_second_image(tmp_path: Path) -> None:
     checkout = Checkout.at(ROOT, Path(sys.executable))
     one, two = (entered(checkout, images, tmp_path) for images in (1, 2))

@@ -12,6 +12,8 @@ from tests.torture.faults import points_of, sample
 from tests.torture.stages import STUB, build_stages
 from tests.workload import FORMATS, Violation
 
+pytestmark = pytest.mark.external
+
 POINTS = 30  # a format, of some hundreds
 
 needs_strace = pytest.mark.skipif(not injection.available(), reason=injection.MISSING)

@@ -3,10 +3,14 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
+
 from tests.drawn_source import draw_source
 from tests.fork_server import ForkServer
 from tests.torture.fuzz import Target, changed, checkpoints, outputs, questions, targets, try_one
 from tests.torture.stages import STUB
+
+pytestmark = pytest.mark.external
 
 MUTANTS = 4  # of each kind
 

@@ -11,6 +11,8 @@ from tests.fork_server import ForkServer, start_process
 from tests.torture.kills import IMAGES, KillTrials, kill_somewhere
 from tests.workload import FORMATS, Reference, Workload, check_final, check_finished, check_legal
 
+pytestmark = pytest.mark.external
+
 KILLS = 25  # a format
 
 
