@@ -223,7 +223,7 @@ def _store(paths: OutputPaths, path: str, settings: Settings, **more: object) ->
 def _settings(stored: Any) -> Settings | None:
     try:
         about = deep_from_utf8(stored)
-        return Settings(
+        found = Settings(
             dict(about["settings"]),
             about.get("weights"),
             about.get("columns") or {},
@@ -234,3 +234,32 @@ def _settings(stored: Any) -> Settings | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+    return found if _has_its_form(found) else None
+
+
+def _has_its_form(found: Settings) -> bool:
+    """Whether the values are of the types that are written, however deep."""
+    return (
+        all(isinstance(text, str | None) for text in (found.weights, found.questions))
+        and isinstance(found.token, str)
+        and type(found.format) is int
+        and _is_object(found.columns, str)
+        and (found.sources is None or _are_sources(found.sources))
+    )
+
+
+def _are_sources(sources: Any) -> bool:
+    if not isinstance(sources, dict):
+        return False
+    roots, content = sources.get("roots", []), sources.get("content", {})
+    return (
+        isinstance(sources.get("base", ""), str)
+        and isinstance(roots, list)
+        and all(isinstance(root, str) for root in roots)
+        and _is_object(content, dict)
+        and all(type(state.get("size", 0)) is int for state in content.values())
+    )
+
+
+def _is_object(value: Any, kind: type) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, kind) for each in value.values())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +13,11 @@ import pytest
 
 from blip2cli.errors import OutputError
 from blip2cli.sinks import check_settings
+from blip2cli.sinks.differences import differences
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import (
     Settings,
+    common_settings,
     parquet_metadata,
     parquet_settings,
     read_settings,
@@ -21,6 +25,7 @@ from blip2cli.sinks.settings import (
     write_settings,
 )
 from blip2cli.sinks.settings_file import METADATA_KEY, claim_failures, owns_failures
+from blip2cli.sources.identity import identify
 
 EVERYTHING = Settings(
     {"model": "tiny", "prompt": "caf\udce9", "text": ["\\udce9"]},
@@ -69,6 +74,42 @@ def test_damaged_settings_are_none(data: bytes, tmp_path: Path) -> None:
     Path(paths.meta).write_bytes(data)
     assert read_settings(paths) is None
     assert parquet_settings({METADATA_KEY: data}) is None
+
+
+@pytest.mark.parametrize("value", [True, 5, 1.5, "x", [], [5], {}, {"a": 5}, None])
+def test_values_of_any_other_form_are_compared_or_not_known(value: object, tmp_path: Path) -> None:
+    """A file that something else wrote over ends in a sentence, whatever is in it."""
+    state = {"size": 5, "sha256": "00"}
+    whole = replace(
+        EVERYTHING, sources={"base": "0", "roots": ["0"], "content": {"1": state, "2": state}}
+    )
+    paths = OutputPaths.of(str(tmp_path / "out.jsonl"))
+    Path(paths.final).touch()
+    with write_settings(paths, whole, Path(paths.final).stat().st_ino):
+        pass
+    written = json.loads(Path(paths.meta).read_text())
+    for changed in _with(written, value):
+        Path(paths.meta).write_text(json.dumps(changed))
+        found = read_settings(paths)
+        if found is None:
+            continue
+        list(differences(found, whole))
+        identify([], "base", found.sources)
+        common_settings([found, whole])
+        found.adopt(whole)
+
+
+def _with(stored: object, value: object) -> Iterator[object]:
+    """Everything that ``stored`` is with ``value`` in one place of it."""
+    yield value
+    if isinstance(stored, dict):
+        for key in stored:
+            for changed in _with(stored[key], value):
+                yield {**stored, key: changed}
+    elif isinstance(stored, list):
+        for number, each in enumerate(stored):
+            for changed in _with(each, value):
+                yield [*stored[:number], changed, *stored[number + 1 :]]
 
 
 @pytest.mark.parametrize("in_place", [False, True])
