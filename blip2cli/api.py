@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from blip2cli.images.batch_stream import LoadedBatch
     from blip2cli.model.wrapper import Blip2 as Model
 
-    Path = str | os.PathLike[str]
-    Picture = Path | Image.Image | np.ndarray
+    AnyPath = str | os.PathLike[str]
+    Picture = AnyPath | Image.Image | np.ndarray
 
 
 class Blip2:
@@ -134,7 +134,7 @@ class Blip2:
         *,
         rank_by: RankBy = "match",
         min_match: float | None = None,
-        calibration: Path | None = None,
+        calibration: AnyPath | None = None,
         min_precision: float | None = None,
         min_confidence: float | None = None,
         **decoding: Any,
@@ -163,7 +163,7 @@ class Blip2:
         norm: Norm | None = None,
         match: bool = False,
         choice_scores: bool = False,
-        calibration: Path | None = None,
+        calibration: AnyPath | None = None,
         min_precision: float | None = None,
         min_confidence: float | None = None,
         **decoding: Any,
@@ -177,8 +177,7 @@ class Blip2:
         ``choice_scores`` as for ``blip2cli ask``. By a ``calibration``, the path of a file, rows
         have a ``confidence``; with ``min_precision`` or ``min_confidence`` unsure answers are None,
         flagged ``abstained``, and ``guess`` is what they would be. Raises ImageError, naming the
-        image, when one
-        cannot be used.
+        image, when one cannot be used.
         """
         asked = from_texts(_listed(questions))
         options = AskOptions(

@@ -23,13 +23,13 @@ def calibrate(options: Annotated[CalibrateOptions, Required(("rows",))]) -> int:
     texts, and prints how it does on labels that it was not fitted to. Without -o nothing is
     written.
     """
-    from blip2cli.evaluate.calibration.run import calibrate as found_of
+    from blip2cli.evaluate.calibration.run import calibrate as calibrate_rows
     from blip2cli.evaluate.calibration.write import check_destination, write_calibration
 
     if options.out is not None:
         read = (*options.rows, *((options.against,) if options.against else ()))
         check_destination(options.out, options.overwrite, read)
-    found = found_of(options)
+    found = calibrate_rows(options)
     if options.out is not None:
         write_calibration(options.out, found.calibration, options.overwrite)
     if options.json:
