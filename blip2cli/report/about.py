@@ -19,7 +19,6 @@ from blip2cli.sinks.settings import Settings, read_settings
 from blip2cli.sources.identity import place
 from blip2cli.storage.text_encoding import to_json, to_utf8
 
-_PATHS = ("model", "adapter", "offload")  # settings that may hold paths
 _DIGESTS = ("questions", "texts_digest")  # say nothing to a person
 _TIMES = ("read", "model", "write")
 
@@ -147,10 +146,8 @@ def _shown(settings: Settings) -> Iterator[tuple[str, str]]:
             continue
         if isinstance(value, list):
             text = "; ".join(str(plain(one)) for one in value)
-        elif name in _PATHS:
-            text = public_path(str(value))
         elif value is True:
             text = "yes"
-        else:
-            text = str(plain(value))
+        else:  # paths of models and of other files among them
+            text = public_path(str(plain(value)))
         yield name.replace("_", " "), text

@@ -178,7 +178,7 @@ class _Page:
         self._sprites = sprites
         kinds = Counter(sprites.failed.values())
         absent = len(images) - self.pictures - kinds.total() + kinds["missing"]
-        if absent == len(images) and places.typed:
+        if images and absent == len(images) and places.typed:
             self._nothing_found(images)
         if absent:
             self.notes.append(f"{absent} of {len(images)} pictures were not found.")

@@ -21,6 +21,8 @@ from blip2cli.cli.app import call
 from blip2cli.options import PageOptions, SourceOptions
 from blip2cli.report.find_images import ImagePlaces
 from blip2cli.report.make import ONE_FILE_ROWS, make_page
+from blip2cli.sinks.paths import OutputPaths
+from blip2cli.sinks.settings import Settings, write_settings
 from blip2cli.sources import open_sources
 from tests.evaluate.helpers import coco, write
 from tests.report.helpers import Page, pictures, read_page, report, rows_file
@@ -112,6 +114,25 @@ def test_pictures_come_from_archives_as_the_run_read_them(
     assert report(out, "--image-root", "empty", "-o", "page.html") == 2
     assert "None of the 3 pictures is there" in capsys.readouterr().err
     assert read_page(tmp_path / "page.html").rows["image"] == [0, 1, 2]
+
+
+def test_rows_of_no_image_are_a_page(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"file_name": [], "caption": []}), tmp_path / "c.parquet")
+    (tmp_path / "photos").mkdir()
+    assert report("c.parquet", "--image-root", "photos", "-o", "page.html") == 0
+    assert read_page(tmp_path / "page.html").rows["file_name"] == []
+
+
+def test_settings_name_no_place_of_the_machine(tmp_path: Path) -> None:
+    out = captions(tmp_path)
+    settings = {
+        "model": "/home/me/models/mine", "rank_with": "~/itm", "offload": "../disk", "dtype": "int8"
+    }  # fmt: skip
+    with write_settings(OutputPaths.of(str(out)), Settings(settings), os.stat(out).st_ino):
+        pass
+    assert report(out, "--no-images", "-o", "page.html") == 0
+    shown = dict(read_page(tmp_path / "page.html").run["outputs"][0]["settings"])
+    assert shown == {"model": "mine", "rank with": "itm", "offload": "disk", "dtype": "int8"}
 
 
 def test_a_name_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
