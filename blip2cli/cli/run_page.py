@@ -36,12 +36,16 @@ def page_of_run(
             "report", f"{option('report')} shows images, and texts are embedded", "leave it out"
         )
     from blip2cli.report.about import Identity
-    from blip2cli.report.page_file import check_page
+    from blip2cli.report.page_file import check_page, folder_of
 
     path = run.named(page.report)
-    final, summary = os.path.realpath(path), run.output.summary
-    if OutputPaths.of(out).own(final) or (summary and os.path.realpath(summary) == final):
+    final, summary, output = os.path.realpath(path), run.output.summary, OutputPaths.of(out)
+    problem = None
+    if output.own(final) or (summary and os.path.realpath(summary) == final):
         problem = f"{option('report')} {path} is a file that belongs to the output"
+    elif f"{output.final}/".startswith(f"{folder_of(final)}/"):
+        problem = f"{option('report')} {path} keeps its pictures in the folder of the output"
+    if problem is not None:
         raise OutputError("report", problem, "choose another name")
     check_page(path, Identity.of_run(out), name="report")
     options = PageOptions(

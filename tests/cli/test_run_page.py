@@ -84,6 +84,8 @@ def test_answers_and_vectors_have_pages(monkeypatch: pytest.MonkeyPatch) -> None
         (["caption", "photos", "-o", "c.jsonl", "--report", "p.json"], "another suffix"),
         (["caption", "photos", "-o", "c.jsonl", "--report", "other.html"], "is no page"),
         (["caption", "photos", "-o", "c/", "--report", "c/p.html"], "belongs to the output"),
+        (["caption", "photos", "-o", "p_files/", "--report", "p.html"], "keeps its pictures in"),
+        (["caption", "photos", "-o", "p_files/a/c.jsonl", "--report", "p.html"], "keeps its pict"),
         (
             ["caption", "photos", "-o", "c.jsonl", "--report", "p.html", "--summary", "p.html"],
             "belongs to the output",
