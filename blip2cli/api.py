@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from blip2cli.errors import ImageError, OptionError, RunError, option
+from blip2cli.model.checkpoint.ranker import RankerSpec
 from blip2cli.options import (
     DEFAULT_MODEL,
     AskOptions,
@@ -68,6 +69,7 @@ class Blip2:
         self.model = model
         self.batch_size = batch_size
         self._options: ModelOptions | None = None  # it can be loaded with
+        self._ranker: RankerSpec | None = None  # likewise
         self._process = os.getpid()
 
     @classmethod
@@ -108,23 +110,23 @@ class Blip2:
     ) -> Blip2:
         from blip2cli.model.wrapper import Blip2 as Model
 
+        ranker = None
         if rank_with is None:
             model = Model.load(options)
         else:
-            from blip2cli.model.checkpoint.ranker import RankerSpec
             from blip2cli.model.load_ranked import load_ranked
 
-            model = load_ranked(options, None, RankerSpec(rank_with))
+            ranker = RankerSpec(rank_with).local(options)
+            model = load_ranked(options, None, ranker)
         loaded = cls(model, batch_size)
-        loaded._options = options
+        loaded._options, loaded._ranker = options, ranker
         return loaded
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process loads the model itself."""
         if self._options is None:
             raise TypeError("only a model that was loaded with Blip2.load can be pickled")
-        ranker = self.model.ranker
-        rank_with = None if ranker is None else ranker.name
+        rank_with = None if self._ranker is None else self._ranker.name
         return type(self)._loaded, (self._options, self.batch_size, rank_with)
 
     def caption(
@@ -149,7 +151,7 @@ class Blip2:
         """
         ranker = self.model.ranker
         rank = RankOptions(None if ranker is None else ranker.name, rank_by, min_match)
-        sure = of_model(self._options, calibration, min_precision, min_confidence)
+        sure = of_model(self._options, calibration, min_precision, min_confidence, self._ranker)
         task = CaptionTask(CaptionOptions(prompt), _decoding(decoding), rank, sure)
         return self._rows(task, images)
 

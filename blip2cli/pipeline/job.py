@@ -128,7 +128,7 @@ class Job(Generic[AnyTask]):
         ranker = self.ranker and self.ranker.local(self.options.model)
         job = replace(self, checkpoint=checkpoint, ranker=ranker)
         if checkpoint is not None:
-            check_model(job.task, self.options.model.model, checkpoint, ranker)
+            check_model(job.task, self.options.model, checkpoint, ranker)
         self.items.check(job)
         check_paths(job)
         check_output(self.options.output)

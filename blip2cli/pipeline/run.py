@@ -151,12 +151,11 @@ class RunState:
         job, model = self.job, self.job.options.model
         if job.load is not None:
             return job
+        checkpoint = job.checkpoint or resolve(model.model, model.revision)
+        ranker = job.ranker and job.ranker.found()
         if job.checkpoint is None:
-            checkpoint = resolve(model.model, model.revision)
-            job = replace(job, ranker=job.ranker and job.ranker.found())
-            check_model(job.task, model.model, checkpoint, job.ranker)
-            job = replace(job, checkpoint=checkpoint)
-        return replace(job, ranker=job.ranker and job.ranker.found())
+            check_model(job.task, model, checkpoint, ranker)
+        return replace(job, checkpoint=checkpoint, ranker=ranker)
 
     def _who_computes(self, job: Job[Any]) -> Compute:
         return who_computes(job, self.plan, self.isolate_decoding, self.on_event)

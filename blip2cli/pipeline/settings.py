@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from blip2cli import __version__
-from blip2cli.model.checkpoint.identity import model_identity
+from blip2cli.model.checkpoint.ranker import identity_of_both
 from blip2cli.options import ModelOptions, RunOptions
-from blip2cli.sinks import Settings, both_weights, check_settings
+from blip2cli.sinks import Settings, check_settings
 
 if TYPE_CHECKING:
     from blip2cli.model.checkpoint.weight_files import Checkpoint
@@ -61,9 +61,7 @@ def settings_now(
         return Settings(rows)
     weights = None
     with contextlib.suppress(OSError):  # loading the model says what is wrong
-        weights = model_identity(job.options.model, checkpoint)
-        if weights is not None and job.ranker is not None:
-            weights = both_weights(weights, job.ranker.identity())
+        weights = identity_of_both(job.options.model, checkpoint, job.ranker)
     return Settings(
         rows,
         weights,

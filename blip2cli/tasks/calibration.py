@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from blip2cli.errors import OptionError, option
-from blip2cli.model.checkpoint.identity import model_identity
+from blip2cli.model.checkpoint.ranker import RankerSpec, identity_of_both
 from blip2cli.model.checkpoint.resolve import local_checkpoint
 from blip2cli.options import CalibrationOptions, ModelOptions
 from blip2cli.sinks.base import Column
@@ -26,6 +26,7 @@ from blip2cli.tasks.base import ABSTAINED, Row
 from blip2cli.tasks.precision import lowest_confidence
 
 if TYPE_CHECKING:
+    from blip2cli.model.checkpoint.weight_files import Checkpoint
     from blip2cli.model.wrapper import Blip2
 
 FORMAT = 1
@@ -60,13 +61,22 @@ class Calibration:
             added.append(Column("guess", "string"))
         return (*columns, *(column for column in added if column not in columns))
 
-    def check_weights(self, model: str, weights: str | None) -> None:
-        """Raise ``OptionError`` where a model with other ``weights`` made the rows it is from."""
+    def check_weights(
+        self, model: ModelOptions, checkpoint: Checkpoint | None, ranker: RankerSpec | None
+    ) -> None:
+        """Raise ``OptionError`` where a model with other weights made the rows it is from.
+
+        Captions that ``ranker`` picks are others than those of the model by itself.
+        """
+        weights = None
+        with contextlib.suppress(OSError):  # loading the model says what is wrong
+            weights = identity_of_both(model, checkpoint, ranker)
         if None not in (self.weights, weights) and self.weights != weights:
+            name = model.model if ranker is None else f"{model.model} with {ranker.name}"
             raise OptionError(
                 "calibration",
                 f"{option('calibration')} {self.path} was made from rows of another model, or of "
-                f"another version of it, than {model}",
+                f"another version of it, than {name}",
                 "label rows of this model, and calibrate them",
             )
 
@@ -200,16 +210,16 @@ def of_model(
     path: str | os.PathLike[str] | None,
     min_precision: float | None,
     min_confidence: float | None,
+    ranker: RankerSpec | None = None,
 ) -> Calibration | None:
-    """The same for a loaded model; None: nothing is known of its weights.
+    """The same for a loaded ``model``; None: nothing is known of its weights.
 
-    Raises OptionError, also where another model was calibrated.
+    ``ranker`` picks what it writes. Raises OptionError, also where another model was calibrated.
     """
     text = None if path is None else os.fspath(path)
     found = from_options(CalibrationOptions(text, min_precision, min_confidence))
     if found is not None and model is not None:
-        with contextlib.suppress(OSError):
-            found.check_weights(model.model, model_identity(model, local_checkpoint(model)))
+        found.check_weights(model, local_checkpoint(model), ranker)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from blip2cli import Blip2
 from blip2cli.errors import OptionError, OutputError
 from blip2cli.model.checkpoint.ranker import RankerSpec
 from blip2cli.model.checkpoint.resolve import resolve
@@ -198,10 +200,14 @@ def test_a_calibration_is_that_of_both_models(images: Path, tmp_path: Path) -> N
         made = job(images, tmp_path / f"{fits}{rank.rank_with}.jsonl", rank)
         calibration = from_options(CalibrationOptions(str(file)))
         made = replace(made, task=replace(made.task, calibration=calibration))
+        loaded = Blip2.load("tiny", device="cpu", rank_with=rank.rank_with)
+        caption = partial(loaded.caption, next(images.glob("*.*")), calibration=file)
         if not fits:
-            with pytest.raises(OptionError, match="was made from rows of another model"):
-                run(made)
+            for use in (partial(run, made), caption):
+                with pytest.raises(OptionError, match="was made from rows of another model"):
+                    use()
             continue
         run(made)
+        assert 0 < caption()[0]["confidence"] < 1
         for row in read(tmp_path / f"{fits}{rank.rank_with}.jsonl"):
             assert 0 < row["confidence"] < 1

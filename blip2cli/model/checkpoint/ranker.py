@@ -13,6 +13,7 @@ from blip2cli.model.checkpoint.identity import model_identity
 from blip2cli.model.checkpoint.resolve import local_checkpoint, resolve
 from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.options import ModelOptions
+from blip2cli.sinks import both_weights
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,17 @@ class RankerSpec:
                 "name one such as Salesforce/blip2-itm-vit-g or tiny-itm",
             )
         return replace(self, checkpoint=checkpoint)
+
+
+def identity_of_both(
+    options: ModelOptions, checkpoint: Checkpoint | None, ranker: RankerSpec | None
+) -> str | None:
+    """The identity of the chosen model, and of the one beside it if there is one.
+
+    None where that of one is not known. Raises OSError.
+    """
+    own = model_identity(options, checkpoint)
+    return own if own is None or ranker is None else both_weights(own, ranker.identity())
 
 
 def _spelled(text: str) -> str:
