@@ -21,6 +21,7 @@ from blip2cli.errors import OptionError, option
 
 _CERTAINTY = 0.975  # one-sided, of the 95 % interval
 _SECOND_START = 0.5  # of the labels
+_NOTHING = 1e-17  # less than rounding changes
 _Z = 1.96  # that of the normal distribution, where a number of labels is estimated
 
 
@@ -87,14 +88,15 @@ def shown(count: float, wrong: float, precision: float) -> bool:
     n, f = math.floor(count + 1e-9), math.ceil(wrong - 1e-9)
     if f >= n or n * (1 - precision) <= f:
         return False
-    top = math.lgamma(n + 1)
-    tail = math.fsum(
-        math.exp(
-            top - math.lgamma(i + 1) - math.lgamma(n - i + 1)
-            + i * math.log1p(-precision) + (n - i) * math.log(precision)
-        )
-        for i in range(f + 1)
-    )  # fmt: skip
+    ways = math.lgamma(n + 1) - math.lgamma(f + 1) - math.lgamma(n - f + 1)
+    term = math.exp(ways + f * math.log1p(-precision) + (n - f) * math.log(precision))
+    tail = 0.0
+    # From the largest term down: of the others, which are most, none counts.
+    for i in range(f, -1, -1):
+        tail += term
+        if term <= tail * _NOTHING:
+            break
+        term *= i * precision / ((n - i + 1) * (1 - precision))
     return tail <= 1 - _CERTAINTY
 
 

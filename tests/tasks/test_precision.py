@@ -17,7 +17,10 @@ def binomial_tail(count: int, wrong: int, chance: float) -> float:
     )
 
 
-@pytest.mark.parametrize(("count", "wrong"), [(71, 0), (72, 0), (108, 1), (110, 1), (400, 11)])
+@pytest.mark.parametrize(
+    ("count", "wrong"),
+    [(71, 0), (72, 0), (108, 1), (110, 1), (400, 11), (1000, 36), (1000, 37), (1000, 49)],
+)
 def test_the_bound_of_clopper_and_pearson(count: int, wrong: int) -> None:
     assert shown(count, wrong, 0.95) == (binomial_tail(count, wrong, 0.05) <= 0.025)
 
