@@ -45,10 +45,14 @@ def lowest_confidence(
     more = labels_needed(lines, precision, design_effect)
     if more is None:
         best = max((right / count for _, count, right in lines if count >= 20), default=0.0)
+        why = (
+            f"the best share of its most confident answers is {best:.3f}"
+            if best <= precision
+            else "too many of its most confident answers are wrong"
+        )
         raise OptionError(
             "min_precision",
-            f"{problem}; more labels would not do, as the best share of its most confident answers "
-            f"is {best:.3f}",
+            f"{problem}; more labels would not do, as {why}",
             "ask for less, or take a better model",
         )
     raise OptionError(
@@ -117,13 +121,19 @@ def first_step(precision: float) -> int:
 def labels_needed(
     lines: Sequence[tuple[float, int, float]], precision: float, design_effect: float
 ) -> int | None:
-    """About how many labels would show it, if answers are as good as these; None: no number."""
+    """About how many labels would show it, if answers are as good as these; None: no number.
+
+    With more labels the one walk begins at a more confident answer, and the other at the same one.
+    """
     labels = lines[-1][1] if lines else 0
     least = math.log(1 - _CERTAINTY) / math.log(precision)
     if not lines:
         return math.ceil(first_step(precision))
     needed = []
-    for _, count, right in lines:
+    first = first_step(precision) * design_effect
+    begins = [line for line in lines if line[1] < first]
+    begins += [line for line in lines if line[1] >= labels * _SECOND_START][:1]
+    for _, count, right in begins:
         spare = right / count - precision
         if count < 20 or spare <= 0:
             continue

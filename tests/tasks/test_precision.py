@@ -80,5 +80,10 @@ def test_the_error_says_how_many_labels_are_missing() -> None:
     assert 150 < needed < 600
     with pytest.raises(OptionError, match="more labels would not do"):
         lowest_confidence(lines_of([0.8] * 50), 0.95, 1.0, "c.json")
+    # Of the answers in the middle more labels say nothing: no walk begins there.
+    stopped = lines_of([0.9] * 15 + [1.0] * 60 + [0.5] * 125)
+    assert max(right / count for _, count, right in stopped) > 0.97
+    with pytest.raises(OptionError, match="would not do, as too many of its most confident"):
+        lowest_confidence(stopped, 0.95, 1.0, "c.json")
     with pytest.raises(OptionError, match="label about 230 more"):
         lowest_confidence([], 0.95, 1.0, "c.json")
