@@ -15,12 +15,12 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from blip2cli.errors import OptionError, option
 from blip2cli.model.checkpoint.ranker import RankerSpec, identity_of_both
 from blip2cli.model.checkpoint.resolve import local_checkpoint
-from blip2cli.options import CalibrationOptions, ModelOptions
+from blip2cli.options import CalibrationOptions, ModelOptions, Norm
 from blip2cli.sinks.base import Column
 from blip2cli.tasks.base import ABSTAINED, Row
 from blip2cli.tasks.precision import lowest_confidence
@@ -33,7 +33,7 @@ FORMAT = 1
 CONFIDENCE_DECIMALS = 6
 SMALLEST = 1e-300  # a probability that was rounded to 0
 SMALLEST_ODDS = 1e-9
-TEXT_NORMS = ("logprob_mean", "logprob_sum")
+_NORMS = {"choices": get_args(Norm), "texts": ("logprob_mean", "logprob_sum")}
 _MOST_BYTES = 64 << 20
 
 
@@ -199,7 +199,7 @@ def from_options(options: CalibrationOptions) -> Calibration | None:
         raise OptionError(
             "calibration", f"{name} cannot be read: {error.strerror}", "check the path"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise OptionError(
             "calibration", f"{name} is no calibration", "make one with 'blip2cli calibrate'"
         ) from None
@@ -252,10 +252,10 @@ def _parsed(path: str, data: bytes, options: CalibrationOptions) -> Calibration:
         least,
         options,
     )
-    if min([calibration.temperature, *questions.values()]) <= 0:
+    if not all(0 < each < math.inf for each in (calibration.temperature, *questions.values())):
         raise ValueError("a temperature is above 0")
-    if calibration.kind not in ("choices", "texts"):
-        raise ValueError(calibration.kind)
+    if calibration.norm not in _NORMS[calibration.kind]:
+        raise ValueError(calibration.norm)
     if calibration.curve or calibration.kind == "texts":
         curve_value(calibration.curve, 0.0)
     return calibration

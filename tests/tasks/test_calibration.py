@@ -171,6 +171,16 @@ def test_options_without_a_calibration_and_files_that_are_none(tmp_path: Path) -
         path.write_text(text)
         with pytest.raises(OptionError, match="is no calibration"):
             from_options(CalibrationOptions(str(path)))
+    for odd in (
+        {"norm": "sums"},
+        {"kind": "texts", "norm": "sum", "curve": PLATT},
+        {"temperature": math.nan},
+        {"temperature": 10**400},
+        {"curve": {"method": "isotonic", "x": [], "y": []}},
+        {"thresholds": [[0.9, 0, 0]]},
+    ):
+        with pytest.raises(OptionError, match="is no calibration"):
+            from_options(CalibrationOptions(str(write(path, **odd)), min_precision=0.9))
     with pytest.raises(OptionError, match="cannot be read"):
         from_options(CalibrationOptions(str(tmp_path / "none.json")))
     found = from_options(CalibrationOptions(str(write(path)), min_precision=0.95))
