@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from blip2cli.evaluate.answer_match import normalized
 from blip2cli.evaluate.calibration.temperature import Choices
 from blip2cli.evaluate.key_index import Codes, Numbers
 from blip2cli.evaluate.match_rows import RowMatcher
+from blip2cli.evaluate.read_rows import Table
 from blip2cli.evaluate.references import References
 from blip2cli.evaluate.vqa_accuracy import FEWEST_ANSWERS, vqa_score
 from blip2cli.options import Norm
@@ -40,8 +42,14 @@ class Labelled:
     # ``choice_scores`` beside those of the rows, which are ``ASKED``.
     correct: Mapping[str, Numbers]
     choices: Mapping[str, Choices]  # none: written texts
-    unanswered: int  # rows beside them that are null, or of images that failed
+    # Rows beside them that are null, or of images that failed: int64, numbers of their images.
+    unanswered_images: Numbers
     unscored: int  # rows that do not say how likely they are, left out
+
+    @property
+    def unanswered(self) -> int:
+        """How many rows have no answer."""
+        return len(self.unanswered_images)
 
     def only(self, rows: Numbers) -> Labelled:
         """Some of them, by their numbers; the rest is as if it were not labelled."""
@@ -53,7 +61,7 @@ class Labelled:
             self.logprobs[rows] if self.texts else self.logprobs,
             {norm: correct[rows] for norm, correct in self.correct.items()},
             {norm: choices.only(rows) for norm, choices in self.choices.items()},
-            0,
+            self.unanswered_images[:0],
             0,
         )
 
@@ -91,34 +99,37 @@ def read_labelled(matcher: RowMatcher) -> Labelled:
     norms = NORMS if closed and references.wrong is None else ()
     answers = {ASKED: _Answers()} | {norm: _Answers() for norm in norms}
     numbers, questions, logprobs = array("q"), array("q"), array("d")
+    unanswered: list[int] = []  # numbers of references
     texts: list[str] = []
-    unanswered = unscored = 0
+    unscored = 0
     for batch in matcher.batches(_COLUMNS):
-        for at, number in enumerate(batch.numbers.tolist()):
-            row = {name: batch.columns[name][at] for name in _COLUMNS}
-            text = batch.texts[at] if batch.answered[at] else row["guess"]
-            if text is None:
-                unanswered += 1
-                continue
-            if row[needed] is None or not references.judges(number, text.strip()):
-                unscored += 1
-                continue
-            theirs = references.texts(number)
-            numbers.append(number)
-            questions.append(names.of(str(row["question"] or "")))
-            if closed:
-                answers[ASKED].add(*_asked(row, text), score_text(text, theirs, references))
-                for norm in [norm for norm in answers if norm != ASKED]:
-                    found = _by_norm(norm, row["choice_scores"])
-                    if found is None:
-                        del answers[norm]  # not all rows tell it
-                    else:
-                        score = score_text(found[2], theirs, references)
-                        answers[norm].add(found[0], found[1], score)
-            else:
-                texts.append(text)
-                logprobs.append(row["logprob"])
-                answers[ASKED].add((), 0, score_text(text, theirs, references))
+        with _blaming_rows(matcher.table):
+            for at, number in enumerate(batch.numbers.tolist()):
+                row = {name: batch.columns[name][at] for name in _COLUMNS}
+                text = batch.texts[at] if batch.answered[at] else row["guess"]
+                if text is None:
+                    unanswered.append(number)
+                    continue
+                text = str(text)
+                if row[needed] is None or not references.judges(number, text.strip()):
+                    unscored += 1
+                    continue
+                theirs = references.texts(number)
+                numbers.append(number)
+                questions.append(names.of(str(row["question"] or "")))
+                if closed:
+                    answers[ASKED].add(*_asked(row, text), score_text(text, theirs, references))
+                    for norm in [norm for norm in answers if norm != ASKED]:
+                        found = _by_norm(norm, row["choice_scores"])
+                        if found is None:
+                            del answers[norm]  # not all rows tell it
+                        else:
+                            score = score_text(found[2], theirs, references)
+                            answers[norm].add(found[0], found[1], score)
+                else:
+                    texts.append(text)
+                    logprobs.append(row["logprob"])
+                    answers[ASKED].add((), 0, score_text(text, theirs, references))
     if not numbers:
         raise SourceError(
             "rows",
@@ -134,9 +145,23 @@ def read_labelled(matcher: RowMatcher) -> Labelled:
         np.frombuffer(logprobs)[order] if texts else np.zeros(0),
         {norm: np.frombuffer(one.correct)[order] for norm, one in answers.items()},
         {norm: one.choices(order) for norm, one in answers.items() if closed},
-        unanswered,
+        references.images[np.array(unanswered, np.int64)],
         unscored,
     )
+
+
+@contextmanager
+def _blaming_rows(table: Table) -> Iterator[None]:
+    """Raise SourceError for values of another type than those that runs write."""
+    try:
+        yield
+    except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError):
+        raise SourceError(
+            "rows",
+            f"{str(table)!r} holds probabilities, log-probabilities or choice_scores in another "
+            "form than ask and caption write them",
+            "give rows as they were written",
+        ) from None
 
 
 def score_text(text: str, theirs: Sequence[str], references: References) -> float:

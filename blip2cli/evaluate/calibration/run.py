@@ -89,8 +89,7 @@ def calibrate(options: CalibrateOptions) -> Calibrated:
     written, chosen = fit(labelled, settings, options.norm)
     best = chosen.best
     shown = mean_of("accuracy", np.append(best.correct, np.zeros(labelled.unanswered)))
-    # Each row that has no answer is about an image of its own here: which one is not known.
-    images = np.append(labelled.images, -1 - np.arange(labelled.unanswered))
+    images = np.append(labelled.images, labelled.unanswered_images)
     (accuracy,) = figures_with_intervals([shown], images)
     return Calibrated(
         written,

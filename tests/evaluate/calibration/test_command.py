@@ -178,6 +178,19 @@ def test_rows_that_failed_are_null_or_abstained(
     assert found["accuracy"]["value"] == pytest.approx(right / 1000)
 
 
+def test_the_interval_of_the_accuracy_is_over_images_also_where_they_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, labels = answered(tmp_path, 60)
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    write(rows, lines[60:])
+    failed = [{"file_name": f"{n}.jpg", "error_type": "x", "message": ""} for n in range(20)]
+    write(tmp_path / "rows.jsonl.errors", failed)
+    found = calibrated(capsys, rows, "--against", labels)
+    assert call(["eval", str(rows), "--against", str(labels), "--json"]) == 0
+    assert found["accuracy"] == json.loads(capsys.readouterr().out)["figures"]["normalized"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -191,6 +204,7 @@ def test_rows_that_failed_are_null_or_abstained(
         (["rows.jsonl", "--against", "labels.jsonl", "--norm", "pmi"],
          "ask with --choice-norm pmi"),
         (["bare.jsonl", "--against", "labels.jsonl"], "has a text and its logprob"),
+        (["odd.jsonl", "--against", "labels.jsonl"], "in another form than ask and caption"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(
@@ -206,6 +220,7 @@ def test_mistakes_are_one_sentence(
     bare = [{k: v for k, v in json.loads(line).items() if k not in ("probabilities", "logprob")}
             for line in rows.read_text().splitlines()]  # fmt: skip
     write(tmp_path / "bare.jsonl", bare)
+    write(tmp_path / "odd.jsonl", [row | {"probabilities": {"red": 0.9}} for row in bare])
     monkeypatch.chdir(tmp_path)
     before = labels.read_bytes()
     code, text = said(capsys, *arguments)
