@@ -12,9 +12,9 @@ slips of the original, as published figures hold them:
   "somebody'd" loses it.
 
 There are two versions. Since March 2021 (commit a013f00) the answer and those of people are
-processed, both where people disagree and neither where all say the same. Before (2017, what LAVIS
-and the figures of the BLIP-2 paper use) the answer always is, and theirs only lose punctuation,
-where they disagree: so a true "none" or "two" is never met.
+processed, both where people disagree and neither where all say the same. Before (2017, as LAVIS's
+copy still has it) the answer always is, and theirs only lose punctuation, where they disagree: so a
+true "none" or "two" is never met.
 """
 
 from __future__ import annotations
