@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from blip2cli.cli.app import call
 from blip2cli.evaluate.match_rows import MatchCounts, Matched, RowMatcher
 from blip2cli.evaluate.read_references import read_references
 from blip2cli.evaluate.read_rows import Table
@@ -23,6 +26,22 @@ def write(path: Path, content: Any) -> Path:
     else:
         path.write_text(json.dumps(content))
     return path
+
+
+def json_of(command: str, capsys: pytest.CaptureFixture[str], *arguments: object) -> Row:
+    """What a command prints with ``--json``."""
+    assert call([command, *map(str, arguments), "--json"]) == 0
+    found: Row = json.loads(capsys.readouterr().out)
+    return found
+
+
+def printed_by(
+    command: str, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str]:
+    """The exit code of a command, and all that it prints."""
+    code = call([command, *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
 
 
 def coco(captions: dict[int, Sequence[str]]) -> Row:

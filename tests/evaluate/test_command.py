@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from blip2cli.cli.app import call
-from tests.evaluate.helpers import Row, coco, vqa, write
+from tests.evaluate.helpers import Row, coco, json_of, printed_by, vqa, write
 
 WORDS = tuple("abcdefghijklmn")
+
+evaluated, said = partial(json_of, "eval"), partial(printed_by, "eval")
 
 
 def sentence(source: np.random.Generator) -> str:
@@ -31,18 +32,6 @@ def captions(folder: Path, images: int = 60) -> tuple[Path, Path]:
         for n, found in texts.items()
     ]
     return write(folder / "rows.jsonl", rows), write(folder / "coco.json", coco(texts))
-
-
-def evaluated(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
-    assert call(["eval", *map(str, arguments), "--json"]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
-
-
-def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    code = call(["eval", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return code, captured.out + captured.err
 
 
 def test_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from blip2cli.cli.app import call
-from tests.evaluate.helpers import Row, write
+from tests.evaluate.helpers import Row, json_of, write
 
 
 def verdict(number: int, text: str, said: str, label: str | None, **more: Any) -> Row:
     found = {"file_name": f"{number}.jpg", "text": text, "verdict": said, "label": label}
     return found | {"output": "0f"} | more
-
-
-def evaluated(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
-    assert call(["eval", *map(str, arguments), "--json"]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
 
 
 def test_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,7 +34,7 @@ def test_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (
         write(tmp_path / "r.jsonl", rows), "--against", write(tmp_path / "v.jsonl", verdicts),
     )  # fmt: skip
-    found = evaluated(capsys, *arguments)
+    found = json_of("eval", capsys, *arguments)
     assert found["rows"] == 5
     assert found["figures"]["exact"]["value"] == pytest.approx(3 / 5)
     assert found["counts"]["unjudged"] == 1
@@ -60,7 +53,7 @@ def test_captions_are_right_or_wrong(tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
     out = write(tmp_path / "r.jsonl", rows)
     against = write(tmp_path / "v.jsonl", verdicts)
-    figures = evaluated(capsys, out, "--against", against)["figures"]
+    figures = json_of("eval", capsys, out, "--against", against)["figures"]
     assert {name: one["value"] for name, one in figures.items()} == {
         "exact": 0.25, "normalized": 0.5,
     }  # fmt: skip

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from blip2cli.cli.app import call
 from blip2cli.options import CalibrationOptions
 from blip2cli.tasks.calibration import from_options
-from tests.evaluate.helpers import Row, write
+from tests.evaluate.helpers import Row, json_of, printed_by, write
 
 NAMES = ("red", "green", "blue", "grey")
 SHARPER = 3.0  # how much too far apart the scores are
+
+calibrated, said = partial(json_of, "calibrate"), partial(printed_by, "calibrate")
 
 
 def answered(folder: Path, images: int = 600, scores: bool = False) -> tuple[Path, Path]:
@@ -50,18 +51,6 @@ def answered(folder: Path, images: int = 600, scores: bool = False) -> tuple[Pat
 def softmax(scores: np.ndarray) -> np.ndarray:
     weights = np.exp(scores - scores.max())
     return np.asarray(weights / weights.sum())
-
-
-def calibrated(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
-    assert call(["calibrate", *map(str, arguments), "--json"]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
-
-
-def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    code = call(["calibrate", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return code, captured.out + captured.err
 
 
 def test_a_model_that_is_too_sure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +102,8 @@ def test_the_best_norm_is_named_and_none_is_taken_in_silence(
     assert calibrated(capsys, *arguments)["calibration"]["norm"] == "sum"
 
 
-def captioned(folder: Path) -> tuple[list[Row], list[Row]]:
+def captioned(folder: Path) -> tuple[list[Row], list[Row], tuple[object, ...]]:
+    """Captions of a model that is too sure, verdicts on them, and the arguments that name both."""
     source = np.random.default_rng(1)
     logprobs = -source.exponential(0.8, 1000)
     rows = [
@@ -126,16 +116,12 @@ def captioned(folder: Path) -> tuple[list[Row], list[Row]]:
          "label": "a cat" if good else None, "output": ""}
         for n, good in enumerate(right)
     ]  # fmt: skip
-    return rows, verdicts
+    files = write(folder / "r.jsonl", rows), write(folder / "v.jsonl", verdicts)
+    return rows, verdicts, (files[0], "--against", files[1])
 
 
 def test_captions_by_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows, verdicts = captioned(tmp_path)
-    arguments = (
-        write(tmp_path / "r.jsonl", rows),
-        "--against",
-        write(tmp_path / "v.jsonl", verdicts),
-    )
+    *_, arguments = captioned(tmp_path)
     found = calibrated(capsys, *arguments)
     calibration = found["calibration"]
     assert (calibration["kind"], calibration["norm"]) == ("texts", "logprob_mean")
@@ -151,12 +137,7 @@ def test_captions_by_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_rows_that_failed_are_null_or_abstained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows, verdicts = captioned(tmp_path)
-    arguments = (
-        write(tmp_path / "r.jsonl", rows),
-        "--against",
-        write(tmp_path / "v.jsonl", verdicts),
-    )
+    rows, verdicts, arguments = captioned(tmp_path)
     whole = calibrated(capsys, *arguments)
     for row in rows[:200]:  # a calibration made by one is that of the guesses
         row |= {"caption": None, "guess": row["caption"], "flag": "abstained"}
@@ -187,8 +168,8 @@ def test_the_interval_of_the_accuracy_is_over_images_also_where_they_failed(
     failed = [{"file_name": f"{n}.jpg", "error_type": "x", "message": ""} for n in range(20)]
     write(tmp_path / "rows.jsonl.errors", failed)
     found = calibrated(capsys, rows, "--against", labels)
-    assert call(["eval", str(rows), "--against", str(labels), "--json"]) == 0
-    assert found["accuracy"] == json.loads(capsys.readouterr().out)["figures"]["normalized"]
+    evaluated = json_of("eval", capsys, rows, "--against", labels)
+    assert found["accuracy"] == evaluated["figures"]["normalized"]
 
 
 @pytest.mark.parametrize(
