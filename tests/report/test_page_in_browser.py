@@ -206,6 +206,15 @@ def test_what_is_not_seen_is_not_judged(page: Opened) -> None:
     assert page.page.locator("#verdicts").inner_text() == "1 right · 0 wrong · 0 corrected"
 
 
+def test_guesses_are_judged_where_no_row_has_a_text(browser: Browser, tmp_path: Path) -> None:
+    rows = {"file_name": ["a.jpg"], "guess": ["yes"], "flag": ["abstained"]}
+    path = pages.write_page(tmp_path / "page.html", rows)
+    with opened(browser, path) as page:
+        page.press("r")
+        assert page.page.locator("#export").is_enabled()
+        assert page.page.locator("#export").is_visible()
+
+
 def test_a_corrected_text_is_left_by_escape(page: Opened) -> None:
     page.press("c", "Escape")
     assert page.page.locator("textarea").is_hidden()

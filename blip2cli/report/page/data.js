@@ -79,9 +79,9 @@ export function compares(data) {
   return data.run.outputs.length > 1;
 }
 
-/** Whether rows have texts, which can be judged. @param {Data} data */
+/** Whether rows have texts or guesses, which can be judged. @param {Data} data */
 export function hasTexts(data) {
-  return data.table.rows.text !== undefined;
+  return (data.table.rows.text ?? data.table.rows.guess) !== undefined;
 }
 
 /** @param {string} id @returns {string} */

@@ -1,7 +1,7 @@
 /** The run as a whole: how it was made, what came of it, and how good it is. */
 
 import { countBars, histogram, reliabilityDiagram, stackedBar, table } from "./charts.js";
-import { compares, textOf, valueIn } from "./data.js";
+import { compares, hasTexts, textOf, valueIn } from "./data.js";
 import { count, decimals, facts, foreign, make, percent } from "./dom.js";
 import { flagOf, tally } from "./selection.js";
 import { wordCount } from "./words.js";
@@ -40,7 +40,7 @@ function charts(data, rows) {
     if (run.confidence) figure.append(foreign("small", "", run.confidence));
     figures.push(figure);
   }
-  if (data.table.rows.text) figures.push(lengths(data, rows, prefixes));
+  if (hasTexts(data)) figures.push(lengths(data, rows, prefixes));
   const flags = tally(rows.length, (i) => flagOf(data, rows[i]));
   if (flags.length > 1 || flags[0]?.[0] !== "good") figures.push(countBars("Flags", flags));
   return figures.map((figure) => make("section", "card", figure));

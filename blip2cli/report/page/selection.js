@@ -1,6 +1,6 @@
 /** Which rows are shown, in which order. */
 
-import { compares, taskOf, textOf, valueIn } from "./data.js";
+import { compares, hasTexts, taskOf, textOf, valueIn } from "./data.js";
 import { wordCount } from "./words.js";
 
 /** @typedef {import("./data.js").Data} Data */
@@ -158,7 +158,7 @@ function ordersOf(data) {
   for (const [id, name] of columns) {
     if (rows[id]) orders.push({ id, name, key: (row) => given(valueIn(data, id, row)) });
   }
-  if (rows.text) {
+  if (hasTexts(data)) {
     const words = (/** @type {number} */ row) => wordCount(textOf(data, row) ?? "");
     orders.push({ id: "length", name: "length of the text", key: words });
   }
