@@ -97,7 +97,8 @@ def read_page_rows(table: Table, text_column: str | None, limit: int | None) -> 
         taken = size if limit is None else reader.fitting(batch[name_column], limit)
         reader.add({name: values[:taken] for name, values in batch.items()}, taken)
         if taken < size:
-            return reader.done(task, cut=True)
+            reader.cut = True
+            return reader.done(task)
     for path in table.failures:
         reader.add_failures(path, limit)
     return reader.done(task)
@@ -107,7 +108,7 @@ class _Reader:
     """Collects rows, a batch at a time."""
 
     def __init__(self, name: str, text: str, extra: Sequence[str]) -> None:
-        self.count = 0
+        self.cut = False  # a limit left images out
         self._seen: set[str] = set()  # images, where they are limited
         self._name, self._text = name, text
         self._columns: dict[str, list[Any]] = {
@@ -146,7 +147,6 @@ class _Reader:
                 self._errors[kind] += 1
         for name, values in self._extra.items():
             values += map(plain, batch[name])
-        self.count += size
         self._rows += size
 
     def fitting(self, names: Sequence[Any], limit: int) -> int:
@@ -166,10 +166,11 @@ class _Reader:
             key = _name(record.get("file_name")), plain(record.get(OCCURRENCE))
             if key in known:  # it was tried again, and has rows by now
                 continue
+            if limit is not None and not self.fitting([key[0]], limit):
+                self.cut = True
+                continue
             kind = text_or_none(record.get("error_type")) or "unknown"
             self._errors[kind] += 1
-            if limit is not None and not self.fitting([key[0]], limit):
-                continue
             row = {
                 "file_name": key[0],
                 OCCURRENCE: key[1],
@@ -180,13 +181,12 @@ class _Reader:
                 values.append(row.get(name))
             for name, values in self._extra.items():
                 values.append(plain(record.get(name)))
-            self.count += 1
 
-    def done(self, task: str, cut: bool = False) -> PageRows:
+    def done(self, task: str) -> PageRows:
         """All rows."""
         confidences = tuple(self._confidences)
         return PageRows(
-            self._columns, self._extra, confidences, cut, self._errors, self._rows, task
+            self._columns, self._extra, confidences, self.cut, self._errors, self._rows, task
         )
 
     def _confidence(self, given: Any, probabilities: Any, logprob: Any) -> float | None:
@@ -194,7 +194,7 @@ class _Reader:
         found = number(given)
         what = CALIBRATED
         if found is None and probabilities:
-            shares = (number(one.get("probability")) for one in probabilities)
+            shares = (number(one.get("probability")) for one in _objects(probabilities))
             found = max((share for share in shares if share is not None), default=None)
             what = AMONG_CHOICES
         if found is None and (nats := number(logprob)) is not None:
@@ -219,20 +219,21 @@ def _error(value: Any) -> tuple[str | None, str | None]:
     return kind, public_text(message)
 
 
-def _choices(value: Sequence[Mapping[str, Any]] | None) -> list[list[Any]] | None:
+def _choices(value: Any) -> list[list[Any]] | None:
     """The likeliest choices, each with its probability."""
-    if not value:
-        return None
-    found = [[plain(one.get("choice")), number(one.get("probability"))] for one in value]
+    found = [[plain(one.get("choice")), number(one.get("probability"))] for one in _objects(value)]
     found.sort(key=lambda one: -(one[1] or 0.0))
-    return found[:_MOST_CHOICES]
+    return found[:_MOST_CHOICES] or None
 
 
-def _candidates(value: Sequence[Mapping[str, Any]] | None) -> list[list[Any]] | None:
+def _candidates(value: Any) -> list[list[Any]] | None:
     """Captions to choose from: text, log-probability, match."""
-    if not value:
-        return None
     return [
         [plain(one.get("text")), number(one.get("logprob")), number(one.get("match"))]
-        for one in value
-    ]
+        for one in _objects(value)
+    ] or None
+
+
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    """The objects in a list; none in a value of another form, as tables of others may hold."""
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []

@@ -84,6 +84,12 @@ def test_a_limit_cuts_and_says_so(tmp_path: Path) -> None:
     rows = read(path, limit=2)
     assert rows.cut
     assert rows.columns["file_name"] == ["a", "b"]
+    failed = ({"file_name": n, "error_type": "missing", "message": ""} for n in ("d", "e"))
+    rows_file(tmp_path / "a.jsonl.errors", *failed)
+    rows = read(path, limit=4)
+    assert (rows.cut, rows.errors) == (True, {"missing": 1})
+    assert rows.columns["file_name"] == ["a", "b", "c", "d"]
+    assert not read(path, limit=5).cut
 
 
 @pytest.mark.parametrize(
@@ -93,6 +99,13 @@ def test_a_limit_cuts_and_says_so(tmp_path: Path) -> None:
 def test_rows_that_are_none(tmp_path: Path, row: dict[str, object], said: str) -> None:
     with pytest.raises(SourceError, match=said):
         read(rows_file(tmp_path / "a.jsonl", row))
+
+
+@pytest.mark.parametrize("value", ["x", 3, [1, 2], {"yes": 0.4, "no": 0.6}])
+def test_columns_of_known_names_may_hold_something_else(value: object, tmp_path: Path) -> None:
+    row = {"file_name": "a.jpg", "caption": "x", "probabilities": value, "candidates": value}
+    columns = read(rows_file(tmp_path / "a.jsonl", row)).columns
+    assert columns["probabilities"] == columns["candidates"] == columns["confidence"] == [None]
 
 
 def test_values_are_plain_and_name_no_machine() -> None:
