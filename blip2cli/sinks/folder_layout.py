@@ -212,7 +212,8 @@ def _check_gaps(parts: Sequence[str], part_rows: int) -> None:
     places = range(_number(parts[-1]) + 1)  # a name may hold any number: not all are looked at
     missing = list(islice((n for n in places if part_name(n) not in here), 10))
     if not missing:
-        raise LayoutError(f"its part {parts[-1]!r} is there under two names")
+        twice = next(name for name in parts if name != part_name(_number(name)))
+        raise LayoutError(f"its part {twice!r} is there under two names")
     names = ", ".join(repr(part_name(number)) for number in missing)
     more = len(places) - len(parts) - len(missing)
     if more > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,6 +157,12 @@ def test_every_part_that_is_missing_is_named(tmp_path: Path) -> None:
     assert "sound up to row 10" in found
     (out / "part-00004.parquet").rename(out / "part-99999999999.parquet")
     assert "'part-00010.parquet' and 99999999988 more are missing" in str(verify(str(out)))
+
+
+def test_a_part_under_two_names_is_named(tmp_path: Path) -> None:
+    out = folder(tmp_path)
+    shutil.copy(out / "part-00001.parquet", out / "part-000001.parquet")
+    assert "its part 'part-000001.parquet' is there under two names" in str(verify(str(out)))
 
 
 def test_rows_of_a_damaged_last_part_may_be_in_hidden_files(tmp_path: Path) -> None:
