@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Evaluate = Callable[[], Evaluated]
 FINISHED = (SUCCESS, FAILED_IMAGES)  # exit codes of runs whose output is complete
-_CAPTIONS = ("bleu", "rouge", "cider")  # without METEOR, which would start Java
 
 
 def against_references(path: str | None, output: OutputOptions) -> Evaluate | None:
@@ -34,10 +33,11 @@ def against_references(path: str | None, output: OutputOptions) -> Evaluate | No
             f"{option('references')} compares an output with references, and there is none to read",
             f"write into a local file with {option('out')}",
         )
+    from blip2cli.evaluate.metric_table import QUICK_CAPTION_METRICS
     from blip2cli.evaluate.read_references import read_references
 
     references = read_references(path, "references")
-    return partial(_evaluate, references, output.out, _CAPTIONS)
+    return partial(_evaluate, references, output.out, QUICK_CAPTION_METRICS)
 
 
 def against_answers(path: str | None, output: OutputOptions) -> Evaluate | None:

@@ -91,3 +91,5 @@ METRICS: dict[str, Metric] = {
         ),
     )
 }  # fmt: skip
+
+QUICK_CAPTION_METRICS = ("bleu", "rouge", "cider")  # without METEOR, which would start Java

@@ -13,7 +13,7 @@ from blip2cli.evaluate.calibration.labelled import score_text
 from blip2cli.evaluate.calibration.measures import reliability
 from blip2cli.evaluate.evaluation import Evaluation, Figure
 from blip2cli.evaluate.match_rows import RowMatcher
-from blip2cli.evaluate.metric_table import Scoring
+from blip2cli.evaluate.metric_table import QUICK_CAPTION_METRICS, Scoring
 from blip2cli.evaluate.predictions import Predictions
 from blip2cli.evaluate.read_rows import Columns, Table
 from blip2cli.evaluate.references import References
@@ -24,7 +24,6 @@ from blip2cli.report.plain import number, plain
 
 _ROW = "\0row"  # a column of the numbers of rows; no file has one of this name
 _MOST_REFERENCES = 10  # of a row
-_CAPTION_METRICS = ("bleu", "rouge", "cider")  # without METEOR, which would start Java
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def metrics_of(
 def eval_options(table: Table, references: References, options: EvalOptions) -> EvalOptions:
     """``options`` without the metrics that would take long."""
     if _by_words(table, references, options):
-        return replace(options, metric=_CAPTION_METRICS)
+        return replace(options, metric=QUICK_CAPTION_METRICS)
     return options
 
 
