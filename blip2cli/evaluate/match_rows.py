@@ -72,6 +72,12 @@ class RowMatcher:
         """Raises SourceError for rows without the columns that are needed, OptionError."""
         self.table, self.references = table, references
         self.counts = MatchCounts()
+        # The image of each reference, int64, once all rows are read. Where references know none,
+        # as a table of question_id and answers, rows say which questions are about one.
+        self.images = references.images
+        self._by_name: dict[str, list[int]] | None = None
+        if references.by == "question_id" and references.image_count == len(references):
+            self._by_name = {}
         self.text_column = options.text_column or default_text_column(table.columns)
         _require(table, self.text_column, f"name the texts with {option('text_column')}")
         by = references.by
@@ -138,6 +144,10 @@ class RowMatcher:
                 f"right: all its verdicts are about other texts",
                 "give verdicts on this output",
             )
+        if self._by_name is not None:
+            self.images = self.references.images.copy()
+            for numbers in self._by_name.values():
+                self.images[numbers] = self.images[min(numbers)]
         for number in np.flatnonzero(~seen):
             counts.missing.count += 1
             if counts.missing.count <= 3:
@@ -173,6 +183,10 @@ class RowMatcher:
         if not len(chosen):
             return
         rows = [keep[at] for at in chosen]
+        if self._by_name is not None:
+            for number, i in zip(numbers[chosen].tolist(), rows, strict=True):
+                if batch["file_name"][i] is not None:
+                    self._by_name.setdefault(batch["file_name"][i], []).append(number)
         texts = [batch[self.text_column][i] for i in rows]
         null = np.array([text is None for text in texts])
         abstained = np.array([batch["flag"][i] == ABSTAINED for i in rows])

@@ -22,6 +22,7 @@ class Predictions:
 
     references: References
     numbers: Numbers  # int64, of the references, ascending
+    images: Numbers  # int64, numbered as in the references
     texts: Any  # pa.LargeStringArray; "" where there is no text
     answered: Numbers  # bool: False where an image failed, a text is null, or a row abstained
     abstained: Numbers  # bool
@@ -49,6 +50,7 @@ class Predictions:
         return cls(
             matcher.references,
             number[order],
+            matcher.images[number[order]],
             pa.concat_arrays(texts).take(order),
             np.concatenate(answered)[order],
             np.concatenate(abstained)[order],
@@ -62,12 +64,6 @@ class Predictions:
             some = self.texts.slice(start, _PIECE).to_pylist()
             numbers = self.numbers[start : start + _PIECE].tolist()
             yield from zip(some, map(self.references.texts, numbers), strict=True)
-
-    @property
-    def images(self) -> Numbers:
-        """The image of each row, numbered as in the references."""
-        images: Numbers = self.references.images[self.numbers]
-        return images
 
     def common(self, other: Predictions) -> tuple[Predictions, Predictions]:
         """Both, as far as both have a row for the same reference."""
@@ -83,6 +79,7 @@ class Predictions:
         return Predictions(
             self.references,
             self.numbers[at],
+            self.images[at],
             self.texts.take(at),
             self.answered[at],
             self.abstained[at],

@@ -51,12 +51,15 @@ def choose_norm(labelled: Labelled, folds: Numbers, mine: str, wanted: Norm | No
     """
     keys = {norm: norm for norm in labelled.choices if norm != ASKED}
     keys.setdefault(mine, ASKED)
+    with_scores = f"ask with {option('choice_scores')}"
+    if labelled.verdicts:
+        with_scores += ", and label the right answers: verdicts say nothing of other ones"
     if wanted is not None and wanted not in keys:
         raise OptionError(
             "norm",
             f"{option('norm')} {wanted}: the rows were made with {mine}, and tell nothing "
             "of others",
-            f"ask with {option('choice_norm')} {wanted}, or with {option('choice_scores')}",
+            f"ask with {option('choice_norm')} {wanted}, or {with_scores}",
         )
     several = {norm: of_choices(labelled, folds, key, norm) for norm, key in keys.items()}
     compared = tuple(
@@ -66,10 +69,7 @@ def choose_norm(labelled: Labelled, folds: Numbers, mine: str, wanted: Norm | No
     better = [one for one in compared if one.difference is not None and one.difference.low > 0]
     best = max(better, key=lambda one: one.accuracy).name if better else mine
     if len(several) == 1:
-        note = (
-            f"Choices were compared by {mine}; to have other norms compared, ask with "
-            f"{option('choice_scores')}."
-        )
+        note = f"Choices were compared by {mine}; to have other norms compared, {with_scores}."
     elif better:
         note = f"The best norm is {best}."
     else:

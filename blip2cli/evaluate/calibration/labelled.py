@@ -45,6 +45,7 @@ class Labelled:
     # Rows beside them that are null, or of images that failed: int64, numbers of their images.
     unanswered_images: Numbers
     unscored: int  # rows that do not say how likely they are, left out
+    verdicts: bool = False  # labels are verdicts, which say nothing of the answers of other norms
 
     @property
     def unanswered(self) -> int:
@@ -63,6 +64,7 @@ class Labelled:
             {norm: choices.only(rows) for norm, choices in self.choices.items()},
             self.unanswered_images[:0],
             0,
+            self.verdicts,
         )
 
 
@@ -95,8 +97,8 @@ def read_labelled(matcher: RowMatcher) -> Labelled:
     references, names = matcher.references, Codes()
     closed = "probabilities" in matcher.table.columns
     needed = "probabilities" if closed else "logprob"
-    # Verdicts are about the answers of the rows, and say nothing of others.
-    norms = NORMS if closed and references.wrong is None else ()
+    verdicts = references.wrong is not None
+    norms = NORMS if closed and not verdicts else ()
     answers = {ASKED: _Answers()} | {norm: _Answers() for norm in norms}
     numbers, questions, logprobs = array("q"), array("q"), array("d")
     unanswered: list[int] = []  # numbers of references
@@ -138,15 +140,16 @@ def read_labelled(matcher: RowMatcher) -> Labelled:
         )
     order = np.argsort(np.frombuffer(numbers, np.int64), kind="stable")
     return Labelled(
-        references.images[np.frombuffer(numbers, np.int64)[order]],
+        matcher.images[np.frombuffer(numbers, np.int64)[order]],
         np.frombuffer(questions, np.int64)[order],
         list(names.keys()),
         [texts[i] for i in order] if texts else [],
         np.frombuffer(logprobs)[order] if texts else np.zeros(0),
         {norm: np.frombuffer(one.correct)[order] for norm, one in answers.items()},
         {norm: one.choices(order) for norm, one in answers.items() if closed},
-        references.images[np.array(unanswered, np.int64)],
+        matcher.images[np.array(unanswered, np.int64)],
         unscored,
+        verdicts,
     )
 
 

@@ -134,6 +134,34 @@ def test_captions_by_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "is about choices" in text
 
 
+def test_rows_say_which_questions_are_about_one_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, labels = answered(tmp_path, 60)
+    both = [[json.loads(line) for line in path.read_text().splitlines()] for path in (rows, labels)]
+    for number, (row, label) in enumerate(zip(*both, strict=True)):
+        row["question_id"] = label["question_id"] = number
+    write(rows, both[0][::-1])
+    write(labels, both[1])
+    by_id = [{k: label[k] for k in ("question_id", "answer")} for label in both[1]]
+    against = write(tmp_path / "ids.jsonl", by_id)
+    assert calibrated(capsys, rows, "--against", against) == calibrated(
+        capsys, rows, "--against", labels
+    )
+    figures = [
+        json_of("eval", capsys, rows, "--against", path)["figures"] for path in (against, labels)
+    ]
+    assert figures[0] == figures[1]
+    # By verdicts only the answers of the rows can be judged.
+    verdicts = [
+        row | {"text": row["answer"], "verdict": "corrected", "label": label["answer"]}
+        for row, label in zip(*both, strict=True)
+    ]
+    code, text = said(capsys, rows, "--against", write(tmp_path / "v.jsonl", verdicts))
+    assert code == 0
+    assert "verdicts say nothing of other ones" in text
+
+
 def test_rows_that_failed_are_null_or_abstained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
