@@ -69,17 +69,15 @@ class StdinSource(Source):
             if isinstance(record, BadRow):
                 yield _failed(number, record)
                 continue
-            if not self.nul:
-                record = record.removesuffix(b"\r")
-                if b"\0" in record:
-                    if number > 1:
-                        yield _failed(number, BadRow("It holds a NUL byte"))
-                        continue
-                    raise SourceError(
-                        "nul",
-                        "The paths on stdin are separated by NUL, not by newline",
-                        f"add {option('nul')}",
-                    )
+            if not self.nul and b"\0" in record:
+                if number > 1:
+                    yield _failed(number, BadRow("It holds a NUL byte"))
+                    continue
+                raise SourceError(
+                    "nul",
+                    "The paths on stdin are separated by NUL, not by newline",
+                    f"add {option('nul')}",
+                )
             if record:
                 path = absolute(os.path.join(self.root, os.fsdecode(record)))
                 yield ImageRef(name_below(path, base), path)
@@ -92,7 +90,7 @@ class StdinSource(Source):
         )
 
     def _records(self) -> Iterator[bytes | BadRow]:
-        separator = b"\0" if self.nul else b"\n"
+        separator, dropped = (b"\0", b"") if self.nul else (b"\n", b"\r")
         stream = self.stream
         stream.waiting = 0
         tail = b""
@@ -102,6 +100,7 @@ class StdinSource(Source):
             if skips and whole:
                 whole, skips = whole[1:], False
                 yield BadRow(f"A path of over {MAX_PATH_BYTES} bytes")
+            whole = [record.removesuffix(dropped) for record in whole]
             stream.waiting = sum(map(bool, whole))
             for record in whole:
                 stream.waiting -= bool(record)
@@ -119,7 +118,7 @@ class StdinSource(Source):
         if skips:
             yield BadRow(f"A path of over {MAX_PATH_BYTES} bytes")
         elif tail:
-            yield tail
+            yield tail.removesuffix(dropped)
 
 
 def path_stream(sources: Iterable[Source]) -> PathStream | None:

@@ -128,9 +128,10 @@ def test_whether_a_path_comes(here: Path) -> None:
         assert stream.comes()
         assert [*held] == [first]
         assert not stream.comes()
-        feed.write(b"ng\n")
+        feed.write(b"ng\r\n\r\n")
         assert stream.comes()
         assert next(refs).file_name == "c.png"
+        assert not stream.comes()  # an empty line is no path
         feed.close()
         assert stream.comes()  # the end
         assert [*refs] == []
