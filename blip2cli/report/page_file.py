@@ -52,7 +52,18 @@ def check_page(path: str, about: Identity, overwrite: bool = False, name: str = 
         raise OutputError(
             name, f"{folder!r}, where pictures of the page belong, is no folder", "move it away"
         )
-    if os.path.isdir(folder) and (others := [n for n in os.listdir(folder) if not _is_ours(n)]):
+    try:
+        others = [one for one in os.listdir(folder) if not _is_ours(one)]
+    except FileNotFoundError:
+        others = []
+    except OSError as error:
+        raise OutputError(
+            name,
+            f"The folder {folder!r}, where pictures of the page belong, cannot be read "
+            f"({error.strerror})",
+            "move it away, or choose another name for the page",
+        ) from None
+    if others:
         raise OutputError(
             name,
             f"The folder {folder!r}, where pictures of the page belong, holds {others[0]!r}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from blip2cli.report import page_file
 from blip2cli.report.make import ONE_FILE_ROWS
 from blip2cli.storage import durable
+from tests.command import COMMAND
 from tests.report.helpers import pictures, read_page, report, rows_file
+from tests.test_bad_input import without_roots_reading_right
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +97,17 @@ def test_places_that_are_none(name: str, said: str, capsys: pytest.CaptureFixtur
     os.mkdir("photos.html")
     assert report("a.jsonl", "--no-images", "-o", name) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_read_is_named() -> None:
+    output("a.jsonl")
+    Path("page_files").mkdir(0)
+    done = subprocess.run(
+        [COMMAND, "report", "a.jsonl", "-o", "page.html"],
+        preexec_fn=without_roots_reading_right, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, Path("page.html").exists()) == (2, False)
+    assert "page_files', where pictures of the page belong, cannot be read" in done.stderr
 
 
 def test_a_failure_leaves_the_page_that_was_there_with_its_sheets(
