@@ -236,8 +236,8 @@ refs = open_sources(SourceOptions((sys.argv[1],)))
 batches = BatchStream((ref for ref in [*refs] * 1000), PixelSpec(8, 8), LoaderOptions(2, 2))
 next(batches)
 print("loaded", flush=True)
-if len(sys.argv) > 2:
-    time.sleep(600)
+for _ in range(6000 * (len(sys.argv) > 2)):
+    time.sleep(0.1)  # a signal just before a long sleep would wait for its end
 batches.close()
 """
 
