@@ -34,7 +34,6 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 import blip2cli
 from blip2cli.images import preprocess
@@ -46,8 +45,10 @@ from tests.pretend_operations import (
     aten,
     compute,
     is_composite,
+    mapped,
     name_of,
     refuse_kernels,
+    tensors_in,
     written,
 )
 from tests.pretend_streams import (
@@ -131,6 +132,11 @@ class OnDevice(Tensor):
 
     def __repr__(self, **_: Any) -> str:
         return f"OnDevice({self.held!r}, device={self.device})"
+
+
+def held(tensor: Tensor) -> Tensor:
+    """The numbers of a tensor, on the CPU."""
+    return tensor.held if isinstance(tensor, OnDevice) else tensor
 
 
 class _Thread(threading.local):
@@ -284,11 +290,13 @@ class Machine(TorchDispatchMode):
             return self._dispatch(func, args, kwargs or {})
 
     def _dispatch(self, func: Any, args: Any, kwargs: Any) -> Any:
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if self.thread.aside:
+            return func(*args, **kwargs)
+        tensors = tensors_in((*args, *kwargs.values()))
         on_device = [tensor for tensor in tensors if isinstance(tensor, OnDevice)]
         wanted = kwargs.get("device")
         to_device = wanted is not None and torch.device(wanted).type == self.kind
-        if self.thread.aside or not (on_device or to_device):
+        if not (on_device or to_device):
             return self._on_host(func, args, kwargs)
         if is_composite(func):
             with self:  # its operations are seen one by one
@@ -306,8 +314,6 @@ class Machine(TorchDispatchMode):
         return self._launch(func, args, kwargs, on_device, device)
 
     def _on_host(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if self.thread.aside:
-            return func(*args, **kwargs)
         if name_of(func) == "is_pinned":
             return args[0].untyped_storage()._cdata in self.pinned
         if name_of(func) in ("pin_memory", "_pin_memory"):
@@ -328,8 +334,7 @@ class Machine(TorchDispatchMode):
         self, func: Any, args: Any, tensors: list[Tensor], device: torch.device
     ) -> None:
         clock = self.stream(device).clock
-        indices = tree_leaves(args[1]) if func in INDEXING else []
-        indices = [index for index in indices if isinstance(index, Tensor)]
+        indices = tensors_in(args[1]) if func in INDEXING else []
         if any(index.dtype in (torch.bool, torch.uint8) for index in indices):
             self.wait_for(clock, "a mask as index", unasked=True)
         for tensor in tensors:
@@ -353,8 +358,11 @@ class Machine(TorchDispatchMode):
         stream = self.stream(device)
         graph = stream.capturing
         changed = [each for each in written(func, args, kwargs) if isinstance(each, OnDevice)]
-        inner = tree_map(lambda x: x.held if isinstance(x, OnDevice) else x, (tuple(args), kwargs))
-        if "device" in inner[1]:
+        inner = (
+            mapped(held, tuple(args)),
+            {name: mapped(held, value) for name, value in kwargs.items()},
+        )
+        if "device" in kwargs:
             inner[1]["device"] = self.held
         if graph is not None:
             for tensor in changed:
@@ -364,9 +372,7 @@ class Machine(TorchDispatchMode):
         own = {id(tensor.held): tensor for tensor in on_device}
         fresh: list[Memory] = []
 
-        def wrap(result: Any) -> Any:
-            if not isinstance(result, Tensor):
-                return result
+        def wrap(result: Tensor) -> OnDevice:
             if id(result) in own:
                 return own[id(result)]
             if result.untyped_storage()._cdata in self.memories:
@@ -377,9 +383,8 @@ class Machine(TorchDispatchMode):
             fresh.append(wrapped.memory)
             return wrapped
 
-        results = tree_map(wrap, made)
-        returns_tensors = any(isinstance(leaf, Tensor) for leaf in tree_leaves(made))
-        is_view = not changed and not fresh and returns_tensors
+        results = mapped(wrap, made)
+        is_view = not changed and not fresh and tensors_in((results,)) != []
         reads = [tensor.memory for tensor in on_device]
         writes = [*(tensor.memory for tensor in changed), *fresh]
         runs = not is_view and not name_of(func).startswith("empty")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 
@@ -47,6 +47,26 @@ def compute(func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
+def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """Those among arguments or results, and in lists among them."""
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += tensors_in(value)
+    return found
+
+
+def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """An argument or result whose tensors are changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return type(value)([mapped(change, each) for each in value])
+    return value
+
+
 def name_of(func: Any) -> str:
     """``add_`` for ``aten::add_``."""
     return func._schema.name.removeprefix("aten::")
@@ -77,7 +97,7 @@ def written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
         args[number] if number < len(args) else kwargs.get(name)
         for number, name in written_arguments(func)
     ]
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+    return tensors_in(values)
 
 
 def refuse_kernels(func: Any, args: Any) -> None:

@@ -11,10 +11,7 @@ import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
-
-from tests.pretend_operations import Refused, compute, name_of
+from tests.pretend_operations import Refused, compute, name_of, tensors_in
 
 if TYPE_CHECKING:
     from tests.pretend import Machine, Memory, OnDevice
@@ -155,8 +152,8 @@ class Graph:
             machine.replayed.update(self.kernels)
             for func, args, kwargs, made in self.operations:
                 again = compute(func, args, kwargs)
-                for old, new in zip(tree_leaves(made), tree_leaves(again), strict=True):
-                    if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                for old, new in zip(tensors_in((made,)), tensors_in((again,)), strict=True):
+                    if old.data_ptr() != new.data_ptr():
                         old.copy_(new)
 
     def reset(self) -> None:
