@@ -143,12 +143,13 @@ def _image_formats() -> dict[str, str | None]:
 def _accelerators() -> tuple[Accelerator, ...]:
     import torch
 
+    from blip2cli.model.placement.cuda_devices import cuda_count, has_bfloat16
+
     found = []
-    if torch.cuda.is_available():
-        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        for number in range(torch.cuda.device_count()):
-            gpu = torch.cuda.get_device_properties(number)
-            found.append(Accelerator(f"cuda:{number}", gpu.name, gpu.total_memory, bfloat16))
+    for number in range(cuda_count()):
+        gpu = torch.cuda.get_device_properties(number)
+        bfloat16 = has_bfloat16(torch.device("cuda", number))
+        found.append(Accelerator(f"cuda:{number}", gpu.name, gpu.total_memory, bfloat16))
     if torch.backends.mps.is_available():
         found.append(Accelerator("mps", "Apple GPU", None, False))
     return tuple(found)

@@ -128,7 +128,7 @@ def run_checks(subject: ModelUnderTest, checks: Sequence[Check]) -> Iterator[Fin
 
 def _run(check: Check, subject: ModelUnderTest) -> Outcome:
     """Run one check. Whatever a broken model raises is a finding."""
-    from blip2cli.pipeline.out_of_memory import is_exhaustion
+    from blip2cli.system.memory import is_exhaustion
 
     try:
         return check.run(subject)

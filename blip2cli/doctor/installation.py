@@ -15,7 +15,8 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 def packages() -> Outcome:
-    """The dependencies are installed, in the versions blip2cli is written for.
+    """The dependencies are installed, in the versions blip2cli is written for, and torch can use
+    the GPU if there is one.
 
     An upgrade of transformers beyond them has changed texts without an error (transformers issue
     38858).
@@ -25,7 +26,7 @@ def packages() -> Outcome:
     try:
         lines = metadata.requires("blip2cli") or []
     except metadata.PackageNotFoundError:
-        return skipped("blip2cli runs from a folder; pip knows nothing of it")
+        return _driver() or skipped("blip2cli runs from a folder; pip knows nothing of it")
     wrong = []
     needed = [Requirement(line) for line in lines]
     needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
@@ -39,7 +40,15 @@ def packages() -> Outcome:
             wrong.append(f"{one.name} {version} is not {one.specifier}")
     if wrong:
         return fail(", ".join(wrong), "install blip2cli again with pip, which brings what it needs")
-    return ok(f"{len(needed)} packages in versions that blip2cli is written for")
+    return _driver() or ok(f"{len(needed)} packages in versions that blip2cli is written for")
+
+
+def _driver() -> Outcome | None:
+    """Why torch cannot use a GPU that is there; None: it can, or there is none."""
+    from blip2cli.model.placement.cuda_devices import REMEDY, cuda_trouble
+
+    trouble = cuda_trouble()
+    return None if trouble is None else warn(f"torch cannot use the GPU: {trouble}", REMEDY)
 
 
 def image_formats() -> Outcome:

@@ -14,7 +14,8 @@ DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
 PLACING = ("device_map", "max_memory", "offload")  # any of them places layers one by one
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Quantize = Literal["int8", "int4"]  # what linear layers are rounded to
+# What linear layers are rounded to, and by whose layers.
+Quantize = Literal["int8", "fp8", "int4", "int8-bitsandbytes", "int8-torchao"]
 DeviceMap = Literal["auto", "balanced"]  # how accelerate places layers
 
 DTYPE_HELP = (
@@ -22,7 +23,8 @@ DTYPE_HELP = (
 )
 QUANTIZE_HELP = (
     "Linear layers in eight bits: stored so by conversions, elsewhere multiplied so as well, which "
-    "is quicker on a CPU, takes less memory, and is not quite exact. int4: four bits, on a GPU."
+    "is quicker on a CPU, takes less memory, and is not quite exact. On a GPU also fp8, int4 (four "
+    "bits), and int8 by other packages."
 )
 DEVICE_HELP = (
     "auto, cpu, cuda, cuda:1, mps; several, such as cuda:0,cuda:1 or cuda:all: a worker process "

@@ -16,31 +16,12 @@ from typing import TYPE_CHECKING
 from blip2cli.errors import ImageError
 from blip2cli.pipeline.events import Halved, Listener, Slower
 from blip2cli.pipeline.processed_batch import ProcessedBatch
+from blip2cli.system.memory import is_exhaustion
 
 if TYPE_CHECKING:
     from blip2cli.images.batch_stream import LoadedBatch, LoadedImage
     from blip2cli.model.wrapper import Blip2
     from blip2cli.tasks.base import Row, Task
-
-# What exceptions say that have no class of their own: torch's allocator on CPUs, Apple's,
-# and the libraries that allocate for themselves (cuBLAS, cuDNN, oneDNN, the C++ library).
-_MESSAGES = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "_ALLOC_FAILED",
-    "could not create a memory object",
-    "bad_alloc",
-)
-
-
-def is_exhaustion(error: BaseException) -> bool:
-    """True for an exception that says there is not enough memory, on the host or a device."""
-    import torch
-
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
 
 
 class BatchHalving:

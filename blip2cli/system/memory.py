@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,17 @@ from blip2cli.system.cores import cgroup_folders
 
 # Version 1 writes "no limit" as the largest multiple of the page size below 2^63.
 _NO_LIMIT = 1 << 62
+# What exceptions say that have no class of their own: torch's allocator on CPUs, Apple's,
+# and the libraries that allocate for themselves (cuBLAS, cuDNN, oneDNN, the C++ library).
+_MESSAGES = (
+    "out of memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "not enough memory",
+    "_ALLOC_FAILED",
+    "could not create a memory object",
+    "bad_alloc",
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,17 @@ def memory(root: Path = Path("/")) -> Memory:
         if available is None or most - used < available:
             available = max(0, most - used)
     return Memory(total, available, limit)
+
+
+def is_exhaustion(error: BaseException) -> bool:
+    """True for an exception that says there is not enough memory, on the host or a device."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
 
 
 def _lines(file: Path) -> dict[str, int]:

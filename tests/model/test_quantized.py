@@ -147,7 +147,7 @@ def test_the_reason_names_it() -> None:
 
 
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OptionError, match="int2 is not supported; use one of int8, int4"):
+    with pytest.raises(OptionError, match="int2 is not supported; use one of int8, fp8, int4, "):
         place("cpu", "float32", OPT, 1, "int2")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=r"quantize int4 is for GPUs: .* use quantize int8"):
         place("cpu", "float32", OPT, 1, "int4")

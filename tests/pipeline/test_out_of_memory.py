@@ -23,9 +23,10 @@ from blip2cli.options import (
 from blip2cli.pipeline.events import Event, Failed, Halved
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
-from blip2cli.pipeline.out_of_memory import BatchHalving, is_exhaustion
+from blip2cli.pipeline.out_of_memory import BatchHalving
 from blip2cli.pipeline.run import run
 from blip2cli.sources import open_sources
+from blip2cli.system.memory import is_exhaustion
 from blip2cli.tasks.caption import CaptionTask
 from blip2cli.tasks.embed import EmbedTask
 from tests.command import environment

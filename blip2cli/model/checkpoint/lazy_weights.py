@@ -18,6 +18,7 @@ from torch import Tensor
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.safetensors_file import open_safetensors
 from blip2cli.model.quantize.int8_weights import QuantizedWeight
+from blip2cli.system.memory import is_exhaustion
 
 # As safetensors spells them (https://github.com/huggingface/safetensors#format).
 DTYPES = {
@@ -156,6 +157,8 @@ def read_pickle(file: Path) -> Any:
     except OSError as error:
         raise ModelError(None, f"{file} cannot be read ({error.strerror})") from error
     except Exception as error:  # a damaged pickle may raise anything
+        if is_exhaustion(error):
+            raise
         for mark, kind in _OTHER_PICKLES:
             if mark in str(error):
                 raise ModelError(None, f"{file} is {kind}, which is not read", _REMEDY) from error

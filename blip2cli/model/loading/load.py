@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from safetensors import SafetensorError
@@ -27,6 +28,7 @@ from blip2cli.model.loading.offload import ConvertedLayers, PlacedLayers
 from blip2cli.model.loading.quantized_checkpoints import quantizer_name
 from blip2cli.model.loading.shared_vision import VISION
 from blip2cli.model.loading.stored import check_weights, stored_weights, unused_remark
+from blip2cli.model.loading.too_large import give_back, too_large
 from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel
 from blip2cli.model.nets.vision import VisionModel
 from blip2cli.model.placement.device_map import place_layers
@@ -35,8 +37,9 @@ from blip2cli.model.placement.single_thread import single_thread
 from blip2cli.model.placement.thresholds import SINGLE_THREADED_LOAD_BELOW
 from blip2cli.model.quantize.int8_layers import int8_is_faster, use_int8_layers
 from blip2cli.model.quantize.int8_weights import is_quantized_layer, quantize
-from blip2cli.model.quantize.library_layers import Quantizer, use_library_layers
-from blip2cli.options import ModelOptions
+from blip2cli.model.quantize.library_layers import use_library_layers
+from blip2cli.options import ModelOptions, Quantize
+from blip2cli.system.memory import is_exhaustion
 
 # transformers keeps these in float32 in a float16 model (_keep_in_fp32_modules in
 # modeling_blip_2.py).
@@ -58,16 +61,42 @@ def load_model(
     Returns a ``GenerationModel`` for families that write, else a ``RetrievalModel``. With ``plain``
     every weight keeps its place and layout, for inspection; else layers are quantized, fused and
     packed as placement and device allow. ``vision`` is the encoder of another model, which takes
-    the place of an equal one of its own. Raises ModelError naming the file or the weights when
-    they are damaged, missing or of another shape than config.json says.
+    the place of an equal one of its own. What does not fit is loaded in the smaller precision of
+    ``placement``. Raises ModelError naming the file or the weights when they are damaged, missing
+    or of another shape than config.json says, and for a model that does not fit.
     """
+    try:
+        return _prepared(checkpoint, placement, plain, options, vision)
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not is_exhaustion(error):
+            raise
+    # The exception, whose frames hold tensors, is gone by now.
+    give_back(placement.device)
+    if placement.smaller is None:
+        raise too_large(checkpoint, placement, options)
+    halved = replace(placement, dtype=placement.smaller, smaller=None)
+    model = load_model(checkpoint, halved, plain, options, vision)
+    name = str(halved.dtype).removeprefix("torch.")
+    model.placed = f", {name} instead, which takes half the memory" + model.placed
+    return model
+
+
+def _prepared(
+    checkpoint: Checkpoint,
+    placement: Placement,
+    plain: bool,
+    options: ModelOptions | None,
+    vision: VisionModel | None,
+) -> Blip2Net:
     small = checkpoint.weight_bytes < SINGLE_THREADED_LOAD_BELOW
     with single_thread() if small else nullcontext():
         try:
             model, layers = _loaded(checkpoint, placement, plain, options, vision)
-        except (ModelError, OptionError, MemoryError, torch.OutOfMemoryError):
+        except (ModelError, OptionError, MemoryError):
             raise
         except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
+            if is_exhaustion(error):
+                raise
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(
                 None, f"the model in {checkpoint.path} cannot be loaded ({lines[0]})"
@@ -78,10 +107,20 @@ def load_model(
                 use_int8_layers(model)
             pack_weights(model)
         elif not plain and placement.quantize is not None:
-            use_library_layers(model, placement.device, _quantizer(placement))
+            _quantize_layers(model, placement.quantize, placement)
         if layers is not None:
             layers.stream(model)
     return model
+
+
+def _quantize_layers(model: Blip2Net, quantize: Quantize, placement: Placement) -> None:
+    """Put quantized layers into their places on CUDA."""
+    if placement.quantizer is not None:
+        use_library_layers(model, placement.device, placement.quantizer)
+        return
+    from blip2cli.model.quantize.cuda_layers import use_cuda_layers
+
+    use_cuda_layers(model, quantize)
 
 
 def _loaded(
@@ -104,11 +143,6 @@ def _loaded(
         )
     _fill(checkpoint, model, placement, plain, layers)
     return model.eval().requires_grad_(False), layers
-
-
-def _quantizer(placement: Placement) -> Quantizer:
-    assert placement.quantizer is not None, "``place`` finds it"
-    return placement.quantizer
 
 
 def _fill(
@@ -151,7 +185,7 @@ def _fill(
         half = placement.dtype is torch.float16
         dtype = torch.float32 if half and name.startswith(_KEEP_IN_FLOAT32) else placement.dtype
         quantizing = placement.quantize is not None and not plain
-        if quantizing and isinstance(module, Linear) and _is_quantized(name, placement):
+        if quantizing and isinstance(module, Linear) and _is_quantized(name, weight, placement):
             _fill_quantized(module, weight, placement)
             _check_finite(
                 checkpoint, name, module.weight if module.scales is None else module.scales, weight
@@ -169,7 +203,9 @@ def _fill(
         layers.convert()
     if isinstance(model, GenerationModel):
         _tie_embeddings(model)
-    model.remarks = (*remarks, *(() if plain else unheeded_settings(checkpoint)))
+    if not plain:
+        remarks += (*unheeded_settings(checkpoint), *placement.remarks)
+    model.remarks = tuple(remarks)
 
 
 def _tied(model: Blip2Net, places: Places, weights: Weights) -> tuple[str, ...]:
@@ -204,31 +240,38 @@ def _check_finite(checkpoint: Checkpoint, name: str, copy: Tensor, weight: Weigh
     )
 
 
-def _is_quantized(name: str, placement: Placement) -> bool:
+def _is_quantized(name: str, weight: Weight, placement: Placement) -> bool:
     """Whether the weight ``name`` of a linear layer is quantized."""
     layer, _, own = name.rpartition(".")
+    if own != "weight" or not is_quantized_layer(layer):
+        return False
     if placement.device.type == "cpu":
-        if not int8_is_faster(layer, placement.dtype):
-            return False
-    elif layer.endswith(".wo"):
-        return False  # there the states are float16, which T5's overflow at this layer
-    return own == "weight" and is_quantized_layer(layer)
+        return int8_is_faster(layer, placement.dtype)
+    if placement.quantizer is not None:
+        return not layer.endswith(".wo")  # states are float16 there, which T5's overflow
+    from blip2cli.model.quantize.cuda_layers import has_sizes
+
+    return has_sizes(weight.shape)
 
 
 def _fill_quantized(layer: Linear, weight: Weight, placement: Placement) -> None:
     """Give a layer its weight as it is quantized here, or by a library on the way to the device, so
     that no other copy is ever held whole."""
-    if placement.device.type != "cpu":
-        dtype = _quantizer(placement).weight_dtype or placement.dtype
+    if placement.quantizer is not None:
+        dtype = placement.quantizer.weight_dtype or placement.dtype
         layer.weight = nn.Parameter(weight.load().to(dtype, copy=True), requires_grad=False)
         return
-    if weight.quantized is not None:
+    if placement.quantize == "fp8":
+        from blip2cli.model.quantize.cuda_layers import round_to_fp8
+
+        numbers, scales = round_to_fp8(weight.load())
+    elif weight.quantized is not None:
         stored = weight.quantized()
         numbers, scales = stored.numbers.clone(), stored.scales.clone()
     else:
         numbers, scales = quantize(weight.load())
-    layer.weight = nn.Parameter(numbers, requires_grad=False)
-    layer.scales = scales
+    layer.weight = nn.Parameter(numbers.to(placement.device), requires_grad=False)
+    layer.scales = scales.to(placement.device)
 
 
 def _empty(module: nn.Module, own: str) -> nn.Parameter:

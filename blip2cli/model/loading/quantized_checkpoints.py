@@ -27,6 +27,7 @@ from torch import Tensor
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.lazy_weights import Weight, Weights
 from blip2cli.model.quantize.int8_weights import NUMBERS, SCALES, QuantizedWeight
+from blip2cli.system.memory import is_exhaustion
 
 Read = TypeVar("Read", Tensor, QuantizedWeight)
 
@@ -133,6 +134,8 @@ def _guarded(weight: Weight, where: str, name: str) -> Weight:
             try:
                 return read()
             except (RuntimeError, IndexError) as error:
+                if is_exhaustion(error):
+                    raise
                 raise _damaged(where, name, error) from error
 
         return guarded

@@ -19,6 +19,7 @@ from blip2cli.errors import ModelError, OptionError, option
 from blip2cli.model.layers.linear import Linear
 from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel
 from blip2cli.model.placement.batch_size import MEMORY_SHARE, estimate_memory
+from blip2cli.model.placement.cuda_devices import cuda_count
 from blip2cli.options import ModelOptions
 from blip2cli.options.values import parse_max_memory
 from blip2cli.system.memory import memory
@@ -173,7 +174,7 @@ def _free(model: Blip2Net, main: torch.device, dtype: torch.dtype) -> dict[str, 
 
 def _check_devices(named: Sequence[str], first: str) -> None:
     """Raise an error for a GPU that is not there, and where the model's own device has nothing."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = cuda_count()
     for name in named:
         if name != "cpu" and int(name[5:]) >= count:
             seen = f"only {count}" if count else "no GPU"

@@ -12,8 +12,17 @@ import torch
 
 from blip2cli.errors import ModelError, OptionError, option
 from blip2cli.model.families import Family
+from blip2cli.model.placement.cuda_devices import (
+    REMEDY,
+    cuda_available,
+    cuda_count,
+    cuda_trouble,
+    has_bfloat16,
+    no_cuda,
+)
+from blip2cli.model.placement.quantization import choose_quantizer
 from blip2cli.model.placement.thresholds import FLOAT32_BELOW
-from blip2cli.model.quantize.library_layers import QUANTIZERS, Quantizer, installed_quantizer
+from blip2cli.model.quantize.library_layers import Quantizer
 from blip2cli.options import Dtype, Quantize
 
 DTYPES = {
@@ -32,7 +41,10 @@ class Placement:
     dtype: torch.dtype
     reason: str
     quantize: Quantize | None = None  # scheme of the linear layers
-    quantizer: Quantizer | None = None  # the package that has it; None: we, on a CPU
+    quantizer: Quantizer | None = None  # the package that has it; None: we
+    # What ``auto`` takes where the weights do not fit in ``dtype``; None: nothing.
+    smaller: torch.dtype | None = None
+    remarks: tuple[str, ...] = ()  # what a user should know of it, as sentences
 
 
 def place(
@@ -53,20 +65,27 @@ def place(
     reason = f"{where} ({why_there}), {name} ({why_that})"
     quantizer = None
     if quantize is not None:
-        if where.type == "cuda":
-            quantizer = installed_quantizer(quantize)
-        reason += f", linear layers in {quantize} ({_quantized(quantize, where, what, quantizer)})"
-    return Placement(where, what, reason, quantize, quantizer)
+        quantizer, how = choose_quantizer(quantize, where, what)
+        reason += f", linear layers in {quantize} ({how})"
+    smaller = None
+    if where.type == "cuda" and dtype == "auto" and what is torch.float32:
+        smaller = torch.bfloat16  # emulated, with the range of float32
+    remarks: tuple[str, ...] = ()
+    if device == "auto" and where.type != "cuda" and (trouble := cuda_trouble()):
+        remarks = (f"torch cannot use the GPU, so the model runs on {where}: {trouble}; {REMEDY}",)
+    return Placement(where, what, reason, quantize, quantizer, smaller, remarks)
 
 
 def _device(name: str) -> tuple[torch.device, str]:
     if name == "auto":
-        if torch.cuda.is_available():
+        if cuda_available():
             ranked = _ranked_gpu(torch.cuda.device_count())
             return ranked or (torch.device("cuda"), "a CUDA device is there")
         if torch.backends.mps.is_available():
             return torch.device("mps"), "Apple's MPS is there"
-        return torch.device("cpu"), "torch sees no other device"
+        return torch.device("cpu"), (
+            "torch cannot use the GPU" if cuda_trouble() else "torch sees no other device"
+        )
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -76,13 +95,9 @@ def _device(name: str) -> tuple[torch.device, str]:
     if device.type == "cpu":
         return torch.device("cpu"), "asked for"
     if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        count = cuda_count()
         if count == 0:
-            raise ModelError(
-                "device",
-                f"{name} was asked for, but torch sees no GPU",
-                f"use {option('device')} cpu",
-            )
+            raise no_cuda(name)
         if (device.index or 0) >= count:
             last = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
             raise ModelError("device", f"{name} was asked for, but torch sees only {last}")
@@ -129,9 +144,11 @@ def _dtype(
             )
         return DTYPES[name], "asked for"
     if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        if has_bfloat16(device):
             return torch.bfloat16, "the GPU computes in it"
-        return torch.float32, "the GPU has no bfloat16"
+        if "float16" not in family.unfit_dtypes:
+            return torch.float16, "the GPU has no bfloat16"
+        return torch.float32, f"the GPU has no bfloat16, and float16 {family.unfit_because}"
     if device.type == "cpu":
         fast = cpu_bfloat16()
         if fast is None:
@@ -143,54 +160,6 @@ def _dtype(
             return torch.float32, f"quicker here, although the CPU has {fast}"
         return torch.bfloat16, f"{gain:.1f} times as quick on this CPU, which has {fast}"
     return torch.float32, "exact everywhere"
-
-
-def _quantized(
-    name: Quantize, device: torch.device, dtype: torch.dtype, quantizer: Quantizer | None
-) -> str:
-    """By what, or how fast, quantized products are computed. Raises OptionError where they cannot
-    be."""
-    given = f"{option('quantize')} {name}"
-    if name not in QUANTIZERS:
-        raise OptionError(
-            "quantize", f"{given} is not supported", f"use one of {', '.join(QUANTIZERS)}"
-        )
-    if device.type == "cuda":
-        if quantizer is None:
-            packages = [each.package for each in QUANTIZERS[name]]
-            raise OptionError(
-                "quantize",
-                f"{given} on a GPU needs the package {' or '.join(packages)}: pip install "
-                f"{packages[0]}, or leave {option('quantize')} out",
-            )
-        return f"by {quantizer.package}"
-    if device.type != "cpu":
-        raise OptionError(
-            "quantize",
-            f"{given} does not run on {device.type}",
-            f"use {option('device')} cpu, or leave it out",
-        )
-    if name != "int8":
-        raise OptionError(
-            "quantize",
-            f"{given} is for GPUs: on a CPU four bits are slower than eight, and less exact",
-            f"use {option('quantize')} int8",
-        )
-    from blip2cli.model.quantize.int8_layers import int8_is_faster, max_exact_level
-
-    exact = max_exact_level()
-    if not exact:
-        raise OptionError(
-            "quantize",
-            f"{given} needs a torch with oneDNN, and a processor that it multiplies eight-bit "
-            "numbers on",
-            "leave it out",
-        )
-    if not int8_is_faster("vision_model.", dtype):
-        return "but the vision encoder's, quicker as they are on AMX"
-    if exact == 255:
-        return "the CPU has instructions for them"
-    return "slower than on a CPU with VNNI, and states are rounded to seven bits"
 
 
 @cache

@@ -1,1 +1,1 @@
-"""Linear layers in eight bits: our own on a CPU, other libraries' on CUDA."""
+"""Linear layers in eight or four bits: our own, and those of other packages on CUDA."""

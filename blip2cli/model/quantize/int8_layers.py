@@ -163,20 +163,26 @@ def _product(
     return product
 
 
-def use_int8_layers(model: nn.Module) -> None:
-    """Replace the linear layers inside ``model`` that have int8 weights by ``Int8Linear``."""
-    zero_points: dict[str, int] = {}
+def zero_points(model: nn.Module) -> dict[str, int]:
+    """By the names of linear layers that read an activation: the zero point of their states."""
+    found: dict[str, int] = {}
     for path, module in model.named_modules():
         for first, second in _FEED_FORWARD:
             before, after = module._modules.get(first), module._modules.get(second)
             if isinstance(before, Linear) and isinstance(after, Linear):
                 name = f"{path}.{second}" if path else second
-                zero_points[name] = _ZERO_POINTS.get(before.activation, _ZERO_POINT)
+                found[name] = _ZERO_POINTS.get(before.activation, _ZERO_POINT)
+    return found
+
+
+def use_int8_layers(model: nn.Module) -> None:
+    """Replace the linear layers inside ``model`` that have int8 weights by ``Int8Linear``."""
+    points = zero_points(model)
 
     def replacement(name: str, layer: Linear) -> Int8Linear | None:
         if layer.scales is None:
             return None
-        return Int8Linear(layer, zero_points.get(name, _ZERO_POINT))
+        return Int8Linear(layer, points.get(name, _ZERO_POINT))
 
     replace_linear_layers(model, replacement)
 

@@ -10,6 +10,9 @@ bits package      scheme
 8    torchao      weight-only, a scale for each output: ``Int8WeightOnlyConfig``
 4    bitsandbytes NF4 (arXiv 2305.14314), weight-only, in blocks of 64: ``load_in_4bit``
 ==== ============ =====================================================================
+
+bitsandbytes' eight bits make the host wait for the device in every layer, which no CUDA graph can
+capture; torchao's dequantize the whole weight for every product.
 """
 
 from __future__ import annotations
@@ -123,10 +126,13 @@ def _with_bias(inner: nn.Module, layer: Linear) -> nn.Module:
     return inner
 
 
+_BITSANDBYTES = Quantizer("bitsandbytes", _llm_int8, torch.float16)
+_TORCHAO = Quantizer("torchao", _weight_only)
+# The packages that have a scheme, the first one that is installed; int8 is theirs where a GPU has
+# no products of ours (see ``cuda_layers``).
 QUANTIZERS: dict[Quantize, tuple[Quantizer, ...]] = {
-    "int8": (
-        Quantizer("bitsandbytes", _llm_int8, torch.float16),
-        Quantizer("torchao", _weight_only),
-    ),
+    "int8": (_BITSANDBYTES, _TORCHAO),
     "int4": (Quantizer("bitsandbytes", _nf4),),
+    "int8-bitsandbytes": (_BITSANDBYTES,),
+    "int8-torchao": (_TORCHAO,),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from blip2cli.errors import ModelError, OptionError, option
+from blip2cli.errors import OptionError, option
 
 ALL_CUDA = "cuda:all"
 
@@ -50,15 +50,11 @@ def devices(device: str) -> tuple[str, ...]:
     """
     if device != ALL_CUDA:
         return tuple(device.split(","))
-    import torch
+    from blip2cli.model.placement.cuda_devices import cuda_count, no_cuda
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = cuda_count()
     if count == 0:
-        raise ModelError(
-            "device",
-            f"{ALL_CUDA} was asked for, but torch sees no GPU",
-            f"use {option('device')} cpu",
-        )
+        raise no_cuda(ALL_CUDA)
     return tuple(f"cuda:{number}" for number in range(count))
 
 

@@ -35,7 +35,8 @@ from blip2cli.options import Quantize
 from tests.convert.checkpoints.helpers import convert
 
 CPU = torch.device("cpu")
-WAYS = [(quantize, way) for quantize, ways in QUANTIZERS.items() for way in ways]
+SCHEMES: tuple[Quantize, ...] = ("int8", "int4")
+WAYS = [(quantize, way) for quantize in SCHEMES for way in QUANTIZERS[quantize]]
 
 
 def linear(dtype: torch.dtype, bias: bool = True) -> Linear:
@@ -148,6 +149,7 @@ def test_the_first_installed_package_is_used(monkeypatch: pytest.MonkeyPatch) ->
     assert installed_quantizer("int4") is None
     there.add("bitsandbytes")
     assert installed_quantizer("int8") is QUANTIZERS["int8"][0]
+    assert installed_quantizer("int8-torchao") is QUANTIZERS["int8"][1]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     reason = place("cuda", "bfloat16", OPT, 1, "int4").reason
