@@ -59,7 +59,7 @@ class AskTask:
     choices: tuple[str, ...] = ()
     # Most prompts decoded together: many questions make many prompts of one batch of images, and
     # each holds keys and values. Rows do not depend on it.
-    prompt_batch: int = 128
+    prompt_batch: int = 1024
     calibration: Calibration | None = None
 
     name = "ask"

@@ -49,8 +49,9 @@ def beam_search(
     for shape, indices in grouped(map(session.slot_shape, requests)):
         alike = [requests[index] for index in indices]
         session.will_prefill([each.image_prompt for each in alike])
-        decoder = _BeamDecoder(session, shape, alike, frozenset(end), processors, options)
-        for index, sequences in zip(indices, decoder.run(), strict=True):
+        # Held by nothing afterwards: slots of the next shape may lie in the same memory.
+        searched = _BeamDecoder(session, shape, alike, frozenset(end), processors, options).run()
+        for index, sequences in zip(indices, searched, strict=True):
             found[index] = sequences
     session.forget_announced()
     return found

@@ -26,7 +26,7 @@ from blip2cli.model.decoding.session import DecoderSession, round_up
 from blip2cli.model.grouping import grouped
 from blip2cli.model.layers.linear import ROW_MULTIPLE
 
-MAX_SLOTS = 64  # but where layers are streamed, or a session allows fewer
+MAX_SLOTS = 64  # but where layers are streamed, or a session has a limit of its own
 REFILL_DIVISOR = 8  # prefill when an eighth of all slots is free, or as many as requests wait
 
 
@@ -45,10 +45,10 @@ def decode(
     sequences = [GeneratedTokens() for _ in requests]
     for shape, indices in grouped(map(session.slot_shape, requests)):
         session.will_prefill([requests[n].image_prompt for n in indices])
-        scheduler = scheduler_class(
+        # Held by nothing afterwards: slots of the next shape may lie in the same memory.
+        scheduler_class(
             session, shape, requests, indices, sequences, frozenset(end), processors
-        )
-        scheduler.run()
+        ).run()
     session.forget_announced()
     return sequences
 
@@ -168,4 +168,4 @@ class Scheduler:
 
 def max_slots(session: DecoderSession) -> int:
     """How many sequences are decoded together at most."""
-    return session.streamed_slots or min(MAX_SLOTS, session.slot_limit or MAX_SLOTS)
+    return session.streamed_slots or session.slot_limit or MAX_SLOTS

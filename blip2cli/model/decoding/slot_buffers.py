@@ -41,8 +41,9 @@ class SlotBuffers:
                     tensor[into] = tensor[origin]  # read whole before any is written
         self.use_first(len(slots))
 
-    def zero(self) -> None:
-        """Zero all rows."""
-        for tensors in self.whole:
+    def reset(self, count: int) -> None:
+        """Use the first ``count`` rows, zeroed."""
+        self.use_first(count)
+        for tensors in self._views:
             for tensor in tensors:
                 tensor.zero_()

@@ -14,12 +14,24 @@ exponentials are rounded to bfloat16 in between, as in transformers' eager atten
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 FUSED_DEVICES = frozenset({"cuda"})
+# Not cuDNN, which builds a plan for every new shape (0.44 s each in a public report).
+_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+def attention_kernel(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    """torch's ``scaled_dot_product_attention``, on CUDA by kernels that take any shape at once."""
+    if query.device.type != "cuda":
+        return scaled_dot_product_attention(query, key, value, **options)
+    with sdpa_kernel(_KERNELS):
+        return scaled_dot_product_attention(query, key, value, **options)
 
 
 def uses_fused_kernel(query: Tensor) -> bool:
@@ -33,7 +45,7 @@ def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
     ``mask`` broadcasts to [N, heads, T, positions]: true where a position is attended to, or a
     number that is added to the score.
     """
-    attended = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)
+    attended = attention_kernel(query, key, value, attn_mask=mask, scale=1.0)
     return attended.transpose(1, 2).flatten(2)
 
 
@@ -58,7 +70,7 @@ def full_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     [B, T, heads x size]."""
     if _uses_products(query):
         return _attention_by_image(query, key, value)
-    return scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    return attention_kernel(query, key, value).transpose(1, 2).flatten(2)
 
 
 def _uses_products(query: Tensor) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from blip2cli.model.decoding.kv_slots import SlotShape
 from blip2cli.model.decoding.requests import DecodeRequest
+from blip2cli.model.decoding.slot_arena import Allocate
 from blip2cli.model.decoding.slot_buffers import SlotBuffers
 from blip2cli.model.families.opt.layer import KeyValue, attend, finish, project
 
@@ -20,19 +21,21 @@ if TYPE_CHECKING:
 class OptSlots:
     """Keys and values of S sequences, by layer: [S, heads, capacity, head size]."""
 
-    def __init__(self, session: OptSession, shape: SlotShape, count: int) -> None:
+    def __init__(
+        self, session: OptSession, shape: SlotShape, count: int, allocate: Allocate = torch.zeros
+    ) -> None:
         self.session = session
         self.shape = shape
 
         layers = session.decoder.layers
         each = [layers[number] for number in range(len(layers))]
 
-        def allocate(layer: Any) -> Tensor:
+        def of_layer(layer: Any) -> Tensor:
             attention, device = layer.self_attn, layer.device or session.device
             size = (count, attention.num_heads, shape.capacity, attention.head_dim)
-            return torch.zeros(size, dtype=session.images.dtype, device=device)
+            return allocate(size, dtype=session.images.dtype, device=device)
 
-        self.keys, self.values = [*map(allocate, each)], [*map(allocate, each)]
+        self.keys, self.values = [*map(of_layer, each)], [*map(of_layer, each)]
         # In a list: ``SlotBuffers`` puts the view of the rows in use there (``use_first``).
         self._used = [torch.zeros(count, dtype=torch.long, device=session.images.device)]
         self.buffers = SlotBuffers(self.keys, self.values, self._used)
@@ -53,8 +56,7 @@ class OptSlots:
         """Be as new, with ``count`` slots, for the images of another session."""
         self.session = session
         self.first_decoded = self.shape.capacity
-        self.buffers.zero()
-        self.buffers.use_first(count)
+        self.buffers.reset(count)
 
     def release(self) -> None:
         """Drop the images; only ``reset`` may follow."""

@@ -12,9 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from blip2cli.model.layers.attention import attention_scores, fused_attention, uses_fused_kernel
+from blip2cli.model.layers.attention import (
+    attention_kernel,
+    attention_scores,
+    fused_attention,
+    uses_fused_kernel,
+)
 
 KeyValue = tuple[Tensor, Tensor]  # of some rows, [R, heads, positions, head size] each
 QueryKeyValue = tuple[Tensor, Tensor, Tensor]
@@ -88,7 +92,7 @@ def text_states(decoder: Any, ids: Tensor) -> Tensor:
     for layer in decoder.layers:
         # Plain matrix products of few positions would depend on the other rows.
         (hidden,) = layer.receive(hidden)
-        attended = scaled_dot_product_attention(*project(layer, hidden), is_causal=True, scale=1.0)
+        attended = attention_kernel(*project(layer, hidden), is_causal=True, scale=1.0)
         hidden = finish(layer, hidden, attended.transpose(1, 2).flatten(2))
     states: Tensor = decoder.leave(hidden.to(ids.device))
     return states

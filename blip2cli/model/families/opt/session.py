@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from blip2cli.model.decoding.kv_slots import SlotShape
 from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.session import round_up, with_announced
+from blip2cli.model.decoding.slot_arena import Allocate
 from blip2cli.model.families.opt.kv_slots import OptSlots
 from blip2cli.model.families.opt.layer import KeyValue, attend, finish, prepend, project
 from blip2cli.model.layers.linear import merge_sequences, split_sequences
@@ -114,8 +115,10 @@ class OptSession:
             self._prompt_cache = rows, cache
         return [rows[prompt] for prompt in prompts], cache
 
-    def open_slots(self, shape: SlotShape, count: int) -> OptSlots:
-        return OptSlots(self, shape, count)
+    def open_slots(
+        self, shape: SlotShape, count: int, allocate: Allocate = torch.zeros
+    ) -> OptSlots:
+        return OptSlots(self, shape, count, allocate)
 
     @property
     def image_cache(self) -> LayerCache:

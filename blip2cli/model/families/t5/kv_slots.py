@@ -10,6 +10,7 @@ from torch import Tensor
 
 from blip2cli.model.decoding.kv_slots import SlotShape
 from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
+from blip2cli.model.decoding.slot_arena import Allocate
 from blip2cli.model.decoding.slot_buffers import SlotBuffers
 from blip2cli.model.families.t5.net import attend
 from blip2cli.model.grouping import grouped
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 class T5Slots:
     """Keys and values of S sequences by layer, [S, heads, positions, head size]."""
 
-    def __init__(self, session: T5Session, shape: SlotShape, count: int) -> None:
+    def __init__(
+        self, session: T5Session, shape: SlotShape, count: int, allocate: Allocate = torch.zeros
+    ) -> None:
         self.session = session
         self.shape = shape
         language = session.language
@@ -31,14 +34,14 @@ class T5Slots:
         blocks = (self.decoder.block[number] for number in range(len(self.decoder.block)))
         devices = [block.device or device for block in blocks]
 
-        def allocate(positions: int) -> list[Tensor]:
+        def of_layers(positions: int) -> list[Tensor]:
             size = (count, config.num_heads, positions, config.d_kv)
-            return [torch.zeros(size, dtype=kind, device=where) for where in devices]
+            return [allocate(size, dtype=kind, device=where) for where in devices]
 
-        self.keys, self.values = allocate(shape.capacity), allocate(shape.capacity)
+        self.keys, self.values = of_layers(shape.capacity), of_layers(shape.capacity)
         self.encoder_keys, self.encoder_values = (
-            allocate(shape.prompt_positions),
-            allocate(shape.prompt_positions),
+            of_layers(shape.prompt_positions),
+            of_layers(shape.prompt_positions),
         )
         # In lists: ``SlotBuffers`` puts the views of the rows in use there (``use_first``).
         self._encoder_lengths = [torch.ones(count, dtype=torch.long, device=device)]
@@ -71,8 +74,7 @@ class T5Slots:
     def reset(self, session: T5Session, count: int) -> None:
         """Be as new, with ``count`` slots, for the images of another session."""
         self.session = session
-        self.buffers.zero()
-        self.buffers.use_first(count)
+        self.buffers.reset(count)
         self.encoder_lengths.fill_(1)
 
     def release(self) -> None:

@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from blip2cli.model.decoding.kv_slots import SlotShape
 from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.session import round_up, with_announced
+from blip2cli.model.decoding.slot_arena import Allocate
 from blip2cli.model.families.t5.kv_slots import T5Slots
 from blip2cli.model.grouping import grouped
 from blip2cli.model.layers.streamed import STREAMED_ROWS, streamed_slots
@@ -86,8 +87,8 @@ class T5Session:
             self._encoded = known | dict(zip(batch, self.encode(batch), strict=True))
         return [self._encoded[prompt] for prompt in prompts]
 
-    def open_slots(self, shape: SlotShape, count: int) -> T5Slots:
-        return T5Slots(self, shape, count)
+    def open_slots(self, shape: SlotShape, count: int, allocate: Allocate = torch.zeros) -> T5Slots:
+        return T5Slots(self, shape, count, allocate)
 
     def encode(self, prompts: Sequence[ImagePrompt]) -> list[Tensor]:
         """Encoder states [Q + T, D] of images with prompts, those of equal length together."""
