@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformers.generation.logits_process import LogitsProcessorList
 
 
+NO_FLOAT64 = frozenset({"mps"})  # devices, by their types; the host draws for them
+
 # From the number of ids before the first new token to processors that make scores [R, V] of ids
 # [R, L] and raw scores [R, V].
 ProcessorFactory = Callable[[int], Callable[[Tensor, Tensor], Tensor]]
@@ -100,6 +102,8 @@ def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     By inverting the distribution function in float64: one uniform number decides, so the
     draw is the same on every device that gives the same logits.
     """
+    if logits.device.type in NO_FLOAT64:
+        return draw(logits.cpu(), generators).to(logits.device)
     total = logits.double().softmax(dim=-1).cumsum(dim=-1)
     uniform = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators])
     # Scaled by the last sum, which rounding leaves just off 1: the point is always below it.
