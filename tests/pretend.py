@@ -487,6 +487,7 @@ def running(machine: Machine, stand_ins: list[tuple[Any, str, Any]]) -> Iterator
     start = threading.Thread.run
 
     def run(thread: threading.Thread) -> None:
+        torch._C._set_only_lift_cpu_tensors(True)  # of this thread
         with machine:
             start(thread)
 
