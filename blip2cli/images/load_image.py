@@ -56,10 +56,6 @@ class EncodedImage:
     main_thread_only: bool
 
 
-# An image that was read: decoded, failed, or left to be decoded by whoever takes it.
-ReadImage = EncodedImage | ImageAndPixels
-
-
 class ImageLoader:
     """Loads images by their references, one or a batch; what a worker is sent first.
 
@@ -99,7 +95,7 @@ class ImageLoader:
         encoded = self.read(ref)
         return self.decode(encoded) if isinstance(encoded, EncodedImage) else encoded
 
-    def read(self, ref: ImageRef) -> ReadImage:
+    def read(self, ref: ImageRef) -> EncodedImage | ImageAndPixels:
         """Read the bytes of one image, in any thread."""
         try:
             data = ref.read()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from blip2cli.options.calibrate import CalibrateOptions, CalibrationOptions
 from blip2cli.options.columns import ColumnOptions
-from blip2cli.options.config import ConfigOptions
 from blip2cli.options.convert import (
     CheckpointOptions,
     ConversionOptions,
@@ -37,13 +36,11 @@ from blip2cli.options.run import (
     RunOptions,
     SourceOptions,
 )
-from blip2cli.options.schema import RowKind, SchemaOptions
 from blip2cli.options.text import AskOptions, CaptionOptions, DecodeOptions, Norm
 from blip2cli.options.vectors import EmbeddingDtype, EmbedOptions, Kind, Pool
 
 # Every group of options there is.
 GROUPS: tuple[type[OptionGroup], ...] = (
-    ConfigOptions,
     SourceOptions,
     ModelOptions,
     LoaderOptions,
@@ -58,7 +55,6 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     ConvertOptions,
     CheckpointOptions,
     VerifyOptions,
-    SchemaOptions,
     EvalOptions,
     MetricsOptions,
     PageOptions,
@@ -80,7 +76,6 @@ __all__ = [
     "CaptionOptions",
     "CheckpointOptions",
     "ColumnOptions",
-    "ConfigOptions",
     "ConversionOptions",
     "ConvertOptions",
     "Declared",
@@ -110,10 +105,8 @@ __all__ = [
     "RankOptions",
     "RayOptions",
     "ReportOptions",
-    "RowKind",
     "RunOptions",
     "RunPageOptions",
-    "SchemaOptions",
     "SidecarSuffix",
     "SourceOptions",
     "VerbosityOptions",

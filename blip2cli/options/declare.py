@@ -17,7 +17,6 @@ from blip2cli.errors import OptionError, either, option
 
 # The headings under which the help lists options, in order.
 PANELS = (
-    SETTINGS := "Settings",
     SOURCE := "Source",
     QUESTIONS := "Questions",
     VECTORS := "Vectors",

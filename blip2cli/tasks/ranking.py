@@ -35,7 +35,7 @@ def rank_captions(
     pixels: Tensor,
     features: ImageFeatures,
     found: Sequence[FlaggedTexts],
-    prompts: Sequence[str | None],
+    prompt: str | None,
     options: RankOptions,
 ) -> list[Row]:
     """The columns of each image's row, that of candidates included, which are the best first.
@@ -46,15 +46,16 @@ def rank_captions(
     from blip2cli.model.retrieval import Pair
 
     assert model.ranker is not None  # ``fit`` has seen to it
+    begin = (prompt or "").strip()
     pairs = [
-        Pair(image, f"{(prompt or '').strip()} {text.text}".strip())
-        for image, (generated, prompt) in enumerate(zip(found, prompts, strict=True))
+        Pair(image, f"{begin} {text.text}".strip())
+        for image, generated in enumerate(found)
         for text in generated.texts
     ]
     scores = iter(model.ranker.scores(pixels, features, pairs, options.rank_by))
     return [
         _columns(generated, islice(scores, len(generated.texts)), prompt, options)
-        for generated, prompt in zip(found, prompts, strict=True)
+        for generated in found
     ]
 
 
