@@ -19,6 +19,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CONVERTED_COMMIT = "76543210fedcba9876543210fedcba9876543210"
+_BRANCH = ["refs", "convert", "parquet"]
 
 
 @dataclass
@@ -28,6 +30,8 @@ class Hub:
     repos: dict[str, Path]
     gated: set[str] = field(default_factory=set)
     private: dict[str, str] = field(default_factory=dict)  # repository to the token that opens it
+    # Repository to the Parquet files that the hub made of it, a branch of their own.
+    converted: dict[str, Path] = field(default_factory=dict)
     cut_once: set[str] = field(default_factory=set)  # these files' first GET ends half-way
     cut_always: set[str] = field(default_factory=set)  # these files' GETs end before the body
     failing: int = 0  # so many requests to /api are answered 503
@@ -94,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if repo in self.content.gated:
             return self._error(403, "GatedRepo", "Access to it is restricted.")
-        return self._file(repo, name)
+        return self._file(self._top(repo, parts[3:])[0], name)
 
     def _allowed(self, repo: str) -> bool:
         token = self.content.private.get(repo)
@@ -110,33 +114,40 @@ class _Handler(BaseHTTPRequestHandler):
         repo = "/".join(parts[:2])
         if not self._allowed(repo):
             return
-        revision = parts[3] if len(parts) > 3 else "main"
-        if revision not in ("main", COMMIT):
-            self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        top, commit, rest = self._top(repo, parts[3:])
+        if top is None:
+            self._error(404, "RevisionNotFound", f"Invalid rev id: {parts[3]}")
             return
-        top = self.content.repos[repo]
         if len(parts) > 2 and parts[2] == "tree":
-            folder = top.joinpath(*parts[4:])
+            folder = top.joinpath(*rest)
             if not folder.is_dir():
                 self._error(404, "EntryNotFound", "Entry not found")
                 return
             self._json([_entry(path, top) for path in sorted(folder.iterdir())])
             return
-        files = sorted(p for p in top.iterdir() if p.is_file())
+        files = sorted(p.relative_to(top).as_posix() for p in top.rglob("*") if p.is_file())
         self._json(
             {
                 "_id": "1",
                 "id": repo,
                 "modelId": repo,
-                "sha": COMMIT,
+                "sha": commit,
                 "private": False,
                 "tags": [],
-                "siblings": [{"rfilename": p.name} for p in files],
+                "siblings": [{"rfilename": name} for name in files],
             }
         )
 
-    def _file(self, repo: str, name: str) -> None:
-        path = self.content.repos[repo] / name
+    def _top(self, repo: str, parts: list[str]) -> tuple[Path | None, str, list[str]]:
+        """The folder of a revision, its commit, and the path behind it."""
+        if parts[:3] == _BRANCH or parts[:1] == [CONVERTED_COMMIT]:
+            rest = parts[3:] if parts[:3] == _BRANCH else parts[1:]
+            return self.content.converted.get(repo), CONVERTED_COMMIT, rest
+        known = not parts or parts[0] in ("main", COMMIT)
+        return self.content.repos[repo] if known else None, COMMIT, parts[1:]
+
+    def _file(self, top: Path | None, name: str) -> None:
+        path = (top or Path("/nowhere")) / name
         if not path.is_file():
             self._error(404, "EntryNotFound", "Entry not found")
             return

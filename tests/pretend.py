@@ -276,6 +276,12 @@ class Machine(TorchDispatchMode):
     def release(self, pool: Any) -> None:
         self.pools[pool] -= 1
 
+    def end_allocation(self, device: int, pool: Any) -> None:
+        """``torch._C._cuda_endAllocateToPool``."""
+        if pool not in self.captures:
+            raise Refused("endAllocatePool: not currently recording to mempool_id")
+        self.captures.remove(pool)
+
     def empty_cache(self) -> None:
         if self.captures:
             raise Refused(
@@ -481,6 +487,7 @@ def running(machine: Machine, stand_ins: list[tuple[Any, str, Any]]) -> Iterator
     start = threading.Thread.run
 
     def run(thread: threading.Thread) -> None:
+        torch._C._set_only_lift_cpu_tensors(True)  # of this thread
         with machine:
             start(thread)
 
@@ -560,5 +567,6 @@ def pretended(
     places = [(torch.cuda, name, value) for name, value in stand_ins.items()]
     places.append((torch.cuda.graph, "default_capture_stream", None))
     places.append((torch._C, "_host_emptyCache", lambda: None))
+    places.append((torch._C, "_cuda_endAllocateToPool", machine.end_allocation))
     with running(machine, places):
         yield machine

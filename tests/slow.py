@@ -70,6 +70,7 @@ SLOW_FILES = frozenset(
         "model/test_batches.py",
         "model/test_layouts.py",
         "model/test_on_cuda.py",
+        "model/test_on_mps.py",
         "model/test_precisions.py",
         "model/test_published_sizes.py",
         "model/test_quantized.py",

@@ -15,6 +15,7 @@ from blip2cli import __version__, exit_codes
 from blip2cli.cli.terminal.error_messages import complain, unexpected
 from blip2cli.cli.terminal.streams import open_standard_streams
 from blip2cli.cli.terminal.usage_errors import usage_sentence
+from blip2cli.errors import Blip2CliError
 from blip2cli.system.utf8_mode import enter_utf8_mode
 
 # Name, and its line in the list of commands. A command's own module is imported only when it is the
@@ -28,6 +29,7 @@ COMMANDS = {
     "eval": "Compute metrics of an output against references, each with a 95 % interval.",
     "calibrate": "Learn from labels how sure answers or captions are, for runs with --calibration.",
     "report": "Write a page that shows an output: pictures, texts, confidence, failures, metrics.",
+    "schema": "Print the JSON Schema of rows, for programs that check or type them.",
     "doctor": "Show what is installed and which device is used, and check a model for silent "
     "failures.",
 }
@@ -94,6 +96,11 @@ def call(arguments: Sequence[str]) -> int:
     except SystemExit as ended:  # of completion; or of the printer of help, whose reader is gone
         code = int(ended.code or 0)
         return code if completing or not code else exit_codes.BROKEN_PIPE
+    except Blip2CliError as error:  # of a file of options
+        from blip2cli.cli.terminal.spelling import sentence
+
+        complain(sentence(error))
+        return error.exit_code
     except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
         return unexpected(error, 0)
     return code if isinstance(code, int) else exit_codes.SUCCESS

@@ -37,12 +37,14 @@ def ask(
     from blip2cli.tasks.ask import AskTask
     from blip2cli.tasks.questions import from_options
 
+    templates = choices.templates_from_options(questions)
     task = AskTask(
         from_options(questions),
         questions,
         decode,
-        choices.from_options(questions),
+        templates or choices.from_options(questions),
         calibration=calibration.from_options(confidence),
+        choices_hold_columns=bool(templates),
     )
     # Texts that are scored are no right answers.
     answers = questions.questions if questions.choices_column is None else None

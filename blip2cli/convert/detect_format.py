@@ -85,7 +85,8 @@ def write_format(path: str, given: str | None) -> Format:
         raise OutputError(
             "destination",
             f"{path!r} may be several things",
-            f"add {to} coco, {to} vqa or {to} llava, or name a .jsonl file for rows as they are",
+            f"add {to} coco, {to} vqa, {to} llava or {to} label-studio, or name a .jsonl file for "
+            "rows as they are",
         )
     if os.path.isdir(path) or path.endswith("/") or not os.path.splitext(path)[1]:
         folders = [f"{to} {one.name}" for one in FORMATS.values() if one.folder]

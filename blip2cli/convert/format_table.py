@@ -46,6 +46,7 @@ FORMATS: dict[str, Format] = {
         Format("coco", "results file of the COCO caption evaluation", "coco", readable=False),
         Format("vqa", "results file of the VQA evaluation", "coco", readable=False),
         Format("llava", "conversations that LLaVA is trained on", "llava", readable=False),
+        Format("label-studio", "tasks for Label Studio, and its export back", "label_studio"),
         Format(
             "webdataset",
             "tar shards of images, texts and rows",
@@ -54,6 +55,13 @@ FORMATS: dict[str, Format] = {
             readable=False,
         ),
         Format("image-parquet", "Parquet that holds the images", "image_parquet", readable=False),
+        Format(
+            "dataset",
+            "a data set to publish: Parquet shards, with images if you like, and a card",
+            "dataset",
+            readable=False,
+            folder=True,
+        ),
         Format("npy", "embeddings as a NumPy array, with a file of keys", "npy", (".npy",)),
         Format("clip-retrieval", "embeddings for clip-retrieval", "clip_retrieval", folder=True),
     )

@@ -7,9 +7,9 @@ from typing import Any
 
 from blip2cli.convert.examples import Examples
 from blip2cli.errors import SourceError, either, option
-from blip2cli.evaluate.json_elements import json_elements
 from blip2cli.evaluate.read_rows import Table
 from blip2cli.evaluate.references import WRONG, Kind, ReferenceBuilder, References
+from blip2cli.sources.json_elements import json_elements
 
 # Columns of tables that may hold the references, the first that is there.
 CAPTION_COLUMNS = ("caption", "captions", "reference", "references", "text", "texts")

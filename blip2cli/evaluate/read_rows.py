@@ -19,10 +19,10 @@ from blip2cli.convert.base import Reader, SchemaWidened
 from blip2cli.convert.concat import expand_sources
 from blip2cli.convert.detect_format import read_format
 from blip2cli.errors import SourceError, option
-from blip2cli.evaluate.json_elements import json_elements
 from blip2cli.options import ConvertOptions
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import Settings
+from blip2cli.sources.json_elements import json_elements
 from blip2cli.storage.opening import is_remote
 from blip2cli.storage.text_encoding import deep_from_utf8
 

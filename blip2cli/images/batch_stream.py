@@ -9,7 +9,8 @@ Before there are workers, images are decoded in this process: in turn with whoev
 or by a prefetch thread, which begins while torch is still being imported. So nothing here imports
 torch before the first batch.
 
-Several batch threads can decode their images as well (``share_decoding``, ``next_pending``).
+Several batch threads can decode their images as well (``share_decoding``, ``next_pending``). Where
+a device computes, a thread gets the next batch and sends it there (``hand_over``).
 
 Whatever goes wrong with one image is that image's failure. ``error_type`` names that arise here:
 ``decode_error`` (an unexpected exception), ``decoder_crashed`` (the image took down the process
@@ -22,63 +23,32 @@ the images under way then are loaded again one by one.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import numpy as np
 
 from blip2cli.errors import RunError
+from blip2cli.images.batch_policy import BatchPolicy
 from blip2cli.images.batches import BatchCutter, LoadedBatch, UndecodedBatch
 from blip2cli.images.decode import WarningsIgnored
-from blip2cli.images.load_image import (
-    BatchArrays,
-    EncodedImage,
-    ImageAndPixels,
-    ImageLoader,
-    LoadedImage,
-)
+from blip2cli.images.hand_over import PARCEL, HandOver, Pending, Send
+from blip2cli.images.load_image import BatchArrays, ImageLoader, LoadedImage, ReadImage
 from blip2cli.images.pillow_blocks import reuse_blocks
-from blip2cli.images.prefetch import PREFETCH_IMAGES, Prefetch
+from blip2cli.images.prefetch import Prefetch
 from blip2cli.images.preprocess import PixelSpec
-from blip2cli.images.worker_pool import (
-    DeadWorkerError,
-    WorkerPool,
-    cannot_start,
-    choose_workers,
-)
+from blip2cli.images.worker_pool import DeadWorkerError, WorkerPool, cannot_start
 from blip2cli.options import LoaderOptions
-from blip2cli.options.images import IMAGE_TIMEOUT
 from blip2cli.sources.base import ImageRef
 
 __all__ = ["BatchPolicy", "BatchStream", "LoadedBatch", "LoadedImage"]
 
 FIRST_SIZE = 16  # images in a batch before a batch size is known
-PREFETCH_FACTOR = 2  # batches that wait ready per worker
+PREFETCH_FACTOR = 2  # batches, or parcels of them, that wait ready per worker
 _MAX_FAILED_STARTS = 3  # of workers, one after the other
-
-
-@dataclass(frozen=True)
-class BatchPolicy:
-    """When worker processes start, and what else the options may leave open."""
-
-    workers: Callable[[], int] = choose_workers
-    # Decode in this process until that has taken this many seconds: a small job is done before
-    # workers would have started, and start-up would compete with it for the cores. Of a prefetch
-    # thread only the seconds count that it was waited for: it works while the model does, and
-    # costs the main thread no more than a worker (measured with tiny, 1.0 to 1.3 ms an image: the
-    # main thread needs 3.92 ms of processor time an image with the thread, 3.90 with a worker,
-    # 5.04 when it decodes itself). Where decoding takes longer than the model, more workers do
-    # more.
-    seconds_without_workers: float = 1.0
-    # Batch threads decode a batch's images if that takes no longer: an interrupted run waits.
-    decode_seconds_per_batch: float = 1.0
-    prefetch_images: int = PREFETCH_IMAGES
-    prefetch_bytes: int | None = None  # None: what the memory allows
-    made: Callable[[BatchArrays], LoadedBatch] = LoadedBatch.of  # how batches leave
-    image_timeout: float = IMAGE_TIMEOUT
 
 
 class BatchStream(Iterator[LoadedBatch]):
@@ -117,6 +87,7 @@ class BatchStream(Iterator[LoadedBatch]):
         self._batches = refs
         self._policy = policy
         self._prefetch: Prefetch | None = None
+        self._hand_over: HandOver | None = None
         self._ignored: WarningsIgnored | None = None  # pending batches hold it longer
         self._retry: deque[list[ImageRef]] = deque()  # were pending when a worker died
         self._loader: WorkerPool | None = None
@@ -137,11 +108,6 @@ class BatchStream(Iterator[LoadedBatch]):
             limits = policy.prefetch_images, policy.prefetch_bytes
             self._prefetch = Prefetch(self._batches.refs, self._image_loader, *limits)
 
-    @property
-    def spec(self) -> PixelSpec:
-        """What the images are made to fit."""
-        return self._image_loader.spec
-
     def set_batch_size(self, size: int) -> None:
         """Put ``size`` images into a batch from now on, as far as none is under way."""
         self._batches.size = size
@@ -154,13 +120,30 @@ class BatchStream(Iterator[LoadedBatch]):
         """
         self._shared_seconds = self._policy.decode_seconds_per_batch
 
+    def hand_over(self, send: Send) -> None:
+        """Have a thread get each batch and ``send`` it while the one before it is computed.
+
+        ``send`` returns the pending batch. No reference may wait for rows of those before it.
+        """
+        self._batches.parcel = PARCEL
+        self._hand_over = HandOver(self, self.next_pending, send)
+        self.next_pending = self._hand_over.next_pending  # type: ignore[method-assign]
+        self._hand_over.start()
+
+    @property
+    def decodes_at_request(self) -> bool:
+        """Whether the next batch is decoded in the thread that asks for it: the main one, then."""
+        if self._closed or self._prefetch is not None or self._retry:
+            return self._closed
+        return self._started_loader() is None
+
     def __next__(self) -> LoadedBatch:
         pending = self.next_pending()
         if pending is None:
             raise StopIteration
         return pending()
 
-    def next_pending(self) -> Callable[[], LoadedBatch] | None:
+    def next_pending(self) -> Pending | None:
         """The next batch, to be decoded by calling it once, in any thread; None at the end.
 
         Raises what the source raised, as ``__next__`` does.
@@ -172,8 +155,10 @@ class BatchStream(Iterator[LoadedBatch]):
                 images = self._prefetched(self._prefetch)
                 if images:
                     return UndecodedBatch(self._image_loader, images, self._ignored)
-            arrays = self._load_one_by_one() if self._retry else self._load()
-            return partial(self._policy.made, arrays)
+            parcels = [self._load()]
+            if self._batches.parcel is not None:
+                self._fill_up(parcels)
+            return partial(self._policy.made, *parcels)
         except StopIteration:
             self.close()
             error, self._batches.error = self._batches.error, None
@@ -192,6 +177,9 @@ class BatchStream(Iterator[LoadedBatch]):
             prefetch.stop()
         self._ignored = None
         self._stop()
+        if self._hand_over is not None:
+            self._hand_over.close()
+            self._stop()  # what the thread has started meanwhile
 
     def __enter__(self) -> BatchStream:
         return self
@@ -205,7 +193,17 @@ class BatchStream(Iterator[LoadedBatch]):
         except Exception:  # noqa: BLE001 - at exit, when modules are taken apart
             return
 
+    def _fill_up(self, parcels: list[BatchArrays]) -> None:
+        """Load further parcels of a batch until it is complete, or there are no more."""
+        count = len(parcels[0][0])
+        with contextlib.suppress(StopIteration):
+            while count < self._batches.size:
+                parcels.append(self._load())
+                count += len(parcels[-1][0])
+
     def _load(self) -> BatchArrays:
+        if self._retry:
+            return self._load_one_by_one()
         loader = self._started_loader()
         if loader is None:
             began = time.monotonic()
@@ -220,17 +218,17 @@ class BatchStream(Iterator[LoadedBatch]):
                 self._note(death)
                 self._retry.extend(self._batches.pending)
                 self._batches.pending.clear()
-                if not self._retry:
-                    return self._load()
-                return self._load_one_by_one()
+                return self._load()
         self._batches.pending.popleft()
         return arrays
 
-    def _prefetched(self, prefetch: Prefetch) -> list[EncodedImage | ImageAndPixels]:
+    def _prefetched(self, prefetch: Prefetch) -> list[ReadImage]:
         """A batch of images; none when the thread has no more, and has ended."""
         began = time.monotonic()
-        images = prefetch.take(self._batches.size, self._shared_seconds)
+        images = prefetch.take(self._batches.size, self._shared_seconds, self._hand_over is None)
         self._spent += time.monotonic() - began
+        if self._closed:
+            raise StopIteration
         if images:
             if self._started_loader() is not None:
                 prefetch.end()
@@ -244,7 +242,8 @@ class BatchStream(Iterator[LoadedBatch]):
 
     def _started_loader(self) -> WorkerPool | None:
         """The workers, if they load the next batch; starts them as soon as they are worth it."""
-        if self._loader is None and self._workers and self._worth_workers():
+        worth = self._required or self._spent >= self._policy.seconds_without_workers
+        if self._loader is None and self._workers and worth:
             try:
                 self._start_workers()
             except RunError:
@@ -258,16 +257,16 @@ class BatchStream(Iterator[LoadedBatch]):
             self._workers = 0
         return None
 
-    def _worth_workers(self) -> bool:
-        return self._required or self._spent >= self._policy.seconds_without_workers
-
     def _start_workers(self) -> None:
         self._loader = WorkerPool(self._image_loader, self._batches, self._workers, PREFETCH_FACTOR)
 
     def _note(self, death: DeadWorkerError) -> None:
         """End all workers after the death of one; raises RunError when none starts any more."""
         self._stop()
-        self._required |= death.started  # this process must not meet the next such image
+        if self._closed:  # that is why it ended
+            raise StopIteration
+        # This process must not meet the next such image; nor may a thread that is no main thread.
+        self._required |= death.started or self._hand_over is not None
         self._failed_starts = 0 if death.started else self._failed_starts + 1
         if self._failed_starts == _MAX_FAILED_STARTS:
             raise cannot_start("they end at once")
@@ -283,12 +282,9 @@ class BatchStream(Iterator[LoadedBatch]):
                 singles.extend(self._loader)
             except DeadWorkerError as death:
                 self._note(death)
-                if not death.started:
-                    continue
-                ref = refs[len(singles)]
-                error = death.of_image(self._image_loader.timeout)
-                failed = LoadedImage(ref.file_name, None, None, error, ref.carried)
-                singles.append(((failed,), self._image_loader.empty_pixels()))
+                if death.started:
+                    failed = death.failed(refs[len(singles)], self._image_loader.timeout)
+                    singles.append(((failed,), self._image_loader.empty_pixels()))
             finally:
                 self._stop()
         items = tuple(item for single in singles for item in single[0])

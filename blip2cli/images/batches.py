@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from blip2cli.images.decode import WarningsIgnored
 from blip2cli.images.load_image import (
     BatchArrays,
     EncodedImage,
-    ImageAndPixels,
     ImageLoader,
     LoadedImage,
+    ReadImage,
 )
 from blip2cli.sources.base import ImageRef
 
@@ -30,26 +32,35 @@ class LoadedBatch:
     pixels: torch.Tensor  # uint8 [number of good items, 3, H, W], in the order of the items
 
     @classmethod
-    def of(cls, arrays: BatchArrays) -> LoadedBatch:
-        """The batch that a worker sent, or that this process put together."""
+    def of(cls, arrays: BatchArrays, *more: BatchArrays) -> LoadedBatch:
+        """The batch that workers sent, whole or in parcels, or that this process put together."""
         import torch
 
         items, pixels = arrays
+        if more:
+            items = tuple(item for each in (arrays, *more) for item in each[0])
+            pixels = np.concatenate([each[1] for each in (arrays, *more)])
         return cls(items, torch.from_numpy(pixels))
 
 
 @dataclass
 class UndecodedBatch:
-    """A batch of which some images are not decoded yet; called once, in any thread."""
+    """A batch of which some images are not decoded yet; called once, in any thread but for images
+    that are ``main_thread_only``."""
 
     image_loader: ImageLoader
-    images: list[EncodedImage | ImageAndPixels]  # none is ``main_thread_only``
+    images: list[ReadImage]
     ignored: WarningsIgnored | None  # as long as one of the stream's batches is pending
+
+    @property
+    def main_thread_only(self) -> bool:
+        """Whether there is an image that only the main thread may decode."""
+        return any(isinstance(each, EncodedImage) and each.main_thread_only for each in self.images)
 
     def __call__(self) -> LoadedBatch:
         """Decode the rest."""
         decoded = [
-            self.image_loader.decode(image, main_thread=False)
+            self.image_loader.decode(image, main_thread=image.main_thread_only)
             if isinstance(image, EncodedImage)
             else image
             for image in self.images
@@ -59,7 +70,7 @@ class UndecodedBatch:
 
 
 class BatchCutter(Iterator[list[ImageRef]]):
-    """Cuts references into batches as they are requested.
+    """Cuts references into batches, or batches into parcels, as they are requested.
 
     An object of its own, not a generator of the stream: that would be a reference cycle, and
     workers of a dropped stream would live until the garbage collector runs.
@@ -68,6 +79,8 @@ class BatchCutter(Iterator[list[ImageRef]]):
     def __init__(self, refs: Iterator[ImageRef], size: int) -> None:
         self.refs = refs
         self.size = size
+        self.parcel: int | None = None  # images that are loaded together; None: a whole batch
+        self._cut = 0  # images of the present batch that were given, where it is cut into parcels
         self.pending: deque[list[ImageRef]] = deque()  # requested, not yet returned as pixels
         # What ended the references early. Raised by the stream when the batches before it are
         # out: raised at once it would lose those that were loaded beforehand.
@@ -83,7 +96,8 @@ class BatchCutter(Iterator[list[ImageRef]]):
         batch: list[ImageRef] = []
         if not self._ended:
             try:
-                batch.extend(islice(self.refs, self.size))  # keeps what came before an error
+                size = self.size if self.parcel is None else self._parcel_size(self.parcel)
+                batch.extend(islice(self.refs, size))  # keeps what came before an error
             except Exception as error:  # noqa: BLE001 - raised again, later
                 self.end(error)
         if not batch:
@@ -91,6 +105,11 @@ class BatchCutter(Iterator[list[ImageRef]]):
             raise StopIteration
         self.pending.append(batch)
         return batch
+
+    def _parcel_size(self, most: int) -> int:
+        size = min(most, self.size - self._cut)
+        self._cut = (self._cut + size) % self.size
+        return size
 
 
 class RequestedBatches(BatchCutter):

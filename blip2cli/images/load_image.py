@@ -56,6 +56,10 @@ class EncodedImage:
     main_thread_only: bool
 
 
+# An image that was read: decoded, failed, or left to be decoded by whoever takes it.
+ReadImage = EncodedImage | ImageAndPixels
+
+
 class ImageLoader:
     """Loads images by their references, one or a batch; what a worker is sent first.
 
@@ -95,7 +99,7 @@ class ImageLoader:
         encoded = self.read(ref)
         return self.decode(encoded) if isinstance(encoded, EncodedImage) else encoded
 
-    def read(self, ref: ImageRef) -> EncodedImage | ImageAndPixels:
+    def read(self, ref: ImageRef) -> ReadImage:
         """Read the bytes of one image, in any thread."""
         try:
             data = ref.read()

@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from blip2cli.images.load_image import EncodedImage, ImageAndPixels, ImageLoader
+from blip2cli.images.load_image import EncodedImage, ImageLoader, ReadImage
 from blip2cli.images.remote_reads import RemoteRefs
 from blip2cli.sources.base import ImageRef
 from blip2cli.sources.open_file_cache import close_cached
@@ -58,7 +58,7 @@ class Prefetch:
         self._refs = refs
         self._remote: RemoteRefs | None = None  # takes from ``refs`` since the first remote one
         self._image_loader = image_loader
-        self._ready: deque[tuple[EncodedImage | ImageAndPixels, int]] = deque()  # and their bytes
+        self._ready: deque[tuple[ReadImage, int]] = deque()  # and their bytes
         self._bytes = 0  # in ``_ready``
         self._max_images = max_images
         self._max_bytes = byte_limit(memory().available) if max_bytes is None else max_bytes
@@ -74,12 +74,14 @@ class Prefetch:
         self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
         self._thread.start()
 
-    def take(self, count: int, seconds: float = 0.0) -> list[EncodedImage | ImageAndPixels]:
-        """The next ``count`` images, waited for; fewer when there are no more.
+    def take(
+        self, count: int, seconds: float = 0.0, in_main_thread: bool = True
+    ) -> list[ReadImage]:
+        """The next ``count`` images, waited for; fewer when there are no more, or it is stopped.
 
         Where loading as many takes no more than ``seconds`` of processor time, by what it took so
-        far, further images are only read, and whoever takes them decodes them. To be called in the
-        main thread; what is still encoded may be decoded in any thread.
+        far, further images are only read, and whoever takes them decodes them, in any thread. With
+        ``in_main_thread`` those that only the main thread may decode are decoded now.
         """
         if self._decoded and self._cpu_seconds * count <= seconds * self._decoded:
             self._decodes = False
@@ -88,14 +90,14 @@ class Prefetch:
         with self._changed:
             self._requested = count
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._done or len(self._ready) >= count)
+            self._changed.wait_for(lambda: self._done or self._stopped or len(self._ready) >= count)
             self._requested = 0
             taken = [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
             self._bytes -= sum(size for _, size in taken)
             self._changed.notify_all()
         return [
             self._image_loader.decode(image)
-            if isinstance(image, EncodedImage) and image.main_thread_only
+            if in_main_thread and isinstance(image, EncodedImage) and image.main_thread_only
             else image
             for image, _ in taken
         ]
@@ -152,7 +154,7 @@ class Prefetch:
                 self._done = True
                 self._changed.notify_all()
 
-    def _load(self, ref: ImageRef) -> EncodedImage | ImageAndPixels:
+    def _load(self, ref: ImageRef) -> ReadImage:
         if not self._decodes:
             return self._image_loader.read(ref)
         began = time.thread_time()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from blip2cli.errors import ImageError, RunError, option
-from blip2cli.images.load_image import BatchArrays, ImageLoader
+from blip2cli.images.load_image import BatchArrays, ImageLoader, LoadedImage
 from blip2cli.sources.base import ImageRef
 from blip2cli.system.child_process import ChildProcess
 from blip2cli.system.cores import available_cores
@@ -40,11 +40,12 @@ class DeadWorkerError(Exception):
         self.started = started  # it was ready for images before
         self._timed_out = returncode == -signal.SIGALRM
 
-    def of_image(self, limit: float | None) -> ImageError:
-        """The error of the image that it was loading, which might take ``limit`` seconds."""
+    def failed(self, ref: ImageRef, limit: float | None) -> LoadedImage:
+        """The image that it was loading, which might take ``limit`` seconds."""
+        error = ImageError("decoder_crashed", "Decoding it ended the decoding process.")
         if self._timed_out and limit is not None:
-            return ImageError("timeout", f"Reading and decoding it took longer than {limit:g} s.")
-        return ImageError("decoder_crashed", "Decoding it ended the decoding process.")
+            error = ImageError("timeout", f"Reading and decoding it took longer than {limit:g} s.")
+        return LoadedImage(ref.file_name, None, None, error, ref.carried)
 
 
 def cannot_start(reason: object) -> RunError:

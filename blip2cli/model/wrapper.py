@@ -77,9 +77,9 @@ class Blip2:
         self._upload = Upload(self.device)
         self._graphs: CudaGraphCache | None = None
         if self.writes and self.device.type == "cuda" and model.stream is None:
-            from blip2cli.model.decoding.cuda_graphs import CudaGraphCache, CudaGraphCapture
+            from blip2cli.model.placement.graph_cache import graph_cache
 
-            self._graphs = CudaGraphCache(CudaGraphCapture(self.device))
+            self._graphs = graph_cache(model)
 
     @classmethod
     def load(

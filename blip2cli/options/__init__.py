@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from blip2cli.options.calibrate import CalibrateOptions, CalibrationOptions
 from blip2cli.options.columns import ColumnOptions
+from blip2cli.options.config import ConfigOptions
 from blip2cli.options.convert import (
     CheckpointOptions,
     ConversionOptions,
@@ -36,11 +37,13 @@ from blip2cli.options.run import (
     RunOptions,
     SourceOptions,
 )
+from blip2cli.options.schema import RowKind, SchemaOptions
 from blip2cli.options.text import AskOptions, CaptionOptions, DecodeOptions, Norm
 from blip2cli.options.vectors import EmbeddingDtype, EmbedOptions, Kind, Pool
 
 # Every group of options there is.
 GROUPS: tuple[type[OptionGroup], ...] = (
+    ConfigOptions,
     SourceOptions,
     ModelOptions,
     LoaderOptions,
@@ -55,6 +58,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     ConvertOptions,
     CheckpointOptions,
     VerifyOptions,
+    SchemaOptions,
     EvalOptions,
     MetricsOptions,
     PageOptions,
@@ -76,6 +80,7 @@ __all__ = [
     "CaptionOptions",
     "CheckpointOptions",
     "ColumnOptions",
+    "ConfigOptions",
     "ConversionOptions",
     "ConvertOptions",
     "Declared",
@@ -105,8 +110,10 @@ __all__ = [
     "RankOptions",
     "RayOptions",
     "ReportOptions",
+    "RowKind",
     "RunOptions",
     "RunPageOptions",
+    "SchemaOptions",
     "SidecarSuffix",
     "SourceOptions",
     "VerbosityOptions",

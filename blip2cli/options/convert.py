@@ -19,13 +19,16 @@ from blip2cli.options.declare import (
     setting,
 )
 from blip2cli.options.model import DTYPE_HELP, QUANTIZE_HELP, Dtype
-from blip2cli.options.run import MOVED_SOURCE_HELP, OVERWRITE_HELP
+from blip2cli.options.run import (
+    IMAGE_ROOT_HELP,
+    MOVED_SOURCE_HELP,
+    OVERWRITE_HELP,
+    RUN_SUMMARY_HELP,
+)
 
 ImagesMode = Literal["link", "copy", "none"]
 MetadataKind = Literal["jsonl", "parquet"]
 SidecarSuffix = Literal[".txt", ".caption"]
-
-IMAGE_ROOT_HELP = "The folder file_name is relative to, where the images are taken along."
 
 _format = partial(setting, panel=FORMAT)
 _texts = partial(setting, panel=TEXTS)
@@ -80,7 +83,7 @@ class ConvertOptions(ConversionOptions, ColumnOptions):
     shard_size: int | None = _format(
         None,
         "webdataset: samples a tar \\[default: 10000]; clip-retrieval: vectors a file "
-        "\\[default: all]; parts: rows a file \\[default: 100000].",
+        "\\[default: all]; parts, dataset: rows a file \\[default: 100000, 500 MB].",
         metavar="N",
         minimum=1,
     )
@@ -100,6 +103,16 @@ class ConvertOptions(ConversionOptions, ColumnOptions):
         default_help="link; none where DST is the folder of the images",
     )
     metadata: MetadataKind = _images("jsonl", "imagefolder: the kind of its metadata file.")
+    license: str | None = _format(
+        None, "dataset: the licence in its card, such as cc-by-4.0.", metavar="ID"
+    )
+    run_summary: str | None = _format(None, RUN_SUMMARY_HELP, metavar="FILE")
+    image_url: str | None = _format(
+        None,
+        "label-studio: what stands before the name in the address of an image.",
+        metavar="PREFIX",
+        default_help="/data/local-files/?d=",
+    )
     annotations: str | None = _ids(
         None,
         "COCO annotations or VQA questions that the results have to match one to one.",

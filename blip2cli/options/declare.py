@@ -17,6 +17,7 @@ from blip2cli.errors import OptionError, either, option
 
 # The headings under which the help lists options, in order.
 PANELS = (
+    SETTINGS := "Settings",
     SOURCE := "Source",
     QUESTIONS := "Questions",
     VECTORS := "Vectors",

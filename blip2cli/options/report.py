@@ -7,7 +7,6 @@ from functools import partial
 
 from blip2cli.errors import OptionError, option
 from blip2cli.options.columns import ReferenceOptions
-from blip2cli.options.convert import IMAGE_ROOT_HELP
 from blip2cli.options.declare import (
     IMAGES,
     METRICS,
@@ -21,8 +20,10 @@ from blip2cli.options.evaluate import COMPARE_HELP
 from blip2cli.options.run import (
     ABSOLUTE_PATHS_HELP,
     IMAGE_COLUMN_HELP,
+    IMAGE_ROOT_HELP,
     LIMIT_HELP,
     OVERWRITE_HELP,
+    RUN_SUMMARY_HELP,
 )
 
 _source = partial(setting, panel=SOURCE)
@@ -74,9 +75,7 @@ class PageOptions(ReferenceOptions):
     no_images: bool = _images(False, _NO_IMAGES)
     limit: int | None = _source(None, LIMIT_HELP, metavar="N", minimum=1)
     compare: tuple[str, ...] = _source((), COMPARE_HELP, metavar="ROWS")
-    run_summary: str | None = _source(
-        None, f"What {option('summary')} of the run wrote: times and counts.", metavar="FILE"
-    )
+    run_summary: str | None = _source(None, RUN_SUMMARY_HELP, metavar="FILE")
     out: str = _output("", "The page, an HTML file.", flag="--output", short="-o", metavar="PAGE")
     overwrite: bool = _output(False, OVERWRITE_HELP)
 

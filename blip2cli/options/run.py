@@ -19,6 +19,10 @@ from blip2cli.options.values import parse_duration, parse_error_limit, parse_sta
 ErrorsMode = Literal["file", "inline"]
 LIMIT_HELP = "At most this many images."
 IMAGE_COLUMN_HELP = "The column that holds the images, or their paths."
+IMAGE_ROOT_HELP = "The folder that names of images are relative to."
+RUN_SUMMARY_HELP = (
+    f"What {option('summary')} of the run wrote: times and counts, and metrics if there are any."
+)
 ABSOLUTE_PATHS_HELP = "Manifests may name absolute paths and paths outside their folder."
 OVERWRITE_HELP = "Replace OUT if it is there."
 MOVED_SOURCE_HELP = (
@@ -71,6 +75,12 @@ class SourceOptions(OptionGroup):
         False,
         f"With {option('resume')}: look whether image files were written since OUT was, which "
         "takes a moment for each; by default names tell them apart.",
+    )
+    image_root: str | None = _unrecorded_source(None, IMAGE_ROOT_HELP, metavar="DIR")
+    split: str | None = _unrecorded_source(
+        None,
+        "Of hf://datasets/OWNER/NAME: only the files that have this split in their names.",
+        metavar="NAME",
     )
 
     def __post_init__(self) -> None:

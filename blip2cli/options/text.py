@@ -166,7 +166,8 @@ class CaptionOptions(OptionGroup):
 
     prompt: str | None = declare(
         None,
-        "Text the caption goes on from; the row holds what comes after it.",
+        "Text the caption goes on from; the row holds what comes after it. {COLUMN} in it is a "
+        "column of the source, such as 'a photo of {alt}'.",
         metavar="TEXT",
         panel=DECODING,
         shapes_rows=True,
@@ -182,7 +183,8 @@ class AskOptions(OptionGroup):
 
     question: tuple[str, ...] = _unrecorded_question(
         (),
-        "A question for every image; repeatable. {answer} in it is the answer before it.",
+        "A question for every image; repeatable. {answer} in it is the answer before it, {COLUMN} "
+        "a column of the source.",
         short="-q",
         metavar="TEXT",
     )
@@ -201,7 +203,8 @@ class AskOptions(OptionGroup):
     )
     choices: str | None = _unrecorded_question(
         None,
-        "The answers there are, separated by commas; rows get the probability of each.",
+        "The answers there are, separated by commas; rows get the probability of each. They may "
+        "hold {COLUMN}.",
         metavar="A,B,…",
     )
     choices_file: str | None = _unrecorded_question(
@@ -209,8 +212,9 @@ class AskOptions(OptionGroup):
     )
     choices_column: str | None = _unrecorded_question(
         None,
-        f"The column of the table {option('questions')} that holds choices: a text, or a list of "
-        "texts, such as caption, candidates or answer of rows that exist already.",
+        f"The column of the table {option('questions')}, else of the source, that holds choices: a "
+        "text, or a list of texts, such as caption, candidates or answer of rows that exist "
+        "already.",
         metavar="COLUMN",
     )
     choice_norm: Norm | None = _recorded_question(
@@ -233,9 +237,6 @@ class AskOptions(OptionGroup):
         super().__post_init__()
         self._refuse_both("question", "questions", "questions")
         self._refuse_both("choices", "choices_file", "choices")
-        if self.choices_column is not None and self.questions is None:
-            raise OptionError(
-                "choices_column",
-                f"{option('choices_column')} names a column of the table {option('questions')}",
-                "give that as well",
-            )
+        if self.questions is None:  # else they are those of questions without any of their own
+            self._refuse_both("choices", "choices_column", "choices")
+            self._refuse_both("choices_file", "choices_column", "choices")

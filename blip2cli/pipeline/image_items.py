@@ -137,15 +137,22 @@ class ImageItems:
         return BatchStream(plan.items, spec, options, prefetch)
 
     def fit(self, job: Job[Task], batches: BatchStream, model: Blip2) -> int:
-        """Set the batch size, and who decodes."""
+        """Set the batch size, and who decodes and sends pixels to a GPU."""
         from blip2cli.model.placement.batch_size import auto_batch_size, batch_threads
 
         if job.options.loader.batch_size is None:
             batches.set_batch_size(auto_batch_size(model))
         # Who gives paths on stdin may wait for the rows of one before giving the next.
-        count = 1 if "-" in job.options.source.sources else batch_threads(model)
+        if "-" in job.options.source.sources:
+            return 1
+        count = batch_threads(model)
         if 1 < count <= MAX_DECODING_THREADS:
             batches.share_decoding()
+        if model.device.type == "cuda":
+            from blip2cli.model.vision.upload import Upload
+            from blip2cli.pipeline.compute.send import send
+
+            batches.hand_over(partial(send, Upload(model.device)))
         return count
 
     def processor(

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, Self, TypeVar
 
+from blip2cli.errors import OptionError
 from blip2cli.model.checkpoint.ranker import RankerSpec
 from blip2cli.model.checkpoint.resolve import local_checkpoint
 from blip2cli.options import ModelOptions, RunOptions
@@ -133,8 +134,29 @@ class Job(Generic[AnyTask]):
         check_paths(job)
         check_output(self.options.output)
         check_summary(self.options.output.summary, self.options.output.out)
-        return job
+        return job._with_columns()
 
     def plan(self) -> Plan:
         """List what is to be done. Raises ``UserError``; loads neither torch nor a model."""
-        return self.items.plan(self)
+        try:
+            return self.items.plan(self)
+        except OptionError as error:
+            if (used := getattr(self.task, "columns_used", None)) and error.field == "keep":
+                from blip2cli.tasks.column_texts import blamed
+
+                raise blamed(error, used) from None
+            raise
+
+    def _with_columns(self) -> Self:
+        """The job with the columns that texts of its task hold carried into the rows."""
+        used = getattr(self.task, "columns_used", None)
+        if not used:
+            return self
+        source = self.options.source
+        keep = (*source.keep, *(name for name in used if name not in source.keep))
+        from blip2cli.tasks.column_texts import check_columns
+
+        check_columns(used, keep)
+        options = replace(self.options, source=replace(source, keep=keep))
+        task: Any = self.task
+        return replace(self, task=replace(task, carried=keep), options=options)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import itertools
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import ImageError
 from blip2cli.pipeline.events import Halved, Listener, Slower
@@ -21,7 +21,7 @@ from blip2cli.system.memory import is_exhaustion
 if TYPE_CHECKING:
     from blip2cli.images.batch_stream import LoadedBatch, LoadedImage
     from blip2cli.model.wrapper import Blip2
-    from blip2cli.tasks.base import Row, Task
+    from blip2cli.tasks.base import Row
 
 
 class BatchHalving:
@@ -30,11 +30,13 @@ class BatchHalving:
     ``size`` is the largest number of images that are run together; None: no limit.
     """
 
-    def __init__(self, task: Task, on_event: Listener = lambda event: None) -> None:
+    def __init__(self, task: Any, on_event: Listener = lambda event: None) -> None:
         self.size: int | None = None
         self._task = task
         self._on_event = on_event
         self._reported_slower = False
+        # Texts with columns of the source: those of an image may not fit the model.
+        self._screens = bool(getattr(task, "columns_used", None))
 
     def process(self, model: Blip2, batch: LoadedBatch) -> ProcessedBatch:
         """The task's rows, and the images as they turned out.
@@ -43,6 +45,8 @@ class BatchHalving:
         ``out_of_memory``). Announces a smaller size as ``Halved``, and what makes the model slower
         as ``Slower``. Any other error of the task is let through.
         """
+        if self._screens:
+            batch = self._task.screened(model, batch)
         rows: list[Row] = []
         images: list[LoadedImage] = []
         fitted = 0  # images of the largest piece that fitted

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from blip2cli.pipeline.job import Job
     from blip2cli.pipeline.plan import Plan
     from blip2cli.pipeline.processed_batch import ProcessedBatch
-    from blip2cli.tasks.base import Row, Task
+    from blip2cli.tasks.base import BaseTask, Row, Task
 
 
 @dataclass
@@ -53,6 +53,7 @@ class Output:
     waiting: list[Any] = field(default_factory=list)  # failures until then, as ``write`` takes them
     closed: bool = False
     share: OutputPaths | None = None  # the output is a share's: that it is finished is noted
+    read: frozenset[str] = frozenset()  # of ``carried``: those that only texts hold
 
     @classmethod
     def open(cls, job: Job[Any], ready: Ready, plan: Plan, now: Settings) -> Output:
@@ -67,7 +68,8 @@ class Output:
         else:
             settings = resumed.adopt(settings)
         carried = plan.listing.columns if plan.listing is not None else ()
-        columns = (*(Column(c.name, c.type) for c in carried), *task.columns)
+        written = [c for c in carried if c.name not in own_columns(task)]
+        columns = (*(Column(c.name, c.type) for c in written), *task.columns)
         if job.sink is not None:
             sink = job.sink(columns, settings.rows)
         else:
@@ -86,7 +88,8 @@ class Output:
         replaces = options.output.overwrite
         names = tuple(column.name for column in carried)
         share = OutputPaths.of(options.output.out or "") if settings.shard and job.to_file else None
-        return cls(sink, failures, task, inline, names, replaces=replaces, share=share)
+        read = frozenset(names) & own_columns(task)
+        return cls(sink, failures, task, inline, names, replaces=replaces, share=share, read=read)
 
     def write(self, batch: ProcessedBatch) -> None:
         """Write the batch's rows and failures."""
@@ -122,18 +125,21 @@ class Output:
         left = iter(rows)
         completed: list[Row] = []
         for image in images:
-            more: Row = {}
+            error: Row = {}
             if image.error is None:
                 # By number: two images may have one name.
                 own = list(islice(left, self.task.row_count(image.file_name)))
                 if self.inline:
-                    more = {"error": ""}
+                    error = {"error": ""}
             elif self.inline:
                 own = self.task.failed_rows(image)
-                more = {"error": f"{image.error.error_type}: {image.error}"}
+                error = {"error": f"{image.error.error_type}: {image.error}"}
             else:
                 continue
-            more |= zip(self.carried, image.carried, strict=True)
+            more: Row = dict(zip(self.carried, image.carried, strict=True))
+            for name in self.read:
+                del more[name]
+            more |= error
             completed += [row | more for row in own]
         return completed
 
@@ -175,9 +181,14 @@ class Output:
             self.failures.abort()
 
 
+def own_columns(task: BaseTask) -> set[str]:
+    """The columns that rows of images have whatever is carried into them."""
+    return {"file_name", "width", "height", "error", *(c.name for c in task.columns)}
+
+
 def check_carried(task: Task, options: RunOptions) -> None:
     """Raise ``OptionError`` when a column to carry has the name of one of our own."""
-    own = {"file_name", "width", "height", OCCURRENCE, "error", *(c.name for c in task.columns)}
+    own = own_columns(task) | {OCCURRENCE}
     own |= {ORDINAL} if options.source.shard is not None else set()
     for name in options.source.keep:
         if name in own:

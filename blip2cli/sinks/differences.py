@@ -86,7 +86,8 @@ def differences(
                 yield _weights(before, now, name, were, are)
     elif before.weights is not None and before.weights.startswith("hub:"):
         skipped.append("revision")  # a name of the commit, perhaps
-    for key, value in rows.items():
+    # The columns that are carried last: a text that holds one tells more.
+    for key, value in sorted(rows.items(), key=lambda setting: setting[0] == "keep"):
         was = before.rows.get(key)
         if key == "questions" and (was is None) != (value is None):
             skipped.remove(key)
@@ -164,6 +165,15 @@ def _sources(before: Settings, after: Settings, moved_source: bool) -> Iterator[
             )
     if moved_source:
         return
+    commits = known.get("commits") or {}
+    for place, commit in (now.get("commits") or {}).items():
+        if commits.get(place, commit) != commit:
+            yield Difference(
+                "sources",
+                f"was made from commit {commits[place]} of a data set, which has moved to {commit}",
+                f"give the source at that commit, as 'hf://datasets/OWNER/NAME@{commits[place]}', "
+                f"{_OTHER}",
+            )
     content = known.get("content") or {}
     for place, state in now["content"].items():
         if content.get(place, state) != state:

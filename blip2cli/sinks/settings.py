@@ -252,11 +252,13 @@ def _are_sources(sources: Any) -> bool:
     if not isinstance(sources, dict):
         return False
     roots, content = sources.get("roots", []), sources.get("content", {})
+    commits = sources.get("commits", {})
     return (
         isinstance(sources.get("base", ""), str)
         and isinstance(roots, list)
         and all(isinstance(root, str) for root in roots)
         and _is_object(content, dict)
+        and _is_object(commits, str)
         and all(type(state.get("size", 0)) is int for state in content.values())
     )
 

@@ -50,7 +50,7 @@ __all__ = ["IMAGE_SUFFIXES", "CarriedColumn", "ImageRef", "Listing", "RefBlock",
 
 _REFS = 4096  # references that are looked up together
 # Options that say which images of a source are labelled.
-_CHOSEN = ("limit", "include", "exclude", "image_column")
+_CHOSEN = ("limit", "include", "exclude", "image_column", "split")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,10 @@ class Listing:
                 "sources", "No source was given", "name a folder, a file, a glob, or - for stdin"
             )
         sources = [_open(text, options, stdin) for text in dict.fromkeys(options.sources)]
+        if options.image_root is not None or options.split is not None:
+            from blip2cli.sources.fitting_options import check_fitting
+
+            check_fitting(options, sources)
         columns = columns_of(sources, options.keep)
         if options.shard is not None and not _by_name(sources):
             count = len(options.keep)

@@ -150,6 +150,11 @@ class Source(ABC):
         return False
 
     @property
+    def commit(self) -> str:
+        """Of a data set of the hub: the one that is read."""
+        return ""
+
+    @property
     def namespace(self) -> str:
         """The folder below which no other source has names, unless it is given one inside."""
         return self.root

@@ -4,13 +4,15 @@
 ``roots`` are the places of the single sources, in their order. ``content`` holds the state of each
 archive, of each table of images, and of each manifest whose columns are carried: what stands in
 rows came out of them. Places are digests, since an output may be given away. A folder has no state:
-new images join it, and which file stands for a name is asked of the name only.
+new images join it, and which file stands for a name is asked of the name only. ``commits`` holds
+the commit of each data set of the hub.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -34,20 +36,27 @@ def identify(
     known: Mapping[str, Any] = (before or {}).get("content") or {}
     *_, last = (None, *known)
     content: dict[str, Any] = {}
+    commits: dict[str, str] = {}
     roots = []
     for source in sources:
         roots.append(place(source.root))
+        if source.commit:
+            commits[roots[-1]] = source.commit
         for path in source.content_files():
             if is_remote(path) or len(content) >= MOST_FILES:
                 continue
             where = place(path)
             content[where] = _state(path, known[where] if where == last else None)
-    return {"base": place(base), "roots": list(dict.fromkeys(roots)), "content": content}
+    found = {"base": place(base), "roots": list(dict.fromkeys(roots)), "content": content}
+    return found | ({"commits": commits} if commits else {})
 
 
 def place(path: str) -> str:
-    """A digest of a folder, a file or a URL, the same however it is written."""
+    """A digest of a folder, a file or a URL, the same however it is written, of a data set of the
+    hub at every commit."""
     text = hide_secrets(path) if is_remote(path) else os.path.realpath(path)
+    if path.startswith("hf://"):
+        text = re.sub("@[0-9a-f]{40}(?=/|$)", "", text)
     return hashlib.sha256(os.fsencode(text.rstrip("/"))).hexdigest()[:32]
 
 

@@ -1,5 +1,5 @@
 """Rows of text manifests, read one by one: lists (``.txt``) and JSON Lines; see ``csv_rows`` for
-tables. Each may be gzipped.
+tables and ``json_elements`` for JSON. Each may be packed by gzip or xz.
 
 Text is UTF-8, with or without a byte order mark; bytes that are not UTF-8 are held as lone
 surrogates, as in all file names. Every reader yields the number of a row's first line, counted
@@ -16,8 +16,9 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import lzma
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -29,6 +30,13 @@ from blip2cli.storage.opening import open_binary
 MAX_LINE_BYTES = 1 << 24  # a longer line is no line of a table, and would fill the memory
 _BLOCK = 1 << 19  # bytes of lines that are read together
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# Suffix, name, and what unpacks an open file.
+_PACKED: dict[str, tuple[str, Callable[[BinaryIO], Any]]] = {
+    ".gz": ("gzip", gzip.open),
+    ".xz": ("xz", lzma.open),
+}
+# Of a packed file that breaks off, or is damaged.
+PACKED_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -144,14 +152,15 @@ def broken(location: str, line: int, what: str, remedy: str = "") -> SourceError
 
 @contextmanager
 def open_text(location: str) -> Iterator[BinaryIO]:
-    """The bytes of a text file, behind its byte order mark; a ``.gz`` file is unpacked."""
+    """The bytes of a text file, behind its byte order mark; it is unpacked where it is packed."""
     with closing(open_binary(location)) as raw:
-        packed = location.lower().endswith(".gz")
-        file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if packed else raw
+        packed, unpack = _PACKED.get(location.lower()[-3:], ("", None))
+        file = raw if unpack is None else cast("BinaryIO", unpack(raw))
         try:
             start = file.read(3)
-        except (EOFError, zlib.error) as error:
-            raise SourceError(None, f"{location!r} is a damaged gzip file ({error})") from None
+        except PACKED_ERRORS as error:
+            problem = f"{location!r} is a damaged {packed} file ({error})"
+            raise SourceError(None, problem) from None
         if start[:2] in _UTF16 or start[:1] == b"\0" or start[1:2] == b"\0":
             raise SourceError(None, f"{location!r} is UTF-16 text", "save it as UTF-8")
         if start != codecs.BOM_UTF8:
@@ -159,9 +168,14 @@ def open_text(location: str) -> Iterator[BinaryIO]:
         yield file
 
 
+def is_packed(location: str) -> bool:
+    """Whether a text file is unpacked while it is read."""
+    return location.lower()[-3:] in _PACKED
+
+
 def unpacked_suffix(location: str) -> str:
-    """The suffix that tells the kind of a text file, in lower case, without ``.gz``."""
-    name = location.lower().removesuffix(".gz")
+    """The suffix that tells the kind of a text file, in lower case, without ``.gz`` or ``.xz``."""
+    name = (location[:-3] if is_packed(location) else location).lower()
     return name[name.rfind(".") :] if "." in name else ""
 
 
@@ -184,9 +198,9 @@ class LineReader:
             while line and not line.endswith(b"\n"):
                 line = self._file.readline(self._line_bytes)
             return BadRow("a line of over 16 MiB")
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except PACKED_ERRORS as error:
             self._ended = True
-            return BadRow(f"the gzip stream breaks off here ({error}); what follows is lost")
+            return BadRow(f"the packed stream breaks off here ({error}); what follows is lost")
 
 
 def _decoded(line: bytes) -> str:

@@ -11,7 +11,7 @@ from blip2cli.sources.base import ImageRef
 from blip2cli.storage.fetching import fetch
 from blip2cli.storage.opening import is_remote
 from blip2cli.storage.remote_errors import RemoteError
-from blip2cli.storage.url_retries import TooLargeError
+from blip2cli.storage.web import TooLargeError
 
 
 @dataclass(frozen=True)

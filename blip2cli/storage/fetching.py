@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from blip2cli.storage.opening import connect, protocol_of
-from blip2cli.storage.url_retries import TooLargeError, with_retries
+from blip2cli.storage.opening import check_place, connect, protocol_of
+from blip2cli.storage.url_retries import with_retries
+from blip2cli.storage.web import PROTOCOLS, TooLargeError, fetch_web
 
 
 def fetch(url: str, size: int | None, max_bytes: int) -> bytes:
@@ -12,6 +13,9 @@ def fetch(url: str, size: int | None, max_bytes: int) -> bytes:
     Raises TooLargeError when it has more than ``max_bytes`` bytes, IsADirectoryError for a folder,
     RemoteError or another SourceError when it cannot be read.
     """
+    if protocol_of(url) in PROTOCOLS:
+        check_place(url)
+        return with_retries(url, lambda: fetch_web(url, max_bytes))
     return with_retries(url, lambda: _fetch(url, size, max_bytes))
 
 

@@ -54,13 +54,8 @@ def open_binary(location: str) -> BinaryIO:
     return cast(BinaryIO, _RemoteFile(location, file))
 
 
-def connect(url: str, **options: Any) -> tuple[Any, str]:
-    """Return the fsspec file system of this process for ``url``, and the path in it.
-
-    ``options`` are those of fsspec for the file system.
-    Raises SourceError for what is wrong before any request: an unknown protocol, one
-    whose package is missing, a password in the URL.
-    """
+def check_place(url: str) -> None:
+    """Raise SourceError for a URL with a password in it, or one that names no place."""
     protocol = protocol_of(url)
     rest = url[len(protocol) + 3 :]
     # A secret key of S3 may hold slashes; elsewhere what comes after one is a path.
@@ -75,6 +70,17 @@ def connect(url: str, **options: Any) -> tuple[Any, str]:
         raise SourceError(
             None, f"The URL {url!r} names no place", f"write {protocol}://bucket/folder"
         )
+
+
+def connect(url: str, **options: Any) -> tuple[Any, str]:
+    """Return the fsspec file system of this process for ``url``, and the path in it.
+
+    ``options`` are those of fsspec for the file system.
+    Raises SourceError for what is wrong before any request: an unknown protocol, one
+    whose package is missing, a password in the URL.
+    """
+    protocol = protocol_of(url)
+    check_place(url)
     try:
         import fsspec
     except ImportError:

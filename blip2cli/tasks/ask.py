@@ -22,6 +22,7 @@ from blip2cli.tasks.prompting import (
     check_template,
     prepare_question,
 )
+from blip2cli.tasks.question_columns import QuestionColumns
 from blip2cli.tasks.questions import Question, Questions
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 _DEFAULTS = AskOptions()
 _NO_QUESTION = Questions((Question("", "1"),))
 # Columns of answers that are chosen; they are called as fields of ``Answer``.
-_CHOICE_COLUMNS = (Column("probabilities", "choices"), Column("choice_mass", "float"))
-_SCORES = Column("choice_scores", "scores")
+_CHOSEN = (Column("probabilities", "choices"), Column("choice_mass", "float"))
+CHOICE_COLUMNS = (*_CHOSEN, Column("choice_scores", "scores"))
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class AskTask:
     compares each choice with the image, in a template that holds ``{choice}``.
 
     Questions may refer to the answers before them (see ``chains``), also to one that is kept back
-    because its confidence by ``calibration`` is too low.
+    because its confidence by ``calibration`` is too low. Questions, the template and, where
+    ``choices_hold_columns``, the choices may hold columns of the source (see ``column_texts``).
     """
 
     questions: Questions
@@ -59,8 +61,10 @@ class AskTask:
     choices: tuple[str, ...] = ()
     # Most prompts decoded together: many questions make many prompts of one batch of images, and
     # each holds keys and values. Rows do not depend on it.
-    prompt_batch: int = 128
+    prompt_batch: int = 1024
     calibration: Calibration | None = None
+    choices_hold_columns: bool = False  # of the source: each image has its own
+    carried: tuple[str, ...] = ()  # names of the columns that come with each image
 
     name = "ask"
 
@@ -134,11 +138,16 @@ class AskTask:
     def only(self) -> Collection[str] | None:
         return self.questions.per_image
 
+    @property
+    def columns_used(self) -> dict[str, str]:
+        """The columns of the source in texts, each with the option whose text holds it."""
+        return self._columns.used
+
     def check(self, model: str, family: Family) -> None:
         own = self._questions.by_image.values()
         has_questions = any(question.text for questions in own for question in questions)
         if not family.writes:
-            if not self.options.match and any(len(choices) == 1 for choices in self._choices):
+            if not self.options.match and any(len(choices) == 1 for choices in self._fixed_choices):
                 raise OptionError(
                     "match",
                     f"A row with one text in {option('choices_column')} leaves nothing to compare",
@@ -150,20 +159,23 @@ class AskTask:
 
     def fit(self, model: Blip2) -> Self:
         self.check(model.name, model.family)
+        self._columns.check()
         if not model.writes and self.options.choices_column is not None:
             return self  # texts of rows may be alike
-        for choices in set(filter(None, self._choices)):
+        for choices in set(filter(None, self._fixed_choices)):
             check_choices(model, self.options.template, choices)
         return self
 
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
         images = first_columns(batch)
         names = [str(image["file_name"]) for image in images]
-        questions = [self._questions.of(name) for name in names]
+        values = self._columns.of_batch(batch, len(images))
+        questions = [self._columns.about(*each) for each in zip(names, values, strict=True)]
         if not any(questions):
             return []
         features = model.features(batch.pixels)
-        all_depend = HISTORY in self.options.template
+        template, new_tokens = self.options.template, self.decode.max_new_tokens
+        all_depend = HISTORY in template
         rounds = [assign_rounds(chain, all_depend) for chain in questions]
         answered: list[list[tuple[str, Answer]]] = [[] for _ in names]
         for number in range(1 + max(max(chain, default=0) for chain in rounds)):
@@ -174,17 +186,8 @@ class AskTask:
                 for question, in_round in zip(questions[image], rounds[image], strict=True):
                     if in_round == number:
                         asked.append(image)
-                        prepared.append(
-                            prepare_question(
-                                model,
-                                self.options.template,
-                                question,
-                                image,
-                                name,
-                                turns,
-                                self.decode.max_new_tokens,
-                            )
-                        )
+                        about = (image, name, turns, new_tokens, values[image])
+                        prepared.append(prepare_question(model, template, question, *about))
             answers = self._answer(model, features, prepared)
             for image, one, answer in zip(asked, prepared, answers, strict=True):
                 answered[image].append((one.text, answer))
@@ -205,13 +208,17 @@ class AskTask:
             self.calibration.add_confidence(rows, "answer", model)
         return rows
 
+    def screened(self, model: Blip2, batch: LoadedBatch) -> LoadedBatch:
+        """``batch``, in which images failed whose columns do not fit into their prompts."""
+        return self._columns.screened(model, batch)
+
     def row_count(self, file_name: str) -> int:
         return len(self._questions.of(file_name))
 
     def failed_rows(self, item: LoadedImage) -> list[Row]:
         return [
             blank(item, self.columns)
-            | {"question": question.text, "question_id": question.question_id}
+            | {"question": self._columns.shown(question, item), "question_id": question.question_id}
             for question in self._questions.of(item.file_name)
         ]
 
@@ -222,10 +229,27 @@ class AskTask:
         return questions.with_choices(self.choices)
 
     @cached_property
+    def _columns(self) -> QuestionColumns:
+        """What stands for columns of the source in texts."""
+        return QuestionColumns(
+            self._questions,
+            self.options,
+            self.decode.max_new_tokens,
+            self.choices if self.choices_hold_columns else (),
+            self.carried,
+        )
+
+    @cached_property
     def _choices(self) -> list[tuple[str, ...]]:
         """The choices of every question."""
         by_image = self._questions.by_image
         return [question.choices for questions in by_image.values() for question in questions]
+
+    @property
+    def _fixed_choices(self) -> list[tuple[str, ...]]:
+        """The choices that are the same for every image."""
+        columns = self._columns.choices
+        return [choices for choices in self._choices if not columns or choices != columns]
 
     @cached_property
     def _closed(self) -> int:
@@ -240,7 +264,7 @@ class AskTask:
     def _choice_columns(self) -> tuple[Column, ...]:
         if not self._closed:
             return ()
-        return (*_CHOICE_COLUMNS, _SCORES) if self.options.choice_scores else _CHOICE_COLUMNS
+        return CHOICE_COLUMNS if self.options.choice_scores else _CHOSEN
 
     @property
     def _norm(self) -> Norm:

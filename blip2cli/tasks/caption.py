@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from blip2cli.errors import OptionError, option
@@ -26,14 +28,15 @@ class CaptionTask:
     ``candidates``. The flag marks degenerate captions (see ``degenerate``). With a model to rank
     with, the caption is the candidate that fits the image best (see ``ranking``).
 
-    ``options.prompt`` is the beginning of every caption (such as "a photo of"); rows hold only what
-    the model generates after it.
+    ``options.prompt`` is the beginning of every caption (such as "a photo of"), and may hold
+    columns of the source (see ``column_texts``); rows hold only what the model generates after it.
     """
 
     options: CaptionOptions = field(default_factory=CaptionOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     rank: RankOptions = field(default_factory=RankOptions)
     calibration: Calibration | None = None
+    carried: tuple[str, ...] = ()  # names of the columns that come with each image
 
     name = "caption"
     only = None
@@ -62,11 +65,25 @@ class CaptionTask:
         settings |= self.rank.settings
         return settings | settings_of(self.calibration)
 
+    @cached_property
+    def columns_used(self) -> dict[str, str]:
+        """The columns of the source in the prompt, with its option."""
+        prompt = self.options.prompt or ""
+        if "{" not in prompt:
+            return {}
+        from blip2cli.tasks.column_texts import all_columns
+
+        return all_columns([("prompt", prompt, ())])
+
     def check(self, model: str, family: Family) -> None:
         check_writes(model, family)
 
     def fit(self, model: Blip2) -> Self:
         self.check(model.name, model.family)
+        if self.columns_used:
+            from blip2cli.tasks.column_texts import check_columns
+
+            check_columns(self.columns_used, self.carried)
         if self.rank.rank_with is not None and model.ranker is None:
             raise OptionError(
                 "rank_with",
@@ -82,13 +99,15 @@ class CaptionTask:
         if not rows:
             return []
         features = model.features(batch.pixels)
-        prompt = self.options.prompt
-        prompts = [Prompt(i, prompt, str(row["file_name"])) for i, row in enumerate(rows)]
-        not_to_repeat = [prompt] * len(prompts)
-        found = generate_texts(model, features, prompts, not_to_repeat, self.decode)
+        begins = self._begins(batch, len(rows))
+        prompts = [
+            Prompt(i, begin, str(row["file_name"]))
+            for i, (row, begin) in enumerate(zip(rows, begins, strict=True))
+        ]
+        found = generate_texts(model, features, prompts, begins, self.decode)
         ranks = self.rank.rank_with is not None
         if ranks:
-            ranked = rank_captions(model, batch.pixels, features, found, prompt, self.rank)
+            ranked = rank_captions(model, batch.pixels, features, found, begins, self.rank)
             rows = [row | more for row, more in zip(rows, ranked, strict=True)]
         for row, generated in () if ranks else zip(rows, found, strict=True):
             texts = [
@@ -104,8 +123,41 @@ class CaptionTask:
             self.calibration.add_confidence(rows, "caption", model)
         return rows
 
+    def screened(self, model: Blip2, batch: LoadedBatch) -> LoadedBatch:
+        """``batch``, in which images failed whose columns do not fit into the prompt."""
+        from blip2cli.tasks import column_texts as texts
+
+        def check(item: LoadedImage) -> None:
+            texts.check_tokens(model, self._values(item))
+            texts.check_prompt_length(model, self._begin(item), self.decode.max_new_tokens)
+
+        return texts.screened(batch, check)
+
     def row_count(self, file_name: str) -> int:
         return 1
 
     def failed_rows(self, item: LoadedImage) -> list[Row]:
         return [blank(item, self.columns)]
+
+    def _begins(self, batch: LoadedBatch, count: int) -> Sequence[str | None]:
+        """The prompt of each of the ``count`` good images of a batch."""
+        if self.columns_used:
+            return [self._begin(item) for item in batch.items if item.error is None]
+        return [self._same_begin] * count
+
+    def _begin(self, item: LoadedImage) -> str:
+        from blip2cli.model.tokenizer.fill_prompt import fill_in
+
+        return fill_in(self.options.prompt or "", self._values(item))
+
+    def _values(self, item: LoadedImage) -> dict[str, str]:
+        from blip2cli.tasks.column_texts import column_values
+
+        return column_values(item, self.carried, self.columns_used)
+
+    @cached_property
+    def _same_begin(self) -> str | None:
+        """The prompt of every image, where it holds no column."""
+        from blip2cli.model.tokenizer.fill_prompt import fill_in
+
+        return self.options.prompt and fill_in(self.options.prompt, {})

@@ -12,10 +12,11 @@ before it, so that batches are as large as possible.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from blip2cli.errors import OptionError, option
+from blip2cli.model.tokenizer.fill_prompt import fill_in, marks_in
 from blip2cli.tasks.questions import Question
 
 ANSWER, HISTORY = "{answer}", "{history}"
@@ -47,7 +48,9 @@ def assign_rounds(questions: Sequence[Question], all_depend: bool = False) -> li
     """
     rounds: list[int] = []
     for question in questions:
-        depends = all_depend or _PLACEHOLDERS.search(question.text) is not None
+        depends = all_depend or (
+            _PLACEHOLDERS.search(question.text) is not None and bool(placeholders(question))
+        )
         rounds.append(rounds[-1] + depends if rounds else 0)
     return rounds
 
@@ -58,7 +61,7 @@ def check_chain(questions: Sequence[Question], field: str, file_name: str = "") 
     ``file_name`` is the image the questions are about; empty: every image.
     """
     origin = f"{option(field)} {file_name}: " if file_name else f"{option(field)} "
-    if questions and ANSWER in questions[0].text:
+    if questions and "answer" in placeholders(questions[0]):
         raise OptionError(
             field,
             f"{origin}{questions[0].text!r} holds {ANSWER}, but nothing is answered before it",
@@ -73,14 +76,32 @@ def check_chain(questions: Sequence[Question], field: str, file_name: str = "") 
             )
 
 
-def fill_placeholders(question: str, turns: Sequence[Turn], skip: int = 0) -> FilledQuestion:
-    """``question`` with its placeholders replaced by ``turns``.
+def placeholders(question: Question) -> set[str]:
+    """Which of ``answer`` and ``history`` stand in a question as placeholders."""
+    found = _PLACEHOLDERS.findall(question.text)
+    if not found or question.literal:
+        return set(found)
+    return set(found) & set(marks_in(question.text))
 
-    The first ``skip`` turns are left out of the history.
+
+def fill_placeholders(
+    question: str,
+    turns: Sequence[Turn],
+    skip: int = 0,
+    columns: Mapping[str, str] | None = None,
+    literal: bool = False,
+) -> FilledQuestion:
+    """``question`` with its placeholders replaced by ``turns``, and by the values of ``columns``.
+
+    The first ``skip`` turns are left out of the history. In a ``literal`` question all other
+    braces stay.
     """
     leads = question.startswith(HISTORY)
     text = question.removeprefix(HISTORY).lstrip() if leads else question
     values = {"answer": turns[-1][1] if turns else "", "history": render_history(turns[skip:])}
     # In one pass: an answer may happen to hold a placeholder.
-    filled = _PLACEHOLDERS.sub(lambda found: values[found[1]], text).strip()
-    return FilledQuestion(filled, values["history"] if leads else "")
+    if literal:
+        filled = _PLACEHOLDERS.sub(lambda found: values[found[1]], text)
+    else:
+        filled = fill_in(text, {**(columns or {}), **values})
+    return FilledQuestion(filled.strip(), values["history"] if leads else "")

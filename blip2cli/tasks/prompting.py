@@ -6,14 +6,15 @@ retrieval model reads one text for every choice, to compare with the image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import OptionError, option
 from blip2cli.model.families import RETRIEVAL
 from blip2cli.model.limits import check_writes
-from blip2cli.model.tokenizer.fill_prompt import Prompt, fill_in, question_prompt
+from blip2cli.model.tokenizer.fill_prompt import Prompt, fill_in, marks_in, question_prompt
 from blip2cli.options import AskOptions
 from blip2cli.tasks.chains import HISTORY, Turn, fill_placeholders, render_history
 from blip2cli.tasks.choices import CHOICE
@@ -43,9 +44,11 @@ def prepare_question(
     file_name: str,
     turns: Sequence[Turn],
     new_tokens: int,
+    columns: Mapping[str, str],
 ) -> PreparedQuestion:
     """``question`` about the image in row ``image`` of the features, after ``turns``.
 
+    ``columns`` are values of the source that question and template may hold, by name.
     Turns that exceed the model's positions, beside the question and the answer (its longest
     choice, or ``new_tokens``), are left out of the history, oldest first.
     """
@@ -53,12 +56,14 @@ def prepare_question(
     name = f"{file_name}\x00{question.question_id}"
     choices = question.choices
     for skip in range(len(turns) + 1):
-        filled = fill_placeholders(question.text, turns, skip)
+        filled = fill_placeholders(question.text, turns, skip, columns, question.literal)
         history = render_history(turns[skip:]) if HISTORY in template else filled.history
         if not model.writes:
-            texts = tuple(_choice_text(template, filled.text, each, history) for each in choices)
+            texts = tuple(
+                _choice_text(template, filled.text, each, history, columns) for each in choices
+            )
             return PreparedQuestion(Prompt(image, None, name), filled.text, choices, texts)
-        text = question_prompt(template, filled.text, model.family, history)
+        text = question_prompt(template, filled.text, model.family, history, columns)
         if skip == len(turns) or (skip == 0 and not history and HISTORY not in question.text):
             break  # there is no history to shorten
         if choices:
@@ -68,15 +73,23 @@ def prepare_question(
     return PreparedQuestion(Prompt(image, text, name), filled.text, choices)
 
 
-def _choice_text(template: str, question: str, choice: str, history: str) -> str:
+def _choice_text(
+    template: str, question: str, choice: str, history: str, columns: Mapping[str, str]
+) -> str:
     """The text of ``choice`` that a retrieval model compares with the image."""
     if template == "auto":
         return " ".join(filter(None, (history, question, choice)))
-    text = fill_in(template, question=question, choice=choice, history=history).strip()
+    marks = {"question": question, "choice": choice, "history": history}
+    text = fill_in(template, {**columns, **marks}).strip()
     return text if HISTORY in template else " ".join(filter(None, (history, text)))
 
 
-def check_choices(model: Blip2, template: str, choices: Sequence[str]) -> None:
+def check_choices(
+    model: Blip2,
+    template: str,
+    choices: Sequence[str],
+    columns: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Raise OptionError when the model's tokenizer cannot tell two choices apart.
 
     A retrieval model reads them in their template; the question beside them tells none apart.
@@ -86,15 +99,15 @@ def check_choices(model: Blip2, template: str, choices: Sequence[str]) -> None:
         return
     from blip2cli.model.tokenizer.text import check_distinct
 
-    empty, *ids = (
-        model.codec.encode(_choice_text(template, "", choice, "")) for choice in ("", *choices)
-    )
+    texts = (_choice_text(template, "", choice, "", columns) for choice in ("", *choices))
+    empty, *ids = map(model.codec.encode, texts)
     check_distinct(choices, ids, empty)
 
 
 def check_template(template: str, closed: bool) -> None:
     """Raise OptionError for a template that no model takes; ``closed``: there are choices."""
-    if template == "auto" or QUESTION in template or (closed and CHOICE in template):
+    marks = marks_in(template)
+    if template == "auto" or "question" in marks or (closed and "choice" in marks):
         return
     raise _template_error(
         f"{template!r} does not hold {QUESTION}, which marks the question's place"

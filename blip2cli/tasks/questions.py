@@ -29,6 +29,8 @@ class Question:
     text: str
     question_id: str
     choices: tuple[str, ...] = ()  # empty: an open question, or with the choices of the task
+    # Of a table: braces in it are braces, but for those of {answer} and {history}.
+    literal: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def _per_image(file: TextFile, choices_column: str | None) -> dict[str, tuple[Qu
             own = from_cell(record.get("choices"), file.field, file.at(number))
         else:
             own = from_texts_column(record.get(choices_column), choices_column, file.at(number))
-        found.setdefault(name, []).append(Question(question, question_id, own))
+        found.setdefault(name, []).append(Question(question, question_id, own, literal=True))
     if not found:
         raise file.error(f"{file} holds no question")
     return {name: tuple(questions) for name, questions in found.items()}

@@ -35,7 +35,7 @@ def rank_captions(
     pixels: Tensor,
     features: ImageFeatures,
     found: Sequence[FlaggedTexts],
-    prompt: str | None,
+    prompts: Sequence[str | None],
     options: RankOptions,
 ) -> list[Row]:
     """The columns of each image's row, that of candidates included, which are the best first.
@@ -46,16 +46,15 @@ def rank_captions(
     from blip2cli.model.retrieval import Pair
 
     assert model.ranker is not None  # ``fit`` has seen to it
-    begin = (prompt or "").strip()
     pairs = [
-        Pair(image, f"{begin} {text.text}".strip())
-        for image, generated in enumerate(found)
+        Pair(image, f"{(prompt or '').strip()} {text.text}".strip())
+        for image, (generated, prompt) in enumerate(zip(found, prompts, strict=True))
         for text in generated.texts
     ]
     scores = iter(model.ranker.scores(pixels, features, pairs, options.rank_by))
     return [
         _columns(generated, islice(scores, len(generated.texts)), prompt, options)
-        for generated in found
+        for generated, prompt in zip(found, prompts, strict=True)
     ]
 
 

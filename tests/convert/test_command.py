@@ -43,7 +43,7 @@ def test_it_says_how_many_rows_went_where(
         (["c.jsonl", "o.parqet"], "did you mean .parquet?"),
         (["c.jsnl", "o.parquet"], "did you mean .jsonl?"),
         (["c.jsonl", "o"], "say what it shall become with --to parts or --to imagefolder"),
-        (["c.jsonl", "o.json"], "add --to coco, --to vqa or --to llava"),
+        (["c.jsonl", "o.json"], "add --to coco, --to vqa, --to llava or --to label-studio"),
         (["c.jsonl", "o.csv", "--to", "cocoo"], "--to cocoo is no format; did you mean coco?"),
         (["c.jsonl", "o.csv", "--from", "coco"], "this format is only written, not read"),
         (["c.jsonl", "c.jsonl"], "is what is converted"),

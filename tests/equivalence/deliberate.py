@@ -86,6 +86,11 @@ DELIBERATE: tuple[Deliberate, ...] = (
         "the column choice_mass, and settings that stand for columns",
     ),
     Deliberate(
+        r"decoding: caption photos --model tiny --prompt 'zzzz \{answer\}' --dry-run",
+        ".*",
+        "a name in braces is a column of the source",
+    ),
+    Deliberate(
         "conversion: .* --quiet --verbose", ".*", "a contradiction everywhere, in convert as well"
     ),
 )

@@ -92,6 +92,15 @@ class Gate(ImageRef):
         return self.data
 
 
+@dataclass(frozen=True)
+class Hangs(ImageRef):
+    """An image that is read for ever."""
+
+    def read(self) -> bytes:
+        while True:
+            time.sleep(0.1)
+
+
 def until(condition: object, seconds: float = 20) -> bool:
     assert callable(condition)
     deadline = time.monotonic() + seconds

@@ -18,13 +18,25 @@ class Tape(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.operations: list[tuple[Any, Any, Any, Any]] = []
+        self.before: dict[int, tuple[Any, Any]] = {}  # what was written to, as it was
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
             raise RuntimeError("the host asks for a number while a graph is captured")
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            if written and isinstance(value, Tensor):
+                storage = value.untyped_storage()
+                self.before.setdefault(storage.data_ptr(), (storage, storage.clone()))
         made = func(*args, **(kwargs or {}))
         self.operations.append((func, args, kwargs or {}, made))
         return made
+
+    def undo(self) -> None:
+        """Put back what was written to: to capture operations is not to do them."""
+        for storage, before in self.before.values():
+            storage.copy_(before)
+        self.before.clear()
 
     def play(self) -> None:
         """Repeat them; results go where they went at first."""
@@ -41,13 +53,16 @@ class TapeCapture:
     def __init__(self) -> None:
         self.played: list[int] = []
 
-    def __call__(self, work: Callable[[], object]) -> Callable[[], object]:
+    def run(self, work: Callable[[], object]) -> None:
+        work()
+
+    def capture(self, work: Callable[[], object]) -> Callable[[], object]:
         number = len(self.played)
         self.played.append(0)
-        work()
         tape = Tape()
         with tape:
             work()
+        tape.undo()
 
         def replay() -> None:
             self.played[number] += 1

@@ -97,7 +97,7 @@ def ranked(
     prompt: str | None = None,
 ) -> dict[str, Any]:
     model: Any = type("Model", (), {"ranker": StubRanker(scores)})
-    (row,) = rank_captions(model, torch.zeros(1), Any, [found], prompt, options)  # type: ignore[arg-type]
+    (row,) = rank_captions(model, torch.zeros(1), Any, [found], [prompt], options)  # type: ignore[arg-type]
     assert [pair.image for pair in model.ranker.pairs] == [0] * len(found.texts)
     return row
 

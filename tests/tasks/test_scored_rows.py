@@ -114,8 +114,8 @@ def test_a_row_without_a_text_is_named(
 
 
 def test_what_makes_no_sense_is_one_sentence(itm: Blip2, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="choices_column names a column of the table questions"):
-        AskOptions(choices_column="caption")
+    with pytest.raises(OptionError, match="choices and choices_column exclude each other"):
+        AskOptions(choices="a,b", choices_column="caption")
     (tmp_path / "list.txt").write_text("what?\n")
     with pytest.raises(OptionError, match="is no table: there is no column 'caption'"):
         from_file(str(tmp_path / "list.txt"), "caption")

@@ -66,11 +66,17 @@ def _load(ref: Any) -> _Loaded:
     return _Loaded(ref.file_name, None, None, error, ref.carried)
 
 
+class _Cpu(str):
+    """A device, as far as it is looked at."""
+
+    type = "cpu"
+
+
 class _Model:
     name = "tiny"
     family = OPT
     dtype = "torch.float32"
-    device = "cpu"
+    device = _Cpu("cpu")
     reason = "nothing is computed"
     trouble = None
     ranker = None

@@ -10,16 +10,18 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from blip2cli.cli.flags.parameters import parameter, value_of
+import typer
+
+from blip2cli.cli.flags.parameters import CONTEXT, FILLED, Known, parameter, value_of
 from blip2cli.cli.terminal.error_messages import complain, unexpected
 from blip2cli.cli.terminal.spelling import sentence
 from blip2cli.errors import Blip2CliError
 from blip2cli.exit_codes import BROKEN_PIPE
-from blip2cli.options import OptionGroup, ReportOptions, VerbosityOptions
+from blip2cli.options import ConfigOptions, OptionGroup, ReportOptions, VerbosityOptions
 from blip2cli.options.declare import PANELS, Declared
 
 
@@ -41,7 +43,19 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
     """Let Typer see the options of the groups that ``function`` takes as parameters of its own."""
     groups: dict[str, Any] = {}
     parameters: dict[str, inspect.Parameter] = {}
-    panels: dict[str, int] = {}
+    found: dict[str, Known] = {}
+
+    def add(group: type[OptionGroup], required: Collection[str], without: Collection[str]) -> None:
+        hints = get_type_hints(group)
+        for field in fields(group):  # type: ignore[arg-type] # a dataclass
+            name, declared = field.name, field.metadata[Declared]
+            if name not in without and name not in parameters:
+                found[name] = Known(hints[name], field.default, declared)
+                more = hints[name], field.default, declared, name in required, without
+                parameters[name] = parameter(name, *more)
+
+    add(ConfigOptions, (), ())
+    _fill_from_file(parameters, found)
     for argument, hint in get_type_hints(function, include_extras=True).items():
         if argument == "return":
             continue
@@ -51,25 +65,23 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
         without = {name for mark in marks if isinstance(mark, Without) for name in mark.names}
         groups[argument] = kind, without
         for group in _groups(kind):
-            hints = get_type_hints(group)
-            for field in fields(group):  # type: ignore[arg-type] # a dataclass
-                name, declared = field.name, field.metadata[Declared]
-                if name not in without and name not in parameters:
-                    parameters[name] = parameter(
-                        name, hints[name], field.default, declared, name in required, without
-                    )
-                    panels[name] = PANELS.index(declared.panel)
+            add(group, required, without)
 
     @functools.wraps(function)
-    def run(**values: Any) -> int:
+    def run(context: typer.Context, **values: Any) -> int:
         report: VerbosityOptions = ReportOptions()
         try:
             for kind, without in groups.values():
                 if issubclass(kind, VerbosityOptions):
                     report = _build(kind, values, without)
-            return function(
+            code = function(
                 **{name: _build(kind, values, without) for name, (kind, without) in groups.items()}
             )
+            if values.get("dry_run") and context.meta.get(FILLED):
+                from blip2cli.cli.flags.settings_file import print_origins
+
+                print_origins(context, values, found)
+            return code
         except Blip2CliError as error:
             _report(error, report)
             return error.exit_code
@@ -82,13 +94,37 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
         except Exception as error:  # noqa: BLE001 - a traceback helps nobody but us
             return unexpected(error, report.verbose)
 
-    ordered = sorted(parameters, key=panels.__getitem__)
-    signature = inspect.Signature([parameters[name] for name in ordered])
+    ordered = sorted(parameters, key=lambda name: PANELS.index(found[name].declared.panel))
+    signature = inspect.Signature([CONTEXT, *(parameters[name] for name in ordered)])
     run.__signature__ = signature  # type: ignore[attr-defined]
-    run.__annotations__ = {name: each.annotation for name, each in parameters.items()}
+    run.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
     # Typer would follow this back to the undecorated function and its annotations.
     del run.__wrapped__
     return run
+
+
+def _fill_from_file(
+    parameters: Mapping[str, inspect.Parameter], options: Mapping[str, Known]
+) -> None:
+    """Let ``config`` and ``job`` give the other ``options`` of a command their defaults."""
+    given: dict[str, str | None] = {}
+
+    def noting(name: str) -> Callable[[typer.Context, str | None], str | None]:
+        def note(context: typer.Context, value: str | None) -> str | None:
+            given[name] = value
+            if len(given) == 2:
+                path, job = given.pop("config"), given.pop("job")
+                if path is not None or job is not None:
+                    from blip2cli.cli.flags.settings_file import fill
+
+                    fill(context, path, job, options)
+            return value
+
+        return note
+
+    for name in ("config", "job"):
+        information = get_args(parameters[name].annotation)[1]
+        information.callback, information.is_eager = noting(name), True
 
 
 def _groups(kind: type) -> Iterator[type[OptionGroup]]:

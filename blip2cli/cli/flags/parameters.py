@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,20 @@ import typer
 from blip2cli.cli.terminal.spelling import variable, with_flags
 from blip2cli.errors import either
 from blip2cli.options.declare import Declared
+
+CONTEXT = inspect.Parameter(
+    "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
+)
+FILLED = "blip2cli.filled"  # in the meta of a context: what a file gave, by option
+
+
+@dataclass(frozen=True)
+class Known:
+    """An option of a command."""
+
+    hint: Any  # its type
+    default: Any
+    declared: Declared
 
 
 def parameter(
@@ -106,7 +121,8 @@ def _preset_callback(declared: Declared) -> Callable[[typer.Context, str | None]
 
     def apply(context: typer.Context, name: str | None) -> str | None:
         if name is not None and declared.presets is not None:
-            context.default_map = {**(context.default_map or {}), **declared.presets[name]}
+            # What a file says wins over it, too.
+            context.default_map = {**declared.presets[name], **(context.default_map or {})}
         return name
 
     return apply

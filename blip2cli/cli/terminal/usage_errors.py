@@ -44,12 +44,14 @@ def _unknown_command(wrong: str, commands: list[str]) -> str:
 
 def _bad_value(error: Any, parameter: Any, help_line: str) -> str:
     name = max(parameter.opts, key=len)
-    if not name.startswith("-"):
+    choices = getattr(parameter.type_descriptor, "choices", None)
+    if not name.startswith("-") and choices:
+        name = parameter.metavar or name
+    elif not name.startswith("-"):
         return (
             "No source was given; name a folder, an image file, a glob, or - for paths on stdin "
             f"(see {help_line})."
         )
-    choices = getattr(parameter.type_descriptor, "choices", None)
     if choices:
         # The value itself is only in the message, quoted.
         given = re.findall(r"'([^']*)'", error.message)

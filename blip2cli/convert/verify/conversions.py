@@ -25,8 +25,12 @@ from blip2cli.sources.records import json_object
 from blip2cli.storage.hash_set import HashSet
 from blip2cli.storage.text_encoding import from_utf8
 
-# The keys of the elements of COCO, VQA and LLaVA files; the first one comes once in a file.
-_ELEMENTS = (("image_id", "caption"), ("question_id", "answer"), ("id", "image", "conversations"))
+# The keys of the elements of COCO, VQA, LLaVA and Label Studio files; the first one comes once in a
+# file.
+_ELEMENTS = (
+    ("image_id", "caption"), ("question_id", "answer"), ("id", "image", "conversations"),
+    ("data", "predictions"),
+)  # fmt: skip
 _SHARD = re.compile(r"(.*)-(\d{6})\.tar")
 
 

@@ -2,36 +2,42 @@
 
 A decode step is hundreds of small kernels, and launching each takes longer than running it.
 Captured as a graph, they take one launch. Capture needs tensors that stay where they are, so slots
-are reused from batch to batch (see ``slot_buffers``), one set for each slot shape. A step is
-captured for a few numbers of slots, largest first, so that all share one memory pool; a smaller
-step works on the first rows of the same tensors.
+are reused from batch to batch. Those of all shapes are views of one memory (see ``slot_arena``):
+one shape is in use at a time, and many can be cached. Where a shape needs more than there is, a
+larger memory takes its place, and steps are captured anew.
 
-Capture takes as long as some tens of steps and is done when a slot shape comes a second time. Where
-it fails, the reason is stored, and steps are launched one kernel at a time.
+A step is captured in its turn, behind a first run that is the step itself, once a shape comes a
+second time. It is captured for a few numbers of slots; a smaller step works on the first rows of
+the same tensors. The whole number and ``FIRST`` serve all steps from their first one on, others are
+captured when they have been asked for often. Where capture fails, the reason is stored, and steps
+are launched one kernel at a time.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from blip2cli.model.decoding.cuda_capture import Capture, CaptureAttempts, Replay
 from blip2cli.model.decoding.kv_slots import KVSlots, SlotShape
 from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.scheduler import MAX_SLOTS
 from blip2cli.model.decoding.session import DecoderSession
+from blip2cli.model.decoding.slot_arena import Allocate, Numbers, SlotArena, numbers_of
+from blip2cli.model.layers.linear import ROW_MULTIPLE
 
-SIZES = (MAX_SLOTS, 32, 16, 8)  # numbers of slots whose steps are captured
-CACHED = 4  # slot shapes whose slots are cached: keys and values of as many sequences each
-
-Work = Callable[[], object]  # reads and writes tensors which stay where they are
-Replay = Callable[[], object]  # does the same work again
-Capture = Callable[[Work], Replay]  # runs work once and returns its replay: ``CudaGraphCapture``
+SIZES = (8, 16, 32, 64, 128, 256)  # numbers of slots whose steps are captured
+FIRST = 64  # is captured at its first step, as the number of all slots is
+ON_DEMAND = 16  # steps of any other size that a larger one serves before it is captured
+CACHED = 32  # slot shapes whose graphs are cached
 
 
 class ReusableSlots(KVSlots, Protocol):
@@ -47,42 +53,101 @@ class ReusableSlots(KVSlots, Protocol):
         """Drop the images; only ``reset`` may follow."""
 
 
-class CachedSlots:
-    """Slots of the cache, with the CUDA graphs of their decode steps once those are captured."""
+@dataclass
+class StepTensors:
+    """What steps of all shapes read and write beside their slots."""
 
-    def __init__(self, slots: ReusableSlots, count: int, device: torch.device) -> None:
+    tokens: Tensor  # [S]
+    logits: Tensor | None = None  # [S, V], when a step is captured
+    like: Tensor | None = None  # [0, V], in their precision, once there was a step
+
+    def allocate_logits(self) -> Tensor:
+        """Memory for them."""
+        assert self.like is not None
+        return self.like.new_empty(len(self.tokens), self.like.shape[1])
+
+
+class CachedSlots:
+    """Slots of one shape with the CUDA graphs of their decode steps."""
+
+    def __init__(
+        self, slots: ReusableSlots, count: int, tensors: StepTensors, attempts: CaptureAttempts
+    ) -> None:
         self.slots = slots
         self.count = count
-        self.tokens = torch.zeros(count, dtype=torch.long, device=device)
-        self.logits: Tensor | None = None  # [count, V]
-        # By the number of slots, ascending; empty: not captured.
-        self.replays: dict[int, Replay] = {}
-
-    def capture_steps(self, capture: Capture) -> None:
-        """Capture steps; what the slots held is lost."""
-        first = self.slots.decode_step(self.tokens)
-        logits = torch.empty_like(first)
-        replays = {}
-        for size in sorted({self.count, *SIZES}, reverse=True):
-            if size <= self.count:
-                self.slots.use_first(size)
-                replays[size] = capture(self._step(size, logits))
-        self.logits = logits
-        self.replays = dict(sorted(replays.items()))
-
-    def _step(self, size: int, logits: Tensor) -> Work:
-        return lambda: logits[:size].copy_(self.slots.decode_step(self.tokens[:size]))
+        self.captures = False  # whether this shape has come before
+        self.replays: dict[int, Replay] = {}  # by the number of slots
+        self._sizes = [*(size for size in SIZES if size < count), count]
+        self._asked: Counter[int] = Counter()  # steps that were not captured, by size
+        self._tensors = tensors
+        self._attempts = attempts
 
     def decode_step(self, tokens: Tensor) -> Tensor:
         """Feed one token a slot, [S]; returns the logits of the next tokens, [S, V], which the
         next step overwrites."""
         count = len(tokens)
-        replay = next((self.replays[size] for size in self.replays if size >= count), None)
-        if replay is None or self.logits is None:
-            return self.slots.decode_step(tokens)
-        self.tokens[:count].copy_(tokens)
+        size = next(size for size in self._sizes if size >= count)
+        larger = (each for each in self._sizes if each >= size and each in self.replays)
+        replay = self.replays.get(next(larger, 0))
+        stable = self._tensors
+        if self._captures_now(size, replay):
+            return self._captured_step(tokens, size)
+        if replay is None or stable.logits is None:
+            logits = self.slots.decode_step(tokens)
+            if stable.like is None:
+                stable.like = logits.new_empty(0, logits.shape[1])
+            return logits
+        stable.tokens[:count].copy_(tokens)
         replay()
-        return self.logits[:count]
+        return stable.logits[:count]
+
+    def _captures_now(self, size: int, replay: Replay | None) -> bool:
+        """Whether a step of ``size`` slots is to be captured; ``replay`` could serve it."""
+        if size in self.replays or not self.captures or not self._attempts.are_due:
+            return False
+        if self._tensors.like is None:
+            return False
+        self._asked[size] += 1
+        return replay is None or size == FIRST or self._asked[size] > ON_DEMAND
+
+    def _captured_step(self, tokens: Tensor, size: int) -> Tensor:
+        """Do a step with ``size`` slots, and capture it for the next time."""
+        count, slots, stable = len(tokens), self.slots, self._tensors
+        if stable.logits is None:
+            stable.logits = self._attempts.attempt(stable.allocate_logits)
+        if stable.logits is None:
+            return slots.decode_step(tokens)
+        fed, logits = stable.tokens[:size], stable.logits[:size]
+        fed[:count].copy_(tokens)
+
+        def work() -> None:
+            logits.copy_(slots.decode_step(fed))
+
+        slots.use_first(size)
+        try:
+            self._attempts.run(work)
+            replay = self._attempts.attempt(partial(self._attempts.capture, work))
+        finally:
+            slots.use_first(count)
+        if replay is not None:
+            self.replays[size] = replay
+        elif self._attempts.failure is not None:
+            self.replays.clear()
+        return logits[:count]
+
+
+@dataclass
+class _Memory:
+    """The memory of all shapes, with their slots."""
+
+    arena: SlotArena
+    tensors: StepTensors
+    shapes: OrderedDict[SlotShape, CachedSlots] = field(default_factory=OrderedDict)  # by last use
+    lent: bool = False
+
+    def slots(self, numbers: Numbers, count: int) -> int:
+        """How many slots of a shape fit, of which ``count`` take ``numbers``."""
+        return min(len(self.tensors.tokens), self.arena.slots(numbers, count))
 
 
 class _LentSlots:
@@ -97,57 +162,74 @@ class _LentSlots:
 class CudaGraphCache:
     """The cached slots of one model, with the CUDA graphs of their decode steps.
 
-    ``failure`` says why steps are not captured, once that has failed.
+    ``max_slots`` are opened at once, at most. ``failure`` says why steps are not captured, if that
+    is known beforehand.
     """
 
-    def __init__(self, capture: Capture) -> None:
-        self.failure: str | None = None
-        self._capture = capture
-        self._cached: OrderedDict[SlotShape, CachedSlots] = OrderedDict()  # longest unused first
-        self._most = CACHED
+    def __init__(
+        self, capture: Capture, max_slots: int = MAX_SLOTS, failure: str | None = None
+    ) -> None:
+        self.max_slots = max_slots
+        self._attempts = CaptureAttempts(capture, failure)
+        self._memory: _Memory | None = None
+        self._seen: set[SlotShape] = set()
         self._lock = threading.Lock()
 
+    @property
+    def failure(self) -> str | None:
+        """Why steps are not captured; None: they are."""
+        return self._attempts.failure
+
     def open_slots(self, session: DecoderSession, shape: SlotShape, count: int) -> KVSlots:
-        """``count`` empty slots: cached ones, or new ones."""
+        """``count`` empty slots: cached ones, or new ones where those are in use."""
         with self._lock:
-            cached = self._cached.pop(shape, None)
             if self.failure is not None:
+                self._memory = None
+            if self.failure is not None or (self._memory is not None and self._memory.lent):
                 return session.open_slots(shape, count)
-            if cached is None or cached.count < count:
-                slots: Any = session.open_slots(shape, count)
-                cached = CachedSlots(slots, count, session.device)
-            else:
-                # All of them: steps are captured with all, and a replay may run more than
-                # ``count``. Capture spoils what they hold, so they are reset again.
-                cached.slots.reset(session, cached.count)
-                if not cached.replays:
-                    self._try_to_capture(cached)
-                cached.slots.reset(session, count)
+            self._attempts.count_opening()
+            memory = self._memory_for(session, shape, count)
+            cached = memory.shapes[shape]
+            memory.shapes.move_to_end(shape)
+            while len(memory.shapes) > CACHED:
+                memory.shapes.popitem(last=False)
+            cached.captures = shape in self._seen
+            self._seen.add(shape)
+            cached.slots.reset(session, count)
+            memory.lent = True
         lent = _LentSlots(cached)
-        weakref.finalize(lent, self._give_back, shape, cached).atexit = False
+        weakref.finalize(lent, _give_back, memory, cached).atexit = False
         return lent
 
     def clear(self) -> None:
-        """Free the cached slots, because memory is short, and cache fewer from now on."""
-        self._cached.clear()
-        self._most = max(1, self._most // 2)
+        """Free the cached slots, because memory is short, and open fewer from now on."""
+        self._memory = None
+        self.max_slots = max(min(self.max_slots, MAX_SLOTS), self.max_slots // 2)
 
-    def _try_to_capture(self, cached: CachedSlots) -> None:
-        try:
-            cached.capture_steps(self._capture)
-        except Exception as error:  # noqa: BLE001 - whatever it is, steps run without
-            cached.replays = {}
-            lines = str(error).strip().splitlines() or [""]
-            self.failure = f"{type(error).__name__}: {lines[0]}"
-            self._cached.clear()
+    def _memory_for(self, session: DecoderSession, shape: SlotShape, count: int) -> _Memory:
+        """The memory, with ``count`` slots of ``shape`` at least."""
+        memory = self._memory
+        if memory is not None and shape in memory.shapes and memory.shapes[shape].count >= count:
+            return memory
+        needed = numbers_of(partial(session.open_slots, shape, count))
+        if memory is None or memory.slots(needed, count) < count:
+            size = needed if memory is None else memory.arena.larger(needed)
+            self._memory = memory = None  # freed before more is taken
+            most = max(self.max_slots, count)
+            tokens = torch.zeros(most, dtype=torch.long, device=session.device)
+            memory = self._memory = _Memory(SlotArena(size), StepTensors(tokens))
+        # More slots than are asked for take nothing more, and other batches may need them.
+        fitting = memory.slots(needed, count)
+        most = max(count, fitting - fitting % ROW_MULTIPLE)
+        slots: Any = session.open_slots(shape, most, memory.arena.allocate())
+        memory.shapes[shape] = CachedSlots(slots, most, memory.tensors, self._attempts)
+        return memory
 
-    def _give_back(self, shape: SlotShape, cached: CachedSlots) -> None:
-        # Not under the lock: the garbage collector may call this within ``open_slots``.
-        cached.slots.release()
-        if self.failure is None:
-            self._cached[shape] = cached
-            while len(self._cached) > self._most:
-                self._cached.popitem(last=False)
+
+def _give_back(memory: _Memory, cached: CachedSlots) -> None:
+    # The garbage collector may call this at any time, also within ``open_slots``.
+    cached.slots.release()
+    memory.lent = False
 
 
 class CudaGraphSession:
@@ -163,7 +245,7 @@ class CudaGraphSession:
 
     @property
     def slot_limit(self) -> int:
-        return self._session.slot_limit
+        return min(self._session.slot_limit or self._graphs.max_slots, self._graphs.max_slots)
 
     @property
     def streamed_slots(self) -> int:
@@ -178,7 +260,7 @@ class CudaGraphSession:
     def forget_announced(self) -> None:
         self._session.forget_announced()
 
-    def open_slots(self, shape: SlotShape, count: int) -> KVSlots:
+    def open_slots(self, shape: SlotShape, count: int, allocate: Allocate = torch.zeros) -> KVSlots:
         return self._graphs.open_slots(self._session, shape, count)
 
     def input_ids(self, request: DecodeRequest) -> tuple[int, ...]:
@@ -194,32 +276,3 @@ class CudaGraphSession:
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self._session.logits(hidden)
-
-
-class CudaGraphCapture:
-    """Captures work as graphs on a CUDA device, in one memory pool."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pool: Any = None
-        self._stream: Any = None
-
-    def __call__(self, work: Work) -> Replay:
-        """Run ``work``, capture it, and return its replay; raises what torch raises."""
-        with torch.cuda.device(self._device):
-            if self._stream is None:
-                self._pool = torch.cuda.graph_pool_handle()
-                self._stream = torch.cuda.Stream()
-            # Libraries set themselves up, and kernels are loaded, at a first run.
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                work()
-            torch.cuda.current_stream().wait_stream(self._stream)
-            graph = torch.cuda.CUDAGraph()
-            # Other threads, such as those that pin memory, may go on. After a failure nothing else
-            # ever runs on this stream.
-            with torch.cuda.graph(
-                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-            ):
-                work()
-        return graph.replay

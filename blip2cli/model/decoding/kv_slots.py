@@ -38,11 +38,10 @@ class KVSlots(Protocol):
     def decode_step(self, tokens: Tensor) -> Tensor:
         """Feed one token a slot, [S]; returns the logits of the next tokens, [S, V]."""
 
-    def reorder(self, into: Sequence[int], origin: Sequence[int], decoded: int) -> None:
+    def reorder(self, into: Sequence[int], origin: Sequence[int]) -> None:
         """Copy what was decoded since prefill from slots to others, all at once.
 
-        ``decoded`` is the largest number of steps since prefill among them. What was prefilled must
-        be the same in both.
+        What was prefilled must be the same in both.
         """
 
     def compact(self, slots: Sequence[int]) -> None:

@@ -20,14 +20,13 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.decoding.kv_slots import SlotShape
-from blip2cli.model.decoding.logits_rules import History, Rule
 from blip2cli.model.decoding.requests import DecodeRequest, GeneratedTokens
-from blip2cli.model.decoding.sampling import draw, uniform_numbers
+from blip2cli.model.decoding.sampling import ProcessorFactory, draw, process_scores
 from blip2cli.model.decoding.session import DecoderSession, round_up
 from blip2cli.model.grouping import grouped
 from blip2cli.model.layers.linear import ROW_MULTIPLE
 
-MAX_SLOTS = 64  # but where layers are streamed, or a session allows fewer
+MAX_SLOTS = 64  # but where layers are streamed, or a session has a limit of its own
 REFILL_DIVISOR = 8  # prefill when an eighth of all slots is free, or as many as requests wait
 
 
@@ -36,20 +35,20 @@ def decode(
     session: DecoderSession,
     requests: Sequence[DecodeRequest],
     end: Sequence[int],
-    rule: Rule | None,
+    processors: ProcessorFactory | None,
     scheduler_class: type[Scheduler],
 ) -> list[GeneratedTokens]:
     """Decode all requests; the sequences are in their order.
 
-    ``end`` are the tokens that end a sequence. ``rule`` None: the raw logits decide.
+    ``end`` are the tokens that end a sequence. ``processors`` None: the raw logits decide.
     """
     sequences = [GeneratedTokens() for _ in requests]
     for shape, indices in grouped(map(session.slot_shape, requests)):
         session.will_prefill([requests[n].image_prompt for n in indices])
-        scheduler = scheduler_class(
-            session, shape, requests, indices, sequences, frozenset(end), rule
-        )
-        scheduler.run()
+        # Held by nothing afterwards: slots of the next shape may lie in the same memory.
+        scheduler_class(
+            session, shape, requests, indices, sequences, frozenset(end), processors
+        ).run()
     session.forget_announced()
     return sequences
 
@@ -65,7 +64,7 @@ class Scheduler:
         indices: Sequence[int],
         sequences: list[GeneratedTokens],
         end: frozenset[int],
-        rule: Rule | None,
+        processors: ProcessorFactory | None,
     ) -> None:
         """``indices`` are those of the requests to decode; ``sequences`` has one for each of
         ``requests``."""
@@ -79,7 +78,7 @@ class Scheduler:
         self.requests = requests
         self.sequences = sequences
         self.end = end
-        self.rule = rule
+        self.processors = processors
 
     def run(self) -> None:
         """Decode until no request waits and no sequence is in progress."""
@@ -138,16 +137,13 @@ class Scheduler:
         under the raw distribution."""
         requests = [self.requests[self._request_in(slot)] for slot in running]
         logits = raw_logits
-        if self.rule is not None:
+        if self.processors is not None:
             inputs = [self.session.input_ids(request) for request in requests]
             tokens = [self.sequences[self._request_in(slot)].tokens for slot in running]
-            logits = self.rule(History.of(inputs, tokens, raw_logits.device), raw_logits)
+            logits = process_scores(self.processors, inputs, tokens, raw_logits)
         generators = [each.generator for each in requests if each.generator is not None]
         assert len(generators) in (0, len(requests))  # all sequences are sampled, or none
-        if generators:
-            chosen = draw(logits, uniform_numbers(generators)[:, 0].to(logits.device))
-        else:
-            chosen = logits.argmax(dim=-1)
+        chosen = draw(logits, generators) if generators else logits.argmax(dim=-1)
         logprobs = raw_logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
         return chosen.tolist(), logprobs.tolist()
 
@@ -172,4 +168,4 @@ class Scheduler:
 
 def max_slots(session: DecoderSession) -> int:
     """How many sequences are decoded together at most."""
-    return session.streamed_slots or min(MAX_SLOTS, session.slot_limit or MAX_SLOTS)
+    return session.streamed_slots or session.slot_limit or MAX_SLOTS

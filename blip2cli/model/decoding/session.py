@@ -11,6 +11,7 @@ from torch import Tensor
 
 from blip2cli.model.decoding.kv_slots import KVSlots, SlotShape
 from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
+from blip2cli.model.decoding.slot_arena import Allocate
 
 
 class DecoderSession(Protocol):
@@ -25,7 +26,7 @@ class DecoderSession(Protocol):
         """Slots that are open at once, at most; 0: any number.
 
         Not 0 where a matrix product of more rows has other bits: bfloat16 on a CPU with AMX (see
-        ``layers/gemm_rows``).
+        ``layers/gemm_rows``); and on CUDA, where it follows the memory that was free.
         """
 
     @property
@@ -46,8 +47,12 @@ class DecoderSession(Protocol):
     def forget_announced(self) -> None:
         """Free what was computed for announced prompts; none is announced any more."""
 
-    def open_slots(self, shape: SlotShape, count: int) -> KVSlots:
-        """``count`` empty slots."""
+    def open_slots(self, shape: SlotShape, count: int, allocate: Allocate = torch.zeros) -> KVSlots:
+        """``count`` empty slots.
+
+        ``allocate`` makes the tensors of keys and values; where those are not zeros, the slots are
+        reset before they are used (see ``cuda_graphs``).
+        """
 
     def input_ids(self, request: DecodeRequest) -> tuple[int, ...]:
         """The ids before the first new token, as logits processors take them in transformers."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
-
-from blip2cli.model.decoding.async_copy import to_device
 
 
 class SlotBuffers:
@@ -35,15 +34,16 @@ class SlotBuffers:
         """Keep only these rows, in this order, as the first ones."""
         moved = [(into, origin) for into, origin in enumerate(slots) if into != origin]
         if moved:
-            pairs = to_device(moved, self.whole[0][0].device)
+            pairs = torch.tensor(moved)
             for tensors in self.whole:
                 for tensor in tensors:
                     into, origin = pairs.to(tensor.device).unbind(1)
                     tensor[into] = tensor[origin]  # read whole before any is written
         self.use_first(len(slots))
 
-    def zero(self) -> None:
-        """Zero all rows."""
-        for tensors in self.whole:
+    def reset(self, count: int) -> None:
+        """Use the first ``count`` rows, zeroed."""
+        self.use_first(count)
+        for tensors in self._views:
             for tensor in tensors:
                 tensor.zero_()

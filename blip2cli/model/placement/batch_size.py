@@ -33,7 +33,10 @@ from blip2cli.model.placement.thresholds import (
 from blip2cli.system.memory import memory
 
 MULTIPLE = 8  # sizes are multiples of it, as the rows of matrix products are
-CUDA_MOST = 256  # a device that holds more is busy with fewer
+# By the bytes that are free on a CUDA device: images of a batch, and sequences decoded together.
+# More gain ever less.
+_CUDA_IMAGES = ((50 << 30, 512), (0, 256))
+_CUDA_SLOTS = ((40 << 30, 256), (20 << 30, 128), (0, MAX_SLOTS))
 MEMORY_SHARE = 0.8  # of the free memory; the rest is for what is not counted, and fragmentation
 TEXT_LENGTH = 64  # tokens of a prompt and its text
 
@@ -43,7 +46,7 @@ class MemoryEstimate:
     """Memory of a model, in bytes."""
 
     image: int  # of activations, for each image of a batch
-    sequence: int  # for each sequence being decoded, of which there are ``MAX_SLOTS`` at most
+    sequence: int  # for each sequence being decoded, of which there are as many as slots at most
     weights: int  # about
 
 
@@ -74,9 +77,9 @@ def auto_batch_size(model: PlacedModel, sharers: int = 1) -> int:
     """
     needed = _memory_of_both(model)
     if model.model.stream is not None:
-        return streamed_batch_size(needed, _free_bytes(model.device))
+        return streamed_batch_size(needed, free_bytes(model.device))
     if model.device.type == "cuda":
-        return cuda_batch_size(needed, _free_bytes(model.device) or 0)
+        return cuda_batch_size(needed, free_bytes(model.device) or 0)
     step_rows = 0
     if isinstance(model.model, GenerationModel):
         step_rows = model.model.language_model.lm_head.sequences_per_gemm(1)
@@ -95,7 +98,7 @@ def _memory_of_both(model: PlacedModel) -> MemoryEstimate:
     return MemoryEstimate(own.image + other.image, own.sequence, max(own.weights, other.weights))
 
 
-def _free_bytes(device: torch.device) -> int | None:
+def free_bytes(device: torch.device) -> int | None:
     """Memory that is free on a device; None: unknown."""
     if device.type != "cuda":
         return memory().available
@@ -130,7 +133,13 @@ def cpu_batch_size(need: MemoryEstimate, available: int | None, step_rows: int =
 
 def cuda_batch_size(need: MemoryEstimate, free: int) -> int:
     """By the ``free`` bytes on the device."""
-    return min(CUDA_MOST, _fitting(need, free))
+    most = next(size for least, size in _CUDA_IMAGES if free >= least)
+    return min(most, _fitting(need, free, cuda_slots(free)))
+
+
+def cuda_slots(free: int) -> int:
+    """How many sequences are decoded together on a device with ``free`` bytes, at most."""
+    return next(slots for least, slots in _CUDA_SLOTS if free >= least)
 
 
 def streamed_batch_size(need: MemoryEstimate, available: int | None) -> int:
@@ -143,12 +152,12 @@ def streamed_batch_size(need: MemoryEstimate, available: int | None) -> int:
     return max(1, min(most, size if size < MULTIPLE else size - size % MULTIPLE))
 
 
-def _fitting(need: MemoryEstimate, free: int) -> int:
-    """Images that fit into ``free`` bytes; at least one, to be tried."""
+def _fitting(need: MemoryEstimate, free: int, slots: int = MAX_SLOTS) -> int:
+    """Images that fit into ``free`` bytes beside ``slots`` sequences; at least one, to be tried."""
     usable = int(MEMORY_SHARE * free)
     size = usable // (need.image + need.sequence)  # one sequence an image
-    if size > MAX_SLOTS:
-        size = (usable - MAX_SLOTS * need.sequence) // need.image
+    if size > slots:
+        size = (usable - slots * need.sequence) // need.image
     return max(1, size if size < MULTIPLE else size - size % MULTIPLE)
 
 

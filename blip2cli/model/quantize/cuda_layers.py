@@ -79,7 +79,7 @@ class CudaInt8Linear(CudaLinear):
         # A row's numbers begin at -128 where no state is below zero, which adds this to each sum.
         sums = self.numbers.sum(dim=1, dtype=torch.float32)
         self._offsets = 128 * sums * self._scales[0] if one_sided else None
-        self._whole = self._scales.new_tensor(_WHOLE - 128 if one_sided else _WHOLE)
+        self._whole = self._scales.new_full((), _WHOLE - 128 if one_sided else _WHOLE)
 
     def product(self, states: Tensor) -> Tensor:
         """[..., in_features] times the weight, bias added."""

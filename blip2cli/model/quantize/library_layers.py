@@ -40,8 +40,9 @@ _THRESHOLD = 6.0  # outliers beyond it are multiplied in float16
 class LibraryLinear(ReplacementLinear):
     """``Linear`` whose product is computed by a library's layer."""
 
-    def __init__(self, layer: Linear, inner: nn.Module) -> None:
+    def __init__(self, layer: Linear, inner: nn.Module, quantizer: Quantizer) -> None:
         super().__init__(layer)
+        self.quantizer = quantizer
         self.register_parameter("bias", None)  # ``inner`` has it
         self.inner = inner
 
@@ -63,6 +64,11 @@ class Quantizer:
     make: Callable[[Linear], nn.Module]
     weight_dtype: torch.dtype | None = None  # before quantizing; None: the model's precision
 
+    @property
+    def is_capturable(self) -> bool:
+        """Whether a CUDA graph can hold its products: not where the host waits in between."""
+        return self.package != "bitsandbytes"
+
 
 def installed_quantizer(quantize: Quantize) -> Quantizer | None:
     """The first one whose package is installed; None: none is."""
@@ -79,9 +85,17 @@ def use_library_layers(model: nn.Module, device: torch.device, quantizer: Quanti
             return None
         with silence_packages("torch", quantizer.package):
             inner = quantizer.make(layer).requires_grad_(False)
-        return LibraryLinear(layer, inner.to(device))
+        return LibraryLinear(layer, inner.to(device), quantizer)
 
     replace_linear_layers(model, replacement)
+
+
+def why_not_capturable(model: nn.Module) -> str | None:
+    """Why CUDA graphs cannot hold the steps of ``model``; None: they can."""
+    layers = (each for each in model.modules() if isinstance(each, LibraryLinear))
+    packages = (each.quantizer.package for each in layers if not each.quantizer.is_capturable)
+    package = next(packages, None)
+    return package and f"layers of {package} cannot be captured"
 
 
 def _llm_int8(layer: Linear) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,11 @@ class TextCodec:
     start: int  # the whole sequence where there is no prompt
     bos: int | None  # put in front of every prompt when the tokenizer forgets it
     rows: int  # tokens that the model has an embedding of
+
+    @cached_property
+    def special_texts(self) -> tuple[str, ...]:
+        """Texts that become a special token wherever they stand, such as ``</s>``."""
+        return tuple(self.tokenizer.all_special_tokens)
 
     def encode(self, text: str | None) -> tuple[int, ...]:
         """Prompt ids, special tokens included; never empty.

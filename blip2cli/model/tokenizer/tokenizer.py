@@ -50,6 +50,12 @@ class PlainTokenizer:
         vocabulary: dict[str, int] = self._tokenizer.get_vocab()
         return vocabulary
 
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """The texts of special tokens."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        return [token.content for token in added if token.special]
+
     def __len__(self) -> int:
         """Number of tokens, added ones included."""
         count: int = self._tokenizer.get_vocab_size()

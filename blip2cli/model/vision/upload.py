@@ -26,8 +26,9 @@ class Upload:
         self._stream: Any = None
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """``pixels`` of any shape on the device; the stream that computes waits for them."""
-        if self.device.type != "cuda":
+        """``pixels`` of any shape on the device; the stream that computes waits for them. What is
+        there already is given back."""
+        if self.device.type != "cuda" or pixels.device.type == "cuda":
             return pixels.to(self.device)
         return self.wait(*self.start(pixels))
 

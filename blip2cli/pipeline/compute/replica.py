@@ -1,7 +1,8 @@
 """A replica of the model: what a worker runs, wherever it is. References in, rows out.
 
 A replica decodes its own images, in its own process or in worker processes of that, so pixels never
-travel. Two threads may have it process batches at once: one decodes while the other computes.
+travel. Two threads may have it process batches at once: one decodes, and sends the pixels to a GPU,
+while the other computes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from blip2cli.options import LoaderOptions, ModelOptions
 from blip2cli.pipeline.compute.base import Ready, describe
+from blip2cli.pipeline.compute.send import send
 from blip2cli.pipeline.compute.this_process import import_model, load_model
 from blip2cli.pipeline.events import Event, Halved
 from blip2cli.pipeline.out_of_memory import BatchHalving
@@ -23,6 +25,7 @@ from blip2cli.sources.base import ImageRef
 if TYPE_CHECKING:
     from blip2cli.model.checkpoint.ranker import RankerSpec
     from blip2cli.model.checkpoint.weight_files import Checkpoint
+    from blip2cli.model.vision.upload import Upload
     from blip2cli.model.wrapper import Blip2
     from blip2cli.pipeline.compute.decoder import Decoder
     from blip2cli.tasks.base import Task
@@ -73,6 +76,11 @@ class Replica:
         self._decoder = self._new_decoder(spec.loader)
         self._isolated: Decoder | None = None
         self._decoding, self._computing = threading.Lock(), threading.Lock()
+        self._upload: Upload | None = None
+        if model.device.type == "cuda":
+            from blip2cli.model.vision.upload import Upload
+
+            self._upload = Upload(model.device)
 
     def process(self, refs: Sequence[ImageRef], isolate: bool = False) -> ProcessedBatch:
         """The rows of the images, in order, and the images as they turned out.
@@ -84,6 +92,7 @@ class Replica:
             start = time.perf_counter()
             decoder = self._isolating_decoder() if isolate else self._decoder
             batch = decoder.load(refs)
+            sent = None if self._upload is None else send(self._upload, batch)
             loading = time.perf_counter() - start
         with self._computing:
             start = time.perf_counter()
@@ -91,7 +100,7 @@ class Replica:
                 import torch
 
                 torch.cuda.set_device(self.model.device)  # of this thread
-            processed = self._halving.process(self.model, batch)
+            processed = self._halving.process(self.model, sent() if sent else batch)
             computing = time.perf_counter() - start
             processed.events = self._taken_events()
         processed.load_share = loading / max(loading + computing, 1e-9)

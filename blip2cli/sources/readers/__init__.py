@@ -50,9 +50,23 @@ def _file_with(*suffixes: str) -> Callable[[str], bool]:
     return recognises
 
 
-_PLAIN = (".txt", ".csv", ".tsv", ".jsonl")
+def _is_dataset(text: str) -> bool:
+    """Whether a text names a whole data set, perhaps at a revision."""
+    if not text.startswith("hf://datasets/"):
+        return False
+    repo, _, revision = text.removeprefix("hf://datasets/").rstrip("/").partition("@")
+    parts = revision.split("/")
+    whole = len(parts) == 1 or (len(parts) == 3 and parts[0] == "refs")
+    return repo.count("/") == 1 and whole
+
+
+_PLAIN = (".txt", ".csv", ".tsv", ".jsonl", ".json")
 # ``.errors``: our own lists of failed images, which are JSON Lines.
-MANIFESTS = (*_PLAIN, *(f"{suffix}.gz" for suffix in _PLAIN), ".errors")
+MANIFESTS = (
+    *_PLAIN,
+    *(suffix + packed for suffix in _PLAIN for packed in (".gz", ".xz")),
+    ".errors",
+)
 # What xz and zstd make is refused by name.
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 
@@ -65,6 +79,7 @@ READERS: tuple[Reader, ...] = (
     Reader("parquet", "Parquet files", _file_with(".parquet"), container=True),
     Reader("tar", "tar archives", _file_with(*TARS), container=True),
     Reader("zips", "zip archives", _file_with(".zip"), container=True),
+    Reader("hub", "data sets of the hub (hf://datasets/OWNER/NAME)", _is_dataset),
     Reader("remote", "each also at a URL (s3://, gs://, hf://)", is_remote),
     Reader("files", "image files", os.path.lexists),
     Reader("globs", "globs", has_magic),

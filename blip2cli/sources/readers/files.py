@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _ARCHIVE = "unpack it first; tar and zip archives are read"
 _TABLE = "save it as .csv, .jsonl or .parquet"
 REMEDIES = {
-    ".json": "write a .jsonl or .csv table with a row an image, or name the folder of the images",
     ".xlsx": _TABLE, ".xls": _TABLE, ".ods": _TABLE, ".arrow": _TABLE, ".feather": _TABLE,
     ".7z": _ARCHIVE, ".rar": _ARCHIVE, ".zst": _ARCHIVE, ".xz": _ARCHIVE, ".bz2": _ARCHIVE,
     ".pdf": "write its pages as images first, for example with pdftoppm",

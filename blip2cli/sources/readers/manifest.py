@@ -1,9 +1,12 @@
 """Manifests: lists and tables of image paths.
 
+In JSON (``.json``) rows are the objects of a list, of COCO annotations those of ``images``.
+
 The column is the first of ``PATH_COLUMNS`` (``file_name``, ``path``, ``image``) that there is, or
-the one named with the option ``image_column``. Paths are relative to the manifest's folder and stay
-within it: one that is absolute or leads out through ``..`` is a failed image (``outside_source``)
-unless ``absolute_paths`` allows it. Rows are read as they are needed.
+the one named with the option ``image_column``. Paths are relative to the manifest's folder, or to
+``image_root``, and stay within it: one that is absolute or leads out through ``..`` is a failed
+image (``outside_source``) unless ``absolute_paths`` allows it, or the column was named and holds
+URLs of web servers. Rows are read as they are needed.
 
 An image that is named twice comes once; where columns are carried into the rows (option ``keep``)
 it comes for each row that names it. A row of a list of failures may say which of them it is.
@@ -21,7 +24,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
-from blip2cli.errors import SourceError, option
+from blip2cli.errors import SourceError
 from blip2cli.sources.base import FailedRef, ImageRef, RefBlock, name_below, opening_errors
 from blip2cli.sources.carried_columns import (
     ROW_NUMBER,
@@ -32,13 +35,15 @@ from blip2cli.sources.carried_columns import (
     missing_column,
 )
 from blip2cli.sources.csv_rows import csv_dialect, csv_records
+from blip2cli.sources.json_rows import element_records
 from blip2cli.sources.manifest_paths import OUTSIDE, file_location, locate, normal_path
 from blip2cli.sources.members import MAX_NAME
-from blip2cli.sources.path_columns import PATH_COLUMNS, PATH_COLUMNS_LISTED
+from blip2cli.sources.path_columns import path_column
 from blip2cli.sources.records import (
     BadRow,
     Record,
     broken,
+    is_packed,
     json_records,
     text_blocks,
     text_records,
@@ -68,6 +73,7 @@ class ManifestSource(ColumnedSource):
     records: Callable[[], Iterator[Record]]
     absolute_paths: bool
     unescaped: bool = True  # paths are stored as ``text_encoding`` says
+    web: bool = False  # the column was named, and may hold URLs of web servers
     # Of a list: its lines many together.
     read_blocks: Callable[[str], Iterator[tuple[list[str], list[Record]]]] = text_blocks
 
@@ -88,11 +94,14 @@ class ManifestSource(ColumnedSource):
         Images come once. Paths from elsewhere may clash with names here: left to the caller.
         """
         root, outside = posixpath.dirname(location), options.absolute_paths
+        if options.image_root is not None:
+            root = file_location(options.image_root).rstrip("/") or "/"
+        web = options.image_column is not None
         # A list has paths as they are on disk.
         unescaped = unpacked_suffix(location) != ".txt"
         return cls(
-            text, root, location, column, rows, outside, unescaped, unique=not outside,
-            columns=columns,
+            text, root, location, column, rows, outside, unescaped, web,
+            unique=not (outside or web), columns=columns,
         )  # fmt: skip
 
     def carried_columns(self) -> tuple[CarriedColumn, ...]:
@@ -108,13 +117,14 @@ class ManifestSource(ColumnedSource):
         with opening_errors(self.text):
             for number, record in self.records():
                 ref = self._ref(number, record, base, urls)
-                if self.columns or self.absolute_paths or seen.add(ref.file_name):
+                if self.columns or not self.unique or seen.add(ref.file_name):
                     yield ref
 
     def blocks(self, base: str) -> Iterator[RefBlock] | None:
         """Those of a list, whose names are mostly what stands in its lines."""
-        packed = self.location.lower().endswith(".gz")
-        if self.unescaped or self.absolute_paths or packed or is_remote(self.root):
+        if self.unescaped or self.absolute_paths or is_packed(self.location):
+            return None
+        if is_remote(self.root) or self.web:
             return None
         return self._blocks(base)
 
@@ -162,7 +172,8 @@ class ManifestSource(ColumnedSource):
             written = from_utf8(written)
         name = normal_path(written)
         occurrence = _stated_occurrence(record) if self.columns else 0
-        location = locate(self.root, name, self.absolute_paths)
+        anywhere = self.absolute_paths or (self.web and name.startswith(("http://", "https://")))
+        location = locate(self.root, name, anywhere)
         if location is None:
             name = public_name(name)
             given = (name, name, "outside_source", OUTSIDE)
@@ -206,8 +217,10 @@ def open_source(
                 opened = _open_table(text, location, options, ",")
             case ".tsv":
                 opened = _open_table(text, location, options, "\t")
+            case ".json":
+                opened = _open_json(text, location, options, sampled_rows, element_records)
             case _:
-                opened = _open_json(text, location, options, sampled_rows)
+                opened = _open_json(text, location, options, sampled_rows, json_records)
         return ManifestSource.of(text, location, *opened, options)
 
 
@@ -229,26 +242,32 @@ def _open_table(text: str, location: str, options: SourceOptions, delimiter: str
     return column, partial(csv_records, location, dialect), carried
 
 
-def _open_json(text: str, location: str, options: SourceOptions, sampled_rows: int) -> _Opened:
+def _open_json(
+    text: str,
+    location: str,
+    options: SourceOptions,
+    sampled_rows: int,
+    records: Callable[[str], Iterator[Record]],
+) -> _Opened:
     names: dict[str, None] = {}  # rows themselves may be large
     bad: tuple[int, BadRow] | None = None
-    for number, row in islice(json_records(location), FIRST_ROWS):
+    for number, row in islice(records(location), FIRST_ROWS):
         if isinstance(row, BadRow):
             bad = bad or (number, row)
         else:
             names |= dict.fromkeys(row)
     if bad is not None and not names:
-        problem = "a .jsonl file has a JSON object a line"
+        problem = "a .jsonl file has a JSON object a line, a .json file a list of them"
         raise broken(location, bad[0], bad[1].problem, problem)
     column = path_column(text, names, options.image_column) if names else ""
     columns: tuple[CarriedColumn, ...] = ()
     if options.keep:
-        sampled = islice(json_records(location), sampled_rows)
+        sampled = islice(records(location), sampled_rows)
         objects = (row for _, row in sampled if not isinstance(row, BadRow))
         columns = infer_columns(_noting(names, objects), options.keep)
     if names:
         _check_carried(text, options.keep, names)
-    return column, partial(json_records, location), columns
+    return column, partial(records, location), columns
 
 
 def _noting(
@@ -264,20 +283,6 @@ def _stated_occurrence(row: Mapping[str, object]) -> int:
     """Which row about its image failed, as the row of a list of failures says; else 0."""
     stated = row.get(OCCURRENCE) if "error_type" in row else None
     return stated if type(stated) is int and 0 < stated < 1 << 32 else 0
-
-
-def path_column(text: str, columns: Iterable[str], chosen: str | None) -> str:
-    """The column that holds paths. Raises SourceError that names the existing columns."""
-    existing = list(columns)
-    for name in (chosen,) if chosen is not None else PATH_COLUMNS:
-        if name in existing:
-            return name
-    needed = chosen if chosen is not None else PATH_COLUMNS_LISTED
-    raise SourceError(
-        "image_column",
-        f"The manifest {text!r} has no column {needed}",
-        f"it has {', '.join(existing)}. Name the column of paths with {option('image_column')}",
-    )
 
 
 def _check_carried(text: str, keep: Iterable[str], columns: Iterable[str]) -> None:

@@ -37,8 +37,8 @@ from blip2cli.sources.members import MemberNames, safe_name
 from blip2cli.sources.open_file_cache import cached_open
 from blip2cli.sources.parquet_file import ParquetTable, TableRow, arrow_errors, table_rows
 from blip2cli.sources.parquet_schema import carried_column, image_column, is_text, path_in_struct
-from blip2cli.sources.path_columns import NAME_COLUMNS, PATH_COLUMNS_LISTED
-from blip2cli.sources.readers.manifest import ManifestSource, path_column
+from blip2cli.sources.path_columns import NAME_COLUMNS, PATH_COLUMNS_LISTED, path_column
+from blip2cli.sources.readers.manifest import ManifestSource
 from blip2cli.sources.records import BadRow, Record
 from blip2cli.sources.remote_ref import ref_at
 from blip2cli.sources.url_names import public_name

@@ -8,10 +8,12 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 
+from blip2cli.model.decoding import cuda_graphs
 from blip2cli.model.decoding.cuda_graphs import (
     CACHED,
     CachedSlots,
@@ -29,11 +31,18 @@ from tests.model.tape import TapeCapture
 GREEDY = DecodeOptions(max_new_tokens=12)
 DRAWN = DecodeOptions(max_new_tokens=8, temperature=1.2, num_captions=2)
 BEAMS = DecodeOptions(max_new_tokens=5, num_beams=3, num_captions=2)
+ONE = DecodeOptions(max_new_tokens=1)
+SHORT = DecodeOptions(max_new_tokens=4)
 
 
 def prompts(count: int, seed: int = 0) -> list[Prompt]:
     chance = random.Random(seed)
     return [Prompt(chance.randrange(IMAGES), None, f"{seed} {i}") for i in range(count)]
+
+
+def of_lengths(*words: int) -> list[Prompt]:
+    """Prompts of so many words, each of a slot shape of its own."""
+    return [Prompt(0, "a " * count, f"{count}") for count in words]
 
 
 def texts(
@@ -45,13 +54,15 @@ def texts(
 
 def cached(graphs: CudaGraphCache) -> list[CachedSlots]:
     gc.collect()
-    return list(graphs._cached.values())
+    return [] if graphs._memory is None else list(graphs._memory.shapes.values())
 
 
-def addresses(slots: CachedSlots) -> list[int]:
-    buffers = slots.slots.buffers  # type: ignore[attr-defined]
-    held = [tensor.data_ptr() for tensors in buffers.whole for tensor in tensors]
-    return [*held, slots.tokens.data_ptr(), slots.logits.data_ptr()]  # type: ignore[union-attr]
+def addresses(graphs: CudaGraphCache) -> list[int]:
+    """Of keys and values, of tokens and of logits."""
+    memory = graphs._memory
+    assert memory is not None
+    tensors: list[Any] = [*memory.arena._flat.values(), memory.tensors.tokens]
+    return [each.data_ptr() for each in (*tensors, memory.tensors.logits)]
 
 
 @pytest.fixture
@@ -70,7 +81,9 @@ def test_replayed_steps_write_the_same(
     graphs: CudaGraphCache,
     capture: TapeCapture,
     pipelined: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(cuda_graphs, "ON_DEMAND", 2)
     batches = [prompts(count, count) for count in (60, 60, 23, 7, 40, 60)]
     expected = [generate(either, batch, GREEDY) for batch in batches]
 
@@ -82,17 +95,16 @@ def test_replayed_steps_write_the_same(
     assert replayed(batches[0]) == expected[0]
     assert capture.played == []  # one batch is not worth it
     assert replayed(batches[1]) == expected[1]
-    assert len(capture.played) == 3
-    assert capture.played[0] > 12  # 32 slots, refilled
-    assert capture.played[1] > 0  # then fewer
+    assert capture.played[0] > 12  # 32 slots, refilled, then fewer
     (slots,) = cached(graphs)
-    assert sorted(slots.replays) == [8, 16, 32]
-    before = addresses(slots)
+    assert 32 in slots.replays
+    before = addresses(graphs)
     played = sum(capture.played)
     for batch, same in zip(batches[2:], expected[2:], strict=True):
         assert replayed(batch) == same  # log-probabilities too, exactly
     assert cached(graphs) == [slots]
-    assert addresses(slots) == before
+    assert addresses(graphs) == before
+    assert {8, 32} < set(slots.replays) <= {8, 16, 32}
     assert sum(capture.played) > played + 40
     assert all(capture.played)
     assert graphs.failure is None
@@ -124,24 +136,98 @@ def test_more_texts_than_before_get_new_slots(
     texts(opt, prompts(30))
     (slots,) = cached(graphs)
     assert slots.count == 32
-    assert not slots.replays
+    assert 32 in slots.replays  # the shape is known
+    before = addresses(graphs)
     texts(opt, prompts(24))
-    assert sorted(slots.replays) == [8, 16, 32]
+    assert cached(graphs) == [slots]
+    assert addresses(graphs) == before
 
 
-def test_the_cache_of_slots_is_bounded(
+def test_all_slots_and_a_few_are_captured_first_and_others_on_demand(
+    opt: Pair, graphs: CudaGraphCache, capture: TapeCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_graphs, "FIRST", 16)
+    monkeypatch.setattr(cuda_graphs, "ON_DEMAND", 3)
+    session = opt.ours._session(opt.ours.features(opt.pixels))
+    shape = session.slot_shape(DecodeRequest(0, (2,), 30, 30))
+    captured = []
+    for count in (64, 64, 32, 32, 32, 24, 32, 16, 8, 8):
+        with torch.inference_mode():
+            slots = CudaGraphSession(session, graphs).open_slots(shape, count)
+            slots.decode_step(torch.zeros(count, dtype=torch.long))
+            slots.decode_step(torch.zeros(count, dtype=torch.long))
+        del slots
+        captured.append(list(cached(graphs)[0].replays))
+    assert captured[:2] == [[], [64]]
+    assert captured[2] == [64]  # which serves
+    assert captured[3] == [64, 32]  # the fourth step of them
+    assert captured[7] == [64, 32, 16]
+    assert captured[9] == [64, 32, 16, 8]
+
+
+def test_shapes_are_views_of_one_memory(
+    either: Pair, graphs: CudaGraphCache, capture: TapeCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = of_lengths(1, 17, 33, 49)
+    expected = texts(either, some, SHORT)
+    monkeypatch.setattr(either.ours, "_graphs", graphs)
+    for _ in range(2):
+        assert texts(either, some, SHORT) == expected
+    assert len(cached(graphs)) == len(some)
+    storages = {
+        tensor.untyped_storage().data_ptr()
+        for each in cached(graphs)
+        for tensor in each.slots.buffers.whole[0]  # type: ignore[attr-defined]
+    }
+    assert len(storages) == 1
+    before, captures, played = addresses(graphs), len(capture.played), sum(capture.played)
+
+    def launched(*arguments: object) -> None:
+        raise AssertionError("a step is not replayed")
+
+    monkeypatch.setattr(type(cached(graphs)[0].slots), "decode_step", launched)
+    assert texts(either, some, SHORT) == expected
+    assert addresses(graphs) == before
+    assert len(capture.played) == captures >= len(some)
+    assert sum(capture.played) >= played + len(some)
+
+
+def test_a_larger_memory_takes_the_place_of_one_that_is_outgrown(
+    opt: Pair, graphs: CudaGraphCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [texts(opt, of_lengths(count), ONE) for count in (1, 40, 1)]
+    monkeypatch.setattr(opt.ours, "_graphs", graphs)
+    held = []
+    for count, same in zip((1, 40, 1), expected, strict=True):
+        assert texts(opt, of_lengths(count), ONE) == same
+        assert graphs._memory is not None
+        held.append(sum(each.nbytes for each in graphs._memory.arena._flat.values()))
+    assert held[0] < held[1] == held[2]
+
+
+def test_the_cache_of_shapes_is_bounded(
     opt: Pair, graphs: CudaGraphCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opt.ours, "_graphs", graphs)
-    some = ["a " * count for count in (1, 5, 9, 13, 17, 21)]
-    for text in some:
-        texts(opt, [Prompt(0, text, "x")], DecodeOptions(max_new_tokens=1))
-    assert len(cached(graphs)) == CACHED
+    monkeypatch.setattr(cuda_graphs, "CACHED", 3)
+    for text in of_lengths(21, 17, 13, 9, 5, 1):
+        texts(opt, [text], ONE)
+    assert len(cached(graphs)) == 3 < CACHED
     opt.ours.free()
     assert cached(graphs) == []
-    for text in some:
-        texts(opt, [Prompt(0, text, "x")], DecodeOptions(max_new_tokens=1))
-    assert len(cached(graphs)) == CACHED // 2
+
+
+def test_fewer_slots_are_opened_where_memory_was_short(
+    opt: Pair, capture: TapeCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = CudaGraphCache(capture, 256)
+    monkeypatch.setattr(opt.ours, "_graphs", graphs)
+    session = opt.ours._session(opt.ours.features(opt.pixels))
+    limits = []
+    for _ in range(4):
+        limits.append(session.slot_limit)
+        opt.ours.free()
+    assert limits == [256, 128, 64, 64]
 
 
 def test_slots_in_use_are_not_given_twice(opt: Pair, graphs: CudaGraphCache) -> None:
@@ -170,22 +256,33 @@ def test_cached_slots_hold_no_images(
     assert not hasattr(slots.slots, "session")
 
 
+class Refusing(TapeCapture):
+    """Captures ``good`` times; then it raises ``error`` as often as asked to."""
+
+    def __init__(self, good: int, error: Callable[[], Exception], times: int = 1000) -> None:
+        super().__init__()
+        self.good, self.error, self.times = good, error, times
+        self.tried = 0
+
+    def capture(self, work: Callable[[], object]) -> Callable[[], object]:
+        self.tried += 1
+        if self.tried > self.good and self.times:
+            self.times -= 1
+            raise self.error()
+        return super().capture(work)
+
+
 @pytest.mark.parametrize("good", [0, 1])
 def test_where_capture_fails_steps_run_without(
     either: Pair, good: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cuda_graphs, "ON_DEMAND", 0)
     some = prompts(30)
     expected = texts(either, some)
-    tape, tried = TapeCapture(), []
-
-    def capture(work: Callable[[], object]) -> Callable[[], object]:
-        tried.append(work)
-        if len(tried) > good:
-            work()
-            raise RuntimeError("operation not permitted when stream is capturing\nmore")
-        return tape(work)
-
-    monkeypatch.setattr(either.ours, "_graphs", CudaGraphCache(capture))
+    message = "operation not permitted when stream is capturing\nmore"
+    capture = Refusing(good, lambda: RuntimeError(message))
+    graphs = CudaGraphCache(capture)
+    monkeypatch.setattr(either.ours, "_graphs", graphs)
     assert either.ours.trouble is None
     for _ in range(3):
         assert texts(either, some) == expected
@@ -193,5 +290,35 @@ def test_where_capture_fails_steps_run_without(
         "decode steps run without CUDA graphs "
         "(RuntimeError: operation not permitted when stream is capturing)"
     )
-    assert len(tried) == good + 1  # not tried again
-    assert sum(tape.played) == 0
+    assert capture.tried == good + 1  # not tried again
+    assert cached(graphs) == []
+
+
+def test_memory_that_is_short_while_capturing_ends_nothing(
+    opt: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = prompts(8)
+    expected = texts(opt, some)
+    capture = Refusing(0, lambda: torch.OutOfMemoryError("CUDA out of memory."), times=4)
+    monkeypatch.setattr(opt.ours, "_graphs", CudaGraphCache(capture))
+    tried = []
+    for _ in range(20):
+        assert texts(opt, some) == expected
+        tried.append(capture.tried)
+        assert opt.ours.trouble is None
+    # Ever more seldom, and in the end it works.
+    assert tried[:17] == [0, 1, 2, 2, *[3] * 4, *[4] * 8, 5]
+    assert capture.played[0] > 20
+
+
+def test_layers_that_cannot_be_captured_are_not(
+    opt: Pair, capture: TapeCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = prompts(8)
+    expected = texts(opt, some)
+    why = "layers of bitsandbytes cannot be captured"
+    monkeypatch.setattr(opt.ours, "_graphs", CudaGraphCache(capture, failure=why))
+    for _ in range(3):
+        assert texts(opt, some) == expected
+    assert capture.played == []
+    assert opt.ours.trouble == f"decode steps run without CUDA graphs ({why})"

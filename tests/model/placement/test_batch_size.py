@@ -15,7 +15,6 @@ from torch.profiler import ProfilerActivity, profile
 import blip2cli
 from blip2cli.errors import OptionError
 from blip2cli.model.checkpoint.config import Blip2Config, read_config
-from blip2cli.model.decoding.scheduler import MAX_SLOTS
 from blip2cli.model.nets.blip2 import GenerationModel
 from blip2cli.model.placement import batch_size
 from blip2cli.model.placement.batch_size import (
@@ -23,6 +22,7 @@ from blip2cli.model.placement.batch_size import (
     auto_batch_size,
     cpu_batch_size,
     cuda_batch_size,
+    cuda_slots,
     estimate_memory,
 )
 from blip2cli.model.vision.features import vision_forward
@@ -102,11 +102,19 @@ def test_small_models_get_large_batches_on_a_cpu(model: Blip2) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gib", "size"), [(0.4, 6), (1, 16), (2, 32), (4, 64), (8, 224), (40, 256), (160, 256)]
+    ("gib", "size"),
+    [(0.4, 6), (1, 16), (2, 32), (4, 64), (8, 224), (40, 256), (60, 512), (160, 512)],
 )
 def test_on_cuda_the_free_memory_decides(gib: float, size: int) -> None:
     need = estimate_memory(config(PUBLISHED["blip2-opt-2.7b"][0]), True, 2)
     assert cuda_batch_size(need, int(gib * GIB)) == size
+
+
+@pytest.mark.parametrize(
+    ("gib", "slots"), [(0, 64), (15, 64), (20, 128), (39, 128), (40, 256), (130, 256)]
+)
+def test_sequences_decoded_together_follow_the_free_memory(gib: int, slots: int) -> None:
+    assert cuda_slots(gib * GIB) == slots
 
 
 def test_a_size_never_needs_more_than_its_share() -> None:
@@ -117,13 +125,13 @@ def test_a_size_never_needs_more_than_its_share() -> None:
         assert size < 8 or size % 8 == 0
         if size > 1:
             assert (
-                size * need.image + min(size, MAX_SLOTS) * need.sequence
+                size * need.image + min(size, cuda_slots(free)) * need.sequence
                 <= batch_size.MEMORY_SHARE * free
             )
         more = size + (8 if size >= 8 else 1)
-        if more <= batch_size.CUDA_MOST:
+        if more <= 256:
             assert (
-                more * need.image + min(more, MAX_SLOTS) * need.sequence
+                more * need.image + min(more, cuda_slots(free)) * need.sequence
                 > batch_size.MEMORY_SHARE * free
             )
 

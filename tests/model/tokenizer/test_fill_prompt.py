@@ -4,7 +4,7 @@ import pytest
 
 from blip2cli.errors import OptionError
 from blip2cli.model.families import OPT, T5
-from blip2cli.model.tokenizer.fill_prompt import question_prompt
+from blip2cli.model.tokenizer.fill_prompt import fill_in, marks_in, question_prompt
 
 
 def test_auto_is_the_papers_template() -> None:
@@ -24,3 +24,9 @@ def test_braces_in_the_question_stay() -> None:
 def test_template_without_the_question_is_refused() -> None:
     with pytest.raises(OptionError, match=r"\{question\}"):
         question_prompt("Question:", "why?", OPT)
+
+
+def test_doubled_braces_are_braces() -> None:
+    values = {"a": "{b}", "b": "}}"}
+    assert fill_in("{{a}} {a} {{{a}}} {c} {} {b}} }", values) == "{a} {b} {{b}} {c} {} }}} }"
+    assert marks_in("{{a}} {a} {{{b c}}} {") == ["a", "b c"]

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import tarfile
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from blip2cli.errors import ImageError, SourceError
 from blip2cli.options import SourceOptions
 from blip2cli.sources import local_tree, open_sources
 from blip2cli.sources.local_tree import Listing, LocalTree
+from tests.images.pictures import picture
 
 Tree = Callable[..., Path]
 Names = Callable[..., list[str]]
@@ -209,3 +213,26 @@ def test_a_large_listing_takes_little_memory(tmp_path: Path) -> None:
     assert len(list(entries)) == 10_000
     assert held < 16 * 10_000  # 12 bytes of name each, and what joins them
     assert peak < 110 * 10_000
+
+
+def test_a_folder_of_tables_or_archives_only(tmp_path: Path) -> None:
+    inside = tmp_path / "set" / "data"
+    inside.mkdir(parents=True)
+    (inside.parent / "README.md").write_text("a data set")
+    cells = [{"bytes": picture(number), "path": f"{number}.png"} for number in range(2)]
+    for name in ("train-0", "train-1"):
+        pq.write_table(pa.table({"image": cells, "alt": ["x", "y"]}), inside / f"{name}.parquet")
+    options = SourceOptions((str(inside.parent),), keep=("alt",))
+    found = [(ref.file_name, *ref.carried[:1]) for ref in open_sources(options)]
+    assert found == [
+        (f"data/train-{table}.parquet/{number}.png", alt)
+        for table in (0, 1)
+        for number, alt in enumerate(("x", "y"))
+    ]
+    with tarfile.open(inside / "0.tar", "w") as tar:
+        tar.add(inside.parent / "README.md", "a.png")
+    with pytest.raises(SourceError, match=r"of several kinds: \.parquet or \.tar; name those of"):
+        open_sources(SourceOptions((str(inside.parent),)))
+    (inside / "a.png").write_bytes(picture(1))
+    (only,) = open_sources(SourceOptions((str(inside.parent),)))
+    assert only.file_name == "data/a.png"

@@ -12,11 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from blip2cli.model.decoding.kv_cache import KeyValue
-from blip2cli.model.layers.attention import attention_scores, fused_attention, uses_fused_kernels
+from blip2cli.model.layers.attention import (
+    attention_kernel,
+    attention_scores,
+    fused_attention,
+    uses_fused_kernel,
+)
 
+KeyValue = tuple[Tensor, Tensor]  # of some rows, [R, heads, positions, head size] each
 QueryKeyValue = tuple[Tensor, Tensor, Tensor]
 
 
@@ -48,44 +52,26 @@ def prepend(
 
 
 def project(layer: Any, hidden: Tensor) -> QueryKeyValue:
-    """Query, key and value of hidden states [R, T, D]: each [R, heads, T, head size].
+    """Query (scaled), key and value of hidden states [R, T, D]: each [R, heads, T, head size].
 
-    Contiguous, but for fused kernels: strided rows are multiplied by other kernels than a single
-    row (measured for up to 11 positions), and a row would depend on its neighbours.
+    Contiguous: strided rows are multiplied by other kernels than a single row (measured for up to
+    11 positions), and a row would depend on its neighbours.
     """
-    query, key, value = (each.transpose(1, 2) for each in _projected(layer, hidden).unbind(2))
-    if uses_fused_kernels(hidden):
-        return query, key, value
-    return query.contiguous(), key.contiguous(), value.contiguous()
-
-
-def project_one(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """Query [R, heads, 1, head size] of the states of one position, [R, 1, D], and its key and
-    value, [R, 2, heads, head size]."""
-    together = _projected(layer, hidden)[:, 0]
-    query = together[:, 0, :, None]
-    if not uses_fused_kernels(hidden):
-        query = query.contiguous()  # see ``project``
-    return query, together[:, 1:]
-
-
-def _projected(layer: Any, hidden: Tensor) -> Tensor:
-    """Query, key and value of hidden states [R, T, D], [R, T, 3, heads, head size]."""
     attention = layer.self_attn
     if layer.do_layer_norm_before:
         hidden = layer.self_attn_layer_norm(hidden)
-    together = attention.project_together(hidden, "q_proj", "k_proj", "v_proj")
-    heads: Tensor = together.unflatten(3, (attention.num_heads, attention.head_dim))
-    return heads
+    projected = attention.project(hidden, "q_proj", "k_proj", "v_proj")
+    size = (attention.num_heads, attention.head_dim)
+    query, key, value = (each.unflatten(2, size).transpose(1, 2).contiguous() for each in projected)
+    return query.mul_(attention.scaling), key, value
 
 
-def attend(layer: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """Attention with ``mask`` (broadcast) added to the scores, by plain matrix products where there
-    is no fused kernel. ``query`` is overwritten."""
-    scaling = layer.self_attn.scaling
-    if uses_fused_kernels(query):
-        return fused_attention(query, key, value, mask, scaling)
-    scores = attention_scores(query.mul_(scaling), key).add_(mask)
+def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
+    """Attention over the positions in the mask ``seen`` (broadcast), by plain matrix products where
+    no fused kernel is quicker."""
+    if uses_fused_kernel(query):
+        return fused_attention(query, key, value, seen)
+    scores = attention_scores(query, key).masked_fill(~seen, -torch.inf)
     shares = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     return (shares @ value).transpose(1, 2).flatten(2)
 
@@ -106,9 +92,7 @@ def text_states(decoder: Any, ids: Tensor) -> Tensor:
     for layer in decoder.layers:
         # Plain matrix products of few positions would depend on the other rows.
         (hidden,) = layer.receive(hidden)
-        query, key, value = project(layer, hidden)
-        query.mul_(layer.self_attn.scaling)
-        attended = scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
+        attended = attention_kernel(*project(layer, hidden), is_causal=True, scale=1.0)
         hidden = finish(layer, hidden, attended.transpose(1, 2).flatten(2))
     states: Tensor = decoder.leave(hidden.to(ids.device))
     return states

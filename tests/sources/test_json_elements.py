@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from blip2cli.errors import SourceError
-from blip2cli.evaluate.json_elements import json_elements
+from blip2cli.sources.json_elements import json_elements
 
 CONTENT: dict[str, Any] = {
     "info": {"list": [1, 2], "text": 'a "quoted" [one], \\ {two}'},

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
+import io
 import json
 import re
 from collections.abc import Iterator
 from typing import IO, Any
 
-from blip2cli.convert.base import read_errors
 from blip2cli.errors import SourceError
+from blip2cli.sources.records import PACKED_ERRORS, open_text
 
 _PIECE = 1 << 20  # characters that are read at a time
 _BLANKS = re.compile(r"[ \t\r\n]*")
@@ -20,24 +20,21 @@ _decode = json.JSONDecoder().raw_decode
 def json_elements(field: str, path: str, piece: int = _PIECE) -> Iterator[tuple[str, Any]]:
     """Yield the elements of the lists of an object, with the lists' names, or those of a list.
 
-    What is no list is passed over. Plain or gzipped, read by ``piece`` characters. Raises
-    SourceError, blaming ``field``.
+    What is no list is passed over. ``path`` may be packed, or a URL, and is read by ``piece``
+    characters. Raises SourceError, blaming ``field``.
     """
     try:
-        with read_errors(path), _opened(path) as file:
-            yield from _Window(file, piece).elements()
-    except (ValueError, RecursionError, EOFError, gzip.BadGzipFile) as error:
+        with open_text(path) as file, io.TextIOWrapper(file, "utf-8") as text:
+            yield from _Window(text, piece).elements()
+    except (ValueError, RecursionError, *PACKED_ERRORS) as error:
         first = str(error).splitlines()[0]
         problem = f"{path!r} cannot be read as JSON ({first})"
         raise SourceError(field, problem, "check it") from None
     except SourceError as error:
         raise SourceError(field, error.problem, error.remedy) from None
-
-
-def _opened(path: str) -> IO[str]:
-    if path.lower().endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return open(path, encoding="utf-8-sig")
+    except OSError as error:
+        problem = f"{path!r} cannot be read: {error.strerror or error}"
+        raise SourceError(field, problem) from None
 
 
 class _Window:
