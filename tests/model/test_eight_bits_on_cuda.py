@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from blip2cli.cli.app import call
-from blip2cli.model.quantize.cuda_layers import CudaInt8Linear
+from blip2cli.model.quantize.cuda_layers import CudaLinear
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
+from tests.model.quantize.test_cuda_layers import with_fp8
 from tests.pretend import pretended
 from training.evaluate import held_out_scenes
 
@@ -35,17 +36,25 @@ def load(name: str, **options: Any) -> Blip2:
 def read(model: Blip2, pixels: Tensor) -> list[str]:
     features = model.features(pixels)
     prompts = [Prompt(number, None, str(number)) for number in range(len(pixels))]
-    return [text.text for (text,) in model.generate(features, prompts, DecodeOptions())]
+    options = DecodeOptions(max_new_tokens=8)
+    return [text.text for (text,) in model.generate(features, prompts, options)]
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("tiny", "float32"), ("tiny-t5", "bfloat16")])
-def test_int8_steps_are_captured_and_wait_for_nothing(
-    name: str, dtype: str, pixels: Tensor
+@pytest.mark.parametrize(
+    ("name", "dtype", "quantize"),
+    [
+        ("tiny", "float32", "int8"),
+        ("tiny-t5", "bfloat16", "int8"),
+        pytest.param("tiny", "bfloat16", "fp8", marks=with_fp8),
+    ],
+)
+def test_steps_are_captured_and_wait_for_nothing(
+    name: str, dtype: str, quantize: str, pixels: Tensor
 ) -> None:
     exact = read(load(name, device="cpu", dtype="float32"), pixels)
     with pretended(devices=2) as machine:
-        model = load(name, device="cuda:1", dtype=dtype, quantize="int8")
-        layers = [each for each in model.model.modules() if isinstance(each, CudaInt8Linear)]
+        model = load(name, device="cuda:1", dtype=dtype, quantize=quantize)
+        layers = [each for each in model.model.modules() if isinstance(each, CudaLinear)]
         assert len(layers) > 20
         assert all(
             layer.numbers.nbytes == layer.in_features * layer.out_features for layer in layers
@@ -53,7 +62,7 @@ def test_int8_steps_are_captured_and_wait_for_nothing(
         machine.waits.clear()
         machine.kernels.clear()
         texts = [read(model, pixels) for _ in range(2)]
-        assert machine.kernels["_int_mm"]
+        assert machine.replayed["_int_mm" if quantize == "int8" else "_scaled_mm"]
         assert machine.replays
         assert model.trouble is None
         assert not [each for each in machine.waits if "cuda_layers" in each[1]]
