@@ -21,6 +21,7 @@ are started inside see the device as well. ``docs/gpu.md`` says what this proves
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -521,6 +522,7 @@ def pretended(
 ) -> Iterator[Machine]:
     """A machine with CUDA devices of ``capability``, of ``capacity`` bytes together."""
     machine = Machine(devices, capacity)
+    machine.refuse = functools.partial(refuse_kernels, capability=capability)
 
     def properties(device: Any = None) -> SimpleNamespace:
         return SimpleNamespace(

@@ -100,11 +100,14 @@ def written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     return tensors_in(values)
 
 
-def refuse_kernels(func: Any, args: Any) -> None:
-    """Raise what torch's products of eight-bit numbers refuse on CUDA, and do on a CPU."""
+def refuse_kernels(func: Any, args: Any, capability: tuple[int, int] = (9, 0)) -> None:
+    """Raise what torch's products of eight-bit numbers refuse on CUDA devices of ``capability``,
+    and do on a CPU."""
     name = name_of(func)
     if name not in ("_int_mm", "_scaled_mm"):
         return
+    if capability < ((7, 5) if name == "_int_mm" else (8, 9)):
+        raise Refused("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasLtMatmul`")
     rows, inner = args[0].shape
     columns, step = args[1].shape[1], 8 if name == "_int_mm" else 16
     if name == "_int_mm" and rows <= 16:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from blip2cli.cli.app import call
+from blip2cli.errors import OptionError
+from blip2cli.model.quantize import library_layers
 from blip2cli.model.quantize.cuda_layers import CudaLinear
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
@@ -69,6 +71,22 @@ def test_steps_are_captured_and_wait_for_nothing(
         assert machine.errors == []
     assert texts[0] == texts[1]
     assert sum(one == two for one, two in zip(exact, texts[1], strict=True)) >= SCENES - 1
+
+
+def test_an_old_gpu_multiplies_in_its_own_precision(
+    pixels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library_layers, "find_spec", lambda name: None)
+    with pretended(capability=(7, 5)) as machine:  # a T4
+        model = load("tiny", device="cuda", quantize="int8")
+        assert model.dtype is torch.float16
+        assert read(model, pixels[:1])
+        assert machine.kernels["_int_mm"]
+        with pytest.raises(OptionError, match=r"compute capability 8\.9 on"):
+            load("tiny", device="cuda", dtype="bfloat16", quantize="fp8")
+    refused = pytest.raises(OptionError, match="multiplies no such numbers itself needs the pack")
+    with pretended(capability=(7, 0)), refused:  # a V100
+        load("tiny", device="cuda", quantize="int8")
 
 
 def test_a_t5_that_does_not_fit_in_float32_runs_in_bfloat16(pixels: Tensor) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from blip2cli.cli.app import call
 from blip2cli.doctor.installation import packages
 from blip2cli.errors import ModelError
 from blip2cli.model.families import OPT, T5
@@ -156,3 +157,15 @@ def test_a_full_gpu_is_found_out_when_weights_are_loaded(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         place("cuda:1", "auto", OPT, 1)
+
+
+def test_a_command_says_it(
+    driver: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    driver.append(TOO_OLD)
+    samples = Path(__file__).parents[3] / "sample_images"
+    words = ["caption", str(samples), "--limit", "1", "--model", "tiny", "-o"]
+    assert call([*words, str(tmp_path / "a.jsonl")]) == 0
+    assert "Note: torch cannot use the GPU, so the model runs on cpu: " in capfd.readouterr().err
+    assert call([*words, str(tmp_path / "b.jsonl"), "--device", "cuda"]) == 2
+    assert "or use --device cpu." in capfd.readouterr().err
