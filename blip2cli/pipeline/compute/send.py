@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.pipeline.out_of_memory import is_exhaustion
+from blip2cli.system.memory import is_exhaustion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
