@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from transformers.modeling_utils import PreTrainedModel
 from transformers.models.blip_2.modeling_blip_2 import Blip2ForConditionalGeneration
 
 from tests.checkpoints import IMAGE_SIZE
@@ -172,7 +173,7 @@ def write_processor(directory: Path, queries: int | None) -> None:
 
 def write_shards(
     directory: Path,
-    model: Blip2ForConditionalGeneration,
+    model: PreTrainedModel,
     pickled: bool = False,
     tied: Collection[str] = (),
 ) -> None:

@@ -85,3 +85,16 @@ def test_every_class_of_transformers_is_there() -> None:
         assert f"Blip2Model.{name}" in PAGE
     for name in re.findall(r"\bBlip2[A-Z]\w+", PAGE):
         assert name in names
+
+
+def test_every_class_of_instructblip_is_there() -> None:
+    from transformers.models.instructblip import (
+        configuration_instructblip,
+        modeling_instructblip,
+        processing_instructblip,
+    )
+
+    modules = (configuration_instructblip, modeling_instructblip, processing_instructblip)
+    names = {name for module in modules for name in module.__all__}
+    names.remove("InstructBlipPreTrainedModel")  # the base of the others
+    assert {name for name in names if name not in PAGE} == set()

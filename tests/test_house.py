@@ -92,7 +92,7 @@ def test_names_and_comments_are_in_the_words_of_the_field() -> None:
 
 
 def test_only_the_families_name_a_family() -> None:
-    name = re.compile("opt|t5|bert")
+    name = re.compile("opt|t5|bert|llama|vicuna")
     found = [
         f"{shown(path)}:{node.lineno}"
         for path in files("blip2cli")

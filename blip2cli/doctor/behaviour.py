@@ -10,6 +10,7 @@ from torch import Tensor
 from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.report import Outcome, fail, ok, warn
 from blip2cli.errors import option
+from blip2cli.model.instructions import DESCRIBE
 from blip2cli.model.tokenizer.fill_prompt import Prompt, question_prompt
 from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.options import DecodeOptions
@@ -71,8 +72,9 @@ def constant_stage(features: ImageFeatures, problem: str) -> Outcome | None:
         ("the Q-Former", "qformer and query_tokens", features.query_output),
         ("the language projection", "language_projection", features.language_inputs),
     ):
-        # A retrieval model has no language projection, and an empty output of it.
-        if values.shape[-1] and relative_change(values) <= NO_EFFECT:
+        # A retrieval model has no language projection, and an empty output of it; a Q-Former that
+        # reads prompts has none without.
+        if values.numel() and relative_change(values) <= NO_EFFECT:
             return fail(
                 f"{problem}: behind {stage} all are alike",
                 f"look at the weights of {weights}; {UNTRAINED}",
@@ -102,9 +104,7 @@ def transformers_agrees(subject: ModelUnderTest) -> Outcome:
     pixels = subject.reference_pixels()
     worst = 0.0
     for prompt, tokens in zip(prompts, ours, strict=True):
-        theirs, first = _generate(
-            subject, pixels[prompt.image][None], model.codec.encode(prompt.text)
-        )
+        theirs, first = _generate(subject, pixels[prompt.image][None], prompt.text)
         if prompt.text is None:
             worst = relative_error(scores[prompt.image], first)
             if worst > LOGIT_TOLERANCE[model.dtype]:
@@ -123,17 +123,22 @@ def transformers_agrees(subject: ModelUnderTest) -> Outcome:
 
 @torch.inference_mode()
 def _generate(
-    subject: ModelUnderTest, pixels: Tensor, prompt: tuple[int, ...]
+    subject: ModelUnderTest, pixels: Tensor, text: str | None
 ) -> tuple[tuple[int, ...], Tensor]:
     """transformers' greedy tokens for pixel values [1, 3, H, W], and its first logits [V]."""
     model, theirs = subject.model, subject.reference
-    ids = torch.tensor([prompt], device=model.device)
+    read: dict[str, Tensor] = {}  # what the Q-Former reads beside the image
+    if model.instructions is not None:
+        text = DESCRIBE if text is None else text
+        own = model.instructions.codec.encode(text)
+        read["qformer_input_ids"] = torch.tensor([own], device=model.device)
+    ids = torch.tensor([model.codec.encode(text)], device=model.device)
     index, queries = theirs.config.image_token_index, theirs.config.num_query_tokens
     inputs: dict[str, Tensor]
     if index is None:
         # Without an image token only the language model's own generate takes the image.
         generate, length = theirs.language_model.generate, 0
-        features = theirs.get_image_features(pixels).pooler_output
+        features = theirs.get_image_features(pixels, **read).pooler_output
         embedded = theirs.get_input_embeddings()(ids)
         embeds = torch.cat((features.to(embedded.dtype), embedded), dim=1)
         mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=model.device)
@@ -142,7 +147,8 @@ def _generate(
         generate = theirs.generate
         ids = torch.cat((ids.new_full((1, queries), index), ids), dim=1)
         length = 0 if model.family.encoder_decoder else ids.shape[1]
-        inputs = {"pixel_values": pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        mask = torch.ones_like(ids)
+        inputs = {"pixel_values": pixels, "input_ids": ids, "attention_mask": mask, **read}
     with silence_libraries():
         output = generate(
             **inputs,

@@ -55,10 +55,9 @@ class ModelUnderTest:
     @cached_property
     def config(self) -> Any:
         """``config.json`` as transformers reads it, with its defaults."""
-        from transformers.models.blip_2.configuration_blip_2 import Blip2Config
-
+        kind = self.checkpoint.model_type.config_class()
         with silence_libraries():
-            return Blip2Config.from_pretrained(str(self.path), local_files_only=True)
+            return kind.from_pretrained(str(self.path), local_files_only=True)
 
     @cached_property
     def generation_config(self) -> dict[str, Any] | None:
@@ -135,11 +134,8 @@ class ModelUnderTest:
         Loaded by ``from_pretrained``, where that is cheap. Memory may hold a large model only once,
         and transformers cannot read every quantized one: then it shares our weights.
         """
-        from transformers.models.blip_2 import modeling_blip_2 as blip_2
-
-        kind: Any = blip_2.Blip2ForConditionalGeneration
-        if not self.checkpoint.family.writes:
-            kind = blip_2.Blip2ForImageTextRetrieval
+        checkpoint = self.checkpoint
+        kind = checkpoint.model_type.model_class(checkpoint.family)
         arguments: dict[str, Any] = {
             "use_safetensors": self.checkpoint.safetensors,
             "weights_only": True,

@@ -90,7 +90,7 @@ def padding_side(subject: ModelUnderTest) -> Outcome:
 
 
 def prompt_tokens(subject: ModelUnderTest) -> Outcome:
-    """OPT's prompts begin with BOS, T5's end with EOS."""
+    """A decoder's prompts begin with BOS, T5's end with EOS."""
     ours = list(subject.codec.encode(PROBE))
     theirs = list(subject.tokenizer(PROBE)["input_ids"])
     if subject.checkpoint.family.encoder_decoder:
@@ -101,6 +101,10 @@ def prompt_tokens(subject: ModelUnderTest) -> Outcome:
         )
     else:
         place, word, expected = 0, "begin", subject.config.text_config.bos_token_id
+        if subject.checkpoint.model_type.instructed:
+            # The configurations published with InstructBLIP name another: its authors set the
+            # tokenizer to the end token.
+            expected = subject.tokenizer.bos_token_id
         remedy = (
             "set add_bos_token to true in tokenizer_config.json, and let the post_processor of "
             f"tokenizer.json put token {expected} in front"

@@ -51,11 +51,11 @@ def finite_weights(subject: ModelUnderTest) -> Outcome:
 
 
 def tied_embeddings(subject: ModelUnderTest) -> Outcome:
-    """OPT ties input and output embedding; Flan-T5 has two."""
+    """OPT ties input and output embedding; others have two."""
     if has_tied_embeddings(subject):
         return ok("one matrix reads and writes")
     if not subject.checkpoint.family.tied_embeddings:
-        return ok("two matrices, as in Flan-T5")
+        return ok(f"two matrices, as usual {subject.checkpoint.family.label}")
     return fail(
         "the files hold an output matrix (lm_head) that differs from the input embedding, which "
         "OPT has not: one of them is not the trained one",

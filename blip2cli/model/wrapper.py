@@ -16,11 +16,11 @@ from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.families import Family
 from blip2cli.model.generation import Generated, generate_tokens
-from blip2cli.model.grouping import grouped
-from blip2cli.model.layers.streamed import STREAMED_ROWS
+from blip2cli.model.instructions import Instructions, instructed
+from blip2cli.model.language_texts import language_states
 from blip2cli.model.limits import check_length, check_prompt, check_writes, fits
 from blip2cli.model.loading.load import load_model
-from blip2cli.model.nets.blip2 import Blip2Net, RetrievalModel
+from blip2cli.model.nets.blip2 import Blip2Net, GenerationModel, RetrievalModel
 from blip2cli.model.placement.dtype import place
 from blip2cli.model.placement.single_thread import needs_single_thread, single_threaded
 from blip2cli.model.retrieval import Retrieval
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from blip2cli.model.decoding.scoring import Likelihood
     from blip2cli.model.nets.vision import VisionModel
     from blip2cli.model.ranker import Ranker
-
-TEXT_BATCH = 32  # texts without an image that go through the language model together
 
 
 class Blip2:
@@ -72,6 +70,9 @@ class Blip2:
         self._compute = compute or functools.partial(compute_features, model)
         self.ranker: Ranker | None = None  # set by ``load_ranked``
         self.retrieval = Retrieval(model, codec) if isinstance(model, RetrievalModel) else None
+        self.instructions: Instructions | None = None  # a Q-Former that reads prompts as well
+        if isinstance(model, GenerationModel) and codec.instructions is not None:
+            self.instructions = Instructions(model, codec.instructions)
         self._end = model.config.text_config.end_tokens if self.writes else ()
         self._sessions: WeakKeyDictionary[ImageFeatures, DecoderSession] = WeakKeyDictionary()
         self._upload = Upload(self.device)
@@ -148,13 +149,8 @@ class Blip2:
         family = check_writes(self.name, self.family, "read texts with its retrieval half")
         ids = [self.codec.encode(text) for text in texts]
         check_length(texts, ids, self._text_positions)
-        found: dict[int, Tensor] = {}
-        together = TEXT_BATCH * (STREAMED_ROWS if self.model.stream else 1)
-        for _, members in grouped(map(len, ids), together):
-            rows = torch.tensor([ids[number] for number in members], device=self.device)
-            states = family.text_states(self.model.language_model, rows).float()
-            found.update(zip(members, states, strict=True))
-        return [found[number] for number in range(len(texts))]
+        assert isinstance(self.model, GenerationModel)
+        return language_states(family, self.model, ids)
 
     @property
     def text_width(self) -> int:
@@ -189,6 +185,7 @@ class Blip2:
         a prompt is too long for the model, or the model is a retrieval model.
         """
         check_writes(self.name, self.family)
+        features, prompts = instructed(self.instructions, features, prompts)
         ids = [self.codec.encode(prompt.text) for prompt in prompts]
         for prompt, prompt_ids in zip(prompts, ids, strict=True):
             check_prompt(self.model.config, prompt.name, len(prompt_ids), options.max_new_tokens)
@@ -222,6 +219,7 @@ class Blip2:
         from blip2cli.model.decoding.scoring import ChoicePrompt, score_choices
 
         check_writes(self.name, self.family)
+        features, prompts = instructed(self.instructions, features, prompts)
         encoded: dict[tuple[str, tuple[str, ...]], tuple[tuple[int, ...], ...]] = {}
         scored = []
         for prompt, listed in zip(prompts, choices, strict=True):
@@ -246,14 +244,15 @@ class Blip2:
         [B, T] of its continuation. Raises OptionError for a retrieval model.
         """
         check_writes(self.name, self.family)
-        rows = torch.arange(len(features))
+        asked = [Prompt(row, text, "") for row in range(len(features))]
+        features, prompts = instructed(self.instructions, features, asked)
+        pairs = [(prompt.image, self.codec.encode(prompt.text)) for prompt in prompts]
+        rows = torch.arange(len(pairs))
         if tokens is None:
-            tokens = torch.zeros((len(features), 0), dtype=torch.long)
-        prompt = self.codec.encode(text)
-        prompts = [(image, prompt) for image in rows.tolist()]
+            tokens = torch.zeros((len(pairs), 0), dtype=torch.long)
         session = self._session(features)
         return session.logits(
-            session.continuation_states(prompts, rows.to(self.device), tokens.to(self.device))
+            session.continuation_states(pairs, rows.to(self.device), tokens.to(self.device))
         )
 
     def encode_choices(
@@ -269,6 +268,8 @@ class Blip2:
 
     def fits(self, text: str, new_tokens: int) -> bool:
         """Whether a prompt and ``new_tokens`` after it are within the model's positions."""
+        if self.instructions is not None and not self.instructions.fits(text):
+            return False
         return fits(self.model.config, len(self.codec.encode(text)), new_tokens)
 
     def _session(self, features: ImageFeatures) -> DecoderSession:

@@ -85,6 +85,13 @@ class EmbedTask:
     def fit(self, model: Blip2) -> Self:
         """Learn the vectors' size from ``model``."""
         self.check(model.name, model.family)
+        if self.kind == "qformer" and model.instructions is not None:
+            raise OptionError(
+                "kind",
+                f"The Q-Former of {model.name} reads a prompt beside each image, so there is no "
+                f"{option('kind')} qformer of the image by itself",
+                f"it has {option('kind')} image",
+            )
         _, queries, width = model.model.query_tokens.shape
         if self.kind == "image":
             width = model.model.vision_model.config.hidden_size

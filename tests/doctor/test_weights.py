@@ -116,7 +116,7 @@ def test_flan_t5_may_have_two_matrices(t5: Sound, tmp_path: Path) -> None:
         held[HEAD] = held["language_model.shared.weight"].flip(0).clone()
 
     found = findings_on(broken(t5.path, tmp_path, weights(untie)))
-    assert found["tied-embeddings"].found == "two matrices, as in Flan-T5"
+    assert found["tied-embeddings"].found == "two matrices, as usual with T5"
     assert not [name for name, finding in found.items() if finding.status == "fail"]
 
 
@@ -136,7 +136,7 @@ def test_a_configuration_that_cannot_be_read_is_a_finding(opt: Sound, tmp_path: 
         (lambda place: (place / "tokenizer.json").unlink(), "has no tokenizer"),
         (lambda place: (place / "vision.safetensors").unlink(), "is incomplete: vision"),
         (settings("config.json", model_type="llava"), "holds a llava"),
-        (settings("config.json", text_config__model_type="llama"), "language model llama"),
+        (settings("config.json", text_config__model_type="gpt2"), "language model gpt2"),
         (settings("processor_config.json", image_processor={}), "no image processor settings"),
     ],
 )

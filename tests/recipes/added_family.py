@@ -7,11 +7,11 @@ from dataclasses import replace
 from blip2cli.model import families
 from tests.recipes.register import run_command
 
-LLAMA = replace(
-    families.OPT, name="llama", model_type="llama", template="[INST] {question} [/INST]"
+NEOX = replace(
+    families.OPT, name="neox", model_type="gpt_neox", template="<human>: {question} <bot>:"
 )
 
 if __name__ == "__main__":
-    families.FAMILIES = (LLAMA, *families.FAMILIES)
-    families.WRITERS = (LLAMA, *families.WRITERS)
+    families.FAMILIES = (NEOX, *families.FAMILIES)
+    families.WRITERS = (NEOX, *families.WRITERS)
     run_command()

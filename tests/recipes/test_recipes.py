@@ -53,7 +53,7 @@ def test_add_a_language_model(tmp_path: Path, images: Path) -> None:
     folder = tmp_path / "mine"
     shutil.copytree(embedded_path("tiny"), folder)
     config = json.loads((folder / "config.json").read_text())
-    config["text_config"]["model_type"] = "llama"
+    config["text_config"]["model_type"] = "gpt_neox"
     (folder / "config.json").write_text(json.dumps(config))
     out = run("added_family", tmp_path, "ask", images / "a.png", "--model", "mine", "-q", "what?")
     assert json.loads(out)["question"] == "what?"

@@ -15,6 +15,7 @@ from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.config import read_config
 from blip2cli.model.checkpoint.hub import SMALL_FILES
 from blip2cli.model.checkpoint.lazy_weights import Weights
+from blip2cli.model.checkpoint.model_types import BLIP_2, INSTRUCT_BLIP, MODEL_TYPES
 from blip2cli.model.checkpoint.weight_files import PROCESSOR_FILES, Checkpoint, read_json
 from blip2cli.model.families import Family
 from blip2cli.model.loading.empty_model import empty_model
@@ -66,18 +67,16 @@ def expected_weights(
 def meta_model(config: Settings, kind: Family) -> Any:
     """transformers' model of a configuration, on the meta device: without memory for weights.
 
-    Raises ModelError when the configuration is none of BLIP-2.
+    Raises ModelError when the configuration is none of such a model.
     """
-    from transformers.models.blip_2 import modeling_blip_2 as modeling
-    from transformers.models.blip_2.configuration_blip_2 import Blip2Config
-
-    build: Any = getattr(modeling, kind.architecture)
+    found = MODEL_TYPES.get(str(config.get("model_type")), BLIP_2)
+    build, settings = found.model_class(kind), found.config_class()
     with silence_libraries(), torch.device("meta"):
         try:
-            model = build(Blip2Config(**config))
+            model = build(settings(**config))
         except Exception as error:  # the strict configuration's errors have no common root
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            problem = f"config.json describes no BLIP-2 model ({lines[0]})"
+            problem = f"config.json describes no {found.label} model ({lines[0]})"
             raise ModelError(None, problem) from error
     return model
 
@@ -86,6 +85,7 @@ def copy_small_files(source: Path, folder: Path) -> None:
     """Copy configuration, tokenizer, processor and generation settings."""
     for name in SMALL_FILES:
         if (source / name).is_file():
+            (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, folder / name)
 
 
@@ -114,17 +114,21 @@ def write_generation_config(config: Settings, folder: Path) -> None:
     write_json(folder / "generation_config.json", {"_from_model_config": True, **tokens})
 
 
-def write_processor(tokenizer: Any, image_size: int, queries: int, folder: Path) -> int:
+def write_processor(
+    tokenizer: Any, image_size: int, queries: int, folder: Path, words: Any = None
+) -> int:
     """Write tokenizer and processor, with BLIP's image steps at ``image_size`` pixels.
 
-    Returns the id of the token ``<image>``, which the processor adds.
+    ``words`` is the tokenizer of a Q-Former that reads prompts. Returns the id of the token
+    ``<image>``, which the processor adds.
     """
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
-    from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 
     with silence_libraries():
         images = BlipImageProcessorPil(size={"height": image_size, "width": image_size})
-        processor = Blip2Processor(images, tokenizer, num_query_tokens=queries)
+        build = (BLIP_2 if words is None else INSTRUCT_BLIP).processor_class()
+        tokenizers = (tokenizer,) if words is None else (tokenizer, words)
+        processor = build(images, *tokenizers, num_query_tokens=queries)
         processor.save_pretrained(folder)
         images.save_pretrained(folder)  # a file of its own is what older releases look for
     return int(processor.tokenizer.convert_tokens_to_ids("<image>"))

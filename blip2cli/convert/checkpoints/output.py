@@ -13,6 +13,7 @@ from typing import BinaryIO, TypeVar
 from blip2cli.convert.files import new_file, new_folder
 from blip2cli.errors import OutputError, option
 from blip2cli.model.checkpoint.hub import SMALL_FILES
+from blip2cli.model.checkpoint.weight_files import QFORMER_TOKENIZER
 from blip2cli.model.quantize.int8_weights import STEM
 from blip2cli.sinks.base import disk_errors
 from blip2cli.sinks.check_output import check_parent, check_place
@@ -23,6 +24,7 @@ from blip2cli.storage.durable import sync_file
 # What a directory with a model holds, those of the hub too.
 _OF_A_MODEL = re.compile(
     "|".join(map(re.escape, SMALL_FILES))
+    + rf"|{QFORMER_TOKENIZER}"
     + r"|chat_template\.(?:json|jinja)|README\.md|\.gitattributes|\.cache"
     + rf"|(?:model|pytorch_model|{STEM})(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index\.json)?"
 )
@@ -83,8 +85,9 @@ def new_model(out: str) -> Iterator[Path]:
     """
     with _new(out, new_folder) as folder:
         yield Path(folder.path)
-        for file in os.scandir(folder.path):
-            sync_file(file.path)
+        for inner, _, files in os.walk(folder.path):
+            for file in files:
+                sync_file(os.path.join(inner, file))
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""``config.json`` as dataclasses: transformers' ``Blip2Config`` (``configuration_blip_2.py``)."""
+"""``config.json`` as dataclasses: transformers' ``Blip2Config`` (``configuration_blip_2.py``) and
+``InstructBlipConfig`` (``configuration_instructblip.py``)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint.model_types import BLIP_2, MODEL_TYPES, ModelType
 from blip2cli.model.families import OPT, Family, language_family
 from blip2cli.model.families.base import TextConfig
 from blip2cli.model.families.config_section import ConfigSection, check_id
@@ -83,6 +85,12 @@ class Blip2Config:
     num_query_tokens: int
     image_text_hidden_size: int
     image_token_index: int | None
+    model_type: ModelType = BLIP_2
+
+    @property
+    def instructed(self) -> bool:
+        """Whether the Q-Former reads the prompt beside the image."""
+        return self.model_type.instructed
 
 
 def read_config(values: Mapping[str, Any], family: Family | None = None) -> Blip2Config:
@@ -91,9 +99,12 @@ def read_config(values: Mapping[str, Any], family: Family | None = None) -> Blip
     Raises ModelError for what cannot be one.
     """
     values = {name: value for name, value in values.items() if value is not None}
+    kind = MODEL_TYPES.get(str(values.get("model_type")), BLIP_2)
+    # The file does not say it: there is no other InstructBLIP.
+    reads = {"use_qformer_text_input": True} if kind.instructed else {}
     vision = VisionConfig.read(values.get("vision_config") or {})
     qformer = QFormerConfig.read(
-        values.get("qformer_config") or {}, encoder_hidden_size=vision.hidden_size
+        values.get("qformer_config") or {}, encoder_hidden_size=vision.hidden_size, **reads
     )
     text = values.get("text_config") or {}
     family = family or language_family(text) or OPT
@@ -106,4 +117,5 @@ def read_config(values: Mapping[str, Any], family: Family | None = None) -> Blip
         text_config=family.config_class.read(text),
         **vars(_Sizes.read(values)),
         image_token_index=image_token,
+        model_type=kind,
     )

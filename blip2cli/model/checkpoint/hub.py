@@ -16,7 +16,9 @@ from typing import TypeVar
 
 from blip2cli.errors import ModelError, option
 from blip2cli.model.checkpoint.foreign_files import check_adapter
+from blip2cli.model.checkpoint.model_types import MODEL_TYPES
 from blip2cli.model.checkpoint.weight_files import (
+    QFORMER_TOKENIZER,
     WEIGHT_FILES,
     Checkpoint,
     inspect_checkpoint,
@@ -25,19 +27,24 @@ from blip2cli.model.checkpoint.weight_files import (
 
 Result = TypeVar("Result")
 
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 SMALL_FILES = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
+    *_TOKENIZER,
     "vocab.json",
     "merges.txt",
     "spiece.model",
     "vocab.txt",
+    "tokenizer.model",
+    *(f"{QFORMER_TOKENIZER}/{name}" for name in (*_TOKENIZER, "vocab.txt")),
 )
 ATTEMPTS = 3
 PAUSE = 1.0  # seconds before the second attempt; doubled before the third
@@ -152,7 +159,7 @@ def _download(repo: str, revision: str | None) -> Path:
     # The small files first: they tell whether the large ones are worth fetching.
     snapshot = _with_retries(lambda: get(small))
     kind = read_json(snapshot / "config.json").get("model_type")
-    if kind != "blip-2":
+    if str(kind) not in MODEL_TYPES:
         raise ModelError(
             "model",
             f"{repo} on the hub is a {kind or 'model of unknown type'}, not a BLIP-2 model",

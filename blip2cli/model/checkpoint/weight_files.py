@@ -25,6 +25,7 @@ from blip2cli.model.checkpoint.foreign_files import (
     check_adapter,
     check_pointer,
 )
+from blip2cli.model.checkpoint.model_types import INSTRUCT_BLIP, MODEL_TYPES, ModelType
 from blip2cli.model.families import RETRIEVAL, WRITERS, Family, language_family
 
 if TYPE_CHECKING:
@@ -37,10 +38,12 @@ WEIGHT_FILES = (
     # Int8 weights, which other programs must not take for plain ones, see ``int8_weights``.
     ("model.int8.safetensors", "model.int8.safetensors.index.json"),
 )
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "vocab.txt")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model", "vocab.txt")
+# The tokenizer of a Q-Former that reads prompts, in a directory of its own.
+QFORMER_TOKENIZER = "qformer_tokenizer"
 GENERATION_CLASSES = (*(family.architecture for family in WRITERS), "Blip2Model")
 # Beginnings of the names of classes whose models are taken for BLIP-2's.
-_OTHER_CLASSES = ("BlipFor", "GitFor", "InstructBlip", "Llava")
+_OTHER_CLASSES = ("BlipFor", "GitFor", INSTRUCT_BLIP.prefix, "Llava")
 _HEADER_LIMIT = 100 << 20  # bytes; the safetensors library reads no longer headers either
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
@@ -59,6 +62,11 @@ class Checkpoint:
     def safetensors(self) -> bool:
         """True when the weights are safetensors rather than pickles."""
         return self.weights[0].suffix == ".safetensors"
+
+    @property
+    def model_type(self) -> ModelType:
+        """Which kind of model it is."""
+        return MODEL_TYPES[self.config["model_type"]]
 
     @cached_property
     def weight_bytes(self) -> int:
@@ -122,15 +130,15 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
     config = read_json(path / "config.json")
     if "peft_type" in config:  # the adapter's configuration under another name
         raise adapter_error(str(path), "peft_type in config.json")
-    kind = config.get("model_type")
-    if kind != "blip-2":
+    kind = str(config.get("model_type") or "model of unknown type")
+    if kind not in MODEL_TYPES:
         raise ModelError(
             None,
-            f"{path} holds a {kind or 'model of unknown type'}, not a BLIP-2 model "
-            "(config.json must say model_type blip-2)",
+            f"{path} holds a {kind}, not a BLIP-2 model "
+            f"(config.json must say model_type {' or '.join(MODEL_TYPES)})",
         )
     for name in _classes(config):
-        if name.startswith(_OTHER_CLASSES):
+        if name.startswith(_OTHER_CLASSES) and not name.startswith(MODEL_TYPES[kind].prefix):
             raise ModelError(None, f"{path} holds a {name}, not a BLIP-2 model")
     for name in ("vision_config", "qformer_config", "text_config"):
         if not isinstance(config.get(name) or {}, dict):
@@ -147,9 +155,23 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
         )
     for name in TOKENIZER_FILES:
         check_pointer(path / name)
+    if MODEL_TYPES[kind].instructed:
+        _check_qformer_tokenizer(path)
     weights = weight_files(path)
     family = _family(path, config, weights)
     return Checkpoint(path, config, family, weights, _image_processor(path))
+
+
+def _check_qformer_tokenizer(path: Path) -> None:
+    """Raise ModelError where the tokenizer of a Q-Former that reads prompts is missing."""
+    if not any((path / QFORMER_TOKENIZER / name).is_file() for name in TOKENIZER_FILES):
+        raise ModelError(
+            None,
+            f"{path} lacks the tokenizer of its Q-Former ({QFORMER_TOKENIZER}/tokenizer.json)",
+            "copy that directory from the model it was trained from",
+        )
+    for name in TOKENIZER_FILES:
+        check_pointer(path / QFORMER_TOKENIZER / name)
 
 
 def _image_processor(path: Path) -> dict[str, Any]:
@@ -170,7 +192,8 @@ def _image_processor(path: Path) -> dict[str, Any]:
 
 
 def _family(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> Family:
-    if _is_retrieval_model(path, config, weights):
+    instructed = MODEL_TYPES[config["model_type"]].instructed
+    if not instructed and _is_retrieval_model(path, config, weights):
         return RETRIEVAL  # its text_config, if any, describes no weights of it
     text = config.get("text_config") or {}
     family = language_family(text)
@@ -178,7 +201,7 @@ def _family(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> Fami
         raise ModelError(
             None,
             f"{path} uses the language model {text['model_type']}",
-            "blip2cli runs BLIP-2 with OPT or (Flan-)T5",
+            f"blip2cli runs those of type {', '.join(family.model_type for family in WRITERS)}",
         )
     return family
 

@@ -3,24 +3,27 @@
 ``base`` says what a family is. Each that generates texts has a folder: ``family`` (the object),
 ``config`` (its section of ``config.json``), ``net`` (the network, with transformers' names of the
 weights), ``session`` (its decoder session, with the images of one batch) and ``kv_slots`` (its keys
-and values). ``retrieval`` is the family without a language model. To add one: a folder, and a line
+and values); a decoder may share those of ``opt``. ``retrieval`` is the family without a language
+model. To add one: a folder, and a line
 here.
 """
 
 from __future__ import annotations
 
 from blip2cli.model.families.base import Family, LanguageFamily
+from blip2cli.model.families.llama.family import LLAMA
 from blip2cli.model.families.opt.family import OPT
 from blip2cli.model.families.retrieval import RETRIEVAL
 from blip2cli.model.families.t5.family import T5
 
-FAMILIES: tuple[Family, ...] = (OPT, T5, RETRIEVAL)
+FAMILIES: tuple[Family, ...] = (OPT, T5, LLAMA, RETRIEVAL)
 WRITERS: tuple[LanguageFamily, ...] = tuple(
     family for family in FAMILIES if isinstance(family, LanguageFamily)
 )
 
 __all__ = [
     "FAMILIES",
+    "LLAMA",
     "OPT",
     "RETRIEVAL",
     "T5",

@@ -95,11 +95,14 @@ class Family(ABC):
     # weight or bias, {rest} anything.
     lavis_names: tuple[tuple[str, str], ...]
     lavis_dtype: str | None = None  # what LAVIS casts the language model to
+    # The special tokens that LAVIS sets in the tokenizer, by their names there.
+    lavis_tokens: tuple[tuple[str, str], ...] = ()
     encoder_decoder: bool = False
     template: str = ""  # the paper's prompt for a question
     end_text: str | None = None  # text whose one token ends a text; None: the tokenizer's end token
     tied_embeddings: bool = False  # published models read and write with one matrix
     adds_begin_token: bool = False  # to prompts, where tokenizer_config.json says add_bos_token
+    continued_text: str = ""  # what the tokenizer has to read in front of the rest of a line
     unfit_dtypes: tuple[str, ...] = ()  # precisions that it does not bear …
     unfit_because: str = ""  # … and why
     word_weights: tuple[str, ...] = ()  # the language model's matrices with one row a token

@@ -36,6 +36,7 @@ RETRIEVAL = _Retrieval(
     # is transformers' default.
     config_class=OptConfig,
     lavis_key="itm_head.weight",
+    lavis_tokens=(("bos_token", "[DEC]"),),
     lavis_names=(
         *(
             (f"Qformer.bert.encoder.layer.{{n}}.{name}", f"qformer.encoder.layer.{{n}}.{name}")

@@ -33,6 +33,7 @@ _FUSED = {
     "gelu_new": ("gelu", "tanh"),
     "gelu_pytorch_tanh": ("gelu", "tanh"),
     "relu": ("relu", ""),
+    "silu": ("swish", ""),
 }
 _multiply = torch.ops.mkldnn._linear_pointwise.default
 _multiply_and_add = torch.ops.mkldnn._linear_pointwise.binary

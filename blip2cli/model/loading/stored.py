@@ -31,6 +31,7 @@ _HARMLESS: tuple[tuple[str, str], ...] = (
     (r"(.+\.)?position_ids", "0, 1, 2, …, which older transformers saved along"),
     (r".+\.EncDecAttention\.relative_attention_bias\.weight", "of older T5, which never read it"),
     (r".+\.decoder\.version", "a mark of the format of older OPT"),
+    (r".+\.rotary_emb\.inv_freq", "frequencies of positions, which are computed"),
     (r".+\.(input|output)_(scale|zero_point)", "to round activations by, which are not rounded"),
 )
 # The other half of a file that holds both kinds of model.

@@ -1,6 +1,7 @@
 """The whole model: vision encoder, Q-Former, and a language model or heads for retrieval.
 
-As transformers' ``Blip2ForConditionalGeneration`` and ``Blip2ForImageTextRetrieval``.
+As transformers' ``Blip2ForConditionalGeneration``, ``InstructBlipForConditionalGeneration`` and
+``Blip2ForImageTextRetrieval``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from blip2cli.model.checkpoint.config import Blip2Config
 from blip2cli.model.families import LanguageFamily
 from blip2cli.model.layers.linear import Linear
 from blip2cli.model.layers.streamed import LayerStream
-from blip2cli.model.nets.qformer import QFormer, TextEmbeddings
+from blip2cli.model.nets.qformer import InstructedQFormer, QFormer, TextEmbeddings
 from blip2cli.model.nets.vision import VisionModel
 
 
@@ -27,7 +28,8 @@ class VisionQFormer(nn.Module):
         width = config.qformer_config.hidden_size
         self.vision_model = VisionModel(config.vision_config)
         self.query_tokens = nn.Parameter(torch.empty(1, config.num_query_tokens, width))
-        self.qformer = QFormer(config.qformer_config)
+        kind = InstructedQFormer if config.instructed else QFormer
+        self.qformer: Any = kind(config.qformer_config)
         self.remarks: tuple[str, ...] = ()  # what is to be said of the checkpoint, as sentences
         self.placed = ""  # where its layers are, behind the reason for device and precision
         self.stream: LayerStream | None = None  # brings in layers that are not in memory
@@ -41,6 +43,19 @@ class VisionQFormer(nn.Module):
     def dtype(self) -> torch.dtype:
         """The precision of the weights; the Q-Former's may be another."""
         return self.vision_model.post_layernorm.weight.dtype
+
+    def text_embeddings(self) -> TextEmbeddings:
+        """Those of texts that the Q-Former reads beside an image, where it does."""
+        raise NotImplementedError
+
+    def encode_pairs(self, images: Tensor, ids: Tensor, owners: Tensor) -> Tensor:
+        """Query states of images [U, P+1, Dv] with texts [M, T], each beside the image of its entry
+        in ``owners`` [M]: [M, Q, D]."""
+        queries = self.query_tokens.expand(len(ids), -1, -1)
+        count = queries.shape[1]
+        embeds = self.text_embeddings()(ids, queries)
+        states: Tensor = self.qformer(embeds, images, count, owners)
+        return states[:, :count]
 
 
 class GenerationModel(VisionQFormer):
@@ -59,6 +74,11 @@ class GenerationModel(VisionQFormer):
         embeddings: nn.Embedding = self.language_model.input_embeddings
         return embeddings
 
+    def text_embeddings(self) -> TextEmbeddings:
+        """Those of prompts; only a model that is instructed has them."""
+        found: TextEmbeddings = self.qformer.embeddings
+        return found
+
 
 class RetrievalModel(VisionQFormer):
     """A retrieval model, which scores images against texts."""
@@ -71,13 +91,9 @@ class RetrievalModel(VisionQFormer):
         self.text_projection = Linear(width, shared)
         self.itm_head = Linear(width, 2)
 
-    def encode_pairs(self, images: Tensor, ids: Tensor, owners: Tensor) -> Tensor:
-        """Query states of images [U, P+1, Dv] with texts [M, T], each beside the image of its entry
-        in ``owners`` [M]: [M, Q, D]."""
-        queries = self.query_tokens.expand(len(ids), -1, -1)
-        count = queries.shape[1]
-        states: Tensor = self.qformer(self.embeddings(ids, queries), images, count, owners)
-        return states[:, :count]
+    def text_embeddings(self) -> TextEmbeddings:
+        """Those of texts to compare with images."""
+        return self.embeddings
 
     def encode_texts(self, ids: Tensor) -> Tensor:
         """Hidden states of texts without an image, [N, T] to [N, T, D]."""

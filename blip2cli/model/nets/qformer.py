@@ -4,7 +4,7 @@ and ``Blip2TextEmbeddings`` in ``modeling_blip_2.py``."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,11 @@ class QFormer(nn.Module):
         self.layernorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.encoder = Encoder(config)
 
+    @property
+    def norm(self) -> LayerNorm:
+        """The norm of embeddings."""
+        return self.layernorm
+
     def forward(
         self,
         embeds: Tensor,
@@ -39,13 +44,31 @@ class QFormer(nn.Module):
         ``owners`` [B] there are fewer, and sequence i attends to image ``owners[i]``.
         Without a text, query tokens may be [1, Q, D], the same for every image.
         """
-        dtype = self.layernorm.weight.dtype
+        norm = self.norm
+        dtype = norm.weight.dtype
         queries = embeds.shape[1] if queries is None else queries
         images = None if images is None else images.to(dtype)
-        hidden: Tensor = self.layernorm(embeds.to(dtype))
+        hidden: Tensor = norm(embeds.to(dtype))
         for layer in self.encoder.layer:
             hidden = layer(hidden, images, queries, owners)
         return hidden.to(embeds.device)
+
+
+class InstructedQFormer(QFormer):
+    """InstructBLIP's, which reads the prompt beside the image (arXiv 2305.06500, section 2.3), as
+    transformers' ``InstructBlipQFormerModel`` in ``modeling_instructblip.py``."""
+
+    def __init__(self, config: QFormerConfig) -> None:
+        super().__init__(config)
+        self.embeddings = TextEmbeddings(config)
+        self.embeddings.layernorm = self.layernorm
+        del self.layernorm
+
+    @property
+    def norm(self) -> LayerNorm:
+        """The norm of embeddings."""
+        norm: Any = self.embeddings.layernorm
+        return norm  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):

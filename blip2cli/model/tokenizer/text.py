@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import ModelError, OptionError
-from blip2cli.model.checkpoint.weight_files import Checkpoint, read_json
+from blip2cli.model.checkpoint.weight_files import QFORMER_TOKENIZER, Checkpoint, read_json
 from blip2cli.model.limits import shortened
 from blip2cli.model.tokenizer.tokenizer import read_plain
 from blip2cli.system.library_logging import silence_libraries
@@ -24,6 +24,8 @@ class TextCodec:
     start: int  # the whole sequence where there is no prompt
     bos: int | None  # put in front of every prompt when the tokenizer forgets it
     rows: int  # tokens that the model has an embedding of
+    continued_text: str = ""  # see ``Family``
+    instructions: TextCodec | None = None  # that of a Q-Former which reads prompts as well
 
     @cached_property
     def special_texts(self) -> tuple[str, ...]:
@@ -33,7 +35,7 @@ class TextCodec:
     def encode(self, text: str | None) -> tuple[int, ...]:
         """Prompt ids, special tokens included; never empty.
 
-        OPT: begin token, then text. T5: text, then end token. Retrieval models: text between a
+        Decoders: begin token, then text. T5: text, then end token. A Q-Former: text between a
         class token and a separator.
         """
         if text is None:
@@ -48,12 +50,14 @@ class TextCodec:
 
         Raises OptionError when two have the same ids, or one has none.
         """
-        ids = tuple(
-            self._known(tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]), text)
-            for text in (gap + choice for choice in choices)
-        )
+        before = len(self._ids(self.continued_text))
+        ids = tuple(self._ids(self.continued_text + gap + text)[before:] for text in choices)
         check_distinct(choices, ids)
         return ids
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        """Token ids without special tokens."""
+        return self._known(tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]), text)
 
     def _known(self, ids: tuple[int, ...], text: str) -> tuple[int, ...]:
         """``ids``. Raises ModelError when the model knows one of them not."""
@@ -109,7 +113,11 @@ def load_codec(checkpoint: Checkpoint, text_config: Any) -> TextCodec:
             f"of {rows}",
             "take weights, config.json and tokenizer from one model",
         )
-    return TextCodec(tokenizer, start, forced, rows)
+    instructions = None
+    if config.instructed:
+        own = read_tokenizer(checkpoint.path / QFORMER_TOKENIZER, plain=True)
+        instructions = TextCodec(own, 0, None, config.qformer_config.vocab_size)
+    return TextCodec(tokenizer, start, forced, rows, family.continued_text, instructions)
 
 
 def read_tokenizer(path: Path, plain: bool = False) -> Any:
@@ -127,7 +135,8 @@ def read_tokenizer(path: Path, plain: bool = False) -> Any:
     except ModelError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception
-        if not whole and (path / "spiece.model").is_file() and not _reads_sentencepiece():
+        pieces = any((path / name).is_file() for name in ("spiece.model", "tokenizer.model"))
+        if not whole and pieces and not _reads_sentencepiece():
             raise ModelError(
                 None,
                 f"{path} has a SentencePiece tokenizer without tokenizer.json",

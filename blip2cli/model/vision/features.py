@@ -16,7 +16,9 @@ class ImageFeatures:
 
     image_embeds: Tensor  # [B, P+1, Dv]: the ViT's last hidden state, class token first
     pooled: Tensor  # [B, Dv]: the ViT's pooled class token
-    query_output: Tensor  # [B, Q, Dq]: the Q-Former's output
+    # [B, Q, Dq]: the Q-Former's output. Where it reads the prompt as well there is none yet: its Q
+    # is 0, and that of the inputs below (see ``model/instructions``).
+    query_output: Tensor
     # [B, Q, Dl]: the query outputs projected for the language model. A retrieval model has no
     # language model: its Dl is 0.
     language_inputs: Tensor
@@ -35,6 +37,9 @@ def compute_features(model: Blip2Net, pixel_values: Tensor) -> ImageFeatures:
 def vision_forward(model: Blip2Net, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The fields of ``ImageFeatures`` for normalised pixels [B, 3, H, W], without its class."""
     embeds, pooled = model.vision_model(pixel_values)
+    if model.config.instructed:
+        nothing = embeds[:, :0]
+        return embeds, pooled, nothing, nothing
     # No mask: every patch is attended to. transformers passes a mask of ones, which is the same.
     # The queries are the same for every image until they cross-attend to it.
     output = model.qformer(model.query_tokens, embeds)

@@ -50,7 +50,7 @@ def test_adapters_are_named(change: Callable[[Path], None], said: str, copy: Pat
 @pytest.mark.parametrize(
     ("kind", "classes", "said"),
     [
-        ("instructblip", None, "holds a instructblip, not a BLIP-2 model"),
+        ("instructblipvideo", None, "holds a instructblipvideo, not a BLIP-2 model"),
         ("blip", None, "holds a blip, not"),
         ("llava", None, "holds a llava, not"),
         ("git", None, "holds a git, not"),

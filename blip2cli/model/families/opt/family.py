@@ -29,19 +29,14 @@ class _Opt(LanguageFamily):
         return Opt(config)
 
     def open_session(self, model: Any, features: ImageFeatures) -> DecoderSession:
-        from blip2cli.model.families.opt.session import OptSession
+        from blip2cli.model.families.opt.session import open_session
 
-        placeholder = model.config.image_token_index
-        if (
-            placeholder is None or placeholder < 0
-        ):  # an id outside the vocabulary, which no rule touches
-            placeholder = model.config.text_config.vocab_size
-        return OptSession(model.language_model, features.language_inputs, placeholder)
+        return open_session(model, features)
 
     def text_states(self, language: Any, ids: Tensor) -> Tensor:
         from blip2cli.model.families.opt.layer import text_states
 
-        return text_states(language.model.decoder, ids)
+        return text_states(language.decoder, ids)
 
 
 OPT = _Opt(

@@ -12,7 +12,7 @@ from blip2cli.model.decoding.kv_slots import SlotShape
 from blip2cli.model.decoding.requests import DecodeRequest
 from blip2cli.model.decoding.slot_arena import Allocate
 from blip2cli.model.decoding.slot_buffers import SlotBuffers
-from blip2cli.model.families.opt.layer import KeyValue, attend, finish, project
+from blip2cli.model.families.opt.layer import KeyValue, attend, project
 
 if TYPE_CHECKING:
     from blip2cli.model.families.opt.session import OptSession
@@ -99,13 +99,13 @@ class OptSlots:
         slots = torch.arange(len(used), device=used.device)
         seen = torch.arange(self.shape.capacity, device=used.device) <= used[:, None]
         hidden = decoder.place(decoder.embed_tokens(tokens.to(used.device)), used)[:, None]
-        last = used
+        last, rotation = used, decoder.rotation(used, by_row=True)
         for layer, keys, values in zip(decoder.layers, self.keys, self.values, strict=True):
             hidden, slots, last, seen = layer.receive(hidden, slots, last, seen)
-            query, key, value = project(layer, hidden)
+            query, key, value = project(layer, hidden, rotation)
             keys[slots, :, last] = key[:, :, 0]
             values[slots, :, last] = value[:, :, 0]
-            hidden = finish(layer, hidden, attend(query, keys, values, seen[:, None, None]))
+            hidden = layer.finish(hidden, attend(query, keys, values, seen[:, None, None]))
         # An empty slot advances as well; it must not exceed its capacity.
         used.add_(1).clamp_(max=self.shape.capacity - 1)
         return self.session.logits(hidden[:, 0].to(used.device))

@@ -1,8 +1,8 @@
-"""One layer of OPT in pieces: projection, attention, and the rest.
+"""One layer of a decoder in pieces: projection, attention, and the rest.
 
-The arithmetic is that of transformers' ``OPTDecoderLayer`` with eager attention
-(``modeling_opt.py``); the weights are in ``net``. ``session`` and ``kv_slots`` put the pieces
-together.
+Projections and the rest are those of a layer: OPT's (``net``), or that of a family which shares
+these pieces (``families/llama/net``). The arithmetic is that of transformers with eager attention;
+``session`` and ``kv_slots`` put the pieces together.
 """
 
 from __future__ import annotations
@@ -51,19 +51,15 @@ def prepend(
     ]
 
 
-def project(layer: Any, hidden: Tensor) -> QueryKeyValue:
+def project(layer: Any, hidden: Tensor, rotation: Any) -> QueryKeyValue:
     """Query (scaled), key and value of hidden states [R, T, D]: each [R, heads, T, head size].
 
     Contiguous: strided rows are multiplied by other kernels than a single row (measured for up to
     11 positions), and a row would depend on its neighbours.
     """
-    attention = layer.self_attn
-    if layer.do_layer_norm_before:
-        hidden = layer.self_attn_layer_norm(hidden)
-    projected = attention.project(hidden, "q_proj", "k_proj", "v_proj")
-    size = (attention.num_heads, attention.head_dim)
-    query, key, value = (each.unflatten(2, size).transpose(1, 2).contiguous() for each in projected)
-    return query.mul_(attention.scaling), key, value
+    projected = layer.project(hidden, rotation)
+    query, key, value = (each.transpose(1, 2).contiguous() for each in projected)
+    return query.mul_(layer.self_attn.scaling), key, value
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
@@ -76,23 +72,16 @@ def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
     return (shares @ value).transpose(1, 2).flatten(2)
 
 
-def finish(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
-    """The rest of a layer, behind its attention."""
-    hidden = layer.self_attn.out_proj(attended, hidden)
-    if not layer.do_layer_norm_before:
-        hidden = layer.self_attn_layer_norm(hidden)
-    inner = layer.final_layer_norm(hidden) if layer.do_layer_norm_before else hidden
-    hidden = layer.fc2(layer.fc1(inner), hidden)
-    return hidden if layer.do_layer_norm_before else layer.final_layer_norm(hidden)
-
-
 def text_states(decoder: Any, ids: Tensor) -> Tensor:
     """The decoder's last hidden state of texts without an image, [N, T] to [N, T, D]."""
-    hidden = decoder.place(decoder.embed_tokens(ids), torch.arange(ids.shape[1], device=ids.device))
+    positions = torch.arange(ids.shape[1], device=ids.device)
+    rotation = decoder.rotation(positions)
+    hidden = decoder.place(decoder.embed_tokens(ids), positions)
     for layer in decoder.layers:
         # Plain matrix products of few positions would depend on the other rows.
         (hidden,) = layer.receive(hidden)
-        attended = attention_kernel(*project(layer, hidden), is_causal=True, scale=1.0)
-        hidden = finish(layer, hidden, attended.transpose(1, 2).flatten(2))
+        query, key, value = project(layer, hidden, rotation)
+        attended = attention_kernel(query, key, value, is_causal=True, scale=1.0)
+        hidden = layer.finish(hidden, attended.transpose(1, 2).flatten(2))
     states: Tensor = decoder.leave(hidden.to(ids.device))
     return states

@@ -30,6 +30,11 @@ class Opt(nn.Module):
         """The embedding of the tokens that are read."""
         return self.model.decoder.embed_tokens
 
+    @property
+    def decoder(self) -> Decoder:
+        """Embeddings and layers."""
+        return self.model.decoder
+
 
 class Model(nn.Module):
     """The outer name of the decoder's weights."""
@@ -64,6 +69,9 @@ class Decoder(nn.Module):
         placed: Tensor = embeds + self.embed_positions((positions + OFFSET).clamp(max=last))
         return placed
 
+    def rotation(self, positions: Tensor, by_row: bool = False) -> None:
+        """None: positions are embedded, and nothing is turned."""
+
     def leave(self, hidden: Tensor) -> Tensor:
         """Hidden states of the last layer as the output matrix reads them."""
         if self.final_layer_norm is not None:
@@ -83,6 +91,29 @@ class Layer(PlacedLayer):
         self.fc1 = Linear(width, config.ffn_dim, biased, config.activation_function)
         self.fc2 = Linear(config.ffn_dim, width, biased)
         self.final_layer_norm = _norm(config)
+
+    @property
+    def gemm(self) -> Linear:
+        """The layer whose products say how many sequences run together."""
+        return self.fc1
+
+    def project(self, hidden: Tensor, rotation: None) -> list[Tensor]:
+        """Query, key and value of hidden states [R, T, D]: each [R, T, heads, head size]."""
+        attention = self.self_attn
+        if self.do_layer_norm_before:
+            hidden = self.self_attn_layer_norm(hidden)
+        size = (attention.num_heads, attention.head_dim)
+        projected = attention.project(hidden, "q_proj", "k_proj", "v_proj")
+        return [each.unflatten(2, size) for each in projected]
+
+    def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
+        """The rest of a layer, behind its attention."""
+        hidden = self.self_attn.out_proj(attended, hidden)
+        if not self.do_layer_norm_before:
+            hidden = self.self_attn_layer_norm(hidden)
+        inner = self.final_layer_norm(hidden) if self.do_layer_norm_before else hidden
+        hidden = self.fc2(self.fc1(inner), hidden)
+        return hidden if self.do_layer_norm_before else self.final_layer_norm(hidden)
 
 
 class Attention(FusableProjections):

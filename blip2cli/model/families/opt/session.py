@@ -1,4 +1,5 @@
-"""OPT's decoder session: [image features][prompt] as one sequence, then one token a step.
+"""Decoder session of OPT, and of families whose layers offer the same (``families/llama/net``):
+[image features][prompt] as one sequence, then one token a step.
 
 The arithmetic is that of transformers' ``OPTForCausalLM``. The keys and values of an image are
 computed once and serve all its prompts.
@@ -7,7 +8,7 @@ computed once and serve all its prompts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,9 +19,12 @@ from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.session import round_up, with_announced
 from blip2cli.model.decoding.slot_arena import Allocate
 from blip2cli.model.families.opt.kv_slots import OptSlots
-from blip2cli.model.families.opt.layer import KeyValue, attend, finish, prepend, project
+from blip2cli.model.families.opt.layer import KeyValue, attend, prepend, project
 from blip2cli.model.layers.linear import merge_sequences, split_sequences
 from blip2cli.model.layers.streamed import STREAMED_ROWS, streamed_slots
+
+if TYPE_CHECKING:
+    from blip2cli.model.vision.features import ImageFeatures
 
 # Lengths are rounded up to multiples of these, so that sequences of almost one length share slots.
 # It also keeps the bits: where a row's scores begin at an odd place in memory, small products
@@ -54,7 +58,7 @@ class OptSession:
         placeholder: int,
         positions_together: int = POSITIONS_TOGETHER,
     ) -> None:
-        self.decoder = language.model.decoder
+        self.decoder = language.decoder
         self.images = images.to(self.decoder.embed_tokens.weight.dtype)
         self.placeholder = placeholder
         self._positions_together = positions_together
@@ -133,7 +137,7 @@ class OptSession:
         """Run the images, and give ``cache`` the keys and values of each layer."""
         positions = torch.arange(self.images.shape[1], device=self.images.device)
         hidden = self.decoder.place(self.images, positions)
-        self.run(hidden, positions <= positions[:, None], cache=cache)
+        self.run(hidden, positions, positions <= positions[:, None], cache=cache)
 
     def needs_images_once(self, requests: Sequence[DecodeRequest]) -> bool:
         """Whether keys and values of images belong into slots alone: of a large batch they are as
@@ -152,8 +156,9 @@ class OptSession:
         own = torch.arange(ids.shape[1], device=ids.device)
         seen = torch.cat((own.new_ones(len(own), queries) > 0, own <= own[:, None]), dim=1)
         cache: LayerCache = []
-        hidden = self.decoder.place(self.decoder.embed_tokens(ids), queries + own)
-        self.run(hidden, seen, [(images, self.image_cache)], cache)
+        positions = queries + own
+        hidden = self.decoder.place(self.decoder.embed_tokens(ids), positions)
+        self.run(hidden, positions, seen, [(images, self.image_cache)], cache)
         return cache
 
     def padded_length(self, prompt_length: int, length: int) -> int:
@@ -185,30 +190,32 @@ class OptSession:
         seen = torch.cat(
             (own.new_ones(len(own), queries + prefix_length) > 0, own <= own[:, None]), dim=1
         )
-        hidden = self.decoder.place(self.decoder.embed_tokens(ids), queries + prefix_length + own)
-        hidden = self.run(hidden, seen, context)
+        positions = queries + prefix_length + own
+        hidden = self.decoder.place(self.decoder.embed_tokens(ids), positions)
+        hidden = self.run(hidden, positions, seen, context)
         first = length - 1 - prefix_length
         return hidden[:, first : first + 1 + tokens.shape[1]]
 
     def run(
         self,
         hidden: Tensor,
+        positions: Tensor,
         seen: Tensor,
         context: Sequence[tuple[Tensor, LayerCache]] = (),
         cache: CacheSink | None = None,
     ) -> Tensor:
-        """Hidden states [R, T, D] through all layers.
+        """Hidden states [R, T, D] of ``positions`` [T] through all layers.
 
         ``context`` are the pieces in front, which follow one another: which rows of which cache.
         Rows are taken a layer at a time: those of all layers would be gigabytes. With ``cache`` the
         keys and values of each layer are appended to it, and the last layer stops there: nobody
         reads its states.
         """
-        layers = self.decoder.layers
-        groups = split_sequences(hidden, layers[0].fc1)
+        layers, rotation = self.decoder.layers, self.decoder.rotation(positions)
+        groups = split_sequences(hidden, layers[0].gemm)
         for number, layer in enumerate(layers):
             seen, *groups = layer.receive(seen, *groups)
-            projected = [project(layer, group) for group in groups]
+            projected = [project(layer, group, rotation) for group in groups]
             if cache is not None:
                 keys = merge_sequences([key for _, key, _ in projected])
                 cache.append((keys, merge_sequences([value for _, _, value in projected])))
@@ -217,7 +224,7 @@ class OptSession:
             if context:
                 projected = prepend([(rows, each[number]) for rows, each in context], projected)
             groups = [
-                finish(layer, group, attend(query, key, value, seen))
+                layer.finish(group, attend(query, key, value, seen))
                 for group, (query, key, value) in zip(groups, projected, strict=True)
             ]
         return merge_sequences(groups).to(self.device)
@@ -225,3 +232,11 @@ class OptSession:
     def logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.head(self.decoder.leave(hidden))
         return logits
+
+
+def open_session(model: Any, features: ImageFeatures) -> OptSession:
+    """The language model of ``model`` (a ``GenerationModel``) with the images of one batch."""
+    placeholder = model.config.image_token_index
+    if placeholder is None or placeholder < 0:
+        placeholder = model.config.text_config.vocab_size  # an id that no rule touches
+    return OptSession(model.language_model, features.language_inputs, placeholder)

@@ -16,6 +16,7 @@ from blip2cli.model.layers.attention import attention_scores, fused_attention, u
 from blip2cli.model.layers.fused_projections import FusableProjections
 from blip2cli.model.layers.linear import Linear, merge_sequences, split_sequences
 from blip2cli.model.layers.placed_layer import PlacedLayer
+from blip2cli.model.layers.rms_norm import RMSNorm
 from blip2cli.model.layers.uninitialized import Embedding
 
 
@@ -223,18 +224,11 @@ class Gated(nn.Module):
         return after
 
 
-class Norm(nn.Module):
-    """T5's norm: divided by the root mean square, nothing subtracted (arXiv 1910.07467)."""
+class Norm(RMSNorm):
+    """T5's norm."""
 
     def __init__(self, config: T5Config) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(config.d_model))
-        self.epsilon = config.layer_norm_epsilon
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[..., D] to the same; the mean is taken in float32."""
-        variance = hidden.float().pow(2).mean(-1, keepdim=True)
-        return self.weight * (hidden * torch.rsqrt(variance + self.epsilon)).to(self.weight.dtype)
+        super().__init__(config.d_model, config.layer_norm_epsilon)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -1,0 +1,1 @@
+"""Llama: how InstructBLIP reads an image and an instruction with Vicuna, and writes."""
