@@ -126,9 +126,16 @@ class CheckpointOptions(ConversionOptions):
 
     language_model: str | None = _checkpoint(
         None,
-        "LAVIS: OPT or Flan-T5, which its files do not hold; for retrieval BERT, whose "
+        "LAVIS: OPT, Flan-T5 or Vicuna, which its files do not hold; for retrieval BERT, whose "
         "tokenizer it takes. A directory or hub id.",
         metavar="MODEL",
+    )
+    qformer_tokenizer: str | None = _checkpoint(
+        None,
+        "LAVIS: BERT, with whose tokenizer the Q-Former of an InstructBLIP reads prompts. A "
+        "directory or hub id.",
+        metavar="MODEL",
+        default_help="google-bert/bert-base-uncased",
     )
     vision_weights: str | None = _checkpoint(
         None, "LAVIS: eva_vit_g.pth, for files that hold no vision encoder.", metavar="FILE"

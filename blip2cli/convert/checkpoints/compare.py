@@ -23,7 +23,7 @@ def compare_lavis_to_transformers(source: str, destination: str) -> list[str]:
     made = resolve(destination)
     positions = (made.config.get("qformer_config") or {}).get("max_position_embeddings", 512)
     file = read_lavis(Path(source).expanduser())
-    back = lavis_weights(read_model(made), made.family, positions).weights
+    back = lavis_weights(read_model(made), made.family, positions, made.model_type).weights
     held = {name: weight for name, weight in file.weights.items() if name in back}
     return [compare(held, back)]
 

@@ -25,14 +25,15 @@ from blip2cli.convert.checkpoints.lavis_file import (
 )
 from blip2cli.convert.checkpoints.released import VISION_G, WIDTH_L, Released, Settings, identify
 from blip2cli.convert.examples import listed
-from blip2cli.errors import ModelError, option
+from blip2cli.errors import ModelError, OptionError, option
 from blip2cli.model.checkpoint.lazy_weights import Weight, Weights
 from blip2cli.model.checkpoint.resolve import resolve
 from blip2cli.model.checkpoint.weight_files import Checkpoint
-from blip2cli.model.families import Family
+from blip2cli.model.families import RETRIEVAL, Family
 from blip2cli.options import CheckpointOptions
 
 POSITIONS = "vision_model.embeddings.position_embedding"
+_WORDS = "google-bert/bert-base-uncased"  # as LAVIS has it in its code
 _VISION_PREFIXES = ("vision_model.embeddings.", VISION_MODEL)
 
 
@@ -50,11 +51,17 @@ class Assembled:
 def assemble(options: CheckpointOptions) -> Assembled:
     """Assemble the model of a checkpoint of LAVIS. Raises ModelError naming what is missing."""
     file = read_lavis(Path(options.source).expanduser())
+    if options.qformer_tokenizer is not None and not file.model_type.instructed:
+        raise OptionError(
+            "qformer_tokenizer",
+            f"{option('qformer_tokenizer')} is for an InstructBLIP, and {file.path} is none",
+            "leave it out",
+        )
     weights, dropped = file.renamed()
     settings = (
-        _LikeModel(resolve(options.like), file.kind)
+        _LikeModel(resolve(options.like), file)
         if options.like is not None
-        else _LikeReleased(file, weights, options.language_model)
+        else _LikeReleased(file, weights, options)
     )
     pixels = _image_size(weights, file, settings)
     if "query_tokens" in weights:
@@ -99,17 +106,21 @@ class _Settings(ABC):
 class _LikeReleased(_Settings):
     """Settings of a released checkpoint; the tokenizer is that of the language model."""
 
-    def __init__(self, file: LavisFile, weights: Weights, language_model: str | None) -> None:
+    def __init__(self, file: LavisFile, weights: Weights, options: CheckpointOptions) -> None:
         released = _released(file, weights)
         self.name = f"{released.model} {released.type}"
         self.config = released.config(released.image_size, 32)
         like = f", or {option('like')} {released.hub}" if released.hub is not None else ""
         self.vision_remedy = f"add {option('vision_weights')} {released.vision_file}{like}"
         self.language_remedy = f"add {option('language_model')} {released.language_model}{like}"
-        if language_model is None:
+        if options.language_model is None:
             what = "language model and no tokenizer" if file.kind.writes else "tokenizer"
             raise ModelError("language_model", f"{file.path} holds no {what}", self.language_remedy)
-        self.language = find_language(language_model, file.kind)
+        self.language = find_language(options.language_model, file.kind)
+        self.words = None  # the tokenizer of a Q-Former that reads prompts
+        if file.model_type.instructed:
+            words = options.qformer_tokenizer or _WORDS
+            self.words = find_language(words, RETRIEVAL, "qformer_tokenizer")
         self.kind = file.kind
 
     def write_small_files(self, folder: Path) -> None:
@@ -117,7 +128,11 @@ class _LikeReleased(_Settings):
         assert self.language is not None
         vision = self.config["vision_config"]
         token = hf.write_processor(
-            self.language.tokenizer(), vision["image_size"], self.config["num_query_tokens"], folder
+            self.language.tokenizer(),
+            vision["image_size"],
+            self.config["num_query_tokens"],
+            folder,
+            None if self.words is None else self.words.tokenizer(),
         )
         expected = self.config["image_token_index"]
         if token != expected:
@@ -134,7 +149,8 @@ class _LikeReleased(_Settings):
 class _LikeModel(_Settings):
     """Settings, tokenizer and missing weights of another model of transformers."""
 
-    def __init__(self, checkpoint: Checkpoint, kind: Family) -> None:
+    def __init__(self, checkpoint: Checkpoint, file: LavisFile) -> None:
+        kind = file.kind
         self.checkpoint = checkpoint
         self.config = dict(checkpoint.config)
         self.config.setdefault("vision_config", {})
@@ -150,6 +166,13 @@ class _LikeModel(_Settings):
                 "like",
                 f"{option('like')} {checkpoint.path} is a model {found.label}, and the checkpoint "
                 f"one {kind.label}",
+                "name a model of the same kind",
+            )
+        if checkpoint.model_type != file.model_type:
+            raise ModelError(
+                "like",
+                f"{option('like')} {checkpoint.path} is of the kind {checkpoint.model_type.label}, "
+                f"and the checkpoint of the kind {file.model_type.label}",
                 "name a model of the same kind",
             )
         self._weights: Weights | None = None
@@ -175,11 +198,11 @@ def _released(file: LavisFile, weights: Weights) -> Released:
     width = projection.shape[0] if projection is not None else 0
     positions = weights.get(POSITIONS)
     pixels = file.image_size if positions is None else _pixels(positions, VISION_G["patch_size"])
-    found = identify(file.kind, vision, width, pixels)
+    found = identify(file.kind, vision, width, pixels, file.model_type)
     if found is None:
         raise ModelError(
             "like",
-            f"{file.path} has the widths of no released BLIP-2 (vision {vision}"
+            f"{file.path} has the widths of no released {file.model_type.label} (vision {vision}"
             f"{f', language model {width}' if width else ''})",
             f"name a model in transformers' layout that has them with {option('like')}",
         )

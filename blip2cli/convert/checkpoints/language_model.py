@@ -42,32 +42,38 @@ class Language:
         return weights
 
     def tokenizer(self) -> Any:
-        """The tokenizer; for retrieval with ``[DEC]``, as LAVIS adds it. Raises ModelError."""
+        """The tokenizer with the special tokens that LAVIS sets. Raises ModelError."""
         with silence_libraries():
             tokenizer = read_tokenizer(self.path)
-        if not self.kind.writes:
-            tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+        tokens = dict(self.kind.lavis_tokens)
+        if tokens:
+            tokenizer.add_special_tokens(tokens)
+        if self.kind.writes and "bos_token" in tokens:
+            tokenizer.add_bos_token = True  # prompts begin with the new one
         return tokenizer
 
 
-def find_language(name: str, kind: Family) -> Language:
-    """The language model called ``name``: a directory or a hub id. Raises ModelError."""
+def find_language(name: str, kind: Family, field: str = "language_model") -> Language:
+    """The language model called ``name``: a directory or a hub id; ``field`` is the option for it.
+
+    Raises ModelError.
+    """
     path = Path(name).expanduser()
-    given = f"{option('language_model')} {name}"
+    given = f"{option(field)} {name}"
     if not path.is_dir():
         if HUB_ID.fullmatch(name) is None and "/" in name:
-            raise ModelError("language_model", f"{given} is neither a directory nor a hub id")
+            raise ModelError(field, f"{given} is neither a directory nor a hub id")
         with silence_hub():
             path = fetch_repository(name, weights=kind.writes)
     check_adapter(given, os.listdir(path))
     if not (path / "config.json").is_file():
-        raise ModelError("language_model", f"{given} holds no model: it has no config.json")
+        raise ModelError(field, f"{given} holds no model: it has no config.json")
     found = read_json(path / "config.json").get("model_type")
     if found != kind.model_type:
         problem = f"{given} is of the type {found}, and this checkpoint wants {kind.model_type}"
-        raise ModelError("language_model", problem)
+        raise ModelError(field, problem)
     if not any((path / file).is_file() for file in TOKENIZER_FILES):
-        raise ModelError("language_model", f"{given} has no tokenizer", "fetch its files as well")
+        raise ModelError(field, f"{given} has no tokenizer", "fetch its files as well")
     return Language(path, kind)
 
 

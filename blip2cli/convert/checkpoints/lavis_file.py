@@ -25,9 +25,11 @@ from blip2cli.convert.checkpoints.lavis_names import (
 from blip2cli.convert.checkpoints.shards import check_finite
 from blip2cli.errors import ModelError, option
 from blip2cli.model.checkpoint.lazy_weights import Weight, Weights, read_pickle, tensors_of
+from blip2cli.model.checkpoint.model_types import BLIP_2, INSTRUCT_BLIP, ModelType
 from blip2cli.model.families import FAMILIES, OPT, RETRIEVAL, Family
 
 POSITION_IDS = "Qformer.bert.embeddings.position_ids"
+_WORDS = "Qformer.bert.embeddings.word_embeddings.weight"  # of a Q-Former that reads text
 LANGUAGE_MODEL = "language_model."
 VISION_MODEL = "vision_model.encoder."  # ln_vision, beside it, was trained in every checkpoint
 _QKV_BIAS = re.compile(r"(vision_model\.encoder\.layers\.\d+\.self_attn\.)qkv\.bias")
@@ -46,6 +48,7 @@ class LavisFile:
 
     path: Path
     kind: Family
+    model_type: ModelType
     weights: Weights
     image_size: int | None  # in pixels, as the training run's configuration says
 
@@ -57,7 +60,7 @@ class LavisFile:
         weights: Weights = {}
         dropped: list[str] = []
         for name, weight in self.weights.items():
-            new = to_transformers(name, self.kind)
+            new = to_transformers(name, self.kind, self.model_type)
             if new is not None:
                 weights[new] = weight
             elif name == POSITION_IDS:  # 0, 1, 2, …: nothing is lost
@@ -76,8 +79,8 @@ class LavisFile:
         if name.startswith("Qformer.bert.") and to_transformers(name, RETRIEVAL) is not None:
             return ModelError(
                 "sources",
-                f"{self.path} has a Q-Former that reads text ({name}), as InstructBLIP has",
-                "only BLIP-2 is converted",
+                f"{self.path} has a part of a Q-Former that reads text ({name}), without {_WORDS}",
+                "fetch the file again",
             )
         return ModelError(
             "sources",
@@ -93,9 +96,11 @@ def read_lavis(path: Path) -> LavisFile:
     if tensors is None:
         problem = f'{path} holds no weights of LAVIS ({{"model": state dict}})'
         raise ModelError("sources", problem)
+    kind = _kind(path, tensors)
     return LavisFile(
         path,
-        _kind(path, tensors),
+        kind,
+        INSTRUCT_BLIP if kind.writes and _WORDS in tensors else BLIP_2,
         {name: Weight.of(tensor) for name, tensor in tensors.items()},
         _image_size(found),
     )
@@ -156,7 +161,9 @@ class LavisWeights:
     biased_keys: int = 0  # layers whose keys have a bias, which LAVIS has no place for
 
 
-def lavis_weights(weights: Weights, kind: Family, positions: int) -> LavisWeights:
+def lavis_weights(
+    weights: Weights, kind: Family, positions: int, model_type: ModelType = BLIP_2
+) -> LavisWeights:
     """The weights in LAVIS's names, without the language model, as LAVIS saves them.
 
     ``positions`` is the length of the Q-Former's list of position ids, which LAVIS saves.
@@ -169,7 +176,7 @@ def lavis_weights(weights: Weights, kind: Family, positions: int) -> LavisWeight
             continue
         bias = _QKV_BIAS.fullmatch(name)
         for part, one in _split_qkv_bias(bias[1], weight).items() if bias else ((name, weight),):
-            new = to_lavis(part, kind)
+            new = to_lavis(part, kind, model_type)
             if new is None:
                 raise ModelError("sources", f"LAVIS has no place for the weight {part}")
             made.weights[new] = one
@@ -232,13 +239,10 @@ def _kind(path: Path, tensors: dict[str, Tensor]) -> Family:
             "give the checkpoint that was trained on it, and this file with "
             f"{option('vision_weights')}",
         )
-    if "llm_proj.weight" in tensors:
-        raise ModelError(
-            "sources", f"{path} holds an InstructBLIP with Vicuna", "only BLIP-2 is converted"
-        )
     raise ModelError(
         "sources",
-        f"{path} holds no BLIP-2 of LAVIS: it has neither opt_proj, t5_proj nor itm_head",
+        f"{path} holds no BLIP-2 of LAVIS: it has none of "
+        f"{', '.join(family.lavis_key for family in FAMILIES)}",
     )
 
 

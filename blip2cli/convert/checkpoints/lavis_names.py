@@ -1,15 +1,16 @@
 """Names of weights in LAVIS and in transformers: one table, read in both directions.
 
 Sources: LAVIS's ``eva_vit.py``, ``Qformer.py`` and ``blip2_*.py``, transformers'
-``modeling_blip_2.py``. The one thing that is not a renaming, the bias of query, key and value, is
-in ``lavis.py``.
+``modeling_blip_2.py`` and ``modeling_instructblip.py``. The one thing that is not a renaming, the
+bias of query, key and value, is in ``lavis_file.py``.
 """
 
 from __future__ import annotations
 
 import re
 
-from blip2cli.model.families import FAMILIES, Family
+from blip2cli.model.checkpoint.model_types import BLIP_2, MODEL_TYPES, ModelType
+from blip2cli.model.families import FAMILIES, RETRIEVAL, Family
 
 # In a name, {n} is the number of a layer, {p} is weight or bias, and {rest} is anything.
 _VISION = (
@@ -38,22 +39,34 @@ _ATTENTION = tuple(
 )
 _QUERY_BRANCH = ("intermediate_query.dense.{p}", "output_query.dense.{p}",
                  "output_query.LayerNorm.{p}")  # fmt: skip
-_QFORMER = (
+_SHARED = (
     ("query_tokens", "query_tokens"),
-    ("Qformer.bert.embeddings.LayerNorm.{p}", "qformer.layernorm.{p}"),
     *(
         (f"Qformer.bert.encoder.layer.{{n}}.{lavis}", f"qformer.encoder.layer.{{n}}.{ours}")
         for lavis, ours in (*_ATTENTION, *((name, name) for name in _QUERY_BRANCH))
     ),
     ("ln_vision.{p}", "vision_model.post_layernorm.{p}"),
 )
-_TABLES: dict[Family, tuple[tuple[str, str], ...]] = {
-    family: (
+# Of a Q-Former that reads prompts.
+_INSTRUCTED = (
+    ("Qformer.bert.embeddings.LayerNorm.{p}", "qformer.embeddings.layernorm.{p}"),
+    *(
+        (f"Qformer.bert.embeddings.{name}.weight", f"qformer.embeddings.{name}.weight")
+        for name in ("word_embeddings", "position_embeddings")
+    ),
+    *(pair for pair in RETRIEVAL.lavis_names if pair[0].startswith("Qformer.bert.encoder.")),
+)
+_PLAIN = (("Qformer.bert.embeddings.LayerNorm.{p}", "qformer.layernorm.{p}"),)
+Kind = tuple[Family, ModelType]
+_TABLES: dict[Kind, tuple[tuple[str, str], ...]] = {
+    (family, model_type): (
         *((f"visual_encoder.{lavis}", f"vision_model.{ours}") for lavis, ours in _VISION),
-        *_QFORMER,
+        *_SHARED,
+        *(_INSTRUCTED if model_type.instructed else _PLAIN),
         *family.lavis_names,
     )
     for family in FAMILIES
+    for model_type in MODEL_TYPES.values()
 }
 
 # What LAVIS may save and transformers has no place for.
@@ -84,14 +97,14 @@ _DROPS = tuple(_pattern(name) for name in _DROPPED)
 _BLOCK = _pattern("blocks.{n}.{rest}")
 
 
-def to_transformers(name: str, kind: Family) -> str | None:
+def to_transformers(name: str, kind: Family, model_type: ModelType = BLIP_2) -> str | None:
     """The name in transformers of a weight of LAVIS; None for an unknown one."""
-    return _renamed(name, _TO_TRANSFORMERS[kind])
+    return _renamed(name, _TO_TRANSFORMERS[kind, model_type])
 
 
-def to_lavis(name: str, kind: Family) -> str | None:
+def to_lavis(name: str, kind: Family, model_type: ModelType = BLIP_2) -> str | None:
     """The name in LAVIS of a weight of transformers; None for an unknown one."""
-    return _renamed(name, _TO_LAVIS[kind])
+    return _renamed(name, _TO_LAVIS[kind, model_type])
 
 
 def is_dropped(name: str) -> bool:

@@ -1,8 +1,9 @@
-"""The eleven checkpoints that LAVIS released, and the settings that their files lack.
+"""The checkpoints that LAVIS released, and the settings that their files lack.
 
 Sources: LAVIS's ``configs/models/blip2/*.yaml``, the configurations of ``facebook/opt-*``,
 ``google/flan-t5-*`` and ``bert-base-uncased`` that its code loads, and those of the
-``Salesforce/blip2-*`` repositories. ``eva_vit_g.pth`` and ``clip_vit_L.pth`` lie beside them.
+``Salesforce/blip2-*`` and ``Salesforce/instructblip-*`` repositories. ``eva_vit_g.pth`` and
+``clip_vit_L.pth`` lie beside them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from blip2cli.model.families import OPT, RETRIEVAL, T5, Family
+from blip2cli.model.checkpoint.model_types import BLIP_2, INSTRUCT_BLIP, ModelType
+from blip2cli.model.families import LLAMA, OPT, RETRIEVAL, T5, Family
 
 Settings = dict[str, Any]
 
@@ -54,6 +56,16 @@ def _flan_t5(width: int, inner: int, heads: int, language_model: str) -> Setting
     }  # fmt: skip
 
 
+def _llama(width: int, inner: int, layers: int, language_model: str) -> Settings:
+    return {
+        "model_type": LLAMA.model_type, "_name_or_path": language_model, "hidden_size": width,
+        "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": layers,
+        "max_position_embeddings": 2048, "vocab_size": 32064, "hidden_act": "silu",
+        "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "bos_token_id": 1,
+        "eos_token_id": 2, "pad_token_id": 0,
+    }  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Released:
     """One released checkpoint."""
@@ -69,6 +81,7 @@ class Released:
     hub: str | None  # the same model in transformers
     vision_width: int = 1408
     holds_vision: bool = False  # LAVIS saves only what was trained
+    model_type: ModelType = BLIP_2
 
     @property
     def vision_file(self) -> str:
@@ -82,17 +95,22 @@ class Released:
 
     def config(self, image_size: int, queries: int) -> Settings:
         """What ``config.json`` says, for this size in pixels and number of query tokens."""
+        kind = self.model_type
+        more = {} if self.kind.writes else QFORMER_TEXT
+        if kind.instructed:
+            more = {"model_type": f"{kind.package}_qformer", "vocab_size": 30523}
         return {
-            "architectures": [self.kind.architecture],
-            "model_type": "blip-2",
-            "image_text_hidden_size": 256,
+            "architectures": [kind.architecture(self.kind)],
+            "model_type": kind.name,
+            **({} if kind.instructed else {"image_text_hidden_size": 256}),
             "image_token_index": self.image_token,
             "num_query_tokens": queries,
             "initializer_factor": 1.0,
             "initializer_range": 0.02,
             "use_decoder_only_language_model": not self.kind.encoder_decoder,
-            "vision_config": VISION_G | {"image_size": image_size},
-            "qformer_config": QFORMER | ({} if self.kind.writes else QFORMER_TEXT),
+            "vision_config": VISION_G
+            | {"model_type": f"{kind.package}_vision_model", "image_size": image_size},
+            "qformer_config": QFORMER | more,
             "text_config": dict(self.text),
         }
 
@@ -101,7 +119,11 @@ _OPT_27 = ("facebook/opt-2.7b", _opt(2560, "facebook/opt-2.7b"), 50265)
 _OPT_67 = ("facebook/opt-6.7b", _opt(4096, "facebook/opt-6.7b"), 50265)
 _T5_XL = ("google/flan-t5-xl", _flan_t5(2048, 5120, 32, "google/flan-t5-xl"), 32100)
 _T5_XXL = ("google/flan-t5-xxl", _flan_t5(4096, 10240, 64, "google/flan-t5-xxl"), 32100)
+
+
 _BERT = ("google-bert/bert-base-uncased", {"model_type": OPT.model_type}, 30523)
+_LLAMA_7 = ("lmsys/vicuna-7b-v1.1", _llama(4096, 11008, 32, "lmsys/vicuna-7b-v1.1"), 32001)
+_LLAMA_13 = ("lmsys/vicuna-13b-v1.1", _llama(5120, 13824, 40, "lmsys/vicuna-13b-v1.1"), 32001)
 
 RELEASED: tuple[Released, ...] = (
     Released("blip2_opt", "pretrain_opt2.7b", "blip2_pretrained_opt2.7b.pth", OPT, 224,
@@ -126,11 +148,28 @@ RELEASED: tuple[Released, ...] = (
              *_BERT, "Salesforce/blip2-itm-vit-g-coco", holds_vision=True),
     Released("blip2", "pretrain_vitL", "blip2_pretrained_vitL.pth", RETRIEVAL, 224,
              *_BERT, None, vision_width=WIDTH_L),
+    *(
+        Released(model, kind, file, family, 224, *language, hub, model_type=INSTRUCT_BLIP)
+        for model, kind, file, family, language, hub in (
+            ("blip2_vicuna_instruct", "vicuna7b", "instruct_blip_vicuna7b_trimmed.pth", LLAMA,
+             _LLAMA_7, "Salesforce/instructblip-vicuna-7b"),
+            ("blip2_vicuna_instruct", "vicuna13b", "instruct_blip_vicuna13b_trimmed.pth", LLAMA,
+             _LLAMA_13, "Salesforce/instructblip-vicuna-13b"),
+            ("blip2_t5_instruct", "flant5xl", "instruct_blip_flanxl_trimmed.pth", T5,
+             _T5_XL, "Salesforce/instructblip-flan-t5-xl"),
+            ("blip2_t5_instruct", "flant5xxl", "instruct_blip_flanxxl_trimmed.pth", T5,
+             _T5_XXL, "Salesforce/instructblip-flan-t5-xxl"),
+        )
+    ),
 )  # fmt: skip
 
 
 def identify(
-    kind: Family, vision_width: int, width: int, image_size: int | None
+    kind: Family,
+    vision_width: int,
+    width: int,
+    image_size: int | None,
+    model_type: ModelType = BLIP_2,
 ) -> Released | None:
     """The released checkpoint of these widths; the nearest one where the size is another.
 
@@ -140,7 +179,8 @@ def identify(
     matching = [
         one
         for one in RELEASED
-        if (one.kind, one.vision_width, one.width) == (kind, vision_width, width)
+        if (one.kind, one.model_type, one.vision_width, one.width)
+        == (kind, model_type, vision_width, width)
     ]
     exact = [one for one in matching if one.image_size == image_size]
     return next(iter(exact or matching), None)

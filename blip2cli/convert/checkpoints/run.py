@@ -27,6 +27,7 @@ from blip2cli.convert.checkpoints.shards import cast, parse_size, write_shards
 from blip2cli.convert.format_table import format_by_suffix
 from blip2cli.errors import OptionError, OutputError, SourceError, option
 from blip2cli.model.checkpoint.lazy_weights import Progress
+from blip2cli.model.checkpoint.model_types import MODEL_TYPES
 from blip2cli.model.checkpoint.resolve import resolve
 from blip2cli.model.quantize.int8_weights import METHOD, STEM
 from blip2cli.options import CheckpointOptions
@@ -111,7 +112,9 @@ def _transformers_model(options: CheckpointOptions) -> Assembled:
 def _to_lavis(options: CheckpointOptions) -> ConvertedCheckpoint:
     model = _transformers_model(options)
     qformer = model.config.get("qformer_config") or {}
-    made = lavis_weights(model.weights, model.kind, qformer.get("max_position_embeddings", 512))
+    positions = qformer.get("max_position_embeddings", 512)
+    model_type = MODEL_TYPES[model.config["model_type"]]
+    made = lavis_weights(model.weights, model.kind, positions, model_type)
     size = sum(weight.nbytes for weight in made.weights.values())
     check_space(options.destination, size)
     notes = model.notes
@@ -150,6 +153,7 @@ def _check(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> None
         raise OutputError("destination", problem, "name a directory")
     added = {
         "language_model": options.language_model,
+        "qformer_tokenizer": options.qformer_tokenizer,
         "vision_weights": options.vision_weights,
         "like": options.like,
     }

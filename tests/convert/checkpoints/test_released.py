@@ -1,4 +1,4 @@
-"""All eleven released checkpoints, at full size: every name and shape, and the settings."""
+"""All eleven released BLIP-2 checkpoints, at full size: every name and shape, and the settings."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from blip2cli.convert.checkpoints.huggingface import write_config
 from blip2cli.convert.checkpoints.lavis_file import POSITION_IDS, lavis_weights
 from blip2cli.convert.checkpoints.released import RELEASED, Released
 from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint.model_types import BLIP_2
 from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.families import OPT, RETRIEVAL, T5
 from blip2cli.model.tokenizer.text import load_codec
@@ -27,8 +28,9 @@ from tests.convert.checkpoints.full_size import language_folder, released_file, 
 from tests.convert.checkpoints.helpers import convert
 from tests.convert.checkpoints.lavis import Size, saved_shapes
 
-WITH_G = [one for one in RELEASED if one.vision_file == "eva_vit_g.pth"]
-WITH_L = [one for one in RELEASED if one.vision_file == "clip_vit_L.pth"]
+BLIP_2_FILES = [one for one in RELEASED if one.model_type is BLIP_2]
+WITH_G = [one for one in BLIP_2_FILES if one.vision_file == "eva_vit_g.pth"]
+WITH_L = [one for one in BLIP_2_FILES if one.vision_file == "clip_vit_L.pth"]
 KEPT_BY_TRANSFORMERS = ("temp", "Qformer.cls.")
 
 
@@ -41,14 +43,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The language models and the vision encoder, all sparse."""
     folder = tmp_path_factory.mktemp("files")
     vision_file(folder)
-    for one in {released.language_model for released in RELEASED}:
+    for one in {released.language_model for released in BLIP_2_FILES}:
         language_folder(one, folder / one.partition("/")[2])
     return folder
 
 
 def test_there_are_eleven() -> None:
-    assert len(RELEASED) == 11
-    assert len({one.file for one in RELEASED}) == 11
+    assert len(BLIP_2_FILES) == 11
+    assert len({one.file for one in BLIP_2_FILES}) == 11
     assert (len(WITH_G), len(WITH_L)) == (9, 2)
 
 
