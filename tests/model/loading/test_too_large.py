@@ -3,6 +3,8 @@ sentence."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from blip2cli.model.loading.load import load_model
 from blip2cli.model.loading.too_large import too_large
 from blip2cli.model.placement.dtype import Placement
 from blip2cli.options import ModelOptions
+from tests.command import environment
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:1")
 FLOAT32 = Placement(CPU, torch.float32, "")
@@ -94,3 +97,39 @@ def test_what_was_tried_is_not_advised(opt_directory: Path) -> None:
     assert remedy(half, max_memory="cuda:1=20GiB") == "use smaller numbers in --max_memory"
     mps = too_large(found, Placement(torch.device("mps"), torch.bfloat16, ""), None)
     assert mps.remedy == "use a smaller model"
+
+
+LIMITED = """
+import resource
+from pathlib import Path
+from blip2cli.errors import ModelError
+from blip2cli.model.wrapper import Blip2
+from blip2cli.options import ModelOptions
+from tests.command import environment
+
+tiny = ModelOptions("tiny", device="cpu", dtype="float32")
+Blip2.load(ModelOptions("tiny-t5", device="cpu"))  # all that is imported is
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+for more in (0, 2, 8):
+    limit = pages * resource.getpagesize() + (more << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    try:
+        Blip2.load(tiny)
+    except ModelError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+Blip2.load(tiny)
+"""
+
+
+@pytest.mark.external
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space as on Linux")
+def test_memory_that_really_runs_out_is_said(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED], capture_output=True, text=True, env=environment(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines
+    for line in lines:
+        assert line.startswith("cpu has too little memory for tiny with dtype float32, ")
