@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from blip2cli.options.calibrate import CalibrateOptions, CalibrationOptions
 from blip2cli.options.columns import ColumnOptions
-from blip2cli.options.config import ConfigOptions
 from blip2cli.options.convert import (
     CheckpointOptions,
     ConversionOptions,
     ConvertOptions,
     ImagesMode,
     MetadataKind,
+    RowKind,
+    SchemaOptions,
     SidecarSuffix,
     VerifyOptions,
 )
@@ -31,13 +32,13 @@ from blip2cli.options.ray import RayOptions
 from blip2cli.options.report import PageOptions, RunPageOptions
 from blip2cli.options.reporting import DoctorOutputOptions, ReportOptions, VerbosityOptions
 from blip2cli.options.run import (
+    ConfigOptions,
     ErrorsMode,
     LimitOptions,
     OutputOptions,
     RunOptions,
     SourceOptions,
 )
-from blip2cli.options.schema import RowKind, SchemaOptions
 from blip2cli.options.text import AskOptions, CaptionOptions, DecodeOptions, Norm
 from blip2cli.options.vectors import EmbeddingDtype, EmbedOptions, Kind, Pool
 

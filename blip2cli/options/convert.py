@@ -29,6 +29,7 @@ from blip2cli.options.run import (
 ImagesMode = Literal["link", "copy", "none"]
 MetadataKind = Literal["jsonl", "parquet"]
 SidecarSuffix = Literal[".txt", ".caption"]
+RowKind = Literal["caption", "ask", "embed", "embed-texts", "errors"]
 
 _format = partial(setting, panel=FORMAT)
 _texts = partial(setting, panel=TEXTS)
@@ -175,3 +176,17 @@ class VerifyOptions(OptionGroup):
         panel=FORMAT,
     )
     json: bool = setting(False, "Print JSON for other programs.", panel=OUTPUT)
+
+
+@dataclass(frozen=True)
+class SchemaOptions(OptionGroup):
+    """Which rows are meant."""
+
+    rows: RowKind = setting(
+        "caption",
+        "Which rows: those of caption, ask, embed, of embed without images (embed-texts), or of a "
+        "list of failures (errors).",
+        positional=True,
+        metavar="ROWS",
+        panel=FORMAT,
+    )

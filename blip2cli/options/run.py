@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from blip2cli import exit_codes
 from blip2cli.errors import OptionError, option
-from blip2cli.options.declare import OUTPUT, SOURCE, OptionGroup, declare
+from blip2cli.options.declare import OUTPUT, SETTINGS, SOURCE, OptionGroup, declare, setting
 from blip2cli.options.images import LoaderOptions
 from blip2cli.options.model import ModelOptions
 from blip2cli.options.ray import RayOptions
@@ -37,6 +37,26 @@ _output = partial(declare, panel=OUTPUT)
 _recorded_output = partial(_output, shapes_rows=True)
 _unrecorded_output = partial(_output, shapes_rows=False)
 _destination = partial(_unrecorded_output, about_images=False)
+
+
+@dataclass(frozen=True)
+class ConfigOptions(OptionGroup):
+    """Which file gives options other defaults; every command takes it."""
+
+    config: str | None = setting(
+        None,
+        "A TOML file of options, such as num_beams = 5; of a pyproject.toml the table "
+        "tool.blip2cli. The command line and variables win over it.",
+        panel=SETTINGS,
+        metavar="FILE",
+    )
+    job: str | None = setting(
+        None,
+        f"Also the options in the table jobs.NAME of {option('config')}, which win over the "
+        "others there.",
+        panel=SETTINGS,
+        metavar="NAME",
+    )
 
 
 @dataclass(frozen=True)

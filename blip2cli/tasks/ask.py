@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self, cast
@@ -22,7 +22,6 @@ from blip2cli.tasks.prompting import (
     check_template,
     prepare_question,
 )
-from blip2cli.tasks.question_columns import QuestionColumns
 from blip2cli.tasks.questions import Question, Questions
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from blip2cli.model.families import Family
     from blip2cli.model.vision.features import ImageFeatures
     from blip2cli.model.wrapper import Blip2
+    from blip2cli.tasks.question_columns import QuestionColumns
 
 _DEFAULTS = AskOptions()
 _NO_QUESTION = Questions((Question("", "1"),))
@@ -141,7 +141,7 @@ class AskTask:
     @property
     def columns_used(self) -> dict[str, str]:
         """The columns of the source in texts, each with the option whose text holds it."""
-        return self._columns.used
+        return self._columns.used if self._columns is not None else {}
 
     def check(self, model: str, family: Family) -> None:
         own = self._questions.by_image.values()
@@ -159,7 +159,8 @@ class AskTask:
 
     def fit(self, model: Blip2) -> Self:
         self.check(model.name, model.family)
-        self._columns.check()
+        if self._columns is not None:
+            self._columns.check()
         if not model.writes and self.options.choices_column is not None:
             return self  # texts of rows may be alike
         for choices in set(filter(None, self._fixed_choices)):
@@ -169,8 +170,11 @@ class AskTask:
     def rows(self, model: Blip2, batch: LoadedBatch) -> list[Row]:
         images = first_columns(batch)
         names = [str(image["file_name"]) for image in images]
-        values = self._columns.of_batch(batch, len(images))
-        questions = [self._columns.about(*each) for each in zip(names, values, strict=True)]
+        values: Sequence[Mapping[str, str]] = [{}] * len(images)
+        questions = [self._questions.of(name) for name in names]
+        if self._columns is not None:
+            values = self._columns.of_batch(batch, len(images))
+            questions = [self._columns.about(*each) for each in zip(names, values, strict=True)]
         if not any(questions):
             return []
         features = model.features(batch.pixels)
@@ -210,16 +214,17 @@ class AskTask:
 
     def screened(self, model: Blip2, batch: LoadedBatch) -> LoadedBatch:
         """``batch``, in which images failed whose columns do not fit into their prompts."""
-        return self._columns.screened(model, batch)
+        return self._columns.screened(model, batch) if self._columns is not None else batch
 
     def row_count(self, file_name: str) -> int:
         return len(self._questions.of(file_name))
 
     def failed_rows(self, item: LoadedImage) -> list[Row]:
+        columns, own = self._columns, self._questions.of(item.file_name)
         return [
             blank(item, self.columns)
-            | {"question": self._columns.shown(question, item), "question_id": question.question_id}
-            for question in self._questions.of(item.file_name)
+            | {"question": question.text, "question_id": question.question_id}
+            for question in (own if columns is None else columns.shown(item))
         ]
 
     @cached_property
@@ -229,15 +234,15 @@ class AskTask:
         return questions.with_choices(self.choices)
 
     @cached_property
-    def _columns(self) -> QuestionColumns:
-        """What stands for columns of the source in texts."""
-        return QuestionColumns(
-            self._questions,
-            self.options,
-            self.decode.max_new_tokens,
-            self.choices if self.choices_hold_columns else (),
-            self.carried,
-        )
+    def _columns(self) -> QuestionColumns | None:
+        """What stands for columns of the source in texts; None where none holds a brace."""
+        texts = (self.options.template, *(question.text for question in self.questions.common))
+        if not self.choices_hold_columns and not any("{" in text for text in texts):
+            return None
+        from blip2cli.tasks.question_columns import QuestionColumns
+
+        choices, new = self.choices if self.choices_hold_columns else (), self.decode.max_new_tokens
+        return QuestionColumns(self._questions, self.options, new, choices, self.carried)
 
     @cached_property
     def _choices(self) -> list[tuple[str, ...]]:
@@ -248,8 +253,8 @@ class AskTask:
     @property
     def _fixed_choices(self) -> list[tuple[str, ...]]:
         """The choices that are the same for every image."""
-        columns = self._columns.choices
-        return [choices for choices in self._choices if not columns or choices != columns]
+        held = self.choices if self.choices_hold_columns else None
+        return [choices for choices in self._choices if choices != held]
 
     @cached_property
     def _closed(self) -> int:

@@ -82,14 +82,15 @@ class QuestionColumns:
         """``batch``, in which images failed whose columns do not fit into their prompts."""
         return screened(batch, partial(self._check, model))
 
-    def shown(self, question: Question, item: LoadedImage) -> str:
-        """A question about an image that failed, as its row shows it."""
-        if question.literal:
-            return question.text
+    def shown(self, item: LoadedImage) -> tuple[Question, ...]:
+        """The questions about an image that failed, as its rows show them."""
         values: Mapping[str, str] = NO_VALUES
         with contextlib.suppress(ImageError):
             values = self.of(item)
-        return fill_in(question.text, values)
+        return tuple(
+            one if one.literal else replace(one, text=fill_in(one.text, values))
+            for one in self.questions.of(item.file_name)
+        )
 
     def _check(self, model: Blip2, item: LoadedImage) -> None:
         """Raise ImageError or UserError for an image whose columns do not fit."""
