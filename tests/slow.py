@@ -56,6 +56,7 @@ SLOW_FILES = frozenset(
         "images/test_worker_pool.py",
         "model/checkpoint/test_hub.py",
         "model/decoding/test_cuda_graphs.py",
+        "model/decoding/test_graphs_on_cuda.py",
         "model/decoding/test_sampling.py",
         "model/decoding/test_scheduler.py",
         "model/decoding/test_scoring.py",

@@ -67,6 +67,8 @@ def loaded() -> Iterator[OnCuda]:
     expected = captions(cpu), answers(cpu)
     with pretended() as machine:
         yield OnCuda(machine, load("tiny", "cuda"), *expected)
+        gc.collect()
+        assert machine.errors == []
 
 
 @pytest.fixture
@@ -76,7 +78,6 @@ def cuda(loaded: OnCuda) -> Iterator[OnCuda]:
     loaded.machine.replays = 0
     loaded.model.model._graphs = graph_cache(loaded.model.model.model)
     yield loaded
-    gc.collect()
     assert loaded.machine.errors == []
     loaded.machine.capacity = capacity
 
@@ -95,10 +96,8 @@ def test_questions_of_six_lengths_are_replayed(
 
     monkeypatch.setattr(OptSlots, "decode_step", watched)
     replays = cuda.machine.replays
-    gc.collect()
     held = cuda.machine.allocated
     assert answers(cuda.model) == cuda.answers
-    gc.collect()
     assert steps == []  # each is a replay
     assert cuda.machine.replays > replays + 6
     assert cuda.machine.allocated == held
