@@ -63,6 +63,7 @@ torture: install ## kill runs and fail system calls, thousands of times (hours; 
 	$(BIN)/python -m tests.torture.store_kills --seed $(SEED) --faults
 	$(BIN)/python -m tests.torture.commands --seed $(SEED)
 	$(BIN)/python -m tests.torture.devices --seed $(SEED)
+	$(BIN)/python -m tests.torture.gpu_memory --seed $(SEED)
 	$(BIN)/python -m tests.torture.faults --jobs 2
 	$(BIN)/python -m tests.torture.fuzz --seed $(SEED)
 	$(BIN)/python -m tests.torture.ray --seed $(SEED)

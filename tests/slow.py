@@ -121,6 +121,7 @@ SLOW_FILES = frozenset(
         "tiny/test_weights.py",
         "torture/test_faults.py",
         "torture/test_fuzz.py",
+        "torture/test_gpu_memory.py",
         "torture/test_kills.py",
         "training/test_build.py",
         "training/test_data.py",

@@ -51,24 +51,25 @@ def check(tasks: Tasks, cpu: Blip2, gpu: Blip2, machine: Machine) -> None:
     assert differing(tasks, cpu, gpu) == {}
     assert gpu.model.trouble is None
     assert machine.errors == []
-    assert machine.replays > 20 or not gpu.model.writes
+    assert machine.replays > 8 or not gpu.model.writes
 
 
-def test_rows_are_those_of_the_cpu(cpu: Blip2, shared: tuple[Machine, Blip2]) -> None:
+def test_texts_are_those_of_the_cpu(cpu: Blip2, shared: tuple[Machine, Blip2]) -> None:
     machine, gpu = shared
-    check(TASKS["tiny"], cpu, gpu, machine)
+    some = ("captions", "drawn", "rules", "beams by rules", "answers", "choices by pmi")
+    check({name: TASKS["tiny"][name] for name in some}, cpu, gpu, machine)
 
 
 def test_t5_writes_what_it_writes_on_the_cpu() -> None:
-    tasks = {name: TASKS["tiny-t5"][name] for name in ("captions", "beams", "drawn")}
+    tasks = {name: TASKS["tiny-t5"][name] for name in ("behind a prompt", "beams")}
     cpu = load("tiny-t5", "cpu")
     with pretended() as machine:
         check(tasks, cpu, load("tiny-t5", "cuda"), machine)
 
 
 @pytest.mark.external
-@pytest.mark.parametrize("name", ["tiny-t5", "tiny-itm"])
-def test_rows_of_other_models_are_those_of_the_cpu(name: str) -> None:
+@pytest.mark.parametrize("name", TASKS)
+def test_rows_are_those_of_the_cpu(name: str) -> None:
     cpu = load(name, "cpu")
     with pretended() as machine:
         check(TASKS[name], cpu, load(name, "cuda"), machine)
@@ -152,6 +153,7 @@ def lines(waits: list[Wait]) -> list[str]:
     return [f"{wait.what}: {wait.line}" for wait in waits]
 
 
+@pytest.mark.external
 def test_a_second_gpu_does_all_of_it(expected: list[str]) -> None:
     with pretended(devices=2) as machine:
         gpu = load("tiny", "cuda:1")
@@ -177,7 +179,7 @@ def test_steps_that_cannot_be_captured_run_without(
     monkeypatch.setattr(Linear, "forward", waiting)
     with pretended() as machine:
         gpu = load("tiny", "cuda")
-        for _ in range(3):
+        for _ in range(2):
             assert captions(gpu) == expected
         assert machine.replays == 0
         assert gpu.model.trouble is not None
