@@ -46,7 +46,7 @@ def read(model: Blip2, pixels: Tensor) -> list[str]:
     ("name", "dtype", "quantize"),
     [
         ("tiny", "float32", "int8"),
-        ("tiny-t5", "bfloat16", "int8"),
+        pytest.param("tiny-t5", "bfloat16", "int8", marks=pytest.mark.external),
         pytest.param("tiny", "bfloat16", "fp8", marks=with_fp8),
     ],
 )
