@@ -85,6 +85,7 @@ class Blip2:
         device_map: DeviceMap | None = None,
         max_memory: str | None = None,
         offload: str | None = None,
+        adapter: str | Sequence[str] = (),
         batch_size: int | None = None,
         rank_with: str | None = None,
     ) -> Blip2:
@@ -92,13 +93,14 @@ class Blip2:
 
         ``batch_size`` images go through it together; None: by the model and the memory.
         ``compile`` compiles the image side first. ``device_map``, ``max_memory`` and ``offload``
-        place layers of a model that is larger than a device. ``rank_with`` is a retrieval model
+        place layers of a model that is larger than a device. ``adapter`` names adapters of PEFT to
+        merge into it, ``@0.5`` behind one scales it. ``rank_with`` is a retrieval model
         that picks the best caption. Raises ModelError when one cannot be found or loaded,
         OptionError when the options do not fit it; warns of files that are not used.
         """
-        options = ModelOptions(
-            model, revision, device, dtype, quantize, compile, device_map, max_memory, offload
-        )
+        places = (device_map, max_memory, offload)
+        adapters = (adapter,) if isinstance(adapter, str) else tuple(adapter)
+        options = ModelOptions(model, revision, device, dtype, quantize, compile, *places, adapters)
         loaded = cls._loaded(options, batch_size, rank_with)
         for remark in loaded.model.model.remarks:
             warnings.warn(f"{model}: {remark}", stacklevel=2)

@@ -15,7 +15,7 @@ from blip2cli.sinks.paths import OutputPaths
 from blip2cli.storage.opening import is_remote
 
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
-_CHECKPOINT_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
+_CHECKPOINT_FILES = ("config.json", "adapter_config.json", "model.safetensors", "pytorch_model.bin")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)  # owner/name, on the hub
 _MISSPELLINGS = {
     ".ndjson": ".jsonl", ".jl": ".jsonl", ".gz": ".jsonl.gz", ".pq": ".parquet",

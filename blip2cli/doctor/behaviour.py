@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.doctor.model_under_test import ModelUnderTest
-from blip2cli.doctor.report import Outcome, fail, ok, warn
+from blip2cli.doctor.report import Outcome, fail, ok, skipped, warn
 from blip2cli.errors import option
 from blip2cli.model.instructions import DESCRIBE
 from blip2cli.model.tokenizer.fill_prompt import Prompt, question_prompt
@@ -93,6 +93,8 @@ def relative_change(values: Tensor) -> float:
 
 def transformers_agrees(subject: ModelUnderTest) -> Outcome:
     """Greedy tokens equal those of transformers' own ``generate``."""
+    if subject.beyond_transformers is not None:
+        return skipped(f"transformers has no place for {subject.beyond_transformers}")
     model = subject.model
     question = question_prompt("auto", QUESTION, model.family)
     prompts = [Prompt(0, None, "caption"), Prompt(1, question, "question")]

@@ -30,8 +30,11 @@ PUBLISHED = {
 
 def known_caption(subject: ModelUnderTest, published: Mapping[str, str] = PUBLISHED) -> Outcome:
     """The model gives a picture the caption it is known to give; ``published`` by model name."""
-    expected = published_caption(subject.name, published)
+    adapted = bool(subject.checkpoint.adapters)  # known captions are of the model without them
+    expected = None if adapted else published_caption(subject.name, published)
     if subject.image is None:
+        if adapted:
+            return skipped("captions are known of models without adapters")
         if subject.name in EMBEDDED:
             picture = subject.pictures[0]
             caption, truth = (

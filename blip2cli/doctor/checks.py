@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from blip2cli.doctor import behaviour, captions, precision, retrieval, settings, tokens, weights
+from blip2cli.doctor import (
+    adapters,
+    behaviour,
+    captions,
+    precision,
+    retrieval,
+    settings,
+    tokens,
+    weights,
+)
 from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.report import Outcome
 from blip2cli.model.families import FAMILIES, RETRIEVAL, T5, WRITERS, Family
@@ -20,6 +29,7 @@ class Check:
     run: Callable[[ModelUnderTest], Outcome]
     needs: tuple[str, ...] = ("files",)  # checks without which this one cannot run
     families: tuple[Family, ...] = WRITERS
+    adapted: bool = False  # only where adapters are merged into the model
 
 
 CHECKS = (
@@ -63,6 +73,13 @@ CHECKS = (
     ),
     Check(
         "transformers", retrieval.transformers_agrees, needs=("activations",), families=(RETRIEVAL,)
+    ),
+    Check(
+        "adapter",
+        adapters.changes_text,
+        needs=("activations",),
+        families=FAMILIES,
+        adapted=True,
     ),
     Check("precision", precision.precision, needs=("activations",), families=FAMILIES),
     Check("known-caption", captions.known_caption, needs=("activations",)),

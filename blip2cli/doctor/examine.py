@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,9 @@ def examine(options: DoctorOptions, listener: Listener = lambda part: None) -> R
     for field, what in (
         ("image", "is a picture for the model to caption"),
         ("revision", "is of a model from the hub"),
+        ("adapter", "is merged into a model"),
     ):
-        if options.model is None and getattr(options, field) is not None:
+        if options.model is None and getattr(options, field):
             raise OptionError(field, f"{option(field)} {what}", f"add {option('model')}")
     _import_packages()
     from blip2cli.doctor.pictures import read_picture
@@ -73,12 +75,12 @@ def _find(options: DoctorOptions, picture: Picture | None) -> ModelUnderTest | M
     """The model and its placement, or the error that keeps a model on this machine unread."""
     from blip2cli.doctor.model_under_test import ModelUnderTest
     from blip2cli.doctor.pictures import drawn_pictures
-    from blip2cli.model.checkpoint.resolve import resolve
+    from blip2cli.model.checkpoint.resolve import resolve_model
     from blip2cli.model.placement.dtype import place
 
     name = options.model or EMBEDDED_MODEL
     try:
-        found = resolve(name, options.revision)
+        found = resolve_model(replace(options, model=name))
     except ModelError as error:
         if not _is_local(name, options.revision):
             raise
@@ -112,7 +114,9 @@ def _report_parts(
         reason=placement.reason,
     )
     checks = [check for check in CHECKS if options.model or check.name in QUICK]
-    yield from run_checks(subject, [check for check in checks if family in check.families])
+    checks = [check for check in checks if family in check.families]
+    adapted = bool(subject.checkpoint.adapters)
+    yield from run_checks(subject, [check for check in checks if adapted or not check.adapted])
 
 
 def run_checks(subject: ModelUnderTest, checks: Sequence[Check]) -> Iterator[Finding]:

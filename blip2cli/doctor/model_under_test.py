@@ -142,7 +142,8 @@ class ModelUnderTest:
             "local_files_only": True,
         }
         quantized = quantizer_name(self.checkpoint.config) is not None
-        shared = self.checkpoint.weight_bytes >= LARGE_WEIGHTS or quantized
+        adapted = bool(self.checkpoint.adapters)
+        shared = self.checkpoint.weight_bytes >= LARGE_WEIGHTS or quantized or adapted
         if shared:
             config = self.config
             if quantized:
@@ -152,6 +153,17 @@ class ModelUnderTest:
         with silence_libraries():
             model = kind.from_pretrained(path, dtype=self.placement.dtype, **arguments)
         return model.to(self.placement.device).eval()
+
+    @property
+    def beyond_transformers(self) -> str | None:
+        """What transformers' BLIP-2 has no place for, so that it cannot be a reference; None: all
+        is there."""
+        if self.checkpoint.model_config.vision_config.pre_layernorm:
+            return "CLIP's ViT-L"
+        language = getattr(self.model.model, "language_model", None)
+        if getattr(language, "decoder_embedding", None) is not None:
+            return "an embedding of the decoder's own, which an adapter made"
+        return None
 
     def reference_pixels(self) -> Tensor:
         """The pictures by transformers' own processor, [N, 3, H, W], on the model's device."""

@@ -155,6 +155,8 @@ def _head_remedy(scores: str) -> str:
 @torch.inference_mode()
 def transformers_agrees(subject: ModelUnderTest) -> Outcome:
     """Both scores equal those of transformers' own ``forward``."""
+    if subject.beyond_transformers is not None:
+        return skipped(f"transformers has no place for {subject.beyond_transformers}")
     model, features = subject.model, subject.forward_pass.features
     assert model.retrieval is not None
     pixels = subject.reference_pixels()[:1]

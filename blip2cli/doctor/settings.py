@@ -68,6 +68,8 @@ def pixel_values(subject: ModelUnderTest) -> Outcome:
 def norm_epsilon(section: str, subject: ModelUnderTest) -> Outcome:
     """The layer norms of the vision encoder or the Q-Former use the epsilon of their training."""
     epsilon, expected = getattr(subject.config, section).layer_norm_eps, EPSILON[section]
+    if section == "vision_config" and subject.checkpoint.model_config.vision_config.pre_layernorm:
+        expected = 1e-5  # CLIP's
     if epsilon == expected:
         return ok(f"layer_norm_eps {epsilon:g} in {section}")
     return fail(

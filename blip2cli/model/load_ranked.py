@@ -7,7 +7,7 @@ from typing import cast
 
 from blip2cli.errors import OptionError, option
 from blip2cli.model.checkpoint.ranker import RankerSpec
-from blip2cli.model.checkpoint.resolve import resolve
+from blip2cli.model.checkpoint.resolve import resolve_model
 from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.model.loading.shared_vision import same_vision
 from blip2cli.model.ranker import Ranker
@@ -21,7 +21,7 @@ def load_ranked(options: ModelOptions, checkpoint: Checkpoint | None, ranker: Ra
     The vision encoder is in memory once where both have the same. Raises OptionError, too, where
     the two read images of different sizes.
     """
-    checkpoint = checkpoint or resolve(options.model, options.revision)
+    checkpoint = checkpoint or resolve_model(options)
     other = ranker.local(options).found()
     assert other.checkpoint is not None
     _check_pixels(options.model, checkpoint, other.name, other.checkpoint)
@@ -31,6 +31,7 @@ def load_ranked(options: ModelOptions, checkpoint: Checkpoint | None, ranker: Ra
         options,
         model=other.name,
         revision=None,
+        adapter=(),
         device=str(model.device),
         dtype=cast(Dtype, str(model.dtype).removeprefix("torch.")),
         compile=options.compile and not shared,

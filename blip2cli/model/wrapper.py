@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from blip2cli.images.preprocess import PixelSpec, normalize
-from blip2cli.model.checkpoint.resolve import resolve
+from blip2cli.model.checkpoint.resolve import resolve_model
 from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.families import Family
@@ -94,7 +94,7 @@ class Blip2:
         ``vision`` is as of ``load_model``. Raises ModelError when it cannot be found, fetched or
         loaded, and OptionError when device or precision do not fit it, or it cannot be compiled.
         """
-        checkpoint = checkpoint or resolve(options.model, options.revision)
+        checkpoint = checkpoint or resolve_model(options)
         spec = checkpoint.pixel_spec
         placement = place(
             options.device,
@@ -111,7 +111,8 @@ class Blip2:
         if placement.device.type == "cpu":
             keep_freed_memory()  # only now: what loading took goes back
         codec = load_codec(checkpoint, model.config.text_config)
-        compute, reason = None, placement.reason + model.placed
+        merged = "".join(f", {adapter} merged" for adapter in checkpoint.adapters)
+        compute, reason = None, placement.reason + model.placed + merged
         if options.compile:
             compute = compiled.CompiledVision(options.model, model, spec)
             reason += f", image side compiled in {compute.seconds:.1f} s"

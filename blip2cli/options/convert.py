@@ -18,7 +18,7 @@ from blip2cli.options.declare import (
     OptionGroup,
     setting,
 )
-from blip2cli.options.model import DTYPE_HELP, QUANTIZE_HELP, Dtype
+from blip2cli.options.model import ADAPTER_HELP, DTYPE_HELP, QUANTIZE_HELP, Dtype
 from blip2cli.options.run import (
     IMAGE_ROOT_HELP,
     MOVED_SOURCE_HELP,
@@ -139,7 +139,9 @@ class CheckpointOptions(ConversionOptions):
         default_help="google-bert/bert-base-uncased",
     )
     vision_weights: str | None = _checkpoint(
-        None, "LAVIS: eva_vit_g.pth, for files that hold no vision encoder.", metavar="FILE"
+        None,
+        "LAVIS: eva_vit_g.pth (or clip_vit_L.pth), for files that hold no vision encoder.",
+        metavar="FILE",
     )
     like: str | None = _checkpoint(
         None,
@@ -147,6 +149,7 @@ class CheckpointOptions(ConversionOptions):
         metavar="MODEL",
         default_help="the released model with the same shapes",
     )
+    adapter: tuple[str, ...] = _checkpoint((), ADAPTER_HELP, metavar="NAME")
     dtype: Dtype = _checkpoint("auto", DTYPE_HELP)
     quantize: Literal["int8"] | None = _checkpoint(None, QUANTIZE_HELP)
     max_shard_size: str = _checkpoint("5GB", "Largest weight file, such as 2GB.", metavar="SIZE")

@@ -41,6 +41,10 @@ MAX_MEMORY_HELP = (
     "Memory for weights by device, such as cuda:0=20GiB,cpu=60GiB. Devices that are not named hold "
     "none; what is left over is read from disk, once a batch and once a decode step."
 )
+ADAPTER_HELP = (
+    "Adapter of PEFT (LoRA) that is merged into the model: a directory or hub id, with @0.5 behind "
+    "it to scale it; repeat for several. A model may be one itself: its base is found."
+)
 OFFLOAD_HELP = (
     "Folder for layers that are read from disk, where the model's own files have another precision "
     "or are no safetensors: converted once, and used again by the next run."
@@ -79,6 +83,7 @@ class ModelOptions(OptionGroup):
     )
     max_memory: str | None = _unrecorded_placement(None, MAX_MEMORY_HELP, metavar="DEVICE=SIZE,…")
     offload: str | None = _unrecorded_placement(None, OFFLOAD_HELP, metavar="DIR")
+    adapter: tuple[str, ...] = _recorded_placement((), ADAPTER_HELP, metavar="NAME")
 
     def __post_init__(self) -> None:
         """Raise ``OptionError`` where layers cannot be placed as the options say."""
@@ -103,6 +108,11 @@ class ModelOptions(OptionGroup):
                     "moves layers",
                     "leave one of the two out",
                 )
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """As of every group; no adapter is null, as in outputs from before there were any."""
+        return super().settings | {"adapter": list(self.adapter) or None}
 
     @property
     def places_layers(self) -> bool:

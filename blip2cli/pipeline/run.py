@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from blip2cli import exit_codes
-from blip2cli.model.checkpoint.resolve import resolve
+from blip2cli.model.checkpoint.resolve import resolve_model
 from blip2cli.pipeline.check_model import check_model
 from blip2cli.pipeline.compute.base import Compute
 from blip2cli.pipeline.compute.choose import who_computes
@@ -151,7 +151,7 @@ class RunState:
         job, model = self.job, self.job.options.model
         if job.load is not None:
             return job
-        checkpoint = job.checkpoint or resolve(model.model, model.revision)
+        checkpoint = job.checkpoint or resolve_model(model)
         ranker = job.ranker and job.ranker.found()
         if job.checkpoint is None:
             check_model(job.task, model, checkpoint, ranker)

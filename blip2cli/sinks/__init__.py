@@ -9,7 +9,7 @@ from blip2cli.sinks.journal import check_whole
 from blip2cli.sinks.lock import OutputLock, lock_of
 from blip2cli.sinks.open_output import ResumedOutput, open_failure_list, open_sink, read_output
 from blip2cli.sinks.paths import to_stdout
-from blip2cli.sinks.settings import Settings, both_weights, new_token
+from blip2cli.sinks.settings import Settings, adapted_weights, both_weights, new_token
 
 __all__ = [
     "IDENTITY",
@@ -20,6 +20,7 @@ __all__ = [
     "RowSchema",
     "Settings",
     "Sink",
+    "adapted_weights",
     "both_weights",
     "check_output",
     "check_settings",

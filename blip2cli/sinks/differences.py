@@ -11,7 +11,7 @@ from typing import Any
 from blip2cli.errors import OutputError, option
 from blip2cli.sinks.format_table import ColumnTypes, format_of, known_suffix
 from blip2cli.sinks.paths import OutputPaths
-from blip2cli.sinks.settings import FORMAT, Settings, weights_of
+from blip2cli.sinks.settings import FORMAT, Settings, weights_of, without_adapters
 from blip2cli.storage.hash_set import OCCURRENCE, ORDINAL
 from blip2cli.storage.text_encoding import deep_from_utf8, to_json
 
@@ -77,7 +77,7 @@ def differences(
     rows = deep_from_utf8(json.loads(to_json(now.rows)))  # as they are read back
     skipped = [*_NOT_COMPARED]
     if before.weights is not None and now.weights is not None:
-        skipped.append("revision")
+        skipped += ["revision", "adapter"]
         # Of the model that writes and, behind it, of the one that ranks; one of them may have none.
         both = zip(weights_of(before), weights_of(now), ("model", "rank_with"), strict=False)
         for were, are, name in both:
@@ -128,11 +128,15 @@ def differences(
 
 def _weights(before: Settings, now: Settings, field: str, were: str, are: str) -> Difference:
     was, name = before.rows.get(field), now.rows.get(field)
-    old, new = (weights.partition("hub:")[2] for weights in (were, are))
+    if field == "model" and without_adapters(were) == without_adapters(are):
+        adapters, others = (settings.rows.get("adapter") or [] for settings in (before, now))
+        if adapters or others:
+            return _adapters(adapters, others)
+    old, new = (without_adapters(weights).partition("hub:")[2] for weights in (were, are))
     if was != name:
         problem = f"was made with {option(field)} {shown(was)}, not {shown(name)}"
         return Difference(field, problem, "give the same settings, " + _OTHER)
-    if old and new:
+    if old != new and old and new:
         problem = f"was made with commit {old} of {name}, which has moved to {new}"
         if field != "model":
             return Difference(field, problem, "choose another output")
@@ -142,6 +146,13 @@ def _weights(before: Settings, now: Settings, field: str, were: str, are: str) -
         f"was made with other weights, tokenizer or configuration than {name} has now",
         "give the model as it was, " + _OTHER,
     )
+
+
+def _adapters(were: list[str], are: list[str]) -> Difference:
+    problem = f"was made with {option('adapter')} {shown(were)}, not {shown(are)}"
+    if were == are:
+        problem = f"was made with other weights or scales of {shown(are)} than there are now"
+    return Difference("adapter", problem, "give the same settings, " + _OTHER)
 
 
 def _sources(before: Settings, after: Settings, moved_source: bool) -> Iterator[Difference]:

@@ -35,7 +35,7 @@ from blip2cli.storage import durable
 from blip2cli.storage.text_encoding import deep_from_utf8, to_json
 
 FORMAT = 2  # of the settings; those of version 0.1 have no number
-_BESIDE = "+"
+_BESIDE, _MERGED = "+", "&"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Settings:
     """What an output knows of its making; all values are plain JSON."""
 
     rows: Mapping[str, Any]  # the options and texts that shaped the rows, by name
-    # Of the model, see ``model.checkpoint.identity``, and behind a plus of one that ranks its texts
+    # Of the model, see ``model.checkpoint.identity``; behind a plus of one that ranks its texts, or
+    # behind an ampersand of adapters.
     weights: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)  # types of the carried columns
     sources: Mapping[str, Any] | None = None  # see ``sources.identity``; None: not known
@@ -113,6 +114,16 @@ def both_weights(model: str, ranker: str | None) -> str | None:
 def weights_of(settings: Settings) -> list[str]:
     """The weights of each model, where they are known."""
     return [] if settings.weights is None else settings.weights.split(_BESIDE)
+
+
+def adapted_weights(model: str, adapters: str) -> str:
+    """The ``weights`` of a model into which adapters are merged, of which ``adapters`` tells."""
+    return f"{model}{_MERGED}{adapters}"
+
+
+def without_adapters(weights: str) -> str:
+    """The weights of the model itself."""
+    return weights.partition(_MERGED)[0]
 
 
 def new_token() -> str:

@@ -23,7 +23,15 @@ def compare_lavis_to_transformers(source: str, destination: str) -> list[str]:
     made = resolve(destination)
     positions = (made.config.get("qformer_config") or {}).get("max_position_embeddings", 512)
     file = read_lavis(Path(source).expanduser())
-    back = lavis_weights(read_model(made), made.family, positions, made.model_type).weights
+    weights = read_model(made)
+    if made.model_config.vision_config.pre_layernorm:  # whose vision encoder is only read
+        first = "vision_model.post_layernorm."
+        weights = {
+            name: weight
+            for name, weight in weights.items()
+            if name.startswith(first) or not name.startswith("vision_model.")
+        }
+    back = lavis_weights(weights, made.family, positions, made.model_type).weights
     held = {name: weight for name, weight in file.weights.items() if name in back}
     return [compare(held, back)]
 
@@ -34,11 +42,15 @@ def compare_transformers_to_lavis(source: str, destination: str) -> list[str]:
     return [compare(weights, read_model(resolve(source)))]
 
 
-def compare_transformers(source: str, destination: str) -> list[str]:
-    """Compare the weights, and the logits that both give for one picture, in float32."""
+def compare_transformers(
+    source: str, destination: str, adapters: tuple[str, ...] = ()
+) -> list[str]:
+    """Compare the weights, and the logits that both give for one picture, in float32.
+
+    ``adapters`` are merged into the source."""
     made = read_model(resolve(destination))
-    lines = [compare(made, read_model(resolve(source)))]
-    before, after = logits(source), logits(destination)
+    lines = [compare(made, read_model(resolve(source, adapters=adapters)))]
+    before, after = logits(source, adapters), logits(destination)
     same = "the same" if before.argmax() == after.argmax() else "ANOTHER"
     lines.append(
         f"Check: the logits for a picture differ by {_distance(before, after):.3g} at most, of up "
@@ -68,12 +80,12 @@ def compare(weights: Weights, others: Weights) -> str:
 
 
 @torch.inference_mode()
-def logits(model: str) -> Tensor:
+def logits(model: str, adapters: tuple[str, ...] = ()) -> Tensor:
     """The logits of a model for a fixed picture, computed in float32.
 
     Those of the first token, [V]; of a retrieval model, those of image-text matching, [2].
     """
-    loaded = Blip2.load(ModelOptions(model=model, dtype="float32"))
+    loaded = Blip2.load(ModelOptions(model=model, dtype="float32", adapter=adapters))
     features = loaded.features(picture(loaded.spec.height, loaded.spec.width))
     if loaded.retrieval is not None:
         found = loaded.retrieval.matching_logits(features, [Pair(0, _TEXT)])

@@ -13,17 +13,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from blip2cli.convert.checkpoints import huggingface as hf
 from blip2cli.convert.checkpoints.language_model import Language, find_language, pad_vocabulary
 from blip2cli.convert.checkpoints.lavis_file import (
     LANGUAGE_MODEL,
+    PRE_NORM,
     VISION_MODEL,
     LavisFile,
     read_lavis,
     read_vision,
     resize_positions,
 )
-from blip2cli.convert.checkpoints.released import VISION_G, WIDTH_L, Released, Settings, identify
+from blip2cli.convert.checkpoints.released import VISION_G, Released, Settings, identify
 from blip2cli.convert.examples import listed
 from blip2cli.errors import ModelError, OptionError, option
 from blip2cli.model.checkpoint.lazy_weights import Weight, Weights
@@ -34,7 +37,7 @@ from blip2cli.options import CheckpointOptions
 
 POSITIONS = "vision_model.embeddings.position_embedding"
 _WORDS = "google-bert/bert-base-uncased"  # as LAVIS has it in its code
-_VISION_PREFIXES = ("vision_model.embeddings.", VISION_MODEL)
+_VISION_PREFIXES = ("vision_model.embeddings.", "vision_model.pre_layernorm.", VISION_MODEL)
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Assembled:
     weights: Weights
     write_small_files: Callable[[Path], None]  # all beside configuration and weights
     notes: list[str] = field(default_factory=list)
+    dtypes: dict[str, torch.dtype] = field(default_factory=dict)  # to round merged weights to
 
 
 def assemble(options: CheckpointOptions) -> Assembled:
@@ -68,9 +72,17 @@ def assemble(options: CheckpointOptions) -> Assembled:
         settings.config["num_query_tokens"] = weights["query_tokens"].shape[1]
     settings.config["vision_config"] = settings.config["vision_config"] | {"image_size": pixels}
     notes = [f"Read as LAVIS's {settings.name}."]
+    if settings.config["vision_config"].get("pre_layernorm"):
+        notes.append("Only blip2cli runs it: transformers' BLIP-2 has no place for CLIP's ViT-L.")
     if dropped:
         notes.append(f"Left out, as transformers has no place for it: {listed(dropped)}.")
     weights = _with_vision(weights, options, settings, pixels)
+    if PRE_NORM in weights and not settings.config["vision_config"].get("pre_layernorm"):
+        raise ModelError(
+            "like",
+            f"{options.source} has CLIP's ViT-L, and {settings.name} another vision encoder",
+            f"leave {option('like')} out, or name a model with ViT-L",
+        )
     if file.kind.writes:
         weights = _with_language(weights, options, settings, file.kind)
     weights = hf.match_config(
@@ -205,13 +217,6 @@ def _released(file: LavisFile, weights: Weights) -> Released:
             f"{file.path} has the widths of no released {file.model_type.label} (vision {vision}"
             f"{f', language model {width}' if width else ''})",
             f"name a model in transformers' layout that has them with {option('like')}",
-        )
-    if found.vision_width == WIDTH_L:
-        raise ModelError(
-            "sources",
-            f"{file.path} is LAVIS's {found.type} with CLIP's ViT-L, whose layer norm before the "
-            "first block BLIP-2 in transformers has no place for",
-            "use a checkpoint with ViT-g",
         )
     return found
 

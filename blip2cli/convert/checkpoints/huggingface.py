@@ -11,7 +11,7 @@ import torch
 
 from blip2cli.convert.checkpoints.released import Settings
 from blip2cli.convert.examples import listed
-from blip2cli.errors import ModelError
+from blip2cli.errors import ModelError, option
 from blip2cli.model.checkpoint.config import read_config
 from blip2cli.model.checkpoint.hub import SMALL_FILES
 from blip2cli.model.checkpoint.lazy_weights import Weights
@@ -28,10 +28,23 @@ def read_model(checkpoint: Checkpoint, notes: list[str] | None = None) -> Weight
     """The weights of a model of transformers that its configuration has, in float32 where they
     are stored quantized; what is left out is added to ``notes``. Raises ModelError."""
     weights, remarks = stored_weights(checkpoint)
+    if any(own in weights for _, own in checkpoint.family.separate_words):
+        raise second_embedding(checkpoint)
     if notes is not None:
         notes += [f"{remark[0].upper()}{remark[1:]}." for remark in remarks]
     where = str(checkpoint.path)
     return match_config(checkpoint.config, checkpoint.family, weights, where, notes)
+
+
+def second_embedding(checkpoint: Checkpoint) -> ModelError:
+    """The error for an adapter that changed one of two layers which share a matrix, where
+    transformers has no place for a second."""
+    return ModelError(
+        "adapter",
+        f"{checkpoint} reads and writes with different word embeddings, of which transformers has "
+        f"one {checkpoint.family.label}",
+        f"run it with {option('adapter')}, without converting it",
+    )
 
 
 def match_config(
@@ -61,6 +74,10 @@ def expected_weights(
     """The name and shape of each weight, and which of them is tied to which. Raises ModelError."""
     model = meta_model(config, kind)
     shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    vision = config.get("vision_config") or {}
+    if vision.get("pre_layernorm"):  # CLIP's ViT-L
+        for own in ("weight", "bias"):
+            shapes[f"vision_model.pre_layernorm.{own}"] = (vision["hidden_size"],)
     return shapes, dict(model.all_tied_weights_keys)
 
 

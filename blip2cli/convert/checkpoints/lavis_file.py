@@ -34,12 +34,7 @@ LANGUAGE_MODEL = "language_model."
 VISION_MODEL = "vision_model.encoder."  # ln_vision, beside it, was trained in every checkpoint
 _QKV_BIAS = re.compile(r"(vision_model\.encoder\.layers\.\d+\.self_attn\.)qkv\.bias")
 _Q_BIAS = re.compile(r"(vision_model\.encoder\.layers\.\d+\.self_attn\.)q_bias")
-_VIT_L = ("conv1.weight", "ln_pre.weight", "positional_embedding")
-_NO_VIT_L = (
-    "it has CLIP's ViT-L, with a layer norm before the first block that BLIP-2 in transformers "
-    "has no place for"
-)
-_USE_VIT_G = "use a checkpoint with ViT-g"
+PRE_NORM = "vision_model.pre_layernorm.weight"  # which only CLIP's ViT-L has
 
 
 @dataclass
@@ -69,13 +64,9 @@ class LavisFile:
                 dropped.append(name)
             else:
                 raise self._unknown(name)
-        return _join_qkv_bias(weights, self.path), dropped
+        return _whole_vision(_join_qkv_bias(weights, self.path)), dropped
 
     def _unknown(self, name: str) -> ModelError:
-        if name.startswith(tuple(f"visual_encoder.{first}" for first in _VIT_L)):
-            return ModelError(
-                "sources", f"{self.path} cannot be converted: {_NO_VIT_L}", _USE_VIT_G
-            )
         if name.startswith("Qformer.bert.") and to_transformers(name, RETRIEVAL) is not None:
             return ModelError(
                 "sources",
@@ -107,18 +98,17 @@ def read_lavis(path: Path) -> LavisFile:
 
 
 def read_vision(path: Path, depth: int) -> Weights:
-    """The vision encoder of ``eva_vit_g.pth``, in transformers' names; ``depth`` blocks of it.
+    """The vision encoder of ``eva_vit_g.pth`` or ``clip_vit_L.pth``, in transformers' names;
+    ``depth`` blocks of it.
 
     Raises ModelError naming a weight that is unknown.
     """
-    remedy = f"{option('vision_weights')} takes eva_vit_g.pth"
+    remedy = f"{option('vision_weights')} takes eva_vit_g.pth or clip_vit_L.pth"
     tensors = tensors_of(read_pickle(path))
     if tensors is None:
         raise ModelError("vision_weights", f"{path} holds no weights", remedy)
     weights: Weights = {}
     for name, tensor in tensors.items():
-        if name in _VIT_L:
-            raise ModelError("vision_weights", f"{path} cannot be used: {_NO_VIT_L}", _USE_VIT_G)
         new = to_transformers(f"visual_encoder.{name}", OPT)
         if is_dropped_of_vision(name, depth):
             continue
@@ -128,7 +118,30 @@ def read_vision(path: Path, depth: int) -> Weights:
         weights[new] = Weight.of(tensor)
     if not weights:
         raise ModelError("vision_weights", f"{path} holds no vision encoder of LAVIS", remedy)
-    return _join_qkv_bias(weights, path)
+    return _whole_vision(_join_qkv_bias(weights, path))
+
+
+def _whole_vision(weights: Weights) -> Weights:
+    """The weights, those of CLIP's ViT-L in the shapes of BLIP-2's vision encoder, whose patches
+    have a bias."""
+    if PRE_NORM not in weights:
+        return weights
+    embeddings = "vision_model.embeddings."
+    made = dict(weights)
+    for name, axes in (("class_embedding", 3), ("position_embedding", 3)):
+        found = made.get(embeddings + name)
+        if found is not None and len(found.shape) < axes:
+            made[embeddings + name] = _reshaped(found, (1,) * (axes - len(found.shape)))
+    patches = made.get(f"{embeddings}patch_embedding.weight")
+    if patches is not None:
+        bias = torch.zeros(patches.shape[0], dtype=patches.dtype)
+        made[f"{embeddings}patch_embedding.bias"] = Weight.of(bias)
+    return made
+
+
+def _reshaped(weight: Weight, axes: tuple[int, ...]) -> Weight:
+    shape = (*axes, *weight.shape)
+    return Weight(shape, weight.dtype, lambda: weight.load().reshape(shape))
 
 
 def resize_positions(positions: Weight, grid: int) -> Weight:
@@ -168,6 +181,12 @@ def lavis_weights(
 
     ``positions`` is the length of the Q-Former's list of position ids, which LAVIS saves.
     """
+    if PRE_NORM in weights:
+        raise ModelError(
+            "sources",
+            "a model with CLIP's ViT-L is only read from LAVIS's files",
+            "keep the file that it is from",
+        )
     made = LavisWeights()
     made.weights[POSITION_IDS] = Weight.of(torch.arange(positions)[None])
     for name, weight in weights.items():
@@ -232,7 +251,7 @@ def _kind(path: Path, tensors: dict[str, Tensor]) -> Family:
     for family in FAMILIES:
         if family.lavis_key in tensors:
             return family
-    if "blocks.0.attn.qkv.weight" in tensors or any(name in tensors for name in _VIT_L):
+    if "blocks.0.attn.qkv.weight" in tensors or "ln_pre.weight" in tensors:
         raise ModelError(
             "sources",
             f"{path} is only a vision encoder",

@@ -26,6 +26,20 @@ _VISION = (
     ("blocks.{n}.mlp.fc1.{p}", "encoder.layers.{n}.mlp.fc1.{p}"),
     ("blocks.{n}.mlp.fc2.{p}", "encoder.layers.{n}.mlp.fc2.{p}"),
 )
+# CLIP's ViT-L (LAVIS's ``clip_vit.py``), which is only read.
+_BLOCK_L = "transformer.resblocks.{n}"
+_VISION_L = (
+    ("class_embedding", "embeddings.class_embedding"),
+    ("positional_embedding", "embeddings.position_embedding"),
+    ("conv1.weight", "embeddings.patch_embedding.weight"),
+    ("ln_pre.{p}", "pre_layernorm.{p}"),
+    (f"{_BLOCK_L}.ln_1.{{p}}", "encoder.layers.{n}.layer_norm1.{p}"),
+    (f"{_BLOCK_L}.ln_2.{{p}}", "encoder.layers.{n}.layer_norm2.{p}"),
+    (f"{_BLOCK_L}.attn.in_proj_{{p}}", "encoder.layers.{n}.self_attn.qkv.{p}"),
+    (f"{_BLOCK_L}.attn.out_proj.{{p}}", "encoder.layers.{n}.self_attn.projection.{p}"),
+    (f"{_BLOCK_L}.mlp.c_fc.{{p}}", "encoder.layers.{n}.mlp.fc1.{p}"),
+    (f"{_BLOCK_L}.mlp.c_proj.{{p}}", "encoder.layers.{n}.mlp.fc2.{p}"),
+)
 _ATTENTION = tuple(
     pair
     for block in ("attention", "crossattention")
@@ -74,8 +88,11 @@ _DROPPED = (
     "Qformer.cls.{rest}",  # the language modelling head of the first stage of training
     "temp",  # the temperature of the contrastive loss
 )
-# eva_vit_g.pth is a whole image classifier; LAVIS builds 39 blocks of it, and no head.
-_VISION_WEIGHTS = ("cls_token", "pos_embed", "patch_embed.", "blocks.")
+# eva_vit_g.pth is an image classifier; LAVIS builds 39 blocks of it, and no head; of CLIP's 21.
+_VISION_WEIGHTS = (
+    *("cls_token", "pos_embed", "patch_embed.", "blocks."),
+    *("class_embedding", "positional_embedding", "conv1.", "ln_pre.", "transformer."),
+)
 
 _FIELDS = {"n": r"(?P<n>\d+)", "p": r"(?P<p>weight|bias)", "rest": r"(?P<rest>.+)"}
 
@@ -87,14 +104,16 @@ def _pattern(name: str) -> re.Pattern[str]:
     )
 
 
+_READ = tuple((f"visual_encoder.{lavis}", f"vision_model.{ours}") for lavis, ours in _VISION_L)
 _TO_TRANSFORMERS = {
-    kind: [(_pattern(lavis), ours) for lavis, ours in names] for kind, names in _TABLES.items()
+    kind: [(_pattern(lavis), ours) for lavis, ours in (*names, *_READ)]
+    for kind, names in _TABLES.items()
 }
 _TO_LAVIS = {
     kind: [(_pattern(ours), lavis) for lavis, ours in names] for kind, names in _TABLES.items()
 }
 _DROPS = tuple(_pattern(name) for name in _DROPPED)
-_BLOCK = _pattern("blocks.{n}.{rest}")
+_BLOCKS = (_pattern("blocks.{n}.{rest}"), _pattern(f"{_BLOCK_L}.{{rest}}"))
 
 
 def to_transformers(name: str, kind: Family, model_type: ModelType = BLIP_2) -> str | None:
@@ -113,8 +132,8 @@ def is_dropped(name: str) -> bool:
 
 
 def is_dropped_of_vision(name: str, depth: int) -> bool:
-    """Whether BLIP-2 has no use for this weight of ``eva_vit_g.pth``: a head, a block too many."""
-    block = _BLOCK.fullmatch(name)
+    """Whether BLIP-2 has no use for this weight of a vision encoder: a head, a block too many."""
+    block = next((found for each in _BLOCKS if (found := each.fullmatch(name))), None)
     if block is not None:
         return int(block["n"]) >= depth
     return not name.startswith(_VISION_WEIGHTS)

@@ -21,7 +21,12 @@ VISION_G: Settings = {
     "num_hidden_layers": 39, "num_attention_heads": 16, "patch_size": 14, "hidden_act": "gelu",
     "layer_norm_eps": 1e-6, "qkv_bias": True, "attention_dropout": 0.0,
 }  # fmt: skip
-WIDTH_L = 1024  # of CLIP's ViT-L
+WIDTH_L = 1024
+# CLIP's ViT-L without its last layers; ``pre_layernorm`` is a word of ours.
+VISION_L: Settings = VISION_G | {
+    "hidden_size": WIDTH_L, "intermediate_size": 4 * WIDTH_L, "num_hidden_layers": 21,
+    "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "pre_layernorm": True,
+}  # fmt: skip
 QFORMER: Settings = {
     "model_type": "blip_2_qformer", "vocab_size": 30522, "hidden_size": 768,
     "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
@@ -89,6 +94,10 @@ class Released:
         return "clip_vit_L.pth" if self.vision_width == WIDTH_L else "eva_vit_g.pth"
 
     @property
+    def _vision(self) -> Settings:
+        return VISION_L if self.vision_width == WIDTH_L else VISION_G
+
+    @property
     def width(self) -> int:
         """The language model's width; 0 without one."""
         return int(self.text.get("hidden_size") or self.text.get("d_model") or 0)
@@ -108,9 +117,9 @@ class Released:
             "initializer_factor": 1.0,
             "initializer_range": 0.02,
             "use_decoder_only_language_model": not self.kind.encoder_decoder,
-            "vision_config": VISION_G
+            "vision_config": self._vision
             | {"model_type": f"{kind.package}_vision_model", "image_size": image_size},
-            "qformer_config": QFORMER | more,
+            "qformer_config": QFORMER | {"encoder_hidden_size": self.vision_width} | more,
             "text_config": dict(self.text),
         }
 

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 
 from blip2cli.convert.checkpoints import huggingface as hf
+from blip2cli.convert.checkpoints.adapted import adapted_config, stored_dtypes
 from blip2cli.convert.checkpoints.from_lavis import Assembled, assemble
 from blip2cli.convert.checkpoints.lavis_file import lavis_weights, write_lavis
 from blip2cli.convert.checkpoints.output import (
@@ -68,7 +69,7 @@ def convert_checkpoint(
         elif to_lavis:
             differences = compare.compare_transformers_to_lavis
         else:
-            differences = compare.compare_transformers
+            differences = partial(compare.compare_transformers, adapters=options.adapter)
         done.notes += differences(options.source, options.destination)
     done.seconds = time.monotonic() - start
     return done
@@ -90,6 +91,10 @@ def _to_transformers(
         layers = [name for name, module in modules if isinstance(module, torch.nn.Linear)]
         weights = quantize_weights(weights, layers)
         config["quantization_config"] = {"quant_method": METHOD}
+    if dtype is None:  # merged weights are in float32 so far
+        weights = {
+            name: weight.to(made.dtypes.get(name, weight.dtype)) for name, weight in weights.items()
+        }
     size = sum(weight.nbytes for weight in weights.values())
     check_space(options.destination, size)
     with new_model(options.destination) as folder:
@@ -102,15 +107,22 @@ def _to_transformers(
 
 def _transformers_model(options: CheckpointOptions) -> Assembled:
     """The source, in transformers' layout already."""
-    checkpoint = resolve(options.source)
+    checkpoint = resolve(options.source, adapters=options.adapter)
     copy = partial(hf.copy_small_files, checkpoint.path)
-    notes: list[str] = []
+    notes = [f"Merged {adapter}." for adapter in checkpoint.adapters]
     weights = hf.read_model(checkpoint, notes)
-    return Assembled(checkpoint.family, checkpoint.config, weights, copy, notes)
+    made = Assembled(checkpoint.family, checkpoint.config, weights, copy, notes)
+    if checkpoint.adapters:
+        made.config = adapted_config(checkpoint, weights)
+        made.dtypes = stored_dtypes(checkpoint, weights)
+    return made
 
 
 def _to_lavis(options: CheckpointOptions) -> ConvertedCheckpoint:
     model = _transformers_model(options)
+    if model.dtypes:  # an adapter in the place of a model
+        problem = f"{options.source!r} is an adapter, and LAVIS's files hold no language model"
+        raise SourceError("sources", problem, "name a directory to merge it into")
     qformer = model.config.get("qformer_config") or {}
     positions = qformer.get("max_position_embeddings", 512)
     model_type = MODEL_TYPES[model.config["model_type"]]
@@ -161,6 +173,9 @@ def _check(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> None
         if value is not None and not from_lavis:
             problem = f"{option(field_name)} is for a .pth file of LAVIS"
             raise OptionError(field_name, problem, f"{source!r} is whole")
+    if options.adapter and (from_lavis or to_lavis):
+        problem = f"{option('adapter')} is for models of transformers"
+        raise OptionError("adapter", problem, "convert in two steps, by way of a directory")
     if options.vision_weights is not None and not os.path.isfile(options.vision_weights):
         problem = f"There is no file {options.vision_weights!r} for {option('vision_weights')}"
         raise OptionError("vision_weights", problem)
@@ -168,7 +183,8 @@ def _check(options: CheckpointOptions, from_lavis: bool, to_lavis: bool) -> None
         field_name = "dtype" if options.dtype != "auto" else "quantize"
         problem = f"{option(field_name)} is for models of transformers"
         raise OptionError(field_name, problem, "LAVIS casts what it reads")
-    read = [path for path in (source, *added.values()) if path and os.path.exists(path)]
+    named = (source, *added.values(), *options.adapter)
+    read = [path for path in named if path and os.path.exists(path)]
     if os.path.exists(out) and any(os.path.samefile(path, out) for path in read):
         problem = f"{out!r} is read for the conversion"
         raise OutputError("destination", problem, "choose another name")

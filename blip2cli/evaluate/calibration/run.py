@@ -30,7 +30,7 @@ from blip2cli.evaluate.run import check_order, match_notes
 from blip2cli.evaluate.statistics import mean_of
 from blip2cli.model.checkpoint.resolve import local_checkpoint
 from blip2cli.options import CalibrateOptions, ModelOptions, Norm
-from blip2cli.sinks.settings import Settings, weights_of
+from blip2cli.sinks.settings import Settings, weights_of, without_adapters
 from blip2cli.tasks.calibration import FORMAT, token_counter
 
 FEWEST_LABELS = 50
@@ -194,7 +194,7 @@ def _model_folders(settings: Settings | None) -> Iterator[Path]:
     elif settings.weights is not None and settings.weights.startswith("hub:"):
         from huggingface_hub import try_to_load_from_cache
 
-        commit = weights_of(settings)[0].removeprefix("hub:")
+        commit = without_adapters(weights_of(settings)[0]).removeprefix("hub:")
         found = try_to_load_from_cache(name, "config.json", revision=commit)
         if isinstance(found, str):
             yield Path(found).parent

@@ -27,6 +27,8 @@ class VisionConfig(ConfigSection):
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
     qkv_bias: bool = True
+    # Before the first layer, as in CLIP: of two models of LAVIS, and unknown to transformers.
+    pre_layernorm: bool = False
 
 
 def sides(config: VisionConfig) -> tuple[int, int]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from blip2cli.errors import ModelError
+from blip2cli.errors import ModelError, option
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")  # PEFT's
-_MERGE = (
+MERGE = (
     "merge it into its base model (merge_and_unload of PEFT), save that with save_pretrained, and "
     "give the new directory"
 )
@@ -20,23 +20,28 @@ OTHER_WEIGHTS = frozenset(
 )
 
 
-def adapter_error(where: str, found: str, beside_model: bool = False) -> ModelError:
-    """The error for an adapter that is not merged; ``found`` is what it is known by."""
+def unmerged_error(where: str, found: str) -> ModelError:
+    """The error for weights of an adapter among those of a model; ``found`` is one of them.
+
+    What they are multiplied by is not known: it stands in the adapter's own configuration.
+    """
     what = f"{where} holds an adapter of PEFT, such as LoRA ({found})"
-    if beside_model:
-        return ModelError(
-            None,
-            f"{what}, beside a model that it is not merged into",
-            f"{_MERGE}; if it is merged already, remove its files",
-        )
-    return ModelError(None, f"{what}, and no whole model", _MERGE)
+    return ModelError(None, f"{what}, beside a model that it is not merged into", MERGE)
 
 
 def check_adapter(where: str, names: Collection[str]) -> None:
     """Raise ModelError where an adapter is among the files of these names."""
-    for name in ADAPTER_FILES:
-        if name in names:
-            raise adapter_error(where, name, "config.json" in names)
+    found = next((name for name in ADAPTER_FILES if name in names), None)
+    what = f"{where} holds an adapter of PEFT, such as LoRA ({found})"
+    if found is not None and "config.json" in names:
+        raise ModelError(
+            None,
+            f"{what}, beside a model",
+            f"to merge it, give {option('model')} the model that it was trained on and "
+            f"{option('adapter')} this; if it is merged already, remove its files",
+        )
+    if found is not None:
+        raise ModelError(None, f"{what}, and no whole model", MERGE)
 
 
 def check_pointer(file: Path) -> None:

@@ -8,19 +8,19 @@ turns failures into errors with a remedy.
 from __future__ import annotations
 
 import contextlib
-import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from blip2cli.errors import ModelError, option
-from blip2cli.model.checkpoint.foreign_files import check_adapter
-from blip2cli.model.checkpoint.model_types import MODEL_TYPES
+from blip2cli.model.checkpoint.adapter import is_adapter
+from blip2cli.model.checkpoint.foreign_files import ADAPTER_FILES, check_adapter
+from blip2cli.model.checkpoint.hub_errors import hub_failure, is_transient, unreachable
+from blip2cli.model.checkpoint.other_models import check_kind, no_model
 from blip2cli.model.checkpoint.weight_files import (
     QFORMER_TOKENIZER,
     WEIGHT_FILES,
-    Checkpoint,
     inspect_checkpoint,
     read_json,
 )
@@ -50,24 +50,40 @@ ATTEMPTS = 3
 PAUSE = 1.0  # seconds before the second attempt; doubled before the third
 
 
-def fetch(repo: str, revision: str | None) -> Checkpoint:
-    """Return the checkpoint of hub repository ``repo``, downloading what the cache lacks.
+def fetch(repo: str, revision: str | None) -> Path:
+    """The directory of a BLIP-2 or of an adapter on the hub, downloading what the cache lacks.
 
     When the hub cannot be reached the cache alone will do. Raises ModelError.
     """
     found = _downloaded(repo, revision, lambda: _download(repo, revision))
-    return inspect_checkpoint(found) if isinstance(found, Path) else _cached(repo, revision, found)
+    return found if isinstance(found, Path) else _cached(repo, revision, found)
+
+
+def fetch_adapter(repo: str) -> Path:
+    """The directory of an adapter on the hub, whatever else its repository holds.
+
+    As ``fetch``.
+    """
+    found = _downloaded(repo, None, lambda: _download_adapter(repo, None))
+    return found if isinstance(found, Path) else _cached(repo, None, found)
 
 
 def current_commit(repo: str, revision: str | None) -> str | None:
-    """The commit that a model has on the hub now; where that cannot be asked, in the cache."""
+    """The commit that a model has on the hub now; where that cannot be asked, in the cache.
+
+    None for an adapter, too: its commit says nothing of its base model.
+    """
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     if not constants.is_offline_mode():
         with contextlib.suppress(Exception):
-            return HfApi().model_info(repo, revision=revision, timeout=10).sha
+            info = HfApi().model_info(repo, revision=revision, timeout=10)
+            files = [sibling.rfilename for sibling in info.siblings or []]
+            return None if any(name in files for name in ADAPTER_FILES) else info.sha
     found = try_to_load_from_cache(repo, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else None
+    if not isinstance(found, str) or is_adapter(Path(found).parent):
+        return None
+    return Path(found).parent.name
 
 
 def fetch_repository(repo: str, weights: bool) -> Path:
@@ -104,23 +120,20 @@ def _downloaded(repo: str, revision: str | None, download: Callable[[], Path]) -
     except ModelError:
         raise
     except Exception as error:
-        reason = _unreachable(error)
+        reason = unreachable(error)
         if reason is not None:
             return reason
-        failure = _failure(repo, revision, error)
+        failure = hub_failure(repo, revision, error)
         if failure is None:
             raise
         raise failure from error
 
 
 def _download_plain(repo: str, weights: bool) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-
-    info = _with_retries(lambda: HfApi().model_info(repo))
-    files = [sibling.rfilename for sibling in info.siblings or []]
+    files = _files(repo, None)
     names = [file for file in SMALL_FILES if file in files]
     names += weights_to_fetch(files) if weights else []
-    return _with_retries(lambda: Path(snapshot_download(repo, allow_patterns=names)))
+    return _snapshot(repo, None, names)
 
 
 def weights_to_fetch(files: list[str]) -> list[str]:
@@ -139,35 +152,59 @@ def weights_to_fetch(files: list[str]) -> list[str]:
 
 
 def _download(repo: str, revision: str | None) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-
-    info = _with_retries(lambda: HfApi().model_info(repo, revision=revision))
-    files = [sibling.rfilename for sibling in info.siblings or []]
+    files = _files(repo, revision)
+    weights = weights_to_fetch(files)
+    if not weights and any(name in files for name in ADAPTER_FILES):
+        return _download_adapter(repo, revision)
     check_adapter(f"{repo} on the hub", files)
     if "config.json" not in files:
-        raise ModelError(
-            "model",
-            f"{repo} on the hub holds no transformers model (no config.json)",
-            "look for a BLIP-2 repository such as Salesforce/blip2-opt-2.7b",
-        )
-    weights = weights_to_fetch(files)
+        raise no_model(f"{repo} on the hub", files)
     small = [file for file in SMALL_FILES if file in files]
-
-    def get(names: list[str]) -> Path:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=names))
-
     # The small files first: they tell whether the large ones are worth fetching.
-    snapshot = _with_retries(lambda: get(small))
-    kind = read_json(snapshot / "config.json").get("model_type")
-    if str(kind) not in MODEL_TYPES:
-        raise ModelError(
-            "model",
-            f"{repo} on the hub is a {kind or 'model of unknown type'}, not a BLIP-2 model",
-            "look for one such as Salesforce/blip2-opt-2.7b",
-        )
+    config = read_json(_snapshot(repo, revision, small) / "config.json")
+    if "peft_type" in config:
+        return _download_adapter(repo, revision)
+    check_kind(f"{repo} on the hub", config)
     if not weights:
         raise ModelError("model", f"{repo} on the hub has neither safetensors nor .bin weights")
-    return _with_retries(lambda: get(small + weights))
+    return _snapshot(repo, revision, small + weights)
+
+
+def _download_adapter(repo: str, revision: str | None) -> Path:
+    files = _files(repo, revision)
+    config, safetensors, pickle = ADAPTER_FILES
+    names = [config] if config in files else []
+    if not names and "config.json" in files:  # its configuration may have been renamed
+        names = ["config.json"]
+        if "peft_type" not in read_json(_snapshot(repo, revision, names) / "config.json"):
+            names = []
+    if not names:
+        raise ModelError(
+            "adapter",
+            f"{repo} on the hub holds no adapter of PEFT (no {config})",
+            "name its repository, with its owner, or a directory",
+        )
+    weights = [name for name in (safetensors, pickle) if name in files][:1]
+    if not weights and names == ["config.json"]:
+        weights = weights_to_fetch(files)
+    return _snapshot(repo, revision, names + weights)
+
+
+def _files(repo: str, revision: str | None) -> list[str]:
+    """The names of the files in a repository."""
+    from huggingface_hub import HfApi
+
+    info = _with_retries(lambda: HfApi().model_info(repo, revision=revision))
+    return [sibling.rfilename for sibling in info.siblings or []]
+
+
+def _snapshot(repo: str, revision: str | None, names: list[str]) -> Path:
+    """The directory of a repository in the cache, with the files of these names."""
+    from huggingface_hub import snapshot_download
+
+    return _with_retries(
+        lambda: Path(snapshot_download(repo, revision=revision, allow_patterns=names))
+    )
 
 
 def _with_retries(call: Callable[[], Result]) -> Result:
@@ -176,118 +213,30 @@ def _with_retries(call: Callable[[], Result]) -> Result:
         try:
             return call()
         except Exception as error:
-            if not _is_transient(error):
+            if not is_transient(error):
                 raise
             time.sleep(PAUSE * 2 ** (attempt - 1))
     return call()
 
 
-def _is_transient(error: Exception) -> bool:
-    """Whether trying again makes sense: broken connections and servers in trouble.
-
-    Cut downloads and refused connections are left out: while it downloads, huggingface_hub has
-    already tried those six times itself.
-    """
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code >= 500 or error.response.status_code == 429
-    if isinstance(error, httpx2.ReadError | httpx2.WriteError | httpx2.CloseError):
-        return True
-    return "Consistency check failed" in str(error)  # fewer bytes than announced
-
-
-def _unreachable(error: Exception) -> str | None:
-    """Why the hub could not be asked at all; None for every other kind of failure."""
-    import httpx2
-    from huggingface_hub import constants
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    if isinstance(error, OfflineModeIsEnabled):
-        return "the hub is switched off (HF_HUB_OFFLINE)"
-    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
-        inner = error.__cause__
-        return _unreachable(inner) if isinstance(inner, Exception) else None
-    if isinstance(error, httpx2.ConnectError | httpx2.TimeoutException | httpx2.ProxyError):
-        return f"the hub ({constants.ENDPOINT}) cannot be reached"
-    if isinstance(error, HfHubHTTPError) and error.response.status_code >= 500:
-        return f"the hub ({constants.ENDPOINT}) answers {error.response.status_code}"
-    return None
-
-
-def _cached(repo: str, revision: str | None, reason: str) -> Checkpoint:
-    """The checkpoint as the cache holds it, whole; otherwise the sentence for people offline."""
+def _cached(repo: str, revision: str | None, reason: str) -> Path:
+    """The directory as the cache holds it, whole; otherwise the sentence for people offline."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    found = try_to_load_from_cache(repo, "config.json", revision=revision)
     state = "is not in the cache"
-    if isinstance(found, str):
-        try:
-            return inspect_checkpoint(Path(found).parent)
-        except ModelError:
-            state = "is only partly in the cache"
+    for name in ("config.json", ADAPTER_FILES[0]):
+        found = try_to_load_from_cache(repo, name, revision=revision)
+        if isinstance(found, str):
+            folder = Path(found).parent
+            try:
+                if not is_adapter(folder):
+                    inspect_checkpoint(folder)
+                return folder
+            except ModelError:
+                state = "is only partly in the cache"
     raise ModelError(
         "model",
         f"{reason} and {repo} {state} ({constants.HF_HUB_CACHE}): go online, set HF_HOME to a "
         f"cache that holds it, give {option('model')} the path of a directory with the model, or "
         f"try {option('model')} tiny, which ships with blip2cli",
     )
-
-
-def _failure(repo: str, revision: str | None, error: Exception) -> ModelError | None:
-    """A failed download as an error of ours; None when this is no such failure."""
-    import httpx2
-    from huggingface_hub import constants, errors
-
-    hub, cache = constants.ENDPOINT, constants.HF_HUB_CACHE
-    no_hub = ModelError("model", f"{hub} does not answer like a hub", "check HF_ENDPOINT")
-    if isinstance(error, errors.GatedRepoError):
-        return ModelError(
-            "model",
-            f"{repo} is gated: accept its terms at {hub}/{repo} and set HF_TOKEN to a token of "
-            "that account",
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return ModelError(
-            "model",
-            f"there is no model {repo} on the hub ({hub}), or it is private: check the spelling, "
-            "or set HF_TOKEN to a token that may read it",
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return ModelError(
-            "revision",
-            f"{repo} has no revision {revision}",
-            "give a branch, tag or commit of it",
-        )
-    if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        if status in (401, 403):
-            return ModelError(
-                "model",
-                f"the hub refuses access to {repo} ({status}): check the token in HF_TOKEN",
-            )
-        return ModelError("model", f"the hub answered {status} for {repo}", "try again later")
-    if isinstance(error, errors.FileMetadataError):
-        return no_hub
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ModelError(
-            "model",
-            f"the disk is full while {repo} is downloaded to {cache}: make room or set HF_HOME to "
-            "a larger disk, then run the same command again",
-            "what arrived is kept",
-        )
-    if isinstance(error, OSError) and error.errno is not None:
-        return ModelError(
-            "model",
-            f"{repo} cannot be stored in {cache} ({error.strerror})",
-            "set HF_HOME to a directory you may write to",
-        )
-    cut = isinstance(error, httpx2.TransportError | errors.XetDownloadError)
-    if cut or "Consistency check failed" in str(error):
-        return ModelError(
-            "model",
-            f"the connection to the hub ({hub}) was cut while {repo} was downloaded",
-            "run the same command again, what arrived is kept",
-        )
-    return no_hub if isinstance(error, ValueError | KeyError) else None

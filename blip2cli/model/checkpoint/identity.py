@@ -5,6 +5,7 @@ Two directories with the same tensors and the same small files are one model, un
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,11 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint.adapter import FACTORS, Adapter
 from blip2cli.model.checkpoint.embedded import embedded_root
 from blip2cli.model.checkpoint.hub import SMALL_FILES, current_commit
-from blip2cli.model.checkpoint.resolve import HUB_ID
+from blip2cli.model.checkpoint.resolve import HUB_ID, resolve_model
 from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.options import ModelOptions
+from blip2cli.sinks import adapted_weights
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WHOLE_BYTES = 16 << 20  # a file of weights up to this size is read whole
@@ -32,11 +36,21 @@ def weights_identity(checkpoint: Checkpoint, whole_bytes: int = _WHOLE_BYTES) ->
     The digest covers configuration, processor and tokenizer files, and of the weights name, dtype,
     shape and 4 KiB of every tensor; of files up to ``whole_bytes`` all bytes, but for the embedded
     models, which come with a version. It takes a millisecond a thousand tensors, and the disk.
-    Raises OSError.
+    Adapters that are merged into the weights add a digest of theirs. Raises OSError.
     """
+    own = _files_identity(checkpoint, whole_bytes)
+    if not checkpoint.adapters:
+        return own
+    digest = hashlib.sha256()
+    for adapter in checkpoint.adapters:
+        digest.update(_adapter_identity(adapter, whole_bytes))
+    return adapted_weights(own, digest.hexdigest())
+
+
+def _files_identity(checkpoint: Checkpoint, whole_bytes: int) -> str:
     folder = checkpoint.path
-    if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name):
-        return f"hub:{folder.name}"
+    if (commit := _commit(folder)) is not None:
+        return f"hub:{commit}"
     digest = hashlib.sha256()
     for name in SMALL_FILES:
         if (folder / name).is_file():
@@ -44,6 +58,24 @@ def weights_identity(checkpoint: Checkpoint, whole_bytes: int = _WHOLE_BYTES) ->
     for line in sorted(line for file in checkpoint.weights for line in _tensors(file, whole_bytes)):
         digest.update(line)
     return f"files:{digest.hexdigest()}"
+
+
+def _adapter_identity(adapter: Adapter, whole_bytes: int) -> bytes:
+    """Its weights, and of its configuration what they are multiplied by; its commit on the hub."""
+    commit = _commit(adapter.path)
+    if commit is not None:
+        return f"{commit} {adapter.scale}\0".encode()
+    factors = {name: adapter.settings.get(name) for name in FACTORS}
+    digest = hashlib.sha256(json.dumps([factors, adapter.scale], sort_keys=True).encode())
+    for line in sorted(_tensors(adapter.weights, whole_bytes)):
+        digest.update(line)
+    return digest.digest()
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit of a directory in the hub's cache."""
+    cached = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name)
+    return folder.name if cached else None
 
 
 def _tensors(file: Path, whole_bytes: int) -> Iterator[bytes]:
@@ -93,11 +125,17 @@ def _digest(data: bytes) -> bytes:
 def model_identity(options: ModelOptions, checkpoint: Checkpoint | None) -> str | None:
     """The identity of the chosen model; without ``checkpoint``, that of a hub model by its commit.
 
-    None where nothing is known. Raises OSError.
+    Adapters are fetched for it, with the model that they change. None where nothing is known.
+    Raises OSError.
     """
     if checkpoint is not None:
         return weights_identity(checkpoint)
-    if HUB_ID.fullmatch(options.model) is None:
-        return None
-    commit = current_commit(options.model, options.revision)
-    return None if commit is None else f"hub:{commit}"
+    if not options.adapter:
+        if HUB_ID.fullmatch(options.model) is None:
+            return None
+        commit = current_commit(options.model, options.revision)
+        if commit is not None:
+            return f"hub:{commit}"
+    with contextlib.suppress(ModelError):  # whoever loads it says what is wrong
+        return weights_identity(resolve_model(options))
+    return None

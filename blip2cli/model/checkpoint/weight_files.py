@@ -21,15 +21,16 @@ from blip2cli.model.checkpoint.embedded import embedded_root
 from blip2cli.model.checkpoint.foreign_files import (
     ADAPTER_FILES,
     OTHER_WEIGHTS,
-    adapter_error,
     check_adapter,
     check_pointer,
 )
-from blip2cli.model.checkpoint.model_types import INSTRUCT_BLIP, MODEL_TYPES, ModelType
+from blip2cli.model.checkpoint.model_types import MODEL_TYPES, ModelType
+from blip2cli.model.checkpoint.other_models import check_kind, unknown_language_model
 from blip2cli.model.families import RETRIEVAL, WRITERS, Family, language_family
 
 if TYPE_CHECKING:
     from blip2cli.images.preprocess import PixelSpec
+    from blip2cli.model.checkpoint.adapter import Adapter
 
 # In order of preference: single file, then its index of shards.
 WEIGHT_FILES = (
@@ -42,8 +43,6 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.mo
 # The tokenizer of a Q-Former that reads prompts, in a directory of its own.
 QFORMER_TOKENIZER = "qformer_tokenizer"
 GENERATION_CLASSES = (*(family.architecture for family in WRITERS), "Blip2Model")
-# Beginnings of the names of classes whose models are taken for BLIP-2's.
-_OTHER_CLASSES = ("BlipFor", "GitFor", INSTRUCT_BLIP.prefix, "Llava")
 _HEADER_LIMIT = 100 << 20  # bytes; the safetensors library reads no longer headers either
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
@@ -57,6 +56,11 @@ class Checkpoint:
     family: Family
     weights: tuple[Path, ...]  # the file or the shards
     image_processor: dict[str, Any]  # the image processor's settings
+    adapters: tuple[Adapter, ...] = ()  # what is merged into the weights, in order
+
+    def __str__(self) -> str:
+        """Its directory, and its adapters, as messages name them."""
+        return " with ".join((str(self.path), *(adapter.name for adapter in self.adapters)))
 
     @property
     def safetensors(self) -> bool:
@@ -113,14 +117,15 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def inspect_checkpoint(path: Path) -> Checkpoint:
-    """Inspect a directory.
+def inspect_checkpoint(path: Path, adapter_beside: bool = False) -> Checkpoint:
+    """Inspect a directory; with ``adapter_beside`` it may hold an adapter as well.
 
     Raises ModelError, saying what is missing, when it is not a complete BLIP-2 checkpoint.
     """
-    check_adapter(
-        str(path), [name for name in (*ADAPTER_FILES, "config.json") if (path / name).is_file()]
-    )
+    if not adapter_beside:
+        check_adapter(
+            str(path), [name for name in (*ADAPTER_FILES, "config.json") if (path / name).is_file()]
+        )
     if not (path / "config.json").is_file():
         raise ModelError(
             None,
@@ -128,18 +133,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
             "give a directory written by save_pretrained, a hub id, or tiny",
         )
     config = read_json(path / "config.json")
-    if "peft_type" in config:  # the adapter's configuration under another name
-        raise adapter_error(str(path), "peft_type in config.json")
-    kind = str(config.get("model_type") or "model of unknown type")
-    if kind not in MODEL_TYPES:
-        raise ModelError(
-            None,
-            f"{path} holds a {kind}, not a BLIP-2 model "
-            f"(config.json must say model_type {' or '.join(MODEL_TYPES)})",
-        )
-    for name in _classes(config):
-        if name.startswith(_OTHER_CLASSES) and not name.startswith(MODEL_TYPES[kind].prefix):
-            raise ModelError(None, f"{path} holds a {name}, not a BLIP-2 model")
+    check_kind(str(path), config)
     for name in ("vision_config", "qformer_config", "text_config"):
         if not isinstance(config.get(name) or {}, dict):
             raise ModelError(
@@ -155,7 +149,7 @@ def inspect_checkpoint(path: Path) -> Checkpoint:
         )
     for name in TOKENIZER_FILES:
         check_pointer(path / name)
-    if MODEL_TYPES[kind].instructed:
+    if MODEL_TYPES[config["model_type"]].instructed:
         _check_qformer_tokenizer(path)
     weights = weight_files(path)
     family = _family(path, config, weights)
@@ -198,11 +192,7 @@ def _family(path: Path, config: dict[str, Any], weights: Sequence[Path]) -> Fami
     text = config.get("text_config") or {}
     family = language_family(text)
     if family is None:
-        raise ModelError(
-            None,
-            f"{path} uses the language model {text['model_type']}",
-            f"blip2cli runs those of type {', '.join(family.model_type for family in WRITERS)}",
-        )
+        raise unknown_language_model(str(path), text["model_type"])
     return family
 
 

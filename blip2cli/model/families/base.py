@@ -108,6 +108,9 @@ class Family(ABC):
     word_weights: tuple[str, ...] = ()  # the language model's matrices with one row a token
     # Other names that files give a weight, of the whole model, and the name it has here.
     weight_aliases: tuple[tuple[str, str], ...] = ()
+    # Of those, the names of layers that read the matrix themselves, and what theirs is called here
+    # once an adapter has changed one of them.
+    separate_words: tuple[tuple[str, str], ...] = ()
 
     def check_dtype(self, dtype: str) -> None:
         """Raise OptionError when the model gives wrong results in this precision."""

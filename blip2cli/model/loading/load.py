@@ -11,6 +11,7 @@ import functools
 import math
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -157,13 +158,17 @@ def _fill(
 
     Raises ModelError for weights that do not fit the configuration, or that are no numbers.
     """
+    stored, remarks = stored_weights(checkpoint, keep_open=True)
+    if any(own in stored for _, own in checkpoint.family.separate_words):
+        language: Any = model.language_model
+        with torch.device("meta"):
+            language.separate_words()
     places: Places = {
         f"{path}.{name}" if path else name: (module, name)
         for path, module in model.named_modules()
         for name, weight in module._parameters.items()
         if weight is not None and weight.is_meta  # a shared vision encoder is filled
     }
-    stored, remarks = stored_weights(checkpoint, keep_open=True)
     if not any(name.startswith(VISION) for name in places):
         stored = {name: each for name, each in stored.items() if not name.startswith(VISION)}
     aliases = dict(checkpoint.family.weight_aliases)
@@ -228,13 +233,12 @@ def _check_finite(checkpoint: Checkpoint, name: str, copy: Tensor, weight: Weigh
     if _FLOAT16_MAX < largest < math.inf and copy.dtype is torch.float16:
         raise OptionError(
             "dtype",
-            f"{option('dtype')} float16 cannot hold {name} of {checkpoint.path} (up to "
-            f"{largest:.3g})",
+            f"{option('dtype')} float16 cannot hold {name} of {checkpoint} (up to {largest:.3g})",
             "use bfloat16 or float32",
         )
     raise ModelError(
         None,
-        f"{checkpoint.path} has numbers in {name} that are NaN or infinite",
+        f"{checkpoint} has numbers in {name} that are NaN or infinite",
         "fetch the model again; if it is your own, take a checkpoint from before its training "
         "diverged",
     )

@@ -58,7 +58,7 @@ class ConvertedLayers:
         if self._folder is None:
             raise OptionError(
                 "offload",
-                f"{self._checkpoint.path} holds no safetensors in {self._dtype}, from which layers "
+                f"{self._checkpoint} holds no safetensors in {self._dtype}, from which layers "
                 "could be read as they are",
                 f"name a folder for converted layers with {option('offload')}, or choose another "
                 f"{option('dtype')}",

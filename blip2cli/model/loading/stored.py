@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from blip2cli.errors import ModelError
-from blip2cli.model.checkpoint.foreign_files import adapter_error
+from blip2cli.model.checkpoint.foreign_files import unmerged_error
 from blip2cli.model.checkpoint.lazy_weights import Weights, read_weights
 from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.model.families import Family
@@ -46,10 +46,10 @@ _INSTRUCTIONS = ("qformer.embeddings.word_embeddings.weight",)
 
 
 def stored_weights(checkpoint: Checkpoint, keep_open: bool = False) -> tuple[Weights, list[str]]:
-    """The weights of a checkpoint, and what is to be said of them; ``keep_open`` as in
-    ``read_weights``.
+    """The weights of a checkpoint with its adapters in them, and what is to be said of them;
+    ``keep_open`` as in ``read_weights``.
 
-    Raises ModelError for files that are damaged, adapters that are not merged, weights that are
+    Raises ModelError for files that are damaged, adapters that cannot be merged, weights that are
     quantized in a way that is not read, and names of one weight with different numbers.
     """
     where, config = str(checkpoint.path), checkpoint.config
@@ -64,6 +64,10 @@ def stored_weights(checkpoint: Checkpoint, keep_open: bool = False) -> tuple[Wei
         )
     weights = plain_weights(found, where, config)
     _check_aliases(where, weights, checkpoint.family)
+    if checkpoint.adapters:
+        from blip2cli.model.loading.merge_adapters import merged
+
+        weights = merged(weights, checkpoint)
     return weights, remarks
 
 
@@ -89,7 +93,7 @@ def plain_weights(weights: Weights, where: str, config: Mapping[str, Any]) -> We
     """
     for name in weights:
         if _ADAPTER.search(name):
-            raise adapter_error(where, name, beside_model=True)
+            raise unmerged_error(where, name)
     while weights:
         prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in weights)), None)
         if prefix is None:

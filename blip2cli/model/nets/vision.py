@@ -22,13 +22,18 @@ class VisionModel(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
+        norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.pre_layernorm = norm if config.pre_layernorm else None
         self.encoder = Encoder(config)
         self.post_layernorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """From pixels [B, 3, H, W] to all patches [B, P+1, D], class token first, and that token
         normed once more, [B, D]."""
-        states = self.encoder(self.embeddings(pixel_values)).to(pixel_values.device)
+        embedded = self.embeddings(pixel_values)
+        if self.pre_layernorm is not None:
+            embedded = self.pre_layernorm(embedded)
+        states = self.encoder(embedded).to(pixel_values.device)
         states = self.post_layernorm(states)
         return states, self.post_layernorm(states[:, 0])
 

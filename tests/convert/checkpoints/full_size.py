@@ -52,6 +52,30 @@ def vision_file(folder: Path) -> Path:
     return sparse_pth(folder / "eva_vit_g.pth", shapes, torch.float16, wrapped=False)
 
 
+def vision_file_l(folder: Path) -> Path:
+    """``clip_vit_L.pth``: CLIP's own encoder, deeper than BLIP-2 goes, with its head."""
+    width = 1024
+    shapes: Shapes = {
+        "class_embedding": (width,),
+        "positional_embedding": (257, width),
+        "conv1.weight": (width, 3, 14, 14),
+        "proj": (width, 768),
+    }
+    matrices = {"attn.out_proj": (width, width), "mlp.c_fc": (4 * width, width)}
+    matrices["mlp.c_proj"] = (width, 4 * width)
+    for number in range(24):
+        block = f"transformer.resblocks.{number}"
+        shapes |= {f"{block}.attn.in_proj_weight": (3 * width, width)}
+        shapes |= {f"{block}.attn.in_proj_bias": (3 * width,)}
+        for name, shape in matrices.items():
+            shapes |= {f"{block}.{name}.weight": shape, f"{block}.{name}.bias": shape[:1]}
+        for norm in ("ln_1", "ln_2"):
+            shapes |= {f"{block}.{norm}.{own}": (width,) for own in ("weight", "bias")}
+    for norm in ("ln_pre", "ln_post"):
+        shapes |= {f"{norm}.{own}": (width,) for own in ("weight", "bias")}
+    return sparse_pth(folder / "clip_vit_L.pth", shapes, torch.float16, wrapped=False)
+
+
 def language_folder(name: str, folder: Path) -> Path:
     """A directory with the language model of that hub id and its tokenizer."""
     folder.mkdir()

@@ -164,7 +164,10 @@ def one_more(name: str, *shape: int) -> State:
             lambda s: s | one_more("Qformer.bert.encoder.layer.0.intermediate.dense.bias", 192),
             "a part of a Q-Former that reads text",
         ),
-        (lambda s: s | one_more("visual_encoder.ln_pre.weight", 64), "CLIP's ViT-L"),
+        (
+            lambda s: s | one_more("visual_encoder.ln_pre.weight", 64),
+            "has CLIP's ViT-L, and opt model, like",
+        ),
         (lambda s: {"llm_proj.weight": s["opt_proj.weight"]}, "the checkpoint one with Vicuna"),
         (lambda s: {"linear.weight": torch.ones(2)}, "it has none of opt_proj.weight"),
         (lambda s: {"blocks.0.attn.qkv.weight": torch.ones(2)}, "only a vision encoder"),
@@ -184,7 +187,7 @@ def test_what_does_not_fit_is_named(change: object, message: str, tmp_path: Path
     ("name", "message"),
     [
         ("blocks.0.attn.rel", "blocks.0.attn.rel, which is no weight of LAVIS's vision encoder"),
-        ("conv1.weight", "CLIP's ViT-L"),
+        ("conv1.weight", "embeddings.patch_embedding.weight|conv1"),
     ],
 )
 def test_another_vision_encoder_is_refused(name: str, message: str, tmp_path: Path) -> None:

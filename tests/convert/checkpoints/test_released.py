@@ -19,12 +19,19 @@ from blip2cli.convert.checkpoints.huggingface import write_config
 from blip2cli.convert.checkpoints.lavis_file import POSITION_IDS, lavis_weights
 from blip2cli.convert.checkpoints.released import RELEASED, Released
 from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint.config import read_config
 from blip2cli.model.checkpoint.model_types import BLIP_2
 from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.families import OPT, RETRIEVAL, T5
+from blip2cli.model.loading.empty_model import empty_model
 from blip2cli.model.tokenizer.text import load_codec
 from blip2cli.system.library_logging import silence_libraries
-from tests.convert.checkpoints.full_size import language_folder, released_file, vision_file
+from tests.convert.checkpoints.full_size import (
+    language_folder,
+    released_file,
+    vision_file,
+    vision_file_l,
+)
 from tests.convert.checkpoints.helpers import convert
 from tests.convert.checkpoints.lavis import Size, saved_shapes
 
@@ -96,13 +103,21 @@ def test_every_weight_has_its_place_and_every_place_its_weight(
 
 
 @pytest.mark.parametrize("released", WITH_L, ids=name)
-def test_the_two_with_another_vision_encoder_are_refused(
+def test_the_two_with_clips_encoder_have_every_weight_too(
     released: Released, files: Path, tmp_path: Path
 ) -> None:
-    source = released_file(released, tmp_path)
-    with pytest.raises(ModelError, match="layer norm before the first block"):
-        convert(source, tmp_path / "out", language_model=str(files / "flan-t5-xl"))
-    assert not (tmp_path / "out").exists()
+    language = str(files / released.language_model.partition("/")[2])
+    source = str(released_file(released, tmp_path))
+    with pytest.raises(ModelError, match=r"no vision encoder; add vision_weights clip_vit_L\.pth"):
+        assemble(CheckpointOptions((source,), "", language_model=language))
+    vision = str(vision_file_l(tmp_path))
+    options = CheckpointOptions((source,), "", language_model=language, vision_weights=vision)
+    made = assemble(options)
+    assert made.notes[1].startswith("Only blip2cli runs it")
+    net = empty_model(read_config(made.config, made.kind), "x")
+    demanded = {name: tuple(weight.shape) for name, weight in net.named_parameters()}
+    assert demanded == {name: weight.shape for name, weight in made.weights.items()}
+    assert len(net.vision_model.encoder.layers) == 21
 
 
 SETTINGS = {

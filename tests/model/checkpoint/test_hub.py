@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli.model.checkpoint.hub import weights_to_fetch
+from tests.adapters import adapter
 from tests.checkpoints import tiny_random_itm
 from tests.hub_checkpoints import older_opt, published_opt
 from tests.hub_server import COMMIT, Hub, serve
@@ -181,7 +182,7 @@ def test_other_models_are_told_before_their_weights_are_fetched(hub: Hub, tmp_pa
     (other / "config.json").write_text('{"model_type": "llama"}')
     (other / "model.safetensors").write_bytes(b"x" * 100)
     hub.repos["someone/llama"] = other
-    assert "is a llama, not a BLIP-2 model" in sentence(run(hub, tmp_path, "someone/llama"))
+    assert "holds a llama, not a BLIP-2 model" in sentence(run(hub, tmp_path, "someone/llama"))
     assert hub.downloads()["model.safetensors"] == 0
     (other / "adapter_config.json").write_text("{}")
     said = sentence(run(hub, tmp_path, "someone/llama"))
@@ -262,3 +263,41 @@ def test_full_disk_is_one_sentence(hub: Hub, tmp_path: Path) -> None:
 )
 def test_wanted_weights(files: list[str], want: list[str]) -> None:
     assert weights_to_fetch(files) == want
+
+
+WITH_ADAPTER = """
+import sys
+from blip2cli.errors import ModelError
+from blip2cli.model.checkpoint.identity import model_identity, weights_identity
+from blip2cli.model.checkpoint.resolve import resolve_model
+from blip2cli.options import ModelOptions
+name, *adapters = sys.argv[1:]
+options = ModelOptions(name, adapter=tuple(adapters))
+try:
+    found = resolve_model(options)
+except ModelError as error:
+    sys.exit(f"{error}")
+assert model_identity(options, None) == weights_identity(found)
+print(found.path, [each.path.name for each in found.adapters], weights_identity(found)[:44])
+"""
+
+
+def test_adapters_come_from_the_hub_with_their_base_model(hub: Hub, tmp_path: Path) -> None:
+    lora = adapter(tmp_path / "lora", REPO, {}, revision=COMMIT)
+    (lora / "optimizer.pt").write_bytes(b"x" * 100)
+    hub.repos["someone/lora"] = lora
+    home = tmp_path / "home"
+    first = run(hub, home, "someone/lora", program=WITH_ADAPTER)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout.endswith(f"snapshots/{COMMIT} ['{COMMIT}'] hub:{COMMIT}\n")
+    assert "optimizer.pt" not in hub.downloads()
+    assert hub.downloads()["adapter_model.safetensors"] == 1
+    both = run(hub, home, REPO, "someone/lora", program=WITH_ADAPTER)
+    assert (both.stdout, both.stderr) == (first.stdout, "")
+    offline = run(None, home, "someone/lora", program=WITH_ADAPTER, HF_HUB_OFFLINE="1")
+    assert (offline.stdout, offline.stderr) == (first.stdout, "")
+    said = sentence(run(hub, home, REPO, REPO, program=WITH_ADAPTER))
+    assert "holds no adapter of PEFT (no adapter_config.json)" in said
+    adapter(lora, REPO, {}, use_dora=True)
+    said = sentence(run(hub, tmp_path / "other", "someone/lora", program=WITH_ADAPTER))
+    assert said.startswith("someone/lora is an adapter of PEFT with DoRA, which is not merged")

@@ -44,7 +44,7 @@ def test_config_that_is_no_json(copy: Path, text: str) -> None:
     [
         ({"model_type": "llama"}, "holds a llama, not a BLIP-2 model"),
         ({"model_type": None}, "model of unknown type"),
-        ({"text_config": {"model_type": "gpt2"}}, "language model gpt2; blip2cli runs"),
+        ({"text_config": {"model_type": "gpt2"}}, "language model gpt2, and blip2cli runs"),
     ],
 )
 def test_other_models(copy: Path, change: dict[str, object], said: str) -> None:

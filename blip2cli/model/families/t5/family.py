@@ -72,4 +72,10 @@ T5 = _T5(
         (f"language_model.{stack}.embed_tokens.weight", "language_model.shared.weight")
         for stack in ("encoder", "decoder")
     ),
+    separate_words=(
+        (
+            "language_model.decoder.embed_tokens.weight",
+            "language_model.decoder_embedding.weight",
+        ),
+    ),
 )

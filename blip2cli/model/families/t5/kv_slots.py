@@ -117,7 +117,7 @@ class T5Slots:
         bias = self.bias[:, used].transpose(0, 1)[:, :, None]  # [S, heads, 1, capacity]
         bias = bias.masked_fill(unseen[:, None, None], -torch.inf)
         mask = bias.new_zeros(padding.shape).masked_fill_(padding, -torch.inf)[:, None, None]
-        hidden: Tensor = self.session.language.shared(tokens.to(used.device))[:, None]
+        hidden: Tensor = self.session.language.written_embeddings(tokens.to(used.device))[:, None]
         last = used
         for number, block in enumerate(self.decoder.block):
             self_part, cross_part, forward = block.layer

@@ -27,6 +27,7 @@ class T5(nn.Module):
         super().__init__()
         self.config = config
         self.shared = Embedding(config.vocab_size, config.d_model)
+        self.decoder_embedding: Embedding | None = None  # None: the decoder reads ``shared``, too
         self.encoder = Stack(config, config.num_layers, decoding=False)
         self.decoder = Stack(config, config.num_decoder_layers or config.num_layers, decoding=True)
         self.lm_head = Linear(config.d_model, config.vocab_size, bias=False)
@@ -35,6 +36,15 @@ class T5(nn.Module):
     def input_embeddings(self) -> Embedding:
         """The embedding of the tokens that are read."""
         return self.shared
+
+    @property
+    def written_embeddings(self) -> Embedding:
+        """The embedding of the tokens that were written, as the decoder reads them."""
+        return self.shared if self.decoder_embedding is None else self.decoder_embedding
+
+    def separate_words(self) -> None:
+        """Give the decoder an embedding of its own, as adapters may."""
+        self.decoder_embedding = Embedding(self.config.vocab_size, self.config.d_model)
 
 
 class Stack(nn.Module):

@@ -118,7 +118,7 @@ class T5Session:
         ids = pad(ids, (0, -ids.shape[1] % LENGTH_STEP))
         single = len(ids) == 1
         decoded = self.language.decoder(
-            self.language.shared(ids.repeat(2, 1) if single else ids),
+            self.language.written_embeddings(ids.repeat(2, 1) if single else ids),
             torch.stack(self.encoder_states(prompts)),
             rows.repeat(2) if single else rows,
         )
