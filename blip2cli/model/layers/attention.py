@@ -30,8 +30,17 @@ def attention_kernel(query: Tensor, key: Tensor, value: Tensor, **options: Any) 
     """torch's ``scaled_dot_product_attention``, on CUDA by kernels that take any shape at once."""
     if query.device.type != "cuda":
         return scaled_dot_product_attention(query, key, value, **options)
-    with sdpa_kernel(_KERNELS):
+    if torch.compiler.is_compiling():
+        with sdpa_kernel(_KERNELS):
+            return scaled_dot_product_attention(query, key, value, **options)
+    # The one switch: that context takes 12 us, and there are a hundred attentions in a batch.
+    switches = torch.backends.cuda
+    before = switches.cudnn_sdp_enabled()
+    switches.enable_cudnn_sdp(False)
+    try:
         return scaled_dot_product_attention(query, key, value, **options)
+    finally:
+        switches.enable_cudnn_sdp(before)
 
 
 def uses_fused_kernel(query: Tensor) -> bool:
