@@ -118,10 +118,10 @@ class Watched:
 
 # By the way to choose tokens: options, waits a step on average, waits of the refill with the most.
 WAITS: dict[str, tuple[dict[str, Any], float, int]] = {
-    "greedy": ({}, 0, 9),
-    "drawn": ({"temperature": 1.2}, 9, 9),
-    "ruled": ({"repetition_penalty": 1.3, "min_new_tokens": 2}, 9, 9),
-    "beams": ({"num_beams": 3}, 20, 9),
+    "greedy": ({}, 0, 0),
+    "drawn": ({"temperature": 1.2}, 0, 0),
+    "ruled": ({"repetition_penalty": 1.3, "min_new_tokens": 2}, 0, 0),
+    "beams": ({"num_beams": 3}, 0, 0),
 }
 
 

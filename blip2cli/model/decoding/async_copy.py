@@ -1,14 +1,30 @@
-"""Copies of tokens from a CUDA device to the host that overlap with computation.
+"""Copies of few numbers between the host and a CUDA device that nobody waits for.
 
-A copy runs beside other work only to memory that is pinned. On a CPU nothing is copied at all.
+A copy runs beside other work only from and to memory that is pinned. On a CPU nothing is copied at
+all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def to_device(numbers: Sequence[Any], device: torch.device) -> Tensor:
+    """Numbers of the host, in nested sequences, as a tensor on a device."""
+    return send(torch.tensor(numbers), device)
+
+
+def send(host: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device; on a CPU it is the same one."""
+    if device.type != "cuda":
+        return host.to(device)
+    # Pinned memory that is freed is not used again before it has been copied.
+    pinned = torch.empty_like(host, pin_memory=True).copy_(host)
+    return pinned.to(device, non_blocking=True)
 
 
 class AsyncCopy:

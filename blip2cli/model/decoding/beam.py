@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.decoding import scheduler
+from blip2cli.model.decoding.async_copy import AsyncCopy, to_device
 from blip2cli.model.decoding.kv_slots import SlotShape
+from blip2cli.model.decoding.logits_rules import History, Rule
 from blip2cli.model.decoding.requests import DecodeRequest, GeneratedTokens
-from blip2cli.model.decoding.sampling import ProcessorFactory, process_scores
 from blip2cli.model.decoding.session import DecoderSession, round_up
 from blip2cli.model.grouping import grouped
 from blip2cli.model.layers.linear import ROW_MULTIPLE
@@ -37,7 +38,7 @@ def beam_search(
     session: DecoderSession,
     requests: Sequence[DecodeRequest],
     end: Sequence[int],
-    processors: ProcessorFactory | None,
+    rule: Rule | None,
     options: DecodeOptions,
 ) -> list[list[GeneratedTokens]]:
     """The best ``options.num_captions`` sequences of each request, best first.
@@ -50,7 +51,7 @@ def beam_search(
         alike = [requests[index] for index in indices]
         session.will_prefill([each.image_prompt for each in alike])
         # Held by nothing afterwards: slots of the next shape may lie in the same memory.
-        searched = _BeamDecoder(session, shape, alike, frozenset(end), processors, options).run()
+        searched = _BeamDecoder(session, shape, alike, frozenset(end), rule, options).run()
         for index, sequences in zip(indices, searched, strict=True):
             found[index] = sequences
     session.forget_announced()
@@ -141,12 +142,12 @@ class _BeamDecoder:
         shape: SlotShape,
         requests: Sequence[DecodeRequest],
         end: frozenset[int],
-        processors: ProcessorFactory | None,
+        rule: Rule | None,
         options: DecodeOptions,
     ) -> None:
         self.width = options.num_beams
         groups = min(len(requests), _max_groups(session, self.width))
-        self.session, self.end, self.processors, self.options = session, end, processors, options
+        self.session, self.end, self.rule, self.options = session, end, rule, options
         self.candidate_count = max(2, 1 + len(end)) * self.width
         self.searches = [
             _Search(
@@ -165,11 +166,13 @@ class _BeamDecoder:
 
     def run(self) -> list[list[GeneratedTokens]]:
         """Search until no request waits and no search is in progress."""
+        device = self.session.device
         self._refill()
         while running := [g for g, n in enumerate(self.search_of_group) if n is not None]:
             rows = [g * self.width + beam for g in running for beam in range(self.width)]
-            logits = self.slots.decode_step(torch.tensor(self.tokens))
-            self._advance(running, logits[rows].float().log_softmax(dim=-1))
+            fed, taken = to_device(self.tokens, device), to_device(rows, device)
+            logits = self.slots.decode_step(fed)[taken]
+            self._advance(running, logits.float().log_softmax(dim=-1))
             self._refill()
         count = self.options.num_captions
         return [[beam.sequence for beam in each.finished[:count]] for each in self.searches]
@@ -196,7 +199,7 @@ class _BeamDecoder:
         numbers = [self.search_of_group[group] for group in running]
         searches = [self.searches[number] for number in numbers if number is not None]
         candidates = self._candidates(searches, raw_logprobs)
-        into, origin = [], []
+        into, origin, decoded = [], [], 0
         for group, search, best in zip(running, searches, candidates, strict=True):
             if search.advance(best):
                 self.search_of_group[group] = None
@@ -205,26 +208,27 @@ class _BeamDecoder:
             for place, (beam, parent) in enumerate(zip(search.beams, search.parents, strict=True)):
                 self.tokens[first + place] = beam.sequence.tokens[-1]
                 if parent != place:
+                    decoded = max(decoded, len(beam.sequence.tokens))
                     into.append(first + place)
                     origin.append(first + parent)
         if into:
-            self.slots.reorder(into, origin)
+            self.slots.reorder(into, origin, decoded)
 
     def _candidates(
         self, searches: Sequence[_Search], raw_logprobs: Tensor
     ) -> list[list[_Candidate]]:
         """The best continuations of each search, best first."""
         scores = raw_logprobs
-        if self.processors is not None:
+        if self.rule is not None:
             inputs = [self.session.input_ids(each.request) for each in searches for _ in each.beams]
             tokens = [beam.sequence.tokens for each in searches for beam in each.beams]
-            scores = process_scores(self.processors, inputs, tokens, raw_logprobs)
-        start = torch.tensor([each.scores() for each in searches], device=raw_logprobs.device)
+            scores = self.rule(History.of(inputs, tokens, raw_logprobs.device), raw_logprobs)
+        start = to_device([each.scores() for each in searches], raw_logprobs.device)
         total = (scores.unflatten(0, (len(searches), self.width)) + start[..., None]).flatten(1)
         best, indices = total.topk(min(self.candidate_count, total.shape[1]))
         logprobs = raw_logprobs.reshape(len(searches), -1).gather(1, indices)
         vocabulary = raw_logprobs.shape[-1]
-        found = zip(searches, best.tolist(), indices.tolist(), logprobs.tolist(), strict=True)
+        found = zip(searches, *AsyncCopy(best, indices, logprobs).values(), strict=True)
         return [
             [
                 self._candidate(search, index // vocabulary, index % vocabulary, score, logprob)

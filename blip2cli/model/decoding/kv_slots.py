@@ -38,10 +38,11 @@ class KVSlots(Protocol):
     def decode_step(self, tokens: Tensor) -> Tensor:
         """Feed one token a slot, [S]; returns the logits of the next tokens, [S, V]."""
 
-    def reorder(self, into: Sequence[int], origin: Sequence[int]) -> None:
+    def reorder(self, into: Sequence[int], origin: Sequence[int], decoded: int) -> None:
         """Copy what was decoded since prefill from slots to others, all at once.
 
-        What was prefilled must be the same in both.
+        ``decoded`` is the largest number of steps since prefill among them. What was prefilled must
+        be the same in both.
         """
 
     def compact(self, slots: Sequence[int]) -> None:

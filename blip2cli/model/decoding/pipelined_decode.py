@@ -2,10 +2,11 @@
 ``PipelinedScheduler.run``).
 
 Where a step runs on a device of its own, asking for its token lets the device stand idle until the
-host has seen it and launched the next step. Here the next token is chosen on the device and goes
-into the next step at once; meanwhile the host reads what the step before it chose. The end of a
-sequence is noticed one step behind, and the token that was chosen behind it is dropped. A sequence
-that reaches its limit is known to end without looking, so its slot is free at once.
+host has seen it and launched the next step. Here the next token is chosen on the device, by rules
+and by drawing too (see ``device_choice``), and goes into the next step at once; meanwhile the host
+reads what the step before it chose. The end of a sequence is noticed one step behind, and the token
+that was chosen behind it is dropped. A sequence that reaches its limit is known to end without
+looking, so its slot is free at once.
 
 Each row is computed from its own sequence only, so the tokens are those of ``Scheduler``.
 """
@@ -13,29 +14,20 @@ Each row is computed from its own sequence only, so the tokens are those of ``Sc
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from blip2cli.model.decoding.async_copy import AsyncCopy
+from blip2cli.model.decoding.async_copy import AsyncCopy, to_device
+from blip2cli.model.decoding.device_choice import DeviceChoice
 from blip2cli.model.decoding.kv_slots import SlotShape
+from blip2cli.model.decoding.logits_rules import Rule
 from blip2cli.model.decoding.requests import DecodeRequest, GeneratedTokens
-from blip2cli.model.decoding.sampling import ProcessorFactory
 from blip2cli.model.decoding.scheduler import Scheduler
 from blip2cli.model.decoding.session import DecoderSession
 
-PIPELINED_DEVICES = frozenset({"cuda"})  # on a CPU there is nothing to overlap
-
-
-def is_pipelined(
-    device: torch.device, greedy: bool, devices: Container[str] = PIPELINED_DEVICES
-) -> bool:
-    """Whether sequences are decoded by ``PipelinedScheduler``: on ``devices``, by their types.
-
-    ``greedy``: the next token is always the best by the raw logits.
-    """
-    return greedy and device.type in devices
+PIPELINED_DEVICES = frozenset({"cuda"})  # by type; on a CPU there is nothing to overlap
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,7 @@ class _Step:
 
 
 class PipelinedScheduler(Scheduler):
-    """Decodes the requests of one slot shape greedily, choosing tokens on the device."""
+    """Decodes the requests of one slot shape, choosing tokens on the device."""
 
     def __init__(
         self,
@@ -57,14 +49,15 @@ class PipelinedScheduler(Scheduler):
         indices: Sequence[int],
         sequences: list[GeneratedTokens],
         end: frozenset[int],
-        processors: ProcessorFactory | None,
+        rule: Rule | None,
     ) -> None:
-        super().__init__(session, shape, requests, indices, sequences, end, processors)
-        assert self.processors is None
+        super().__init__(session, shape, requests, indices, sequences, end, rule)
+        slots, ours = len(self.request_of_slot), [requests[index] for index in indices]
         # Those that the next step is fed, on the device, [S].
-        self.next_tokens = torch.zeros(
-            len(self.request_of_slot), dtype=torch.long, device=session.device
-        )
+        self.next_tokens = torch.zeros(slots, dtype=torch.long, device=session.device)
+        self.choice: DeviceChoice | None = None  # None: always the best by the raw logits
+        if rule is not None or ours[0].generator is not None:
+            self.choice = DeviceChoice(slots, ours, session.input_ids, rule, session.device)
         # By the index of a request: tokens that were launched, collected or not.
         self.launched: dict[int, int] = defaultdict(int)
         self.ended: set[int] = set()  # indices of requests
@@ -86,7 +79,10 @@ class PipelinedScheduler(Scheduler):
     def _launch(self) -> _Step:
         """Launch a step that is fed a token a slot and chooses the next."""
         logits = self.slots.decode_step(self.next_tokens).float()
-        self.next_tokens = logits.argmax(dim=-1)
+        if self.choice is None:
+            self.next_tokens = logits.argmax(dim=-1)
+        else:
+            self.next_tokens = self.choice.choose(logits)
         logprobs = logits.log_softmax(dim=-1).gather(1, self.next_tokens[:, None])[:, 0]
         step = _Step(tuple(self.request_of_slot), AsyncCopy(self.next_tokens, logprobs))
         for slot, index in enumerate(step.request_of_slot):
@@ -111,10 +107,15 @@ class PipelinedScheduler(Scheduler):
                     self.request_of_slot[self.request_of_slot.index(index)] = None
 
     def _set_tokens(self, slots: Sequence[int], tokens: Sequence[int]) -> None:
-        both = torch.tensor((slots, tokens), device=self.next_tokens.device)
+        places, fed = to_device((slots, tokens), self.next_tokens.device).unbind()
         # Not in place: what was chosen is still being read.
-        self.next_tokens = self.next_tokens.index_copy(0, both[0], both[1])
+        self.next_tokens = self.next_tokens.index_copy(0, places, fed)
+        if self.choice is not None:
+            self.choice.fill(places, [self.requests[self._request_in(slot)] for slot in slots])
 
     def _compact(self, order: Sequence[int]) -> None:
         super()._compact(order)
-        self.next_tokens = self.next_tokens[torch.tensor(order, device=self.next_tokens.device)]
+        places = to_device(order, self.next_tokens.device)
+        self.next_tokens = self.next_tokens[places]
+        if self.choice is not None:
+            self.choice.compact(places)

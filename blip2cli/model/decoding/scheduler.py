@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from blip2cli.model.decoding.kv_slots import SlotShape
+from blip2cli.model.decoding.logits_rules import History, Rule
 from blip2cli.model.decoding.requests import DecodeRequest, GeneratedTokens
-from blip2cli.model.decoding.sampling import ProcessorFactory, draw, process_scores
+from blip2cli.model.decoding.sampling import draw, uniform_numbers
 from blip2cli.model.decoding.session import DecoderSession, round_up
 from blip2cli.model.grouping import grouped
 from blip2cli.model.layers.linear import ROW_MULTIPLE
@@ -35,20 +36,18 @@ def decode(
     session: DecoderSession,
     requests: Sequence[DecodeRequest],
     end: Sequence[int],
-    processors: ProcessorFactory | None,
+    rule: Rule | None,
     scheduler_class: type[Scheduler],
 ) -> list[GeneratedTokens]:
     """Decode all requests; the sequences are in their order.
 
-    ``end`` are the tokens that end a sequence. ``processors`` None: the raw logits decide.
+    ``end`` are the tokens that end a sequence. ``rule`` None: the raw logits decide.
     """
     sequences = [GeneratedTokens() for _ in requests]
     for shape, indices in grouped(map(session.slot_shape, requests)):
         session.will_prefill([requests[n].image_prompt for n in indices])
         # Held by nothing afterwards: slots of the next shape may lie in the same memory.
-        scheduler_class(
-            session, shape, requests, indices, sequences, frozenset(end), processors
-        ).run()
+        scheduler_class(session, shape, requests, indices, sequences, frozenset(end), rule).run()
     session.forget_announced()
     return sequences
 
@@ -64,7 +63,7 @@ class Scheduler:
         indices: Sequence[int],
         sequences: list[GeneratedTokens],
         end: frozenset[int],
-        processors: ProcessorFactory | None,
+        rule: Rule | None,
     ) -> None:
         """``indices`` are those of the requests to decode; ``sequences`` has one for each of
         ``requests``."""
@@ -78,7 +77,7 @@ class Scheduler:
         self.requests = requests
         self.sequences = sequences
         self.end = end
-        self.processors = processors
+        self.rule = rule
 
     def run(self) -> None:
         """Decode until no request waits and no sequence is in progress."""
@@ -137,13 +136,16 @@ class Scheduler:
         under the raw distribution."""
         requests = [self.requests[self._request_in(slot)] for slot in running]
         logits = raw_logits
-        if self.processors is not None:
+        if self.rule is not None:
             inputs = [self.session.input_ids(request) for request in requests]
             tokens = [self.sequences[self._request_in(slot)].tokens for slot in running]
-            logits = process_scores(self.processors, inputs, tokens, raw_logits)
+            logits = self.rule(History.of(inputs, tokens, raw_logits.device), raw_logits)
         generators = [each.generator for each in requests if each.generator is not None]
         assert len(generators) in (0, len(requests))  # all sequences are sampled, or none
-        chosen = draw(logits, generators) if generators else logits.argmax(dim=-1)
+        if generators:
+            chosen = draw(logits, uniform_numbers(generators)[:, 0])
+        else:
+            chosen = logits.argmax(dim=-1)
         logprobs = raw_logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
         return chosen.tolist(), logprobs.tolist()
 

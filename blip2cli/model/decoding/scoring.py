@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from blip2cli.model.decoding.async_copy import AsyncCopy, send, to_device
 from blip2cli.model.decoding.requests import ImagePrompt
 from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.grouping import grouped
@@ -108,19 +109,17 @@ def _logprobs(
     """
     padded = [(*choice, *(0,) * (longest - len(choice))) for choice in choices]
     device = session.device
-    hidden = session.continuation_states(
-        prompts, which.to(device), torch.tensor(padded, device=device)
-    )
+    hidden = session.continuation_states(prompts, send(which, device), to_device(padded, device))
     found: dict[int, list[float]] = {}  # by row
     lengths = (len(choice) for choice in choices)
     for length, rows in grouped(lengths, lambda length: max(1, _SCORED // (length + 1))):
         # The state after the last token is needed for the end only.
-        logits = session.logits(hidden[rows, : length + 1 if end else length])
-        tokens = torch.tensor([choices[row] for row in rows], device=device)
+        logits = session.logits(hidden[to_device(rows, device), : length + 1 if end else length])
+        tokens = to_device([choices[row] for row in rows], device)
         distribution = logits.float().log_softmax(dim=-1)
         logprobs = distribution[:, :length].gather(2, tokens[..., None])[..., 0]
         if end:
-            ends = distribution[:, -1, torch.tensor(list(end), device=device)]
+            ends = distribution[:, -1, to_device(end, device)]
             logprobs = torch.cat((logprobs, ends.logsumexp(dim=-1, keepdim=True)), dim=1)
-        found.update(zip(rows, logprobs.tolist(), strict=True))
+        found.update(zip(rows, *AsyncCopy(logprobs).values(), strict=True))
     return [found[row] for row in range(len(choices))]

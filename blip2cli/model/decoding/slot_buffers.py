@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
+
+from blip2cli.model.decoding.async_copy import to_device
 
 
 class SlotBuffers:
@@ -34,7 +35,7 @@ class SlotBuffers:
         """Keep only these rows, in this order, as the first ones."""
         moved = [(into, origin) for into, origin in enumerate(slots) if into != origin]
         if moved:
-            pairs = torch.tensor(moved)
+            pairs = to_device(moved, self.whole[0][0].device)
             for tensors in self.whole:
                 for tensor in tensors:
                     into, origin = pairs.to(tensor.device).unbind(1)

@@ -1,9 +1,9 @@
 """Scaled dot-product attention that does not depend on the rest of the batch, in its fastest form.
 
-**Prefill and decode steps.** On a CPU plain matrix products (``attend`` in a family's ``layer`` or
-``net``), which give a row the same bits in every batch. On CUDA the fused kernels keep the scores
-of a prompt's positions out of memory; a decode step has one query a sequence, and keeps to plain
-products, which a CUDA graph replays at no cost.
+**Prefill and decode steps.** On a CPU plain matrix products of contiguous rows, which give a row
+the same bits in every batch. On CUDA one fused kernel, which keeps the scores of a prompt's
+positions out of memory, reads strided rows where they are, and is one launch a layer in a decode
+step. Masks are numbers that are added to the scores, made once for all layers.
 
 **Vision encoder and Q-Former.** torch's fused kernel, but not in bfloat16 on a CPU that has
 AVX512-BF16 and no AMX. There it multiplies blocks that are too small: measured with 16 images of
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 FUSED_DEVICES = frozenset({"cuda"})
 # Not cuDNN, which builds a plan for every new shape (0.44 s each in a public report).
@@ -43,19 +43,43 @@ def attention_kernel(query: Tensor, key: Tensor, value: Tensor, **options: Any) 
         switches.enable_cudnn_sdp(before)
 
 
-def uses_fused_kernel(query: Tensor) -> bool:
-    """Whether attention of queries [N, heads, T, size] runs in one fused kernel."""
-    return query.device.type in FUSED_DEVICES and query.shape[2] > 1
+def uses_fused_kernels(states: Tensor) -> bool:
+    """Whether attention of ``states`` runs in one fused kernel, which takes strided tensors."""
+    return states.device.type in FUSED_DEVICES
 
 
-def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention without scaling, [N, heads, T, size] each, to [N, T, heads x size].
+def fused_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
+    """Attention of queries [N, heads, T, size] and keys and values [N, heads, positions, size], to
+    [N, T, heads x size].
 
-    ``mask`` broadcasts to [N, heads, T, positions]: true where a position is attended to, or a
-    number that is added to the score.
+    ``mask`` is added to the scores, and broadcasts to [N, heads, T, positions]. ``scale``
+    multiplies them.
     """
-    attended = attention_kernel(query, key, value, attn_mask=mask, scale=1.0)
+    attended = attention_kernel(query, key, value, attn_mask=mask, scale=scale)
     return attended.transpose(1, 2).flatten(2)
+
+
+def additive_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where ``seen`` is true, elsewhere minus infinity."""
+    return aligned(torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, -torch.inf))
+
+
+def aligned(mask: Tensor) -> Tensor:
+    """``mask`` with rows that begin at multiples of eight numbers, where it is for a fused kernel:
+    torch would make such a copy in each layer (``preprocess_mask`` in its ``attention.cpp``)."""
+    length = mask.shape[-1]
+    if length % 8 == 0 or not uses_fused_kernels(mask):
+        return mask
+    return pad(mask, (0, -length % 8))[..., :length]
+
+
+def prefix_masks(positions: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Row n is the mask of the first n positions: [positions + 1, 1, 1, positions]."""
+    place = torch.arange(positions, device=device)
+    lengths = torch.arange(positions + 1, device=device)
+    return additive_mask(place < lengths[:, None], dtype)[:, None, None]
 
 
 def attention_scores(query: Tensor, key: Tensor) -> Tensor:

@@ -24,6 +24,14 @@ class FusableProjections(nn.Module):
         output: Tensor = fused(states)
         return output.chunk(len(names), dim=-1)
 
+    def project_together(self, states: Tensor, *names: str) -> Tensor:
+        """The same outputs, of one size, side by side: [..., layers, out_features]."""
+        fused = self._modules.get("_".join(names))
+        if fused is None:
+            return torch.stack(self.project(states, *names), dim=-2)  # type: ignore[arg-type]
+        output: Tensor = fused(states).unflatten(-1, (len(names), -1))
+        return output
+
     def fuse(self) -> None:
         """Put one layer in the place of each entry of ``FUSABLE``."""
         for names in self.FUSABLE:

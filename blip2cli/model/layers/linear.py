@@ -75,7 +75,8 @@ class Linear(nn.Linear):
         return 0
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:  # noqa: A002 - nn's
-        """[..., in_features] to [..., out_features], ``residual`` of that shape added."""
+        """[..., in_features] to [..., out_features], ``residual`` of that shape added, which may be
+        overwritten with the result."""
         rows = input.numel() // self.in_features
         # Strided rows, such as the last positions of a prefix, would be multiplied by another
         # kernel than contiguous ones.
@@ -83,11 +84,26 @@ class Linear(nn.Linear):
         short = -rows % ROW_MULTIPLE if flat.device.type == "cpu" else 0
         if short:
             flat = functional.pad(flat, (0, 0, 0, short))
+        if flat.device.type == "cuda" and (fused := self._fused(flat, residual)) is not None:
+            return fused.view(*input.shape[:-1], self.out_features)
         output = functional.linear(flat, self.weight, self.bias)[:rows]
         if self.activation:
             output = ACTIVATIONS[self.activation](output)
         output = output.view(*input.shape[:-1], self.out_features)
         return output if residual is None else output + residual
+
+    def _fused(self, flat: Tensor, residual: Tensor | None) -> Tensor | None:
+        """Rows [N, in_features] to [N, out_features] in one kernel of a GPU, where there is one for
+        what this layer does."""
+        bias: Tensor | None = self.bias
+        if residual is not None:
+            if bias is not None or self.activation or not residual.is_contiguous():
+                return None
+            # A sum of another tensor than the result would be copied there first.
+            return residual.view(-1, self.out_features).addmm_(flat, self.weight.t())
+        if self.activation == "relu" and bias is not None:
+            return torch._addmm_activation(bias, flat, self.weight.t())
+        return None
 
 
 class ReplacementLinear(Linear):

@@ -22,9 +22,8 @@ class CudaFetcher:
         self._wait = pair[0].wait
 
     def start(self, layer: Linear) -> Any:
-        (load,) = layer.stored  # projections are fused on CPUs alone
-        return next(self._uploads).start(load())
+        return [next(self._uploads).start(load()) for load in layer.stored]
 
     def finish(self, started: Any) -> Tensor:
-        matrix: Tensor = self._wait(*started)
-        return matrix
+        pieces = [self._wait(*each) for each in started]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)

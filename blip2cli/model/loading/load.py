@@ -102,8 +102,9 @@ def _prepared(
             raise ModelError(
                 None, f"the model in {checkpoint.path} cannot be loaded ({lines[0]})"
             ) from error
-        if not plain and placement.device.type == "cpu":
+        if not plain and placement.quantizer is None:  # a library's layers stay as they are
             fuse_projections(model)
+        if not plain and placement.device.type == "cpu":
             if placement.quantize is not None:
                 use_int8_layers(model)
             pack_weights(model)

@@ -90,7 +90,7 @@ class ScriptedSlots:
             self.at[slot] = (image, done + 1, limit)
         return scores
 
-    def reorder(self, into: Sequence[int], origin: Sequence[int]) -> None:
+    def reorder(self, into: Sequence[int], origin: Sequence[int], decoded: int) -> None:
         raise AssertionError("greedy decoding does not ask for this")
 
     def compact(self, slots: Sequence[int]) -> None:
@@ -171,23 +171,34 @@ def test_a_models_texts_are_the_same(
     assert runs
 
 
+RULES: dict[str, Any] = {
+    "repetition_penalty": 1.3,
+    "no_repeat_ngram_size": 2,
+    "min_new_tokens": 4,
+}
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        DecodeOptions(max_new_tokens=4, temperature=1.3),
-        DecodeOptions(max_new_tokens=4, repetition_penalty=1.3),
-        DecodeOptions(max_new_tokens=4, num_beams=2),
+        DecodeOptions(max_new_tokens=8, temperature=1.3, num_captions=2),
+        DecodeOptions(max_new_tokens=8, top_k=20, top_p=0.9, temperature=1.5, **RULES),
+        DecodeOptions(max_new_tokens=8, **RULES),
     ],
-    ids=["sampled", "processed", "beams"],
+    ids=["drawn", "drawn by rules", "ruled"],
 )
-def test_tokens_the_host_chooses_are_not_pipelined(
-    opt: Pair, options: DecodeOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(PipelinedScheduler, "run", lambda self: pytest.fail("it was"))
-    assert generate(opt, [Prompt(0, None, "x")], options, pipelined_on={"cpu"})
+def test_drawn_and_ruled_texts_are_the_same(either: Pair, options: DecodeOptions) -> None:
+    # Of unequal lengths, in few slots, so that these are refilled and dropped.
+    prompts = [
+        Prompt(image, text, f"{image} {text}", 1 + (5 * image) % 9)
+        for image in range(IMAGES)
+        for text in (None, "a", "Question: what is left of the dog? Answer:")
+    ]
+    expected = generate(either, prompts, options)
+    for slots in (8, 64):
+        session = Limited(open_session(either), slots)
+        assert generate(either, prompts, options, session, pipelined_on={"cpu"}) == expected
 
 
 def test_only_on_cuda() -> None:
-    assert pipelined_decode.is_pipelined(torch.device("cuda:1"), greedy=True)
-    assert not pipelined_decode.is_pipelined(torch.device("cuda:1"), greedy=False)
-    assert not pipelined_decode.is_pipelined(torch.device("cpu"), greedy=True)
+    assert set(pipelined_decode.PIPELINED_DEVICES) == {"cuda"}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from blip2cli.errors import OptionError
-from blip2cli.model.decoding.sampling import draw
+from blip2cli.model.decoding.sampling import draw, uniform_numbers
 from blip2cli.model.families import T5
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.options import DecodeOptions
@@ -162,9 +162,17 @@ def test_draw_follows_the_distribution() -> None:
     scores = torch.log(torch.tensor([[0.5, 0.3, 0.2]])).repeat(4000, 1)
     scores = torch.cat((scores, torch.full((4000, 1), -torch.inf)), 1)
     generators = [torch.Generator().manual_seed(i * 7919) for i in range(4000)]
-    counts = torch.bincount(draw(scores, generators), minlength=4)
+    counts = torch.bincount(draw(scores, uniform_numbers(generators)[:, 0]), minlength=4)
     assert counts[3] == 0  # what the rules forbid is never drawn
     assert counts[:3].tolist() == pytest.approx([2000, 1200, 800], abs=150)
+
+
+def test_numbers_for_many_draws_are_those_of_single_draws() -> None:
+    together, single = ([torch.Generator().manual_seed(i) for i in range(3)] for _ in range(2))
+    numbers = uniform_numbers(together, 40)
+    assert numbers.dtype is torch.float64
+    for place in range(40):
+        assert torch.equal(uniform_numbers(single), numbers[:, place : place + 1])
 
 
 def test_prompt_that_does_not_fit_is_refused(opt: Pair) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from blip2cli.model.layers import attention
-from blip2cli.model.layers.attention import attention_scores, uses_fused_kernel
+from blip2cli.model.layers.attention import attention_scores, prefix_masks, uses_fused_kernels
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair
@@ -49,14 +49,18 @@ def test_texts_are_the_same(either: Pair, monkeypatch: pytest.MonkeyPatch) -> No
         assert one[0].logprob == pytest.approx(other[0].logprob, abs=1e-4)
 
 
-def test_on_a_cpu_no_attention_is_fused() -> None:
-    assert not uses_fused_kernel(torch.zeros(4, 2, 5, 8))
+def test_attention_is_fused_on_cuda_alone() -> None:
+    assert not uses_fused_kernels(torch.zeros(4, 2, 5, 8))
+    query: Any = SimpleNamespace(device=torch.device("cuda:1"))
+    assert uses_fused_kernels(query)
 
 
-def test_on_cuda_prefill_is_fused_and_decode_steps_are_not() -> None:
-    for positions in (5, 1):
-        query: Any = SimpleNamespace(device=torch.device("cuda"), shape=(4, 2, positions, 8))
-        assert uses_fused_kernel(query) is (positions > 1)
+def test_masks_of_prefixes() -> None:
+    masks = prefix_masks(3, torch.bfloat16, torch.device("cpu"))
+    assert masks.shape == (4, 1, 1, 3)
+    assert masks.dtype is torch.bfloat16
+    for length, mask in enumerate(masks.flatten(1).tolist()):
+        assert mask == [0.0] * length + [-torch.inf] * (3 - length)
 
 
 @pytest.mark.parametrize(

@@ -40,3 +40,13 @@ def test_fused_layers_give_what_they_gave_before() -> None:
     pack_weights(model)
     assert not dict(model.named_parameters()).keys() & {"0.one_two.weight", "0.three.weight"}
     torch.testing.assert_close(model(states), want)
+
+
+def test_outputs_side_by_side_are_the_same() -> None:
+    model, states = Three(), torch.randn(4, 9, 16)
+    for _ in range(2):
+        together = model.project_together(states, "one", "two")
+        assert together.shape == (4, 9, 2, 24)
+        for one, other in zip(together.unbind(2), model.project(states, "one", "two"), strict=True):
+            assert torch.equal(one, other)
+        model.fuse()

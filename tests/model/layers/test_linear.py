@@ -99,3 +99,18 @@ def test_layers_are_replaced_by_name_and_freed_one_by_one() -> None:
     for layer, bias in zip(model["first"], (8, 4), strict=True):
         assert type(layer) is ReplacementLinear
         assert (layer.weight, layer.bias.shape) == (None, (bias,))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", ["", "relu", "gelu"])
+@pytest.mark.parametrize("adds", [True, False])
+def test_one_kernel_of_a_gpu_gives_the_same(bias: bool, activation: str, adds: bool) -> None:
+    layer = filled(16, 24, activation, bias)
+    rows, residual = torch.randn(9, 16), torch.randn(3, 3, 24) if adds else None
+    want = layer(rows.view(3, 3, 16), residual)
+    found = layer._fused(rows, residual)
+    one = not (bias or activation) if adds else bias and activation == "relu"
+    assert (found is not None) is one
+    if found is not None:
+        torch.testing.assert_close(found.view(3, 3, 24), want)
+        assert residual is None or found.data_ptr() == residual.data_ptr()

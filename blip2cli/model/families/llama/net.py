@@ -105,8 +105,9 @@ class Layer(PlacedLayer):
         """The layer whose products say how many sequences run together."""
         return self.mlp.gate_proj
 
-    def project(self, hidden: Tensor, rotation: Rotation) -> list[Tensor]:
-        """Query, key and value of hidden states [R, T, D]: each [R, T, heads, head size]."""
+    def project(self, hidden: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+        """Query of hidden states [R, T, D], [R, T, heads, head size], and key and value, [R, T, 2,
+        heads, head size]."""
         return self.self_attn.project_qkv(self.input_layernorm(hidden), rotation)
 
     def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
@@ -134,21 +135,29 @@ class Attention(FusableProjections):
         self.v_proj = Linear(width, shared, biased)
         self.o_proj = Linear(inner, width, biased)
 
-    def project_qkv(self, normed: Tensor, rotation: Rotation) -> list[Tensor]:
-        """Query, key and value, [R, T, heads, head size] each."""
-        projected = self.project(normed, "q_proj", "k_proj", "v_proj")
-        query, key, value = (each.unflatten(2, (-1, self.head_dim)) for each in projected)
-        cosines, sines = (each.to(query.device) for each in rotation)
-        query, key = (_rotate(each, cosines, sines) for each in (query, key))
-        if self.groups > 1:
-            key, value = (each.repeat_interleave(self.groups, dim=2) for each in (key, value))
-        return [query, key, value]
+    def project_qkv(self, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+        """Query [R, T, heads, head size], and key and value [R, T, 2, heads, head size]."""
+        together = self.project_together(normed, "q_proj", "k_proj", "v_proj")
+        together = together.unflatten(3, (-1, self.head_dim))
+        turned = together[:, :, :2]
+        cosines, sines = (each.to(turned.device).unsqueeze(-3) for each in rotation)
+        turned.copy_(_rotate(turned, cosines, sines))
+        return together[:, :, 0], together[:, :, 1:]
 
 
 class GroupedAttention(Attention):
     """Attention whose keys and values serve several heads each (arXiv 2305.13245)."""
 
     FUSABLE = ()  # the projections are of unequal widths
+
+    def project_qkv(self, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+        """Query [R, T, heads, head size], and key and value [R, T, 2, heads, head size]."""
+        projected = self.project(normed, "q_proj", "k_proj", "v_proj")
+        query, key, value = (each.unflatten(2, (-1, self.head_dim)) for each in projected)
+        cosines, sines = (each.to(query.device) for each in rotation)
+        query, key = (_rotate(each, cosines, sines) for each in (query, key))
+        key, value = (each.repeat_interleave(self.groups, dim=2) for each in (key, value))
+        return query, torch.stack((key, value), dim=2)
 
 
 class Mlp(nn.Module):
@@ -173,6 +182,6 @@ def _layer(config: LlamaConfig) -> Layer:
 
 
 def _rotate(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn pairs of numbers, one of each half of a head: states [R, T, heads, head size]."""
+    """Turn pairs of numbers, one of each half of a head: states [R, T, ..., heads, head size]."""
     turned = states * cosines
     return turned.add_(states.roll(states.shape[-1] // 2, -1).mul_(sines))

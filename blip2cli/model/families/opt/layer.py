@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blip2cli.model.decoding.kv_cache import KeyValue
 from blip2cli.model.layers.attention import (
     attention_kernel,
     attention_scores,
     fused_attention,
-    uses_fused_kernel,
+    uses_fused_kernels,
 )
 
-KeyValue = tuple[Tensor, Tensor]  # of some rows, [R, heads, positions, head size] each
 QueryKeyValue = tuple[Tensor, Tensor, Tensor]
 
 
@@ -52,22 +52,33 @@ def prepend(
 
 
 def project(layer: Any, hidden: Tensor, rotation: Any) -> QueryKeyValue:
-    """Query (scaled), key and value of hidden states [R, T, D]: each [R, heads, T, head size].
+    """Query, key and value of hidden states [R, T, D]: each [R, heads, T, head size].
 
-    Contiguous: strided rows are multiplied by other kernels than a single row (measured for up to
-    11 positions), and a row would depend on its neighbours.
+    Contiguous, but for fused kernels: strided rows are multiplied by other kernels than a single
+    row (measured for up to 11 positions), and a row would depend on its neighbours.
     """
-    projected = layer.project(hidden, rotation)
-    query, key, value = (each.transpose(1, 2).contiguous() for each in projected)
-    return query.mul_(layer.self_attn.scaling), key, value
+    query, pair = layer.project(hidden, rotation)
+    query, key, value = (each.transpose(1, 2) for each in (query, *pair.unbind(2)))
+    if uses_fused_kernels(hidden):
+        return query, key, value
+    return query.contiguous(), key.contiguous(), value.contiguous()
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
-    """Attention over the positions in the mask ``seen`` (broadcast), by plain matrix products where
-    no fused kernel is quicker."""
-    if uses_fused_kernel(query):
-        return fused_attention(query, key, value, seen)
-    scores = attention_scores(query, key).masked_fill(~seen, -torch.inf)
+def project_one(layer: Any, hidden: Tensor, rotation: Any) -> tuple[Tensor, Tensor]:
+    """Query [R, heads, 1, head size] of the states of one position, [R, 1, D], and its key and
+    value, [R, 2, heads, head size]."""
+    query, pair = layer.project(hidden, rotation)
+    query = query.transpose(1, 2)
+    return query if uses_fused_kernels(hidden) else query.contiguous(), pair[:, 0]
+
+
+def attend(layer: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Attention with ``mask`` (broadcast) added to the scores, by plain matrix products where there
+    is no fused kernel. ``query`` is overwritten."""
+    scaling = layer.self_attn.scaling
+    if uses_fused_kernels(query):
+        return fused_attention(query, key, value, mask, scaling)
+    scores = attention_scores(query.mul_(scaling), key).add_(mask)
     shares = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     return (shares @ value).transpose(1, 2).flatten(2)
 
@@ -81,6 +92,7 @@ def text_states(decoder: Any, ids: Tensor) -> Tensor:
         # Plain matrix products of few positions would depend on the other rows.
         (hidden,) = layer.receive(hidden)
         query, key, value = project(layer, hidden, rotation)
+        query.mul_(layer.self_attn.scaling)
         attended = attention_kernel(query, key, value, is_causal=True, scale=1.0)
         hidden = layer.finish(hidden, attended.transpose(1, 2).flatten(2))
     states: Tensor = decoder.leave(hidden.to(ids.device))

@@ -97,14 +97,15 @@ class Layer(PlacedLayer):
         """The layer whose products say how many sequences run together."""
         return self.fc1
 
-    def project(self, hidden: Tensor, rotation: None) -> list[Tensor]:
-        """Query, key and value of hidden states [R, T, D]: each [R, T, heads, head size]."""
+    def project(self, hidden: Tensor, rotation: None) -> tuple[Tensor, Tensor]:
+        """Query of hidden states [R, T, D], [R, T, heads, head size], and key and value, [R, T, 2,
+        heads, head size]."""
         attention = self.self_attn
         if self.do_layer_norm_before:
             hidden = self.self_attn_layer_norm(hidden)
-        size = (attention.num_heads, attention.head_dim)
-        projected = attention.project(hidden, "q_proj", "k_proj", "v_proj")
-        return [each.unflatten(2, size) for each in projected]
+        together = attention.project_together(hidden, "q_proj", "k_proj", "v_proj")
+        together = together.unflatten(3, (attention.num_heads, attention.head_dim))
+        return together[:, :, 0], together[:, :, 1:]
 
     def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
         """The rest of a layer, behind its attention."""

@@ -7,19 +7,22 @@ computed once and serve all its prompts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from blip2cli.model.decoding.async_copy import to_device
+from blip2cli.model.decoding.kv_cache import KeyValue, KVCache
 from blip2cli.model.decoding.kv_slots import SlotShape
 from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.session import round_up, with_announced
 from blip2cli.model.decoding.slot_arena import Allocate
 from blip2cli.model.families.opt.kv_slots import OptSlots
-from blip2cli.model.families.opt.layer import KeyValue, attend, prepend, project
+from blip2cli.model.families.opt.layer import attend, prepend, project
+from blip2cli.model.layers.attention import additive_mask
 from blip2cli.model.layers.linear import merge_sequences, split_sequences
 from blip2cli.model.layers.streamed import STREAMED_ROWS, streamed_slots
 
@@ -34,11 +37,9 @@ PROMPT_STEP = 4
 CAPACITY_STEP = 8
 POSITIONS_TOGETHER = 1024  # of prompts that run together, those announced included
 
-LayerCache = list[KeyValue]  # keys and values, by layer
-
 
 class CacheSink(Protocol):
-    """What is given the keys and values of one layer after the other; a list is one."""
+    """What is given the keys and values of one layer after the other; a ``KVCache`` is one."""
 
     def append(self, pair: KeyValue, /) -> None:
         """Take those of the next layer."""
@@ -63,12 +64,12 @@ class OptSession:
         self.placeholder = placeholder
         self._positions_together = positions_together
         self.head = language.lm_head
-        self._image_cache: LayerCache | None = None
+        self._image_cache: KVCache | None = None
         self._announced: dict[ImagePrompt, None] = {}
         # Prompts that were prefilled, with their rows in the cache.
-        self._prompt_cache: tuple[dict[ImagePrompt, int], LayerCache] = {}, []
+        self._prompt_cache: tuple[dict[ImagePrompt, int], KVCache | None] = {}, None
         # Beginnings of the prompts that were last continued.
-        self._prefix_cache: tuple[list[ImagePrompt], LayerCache] = [], []
+        self._prefix_cache: tuple[list[ImagePrompt], KVCache | None] = [], None
 
     @property
     def device(self) -> torch.device:
@@ -100,22 +101,22 @@ class OptSession:
 
     def forget_announced(self) -> None:
         self._announced = {}
-        self._prompt_cache = {}, []
-        self._prefix_cache = [], []
+        self._prompt_cache = {}, None
+        self._prefix_cache = [], None
 
     def prompt_cache(
         self, prompts: Sequence[ImagePrompt], length: int
-    ) -> tuple[list[int], LayerCache]:
+    ) -> tuple[list[int], KVCache]:
         """Keys and values of prompts without their last ids, padded to ``length``, and the rows
         there of ``prompts``; prompts that were announced run with them."""
         rows, cache = self._prompt_cache
-        if any(prompt not in rows for prompt in prompts):
+        if cache is None or any(prompt not in rows for prompt in prompts):
             together = self._positions_together * (STREAMED_ROWS if self.streamed_slots else 1)
             batch = with_announced(prompts, self._announced, together // length)
             rows = {prompt: row for row, prompt in enumerate(batch)}
-            padded = [(*ids[:-1], *(0,) * (length + 1 - len(ids))) for _, ids in rows]
-            images = torch.tensor([image for image, _ in rows], device=self.device)
-            cache = self.prompt_keys_values(images, torch.tensor(padded, device=self.device))
+            padded = [(image, *ids[:-1], *(0,) * (length + 1 - len(ids))) for image, ids in rows]
+            packed = to_device(padded, self.device)
+            cache = self.prompt_keys_values(packed[:, 0], packed[:, 1:])
             self._prompt_cache = rows, cache
         return [rows[prompt] for prompt in prompts], cache
 
@@ -124,11 +125,25 @@ class OptSession:
     ) -> OptSlots:
         return OptSlots(self, shape, count, allocate)
 
+    def new_cache(
+        self, rows: int, positions: int, allocate: Callable[..., Tensor] = torch.empty
+    ) -> KVCache:
+        """A cache of keys and values for all layers."""
+        layers = self.decoder.layers
+        each = [layers[number] for number in range(len(layers))]
+        attention = each[0].self_attn
+        return KVCache(
+            [layer.device or self.device for layer in each],
+            (rows, attention.num_heads, positions, attention.head_dim),
+            self.images.dtype,
+            allocate,
+        )
+
     @property
-    def image_cache(self) -> LayerCache:
+    def image_cache(self) -> KVCache:
         """Keys and values of the images, computed when they are first needed."""
         if self._image_cache is None:
-            cache: LayerCache = []
+            cache = self.new_cache(*self.images.shape[:2])
             self.run_images(cache)
             self._image_cache = cache
         return self._image_cache
@@ -147,7 +162,7 @@ class OptSession:
         images = {request.image for request in requests if len(request.prompt) == 1}
         return len(images) == len(requests) == len(self.images)
 
-    def prompt_keys_values(self, images: Tensor, ids: Tensor) -> LayerCache:
+    def prompt_keys_values(self, images: Tensor, ids: Tensor) -> KVCache:
         """Keys and values of prompt ids [U, T], each behind its image, by layer.
 
         Padding comes last, so no real id attends to it.
@@ -155,7 +170,7 @@ class OptSession:
         queries = self.images.shape[1]
         own = torch.arange(ids.shape[1], device=ids.device)
         seen = torch.cat((own.new_ones(len(own), queries) > 0, own <= own[:, None]), dim=1)
-        cache: LayerCache = []
+        cache = self.new_cache(*ids.shape)
         positions = queries + own
         hidden = self.decoder.place(self.decoder.embed_tokens(ids), positions)
         self.run(hidden, positions, seen, [(images, self.image_cache)], cache)
@@ -170,20 +185,19 @@ class OptSession:
         self, prompts: Sequence[ImagePrompt], rows: Tensor, tokens: Tensor
     ) -> Tensor:
         device, queries = self.images.device, self.images.shape[1]
-        images = torch.tensor([image for image, _ in prompts], device=device)
-        prompt_ids = torch.tensor([ids for _, ids in prompts], device=device)
+        packed = to_device([(image, *ids) for image, ids in prompts], device)
+        images, prompt_ids = packed[:, 0], packed[:, 1:]
         length = prompt_ids.shape[1]
         prefix_length = (
             (length - 1) // PROMPT_STEP * PROMPT_STEP
         )  # the rest is run with the continuations
         context = [(images[rows], self.image_cache)]
         if prefix_length:
-            if self._prefix_cache[0] != list(prompts):
-                self._prefix_cache = (
-                    list(prompts),
-                    self.prompt_keys_values(images, prompt_ids[:, :prefix_length]),
-                )
-            context.append((rows, self._prefix_cache[1]))
+            known, prefix = self._prefix_cache
+            if prefix is None or known != list(prompts):
+                prefix = self.prompt_keys_values(images, prompt_ids[:, :prefix_length])
+                self._prefix_cache = list(prompts), prefix
+            context.append((rows, prefix))
         ids = torch.cat((prompt_ids[rows, prefix_length:], tokens), dim=1)
         ids = pad(ids, (0, -ids.shape[1] % PROMPT_STEP))
         own = torch.arange(ids.shape[1], device=device)
@@ -201,7 +215,7 @@ class OptSession:
         hidden: Tensor,
         positions: Tensor,
         seen: Tensor,
-        context: Sequence[tuple[Tensor, LayerCache]] = (),
+        context: Sequence[tuple[Tensor, KVCache]] = (),
         cache: CacheSink | None = None,
     ) -> Tensor:
         """Hidden states [R, T, D] of ``positions`` [T] through all layers.
@@ -211,20 +225,22 @@ class OptSession:
         keys and values of each layer are appended to it, and the last layer stops there: nobody
         reads its states.
         """
+        mask = additive_mask(seen, hidden.dtype)
         layers, rotation = self.decoder.layers, self.decoder.rotation(positions)
         groups = split_sequences(hidden, layers[0].gemm)
         for number, layer in enumerate(layers):
-            seen, *groups = layer.receive(seen, *groups)
+            mask, *groups = layer.receive(mask, *groups)
             projected = [project(layer, group, rotation) for group in groups]
             if cache is not None:
                 keys = merge_sequences([key for _, key, _ in projected])
-                cache.append((keys, merge_sequences([value for _, _, value in projected])))
+                values = merge_sequences([value for _, _, value in projected])
+                cache.append((keys, values))
                 if number == len(layers) - 1:
                     break
             if context:
                 projected = prepend([(rows, each[number]) for rows, each in context], projected)
             groups = [
-                layer.finish(group, attend(query, key, value, seen))
+                layer.finish(group, attend(layer, query, key, value, mask))
                 for group, (query, key, value) in zip(groups, projected, strict=True)
             ]
         return merge_sequences(groups).to(self.device)

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from blip2cli.model.decoding.async_copy import to_device
+from blip2cli.model.decoding.kv_cache import KVCache
 from blip2cli.model.decoding.kv_slots import SlotShape
 from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.slot_arena import Allocate
 from blip2cli.model.decoding.slot_buffers import SlotBuffers
 from blip2cli.model.families.t5.net import attend
 from blip2cli.model.grouping import grouped
+from blip2cli.model.layers.attention import prefix_masks
 
 if TYPE_CHECKING:
     from blip2cli.model.families.t5.session import T5Session
 
 
 class T5Slots:
-    """Keys and values of S sequences by layer, [S, heads, positions, head size]."""
+    """Keys and values of S sequences, by layer, of their tokens and of what the encoder read."""
 
     def __init__(
         self, session: T5Session, shape: SlotShape, count: int, allocate: Allocate = torch.zeros
@@ -34,28 +37,25 @@ class T5Slots:
         blocks = (self.decoder.block[number] for number in range(len(self.decoder.block)))
         devices = [block.device or device for block in blocks]
 
-        def of_layers(positions: int) -> list[Tensor]:
+        def new_cache(positions: int) -> KVCache:
             size = (count, config.num_heads, positions, config.d_kv)
-            return [allocate(size, dtype=kind, device=where) for where in devices]
+            return KVCache(devices, size, kind, allocate)
 
-        self.keys, self.values = of_layers(shape.capacity), of_layers(shape.capacity)
-        self.encoder_keys, self.encoder_values = (
-            of_layers(shape.prompt_positions),
-            of_layers(shape.prompt_positions),
-        )
+        self.cache = new_cache(shape.capacity)
+        self.encoder_cache = new_cache(shape.prompt_positions)
         # In lists: ``SlotBuffers`` puts the views of the rows in use there (``use_first``).
         self._encoder_lengths = [torch.ones(count, dtype=torch.long, device=device)]
         self._used = [torch.zeros(count, dtype=torch.long, device=device)]
         self.buffers = SlotBuffers(
-            self.keys,
-            self.values,
-            self.encoder_keys,
-            self.encoder_values,
-            self._used,
-            self._encoder_lengths,
+            self.cache.pieces, self.encoder_cache.pieces, self._used, self._encoder_lengths
         )
-        # [heads, position, position attended to]
-        self.bias = self.decoder.bias(shape.capacity).to(device)
+        self._numbers = torch.arange(count, device=device)
+        # What is added to scores, by the number of positions in front of the one that is decoded:
+        # relative position bias, and minus infinity behind it, [capacity, heads, 1, capacity] …
+        bias = self.decoder.bias(shape.capacity).to(device).transpose(0, 1)[:, :, None]
+        self._bias = (bias + prefix_masks(shape.capacity, kind, device)[1:]).contiguous()
+        # … and by the number of encoder states, [positions + 1, 1, 1, positions].
+        self._encoder_masks = prefix_masks(shape.prompt_positions, kind, device)
 
     @property
     def used(self) -> Tensor:
@@ -92,57 +92,44 @@ class T5Slots:
         groups = []  # by length: encoder states, slots, and the row that goes into each
         for length, members in grouped(map(len, states)):
             joined = torch.stack([states[number] for number in members])
-            device = joined.device
-            into = torch.tensor([s for n in members for s in slots_of[once[n]]], device=device)
+            places = [slot for n in members for slot in slots_of[once[n]]]
             repeated = [row for row, n in enumerate(members) for _ in slots_of[once[n]]]
-            groups.append((joined, into, torch.tensor(repeated, device=device)))
-            self.encoder_lengths[into] = length
-            self.used[into] = 0
-        for number, block in enumerate(self.decoder.block):
-            keys, values = self.encoder_keys[number], self.encoder_values[number]
+            into, origin = to_device((places, repeated), joined.device).unbind()
+            groups.append((joined, into, origin))
+            self.encoder_lengths.index_fill_(0, into, length)
+            self.used.index_fill_(0, into, 0)
+        for block, pair in zip(self.decoder.block, self.encoder_cache.pairs(), strict=True):
             for group in groups:
                 joined, into, origin = block.receive(*group)
-                key, value = block.layer[1].EncDecAttention.split_heads(joined, "k", "v")
-                keys[into, :, : joined.shape[1]] = key[origin]
-                values[into, :, : joined.shape[1]] = value[origin]
+                together = block.layer[1].EncDecAttention.heads_together(joined, "k", "v")
+                # From [U, R, 2, heads, size] to [slots, 2, heads, R, size]
+                pair[into, :, :, : joined.shape[1]] = together.permute(0, 2, 3, 1, 4)[origin]
         return [self.session.start] * len(slots)
 
     def decode_step(self, tokens: Tensor) -> Tensor:
         """See ``KVSlots``."""
-        used = self.used
-        slots = torch.arange(len(used), device=used.device)
-        unseen = torch.arange(self.shape.capacity, device=used.device) > used[:, None]
-        encoded = torch.arange(self.shape.prompt_positions, device=used.device)
-        padding = encoded >= self.encoder_lengths[:, None]
-        bias = self.bias[:, used].transpose(0, 1)[:, :, None]  # [S, heads, 1, capacity]
-        bias = bias.masked_fill(unseen[:, None, None], -torch.inf)
-        mask = bias.new_zeros(padding.shape).masked_fill_(padding, -torch.inf)[:, None, None]
+        used = last = self.used
+        slots = self._numbers[: len(used)]
+        bias = self._bias.index_select(0, used)
+        mask = self._encoder_masks.index_select(0, self.encoder_lengths)
         hidden: Tensor = self.session.language.written_embeddings(tokens.to(used.device))[:, None]
-        last = used
-        for number, block in enumerate(self.decoder.block):
+        pairs = zip(self.cache.pairs(), self.encoder_cache.pairs(), strict=True)
+        for block, (pair, encoder_pair) in zip(self.decoder.block, pairs, strict=True):
             self_part, cross_part, forward = block.layer
             hidden, slots, last, bias, mask = block.receive(hidden, slots, last, bias, mask)
-            attention = self_part.SelfAttention
-            query, key, value = attention.split_heads(self_part.layer_norm(hidden), "q", "k", "v")
-            keys, values = self.keys[number], self.values[number]
-            keys[slots, :, last] = key[:, :, 0]
-            values[slots, :, last] = value[:, :, 0]
-            hidden = attention.o(attend(query, keys, values, bias), hidden)
-            attention = cross_part.EncDecAttention
-            (query,) = attention.split_heads(cross_part.layer_norm(hidden), "q")
-            encoder = self.encoder_keys[number], self.encoder_values[number]
-            hidden = forward(attention.o(attend(query, *encoder, mask), hidden))
+            keys, values = pair.unbind(1)
+            query, added = self_part.project_one(hidden)
+            pair[slots, :, :, last] = added
+            hidden = self_part.SelfAttention.o(attend(query, keys, values, bias), hidden)
+            hidden = forward(cross_part(hidden, *encoder_pair.unbind(1), mask))
         # An empty slot advances as well; it must not exceed its capacity.
         used.add_(1).clamp_(max=self.shape.capacity - 1)
         return self.session.logits(self.decoder.final_layer_norm(hidden[:, 0].to(used.device)))
 
-    def reorder(self, into: Sequence[int], origin: Sequence[int]) -> None:
+    def reorder(self, into: Sequence[int], origin: Sequence[int], decoded: int) -> None:
         """See ``KVSlots``."""
-        pairs = torch.tensor((into, origin), device=self.used.device)
-        decoded = slice(int(self.used[pairs[0]].max()))
-        for tensor in (*self.keys, *self.values):
-            there = pairs.to(tensor.device)
-            tensor[there[0], :, decoded] = tensor[there[1], :, decoded]
+        there, here = to_device((into, origin), self.used.device).unbind()
+        self.cache.reorder(there, here, slice(decoded))
 
     def compact(self, slots: Sequence[int]) -> None:
         """See ``KVSlots``."""

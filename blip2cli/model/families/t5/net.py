@@ -12,11 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from blip2cli.model.families.t5.config import T5Config
-from blip2cli.model.layers.attention import attention_scores, fused_attention, uses_fused_kernel
+from blip2cli.model.families.t5.feed_forward import FeedForwardLayer
+from blip2cli.model.families.t5.norm import Norm
+from blip2cli.model.layers.attention import (
+    aligned,
+    attention_scores,
+    fused_attention,
+    uses_fused_kernels,
+)
 from blip2cli.model.layers.fused_projections import FusableProjections
 from blip2cli.model.layers.linear import Linear, merge_sequences, split_sequences
 from blip2cli.model.layers.placed_layer import PlacedLayer
-from blip2cli.model.layers.rms_norm import RMSNorm
 from blip2cli.model.layers.uninitialized import Embedding
 
 
@@ -79,6 +85,7 @@ class Stack(nn.Module):
         if self.decoding:
             place = torch.arange(positions, device=hidden.device)
             bias = bias.masked_fill(place > place[:, None], -torch.inf)
+        bias = aligned(bias)
         groups = split_sequences(hidden, self.block[0].layer[0].SelfAttention.o)
         for block in self.block:
             bias, *groups = block.receive(bias, *groups)
@@ -122,6 +129,13 @@ class SelfAttentionLayer(nn.Module):
         after: Tensor = attention.o(attend(query, key, value, bias), hidden)
         return after
 
+    def project_one(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Query [N, heads, 1, head size] of the states of one position, [N, 1, D], and its key and
+        value, [N, 2, heads, head size]."""
+        together = self.SelfAttention.heads_together(self.layer_norm(hidden), "q", "k", "v")[:, 0]
+        query = together[:, 0, :, None]
+        return query if uses_fused_kernels(hidden) else query.contiguous(), together[:, 1:]
+
 
 class CrossAttentionLayer(nn.Module):
     """Cross-attention to the encoder's states, with norm and residual."""
@@ -135,11 +149,13 @@ class CrossAttentionLayer(nn.Module):
         """Keys and values of encoder states [U, R, D]: [U, heads, R, head size] each."""
         return self.EncDecAttention.split_heads(encoder_states, "k", "v")
 
-    def forward(self, hidden: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         """[N, T, D] to the same; keys and values are [N, heads, R, head size]."""
         attention = self.EncDecAttention
         (query,) = attention.split_heads(self.layer_norm(hidden), "q")
-        after: Tensor = attention.o(attend(query, key, value), hidden)
+        after: Tensor = attention.o(attend(query, key, value, mask), hidden)
         return after
 
 
@@ -164,18 +180,23 @@ class Attention(FusableProjections):
     def split_heads(self, states: Tensor, *names: str) -> list[Tensor]:
         """Queries, keys or values of states [N, T, D]: [N, heads, T, head size] each.
 
-        Contiguous in memory: see ``project`` in ``families/opt/layer.py``.
+        Contiguous in memory, but for fused kernels: see ``project`` in ``families/opt/layer.py``.
         """
-        size = (self.n_heads, self.key_value_proj_dim)
-        projected = self.project(states, *names)
-        return [each.unflatten(2, size).transpose(1, 2).contiguous() for each in projected]
+        heads = [each.transpose(1, 2) for each in self.heads_together(states, *names).unbind(2)]
+        return heads if uses_fused_kernels(states) else [each.contiguous() for each in heads]
+
+    def heads_together(self, states: Tensor, *names: str) -> Tensor:
+        """The same, side by side: [N, T, names, heads, head size]."""
+        together: Any = self.project_together(states, *names)
+        heads: Tensor = together.unflatten(3, (self.n_heads, self.key_value_proj_dim))
+        return heads
 
     def compute_bias(self, positions: int, bidirectional: bool) -> Tensor:
         """Relative position bias, [heads, position, position attended to]."""
         place = torch.arange(positions, device=self.relative_attention_bias.weight.device)
         buckets = self.relative_attention_bias.num_embeddings
         found = bucket(place - place[:, None], bidirectional, buckets, self.distance)
-        bias: Tensor = self.relative_attention_bias(found).permute(2, 0, 1)
+        bias: Tensor = self.relative_attention_bias(found).permute(2, 0, 1).contiguous()
         return bias
 
 
@@ -191,64 +212,14 @@ class CrossAttention(Attention):
     FUSABLE = (("k", "v"),)
 
 
-class FeedForwardLayer(nn.Module):
-    """Feed-forward network, with norm and residual."""
-
-    def __init__(self, config: T5Config) -> None:
-        super().__init__()
-        self.DenseReluDense = (Gated if config.gated else Dense)(config)
-        self.layer_norm = Norm(config)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[N, T, D] to the same."""
-        after: Tensor = self.DenseReluDense(self.layer_norm(hidden), hidden)
-        return after
-
-
-class Dense(nn.Module):
-    """Two linear layers (the first T5)."""
-
-    def __init__(self, config: T5Config) -> None:
-        super().__init__()
-        self.wi = Linear(config.d_model, config.d_ff, False, config.activation)
-        self.wo = Linear(config.d_ff, config.d_model, bias=False)
-
-    def forward(self, normed: Tensor, hidden: Tensor) -> Tensor:
-        """Normed states [N, T, D], added to ``hidden``."""
-        after: Tensor = self.wo(self.wi(normed), hidden)
-        return after
-
-
-class Gated(nn.Module):
-    """Two linear layers whose first is multiplied by a third (T5 1.1 and Flan-T5)."""
-
-    def __init__(self, config: T5Config) -> None:
-        super().__init__()
-        self.wi_0 = Linear(config.d_model, config.d_ff, False, config.activation)
-        self.wi_1 = Linear(config.d_model, config.d_ff, bias=False)
-        self.wo = Linear(config.d_ff, config.d_model, bias=False)
-
-    def forward(self, normed: Tensor, hidden: Tensor) -> Tensor:
-        """Normed states [N, T, D], added to ``hidden``."""
-        after: Tensor = self.wo(self.wi_0(normed).mul_(self.wi_1(normed)), hidden)
-        return after
-
-
-class Norm(RMSNorm):
-    """T5's norm."""
-
-    def __init__(self, config: T5Config) -> None:
-        super().__init__(config.d_model, config.layer_norm_epsilon)
-
-
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
     """T5's attention, which does not scale, [N, T, heads × size]; by plain matrix products where
-    no fused kernel is quicker."""
-    if uses_fused_kernel(query):
-        return fused_attention(query, key, value, bias)
+    there is no fused kernel."""
+    if uses_fused_kernels(query):
+        return fused_attention(query, key, value, bias, scale=1.0)
     scores = attention_scores(query, key)
     if bias is not None:
-        scores = scores + bias
+        scores = scores.add_(bias)
     attended: Tensor = (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
     return attended
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from blip2cli.model.decoding.async_copy import to_device
 from blip2cli.model.decoding.kv_slots import SlotShape
 from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.session import round_up, with_announced
@@ -94,10 +95,10 @@ class T5Session:
         """Encoder states [Q + T, D] of images with prompts, those of equal length together."""
         found: list[Tensor] = [self.images] * len(prompts)
         for _, members in grouped(len(ids) for _, ids in prompts):
-            rows = [prompts[number][0] for number in members]
-            ids = torch.tensor([prompts[n][1] for n in members], device=self.images.device)
-            embedded = self.language.shared(ids)
-            embeds = torch.cat((self.images[rows].to(embedded.dtype), embedded), dim=1)
+            pairs = [prompts[number] for number in members]
+            packed = to_device([(image, *ids) for image, ids in pairs], self.images.device)
+            embedded = self.language.shared(packed[:, 1:])
+            embeds = torch.cat((self.images[packed[:, 0]].to(embedded.dtype), embedded), dim=1)
             states = self.language.encoder(embeds)
             for number, state in zip(members, states, strict=True):
                 found[number] = state

@@ -1,0 +1,59 @@
+"""Kernels of decode steps and refills, and what the host waits for, counted on the pretended
+device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from blip2cli.model.decoding.kv_cache import LAYERS_TOGETHER
+from blip2cli.model.tokenizer.fill_prompt import Prompt
+from blip2cli.model.wrapper import Blip2
+from blip2cli.options import DecodeOptions, ModelOptions
+from tests.model.conftest import images
+from tests.pretend import pretended, what_is_missing
+
+MISSING = what_is_missing()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+# Kernels of a recorded step beside those of its layers, and those of each layer.
+KERNELS = {"opt": (11, 10), "t5": (9, 14)}
+
+
+@pytest.mark.parametrize("family", KERNELS)
+def test_a_step_is_few_kernels(family: str, request: pytest.FixtureRequest) -> None:
+    directory = request.getfixturevalue(f"{family}_directory")
+    options = ModelOptions(str(directory), device="cuda", dtype="bfloat16")
+    prompts = [Prompt(number, None, f"{number}") for number in range(16)]
+    with pretended() as machine:
+        model = Blip2.load(options)
+        for _ in range(3):
+            model.generate(model.features(images()), prompts, DecodeOptions(max_new_tokens=8))
+        assert machine.replays > 5
+        kernels = sum(machine.replayed.values()) / machine.replays
+        assert machine.errors == []
+    language: Any = model.model.language_model
+    layers = language.decoder.block if family == "t5" else language.model.decoder.layers
+    beside, each = KERNELS[family]
+    assert kernels <= beside + each * len(layers), machine.replayed
+
+
+@pytest.mark.parametrize("family", KERNELS)
+def test_rows_of_all_layers_are_moved_together(family: str, request: pytest.FixtureRequest) -> None:
+    directory = request.getfixturevalue(f"{family}_directory")
+    prompts = [Prompt(number, None, f"{number}") for number in range(4)]
+    with pretended() as machine:
+        model = Blip2.load(ModelOptions(str(directory), device="cuda", dtype="bfloat16"))
+        session = model._session(model.features(images()))
+        shape = session.slot_shape
+        from blip2cli.model.decoding.requests import DecodeRequest
+
+        requests = [DecodeRequest(prompt.image, (2,), 4, 4) for prompt in prompts]
+        slots = session.open_slots(shape(requests[0]), 8)
+        slots.prefill(range(4), requests)
+        before, waits = sum(machine.kernels.values()), len(machine.waits)
+        slots.reorder([1, 3], [0, 2], 2)
+        assert sum(machine.kernels.values()) - before <= 1 + 2  # one copy of the places
+        assert len(machine.waits) == waits
+    assert LAYERS_TOGETHER >= 4
