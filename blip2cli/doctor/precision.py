@@ -15,7 +15,9 @@ from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.report import Outcome, fail, ok, skipped, warn
 from blip2cli.errors import option
 from blip2cli.model.loading.load import load_model
+from blip2cli.model.nets.blip2 import GenerationModel
 from blip2cli.model.placement.dtype import Placement
+from blip2cli.model.quantize.cuda_layers import round_as_in_decode_steps
 from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import Quantize
@@ -59,6 +61,8 @@ def precision(subject: ModelUnderTest) -> Outcome:
 def _loaded(subject: ModelUnderTest, placement: Placement, plain: bool = False) -> Blip2:
     """One more copy of the model."""
     weights = load_model(subject.checkpoint, placement, plain)
+    if isinstance(weights, GenerationModel):
+        round_as_in_decode_steps(weights.language_model)
     model = subject.model
     return Blip2(model.name, model.family, weights, model.codec, model.spec, placement.reason)
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from blip2cli.cli.app import call
+from blip2cli.doctor.examine import examine
 from blip2cli.errors import OptionError
 from blip2cli.model.quantize import library_layers
 from blip2cli.model.quantize.cuda_layers import CudaLinear
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
-from blip2cli.options import DecodeOptions, ModelOptions
+from blip2cli.options import DecodeOptions, DoctorOptions, ModelOptions
 from tests.model.quantize.test_cuda_layers import with_fp8
 from tests.pretend import pretended
 from training.evaluate import held_out_scenes
@@ -87,6 +88,15 @@ def test_an_old_gpu_multiplies_in_its_own_precision(
     refused = pytest.raises(OptionError, match="multiplies no such numbers itself needs the pack")
     with pretended(capability=(7, 0)), refused:  # a V100
         load("tiny", device="cuda", quantize="int8")
+
+
+@pytest.mark.external
+def test_doctor_rounds_states_as_decode_steps_do() -> None:
+    with pretended() as machine:
+        report = examine(DoctorOptions("tiny", device="cuda", dtype="float32", quantize="int8"))
+        assert machine.kernels["_int_mm"]
+    found = {finding.check: finding for finding in report.findings}
+    assert found["precision"].status == "ok", found["precision"]
 
 
 def test_a_t5_that_does_not_fit_in_float32_runs_in_bfloat16(pixels: Tensor) -> None:

@@ -269,7 +269,7 @@ def _fill_quantized(layer: Linear, weight: Weight, placement: Placement) -> None
     if placement.quantize == "fp8":
         from blip2cli.model.quantize.cuda_layers import round_to_fp8
 
-        numbers, scales = round_to_fp8(weight.load())
+        numbers, scales = round_to_fp8(weight.load().to(placement.device))
     elif weight.quantized is not None:
         stored = weight.quantized()
         numbers, scales = stored.numbers.clone(), stored.scales.clone()

@@ -74,6 +74,7 @@ class CudaInt8Linear(CudaLinear):
         """``one_sided``: no state is below zero, so that all 256 levels lie above."""
         super().__init__(layer)
         self.levels = 255 if one_sided else 127  # of the largest state
+        self.rounds_always = False  # states of many positions as well
         # What the products' scales leave out is that of the rows.
         self._scales = self.weight_scales / self.levels
         # A row's numbers begin at -128 where no state is below zero, which adds this to each sum.
@@ -83,7 +84,7 @@ class CudaInt8Linear(CudaLinear):
 
     def product(self, states: Tensor) -> Tensor:
         """[..., in_features] times the weight, bias added."""
-        if states.dim() > 2 and states.shape[-2] > 1:
+        if states.dim() > 2 and states.shape[-2] > 1 and not self.rounds_always:
             weight = states.new_empty(self.numbers.shape)
             torch.mul(self.numbers, self.weight_scales.view(-1, 1), out=weight)
             return functional.linear(states, weight, self.bias)
@@ -178,6 +179,14 @@ def use_cuda_layers(model: nn.Module, quantize: Quantize) -> None:
         return CudaInt8Linear(layer, one_sided=name in from_zero)
 
     replace_linear_layers(model, replacement)
+
+
+def round_as_in_decode_steps(model: nn.Module) -> None:
+    """Let the layers inside ``model`` round states over many positions as they do over one, so that
+    a forward pass shows what decode steps do."""
+    for layer in model.modules():
+        if isinstance(layer, CudaInt8Linear):
+            layer.rounds_always = True
 
 
 def _multiply_fp8(

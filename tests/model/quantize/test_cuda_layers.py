@@ -22,6 +22,7 @@ from blip2cli.model.quantize.cuda_layers import (
     CudaInt8Linear,
     has_sizes,
     multiplies_exactly,
+    round_as_in_decode_steps,
     round_to_fp8,
     use_cuda_layers,
 )
@@ -319,3 +320,12 @@ def test_fp8_is_for_gpus_that_have_it(gpu: set[str]) -> None:
     for name in ("fp8", "int8-bitsandbytes"):
         with pytest.raises(OptionError, match=f"quantize {name} is for GPUs; use quantize int8"):
             place("cpu", "float32", OPT, 1, name)  # type: ignore[arg-type]
+
+
+def test_a_forward_pass_can_round_as_decode_steps_do(demands: list[str]) -> None:
+    layer, states = in_int8(filled(64, 48)), torch.randn(3, 7, 64)
+    exact = layer(states)
+    round_as_in_decode_steps(nn.Sequential(layer, filled(8, 8)))
+    assert torch.equal(layer(states).flatten(0, 1), layer(states.flatten(0, 1)))
+    assert not torch.equal(layer(states), exact)
+    assert set(demands) == {"int8"}
