@@ -178,10 +178,12 @@ def test_steps_that_cannot_be_captured_run_without(
 
     monkeypatch.setattr(Linear, "forward", waiting)
     with pretended() as machine:
-        gpu = load("tiny", "cuda")
+        gpu, stream = load("tiny", "cuda"), torch.cuda.current_stream()
         for _ in range(2):
             assert captions(gpu) == expected
         assert machine.replays == 0
+        assert torch.cuda.current_stream() == stream
+        torch.cuda.empty_cache()  # refused while a capture is under way
         assert gpu.model.trouble is not None
         assert "without CUDA graphs" in gpu.model.trouble
 
