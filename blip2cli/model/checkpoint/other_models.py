@@ -80,16 +80,16 @@ def check_kind(where: str, config: Mapping[str, Any]) -> None:
 
     The sentence says what it is, why it is not run, and what to use instead.
     """
-    kind = said = str(config.get("model_type") or "model of unknown type")
+    kind = given = str(config.get("model_type") or "model of unknown type")
     names = config.get("architectures")
     for name in map(str, names if isinstance(names, list) else ()):
         kind = next((other for begin, other in _CLASSES if name.startswith(begin)), kind)
-    if kind in MODEL_TYPES and kind == said:
+    if kind in MODEL_TYPES and kind == given:
         return
     if kind in MODEL_TYPES:
         raise ModelError(
             "model",
-            f"{where} holds a class of {MODEL_TYPES[kind].label}, and its model_type is {said}",
+            f"{where} holds a class of {MODEL_TYPES[kind].label}, and its model_type is {given}",
             "take config.json from the model that the weights are from",
         )
     found = OTHERS.get(kind)
