@@ -135,7 +135,7 @@ def test_a_configuration_that_cannot_be_read_is_a_finding(opt: Sound, tmp_path: 
         (lambda place: (place / "config.json").write_text("{"), "not valid JSON"),
         (lambda place: (place / "tokenizer.json").unlink(), "has no tokenizer"),
         (lambda place: (place / "vision.safetensors").unlink(), "is incomplete: vision"),
-        (settings("config.json", model_type="llava"), "holds a llava"),
+        (settings("config.json", model_type="llava"), "holds LLaVA"),
         (settings("config.json", text_config__model_type="gpt2"), "language model gpt2"),
         (settings("processor_config.json", image_processor={}), "no image processor settings"),
     ],
