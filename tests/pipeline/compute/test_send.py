@@ -98,11 +98,12 @@ def gpu(shared_gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
     assert until(lambda: "hand over" not in [thread.name for thread in threading.enumerate()])
 
 
-@pytest.fixture
-def expected(gpu: Gpu, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+@pytest.fixture(scope="module")
+def expected(shared_gpu: Gpu, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The rows of an unbroken run, each batch sent when it is computed."""
     out = tmp_path_factory.mktemp("unbroken") / "out.jsonl"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(this_process, "load_model", lambda *_: shared_gpu.model)
         patch.setattr(BatchStream, "hand_over", lambda stream, send: None)
         assert run(job(folder, out, "cuda")).done == 5
     return out.read_bytes()
