@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +103,34 @@ def test_what_is_no_export(content: Any, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=sentence):
         convert(tmp_path / "e.json", tmp_path / "o.jsonl", read_as="label-studio")
     assert not (tmp_path / "o.jsonl").exists()
+
+
+VALIDATE = """
+import json, sys
+from label_studio_sdk.label_interface import LabelInterface
+view = LabelInterface(sys.argv[1])
+for task in json.load(open(sys.argv[2])):
+    (prediction,) = task["predictions"]
+    assert view.validate_task({"data": task["data"]})
+    assert view.validate_prediction(prediction)
+    prediction["result"][0]["from_name"] = "other"
+    assert not view.validate_prediction(prediction)
+"""
+VIEWS = {
+    "caption": '<TextArea name="caption" toName="image" editable="true"/>',
+    "choices": '<Text name="question" value="$question"/><Choices name="answer" toName="image">'
+    '<Choice value="yes"/><Choice value="no"/></Choices>',
+}
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("kind", VIEWS)
+def test_tasks_are_tasks_for_its_own_library(kind: str, tmp_path: Path) -> None:
+    # label-studio-sdk holds NumPy below the version that is tested here.
+    python = os.environ.get("LABEL_STUDIO_PYTHON")
+    if python is None:
+        pytest.skip("LABEL_STUDIO_PYTHON names no Python that has label-studio-sdk")
+    rows = captions() if kind == "caption" else ANSWERS[:1]
+    convert(write_rows(tmp_path / "r.jsonl", rows), tmp_path / "t.json", write_as="label-studio")
+    view = f'<View><Image name="image" value="$image"/>{VIEWS[kind]}</View>'
+    subprocess.run([python, "-c", VALIDATE, view, str(tmp_path / "t.json")], check=True)
