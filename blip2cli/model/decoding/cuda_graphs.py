@@ -7,10 +7,10 @@ one shape is in use at a time, and many can be cached. Where a shape needs more 
 larger memory takes its place, and steps are captured anew.
 
 A step is captured in its turn, behind a first run that is the step itself, once a shape comes a
-second time. It is captured for a few numbers of slots; a smaller step works on the first rows of
-the same tensors. The whole number and ``FIRST`` serve all steps from their first one on, others are
-captured when they have been asked for often. Where capture fails, the reason is stored, and steps
-are launched one kernel at a time.
+second time or has had a few steps: a capture takes as long as two or three of them. It is captured
+for a few numbers of slots; a smaller step works on the first rows of the same tensors. The whole
+number and ``FIRST`` serve all steps from then on, others are captured when they have been asked for
+often. Where capture fails, the reason is stored, and steps are launched one kernel at a time.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from blip2cli.model.layers.linear import ROW_MULTIPLE
 SIZES = (8, 16, 32, 64, 128, 256)  # numbers of slots whose steps are captured
 FIRST = 64  # is captured at its first step, as the number of all slots is
 ON_DEMAND = 16  # steps of any other size that a larger one serves before it is captured
+UNCAPTURED = 8  # steps of a shape that comes for the first time before any is captured
 CACHED = 32  # slot shapes whose graphs are cached
 
 
@@ -79,6 +80,7 @@ class CachedSlots:
         self.replays: dict[int, Replay] = {}  # by the number of slots
         self._sizes = [*(size for size in SIZES if size < count), count]
         self._asked: Counter[int] = Counter()  # steps that were not captured, by size
+        self._steps = 0  # that were not replayed
         self._tensors = tensors
         self._attempts = attempts
 
@@ -103,9 +105,10 @@ class CachedSlots:
 
     def _captures_now(self, size: int, replay: Replay | None) -> bool:
         """Whether a step of ``size`` slots is to be captured; ``replay`` could serve it."""
-        if size in self.replays or not self.captures or not self._attempts.are_due:
+        if size in self.replays or not self._attempts.are_due:
             return False
-        if self._tensors.like is None:
+        self._steps += 1
+        if self._tensors.like is None or (not self.captures and self._steps <= UNCAPTURED):
             return False
         self._asked[size] += 1
         return replay is None or size == FIRST or self._asked[size] > ON_DEMAND

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from blip2cli.model.decoding import cuda_graphs
 from blip2cli.model.decoding.cuda_graphs import (
@@ -20,6 +21,7 @@ from blip2cli.model.decoding.cuda_graphs import (
     CudaGraphSession,
 )
 from blip2cli.model.decoding.requests import DecodeRequest, GeneratedTokens
+from blip2cli.model.families.opt.kv_slots import OptSlots
 from blip2cli.model.generation import Generated
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.options import DecodeOptions
@@ -82,6 +84,7 @@ def test_replayed_steps_write_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cuda_graphs, "ON_DEMAND", 2)
+    monkeypatch.setattr(cuda_graphs, "UNCAPTURED", 1000)
     batches = [prompts(count, count) for count in (60, 60, 23, 7, 40, 60)]
     expected = [generate(either, batch, GREEDY) for batch in batches]
 
@@ -91,7 +94,7 @@ def test_replayed_steps_write_the_same(
         return generate(either, batch, GREEDY, session, pipelined_on=devices)
 
     assert replayed(batches[0]) == expected[0]
-    assert capture.played == []  # one batch is not worth it
+    assert capture.played == []  # few steps are not worth it
     assert replayed(batches[1]) == expected[1]
     assert capture.played[0] > 12  # 32 slots, refilled, then fewer
     (slots,) = cached(graphs)
@@ -106,6 +109,25 @@ def test_replayed_steps_write_the_same(
     assert sum(capture.played) > played + 40
     assert all(capture.played)
     assert graphs.failure is None
+
+
+def test_a_large_batch_is_replayed_from_its_ninth_step_on(
+    opt: Pair, graphs: CudaGraphCache, capture: TapeCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = prompts(40)
+    expected = texts(opt, some)
+    monkeypatch.setattr(opt.ours, "_graphs", graphs)
+    steps: list[int] = []
+    step = OptSlots.decode_step
+
+    def watched(slots: OptSlots, tokens: Tensor) -> Tensor:
+        steps.append(len(tokens))
+        return step(slots, tokens)
+
+    monkeypatch.setattr(OptSlots, "decode_step", watched)
+    assert texts(opt, some) == expected
+    assert steps[:8] == [40] * 8
+    assert capture.played[0] > 1
 
 
 @pytest.mark.parametrize("options", [DRAWN, BEAMS], ids=["drawn", "searched"])
@@ -295,17 +317,17 @@ def test_memory_that_is_short_while_capturing_ends_nothing(
     opt: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = prompts(8)
-    expected = texts(opt, some)
+    expected = texts(opt, some, SHORT)
     capture = Refusing(0, lambda: torch.OutOfMemoryError("CUDA out of memory."), times=4)
     monkeypatch.setattr(opt.ours, "_graphs", CudaGraphCache(capture))
     tried = []
     for _ in range(20):
-        assert texts(opt, some) == expected
+        assert texts(opt, some, SHORT) == expected
         tried.append(capture.tried)
         assert opt.ours.trouble is None
     # Ever more seldom, and in the end it works.
     assert tried[:17] == [0, 1, 2, 2, *[3] * 4, *[4] * 8, 5]
-    assert capture.played[0] > 20
+    assert capture.played[0] > 5
 
 
 def test_layers_that_cannot_be_captured_are_not(
