@@ -38,6 +38,7 @@ class Texts:
     lengths: tuple[tuple[int, ...], ...]  # [image][prompt] of what is written
     beams: int = 1
     choices: tuple[int, ...] = ()  # lengths of the choices after each prompt; nothing is written
+    words: tuple[int, ...] = ()  # length of each prompt as the Q-Former reads it, where it does
 
     def decode(self, images_at_once: int) -> tuple[int, int, float]:
         """First tokens, later ones (of all beams), and the least number of steps for the later.
@@ -51,21 +52,23 @@ class Texts:
         return len(lengths), later, max(later / rows, max(lengths, default=1) - 1)
 
 
-def image_parts(config: Any, images: int) -> list[Part]:
-    """The image side: vision encoder, Q-Former and language projection."""
+def image_parts(config: Any, images: int, words: Sequence[int] = ()) -> list[Part]:
+    """The image side: vision encoder, and Q-Former, once for each prompt of ``words`` tokens."""
     seen = config.vision_config
     patches = (seen.image_size // seen.patch_size) ** 2
     embed = 2 * patches * 3 * seen.patch_size**2 * seen.hidden_size
     each = _layer(patches + 1, seen.hidden_size, seen.intermediate_size, patches + 1)
     vision = embed + seen.num_hidden_layers * each
-    query = _qformer(config.qformer_config, config.num_query_tokens, patches + 1)
+    query = _qformer(config.qformer_config, config.num_query_tokens, patches + 1, words or (0,))
     return [Part("vision", images * vision), Part("Q-Former", images * query)]
 
 
 def text_parts(config: Any, dtype: str, images: int, at_once: int, texts: Texts) -> list[Part]:
     """What the language model does after the image side; ``at_once`` images share a step."""
     text = config.text_config
-    project = 2 * config.num_query_tokens * config.qformer_config.hidden_size * text.hidden_size
+    times = len(texts.words) or 1
+    queries = times * config.num_query_tokens
+    project = 2 * queries * config.qformer_config.hidden_size * text.hidden_size
     family = _t5 if text.is_encoder_decoder else _opt
     parts = family(text, config.num_query_tokens, dtype, images, at_once, texts)
     return [Part("language projection", images * project), *parts]
@@ -93,28 +96,37 @@ def _layer(rows: float, width: int, inner: int, seen: float) -> float:
     return 2 * rows * (4 * width * width + 2 * width * inner) + 4 * rows * seen * width
 
 
-def _qformer(config: Any, queries: int, patches: int) -> float:
-    """Self-attention and feed-forward of the queries, and cross-attention where there is some."""
+def _qformer(config: Any, queries: int, patches: int, words: Sequence[int]) -> float:
+    """Self-attention and feed-forward of queries and words, and cross-attention of the queries,
+    where there is some, to keys that are the same for all prompts."""
     width = config.hidden_size
-    total = config.num_hidden_layers * _layer(queries, width, config.intermediate_size, queries)
-    crossing = len(range(0, config.num_hidden_layers, config.cross_attention_frequency))
+    rows = [queries + each for each in words]
+    deep, inner = config.num_hidden_layers, config.intermediate_size
+    total = deep * sum(_layer(each, width, inner, each) for each in rows)
+    crossing = len(range(0, deep, config.cross_attention_frequency))
     keys = 2 * 2 * patches * config.encoder_hidden_size * width
-    return total + crossing * (4 * queries * width * width + keys + 4 * queries * patches * width)
+    reading = 4 * queries * width * width + 4 * queries * patches * width
+    return total + crossing * (keys + len(rows) * reading)
+
+
+def _inner(text: Any) -> float:
+    """Width of a feed-forward layer; a gated one has three matrices, not two."""
+    return text.ffn_dim if hasattr(text, "ffn_dim") else 1.5 * text.intermediate_size
 
 
 def _opt(
     text: Any, queries: int, dtype: str, images: int, at_once: int, texts: Texts
 ) -> list[Part]:
-    width, deep = text.hidden_size, text.num_hidden_layers
-    weights = deep * (4 * width * width + 2 * width * text.ffn_dim)
+    width, deep, inner = text.hidden_size, text.num_hidden_layers, _inner(text)
+    weights = deep * (4 * width * width + 2 * width * inner)
     head = width * text.vocab_size
 
     def read(positions: float, before: float) -> float:
         """Positions that see those ``before`` them and, causally, half of one another."""
-        return deep * _layer(positions, width, text.ffn_dim, before + positions / 2)
+        return deep * _layer(positions, width, inner, before + positions / 2)
 
     parts = [
-        Part("prefill of images", images * read(queries, 0)),
+        Part("prefill of images", (len(texts.words) or 1) * images * read(queries, 0)),
         Part("prefill of prompts", images * sum(read(n, queries) for n in texts.prompts)),
     ]
     if texts.choices:

@@ -1,6 +1,7 @@
 """The models of the race: ``tiny`` as it is shipped, ``mid`` and ``full`` with random weights.
 
-``mid`` has width 512 and 12 layers in each part, with OPT or with T5. ``full`` has the shapes of
+``mid`` has width 512 and 12 layers in each part, with OPT or with T5, or is an InstructBLIP with a
+Llama (``mid-vicuna``). ``full`` has the shapes of
 Salesforce/blip2-opt-2.7b (its published config.json says only what differs from the defaults),
 3.7 billion weights in bfloat16.
 """
@@ -15,7 +16,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import Blip2Config, Blip2ForConditionalGeneration
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from blip2cli.model.checkpoint.embedded import embedded_path
@@ -24,9 +31,10 @@ from blip2cli.model.checkpoint.embedded import embedded_path
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from training.build import build_tokenizer
 
-NAMES = ("tiny", "mid-opt", "mid-t5", "full")
-HEADS = ("decoder.embed_tokens.weight", "shared.weight")  # of OPT and T5; their heads are the same
-OUTWARD = ("fc2.weight", "output.dense.weight", "output_query.dense.weight")
+NAMES = ("tiny", "mid-opt", "mid-t5", "mid-vicuna", "full")
+# Of OPT, T5 and Llama; OPT's is its head as well.
+HEADS = ("decoder.embed_tokens.weight", "shared.weight", "model.embed_tokens.weight")
+OUTWARD = ("fc2.weight", "output.dense.weight", "output_query.dense.weight", "down_proj.weight")
 SHARD = 2 << 30  # bytes
 _WIDE = {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8}
 _OPT = {
@@ -52,6 +60,14 @@ _T5 = {
     "tie_word_embeddings": False,
     "decoder_start_token_id": 0,
 }
+_LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 512,
+    "intermediate_size": 1376,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "vocab_size": 32064,
+}
 _FULL_OPT = {
     "model_type": "opt",
     "hidden_size": 2560,
@@ -76,20 +92,28 @@ def build(name: str, folder: Path) -> Path:
     return path
 
 
-def _config(name: str) -> Blip2Config:
+def _config(name: str) -> Blip2Config | InstructBlipConfig:
     tokenizer = build_tokenizer()
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": None,  # texts end at their given length
     }
-    text = {"mid-opt": _OPT, "mid-t5": _T5, "full": _FULL_OPT}[name]
+    text = {"mid-opt": _OPT, "mid-t5": _T5, "mid-vicuna": _LLAMA, "full": _FULL_OPT}[name]
     parts: dict[str, Any] = {}
     if name != "full":
         parts = {
             "vision_config": _WIDE | {"intermediate_size": 2048, "image_size": 224},
             "qformer_config": _WIDE | {"intermediate_size": 2048, "encoder_hidden_size": 512},
         }
+    if name == "mid-vicuna":
+        parts["qformer_config"]["vocab_size"] = len(_words())
+        return InstructBlipConfig(
+            text_config=text | ids,
+            num_query_tokens=32,
+            image_token_index=len(tokenizer),
+            **parts,
+        )
     return Blip2Config(
         text_config=text | ids,
         num_query_tokens=32,
@@ -99,7 +123,12 @@ def _config(name: str) -> Blip2Config:
     )
 
 
-def _write(config: Blip2Config, path: Path, dtype: torch.dtype) -> None:
+def _words() -> PreTrainedTokenizerFast:
+    """The tokenizer of a Q-Former that reads prompts."""
+    return PreTrainedTokenizerFast.from_pretrained(embedded_path("tiny-itm"))
+
+
+def _write(config: Blip2Config | InstructBlipConfig, path: Path, dtype: torch.dtype) -> None:
     """Write random weights shard by shard, so that a large model never stands in memory whole."""
     tokenizer = build_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
@@ -107,10 +136,14 @@ def _write(config: Blip2Config, path: Path, dtype: torch.dtype) -> None:
     size = config.vision_config.image_size
     BlipImageProcessorPil(size={"height": size, "width": size}).save_pretrained(path)
     config.dtype = dtype
-    config.architectures = ["Blip2ForConditionalGeneration"]
+    kind: Any = Blip2ForConditionalGeneration
+    if isinstance(config, InstructBlipConfig):
+        kind = InstructBlipForConditionalGeneration
+        _words().save_pretrained(path / "qformer_tokenizer")
+    config.architectures = [kind.__name__]
     config.save_pretrained(path)
     with torch.device("meta"):
-        model = Blip2ForConditionalGeneration(config)
+        model = kind(config)
     tied = set(model.all_tied_weights_keys)
     generator = torch.Generator().manual_seed(0)
     shard: dict[str, torch.Tensor] = {}

@@ -56,10 +56,12 @@ class _Ours:
             for batch in batches(work, setting, self.model.spec):
                 threads.put((batch, before))
                 before += len(batch.items)
-                while threads.full:
-                    yield threads.take()
+                while (taken := threads.take()) is not None:
+                    yield taken
             while threads.pending:
-                yield threads.take()
+                last = threads.take(wait=True)
+                assert last is not None
+                yield last
 
 
 class Write(_Ours):

@@ -69,10 +69,14 @@ def _words(plan: Race, its: Ran) -> str:
 
 def _parts(plan: Race, path: Path, work: Work, ours: Ran) -> list[arithmetic.Part]:
     """The arithmetic of what ours did."""
-    from transformers import AutoTokenizer, Blip2Config
+    from transformers import AutoConfig, AutoTokenizer
 
-    config = Blip2Config.from_pretrained(path)
-    parts = arithmetic.image_parts(config, plan.images)
+    config = AutoConfig.from_pretrained(path)
+    words: tuple[int, ...] = ()
+    if config.model_type == "instructblip":
+        reader: Any = AutoTokenizer.from_pretrained(path / "qformer_tokenizer")
+        words = tuple(len(reader(prompt)["input_ids"]) for prompt in work.prompts)
+    parts = arithmetic.image_parts(config, plan.images, words)
     if plan.kind == "embed":
         return parts
     tokenizer: Any = AutoTokenizer.from_pretrained(path)
@@ -81,7 +85,7 @@ def _parts(plan: Race, path: Path, work: Work, ours: Ran) -> list[arithmetic.Par
     lengths: tuple[tuple[int, ...], ...] = ()
     if not choices:
         lengths = tuple(tuple(map(len, image)) for image in ours.answers[0])
-    texts = arithmetic.Texts(prompts, lengths, work.num_beams, tuple(map(len, choices)))
+    texts = arithmetic.Texts(prompts, lengths, work.num_beams, tuple(map(len, choices)), words)
     dtype = plan.peers[-1][1]
     return parts + arithmetic.text_parts(config, dtype, plan.images, plan.ours, texts)
 

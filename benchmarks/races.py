@@ -48,7 +48,7 @@ class Race:
         if self.kind == "pixels":
             return Work(self.kind, tuple(photographs(folder, self.images, self.size)))
         files = tuple(draw_images(folder / "images", self.images, self.size))
-        template = TEMPLATES["t5" if self.model.endswith("t5") else "opt"]
+        template = TEMPLATES["t5" if self.model.endswith(("t5", "vicuna")) else "opt"]
         prompts: tuple[str | None, ...] = (None,)
         if self.kind == "ask":
             prompts = tuple(template.format(question) for question in QUESTIONS)
@@ -100,6 +100,7 @@ RACES: dict[str, Race] = {
     "caption-mid-opt-fp32": Race("mid-opt", "caption", 256, _WRITE, (16, 32), rounds=1, share=16),
     "ask-mid-opt": Race("mid-opt", "ask", 32, _ASK, (16, 32), ours=32, rounds=2, share=8),
     "ask-mid-t5": Race("mid-t5", "ask", 32, _ASK, (16, 32), ours=32, rounds=2, share=8),
+    "ask-mid-vicuna": Race("mid-vicuna", "ask", 32, _WRITE, (16, 32), ours=32, rounds=2, share=8),
     "choices-mid-opt": Race("mid-opt", "choices", 64, _all("forward", "ours")),
     "choices-mid-t5": Race("mid-t5", "choices", 64, _all("forward", "ours")),
     "beam-mid-opt": Race("mid-opt", "beam", 32, _all("batched", "ours"), (4, 8, 16), ours=32),

@@ -9,7 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from transformers import Blip2ForConditionalGeneration, Blip2Processor
+from transformers import (
+    AutoConfig,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
+)
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 from work import Setting, Work
 
@@ -34,7 +40,9 @@ class Processed:
     pinned = False  # worker processes put pixels where a GPU fetches them quickly
 
     def __init__(self, path: str, dtype: str) -> None:
-        self.processor = Blip2Processor.from_pretrained(path)
+        self.instructed = AutoConfig.from_pretrained(path).model_type == "instructblip"
+        processor = InstructBlipProcessor if self.instructed else Blip2Processor
+        self.processor = processor.from_pretrained(path)
         self.dtype = getattr(torch, dtype)
 
     def inputs(self, images: list[Image.Image], text: str | None) -> dict[str, Tensor]:
@@ -71,9 +79,10 @@ class Reference(Processed):
 
     def __init__(self, path: str, dtype: str) -> None:
         super().__init__(path, dtype)
-        self.model: Any = Blip2ForConditionalGeneration.from_pretrained(
-            path, dtype=self.dtype
-        ).eval()
+        kind: Any = Blip2ForConditionalGeneration
+        if self.instructed:
+            kind = InstructBlipForConditionalGeneration
+        self.model: Any = kind.from_pretrained(path, dtype=self.dtype).eval()
         self.processor.num_query_tokens = self.model.config.num_query_tokens
         ends = self.model.language_model.generation_config.eos_token_id
         self.ends = {ends} if isinstance(ends, int) else set(ends or ())
