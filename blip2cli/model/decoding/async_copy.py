@@ -31,11 +31,14 @@ class AsyncCopy:
     """Tensors that are being copied to the host. Starting it does not wait; ``values`` does."""
 
     def __init__(self, *tensors: Tensor) -> None:
-        # From a CUDA device such a copy goes into pinned memory, and is under way on return.
-        self._held = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+        # From a CUDA device such a copy goes into pinned memory, and is under way on return. So it
+        # is from MPS, but there nothing says when it has arrived.
+        device = tensors[0].device
+        asynchronous = device.type == "cuda"
+        self._held = [tensor.to("cpu", non_blocking=asynchronous) for tensor in tensors]
         self._copied: torch.cuda.Event | None = None
-        if tensors[0].device.type == "cuda":
-            self._copied = torch.cuda.current_stream(tensors[0].device).record_event()
+        if asynchronous:
+            self._copied = torch.cuda.current_stream(device).record_event()
 
     def values(self) -> list[Any]:
         """Each as nested lists of numbers."""
