@@ -99,7 +99,9 @@ class CaptionTask:
         if not rows:
             return []
         features = model.features(batch.pixels)
-        begins = self._begins(batch, len(rows))
+        begins: Sequence[str | None] = [self._same_begin] * len(rows)
+        if self.columns_used:
+            begins = [self._begin(item) for item in batch.items if item.error is None]
         prompts = [
             Prompt(i, begin, str(row["file_name"]))
             for i, (row, begin) in enumerate(zip(rows, begins, strict=True))
@@ -138,12 +140,6 @@ class CaptionTask:
 
     def failed_rows(self, item: LoadedImage) -> list[Row]:
         return [blank(item, self.columns)]
-
-    def _begins(self, batch: LoadedBatch, count: int) -> Sequence[str | None]:
-        """The prompt of each of the ``count`` good images of a batch."""
-        if self.columns_used:
-            return [self._begin(item) for item in batch.items if item.error is None]
-        return [self._same_begin] * count
 
     def _begin(self, item: LoadedImage) -> str:
         from blip2cli.model.tokenizer.fill_prompt import fill_in
