@@ -248,7 +248,7 @@ def _other_class(directory: Path) -> None:
     [
         (_without_tokenizer, r"lacks the tokenizer of its Q-Former \(qformer_tokenizer/"),
         (_stretched, r"stretches its positions by linear .* use a model with plain rotary"),
-        (_other_class, "holds a LlavaForConditionalGeneration, not a BLIP-2 model"),
+        (_other_class, "holds LLaVA, which has no Q-Former"),
     ],
 )
 def test_what_cannot_be_run_is_named(
