@@ -14,14 +14,21 @@ from transformers.models.blip_2.modeling_blip_2 import (
     Blip2ForConditionalGeneration,
     Blip2ForImageTextRetrieval,
 )
+from transformers.models.instructblip.modeling_instructblip import (
+    InstructBlipForConditionalGeneration,
+)
 
 from blip2cli.images.preprocess import normalize
+from blip2cli.model.checkpoint.resolve import resolve
+from blip2cli.model.loading.load import load_model
+from blip2cli.model.placement.dtype import Placement
 from blip2cli.model.retrieval import Pair
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import ModelOptions
 from blip2cli.system.library_logging import silence_libraries
 from tests.checkpoints import tiny_random_itm
 from tests.convert.checkpoints.helpers import convert, loaded
+from tests.instruct_checkpoints import tiny_random_instruct_t5, tiny_random_vicuna
 from tests.model.conftest import images as drawn
 
 pytestmark = pytest.mark.external
@@ -226,3 +233,24 @@ def test_a_retrieval_model(tmp_path: Path) -> None:
         )
     torch.testing.assert_close(found, out.logits_per_image, rtol=1e-5, atol=1e-5)
     assert (found - bare.retrieval.matching_logits(bare.features(pixels), pairs)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("make", [tiny_random_vicuna, tiny_random_instruct_t5])
+def test_weights_of_instructblip(make: Any, tmp_path: Path) -> None:
+    import peft
+
+    base = make(tmp_path / "base")
+    with warnings.catch_warnings(), silence_libraries():
+        warnings.simplefilter("ignore")
+        model = InstructBlipForConditionalGeneration.from_pretrained(base)
+        torch.manual_seed(0)
+        config = peft.LoraConfig(r=3, target_modules="all-linear", init_lora_weights=False)
+        adapted = peft.get_peft_model(model, config)
+        adapted.save_pretrained(tmp_path / "lora")
+    checkpoint = resolve(str(tmp_path / "lora"))
+    placement = Placement(torch.device("cpu"), torch.float32, "")
+    made = load_model(checkpoint, placement, plain=True).state_dict()
+    merged = adapted.merge_and_unload().state_dict()
+    assert len(made) > 50
+    for name, weight in made.items():
+        torch.testing.assert_close(weight, merged[name], rtol=1e-5, atol=1e-6)
