@@ -14,6 +14,7 @@ import torch
 from blip2cli.cli.app import call
 from blip2cli.doctor.examine import examine
 from blip2cli.errors import ModelError, OptionError
+from blip2cli.model.checkpoint.resolve import resolve
 from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.decoding.scoring import Likelihood
 from blip2cli.model.generation import Generated
@@ -22,6 +23,8 @@ from blip2cli.model.quantize.int8_layers import Int8Linear, max_exact_level
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, DoctorOptions, ModelOptions
+from tests.adapters import adapter, low_rank
+from tests.convert.checkpoints.helpers import convert
 from tests.instruct_checkpoints import tiny_random_instruct_t5, tiny_random_vicuna
 from tests.model.instruct import Instructed, instructed
 
@@ -292,3 +295,25 @@ def test_the_commands_run_it(vicuna: Instructed, images: Path, tmp_path: Path) -
     ]
     assert [len(each) for each in rows] == [5, 10, 5]
     assert {row["answer"] for row in rows[2]} <= {"one", "two"}
+
+
+@pytest.mark.external
+def test_an_adapter_is_merged_into_it(vicuna: Instructed, tmp_path: Path) -> None:
+    layer = "language_model.model.layers.1"
+    modules = [f"{layer}.self_attn.{name}_proj" for name in "qkvo"]
+    modules += [f"{layer}.mlp.{name}_proj" for name in ("gate", "up", "down")]
+    modules += ["qformer.encoder.layer.0.attention.attention.query", "language_projection"]
+    made = low_rank(vicuna.directory, *modules)
+    lora = adapter(tmp_path / "lora", vicuna.directory, made, target_modules=modules)
+    convert(vicuna.directory, tmp_path / "merged", adapter=(str(lora),))
+    merged = instructed(tmp_path / "merged", count=3)
+    options = ModelOptions(str(vicuna.directory), device="cpu", dtype="float32")
+    ours = Blip2.load(options, resolve(options.model, adapters=(str(lora),)))
+    prompts = [Prompt(image, QUESTION, "") for image in range(3)]
+    decode = DecodeOptions(max_new_tokens=NEW)
+    texts = ours.generate(ours.features(merged.pixels), prompts, decode)
+    assert texts == merged.ours.generate(merged.features, prompts, decode)
+    for image, (text,) in enumerate(texts):
+        assert [list(text.tokens)] == merged.generate(image, QUESTION, max_new_tokens=NEW)
+    base = vicuna.ours.generate(vicuna.features, prompts, decode)
+    assert texts != base
