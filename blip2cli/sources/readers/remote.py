@@ -78,6 +78,22 @@ class RemoteTree:
         return cast("Iterator[ImageRef]", found)  # this pattern matches files only
 
 
+class RemoteFolder(FolderSource):
+    """All images below a URL. Listing it twice is too much to find out beforehand that it holds
+    tables or archives only, as is done on the local disk."""
+
+    def no_images(self) -> SourceError:
+        for suffix in (".parquet", ".tar", ".zip"):
+            rules = PatternRules(PathPattern(("**", f"*{suffix}")), self.tree.decode)
+            if next(walk(self.tree, self.root, rules, self.root), None) is not None:
+                return SourceError(
+                    "sources",
+                    f"{self.text!r} holds no images, but {suffix} files",
+                    f"name them, as '{self.text.rstrip('/')}/**/*{suffix}'",
+                )
+        return super().no_images()
+
+
 @dataclass(frozen=True)
 class RemoteFile(Source):
     """One object, whatever its suffix: its content decides whether it is an image."""
@@ -116,5 +132,5 @@ def open_source(text: str, options: SourceOptions) -> Source:
         root = f"{protocol}://{'/'.join(components[:first])}"
         return GlobSource.of(shown, root, PathPattern(parts), options, RemoteTree())
     if info["type"] == "directory" or (place.endswith("/") and protocol not in _UNLISTED):
-        return FolderSource(shown, url, RemoteTree())
+        return RemoteFolder(shown, url, RemoteTree())
     return RemoteFile(shown, url.rpartition("/")[0], url, info.get("size"))

@@ -298,3 +298,11 @@ def test_no_server_and_no_credentials(
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(SourceError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"):
         names("s3://unreached/p")
+
+
+def test_a_folder_of_archives_says_how_to_name_them(
+    memory: Callable[..., str], names: Names
+) -> None:
+    url = memory("data/0.tar", "data/1.tar", "README.md")
+    with pytest.raises(SourceError, match=r"but \.tar files; name them, as 'memory://photos/\*\*/"):
+        names(url)
