@@ -49,11 +49,15 @@ class HandOver:
         self._thread: threading.Thread | None = None
 
     def start(self) -> bool:
-        """Begin with the next batch; False where the main thread decodes it."""
+        """Begin with the next batch; False where it is left to the main thread."""
         if self._stream.decodes_at_request:
             return False
         self._thread = threading.Thread(target=self._work, name="hand over", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # there can be no further thread
+            self._thread = None
+            return False
         return True
 
     def next_pending(self) -> Pending | None:

@@ -221,6 +221,27 @@ def test_what_send_raises_is_raised_in_its_turn() -> None:
             next(stream)
 
 
+def test_without_a_further_thread_the_main_thread_gets_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "hand over":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    stream, sender = handed_over(every_kind(), 10, 0, prefetch=True)
+    with stream:
+        found = list(stream)
+    with BatchStream(every_kind(), SPEC, options(10)) as batches:
+        expected = list(batches)
+    assert [repr(batch.items) for batch in found] == [repr(batch.items) for batch in expected]
+    assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(found, expected, strict=True))
+    assert sender.sent == []
+
+
 @pytest.mark.parametrize(("workers", "prefetch"), [(0, True), (2, False)])
 def test_closing_ends_the_thread_and_the_workers(workers: int, prefetch: bool) -> None:
     stream, sender = handed_over(endless(), 6, workers, prefetch)
