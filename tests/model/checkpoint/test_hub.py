@@ -265,39 +265,40 @@ def test_wanted_weights(files: list[str], want: list[str]) -> None:
     assert weights_to_fetch(files) == want
 
 
-WITH_ADAPTER = """
+WITH_ADAPTERS = """
 import sys
 from blip2cli.errors import ModelError
 from blip2cli.model.checkpoint.identity import model_identity, weights_identity
 from blip2cli.model.checkpoint.resolve import resolve_model
 from blip2cli.options import ModelOptions
-name, *adapters = sys.argv[1:]
-options = ModelOptions(name, adapter=tuple(adapters))
-try:
-    found = resolve_model(options)
-except ModelError as error:
-    sys.exit(f"{error}")
-assert model_identity(options, None) == weights_identity(found)
-print(found.path, [each.path.name for each in found.adapters], weights_identity(found)[:44])
+for argument in sys.argv[1:]:
+    name, *adapters = argument.split()
+    options = ModelOptions(name, adapter=tuple(adapters))
+    try:
+        found = resolve_model(options)
+    except ModelError as error:
+        print(error)
+        continue
+    assert model_identity(options, None) == weights_identity(found)
+    print(found.path, *(each.path.name for each in found.adapters), weights_identity(found)[:44])
 """
 
 
 def test_adapters_come_from_the_hub_with_their_base_model(hub: Hub, tmp_path: Path) -> None:
     lora = adapter(tmp_path / "lora", REPO, {}, revision=COMMIT)
     (lora / "optimizer.pt").write_bytes(b"x" * 100)
-    hub.repos["someone/lora"] = lora
+    dora = adapter(tmp_path / "dora", REPO, {}, use_dora=True)
+    hub.repos |= {"someone/lora": lora, "someone/dora": dora}
     home = tmp_path / "home"
-    first = run(hub, home, "someone/lora", program=WITH_ADAPTER)
+    given = ("someone/lora", f"{REPO} someone/lora", f"{REPO} {REPO}", "someone/dora")
+    first = run(hub, home, *given, program=WITH_ADAPTERS)
     assert (first.returncode, first.stderr) == (0, "")
-    assert first.stdout.endswith(f"snapshots/{COMMIT} ['{COMMIT}'] hub:{COMMIT}\n")
+    one, both, none, refused = first.stdout.splitlines()
+    assert one == both
+    assert one.endswith(f"snapshots/{COMMIT} {COMMIT} hub:{COMMIT}")
+    assert "holds no adapter of PEFT (no adapter_config.json)" in none
+    assert refused.startswith("someone/dora is an adapter of PEFT with DoRA, which is not merged")
     assert "optimizer.pt" not in hub.downloads()
-    assert hub.downloads()["adapter_model.safetensors"] == 1
-    both = run(hub, home, REPO, "someone/lora", program=WITH_ADAPTER)
-    assert (both.stdout, both.stderr) == (first.stdout, "")
-    offline = run(None, home, "someone/lora", program=WITH_ADAPTER, HF_HUB_OFFLINE="1")
-    assert (offline.stdout, offline.stderr) == (first.stdout, "")
-    said = sentence(run(hub, home, REPO, REPO, program=WITH_ADAPTER))
-    assert "holds no adapter of PEFT (no adapter_config.json)" in said
-    adapter(lora, REPO, {}, use_dora=True)
-    said = sentence(run(hub, tmp_path / "other", "someone/lora", program=WITH_ADAPTER))
-    assert said.startswith("someone/lora is an adapter of PEFT with DoRA, which is not merged")
+    assert hub.downloads()["model.safetensors.index.json"] == 1
+    offline = run(None, home, given[0], program=WITH_ADAPTERS, HF_HUB_OFFLINE="1")
+    assert (offline.stdout, offline.stderr) == (f"{one}\n", "")
