@@ -11,6 +11,7 @@ from blip2cli.doctor.behaviour import NEW_TOKENS, NO_EFFECT, percent, relative_e
 from blip2cli.doctor.model_under_test import ModelUnderTest
 from blip2cli.doctor.report import Outcome, ok, skipped, warn
 from blip2cli.errors import option
+from blip2cli.model.checkpoint.resolve import HUB_ID
 from blip2cli.model.retrieval import Pair
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
@@ -38,7 +39,7 @@ def changes_text(subject: ModelUnderTest) -> Outcome:
             "without it",
             f"give the {option('adapter')} that was trained; before training it adds nothing",
         )
-    scores = f"scores change by {percent(change)}"
+    scores = f"scores change by {percent(change)}{_other_base(subject)}"
     if not subject.checkpoint.family.writes:
         return ok(f"it changes how pictures match texts: {scores}")
     before, after = _texts(bare.model, bare), _texts(subject.model, subject)
@@ -50,6 +51,15 @@ def changes_text(subject: ModelUnderTest) -> Outcome:
         f"it changes the text of {len(pairs)} of {len(after)} pictures: {old!r} becomes {new!r}; "
         f"{scores}"
     )
+
+
+def _other_base(subject: ModelUnderTest) -> str:
+    """What is added where an adapter was trained on another model of the hub than this one."""
+    names = {each.base for each in subject.checkpoint.adapters if each.name != subject.name}
+    others = [n for n in names if n and n != subject.name and HUB_ID.fullmatch(n)]
+    if not others or not HUB_ID.fullmatch(subject.name):
+        return ""
+    return f"; it was trained on {' and '.join(sorted(others))}, not on {subject.name}"
 
 
 @torch.inference_mode()

@@ -21,19 +21,24 @@ PROJECTION = "language_projection"
 SCORES = "qformer.encoder.layer.0.attention.output.dense"
 
 
-def outcome(pictures: tuple[Picture, ...], base: Path, lora: Path, scale: str = "") -> Outcome:
+def outcome(
+    pictures: tuple[Picture, ...], base: Path, lora: Path, scale: str = "", name: str = "m"
+) -> Outcome:
     checkpoint = resolve(str(base), adapters=[f"{lora}{scale}"])
     placement = Placement(torch.device("cpu"), torch.float32, "asked")
-    return changes_text(ModelUnderTest("m", checkpoint, placement, pictures))
+    return changes_text(ModelUnderTest(name, checkpoint, placement, pictures))
 
 
 def test_changed_texts_are_told(
     t5: Sound, itm: Sound, pictures: tuple[Picture, ...], tmp_path: Path
 ) -> None:
-    lora = adapter(tmp_path / "lora", None, low_rank(t5.path, PROJECTION))
+    lora = adapter(tmp_path / "lora", "someone/base", low_rank(t5.path, PROJECTION))
     found = outcome(pictures, t5.path, lora, "@30")
     assert found.status == "ok"
     assert "it changes the text of " in found.found
+    assert "trained on" not in found.found
+    other = outcome(pictures, t5.path, lora, "@30", name="someone/other").found
+    assert other == f"{found.found}; it was trained on someone/base, not on someone/other"
     assert "does not change the text of these 2" in outcome(pictures, t5.path, lora, "@1e-3").found
     found = outcome(pictures, t5.path, lora, "@0")
     assert (found.status, found.found.partition(":")[0]) == (
