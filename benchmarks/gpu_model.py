@@ -6,7 +6,8 @@ them, and at most. No GPU is needed, and nothing of it is measured: what kernels
 and named there.
 
 ``python benchmarks/gpu_model.py --measured gpu-results.json`` sets the model against what
-``benchmarks/gpu.sh`` has measured: with the rates of the table, and with those of that very GPU.
+``benchmarks/gpu.sh`` has measured: with the rates of the table, and with those of that very GPU. It
+runs on another machine, as a GPU is pretended only where there is none.
 """
 
 from __future__ import annotations
@@ -172,6 +173,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpus", nargs="+", default=[gpu.name for gpu in GPUS])
     parser.add_argument("--measured", type=Path, help="gpu-results.json of benchmarks/gpu.sh")
     options = parser.parse_args(words)
+    missing = gpu_counts.pretend.what_is_missing()
+    if missing is not None:
+        raise SystemExit(f"Kernels are counted where no GPU is, on a pretended one: {missing}")
     if options.measured is not None:
         lines = compare(json.loads(options.measured.read_text(encoding="utf-8")))
     else:

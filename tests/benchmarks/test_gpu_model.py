@@ -131,6 +131,7 @@ def test_a_measurement_is_set_against_the_model(
 ) -> None:
     one = counts(vision=Segment(1, 0, Counter({Kernel("mm", 1e14, 1e9): 1})))
     monkeypatch.setattr(gpu_counts, "count", lambda gpu: one)
+    monkeypatch.setattr(gpu_counts.pretend, "what_is_missing", lambda: None)
     expected = model(replace(H200, products=H200.products / 2), one).rate
     measured = {
         "machine": {

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,9 @@ def test_pixels_that_are_read_before_they_arrive_would_be_noticed() -> None:
         assert "uses what stream" in machine.errors[0]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 def test_the_next_batch_is_sent_while_one_is_decoded(
+    workers: int,
     gpu: Gpu,
     folder: Path,
     tmp_path: Path,
@@ -186,7 +188,9 @@ def test_the_next_batch_is_sent_while_one_is_decoded(
         return generate(model, *arguments)
 
     monkeypatch.setattr(Blip2, "generate", generated)
-    assert run(job(folder, tmp_path / "out.jsonl", "cuda")).done == 5
+    work = job(folder, tmp_path / "out.jsonl", "cuda")
+    loader = replace(work.options.loader, workers=workers)
+    assert run(replace(work, options=replace(work.options, loader=loader))).done == 5
     assert (tmp_path / "out.jsonl").read_bytes() == expected
     assert generating == [1, 2, 3]
     assert senders == ["hand over"] * BATCHES
