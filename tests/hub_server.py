@@ -123,7 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
             if not folder.is_dir():
                 self._error(404, "EntryNotFound", "Entry not found")
                 return
-            self._json([_entry(path, top) for path in sorted(folder.iterdir())])
+            found = folder.rglob("*") if "recursive=true" in self.path.lower() else folder.iterdir()
+            self._json([_entry(path, top) for path in sorted(found)])
             return
         files = sorted(p.relative_to(top).as_posix() for p in top.rglob("*") if p.is_file())
         self._json(

@@ -14,6 +14,7 @@ from blip2cli.model.checkpoint.hub import weights_to_fetch
 from tests.adapters import adapter
 from tests.checkpoints import tiny_random_itm
 from tests.hub_checkpoints import older_opt, published_opt
+from tests.hub_instruct import published_vicuna
 from tests.hub_server import COMMIT, Hub, serve
 from tests.hub_t5 import older_t5
 
@@ -302,3 +303,22 @@ def test_adapters_come_from_the_hub_with_their_base_model(hub: Hub, tmp_path: Pa
     assert hub.downloads()["model.safetensors.index.json"] == 1
     offline = run(None, home, given[0], program=WITH_ADAPTERS, HF_HUB_OFFLINE="1")
     assert (offline.stdout, offline.stderr) == (f"{one}\n", "")
+
+
+@pytest.mark.external
+def test_both_tokenizers_of_an_instructblip_are_fetched(hub: Hub, tmp_path: Path) -> None:
+    directory = published_vicuna(tmp_path / "vicuna")
+    hub.repos["someone/vicuna"] = directory
+    done = run(hub, tmp_path / "home", "someone/vicuna")
+    assert done.returncode == 0, done.stderr
+    fetched = Path(done.stdout.strip())
+    names = {p.relative_to(fetched).as_posix() for p in fetched.rglob("*") if p.is_file()}
+    assert names == {
+        p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()
+    }
+    for missing in (directory / "qformer_tokenizer").iterdir():
+        missing.unlink()
+    refused = run(hub, tmp_path / "other", "someone/vicuna")
+    assert (
+        "lacks the tokenizer of its Q-Former (qformer_tokenizer/tokenizer.json)" in refused.stderr
+    )
