@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-from blip2cli.model.decoding.kv_cache import LAYERS_TOGETHER
+from blip2cli.model.decoding.requests import DecodeRequest
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
@@ -42,18 +43,32 @@ def test_a_step_is_few_kernels(family: str, request: pytest.FixtureRequest) -> N
 @pytest.mark.parametrize("family", KERNELS)
 def test_rows_of_all_layers_are_moved_together(family: str, request: pytest.FixtureRequest) -> None:
     directory = request.getfixturevalue(f"{family}_directory")
-    prompts = [Prompt(number, None, f"{number}") for number in range(4)]
+    requests = [DecodeRequest(image, (2,), 4, 4) for image in range(4)]
     with pretended() as machine:
         model = Blip2.load(ModelOptions(str(directory), device="cuda", dtype="bfloat16"))
         session = model._session(model.features(images()))
-        shape = session.slot_shape
-        from blip2cli.model.decoding.requests import DecodeRequest
+        with torch.inference_mode():
+            slots = session.open_slots(session.slot_shape(requests[0]), 8)
+            slots.prefill(range(4), requests)
+            before, waits = sum(machine.kernels.values()), len(machine.waits)
+            slots.reorder([1, 3], [0, 2], 2)
+            assert sum(machine.kernels.values()) - before <= 1 + 2  # one copy of the places
+            assert len(machine.waits) == waits
 
-        requests = [DecodeRequest(prompt.image, (2,), 4, 4) for prompt in prompts]
-        slots = session.open_slots(shape(requests[0]), 8)
-        slots.prefill(range(4), requests)
-        before, waits = sum(machine.kernels.values()), len(machine.waits)
-        slots.reorder([1, 3], [0, 2], 2)
-        assert sum(machine.kernels.values()) - before <= 1 + 2  # one copy of the places
-        assert len(machine.waits) == waits
-    assert LAYERS_TOGETHER >= 4
+
+@pytest.mark.parametrize("family", KERNELS)
+def test_streamed_projections_are_joined_there(family: str, request: pytest.FixtureRequest) -> None:
+    directory = str(request.getfixturevalue(f"{family}_directory"))
+    prompts = [Prompt(number, None, f"{number}") for number in range(8)]
+    limits = DecodeOptions(max_new_tokens=5)
+    cpu = Blip2.load(ModelOptions(directory, device="cpu", dtype="float32"))
+    want = cpu.generate(cpu.features(images()), prompts, limits)
+    little = ModelOptions(
+        directory, device="cuda", dtype="float32", max_memory="cuda:0=250KB,cpu=8GB"
+    )
+    with pretended() as machine:
+        model = Blip2.load(little)
+        assert model.model.stream is not None
+        found = model.generate(model.features(images()), prompts, limits)
+        assert machine.errors == []
+    assert [text.tokens for (text,) in found] == [text.tokens for (text,) in want]
