@@ -24,11 +24,10 @@ from blip2cli.errors import OptionError, option
 from blip2cli.model.checkpoint.embedded import EMBEDDED
 from blip2cli.sinks.paths import to_stdout
 from blip2cli.storage.secrets import hide_secrets
-from blip2cli.system.garbage import collect_from_now_on, collection_off
+from blip2cli.system.garbage import collection_off
 
 if TYPE_CHECKING:
     from blip2cli.options import ReportOptions
-    from blip2cli.pipeline.events import Event, Listener
     from blip2cli.pipeline.job import Job
     from blip2cli.sinks.base import Column, Sink
 
@@ -93,7 +92,7 @@ def _run(
     job = replace(job, count_all=console.bar_wanted and not report.log_json)
     try:
         with collection_off():
-            summary = run(job, _until_ready(listener))
+            summary = run(job, listener)
         if evaluate is not None and summary.exit_code in FINISHED:
             report_metrics(evaluate, summary, output.summary, listener)
         if write_page is not None and summary.exit_code in FINISHED:
@@ -101,18 +100,6 @@ def _run(
         return summary.exit_code
     finally:
         console.close()
-
-
-def _until_ready(listener: Listener) -> Listener:
-    """The listener of a run that starts with the collection of cycles off."""
-    from blip2cli.pipeline.events import ModelReady
-
-    def on_event(event: Event) -> None:
-        if isinstance(event, ModelReady):
-            collect_from_now_on()
-        listener(event)
-
-    return on_event
 
 
 def _dry_run(job: Job[Any]) -> int:

@@ -42,6 +42,7 @@ from blip2cli.pipeline.stop_conditions import check_error_limit
 from blip2cli.pipeline.summary_file import write_summary
 from blip2cli.pipeline.unchanged import note_finished
 from blip2cli.sinks import lock_of, old_failure_list
+from blip2cli.system.garbage import collect_from_now_on
 
 
 def run(job: Job[Any], on_event: Listener = lambda event: None) -> Summary:
@@ -130,6 +131,7 @@ class RunState:
             # Behind the start of worker processes: a fork copies no other thread.
             settings = start_settings(job, listing, job.checkpoint)
             ready = compute.load()
+            collect_from_now_on()
             self.stats.imported, self.stats.load = ready.imported, self.elapsed
             with self.interrupts.shielded():
                 self.on_event(

@@ -12,18 +12,29 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_off = False  # inside ``collection_off``, and not collecting again yet
+
 
 @contextmanager
 def collection_off() -> Iterator[None]:
-    """No cycles are collected inside, up to the call of ``collect_from_now_on`` if there is one."""
+    """No cycles are collected inside, up to ``collect_from_now_on`` if that is called."""
+    global _off
+    _off = True
     gc.disable()
     try:
         yield
     finally:
+        _off = False
         gc.enable()
 
 
 def collect_from_now_on() -> None:
-    """Collect cycles again, but never look at the objects there are now."""
-    gc.freeze()
-    gc.enable()
+    """Collect cycles again, but never look at the objects there are now.
+
+    Outside ``collection_off``, in a process that is not ours, nothing is changed.
+    """
+    global _off
+    if _off:
+        _off = False
+        gc.freeze()
+        gc.enable()

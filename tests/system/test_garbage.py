@@ -56,3 +56,14 @@ def test_an_error_inside_does_not_leave_it_off() -> None:
     with pytest.raises(ValueError, match="no"), collection_off():
         raise ValueError("no")
     assert gc.isenabled()
+
+
+def test_outside_nothing_is_frozen_or_switched() -> None:
+    gc.disable()
+    try:
+        frozen = gc.get_freeze_count()
+        collect_from_now_on()
+        assert not gc.isenabled()
+        assert gc.get_freeze_count() == frozen
+    finally:
+        gc.enable()
