@@ -3,6 +3,7 @@ device."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from blip2cli.model.decoding.requests import DecodeRequest
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, ModelOptions
+from tests.instruct_checkpoints import tiny_random_instruct_t5, tiny_random_vicuna
 from tests.model.conftest import images
 from tests.pretend import pretended, what_is_missing
 
@@ -72,3 +74,20 @@ def test_streamed_projections_are_joined_there(family: str, request: pytest.Fixt
         found = model.generate(model.features(images()), prompts, limits)
         assert machine.errors == []
     assert [text.tokens for (text,) in found] == [text.tokens for (text,) in want]
+
+
+@pytest.mark.parametrize("family", ["vicuna", "instruct_t5"])
+def test_an_instructblip_writes_what_it_writes_on_the_cpu(family: str, tmp_path: Path) -> None:
+    make = {"vicuna": tiny_random_vicuna, "instruct_t5": tiny_random_instruct_t5}[family]
+    directory = str(make(tmp_path / family))
+    prompts = [Prompt(number, f"what is {number}?", f"{number}") for number in range(8)]
+    for options in (DecodeOptions(max_new_tokens=5), DecodeOptions(max_new_tokens=4, num_beams=2)):
+        cpu = Blip2.load(ModelOptions(directory, device="cpu", dtype="float32"))
+        want = cpu.generate(cpu.features(images()), prompts, options)
+        with pretended() as machine:
+            gpu = Blip2.load(ModelOptions(directory, device="cuda", dtype="float32"))
+            for _ in range(3):
+                found = gpu.generate(gpu.features(images()), prompts, options)
+            assert machine.errors == []
+            assert machine.replays
+        assert [text.tokens for (text,) in found] == [text.tokens for (text,) in want]
