@@ -235,7 +235,7 @@ def test_a_generative_model_refuses_unfit_options_before_and_after_loading(
 def test_choices_without_a_token_are_refused_before_the_first_row(model: Blip2) -> None:
     class Tokenizer:
         def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
-            return {"input_ids": [] if "nothing" in text else [5]}
+            return {"input_ids": [5] if text and "nothing" not in text else []}
 
     import copy
     import dataclasses
