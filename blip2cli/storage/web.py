@@ -31,13 +31,13 @@ class TooLargeError(Exception):
     """An object is larger than allowed."""
 
 
-def fetch_web(url: str, max_bytes: int) -> bytes:
+def fetch_web(url: str, max_bytes: int, seconds: float = WHOLE_SECONDS) -> bytes:
     """The whole object at ``url``.
 
     Raises TooLargeError for more than ``max_bytes`` bytes, RemoteError for one that a robots'
-    header forbids or that takes too long, and what httpx raises.
+    header forbids or that takes more than ``seconds``, and what httpx raises.
     """
-    end = time.monotonic() + WHOLE_SECONDS
+    end = time.monotonic() + seconds
     with _client(os.getpid()).stream("GET", url) as response:
         try:
             response.raise_for_status()
@@ -59,7 +59,7 @@ def fetch_web(url: str, max_bytes: int) -> bytes:
             if len(data) > max_bytes:
                 raise TooLargeError
             if time.monotonic() > end:
-                reason = f"it did not come within {WHOLE_SECONDS:g} seconds"
+                reason = f"it did not come within {seconds:g} seconds"
                 raise RemoteError(f"{hide_secrets(url)!r} cannot be read ({reason})", "", reason)
     return bytes(data)
 

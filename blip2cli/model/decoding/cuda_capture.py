@@ -12,6 +12,7 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -23,6 +24,19 @@ Replay = Callable[[], object]  # does the same work again
 Result = TypeVar("Result")
 
 LONGEST_PAUSE = 64  # slots that are opened between two attempts where memory is short
+
+
+@dataclass(frozen=True)
+class CapturePolicy:
+    """When a step is captured, and how many graphs are cached."""
+
+    first: int = 64  # slots: captured at their first step, as the number of all slots is
+    on_demand: int = 16  # steps of any other size that a larger one serves before it is captured
+    uncaptured: int = 8  # steps of a shape that comes for the first time before any is captured
+    cached: int = 32  # slot shapes whose graphs are cached
+
+
+POLICY = CapturePolicy()
 
 
 class Capture(Protocol):

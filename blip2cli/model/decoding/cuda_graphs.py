@@ -9,8 +9,9 @@ larger memory takes its place, and steps are captured anew.
 A step is captured in its turn, behind a first run that is the step itself, once a shape comes a
 second time or has had a few steps: a capture takes as long as two or three of them. It is captured
 for a few numbers of slots; a smaller step works on the first rows of the same tensors. The whole
-number and ``FIRST`` serve all steps from then on, others are captured when they have been asked for
-often. Where capture fails, the reason is stored, and steps are launched one kernel at a time.
+number and ``CapturePolicy.first`` serve all steps from then on, others are captured when they have
+been asked for often. Where capture fails, the reason is stored, and steps are launched one kernel
+at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.cuda_capture import Capture, CaptureAttempts, Replay
+from blip2cli.model.decoding.cuda_capture import (
+    POLICY,
+    Capture,
+    CaptureAttempts,
+    CapturePolicy,
+    Replay,
+)
 from blip2cli.model.decoding.kv_slots import KVSlots, SlotShape
 from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.scheduler import MAX_SLOTS
@@ -35,10 +42,6 @@ from blip2cli.model.decoding.slot_arena import Allocate, Numbers, SlotArena, num
 from blip2cli.model.layers.linear import ROW_MULTIPLE
 
 SIZES = (8, 16, 32, 64, 128, 256)  # numbers of slots whose steps are captured
-FIRST = 64  # is captured at its first step, as the number of all slots is
-ON_DEMAND = 16  # steps of any other size that a larger one serves before it is captured
-UNCAPTURED = 8  # steps of a shape that comes for the first time before any is captured
-CACHED = 32  # slot shapes whose graphs are cached
 
 
 class ReusableSlots(KVSlots, Protocol):
@@ -72,7 +75,12 @@ class CachedSlots:
     """Slots of one shape with the CUDA graphs of their decode steps."""
 
     def __init__(
-        self, slots: ReusableSlots, count: int, tensors: StepTensors, attempts: CaptureAttempts
+        self,
+        slots: ReusableSlots,
+        count: int,
+        tensors: StepTensors,
+        attempts: CaptureAttempts,
+        policy: CapturePolicy,
     ) -> None:
         self.slots = slots
         self.count = count
@@ -83,6 +91,7 @@ class CachedSlots:
         self._steps = 0  # that were not replayed
         self._tensors = tensors
         self._attempts = attempts
+        self._policy = policy
 
     def decode_step(self, tokens: Tensor) -> Tensor:
         """Feed one token a slot, [S]; returns the logits of the next tokens, [S, V], which the
@@ -108,10 +117,11 @@ class CachedSlots:
         if size in self.replays or not self._attempts.are_due:
             return False
         self._steps += 1
-        if self._tensors.like is None or (not self.captures and self._steps <= UNCAPTURED):
+        policy = self._policy
+        if self._tensors.like is None or (not self.captures and self._steps <= policy.uncaptured):
             return False
         self._asked[size] += 1
-        return replay is None or size == FIRST or self._asked[size] > ON_DEMAND
+        return replay is None or size == policy.first or self._asked[size] > policy.on_demand
 
     def _captured_step(self, tokens: Tensor, size: int) -> Tensor:
         """Do a step with ``size`` slots, and capture it for the next time."""
@@ -170,9 +180,14 @@ class CudaGraphCache:
     """
 
     def __init__(
-        self, capture: Capture, max_slots: int = MAX_SLOTS, failure: str | None = None
+        self,
+        capture: Capture,
+        max_slots: int = MAX_SLOTS,
+        failure: str | None = None,
+        policy: CapturePolicy = POLICY,
     ) -> None:
         self.max_slots = max_slots
+        self._policy = policy
         self._attempts = CaptureAttempts(capture, failure)
         self._memory: _Memory | None = None
         self._seen: set[SlotShape] = set()
@@ -194,7 +209,7 @@ class CudaGraphCache:
             memory = self._memory_for(session, shape, count)
             cached = memory.shapes[shape]
             memory.shapes.move_to_end(shape)
-            while len(memory.shapes) > CACHED:
+            while len(memory.shapes) > self._policy.cached:
                 memory.shapes.popitem(last=False)
             cached.captures = shape in self._seen
             self._seen.add(shape)
@@ -225,7 +240,9 @@ class CudaGraphCache:
         fitting = memory.slots(needed, count)
         most = max(count, fitting - fitting % ROW_MULTIPLE)
         slots: Any = session.open_slots(shape, most, memory.arena.allocate())
-        memory.shapes[shape] = CachedSlots(slots, most, memory.tensors, self._attempts)
+        memory.shapes[shape] = CachedSlots(
+            slots, most, memory.tensors, self._attempts, self._policy
+        )
         return memory
 
 

@@ -27,14 +27,15 @@ class KVCache:
         size: tuple[int, int, int, int],
         dtype: torch.dtype,
         allocate: Callable[..., Tensor] = torch.empty,
+        layers_together: int = LAYERS_TOGETHER,
     ) -> None:
         """``devices`` are those of the layers, ``size`` is that of one layer's keys."""
         self.pieces: list[Tensor] = []
         self._places: list[tuple[int, int]] = []  # of each layer: its piece, and where it is there
         for device, layers in itertools.groupby(devices):
             count = len(list(layers))
-            for first in range(0, count, LAYERS_TOGETHER):
-                together = min(LAYERS_TOGETHER, count - first)
+            for first in range(0, count, layers_together):
+                together = min(layers_together, count - first)
                 self._places += [(len(self.pieces), number) for number in range(together)]
                 whole = allocate((together, 2, *size), dtype=dtype, device=device)
                 self.pieces.append(whole.movedim(2, 0))

@@ -13,9 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding import cuda_graphs
+from blip2cli.model.decoding.cuda_capture import POLICY, CapturePolicy
 from blip2cli.model.decoding.cuda_graphs import (
-    CACHED,
     CachedSlots,
     CudaGraphCache,
     CudaGraphSession,
@@ -78,13 +77,10 @@ def graphs(capture: TapeCapture) -> CudaGraphCache:
 @pytest.mark.parametrize("pipelined", [False, True], ids=["direct", "pipelined"])
 def test_replayed_steps_write_the_same(
     either: Pair,
-    graphs: CudaGraphCache,
     capture: TapeCapture,
     pipelined: bool,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cuda_graphs, "ON_DEMAND", 2)
-    monkeypatch.setattr(cuda_graphs, "UNCAPTURED", 1000)
+    graphs = CudaGraphCache(capture, policy=CapturePolicy(on_demand=2, uncaptured=1000))
     batches = [prompts(count, count) for count in (60, 60, 23, 7, 40, 60)]
     expected = [generate(either, batch, GREEDY) for batch in batches]
 
@@ -164,10 +160,9 @@ def test_more_texts_than_before_get_new_slots(
 
 
 def test_all_slots_and_a_few_are_captured_first_and_others_on_demand(
-    opt: Pair, graphs: CudaGraphCache, capture: TapeCapture, monkeypatch: pytest.MonkeyPatch
+    opt: Pair, capture: TapeCapture
 ) -> None:
-    monkeypatch.setattr(cuda_graphs, "FIRST", 8)
-    monkeypatch.setattr(cuda_graphs, "ON_DEMAND", 3)
+    graphs = CudaGraphCache(capture, policy=CapturePolicy(first=8, on_demand=3))
     session = opt.ours._session(opt.ours.features(opt.pixels))
     shape = session.slot_shape(DecodeRequest(0, (2,), 30, 30))
     captured = []
@@ -225,13 +220,13 @@ def test_a_larger_memory_takes_the_place_of_one_that_is_outgrown(
 
 
 def test_the_cache_of_shapes_is_bounded(
-    opt: Pair, graphs: CudaGraphCache, monkeypatch: pytest.MonkeyPatch
+    opt: Pair, capture: TapeCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    graphs = CudaGraphCache(capture, policy=CapturePolicy(cached=3))
     monkeypatch.setattr(opt.ours, "_graphs", graphs)
-    monkeypatch.setattr(cuda_graphs, "CACHED", 3)
     for text in of_lengths(21, 17, 13, 9, 5, 1):
         texts(opt, [text], ONE)
-    assert len(cached(graphs)) == 3 < CACHED
+    assert len(cached(graphs)) == 3 < POLICY.cached
     opt.ours.free()
     assert cached(graphs) == []
 
@@ -295,12 +290,11 @@ class Refusing(TapeCapture):
 def test_where_capture_fails_steps_run_without(
     either: Pair, good: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_graphs, "ON_DEMAND", 0)
     some = prompts(30)
     expected = texts(either, some)
     message = "operation not permitted when stream is capturing\nmore"
     capture = Refusing(good, lambda: RuntimeError(message))
-    graphs = CudaGraphCache(capture)
+    graphs = CudaGraphCache(capture, policy=CapturePolicy(on_demand=0))
     monkeypatch.setattr(either.ours, "_graphs", graphs)
     assert either.ours.trouble is None
     for _ in range(3):

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding import kv_cache
 from blip2cli.model.decoding.kv_cache import KVCache
 
 LAYERS, HEADS, SIZE = 7, 2, 4
 
 
-@pytest.fixture(autouse=True)
-def few_layers_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv_cache, "LAYERS_TOGETHER", 3)
-
-
 def filled(rows: int, positions: int) -> tuple[KVCache, list[tuple[Tensor, Tensor]]]:
     """A cache, and what was appended to it."""
     size = (rows, HEADS, positions, SIZE)
-    cache = KVCache([torch.device("cpu")] * LAYERS, size, torch.float32)
+    cache = KVCache([torch.device("cpu")] * LAYERS, size, torch.float32, layers_together=3)
     pairs = [(torch.randn(size), torch.randn(size)) for _ in range(LAYERS)]
     for pair in pairs:
         cache.append(pair)
@@ -39,7 +32,7 @@ def test_layers_lie_together() -> None:
 
 def test_a_new_device_begins_a_new_piece() -> None:
     devices = [torch.device("cpu")] * 2 + [torch.device("meta")] * 4 + [torch.device("cpu")]
-    cache = KVCache(devices, (5, HEADS, 6, SIZE), torch.bfloat16)
+    cache = KVCache(devices, (5, HEADS, 6, SIZE), torch.bfloat16, layers_together=3)
     assert [piece.shape[1] for piece in cache.pieces] == [2, 3, 1, 1]
     assert [cache[layer][0].device for layer in range(LAYERS)] == devices
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.model.families.base import LanguageFamily, first_id
 from blip2cli.model.families.llama.config import LlamaConfig
+from blip2cli.model.families.opt.decoder_family import DecoderFamily
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from blip2cli.model.decoding.session import DecoderSession
-    from blip2cli.model.vision.features import ImageFeatures
+    from torch import nn
 
 
-class _Llama(LanguageFamily):
-    def start_token(self, tokenizer: Any, config: Any, path: Path) -> int:
-        return first_id(config.bos_token_id, tokenizer.bos_token_id)
-
+class _Llama(DecoderFamily):
     def weight_name(self, name: str) -> str:
         # A bare model lacks the outer name of one with an output matrix.
         return name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
@@ -27,16 +20,6 @@ class _Llama(LanguageFamily):
         from blip2cli.model.families.llama.net import Llama
 
         return Llama(config)
-
-    def open_session(self, model: Any, features: ImageFeatures) -> DecoderSession:
-        from blip2cli.model.families.opt.session import open_session
-
-        return open_session(model, features)
-
-    def text_states(self, language: Any, ids: Tensor) -> Tensor:
-        from blip2cli.model.families.opt.layer import text_states
-
-        return text_states(language.decoder, ids)
 
 
 LLAMA = _Llama(

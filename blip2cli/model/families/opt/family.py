@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.model.families.base import LanguageFamily, first_id
 from blip2cli.model.families.opt.config import OptConfig
+from blip2cli.model.families.opt.decoder_family import DecoderFamily
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from blip2cli.model.decoding.session import DecoderSession
-    from blip2cli.model.vision.features import ImageFeatures
+    from torch import nn
 
 
-class _Opt(LanguageFamily):
-    def start_token(self, tokenizer: Any, config: Any, path: Path) -> int:
-        return first_id(config.bos_token_id, tokenizer.bos_token_id)
-
+class _Opt(DecoderFamily):
     def weight_name(self, name: str) -> str:
         # A bare OPTModel lacks the outer name of an OPTForCausalLM.
         return f"model.{name}" if name.startswith("decoder.") else name
@@ -27,16 +20,6 @@ class _Opt(LanguageFamily):
         from blip2cli.model.families.opt.net import Opt
 
         return Opt(config)
-
-    def open_session(self, model: Any, features: ImageFeatures) -> DecoderSession:
-        from blip2cli.model.families.opt.session import open_session
-
-        return open_session(model, features)
-
-    def text_states(self, language: Any, ids: Tensor) -> Tensor:
-        from blip2cli.model.families.opt.layer import text_states
-
-        return text_states(language.decoder, ids)
 
 
 OPT = _Opt(
