@@ -55,6 +55,7 @@ WORKLOADS = (
     Workload("startup"),
     Workload("shell-1000", "tiny", 1000, (80, 60)),
     Workload("caption-mid-opt", "mid-opt", 64, more=("--max-new-tokens", "12")),
+    Workload("caption-mid-t5", "mid-t5", 64, more=("--max-new-tokens", "12")),
 )
 
 
