@@ -39,7 +39,7 @@ class Piece:
             self.batch.pieces = [Piece(self.batch, [ref], single=True) for ref in self.refs]
             return
         self.ended += 1
-        if self.ended == (_MOST_KILLS if killed else 1):
+        if self.ended >= (_MOST_KILLS if killed else 1):
             self.result = crashed(self.refs, how)
 
 
