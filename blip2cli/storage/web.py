@@ -25,6 +25,10 @@ REDIRECTS = 5
 AGENT = "blip2cli"
 _PASSING = (408, 425, 429)  # of the answers 4xx, those that say: not now
 FORBIDDING = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
+# Directives that have a colon as well; before any other stands a user agent.
+_WITH_VALUES = frozenset({
+    "max-image-preview", "max-snippet", "max-video-preview", "unavailable_after",
+})  # fmt: skip
 
 
 class TooLargeError(Exception):
@@ -78,8 +82,9 @@ def forbidding_directive(headers: Iterable[str]) -> str | None:
     """
     for header in headers:
         agent, colon, rest = header.partition(":")
-        named = colon and "," not in agent
-        if named and agent.strip().lower() != AGENT:
+        agent = agent.strip().lower()
+        named = colon and "," not in agent and agent not in _WITH_VALUES
+        if named and agent != AGENT:
             continue
         directives = rest if named else header
         for directive in directives.split(","):

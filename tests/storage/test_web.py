@@ -152,6 +152,8 @@ def test_size_and_time_are_limited(server: Web) -> None:
         (["BLIP2CLI: noimageindex"], "noimageindex"),
         (["unavailable_after: 25 Jun 2030 15:00:00 PST"], None),
         (["noai, unavailable_after: 25 Jun 2030 15:00:00 PST"], "noai"),
+        (["unavailable_after: 25 Jun 2030 15:00:00 PST, noai"], "noai"),
+        (["max-image-preview:large, noindex"], "noindex"),
     ],
 )
 def test_robots_headers(headers: list[str], found: str | None) -> None:

@@ -2,9 +2,9 @@
 that is not ``main``.
 
 What is read is, the first there is: the tables and archives in its repository, the images in it,
-the Parquet files that the hub made of it. The commit is looked up once: every file comes from that,
-and an output remembers it. The option ``split`` takes the files that have its name in theirs, as
-``datasets`` has it: ``data/train-00000-of-00002.parquet``, ``train/cat.png``.
+the Parquet files that the hub made of its ``main``. The commit is looked up once: every file comes
+from that, and an output remembers it. The option ``split`` takes the files that have its name in
+theirs, as ``datasets`` has it: ``data/train-00000-of-00002.parquet``, ``train/cat.png``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from blip2cli.options import SourceOptions
 
 CONVERTED = "refs/convert/parquet"  # the branch of the Parquet files that the hub makes
+_MAIN = "main"  # the branch that those are of
 _SHOWN = 5  # files in a message
 
 
@@ -55,11 +56,12 @@ def open_source(text: str, options: SourceOptions) -> HubDataset:
     Raises SourceError when there is none, it holds nothing that is read, or has not that split.
     """
     repo, _, revision = text.removeprefix("hf://datasets/").rstrip("/").partition("@")
-    info = _info(text, repo, unquote(revision) or "main")
+    revision = unquote(revision) or _MAIN
+    info = _info(text, repo, revision)
     names = [sibling.rfilename for sibling in info.siblings or []]
     files, split = _chosen(text, names), options.split
     if not files:
-        info, files = _converted(text, repo)
+        info, files = _converted(text, repo, revision)
         split = None if split is None else f"(partial-)?{re.escape(split)}"
     elif split is not None:
         split = re.escape(split)
@@ -104,9 +106,12 @@ def _chosen(text: str, names: Sequence[str]) -> list[str]:
     return [name for name in ordered if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
 
 
-def _converted(text: str, repo: str) -> tuple[Any, list[str]]:
+def _converted(text: str, repo: str, revision: str) -> tuple[Any, list[str]]:
     """The Parquet files that the hub made of a data set, and what it says of that branch."""
     nothing = f"{text!r} holds no Parquet file, archive or image"
+    if revision != _MAIN:
+        made = "for the Parquet files that the hub has made, leave the revision out"
+        raise SourceError("sources", nothing, made)
     try:
         info = _info(text, repo, CONVERTED)
     except RemoteMissingError:

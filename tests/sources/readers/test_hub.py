@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blip2cli.errors import SourceError
-from blip2cli.sources.readers.hub import _chosen, _in_split
+from blip2cli.sources.readers.hub import _chosen, _converted, _in_split
 from tests.cli.helpers import error_sentence
 from tests.command import Run
 from tests.hub_server import COMMIT, CONVERTED_COMMIT, Hub, serve
@@ -33,6 +33,11 @@ def test_tables_and_archives_win_over_images(names: list[str], chosen: list[str]
 def test_several_kinds_are_refused() -> None:
     with pytest.raises(SourceError, match=r"several kinds: \.parquet or \.tar; name those of one"):
         _chosen("hf://datasets/a/b", ["a.parquet", "b.tar"])
+
+
+def test_what_the_hub_has_made_is_of_no_other_revision() -> None:
+    with pytest.raises(SourceError, match=r"holds no Parquet file.*leave the revision out"):
+        _converted("hf://datasets/a/b@v1", "a/b", "v1")
 
 
 def test_files_of_a_split() -> None:
