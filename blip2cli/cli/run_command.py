@@ -93,10 +93,11 @@ def _run(
     try:
         with collection_off():
             summary = run(job, listener)
+        judged = None
         if evaluate is not None and summary.exit_code in FINISHED:
-            report_metrics(evaluate, summary, output.summary, listener)
+            judged = report_metrics(evaluate, summary, output.summary, listener)
         if write_page is not None and summary.exit_code in FINISHED:
-            listener(write_page(summary))
+            listener(write_page(summary, judged))
         return summary.exit_code
     finally:
         console.close()

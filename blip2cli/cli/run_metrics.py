@@ -16,10 +16,14 @@ from blip2cli.sinks.paths import to_stdout
 from blip2cli.storage.opening import is_remote
 
 if TYPE_CHECKING:
+    from blip2cli.evaluate.evaluation import Evaluation
     from blip2cli.evaluate.references import References
     from blip2cli.options import OutputOptions
 
-Evaluate = Callable[[], Evaluated]
+    # What an output was compared with, and what came of it.
+    Judged = tuple[References, Evaluation]
+
+Evaluate = Callable[[], "Judged"]
 FINISHED = (SUCCESS, FAILED_IMAGES)  # exit codes of runs whose output is complete
 
 
@@ -56,7 +60,7 @@ def against_answers(path: str | None, output: OutputOptions) -> Evaluate | None:
 
     out = output.out
 
-    def evaluate() -> Evaluated:
+    def evaluate() -> Judged:
         return _evaluate(read_references(path, "questions", column), out, ())
 
     return evaluate
@@ -64,7 +68,7 @@ def against_answers(path: str | None, output: OutputOptions) -> Evaluate | None:
 
 def report_metrics(
     evaluate: Evaluate, summary: Summary, summary_file: str | None, listener: Listener
-) -> None:
+) -> Judged | None:
     """Hand the metrics to the listener, and write them into the file of the summary.
 
     What prevents it is a remark: the run itself is good. Raises OutputError.
@@ -72,21 +76,22 @@ def report_metrics(
     from blip2cli.pipeline.summary_file import write_summary
 
     try:
-        found = evaluate()
+        references, found = evaluate()
     except Blip2CliError as error:
         listener(Remark(f"The metrics could not be computed: {sentence(error).rstrip('.')}"))
-        return
-    listener(found)
+        return None
+    metrics = found.as_dict()
+    lines = [f"Against {references.path}, with 95 % intervals:", *figure_lines(found.figures)]
+    listener(Evaluated(references.path, metrics, (*lines, *found.notes)))
     if summary_file is not None:
-        write_summary(summary_file, replace(summary, metrics=found.metrics))
+        write_summary(summary_file, replace(summary, metrics=metrics))
+    return references, found
 
 
-def _evaluate(references: References, out: str, metrics: tuple[str, ...]) -> Evaluated:
+def _evaluate(references: References, out: str, metrics: tuple[str, ...]) -> Judged:
     from blip2cli.evaluate.read_rows import Table
     from blip2cli.evaluate.run import evaluate_rows
     from blip2cli.options import EvalOptions
 
     rows = Table.of("rows", (out,))
-    found = evaluate_rows(rows, references, EvalOptions(metric=metrics))
-    lines = [f"Against {references.path}, with 95 % intervals:", *figure_lines(found.figures)]
-    return Evaluated(references.path, found.as_dict(), (*lines, *found.notes))
+    return references, evaluate_rows(rows, references, EvalOptions(metric=metrics))

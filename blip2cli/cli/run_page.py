@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from blip2cli.errors import OptionError, OutputError, option
 from blip2cli.options import PageOptions, RunOptions, RunPageOptions
@@ -12,7 +13,10 @@ from blip2cli.pipeline.events import PageWritten, Summary
 from blip2cli.sinks.paths import OutputPaths, to_stdout
 from blip2cli.storage.opening import is_remote
 
-WritePage = Callable[[Summary], PageWritten]
+if TYPE_CHECKING:
+    from blip2cli.cli.run_metrics import Judged
+
+WritePage = Callable[[Summary, "Judged | None"], PageWritten]
 
 
 def page_of_run(
@@ -57,10 +61,13 @@ def page_of_run(
     return partial(_write, options, run)
 
 
-def _write(options: PageOptions, run: RunOptions, summary: Summary) -> PageWritten:
+def _write(
+    options: PageOptions, run: RunOptions, summary: Summary, judged: Judged | None
+) -> PageWritten:
     from blip2cli.report import about
     from blip2cli.report.find_images import ImagePlaces
     from blip2cli.report.make import make_page
 
     places = ImagePlaces.of_run(run.source)
-    return make_page(options, places, about.Summary.of(summary.as_dict()), after_run=True)
+    of_run = about.Summary.of(summary.as_dict())
+    return make_page(options, places, of_run, after_run=True, judged=judged)

@@ -16,7 +16,6 @@ from blip2cli.report.plain import number, plain, public_path
 from blip2cli.report.rows import PageRows
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import Settings, read_settings
-from blip2cli.sources.identity import place
 from blip2cli.storage.text_encoding import to_json, to_utf8
 
 _DIGESTS = ("questions", "texts_digest")  # say nothing to a person
@@ -28,7 +27,7 @@ class Identity:
     """What tells an output from others, wherever it was moved, or whenever it was made."""
 
     token: str | None  # None: not known yet
-    places: tuple[str, ...]  # digests of where its files are
+    places: tuple[str, ...]  # digests of where its files are, see ``_place``
 
     @classmethod
     def of_run(cls, out: str) -> Identity:
@@ -36,7 +35,7 @@ class Identity:
         before = None
         with contextlib.suppress(OSError):  # the run says what is wrong
             before = read_settings(OutputPaths.of(out))
-        return cls(before.token if before is not None else None, (place(out),))
+        return cls(before.token if before is not None else None, (_place(out),))
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class OutputAbout:
             to_utf8(name),
             Identity(
                 _token([one.token if one is not None else "" for one in every], rows),
-                tuple(map(place, table.paths)),
+                tuple(map(_place, table.paths)),
             ),
             tuple(_shown(first)) if first is not None else (),
             first.sources if first is not None else None,
@@ -126,6 +125,18 @@ class Summary:
                 f"give what {option('summary')} of caption, ask or embed wrote",
             )
         return cls.of(values)
+
+
+def _place(path: str) -> str:
+    """A digest of a file's name and the number of its folder (inode).
+
+    No digest of the path: whoever is given the page could guess that, and with it names of users.
+    """
+    folder, name = os.path.split(os.path.realpath(path))
+    number = 0
+    with contextlib.suppress(OSError):  # the run says what is wrong
+        number = os.stat(folder).st_ino
+    return hashlib.sha256(os.fsencode(f"{number}/{name}")).hexdigest()[:32]
 
 
 def _token(tokens: Sequence[str], rows: PageRows) -> str:

@@ -11,8 +11,10 @@ from typing import Any
 from blip2cli import __version__
 from blip2cli.convert.column_types import EMBEDDING
 from blip2cli.errors import OptionError, SourceError, UserError, option, spell_options
+from blip2cli.evaluate.evaluation import Evaluation
 from blip2cli.evaluate.read_references import read_references
 from blip2cli.evaluate.read_rows import Table
+from blip2cli.evaluate.references import References
 from blip2cli.options import EvalOptions, PageOptions
 from blip2cli.pipeline.events import PageWritten
 from blip2cli.report.about import OutputAbout, Summary
@@ -23,7 +25,7 @@ from blip2cli.report.page import assemble
 from blip2cli.report.page_file import PageWriter, writing
 from blip2cli.report.plain import public_text
 from blip2cli.report.rows import PageRows, read_page_rows
-from blip2cli.report.scores import RowScores, eval_options, metrics_of, score_rows
+from blip2cli.report.scores import RowScores, evaluation_of, metrics_of, score_rows
 from blip2cli.report.thumbnails import Sprites, cell_size, make_sprites
 from blip2cli.storage.text_encoding import printable
 
@@ -40,13 +42,15 @@ def make_page(
     summary: Summary | None = None,
     progress: Callable[[int, int], None] | None = None,
     after_run: bool = False,
+    judged: tuple[References, Evaluation] | None = None,
     one_file_bytes: int = ONE_FILE_BYTES,
 ) -> PageWritten:
     """Write the page ``options.out``, and its pictures.
 
     ``places`` says where they are; ``progress`` gets the number of pictures so far, and of all.
-    ``after_run``: what references do not say is a note, as the run itself is good. Pictures in the
-    page leave it at ``one_file_bytes``. Raises UserError, RunError.
+    ``after_run``: what references do not say is a note, as the run itself is good; ``judged`` is
+    what it was compared with, and what came of that, if it was. Pictures in the page leave it at
+    ``one_file_bytes``. Raises UserError, RunError.
     """
     start = time.monotonic()
     table = Table.of("rows", options.rows)
@@ -57,7 +61,7 @@ def make_page(
     name = "report" if after_run else "out"
     with writing(options.out, about.identity, options.overwrite, name) as writer:
         try:
-            page.add_references_and_second()
+            page.add_references_and_second(judged)
         except UserError as error:
             if not after_run:
                 raise
@@ -102,7 +106,7 @@ class _Page:
         """The pictures that were found."""
         return len(self._sprites.widths) if self._sprites is not None else 0
 
-    def add_references_and_second(self) -> None:
+    def add_references_and_second(self, judged: tuple[References, Evaluation] | None) -> None:
         """Scores by references, and the rows of another output. Raises UserError, RunError."""
         options, rows = self._options, self._rows
         second = None
@@ -122,10 +126,12 @@ class _Page:
                 id_column=options.id_column,
                 id_map=options.id_map,
             )
-            references = read_references(options.against, column=options.reference_column)
-            asked = eval_options(self._table, references, asked)
-            self._metrics, notes = metrics_of(self._table, references, asked)
-            self.notes += map(public_text, (*references.notes, *notes))
+            if judged is None:
+                references = read_references(options.against, column=options.reference_column)
+                judged = references, evaluation_of(self._table, references, asked)
+            references, evaluation = judged
+            self._metrics = metrics_of(evaluation)
+            self.notes += map(public_text, evaluation.notes)
             self._scores = score_rows(self._table, references, asked, rows.columns["confidence"])
             rows.columns["score"] = self._scores.scores
             rows.columns["references"] = self._scores.references

@@ -98,30 +98,23 @@ def score_rows(
     return RowScores(name, by_row, texts_by_row, [plain(one) for one in bins], ece)
 
 
-def metrics_of(
-    table: Table, references: References, options: EvalOptions
-) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """The figures of the output, and of another one it is compared with; and notes.
+def evaluation_of(table: Table, references: References, options: EvalOptions) -> Evaluation:
+    """The figures of the output, but for metrics that would take long. Raises UserError."""
+    if _by_words(table, references, options):
+        options = replace(options, metric=QUICK_CAPTION_METRICS)
+    return evaluate_rows(table, references, options)
 
-    Raises UserError.
-    """
-    found: Evaluation = evaluate_rows(table, references, options)
+
+def metrics_of(found: Evaluation) -> list[dict[str, Any]]:
+    """The figures of the output, and of another one it is compared with."""
     others = {one.name: one for one in found.other}
     differences = {one.name: one for one in found.differences}
-    metrics = [
+    return [
         {"name": one.name, **_interval(one)}
         | ({"other": _interval(others[one.name])} if one.name in others else {})
         | ({"difference": _interval(differences[one.name])} if one.name in differences else {})
         for one in found.figures
     ]
-    return metrics, found.notes
-
-
-def eval_options(table: Table, references: References, options: EvalOptions) -> EvalOptions:
-    """``options`` without the metrics that would take long."""
-    if _by_words(table, references, options):
-        return replace(options, metric=QUICK_CAPTION_METRICS)
-    return options
 
 
 def _by_words(table: Table, references: References, options: EvalOptions) -> bool:

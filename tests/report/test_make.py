@@ -24,6 +24,7 @@ from blip2cli.report.make import ONE_FILE_ROWS, make_page
 from blip2cli.sinks.paths import OutputPaths
 from blip2cli.sinks.settings import Settings, write_settings
 from blip2cli.sources import open_sources
+from blip2cli.sources.identity import place
 from tests.evaluate.helpers import coco, write
 from tests.report.helpers import Page, pictures, read_page, report, rows_file
 
@@ -80,6 +81,7 @@ def test_a_page_holds_rows_pictures_and_what_is_known(
     assert not (tmp_path / "page_files").exists()
     # Nothing says where this was made.
     assert str(tmp_path) not in page.html
+    assert place(str(out)) not in page.html  # a digest of a path: one can guess what it is of
     assert os.uname().nodename not in page.run["outputs"][0].values()
     again = tmp_path / "again.html"
     assert report(out, "--image-root", "photos", "-o", again) == 0
@@ -241,6 +243,7 @@ def test_two_outputs_stand_side_by_side(tmp_path: Path) -> None:
     labels = rows_file(
         tmp_path / "l.jsonl",
         *({"file_name": n, "question": "?", "answer": n} for n in "abcd"),
+        {"file_name": "e", "question": "?", "answer": ""},
     )
     assert report(first, "--compare", second, "--against", labels, "-o", "page.html") == 0
     page = read_page(tmp_path / "page.html")
@@ -248,6 +251,7 @@ def test_two_outputs_stand_side_by_side(tmp_path: Path) -> None:
     assert page.rows["file_name"] == ["a", "b", "c", "a", "d"]
     assert page.rows["side"] == [1, 0, 0, 0, 2]
     assert page.rows["text"] == ["a", "b", "c", "second", None]
+    assert sum("have no text" in note for note in page.run["notes"]) == 1
     assert page.rows["other_text"] == [None, "bb", "cc", "other", "dd"]
     assert page.rows["other_score"][1:3] == [0.0, 0.0]
     exact = next(one for one in page.run["metrics"] if one["name"] == "exact")

@@ -1,6 +1,6 @@
 /** The controls above the list: what they ask for, and which of them there are. */
 
-import { compares, hasTexts, taskOf, valueIn } from "./data.js";
+import { compares, hasTexts, valueIn } from "./data.js";
 import { byId, count, visible } from "./dom.js";
 import { flagOf, tally } from "./selection.js";
 
@@ -22,7 +22,7 @@ export class Controls {
     this.order = byId("order", HTMLSelectElement);
     /** @type {Record<string, HTMLSelectElement>} */
     this.selects = Object.fromEntries(
-      ["flag", "task", "question", "verdict", "change"].map((name) => [
+      ["flag", "question", "verdict", "change"].map((name) => [
         name,
         byId(`filter-${name}`, HTMLSelectElement),
       ]),
@@ -39,10 +39,6 @@ export class Controls {
     offer(
       this.selects.flag,
       tally(data.count, (row) => flagOf(data, row)),
-    );
-    offer(
-      this.selects.task,
-      tally(data.count, (row) => taskOf(data, row)),
     );
     const questions = tally(data.count, (row) => valueIn(data, "question", row));
     offer(this.selects.question, questions.slice(0, MOST_QUESTIONS));
@@ -78,11 +74,10 @@ export class Controls {
 
   /** @returns {import("./selection.js").Filter} */
   filter() {
-    const { flag, task, question, verdict, change } = this.selects;
+    const { flag, question, verdict, change } = this.selects;
     return {
       text: this.text.value,
       flag: flag.value,
-      task: task.value,
       question: question.value,
       low: hundredths(this.low),
       high: hundredths(this.high),

@@ -69,11 +69,6 @@ export function textOf(data, row, prefix = "") {
   return valueIn(data, `${prefix}text`, row) ?? valueIn(data, `${prefix}guess`, row);
 }
 
-/** @param {Data} data @param {number} row @returns {string} */
-export function taskOf(data, row) {
-  return valueIn(data, "task", row) ?? data.run.task;
-}
-
 /** Whether the page compares two outputs. @param {Data} data */
 export function compares(data) {
   return data.run.outputs.length > 1;

@@ -1,6 +1,6 @@
 /** Everything about the current row, and where a person judges it. */
 
-import { compares, taskOf, valueIn } from "./data.js";
+import { compares, valueIn } from "./data.js";
 import { bar, button, byId, decimals, facts, foreign, make } from "./dom.js";
 import { chips, said, VERDICT_SIGNS } from "./row.js";
 
@@ -52,7 +52,7 @@ export class Detail {
     const heading = foreign("h2", "", name);
     const picture = thumbnails.draw(value("image") ?? -1, LARGE_BOX, `picture ${name}`);
     const question = value("question");
-    const isText = taskOf(data, row) !== "embed" || value("error_type") !== null;
+    const isText = data.run.task !== "embed" || value("error_type") !== null;
     return [
       make("div", "picture", picture),
       heading,

@@ -1,6 +1,6 @@
 /** One row as it stands in the list. */
 
-import { compares, taskOf, textOf, valueIn } from "./data.js";
+import { compares, textOf, valueIn } from "./data.js";
 import { bar, foreign, make, percent, visible } from "./dom.js";
 import { flagOf } from "./selection.js";
 import { differences } from "./words.js";
@@ -23,7 +23,7 @@ export function drawRow(context, row) {
   const name = String(valueIn(data, "file_name", row));
   const verdict = verdicts.verdictOf(row);
   const body = make("div", "row-body", head(data, row, name), ...texts(data, row));
-  if (taskOf(data, row) === "embed") body.append(neighbourStrip(context, row));
+  if (data.run.task === "embed") body.append(neighbourStrip(context, row));
   const side = make("div", "row-side");
   if (data.table.rows.confidence) side.append(...bars(data, row));
   if (data.table.rows.score) side.append(scoreOf(data, row));
@@ -55,9 +55,7 @@ export function chips(data, row) {
 function texts(data, row) {
   const question = valueIn(data, "question", row);
   const lines = question === null ? [] : [foreign("div", "row-question", question)];
-  return taskOf(data, row) === "embed" && !failed(data, row)
-    ? lines
-    : [...lines, ...said(data, row)];
+  return data.run.task === "embed" && !failed(data, row) ? lines : [...lines, ...said(data, row)];
 }
 
 /** The text of a row; of two outputs both, with the words that differ marked.

@@ -1,6 +1,6 @@
 /** Which rows are shown, in which order. */
 
-import { compares, hasTexts, taskOf, textOf, valueIn } from "./data.js";
+import { compares, hasTexts, textOf, valueIn } from "./data.js";
 import { wordCount } from "./words.js";
 
 /** @typedef {import("./data.js").Data} Data */
@@ -11,7 +11,6 @@ import { wordCount } from "./words.js";
  * @typedef {object} Filter
  * @property {string} text every word of it stands somewhere in the row
  * @property {string} flag a flag, "good" or "failed"
- * @property {string} task
  * @property {string} question
  * @property {number | null} low least confidence
  * @property {number | null} high greatest confidence
@@ -58,7 +57,6 @@ export class Selection {
       tests.push((row) => words.every((word) => texts[row].includes(word)));
     }
     if (filter.flag) tests.push((row) => flagOf(data, row) === filter.flag);
-    if (filter.task) tests.push((row) => taskOf(data, row) === filter.task);
     if (filter.question) tests.push((row) => valueIn(data, "question", row) === filter.question);
     const { low, high } = filter;
     if (low !== null || high !== null) {

@@ -1,6 +1,6 @@
 /** What a person says about rows, kept in the browser under the token of their output. */
 
-import { taskOf, textOf, valueIn } from "./data.js";
+import { textOf, valueIn } from "./data.js";
 
 /** @typedef {import("./data.js").Data} Data */
 
@@ -45,7 +45,7 @@ export class Verdicts {
 
   /** Whether there is a text to judge. @param {number} row */
   canJudge(row) {
-    return taskOf(this.data, row) !== "embed" && this.shown(row) !== null;
+    return this.data.run.task !== "embed" && this.shown(row) !== null;
   }
 
   /** @param {number} row @returns {Verdict | null} */
