@@ -6,16 +6,16 @@ TYPE_CHECKING = False  # as type checkers know it: importing typing takes time
 if TYPE_CHECKING:
     from typing import Any
 
-    from blip2cli.api import Blip2
+    from blip2cli.api import AnswerRow, Blip2, CaptionRow, Rows
 
-__all__ = ["Blip2", "__version__"]
+__all__ = ["AnswerRow", "Blip2", "CaptionRow", "Rows", "__version__"]
 __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
     """Import the Python API when it is first asked for; the command line does without."""
-    if name == "Blip2":
-        from blip2cli.api import Blip2
+    if name in __all__:
+        from blip2cli import api
 
-        return Blip2
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.api import Blip2
+from blip2cli.api.batches import loaded_batches, references
+from blip2cli.images.batch_stream import LoadedBatch
 from blip2cli.options import DecodeOptions
 from blip2cli.pipeline.out_of_memory import BatchHalving
 from blip2cli.tasks.ask import AskTask
@@ -47,11 +49,17 @@ def load(name: str, device: str) -> Blip2:
     return Blip2.load(name, device=device, dtype="float32", batch_size=len(IMAGES))
 
 
+def as_one_batch(blip2: Blip2, images: int) -> LoadedBatch:
+    """The first ``images`` of all."""
+    (batch,) = loaded_batches(references(IMAGES[:images]), blip2.model.spec, len(IMAGES))
+    return batch
+
+
 @cache
 def expected(name: str, images: int) -> list[list[dict[str, Any]]]:
     """The rows of each task on the CPU."""
     cpu = load(name, "cpu")
-    (batch,) = cpu._batches(IMAGES[:images])
+    batch = as_one_batch(cpu, images)
     return [[dict(row) for row in task.fit(cpu.model).rows(cpu.model, batch)] for task in tasks()]
 
 
@@ -75,7 +83,7 @@ def _tried(seed: int, number: int, images: int, rounds: int) -> int:
     failed = 0
     with pretended() as machine:
         gpu = load(name, "cuda")
-        (batch,) = gpu._batches(IMAGES[:images])
+        batch = as_one_batch(gpu, images)
         gc.collect()
         beyond = LEAST + int(chance.random() * EACH * images)
         machine.capacity = machine.allocated + beyond

@@ -1,26 +1,34 @@
-"""The Python API: ``from blip2cli import Blip2; Blip2.load("tiny").caption(["cat.jpg"])``.
+"""A loaded model with the tasks of the command line, for images in files or in memory.
 
-The same tasks, model and options as the command line's, on images in memory or files: paths, Pillow
-images or arrays (uint8 ``[H, W, C]``) in, one or any iterable of them; plain dictionaries and
-arrays out. A pickled model is loaded again where it is unpickled. Decoding options are the fields
-of ``blip2cli.options.DecodeOptions``, by name.
+Images are paths, Pillow images, arrays (uint8 ``[H, W, C]``) or tensors (uint8 ``[C, H, W]``), one
+or any iterable of them: lists, columns of ``datasets``, generators. Rows are dictionaries with the
+keys of the command's. Any thread may use a model: one batch is computed at a time. A pickled model
+is loaded again where it is unpickled. Decoding options are the fields of
+``blip2cli.options.DecodeOptions``, by name.
+
+>>> from blip2cli import Blip2
+>>> model = Blip2.load("tiny")
+>>> model.caption("sample_images/cats.png")[0]["caption"]
+'two cats and a pizza on a blue background'
+>>> model.ask("sample_images/cats.png", "how many cats are there?")[0]["answer"]
+'two'
 """
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from blip2cli.errors import ImageError, OptionError, RunError, option
+from blip2cli.api.arguments import Errors, decode_options, image_column_of, listed
+from blip2cli.api.batches import count_of, references
+from blip2cli.api.loaded_model import LoadedModel
+from blip2cli.api.rows import AnswerRow, CaptionRow, Rows, stacked
 from blip2cli.model.checkpoint.ranker import RankerSpec
 from blip2cli.options import (
     DEFAULT_MODEL,
     AskOptions,
     CaptionOptions,
-    DecodeOptions,
     DeviceMap,
     Dtype,
     EmbeddingDtype,
@@ -34,7 +42,6 @@ from blip2cli.options import (
     RankOptions,
 )
 from blip2cli.tasks.ask import AskTask
-from blip2cli.tasks.base import Task
 from blip2cli.tasks.calibration import of_model
 from blip2cli.tasks.caption import CaptionTask
 from blip2cli.tasks.choices import from_list
@@ -45,32 +52,12 @@ from blip2cli.tasks.texts import from_lines
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
 
-    from blip2cli.images.batch_stream import LoadedBatch
-    from blip2cli.model.wrapper import Blip2 as Model
-
-    AnyPath = str | os.PathLike[str]
-    Picture = AnyPath | Image.Image | np.ndarray
+    from blip2cli.api.batches import AnyPath, Picture
 
 
-class Blip2:
+class Blip2(LoadedModel):
     """A loaded model. Build it with ``Blip2.load``."""
-
-    def __init__(self, model: Model, batch_size: int | None = None) -> None:
-        if batch_size is None:
-            from blip2cli.model.placement.batch_size import auto_batch_size
-
-            batch_size = auto_batch_size(model)
-        if batch_size < 1:
-            raise OptionError(
-                "batch_size", f"{option('batch_size')} takes a positive number, not {batch_size}"
-            )
-        self.model = model
-        self.batch_size = batch_size
-        self._options: ModelOptions | None = None  # it can be loaded with
-        self._ranker: RankerSpec | None = None  # likewise
-        self._process = os.getpid()
 
     @classmethod
     def load(
@@ -141,21 +128,42 @@ class Blip2:
         calibration: AnyPath | None = None,
         min_precision: float | None = None,
         min_confidence: float | None = None,
+        errors: Errors = "raise",
+        progress: bool = False,
         **decoding: Any,
-    ) -> list[dict[str, Any]]:
+    ) -> Rows[CaptionRow]:
         """Caption each image: ``file_name``, ``width``, ``height``, ``caption``, ``logprob``,
         ``flag``.
 
         With ``num_captions`` above 1 also ``candidates``. A model that was loaded with
         ``rank_with`` picks the best of them, and rows have ``match``; ``rank_by`` and
         ``min_match`` as for ``blip2cli caption``, ``calibration`` and what follows as for ``ask``.
-        Raises ImageError, naming the image, when one cannot be used.
+        Raises ImageError, naming the image, when one cannot be used; with ``errors="inline"`` that
+        is its row's ``error``, as in the command's outputs. ``progress`` shows a bar.
         """
         ranker = self.model.ranker
         rank = RankOptions(None if ranker is None else ranker.name, rank_by, min_match)
         sure = of_model(self._options, calibration, min_precision, min_confidence, self._ranker)
-        task = CaptionTask(CaptionOptions(prompt), _decoding(decoding), rank, sure)
-        return self._rows(task, images)
+        task = CaptionTask(CaptionOptions(prompt), decode_options(decoding), rank, sure)
+        return self._rows(CaptionRow, task, images, errors, progress)
+
+    def caption_batch(
+        self,
+        batch: Mapping[str, Any],
+        indices: Sequence[int] | None = None,
+        *,
+        image_column: str = "image",
+        **options: Any,
+    ) -> dict[str, list[Any]]:
+        """The columns of captions, for ``dataset.map(model.caption_batch, batched=True)``.
+
+        ``batch`` holds lists of values by column; ``options`` are those of ``caption``, which
+        ``map`` takes as ``fn_kwargs``. Texts that are drawn depend on the names of images: add
+        ``with_indices=True`` where these come from no files.
+        """
+        images = image_column_of(batch, image_column)
+        rows = self.caption(references(images, indices), **options)
+        return {column.name: [row[column.name] for row in rows] for column in rows.columns}
 
     def ask(
         self,
@@ -170,8 +178,10 @@ class Blip2:
         calibration: AnyPath | None = None,
         min_precision: float | None = None,
         min_confidence: float | None = None,
+        errors: Errors = "raise",
+        progress: bool = False,
         **decoding: Any,
-    ) -> list[dict[str, Any]]:
+    ) -> Rows[AnswerRow]:
         """Put every question to every image; rows by image, then question.
 
         Each row holds ``question``, ``question_id``, ``answer``, ``logprob`` and ``flag`` beside
@@ -180,17 +190,17 @@ class Blip2:
         that the model writes any of them at all (None: a retrieval model). ``norm``, ``match`` and
         ``choice_scores`` as for ``blip2cli ask``. By a ``calibration``, the path of a file, rows
         have a ``confidence``; with ``min_precision`` or ``min_confidence`` unsure answers are None,
-        flagged ``abstained``, and ``guess`` is what they would be. Raises ImageError, naming the
-        image, when one cannot be used.
+        flagged ``abstained``, and ``guess`` is what they would be. ``errors`` and ``progress`` as
+        for ``caption``.
         """
-        asked = from_texts(_listed(questions))
+        asked = from_texts(listed(questions))
         options = AskOptions(
             template=template, choice_norm=norm, choice_scores=choice_scores, match=match
         )
         answers = from_list(choices) if choices else ()
         confidence = of_model(self._options, calibration, min_precision, min_confidence)
-        task = AskTask(asked, options, _decoding(decoding), answers, calibration=confidence)
-        return self._rows(task, images)
+        task = AskTask(asked, options, decode_options(decoding), answers, calibration=confidence)
+        return self._rows(AnswerRow, task, images, errors, progress)
 
     def embed(
         self,
@@ -201,6 +211,7 @@ class Blip2:
         text: str | Iterable[str] = (),
         normalize: bool = False,
         dtype: EmbeddingDtype = "float32",
+        progress: bool = False,
     ) -> np.ndarray:
         """Embed each image; returns ``dtype`` [N, D], rows in the images' order.
 
@@ -209,9 +220,11 @@ class Blip2:
         ImageError, naming the image, when one cannot be used, and OptionError when the model has
         no such vectors.
         """
+        self._check_process()
         options = EmbedOptions(kind, pool, normalize=normalize, embedding_dtype=dtype)
-        task = EmbedTask(options, from_lines(_listed(text))).fit(self.model)
-        return _stacked(self._rows(task, images), task.size, dtype)
+        task = EmbedTask(options, from_lines(listed(text))).fit(self.model)
+        batches = self._computed(task, references(images), count_of(images), progress)
+        return stacked([row for _, rows in batches for row in rows], task.size, dtype)
 
     def embed_texts(
         self,
@@ -229,66 +242,12 @@ class Blip2:
         empty text, one that is too long, or when the model has no such vectors.
         """
         self._check_process()
-        lines = _listed(texts)
+        lines = listed(texts)
         if not lines:
-            return _stacked([], 0, dtype)
+            return stacked([], 0, dtype)
         lines = list(from_lines(lines).lines)
         options = EmbedOptions(kind, pool, normalize=normalize, embedding_dtype=dtype)
         task = EmbedTextsTask(options).fit(self.model)
-        return _stacked(task.rows(self.model, lines), task.size, dtype)
-
-    def _rows(self, task: Task, images: Picture | Iterable[Picture]) -> list[dict[str, Any]]:
-        self._check_process()
-        task = task.fit(self.model)
-        return [
-            dict(row) for batch in self._batches(images) for row in task.rows(self.model, batch)
-        ]
-
-    def _batches(self, images: Picture | Iterable[Picture]) -> Iterator[LoadedBatch]:
-        from blip2cli.images.batch_stream import LoadedBatch
-        from blip2cli.images.load_image import ImageLoader
-        from blip2cli.images.pillow_ref import image_ref, is_one_image
-
-        pictures = [images] if is_one_image(images) else cast("Iterable[Picture]", images)
-        image_loader = ImageLoader(self.model.spec)
-        refs = (image_ref(picture, number) for number, picture in enumerate(pictures))
-        while some := list(islice(refs, self.batch_size)):
-            batch = LoadedBatch.of(image_loader.load_batch(some))
-            for item in batch.items:
-                if (error := item.error) is not None:
-                    raise ImageError(error.error_type, f"{item.file_name}: {error}") from error
-            yield batch
-
-    def _check_process(self) -> None:
-        """Raise RunError in a process that was forked: it has none of the threads the model runs
-        in, and would wait for them for ever."""
-        if os.getpid() != self._process:
-            raise RunError(
-                None,
-                "This model was loaded in the process that this one was forked from",
-                "load it in each process, or start processes with multiprocessing's spawn",
-            )
-
-
-def _listed(texts: str | Iterable[str]) -> list[str]:
-    return [texts] if isinstance(texts, str) else list(texts)
-
-
-def _stacked(
-    rows: Sequence[Mapping[str, Any]], size: int | None, dtype: EmbeddingDtype
-) -> np.ndarray:
-    import numpy as np
-
-    if not rows:
-        return np.zeros((0, size or 0), dtype=dtype)
-    return np.stack([row["embedding"] for row in rows])
-
-
-def _decoding(options: dict[str, Any]) -> DecodeOptions:
-    known = DecodeOptions.__dataclass_fields__
-    for name in options:
-        if name not in known:
-            raise OptionError(
-                name, f"{name} is no decoding option", f"there are {', '.join(known)}"
-            )
-    return DecodeOptions(**options)
+        with self._computing:
+            rows = task.rows(self.model, lines)
+        return stacked(rows, task.size, dtype)
