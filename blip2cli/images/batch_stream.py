@@ -56,18 +56,15 @@ class BatchStream(Iterator[LoadedBatch]):
 
     ``options.workers`` None leaves the choice to the loader: no workers for a small job, for a
     long one that waits for images as many as there are cores to spare. 0 decodes in this process.
-    A given number is started now, to be ready when, for example, a model has been loaded; none is
-    given a batch before the first is requested. A worker that takes longer for an image than
-    ``options.image_timeout`` is replaced. If that is given, all images are decoded in workers.
+    A given number is started now, and given nothing before the first request. A worker that takes
+    longer for an image than ``options.image_timeout`` is replaced; if given, only workers decode.
 
     ``prefetch`` allows a thread of this process to take references and decode them before they are
-    requested, from now on; it makes no use of it where images are decoded in workers from the
-    first. Without a ``batch_size`` in the options there are ``FIRST_SIZE`` images in a batch until
-    ``set_batch_size`` is called.
+    requested, unless workers decode from the first. Without a ``batch_size`` in the options there
+    are ``FIRST_SIZE`` images in a batch until ``set_batch_size`` is called.
 
     ``close()``, leaving it as a context manager or dropping the iterator ends all workers. Errors
-    of ``refs`` itself are raised after the batches that came before them. Raises RunError when
-    workers cannot be started.
+    of ``refs`` are raised after the batches before them. Raises RunError when no worker starts.
     """
 
     def __init__(
@@ -136,6 +133,13 @@ class BatchStream(Iterator[LoadedBatch]):
         if self._closed or self._prefetch is not None or self._retry:
             return self._closed
         return self._started_loader() is None
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What the next batch waits for, a worker or an image; None: the source."""
+        loader, current = self._loader, self._image_loader.current
+        worker = None if loader is None else loader.waiting_for(self._batches.pending)
+        return worker or (current and f"{current}, which is loaded")
 
     def __next__(self) -> LoadedBatch:
         pending = self.next_pending()

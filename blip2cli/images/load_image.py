@@ -72,6 +72,7 @@ class ImageLoader:
     ) -> None:
         self.spec = spec
         self.timeout = timeout
+        self.current: str | None = None  # the image that is being loaded in this process
         self._at_least = (spec.width, spec.height) if fast_decode else None
 
     def load_batch(self, refs: list[ImageRef]) -> BatchArrays:
@@ -96,8 +97,11 @@ class ImageLoader:
 
     def load(self, ref: ImageRef) -> ImageAndPixels:
         """Read, decode and resize one image, in the main thread of its process."""
+        self.current = ref.file_name
         encoded = self.read(ref)
-        return self.decode(encoded) if isinstance(encoded, EncodedImage) else encoded
+        loaded = self.decode(encoded) if isinstance(encoded, EncodedImage) else encoded
+        self.current = None
+        return loaded
 
     def read(self, ref: ImageRef) -> ReadImage:
         """Read the bytes of one image, in any thread."""

@@ -128,7 +128,9 @@ class Prefetch:
                 if ref.remote and self._remote is None:
                     refs = self._remote = RemoteRefs(ref, refs)
                     continue
+                self._image_loader.current = ref.file_name
                 image = self._load(ref)
+                self._image_loader.current = None
                 if isinstance(image, EncodedImage):
                     size = len(image.data)
                 else:

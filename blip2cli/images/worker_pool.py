@@ -10,12 +10,12 @@ import pickle
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from blip2cli.errors import ImageError, RunError, option
 from blip2cli.images.load_image import BatchArrays, ImageLoader, LoadedImage
-from blip2cli.sources.base import ImageRef
+from blip2cli.sources.base import ImageRef, shown_names
 from blip2cli.system.child_process import ChildProcess
 from blip2cli.system.cores import available_cores
 
@@ -73,6 +73,11 @@ class Worker:
         main = "blip2cli.images.worker_process:main"
         self._process = ChildProcess(main, self._receive, self._note_end)
         self._process.send(image_loader)
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
 
     def request(self, refs: list[ImageRef]) -> None:
         """Have a batch loaded."""
@@ -146,6 +151,17 @@ class WorkerPool(Iterator[BatchArrays]):
     def ready(self) -> bool:
         """Whether every worker has started."""
         return all(worker.ready for worker in self._workers)
+
+    def waiting_for(self, pending: Sequence[Sequence[ImageRef]]) -> str | None:
+        """The worker with the next batch, the first of ``pending``; None: none was requested.
+
+        Raises IndexError when it has just come.
+        """
+        if not self._due:
+            return None
+        names = [ref.file_name for ref in pending[0]] if pending else []
+        worker = f"worker process {self._due[0].pid}"
+        return f"{worker}, which loads {shown_names(names)}" if names else worker
 
     @property
     def failed(self) -> bool:

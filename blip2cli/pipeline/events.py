@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from blip2cli.pipeline.stats import Stage
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,15 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """No rows have come for long."""
+
+    stage: Stage  # "read", "model" or "write"
+    what: str  # the run waits for: a worker, an image, the source; for people
+    seconds: float  # since the last rows
+
+
+@dataclass(frozen=True)
 class Summary:
     """How a run ended. Seconds are wall-clock; the shares are parts of the time after loading."""
 
@@ -189,6 +202,7 @@ Event = (
     | WorkerEnded
     | DeviceUsed
     | Progress
+    | Waiting
     | Finished
     | Evaluated
     | PageWritten

@@ -32,6 +32,10 @@ SinkOpener = Callable[[Sequence[Column], Mapping[str, object]], Sink]
 class BatchReader(Protocol):
     """Gives the items of a plan in batches."""
 
+    @property
+    def waiting_for(self) -> str | None:
+        """What the next batch waits for, for people; None: the source."""
+
     def next_pending(self) -> PendingBatch | None:
         """The next batch; None at the end."""
 

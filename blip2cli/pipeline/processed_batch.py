@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,12 +29,17 @@ class ProcessedBatch:
 
 
 def process_batch(
-    process: Callable[[Any], ProcessedBatch], pending: PendingBatch
+    process: Callable[[Any], ProcessedBatch], running: dict[int, Any], pending: PendingBatch
 ) -> ProcessedBatch:
-    """Finish loading a batch and make its rows."""
+    """Finish loading a batch and make its rows; meanwhile it is in ``running``, by thread."""
     start = time.perf_counter()
     batch = pending()
     loaded = time.perf_counter()
-    processed = process(batch)
+    thread = get_ident()
+    running[thread] = batch
+    try:
+        processed = process(batch)
+    finally:
+        del running[thread]
     processed.load_share = (loaded - start) / max(time.perf_counter() - start, 1e-9)
     return processed

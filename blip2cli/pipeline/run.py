@@ -37,6 +37,7 @@ from blip2cli.pipeline.output import Output
 from blip2cli.pipeline.plan import Plan
 from blip2cli.pipeline.settings import settings_now, start_settings
 from blip2cli.pipeline.signals import Interrupted, Interrupts
+from blip2cli.pipeline.stall_watch import StallWatch
 from blip2cli.pipeline.stats import RunStats
 from blip2cli.pipeline.stop_conditions import check_error_limit
 from blip2cli.pipeline.summary_file import write_summary
@@ -99,6 +100,7 @@ class RunState:
     isolate_decoding: bool
     interrupts: Interrupts = field(default_factory=Interrupts)
     stats: RunStats = field(default_factory=RunStats)
+    watch: StallWatch = field(default_factory=StallWatch)
     finished: bool = False  # nothing is left to do
 
     def __post_init__(self) -> None:
@@ -140,8 +142,10 @@ class RunState:
                 for remark in ready.remarks:
                     self.on_event(Remark(remark))
                 output = Output.open(job, ready, self.plan, settings.result())
-            with output:
+                self.watch.start(self.on_event, compute.waiting_for)
+            with self.watch, output:
                 self._run_batches(compute, output)
+                self.watch.stage = "write"
                 check_error_limit(job.options.limits.max_errors, self.stats, at_end=self.finished)
                 if self.finished:
                     with self.interrupts.shielded():
@@ -168,6 +172,7 @@ class RunState:
         first = True
         while self.interrupts.signum is None:
             start = time.perf_counter()
+            self.watch.stage = "read"
             try:
                 batch = compute.next_batch()
             except Interrupted:
@@ -195,13 +200,16 @@ class RunState:
 
     def _finish_batches(self, compute: Compute, output: Output, wait: bool = False) -> None:
         """Take the batches that are due (with ``wait`` all), write their rows, and say so."""
-        stats, start = self.stats, time.perf_counter()
+        stats, watch, start = self.stats, self.watch, time.perf_counter()
+        watch.stage = "model"
         while (batch := compute.take(wait)) is not None:
             taken = time.perf_counter()
             for event in batch.events:
                 self.on_event(event)
+            watch.stage = "write"
             output.write(batch)
-            written = time.perf_counter()
+            watch.moved = written = time.perf_counter()
+            watch.stage = "model"
             stats.first = stats.first or written - self.start
             stats.add(batch, taken - start, written - taken)
             for item in batch.images:

@@ -118,6 +118,8 @@ class TextBatches:
         self._texts = texts
         self._size = size
 
+    waiting_for = None  # they are in memory
+
     def next_pending(self) -> Callable[[], tuple[str, ...]] | None:
         """The next batch, by one call; None at the end."""
         texts = tuple(islice(self._texts, self._size))

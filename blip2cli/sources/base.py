@@ -73,6 +73,12 @@ class ImageRef:
             raise _reading_error(error, "file") from None
 
 
+def shown_names(names: Sequence[str]) -> str:
+    """Images for people: ``a.jpg``, or ``a.jpg and 31 more``."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}"
+
+
 @dataclass(frozen=True)
 class FailedRef(ImageRef):
     """An image known to be unusable already when it was listed; reading it says why."""

@@ -97,7 +97,10 @@ DELIBERATE: tuple[Deliberate, ...] = (
 
 
 # JSON of the new version that the old one lacks: columns and settings that were added.
-ADDED: tuple[str, ...] = (r', "choice_(mass|scores)": [^,}\]]+',)
+ADDED: tuple[str, ...] = (
+    r', "choice_(mass|scores)": [^,}\]]+',
+    r', "images_per_second": [^,}\]]+, "seconds_left": [^,}\]]+',  # of events of progress
+)
 
 
 def reword(text: str) -> str:

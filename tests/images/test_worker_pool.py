@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from blip2cli.images.batch_stream import BatchStream
+from blip2cli.images.load_image import BatchArrays
+from blip2cli.images.worker_pool import Worker
 from tests.images.helpers import SPEC, made, options
 from tests.processes import worker_processes
 
@@ -64,3 +66,22 @@ def test_no_temporary_folder_is_needed(
         assert shared_memory(os.getpid()) == before
         assert shared_memory(worker) == set()
         assert len(list(batches)) == 19
+
+
+def test_the_worker_that_is_waited_for_is_named_with_its_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names, take = [], Worker.take
+    refs = [made(number) for number in range(4)]
+    with BatchStream(refs, SPEC, options(2, 1)) as batches:
+        assert batches.waiting_for is None
+        (process,) = worker_processes()
+
+        def noted(worker: Worker) -> BatchArrays:
+            names.append(batches.waiting_for)
+            return take(worker)
+
+        monkeypatch.setattr(Worker, "take", noted)
+        assert len(list(batches)) == 2
+    first = f"worker process {process}, which loads {refs[0].file_name} and 1 more"
+    assert names == [first, first.replace(refs[0].file_name, refs[2].file_name)]

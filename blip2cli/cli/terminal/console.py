@@ -15,6 +15,7 @@ from blip2cli.cli.terminal.run_summary import (
     progress_line,
     resumed_lines,
     summary_lines,
+    waiting_line,
     worker_line,
 )
 from blip2cli.cli.terminal.spelling import readable
@@ -35,6 +36,7 @@ from blip2cli.pipeline.events import (
     Slower,
     Started,
     TookOver,
+    Waiting,
     WorkerEnded,
 )
 
@@ -116,6 +118,8 @@ class Console:
                     self.print_line(device_line(event, self._unit))
             case Progress():
                 self._progress(event)
+            case Waiting():
+                self.print_line(waiting_line(event, self._unit))
             case Finished():
                 self.close()
                 for line in summary_lines(event.summary, self._errors_file, self._again):

@@ -2,7 +2,9 @@
 
 Every object has ``time`` (seconds since 1970) and ``event``, the name of an event of
 ``blip2cli.pipeline.events`` in lower case with underscores, or ``error`` with ``message`` and
-``exit_code``. Its other keys are the event's.
+``exit_code``. Its other keys are the event's. ``progress`` also has ``images_per_second`` since the
+model was ready and, where the total is known, ``seconds_left``. ``waiting`` says what the run waits
+for when no rows have come for a minute.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ import time
 from dataclasses import asdict
 from typing import Any, TextIO
 
+from blip2cli.cli.terminal.run_summary import pace
 from blip2cli.cli.terminal.spelling import as_json
-from blip2cli.pipeline.events import Evaluated, Event, Finished
+from blip2cli.pipeline.events import Evaluated, Event, Finished, ModelReady, Progress
 
 
 class JsonLog:
@@ -21,11 +24,19 @@ class JsonLog:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._ready_at = 0.0  # on the monotonic clock
 
     def __call__(self, event: Event) -> None:
         """Print ``event``."""
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
-        self._print(name, _values(event))
+        values = _values(event)
+        if isinstance(event, ModelReady):
+            self._ready_at = time.monotonic()
+        elif isinstance(event, Progress):
+            rate, left = pace(event, time.monotonic() - self._ready_at)
+            values["images_per_second"] = round(rate, 4)
+            values["seconds_left"] = None if left is None else round(left, 1)
+        self._print(name, values)
 
     def error(self, message: str, exit_code: int) -> None:
         """Print why the run ended."""

@@ -9,6 +9,7 @@ from blip2cli.pipeline.events import (
     Progress,
     Resumed,
     Summary,
+    Waiting,
     WorkerEnded,
 )
 from blip2cli.sources.image_suffixes import listed_others
@@ -19,14 +20,28 @@ _DONE = {"caption": "captioned", "ask": "answered", "embed": "embedded"}
 def progress_line(event: Progress, seconds: float, unit: str = "image") -> str:
     """One plain line on how far the run is, ``seconds`` after the model was ready."""
     seen = event.done + event.failed
-    rate = seen / seconds if seconds > 0 else 0.0
+    rate, left = pace(event, seconds)
     line = f"{seen} of {event.total} {unit}s" if event.total is not None else f"{seen} {unit}s"
     if event.failed:
         line += f", {event.failed} failed"
     line += f", {rate:.2f} {unit}s/s"
-    if event.total is not None and rate > 0:
-        line += f", {duration((event.total - seen) / rate)} left"
+    if left is not None:
+        line += f", {duration(left)} left"
     return line
+
+
+def pace(event: Progress, seconds: float) -> tuple[float, float | None]:
+    """Images a second, ``seconds`` after the model was ready, and seconds left if that is known."""
+    seen = event.done + event.failed
+    rate = seen / seconds if seconds > 0 else 0.0
+    if event.total is None or not rate:
+        return rate, None
+    return rate, max(0, event.total - seen) / rate
+
+
+def waiting_line(event: Waiting, unit: str = "image") -> str:
+    """The line about a run whose rows do not come."""
+    return f"No {unit} done for {duration(event.seconds)}: waiting for {event.what}."
 
 
 def resumed_lines(event: Resumed) -> list[str]:

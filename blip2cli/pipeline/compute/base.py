@@ -13,8 +13,12 @@ from blip2cli.sources.base import ImageRef
 if TYPE_CHECKING:
     from blip2cli.images.batches import BatchCutter
     from blip2cli.model.wrapper import Blip2
+    from blip2cli.pipeline.stats import Stage
     from blip2cli.sources.readers.stdin import PathStream
     from blip2cli.tasks.base import BaseTask
+
+
+NEXT_IMAGE = "the next image of the source"  # what a run waits for that lists
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,12 @@ class Compute(AbstractContextManager[Any], Protocol):
 
     def put(self, batch: Any, /) -> None:
         """Have a batch worked on."""
+
+    def waiting_for(self, stage: Stage) -> str:
+        """What a run waits for that reads or computes, for people; called in any thread.
+
+        It looks at what other threads change meanwhile, and may raise LookupError or RuntimeError.
+        """
 
     def take(self, wait: bool, /) -> ProcessedBatch | None:
         """The oldest batch; None where it is not due yet, or none is under way.

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from blip2cli.errors import RunError, UserError, option
-from blip2cli.pipeline.compute.base import Ready, next_refs
+from blip2cli.pipeline.compute.base import NEXT_IMAGE, Ready, next_refs
 from blip2cli.pipeline.compute.devices import labels
 from blip2cli.pipeline.compute.replica import ReplicaSpec
 from blip2cli.pipeline.compute.under_way import BatchUnderWay, Piece
@@ -26,11 +26,12 @@ from blip2cli.pipeline.compute.worker import Worker
 from blip2cli.pipeline.compute.worker_process import BATCHES, Answer
 from blip2cli.pipeline.events import DeviceUsed, Listener, WorkerEnded
 from blip2cli.pipeline.processed_batch import ProcessedBatch
-from blip2cli.sources.base import ImageRef
+from blip2cli.sources.base import ImageRef, shown_names
 from blip2cli.system.cores import available_cores
 
 if TYPE_CHECKING:
     from blip2cli.images.batches import BatchCutter
+    from blip2cli.pipeline.stats import Stage
     from blip2cli.sources.readers.stdin import PathStream
 
 _WINDOW = 2 * BATCHES  # batches under way for each worker, those that are done and wait included
@@ -145,6 +146,18 @@ class WorkerProcesses:
                 break
             self._take_in(_LOOK_AGAIN)
         return None
+
+    def waiting_for(self, stage: Stage) -> str:
+        """The worker that has the oldest batch, with its images."""
+        if stage == "read":
+            return NEXT_IMAGE
+        pieces = [piece for piece in self._batches[0].pieces if piece.result is None]
+        piece = pieces[0]
+        names = shown_names([ref.file_name for ref in piece.refs])
+        for worker in self._workers:
+            if piece in worker.pieces.values():
+                return f"the worker on {worker.label} (process {worker.pid}), which has {names}"
+        return f"a worker that is free for {names}"
 
     @property
     def _accepts(self) -> bool:

@@ -23,18 +23,19 @@ from typing import TYPE_CHECKING, Self
 
 from blip2cli.errors import RunError
 from blip2cli.pipeline.compute import ray_cluster
-from blip2cli.pipeline.compute.base import Ready, next_refs
+from blip2cli.pipeline.compute.base import NEXT_IMAGE, Ready, next_refs
 from blip2cli.pipeline.compute.ray_block_size import BlockSize
 from blip2cli.pipeline.compute.replica import ReplicaSpec
 from blip2cli.pipeline.compute.worker_process import BATCHES
 from blip2cli.pipeline.events import Listener, WorkerEnded
 from blip2cli.pipeline.processed_batch import ProcessedBatch
-from blip2cli.sources.base import ImageRef
+from blip2cli.sources.base import ImageRef, shown_names
 
 if TYPE_CHECKING:
     from blip2cli.images.batches import BatchCutter
     from blip2cli.options import RayOptions
     from blip2cli.pipeline.compute.ray_dataset import RunningDataset
+    from blip2cli.pipeline.stats import Stage
     from blip2cli.sources.readers.stdin import PathStream
 
 _WINDOW = 2 * BATCHES  # blocks under way for each actor
@@ -138,6 +139,14 @@ class RayActors:
         if isinstance(result, Exception):
             raise result
         return result
+
+    def waiting_for(self, stage: Stage) -> str:
+        """The oldest block, with its images."""
+        if stage == "read" or self._taken not in self._under_way:
+            return NEXT_IMAGE
+        batches: list[Sequence[ImageRef]] = pickle.loads(self._under_way[self._taken])
+        names = shown_names([ref.file_name for batch in batches for ref in batch])
+        return f"the actor of Ray that has {names}"
 
     def _send(self) -> None:
         """Have the batches of the block that is being filled worked on, if there are any."""

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
-from blip2cli.pipeline.compute.base import Ready, describe
+from blip2cli.pipeline.compute.base import NEXT_IMAGE, Ready, describe
 from blip2cli.pipeline.compute.threads import BatchThreads
 from blip2cli.pipeline.events import Listener
 from blip2cli.pipeline.processed_batch import PendingBatch, ProcessedBatch, process_batch
+from blip2cli.sources.base import shown_names
 
 if TYPE_CHECKING:
     from blip2cli.images.preprocess import PixelSpec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from blip2cli.options import ModelOptions
     from blip2cli.pipeline.job import BatchReader, Job
     from blip2cli.pipeline.plan import Plan
+    from blip2cli.pipeline.stats import Stage
 
 
 def import_model() -> type[Blip2]:
@@ -75,6 +77,7 @@ class ThisProcess:
         self._on_event = on_event
         self._stack = contextlib.ExitStack()
         self._model: Blip2 | None = None
+        self._running: dict[int, Any] = {}  # batches in the model, by thread, the oldest first
         self._batches: BatchReader
         # Methods of the batches and the threads, without a detour for each batch.
         self.next_batch: Callable[[], PendingBatch | None]
@@ -113,10 +116,21 @@ class ThisProcess:
         count = items.fit(self._job, batches, model)
         ready = describe(model, self._job.task, imported=imported)
         processor = items.processor(ready.task, model, self._on_event)
-        process = functools.partial(process_batch, processor)
+        process = functools.partial(process_batch, processor, self._running)
         threads = self._stack.enter_context(BatchThreads(process, count))
         self.next_batch, self.put, self.take = batches.next_pending, threads.put, threads.take
         return ready
+
+    def waiting_for(self, stage: Stage) -> str:
+        """The batch that the model has, or the image that is loaded."""
+        if stage == "read":
+            return self._batches.waiting_for or NEXT_IMAGE
+        batch = next(iter(self._running.values()), None)
+        if batch is None:
+            return "a batch to be decoded and computed"
+        texts = isinstance(batch, tuple)
+        names = batch if texts else [item.file_name for item in batch.items]
+        return f"the model, which has {shown_names(names)}"
 
     def _read(self, spec: PixelSpec, prefetch: bool) -> None:
         self._batches = self._stack.enter_context(

@@ -98,6 +98,11 @@ class Worker:
             self._process.kill()
 
     @property
+    def pid(self) -> int | None:
+        """The number of its process; None: there is none."""
+        return self._process and self._process.pid
+
+    @property
     def killed(self) -> bool:
         """Whether somebody else ended its process."""
         process = self._process

@@ -16,6 +16,7 @@ from blip2cli.pipeline.events import (
     Progress,
     Slower,
     Started,
+    Waiting,
 )
 from tests.cli.terminal.summaries import SUMMARY
 
@@ -82,6 +83,15 @@ def test_smaller_batches_are_announced() -> None:
         "Out of memory: going on with batches of 8 images.\n"
         "Out of memory: going on with batches of 1 image.\n"
     )
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_what_a_run_waits_for_is_a_line(quiet: bool) -> None:
+    stream = io.StringIO()
+    console = Console(stream, quiet=quiet, verbosity=0, list_failures=False)
+    console(Waiting("read", "sub/a\n.png, which is loaded", 60.4))
+    line = "No image done for 1 min 0 s: waiting for sub/a\\n.png, which is loaded.\n"
+    assert stream.getvalue() == ("" if quiet else line)
 
 
 @pytest.mark.parametrize(

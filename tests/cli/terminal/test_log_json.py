@@ -5,6 +5,8 @@ import json
 import time
 from typing import Any
 
+import pytest
+
 from blip2cli.cli.terminal.log_json import JsonLog
 from blip2cli.cli.terminal.spelling import as_json
 from blip2cli.errors import option
@@ -16,6 +18,7 @@ from blip2cli.pipeline.events import (
     Resumed,
     Started,
     TookOver,
+    Waiting,
 )
 from tests.cli.terminal.summaries import SUMMARY
 
@@ -46,6 +49,30 @@ def test_every_event_is_an_object_a_line() -> None:
     }
     assert said[6] == {"event": "finished"} | SUMMARY.as_dict()
     assert said[7] == {"event": "error", "message": "It is full.", "exit_code": 1}
+
+
+def test_progress_has_its_rate_and_the_time_that_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    stream = io.StringIO()
+    log = JsonLog(stream)
+    log(ModelReady("tiny", "cpu", "float32", "why not", 2.0))
+    now = 108.0
+    log(Progress(15, 1, 48))
+    log(Progress(15, 1, None))
+    log(Waiting("read", "a.png, which is loaded", 60.0))
+    said = [json.loads(line) for line in stream.getvalue().splitlines()[1:]]
+    paces = [(each["images_per_second"], each["seconds_left"]) for each in said[:2]]
+    assert paces == [(2.0, 16.0), (2.0, None)]
+    assert said[2] | {"time": 0} == {
+        "time": 0,
+        "event": "waiting",
+        "stage": "read",
+        "what": "a.png, which is loaded",
+        "seconds": 60.0,
+    }
 
 
 def test_values_hold_flags_and_no_secrets_and_steer_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli.errors import ModelError, RunError
+from blip2cli.pipeline.compute.base import NEXT_IMAGE
 from blip2cli.pipeline.compute.processes import WorkerProcesses, divided_threads
 from blip2cli.pipeline.events import DeviceUsed, Event, Slower, WorkerEnded
 from blip2cli.pipeline.processed_batch import ProcessedBatch
@@ -157,6 +159,19 @@ def test_a_stopped_worker_hangs() -> None:
             os.kill(min(worker_processes()), signal.SIGSTOP)
     assert seen == names(40)
     assert ("no progress for 1 s", True) in driven.ended
+
+
+def test_the_worker_that_is_waited_for_is_named_with_its_images() -> None:
+    driven = Driven(refs(8, n0="sleep 600"))
+    with driven.compute as compute:
+        compute.start()
+        compute.load()
+        batch = compute.next_batch()
+        assert batch is not None
+        compute.put(batch)
+        what = compute.waiting_for("model")
+        assert compute.waiting_for("read") == NEXT_IMAGE
+    assert re.fullmatch(r"the worker on cpu \(\d\) \(process \d+\), which has 0 and 3 more", what)
 
 
 def test_the_run_ends_when_no_worker_is_left() -> None:

@@ -134,10 +134,13 @@ def test_the_time_of_loading_is_counted_apart_from_the_models() -> None:
 
     def process(loaded: object) -> ProcessedBatch:
         assert loaded is batch
+        assert list(running.values()) == [batch]
         time.sleep(0.1)
         return ProcessedBatch([{"caption": "slow"}], 1)
 
-    processed = process_batch(process, load)
+    running: dict[int, object] = {}
+    processed = process_batch(process, running, load)
+    assert running == {}
     assert processed.rows == [{"caption": "slow"}]
     assert processed.load_share == pytest.approx(0.75, abs=0.1)
 

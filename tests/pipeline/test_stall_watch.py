@@ -1,0 +1,146 @@
+"""What a run waits for when no rows come."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blip2cli.model.wrapper import Blip2
+from blip2cli.pipeline import stall_watch
+from blip2cli.pipeline.events import Event, Waiting
+from blip2cli.pipeline.image_items import ImageItems
+from blip2cli.pipeline.job import Job
+from blip2cli.pipeline.run import run
+from blip2cli.pipeline.stall_watch import StallWatch
+from blip2cli.sources.base import ImageRef
+from blip2cli.tasks.caption import CaptionTask
+from tests.pipeline.helpers import CAPTION, Loader, options
+
+
+def remarks(
+    monkeypatch: pytest.MonkeyPatch,
+    end: float,
+    moved: Callable[[float], bool] = lambda now: False,
+    stopped_at: float = -1,
+) -> list[float]:
+    """After how many seconds each remark comes, on a clock of our own, where rows come when
+    ``moved`` says so and the process stands still for an hour at ``stopped_at``."""
+    now = 0.0
+    found: list[Event] = []
+    times = []
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    watch = StallWatch()
+
+    class Script:
+        def wait(self, seconds: float) -> bool:
+            nonlocal now
+            now += seconds
+            if now == stopped_at:
+                now += 3600
+            if moved(now):
+                watch.moved = now
+            return now > end
+
+    def listen(event: Event) -> None:
+        found.append(event)
+        times.append(now)
+
+    watch._ended = Script()  # type: ignore[assignment]
+    watch._work(listen, lambda stage: "it", 60.0)
+    assert all(isinstance(event, Waiting) and event.what == "it" for event in found)
+    return times
+
+
+def test_a_remark_comes_after_a_minute_and_when_the_wait_has_doubled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert remarks(monkeypatch, end=500) == [60, 120, 240, 480]
+
+
+def test_a_run_whose_rows_come_is_left_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert remarks(monkeypatch, end=1000, moved=lambda now: now % 30 == 0) == []
+
+
+def test_batches_that_take_long_are_remarked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert remarks(monkeypatch, end=1000, moved=lambda now: now % 90 == 0) == [60]
+
+
+def test_a_process_that_was_stopped_has_not_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert remarks(monkeypatch, end=3650, stopped_at=30) == []
+
+
+def test_what_changes_just_then_is_no_error() -> None:
+    def waiting_for(stage: str) -> str:
+        raise RuntimeError("dictionary changed size during iteration")
+
+    assert stall_watch._named(waiting_for, "model") == "what has just come"
+    assert stall_watch._named(waiting_for, "write") == "rows to be written"
+
+
+class UntilSaid:
+    """A listener of a run, and what waits in it until the run says what it waits for."""
+
+    def __init__(self) -> None:
+        self.whats: set[tuple[str, str]] = set()
+        self._said = threading.Event()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Waiting):
+            self.whats.add((event.stage, event.what))
+            self._said.set()
+
+    def wait(self) -> None:
+        self._said.clear()
+        assert self._said.wait(60)
+
+
+@pytest.fixture
+def until_said(monkeypatch: pytest.MonkeyPatch) -> UntilSaid:
+    monkeypatch.setattr(stall_watch, "REMARK_AFTER", 0.2)
+    return UntilSaid()
+
+
+def test_an_image_that_is_not_read_is_named(
+    images: Path,
+    tmp_path: Path,
+    loader: Loader,
+    until_said: UntilSaid,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, names = ImageRef.read, []
+
+    def slowly(ref: ImageRef) -> bytes:
+        names.append(ref.file_name)
+        if len(names) == 3:
+            until_said.wait()
+        return read(ref)
+
+    monkeypatch.setattr(ImageRef, "read", slowly)
+    job = Job(ImageItems(), CAPTION, options(images, tmp_path / "out.jsonl", 1), load=loader)
+    assert run(job, until_said).done == 5
+    assert ("read", f"{names[2]}, which is loaded") in until_said.whats
+
+
+def test_a_batch_that_the_model_has_is_named(
+    images: Path,
+    tmp_path: Path,
+    loader: Loader,
+    until_said: UntilSaid,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows, first = CaptionTask.rows, []
+
+    def slowly(task: CaptionTask, model: Blip2, batch: Any) -> Any:
+        first.append(batch.items[0].file_name)
+        until_said.wait()
+        return rows(task, model, batch)
+
+    monkeypatch.setattr(CaptionTask, "rows", slowly)
+    job = Job(ImageItems(), CAPTION, options(images, tmp_path / "out.jsonl", 5), load=loader)
+    assert run(job, until_said).done == 5
+    assert ("model", f"the model, which has {first[0]} and 4 more") in until_said.whats
+    assert not [thread for thread in threading.enumerate() if thread.name == "stall watch"]
