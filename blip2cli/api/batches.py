@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
@@ -51,7 +51,7 @@ def count_of(images: Picture | Iterable[Picture]) -> int | None:
     """How many images there are; None for an iterator, which has no length."""
     if is_one_image(images):
         return 1
-    return len(images) if hasattr(images, "__len__") else None
+    return len(images) if isinstance(images, Sized) else None
 
 
 def loaded_batches(refs: Iterator[ImageRef], spec: PixelSpec, size: int) -> Iterator[LoadedBatch]:
