@@ -42,9 +42,7 @@ def references(
     pictures = [images] if is_one_image(images) else cast("Iterable[Picture]", images)
     if numbers is None:
         return (image_ref(picture, number) for number, picture in enumerate(pictures))
-    return (
-        image_ref(picture, number) for number, picture in zip(numbers, pictures, strict=True)
-    )
+    return (image_ref(picture, number) for number, picture in zip(numbers, pictures, strict=True))
 
 
 def count_of(images: Picture | Iterable[Picture]) -> int | None:

@@ -52,9 +52,7 @@ class StallWatch:
         if self._thread is not None:
             self._thread.join(1.0)  # it may be printing where nobody reads
 
-    def _work(
-        self, on_event: Listener, waiting_for: Callable[[Stage], str], after: float
-    ) -> None:
+    def _work(self, on_event: Listener, waiting_for: Callable[[Stage], str], after: float) -> None:
         pause = after / 20
         limit = due = after
         last, looked = self.moved, time.perf_counter()

@@ -120,9 +120,7 @@ def test_map_of_datasets_adds_captions(model: Blip2, pictures: list[str]) -> Non
         assert list(mapped["caption"]) == captions(model.caption(pictures, **drawn))
         assert list(mapped["error"]) == ["", "", ""]
         memory = [Image.open(name).copy() for name in pictures]  # they come from no file
-        mapped = dataset.with_format("numpy").map(
-            model.caption_batch, with_indices=True, **options
-        )
+        mapped = dataset.with_format("numpy").map(model.caption_batch, with_indices=True, **options)
         assert list(mapped["caption"]) == captions(model.caption(memory, **drawn))
         for column in (dataset["image"], dataset.with_format("torch")["image"]):
             assert captions(model.caption(column)) == captions(expected)

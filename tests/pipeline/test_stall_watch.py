@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 
 from blip2cli.model.wrapper import Blip2
+from blip2cli.options import RayOptions
 from blip2cli.pipeline import stall_watch
+from blip2cli.pipeline.compute.base import NEXT_IMAGE
+from blip2cli.pipeline.compute.ray_actors import RayActors
 from blip2cli.pipeline.events import Event, Waiting
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
@@ -18,6 +22,7 @@ from blip2cli.pipeline.run import run
 from blip2cli.pipeline.stall_watch import StallWatch
 from blip2cli.sources.base import ImageRef
 from blip2cli.tasks.caption import CaptionTask
+from tests.pipeline.compute.stub_replica import spec
 from tests.pipeline.helpers import CAPTION, Loader, options
 
 
@@ -79,6 +84,15 @@ def test_what_changes_just_then_is_no_error() -> None:
 
     assert stall_watch._named(waiting_for, "model") == "what has just come"
     assert stall_watch._named(waiting_for, "write") == "rows to be written"
+
+
+def test_the_block_that_an_actor_of_ray_has_is_named() -> None:
+    refs = [ImageRef(name, f"/{name}") for name in ("a.png", "b.png", "c.png")]
+    actors = RayActors(spec(), RayOptions(ray=True), iter(()), (), lambda event: None, 60)
+    assert actors.waiting_for("model") == NEXT_IMAGE
+    actors._under_way[0] = pickle.dumps([refs[:2], refs[2:]])
+    assert actors.waiting_for("model") == "the actor of Ray that has a.png and 2 more"
+    assert actors.waiting_for("read") == NEXT_IMAGE
 
 
 class UntilSaid:

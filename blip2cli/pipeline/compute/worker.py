@@ -100,7 +100,7 @@ class Worker:
     @property
     def pid(self) -> int | None:
         """The number of its process; None: there is none."""
-        return self._process and self._process.pid
+        return None if self._process is None else self._process.pid
 
     @property
     def killed(self) -> bool:

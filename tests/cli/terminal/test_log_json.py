@@ -51,9 +51,7 @@ def test_every_event_is_an_object_a_line() -> None:
     assert said[7] == {"event": "error", "message": "It is full.", "exit_code": 1}
 
 
-def test_progress_has_its_rate_and_the_time_that_is_left(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_progress_has_its_rate_and_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     stream = io.StringIO()
