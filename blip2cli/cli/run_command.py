@@ -89,7 +89,7 @@ def _run(
 
     if output.out is None and sys.stdout.isatty():
         job = replace(job, sink=table)
-    job = replace(job, count_all=console.bar_wanted and not report.log_json)
+    job = replace(job, count_all=console.bar_wanted or report.log_json)
     try:
         with collection_off():
             summary = run(job, listener)

@@ -57,6 +57,14 @@ class UndecodedBatch:
         """Whether there is an image that only the main thread may decode."""
         return any(isinstance(each, EncodedImage) and each.main_thread_only for each in self.images)
 
+    @property
+    def file_names(self) -> list[str]:
+        """The names of the images."""
+        return [
+            each.ref.file_name if isinstance(each, EncodedImage) else each[0].file_name
+            for each in self.images
+        ]
+
     def __call__(self) -> LoadedBatch:
         """Decode the rest."""
         decoded = [

@@ -31,13 +31,13 @@ class ProcessedBatch:
 def process_batch(
     process: Callable[[Any], ProcessedBatch], running: dict[int, Any], pending: PendingBatch
 ) -> ProcessedBatch:
-    """Finish loading a batch and make its rows; meanwhile it is in ``running``, by thread."""
-    start = time.perf_counter()
-    batch = pending()
-    loaded = time.perf_counter()
-    thread = get_ident()
-    running[thread] = batch
+    """Finish loading a batch and make its rows; ``running`` has it meanwhile, by thread, pending
+    or loaded."""
+    start, thread = time.perf_counter(), get_ident()
+    running[thread] = pending
     try:
+        running[thread] = batch = pending()
+        loaded = time.perf_counter()
         processed = process(batch)
     finally:
         del running[thread]

@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
+from blip2cli.images.batches import UndecodedBatch
+from blip2cli.images.load_image import EncodedImage, ImageLoader, LoadedImage, ReadImage
+from blip2cli.images.preprocess import PixelSpec
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import RayOptions
 from blip2cli.pipeline import stall_watch
 from blip2cli.pipeline.compute.base import NEXT_IMAGE
 from blip2cli.pipeline.compute.ray_actors import RayActors
+from blip2cli.pipeline.compute.this_process import ThisProcess
 from blip2cli.pipeline.events import Event, Waiting
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
@@ -93,6 +97,16 @@ def test_the_block_that_an_actor_of_ray_has_is_named() -> None:
     actors._under_way[0] = pickle.dumps([refs[:2], refs[2:]])
     assert actors.waiting_for("model") == "the actor of Ray that has a.png and 2 more"
     assert actors.waiting_for("read") == NEXT_IMAGE
+
+
+def test_images_that_are_decoded_beside_the_model_are_named() -> None:
+    unused: Any = None
+    compute = ThisProcess(unused, unused, unused, None, False, lambda event: None)
+    assert compute.waiting_for("model") == "the model"
+    encoded = EncodedImage(ImageRef("a.png", "/a.png"), b"", main_thread_only=False)
+    images: list[ReadImage] = [encoded, (LoadedImage("b.png", 1, 1), None)]
+    compute._running[1] = UndecodedBatch(ImageLoader(PixelSpec(8, 8)), images, None)
+    assert compute.waiting_for("model") == "the decoding of a.png and 1 more"
 
 
 class UntilSaid:

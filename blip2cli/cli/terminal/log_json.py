@@ -44,7 +44,8 @@ class JsonLog:
 
     def _print(self, name: str, values: dict[str, Any]) -> None:
         line = as_json({"time": round(time.time(), 3), "event": name} | values)
-        print(line, file=self._stream, flush=True)
+        self._stream.write(line + "\n")  # at once: a stall is announced by a thread of its own
+        self._stream.flush()
 
 
 def _values(event: Event) -> dict[str, Any]:

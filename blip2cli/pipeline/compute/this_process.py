@@ -77,7 +77,7 @@ class ThisProcess:
         self._on_event = on_event
         self._stack = contextlib.ExitStack()
         self._model: Blip2 | None = None
-        self._running: dict[int, Any] = {}  # batches in the model, by thread, the oldest first
+        self._running: dict[int, Any] = {}  # batches, by the thread that has one; the oldest first
         self._batches: BatchReader
         # Methods of the batches and the threads, without a detour for each batch.
         self.next_batch: Callable[[], PendingBatch | None]
@@ -122,15 +122,14 @@ class ThisProcess:
         return ready
 
     def waiting_for(self, stage: Stage) -> str:
-        """The batch that the model has, or the image that is loaded."""
+        """The batch that is decoded or that the model has, or the image that is loaded."""
         if stage == "read":
             return self._batches.waiting_for or NEXT_IMAGE
         batch = next(iter(self._running.values()), None)
-        if batch is None:
-            return "a batch to be decoded and computed"
-        texts = isinstance(batch, tuple)
-        names = batch if texts else [item.file_name for item in batch.items]
-        return f"the model, which has {shown_names(names)}"
+        if (undecoded := getattr(batch, "file_names", None)) is not None:
+            return f"the decoding of {shown_names(undecoded)}"
+        names = [item.file_name for item in getattr(batch, "items", ())]
+        return f"the model, which has {shown_names(names)}" if names else "the model"
 
     def _read(self, spec: PixelSpec, prefetch: bool) -> None:
         self._batches = self._stack.enter_context(
