@@ -35,6 +35,8 @@ class _Loaded:
 
 
 class _Batches:
+    waiting_for = None
+
     def __init__(self, refs: Iterable[Any], size: int) -> None:
         self._refs = iter(refs)
         self._size = size
