@@ -39,11 +39,18 @@ def is_inline(errors: Errors) -> bool:
 
 
 def image_column_of(batch: Mapping[str, Any], name: str) -> list[Any]:
-    """The images of a batch of ``datasets``. Raises OptionError where it has no such column."""
+    """The images of a batch of ``datasets``. Raises OptionError for no batch, and no such column."""
     if name not in batch:
         raise OptionError(
             "image_column",
             f"{option('image_column')} {name}: there is no such column",
             f"there are {', '.join(batch)}",
         )
-    return list(batch[name])
+    images = batch[name]
+    if isinstance(images, str | Mapping) or not isinstance(images, Iterable):
+        raise OptionError(
+            "batch",
+            f"{option('image_column')} {name}: that is one image, and a batch has a list of them",
+            "give map batched=True",
+        )
+    return list(images)

@@ -142,8 +142,8 @@ class RunState:
                 for remark in ready.remarks:
                     self.on_event(Remark(remark))
                 output = Output.open(job, ready, self.plan, settings.result())
-                self.watch.start(self.on_event, compute.waiting_for)
             with self.watch, output:
+                self.watch.start(self.on_event, compute.waiting_for)
                 self._run_batches(compute, output)
                 self.watch.stage = "write"
                 check_error_limit(job.options.limits.max_errors, self.stats, at_end=self.finished)

@@ -106,12 +106,12 @@ def _only_containers(top: str) -> set[str]:
                         continue
                     if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
                         return set()
-                    if entry.is_file(follow_symlinks=False):
-                        found.add(container_suffix(name))
-                    elif entry.is_dir(follow_symlinks=False):
+                    if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
-                    else:  # a link, perhaps to a folder of images
+                    elif entry.is_symlink() and os.path.isdir(entry.path):  # perhaps of images
                         return set()
+                    else:  # a file, or a link to one, as in the cache of the hub
+                        found.add(container_suffix(name))
         except OSError:
             if folder == top:
                 raise

@@ -229,6 +229,11 @@ def test_a_folder_of_tables_or_archives_only(tmp_path: Path) -> None:
         for table in (0, 1)
         for number, alt in enumerate(("x", "y"))
     ]
+    cache = tmp_path / "cache"  # as the hub's, whose files are links
+    cache.mkdir()
+    for table in inside.iterdir():
+        (cache / table.name).symlink_to(table)
+    assert len(list(open_sources(SourceOptions((str(cache),))))) == 4
     with tarfile.open(inside / "0.tar", "w") as tar:
         tar.add(inside.parent / "README.md", "a.png")
     with pytest.raises(SourceError, match=r"of several kinds: \.parquet or \.tar; name those of"):
