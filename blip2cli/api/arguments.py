@@ -39,7 +39,7 @@ def is_inline(errors: Errors) -> bool:
 
 
 def image_column_of(batch: Mapping[str, Any], name: str) -> list[Any]:
-    """The images of a batch of ``datasets``. Raises OptionError for no batch, and no such column."""
+    """The images of a batch of ``datasets``. Raises OptionError for no batch or no such column."""
     if name not in batch:
         raise OptionError(
             "image_column",

@@ -118,7 +118,7 @@ class Rows(list[dict[str, Any]], Generic[AnyRow]):
     ) -> None:
         """No rows yet, of a task with these ``columns``; ``inline_errors``: they have ``error``."""
         super().__init__()
-        self._kind = kind
+        self._kind: type[AnyRow] = kind
         self._schema = RowSchema.of(columns, inline_errors)
         self._thumbnails: dict[str, str] = {}  # addresses that hold them, by ``file_name``
 
@@ -154,7 +154,7 @@ class Rows(list[dict[str, Any]], Generic[AnyRow]):
 
     def _repr_html_(self) -> str:
         """The first rows as a notebook shows them, with thumbnails."""
-        columns = [name for name in self[0] if name not in _UNSHOWN] if self else []
+        columns: list[str] = [name for name in self[0] if name not in _UNSHOWN] if self else []
         heads = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *columns))
         lines = [f"<tr>{self._thumbnail(row)}{_cells(row, columns)}</tr>" for row in self[:SHOWN]]
         left = len(self) - SHOWN
