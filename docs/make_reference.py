@@ -67,7 +67,7 @@ def _command(name: str, command: Any) -> Iterator[str]:
             yield ""
             yield f"`{parameter.metavar}`: {_text(parameter.help)}"
             continue
-        if "--help" in parameter.opts:
+        if parameter.rich_help_panel is None:  # help itself, which every command has
             continue
         if parameter.rich_help_panel != panel:
             panel = parameter.rich_help_panel

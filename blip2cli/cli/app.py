@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Annotated, NoReturn
 
 import typer
 import typer.main
 
 from blip2cli import __version__, exit_codes
+from blip2cli.cli.flags.short_help import HelpAll, ShortHelpCommand, ShortHelpGroup
 from blip2cli.cli.terminal.error_messages import complain, unexpected
 from blip2cli.cli.terminal.streams import open_standard_streams
 from blip2cli.cli.terminal.usage_errors import usage_sentence
@@ -33,6 +34,11 @@ COMMANDS = {
     "doctor": "Show what is installed and which device is used, and check a model for silent "
     "failures.",
 }
+EXAMPLES = (
+    "blip2cli caption sample_images --model tiny",
+    "blip2cli ask photos -q 'what is it?' -o what.parquet",
+)
+COMPLETE = "_BLIP2CLI_COMPLETE"  # a variable that the shell sets to have a line completed
 
 
 def application(names: Container[str] = COMMANDS) -> typer.Typer:
@@ -42,18 +48,30 @@ def application(names: Container[str] = COMMANDS) -> typer.Typer:
         pretty_exceptions_enable=False,
         invoke_without_command=True,
         context_settings={"help_option_names": ["-h", "--help"]},
-        epilog="Example:  blip2cli caption sample_images --model tiny",
+        cls=ShortHelpGroup,
+        epilog=_examples(EXAMPLES),
     )
     for name, summary in COMMANDS.items():
         if name in names:
             from blip2cli.cli.flags.command import command as as_command  # and all options
 
             module = importlib.import_module(f"blip2cli.cli.{name}")
-            app.command(name, epilog=module.EXAMPLES)(as_command(getattr(module, name)))
+            app.command(name, cls=ShortHelpCommand, epilog=_examples(module.EXAMPLES))(
+                as_command(getattr(module, name))
+            )
         else:
             app.command(name, help=summary)(lambda: None)  # only listed
     app.callback()(root)
     return app
+
+
+def _examples(lines: Iterable[str]) -> str:
+    return "\n  ".join(("Examples", *lines))
+
+
+def _words() -> list[str]:
+    """The words of the line that a shell completes."""
+    return os.environ.get("COMP_WORDS", os.environ.get("_TYPER_COMPLETE_ARGS", "")).split()
 
 
 def _version(wanted: bool) -> None:
@@ -68,6 +86,7 @@ def root(
         bool,
         typer.Option("--version", help="Show the version.", callback=_version, is_eager=True),
     ] = False,
+    help_all: HelpAll = False,
 ) -> None:
     """Captions, answers and embeddings from BLIP-2 for whole folders of images."""
     if context.invoked_subcommand is None:
@@ -82,9 +101,9 @@ def call(arguments: Sequence[str]) -> int:
     except FileNotFoundError:  # libraries end the process when they meet this
         complain("The folder you are in was deleted; go to one that exists.")
         return exit_codes.WRONG_INPUT
-    completing = "_BLIP2CLI_COMPLETE" in os.environ  # set by the shell, Typer looks at it
+    completing = COMPLETE in os.environ  # set by the shell, Typer looks at it
     try:
-        app = application(COMMANDS if completing else arguments[:1])
+        app = application(_words() if completing else arguments[:1])
         # Not app(): that would put Typer's own hook in place of ours for unexpected errors.
         command = typer.main.get_command(app)
         code = command.main(list(arguments), prog_name="blip2cli", standalone_mode=False)

@@ -15,7 +15,9 @@ from blip2cli.options import (
 )
 
 EXAMPLES = (
-    "Example:  blip2cli ask photos/ -q 'is there a dog?' -q 'what season is it?' -o out.parquet"
+    "blip2cli ask photos -q 'is there a cat?' --choices yes,no -o cats.jsonl",
+    "blip2cli ask photos --questions questions.csv -o answers.jsonl",
+    "blip2cli ask photos -q 'what is it?' --report things.html -o things.jsonl",
 )
 
 

@@ -11,8 +11,8 @@ from blip2cli.cli.terminal.spelling import as_json, readable
 from blip2cli.options import CalibrateOptions
 
 EXAMPLES = (
-    "Example:  blip2cli calibrate answers.jsonl --against labels.csv -o calibration.json; "
-    "blip2cli ask … --calibration calibration.json --min-precision 0.95"
+    "blip2cli calibrate cats.jsonl --against cats.csv",
+    "blip2cli calibrate cats.jsonl --against cats.csv -o cats.json",
 )
 
 

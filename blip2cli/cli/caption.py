@@ -16,7 +16,11 @@ from blip2cli.options import (
     RunPageOptions,
 )
 
-EXAMPLES = "Example:  blip2cli caption photos/ -o captions.jsonl --prompt 'a photo of'"
+EXAMPLES = (
+    "blip2cli caption photos --model tiny",
+    "blip2cli caption photos -o captions.jsonl --resume",
+    "blip2cli caption photos -o captions.parquet --preset paper-caption",
+)
 
 
 def caption(

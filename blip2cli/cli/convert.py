@@ -19,7 +19,11 @@ from blip2cli.options import (
     declarations,
 )
 
-EXAMPLES = "Example:  blip2cli convert captions.jsonl captions.parquet"
+EXAMPLES = (
+    "blip2cli convert captions.jsonl captions.csv",
+    "blip2cli convert captions.jsonl dataset --to imagefolder --image-root photos",
+    "blip2cli convert tiny tiny-int8 --quantize int8",
+)
 
 
 def convert(

@@ -13,7 +13,10 @@ from blip2cli.cli.terminal.spelling import flag, with_flags
 from blip2cli.options import PLACING, DoctorOptions, DoctorOutputOptions, VerbosityOptions
 from blip2cli.storage.secrets import hide_secrets
 
-EXAMPLES = "Example:  blip2cli doctor --model Salesforce/blip2-opt-2.7b"
+EXAMPLES = (
+    "blip2cli doctor",
+    "blip2cli doctor --model tiny --json",
+)
 
 
 def doctor(

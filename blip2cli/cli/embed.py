@@ -5,7 +5,11 @@ from __future__ import annotations
 from blip2cli.errors import OptionError, option
 from blip2cli.options import EmbedOptions, ReportOptions, RunOptions, RunPageOptions
 
-EXAMPLES = "Example:  blip2cli embed photos/ --kind qformer -o vectors.parquet"
+EXAMPLES = (
+    "blip2cli embed photos --kind qformer -o vectors.parquet",
+    "blip2cli embed photos --model tiny-itm --kind projection -o pictures.parquet",
+    "blip2cli embed --text 'two cats' --model tiny-itm -o texts.parquet",
+)
 
 
 def embed(

@@ -12,7 +12,8 @@ from blip2cli.cli.terminal.spelling import as_json, readable
 from blip2cli.options import EvalOptions
 
 EXAMPLES = (
-    "Example:  blip2cli eval captions.jsonl --against captions_val2014.json --fail-under cider=1.2"
+    "blip2cli eval captions.jsonl --against labels.csv",
+    "blip2cli eval captions.jsonl --against labels.csv --fail-under cider=0.5",
 )
 
 

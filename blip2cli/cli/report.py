@@ -12,7 +12,10 @@ from blip2cli.cli.terminal.run_summary import page_lines
 from blip2cli.cli.terminal.spelling import readable
 from blip2cli.options import PageOptions, VerbosityOptions
 
-EXAMPLES = "Example:  blip2cli report captions.jsonl --image-root photos -o page.html"
+EXAMPLES = (
+    "blip2cli report captions.jsonl -o captions.html",
+    "blip2cli report captions.jsonl --against labels.csv -o captions.html",
+)
 
 
 def report(

@@ -8,7 +8,10 @@ from typing import Annotated
 from blip2cli.cli.flags.command import Required
 from blip2cli.options import SchemaOptions
 
-EXAMPLES = "Example:  blip2cli schema caption > caption.schema.json"
+EXAMPLES = (
+    "blip2cli schema caption",
+    "blip2cli schema errors",
+)
 
 
 def schema(options: Annotated[SchemaOptions, Required(("rows",))]) -> int:

@@ -9,7 +9,10 @@ from blip2cli.cli.flags.command import Required
 from blip2cli.cli.terminal.spelling import as_json, readable
 from blip2cli.options import VerifyOptions
 
-EXAMPLES = "Example:  blip2cli verify captions.jsonl"
+EXAMPLES = (
+    "blip2cli verify captions.jsonl",
+    "blip2cli verify captions.jsonl '*.parquet' --json",
+)
 
 
 def verify(options: Annotated[VerifyOptions, Required(("outputs",))]) -> int:

@@ -36,10 +36,12 @@ class CalibrationOptions(OptionGroup):
         shapes_rows=False,
         about_images=False,
         metavar="FILE",
+        brief="A file of blip2cli calibrate: rows get a confidence.",
     )
     min_precision: float | None = _confidence(
         help="Abstain below the confidence above which this share of answers was right, with 95 % "
-        "certainty; such as 0.95."
+        "certainty; such as 0.95.",
+        brief="Abstain where fewer answers are right, such as 0.95.",
     )
     min_confidence: float | None = _confidence(help="Abstain below this confidence, 0 to 1.")
 
@@ -70,16 +72,27 @@ class CalibrateOptions(ReferenceOptions):
     """What is calibrated against what."""
 
     rows: tuple[str, ...] = _source(
-        (), "Outputs of ask or caption that are one.", positional=True, metavar="ROWS..."
+        (),
+        "Outputs of ask or caption that are one.",
+        positional=True,
+        metavar="ROWS...",
+        brief=True,
     )
     norm: Norm | None = setting(
         None,
         "Calibrate choices compared in this way.",
         panel=CONFIDENCE,
         default_help="that of the rows, unless their choice_scores show a better one",
+        brief="Choices compared in this way: {choices}.",
     )
     out: str | None = setting(
-        None, "The calibration to write.", panel=OUTPUT, flag="--output", short="-o", metavar="OUT"
+        None,
+        "The calibration to write.",
+        panel=OUTPUT,
+        flag="--output",
+        short="-o",
+        metavar="OUT",
+        brief=True,
     )
-    overwrite: bool = setting(False, OVERWRITE_HELP, panel=OUTPUT)
-    json: bool = setting(False, "Print JSON for other programs.", panel=OUTPUT)
+    overwrite: bool = setting(False, OVERWRITE_HELP, panel=OUTPUT, brief=True)
+    json: bool = setting(False, "Print JSON for other programs.", panel=OUTPUT, brief=True)

@@ -17,6 +17,8 @@ class ColumnOptions(OptionGroup):
         panel=TEXTS,
         metavar="NAME",
         default_help="caption, or answer in results of ask",
+        brief=True,
+        columns_of=("rows", "sources"),
     )
     id_column: str | None = setting(
         None,
@@ -24,6 +26,7 @@ class ColumnOptions(OptionGroup):
         panel=IDS,
         metavar="NAME",
         default_help="the last number in file_name; of answers question_id",
+        columns_of=("rows", "sources"),
     )
     id_map: str | None = setting(
         None,
@@ -43,6 +46,7 @@ class ReferenceOptions(ColumnOptions):
         "with file_name (and question or question_id) and a text or a list of texts.",
         panel=SOURCE,
         metavar="FILE",
+        brief="COCO or VQA annotations, verdicts of a page, or a table.",
     )
     reference_column: str | None = setting(
         None,
@@ -50,4 +54,5 @@ class ReferenceOptions(ColumnOptions):
         panel=TEXTS,
         metavar="NAME",
         default_help="caption, reference, text or answer, or their plurals",
+        columns_of=("against",),
     )

@@ -49,11 +49,12 @@ class ConversionOptions(OptionGroup):
         positional=True,
         metavar="SRC...",
         panel=FORMAT,
+        brief="Files, folders or globs in quotes; or one checkpoint.",
     )
     destination: str = setting(
-        "", "What they become.", positional=True, metavar="DST", panel=FORMAT
+        "", "What they become.", positional=True, metavar="DST", panel=FORMAT, brief=True
     )
-    overwrite: bool = setting(False, OVERWRITE_HELP, panel=OUTPUT)
+    overwrite: bool = setting(False, OVERWRITE_HELP, panel=OUTPUT, brief=True)
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class ConvertOptions(ConversionOptions, ColumnOptions):
         "What SRC is, where its path does not tell: {readable_formats}.",
         flag="--from",
         metavar="FORMAT",
+        offers="read formats",
+        brief="What SRC is, where its path does not tell.",
     )
     write_as: str | None = _format(
         None,
@@ -72,10 +75,14 @@ class ConvertOptions(ConversionOptions, ColumnOptions):
         "{write_only_formats}.",
         flag="--to",
         metavar="FORMAT",
+        offers="written formats",
+        brief="What DST becomes, where its path does not tell: {readable_formats}, "
+        "{write_only_formats}.",
     )
     salvage: bool = _format(
         False,
         "jsonl, parquet, parts: leave out what is damaged in SRC, and say how much that is.",
+        brief="Leave out what is damaged in SRC.",
     )
     allow_missing: bool = _format(
         False, "Merge shares of an output though some are missing or unfinished."
@@ -97,11 +104,13 @@ class ConvertOptions(ConversionOptions, ColumnOptions):
         None,
         IMAGE_ROOT_HELP,
         metavar="DIR",
+        brief=True,
     )
     images: ImagesMode | None = _images(
         None,
         "imagefolder: how the images get into DST.",
         default_help="link; none where DST is the folder of the images",
+        brief="imagefolder: how the images get into DST: {choices}.",
     )
     metadata: MetadataKind = _images("jsonl", "imagefolder: the kind of its metadata file.")
     license: str | None = _format(
@@ -130,6 +139,8 @@ class CheckpointOptions(ConversionOptions):
         "LAVIS: OPT, Flan-T5 or Vicuna, which its files do not hold; for retrieval BERT, whose "
         "tokenizer it takes. A directory or hub id.",
         metavar="MODEL",
+        brief="LAVIS: its language model, a directory or hub id.",
+        offers="checkpoints",
     )
     qformer_tokenizer: str | None = _checkpoint(
         None,
@@ -137,6 +148,7 @@ class CheckpointOptions(ConversionOptions):
         "directory or hub id.",
         metavar="MODEL",
         default_help="google-bert/bert-base-uncased",
+        offers="checkpoints",
     )
     vision_weights: str | None = _checkpoint(
         None,
@@ -148,12 +160,23 @@ class CheckpointOptions(ConversionOptions):
         "LAVIS: a BLIP-2 whose settings, tokenizer and whatever else is missing are taken.",
         metavar="MODEL",
         default_help="the released model with the same shapes",
+        offers="checkpoints",
     )
-    adapter: tuple[str, ...] = _checkpoint((), ADAPTER_HELP, metavar="NAME")
-    dtype: Dtype = _checkpoint("auto", DTYPE_HELP)
-    quantize: Literal["int8"] | None = _checkpoint(None, QUANTIZE_HELP)
+    adapter: tuple[str, ...] = _checkpoint(
+        (),
+        ADAPTER_HELP,
+        metavar="NAME",
+        brief="An adapter of PEFT (LoRA), merged into the model.",
+        offers="checkpoints",
+    )
+    dtype: Dtype = _checkpoint("auto", DTYPE_HELP, brief="Of checkpoints: {choices}.")
+    quantize: Literal["int8"] | None = _checkpoint(
+        None, QUANTIZE_HELP, brief="Linear layers in eight bits: int8."
+    )
     max_shard_size: str = _checkpoint("5GB", "Largest weight file, such as 2GB.", metavar="SIZE")
-    check: bool = _checkpoint(False, "Compare the result with the source, and print it.")
+    check: bool = _checkpoint(
+        False, "Compare the result with the source, and print it.", brief=True
+    )
 
     @property
     def source(self) -> str:
@@ -177,8 +200,9 @@ class VerifyOptions(OptionGroup):
         positional=True,
         metavar="OUT...",
         panel=FORMAT,
+        brief=True,
     )
-    json: bool = setting(False, "Print JSON for other programs.", panel=OUTPUT)
+    json: bool = setting(False, "Print JSON for other programs.", panel=OUTPUT, brief=True)
 
 
 @dataclass(frozen=True)
@@ -192,4 +216,5 @@ class SchemaOptions(OptionGroup):
         positional=True,
         metavar="ROWS",
         panel=FORMAT,
+        brief="{choices}.",
     )

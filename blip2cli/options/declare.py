@@ -50,11 +50,16 @@ class Declared:
     switch_off: str | None = None  # the flag that turns a boolean off
     metavar: str | None = None  # what the help calls the value
     default_help: str | None = None  # what the help says of the default, where None stands for it
+    # Whether the help on one screen lists it; a text: in these words, where ``help`` is long
+    brief: bool | str = False
     minimum: float | None = None  # the smallest value
     parse: Callable[[str], Any] | None = None  # from the text on the command line
     counted: bool = False  # how often the flag is given
     positional: bool = False  # an argument, not a flag
     presets: Mapping[str, Mapping[str, Any]] | None = None  # what each value sets other options to
+    # What a shell offers as values: these, or what ``cli.flags.offers`` finds by this name
+    offers: tuple[str, ...] | str = ()
+    columns_of: tuple[str, ...] = ()  # options that name tables, whose columns are values of it
 
     def long_flag(self, name: str) -> str:
         """``--max-new-tokens`` of ``max_new_tokens``."""

@@ -43,21 +43,29 @@ class EvalOptions(ReferenceOptions):
         "Outputs of caption or ask that are one, or of embed of images and of texts.",
         positional=True,
         metavar="ROWS...",
+        brief="Outputs of caption, ask or embed.",
     )
-    compare: tuple[str, ...] = _source((), COMPARE_HELP, metavar="ROWS")
+    compare: tuple[str, ...] = _source((), COMPARE_HELP, metavar="ROWS", brief=True)
     metric: tuple[str, ...] = _metrics(
         (),
         f"Compute only this: {', '.join(_METRIC_NAMES)}; repeatable.",
         metavar="NAME",
+        brief=True,
+        offers=_METRIC_NAMES,
     )
     by: tuple[str, ...] = _metrics(
         (),
         "Also for each value of a column of ROWS or of the references, such as question_type; "
         "repeatable.",
         metavar="COLUMN",
+        brief="Also for each value of a column; repeatable.",
+        columns_of=("rows", "against"),
     )
     fail_under: tuple[str, ...] = _metrics(
-        (), "Exit with 1 when a figure is lower, such as vqa=0.6; repeatable.", metavar="NAME=X"
+        (),
+        "Exit with 1 when a figure is lower, such as vqa=0.6; repeatable.",
+        metavar="NAME=X",
+        brief=True,
     )
     meteor_jar: str | None = _metrics(
         None,
@@ -65,7 +73,7 @@ class EvalOptions(ReferenceOptions):
         metavar="FILE",
         default_help="that of an installed pycocoevalcap",
     )
-    json: bool = setting(False, "Print JSON for other programs.", panel=OUTPUT)
+    json: bool = setting(False, "Print JSON for other programs.", panel=OUTPUT, brief=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

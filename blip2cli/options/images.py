@@ -27,6 +27,8 @@ class LoaderOptions(OptionGroup):
         parse=parse_batch_size,
         default_help="auto",
         about_images=False,
+        brief=True,
+        offers=("auto",),
     )
     # Processes that decode; None: by the cores there are
     workers: int | None = _unrecorded_model(

@@ -65,11 +65,19 @@ class ModelOptions(OptionGroup):
         DEFAULT_MODEL,
         "Hub id, local directory, or an embedded demonstration: tiny, tiny-t5, tiny-itm.",
         metavar="NAME",
+        brief="Hub id, directory, or tiny, which is embedded.",
+        offers="models",
     )
     revision: str | None = _recorded_placement(
         None, "Branch, tag or commit of a hub model.", metavar="REV"
     )
-    device: str = _unrecorded_placement("auto", DEVICE_HELP, metavar="NAME")
+    device: str = _unrecorded_placement(
+        "auto",
+        DEVICE_HELP,
+        metavar="NAME",
+        brief="auto, cpu, mps, cuda, cuda:1, or several: cuda:all.",
+        offers=("auto", "cpu", "cuda", "cuda:all", "mps"),
+    )
     # The precision that "auto" came to is a setting of its own, see ``pipeline.output``.
     dtype: Dtype = _unrecorded_placement("auto", DTYPE_HELP)
     quantize: Quantize | None = _recorded_placement(None, QUANTIZE_HELP)
@@ -83,7 +91,12 @@ class ModelOptions(OptionGroup):
     )
     max_memory: str | None = _unrecorded_placement(None, MAX_MEMORY_HELP, metavar="DEVICE=SIZE,…")
     offload: str | None = _unrecorded_placement(None, OFFLOAD_HELP, metavar="DIR")
-    adapter: tuple[str, ...] = _recorded_placement((), ADAPTER_HELP, metavar="NAME")
+    adapter: tuple[str, ...] = _recorded_placement(
+        (),
+        ADAPTER_HELP,
+        metavar="NAME",
+        offers="checkpoints",
+    )
 
     def __post_init__(self) -> None:
         """Raise ``OptionError`` where layers cannot be placed as the options say."""
@@ -129,10 +142,13 @@ class DoctorOptions(ModelOptions):
         "Put this model through all checks: hub id, local directory, or tiny.",
         metavar="NAME",
         default_help="a quick look at tiny",
+        brief=True,
+        offers="models",
     )  # type: ignore[assignment] # None: the installation alone
     image: str | None = _unrecorded_placement(
         None,
         "A picture to caption with five beams; of LAVIS's merlion.png the published captions "
         "are known.",
         metavar="FILE",
+        brief="A picture to caption with five beams.",
     )

@@ -24,6 +24,7 @@ class RankOptions(OptionGroup):
         f"A retrieval model that picks the best of {option('num_captions')} captions: hub id, "
         "local directory, or tiny-itm. Rows get its score as match.",
         metavar="MODEL",
+        offers="models",
     )
     rank_by: RankBy = _ranking(
         "match",

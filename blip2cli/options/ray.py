@@ -38,6 +38,7 @@ class RayOptions(OptionGroup):
         f"The cluster, with {option('ray')}: auto, or HOST:PORT of its head node.",
         metavar="ADDRESS",
         default_help="RAY_ADDRESS, or one that runs on this machine, or a new one",
+        offers=("auto",),
     )
     ray_actors: tuple[int, int] | None = _cluster(
         None,

@@ -40,7 +40,10 @@ class RunPageOptions(OptionGroup):
     """The page that a run writes about its output once it is finished."""
 
     report: str | None = _run(
-        None, "Write a page of OUT with its pictures at the end, as report does.", metavar="PAGE"
+        None,
+        "Write a page of OUT with its pictures at the end, as report does.",
+        metavar="PAGE",
+        brief="Write a page of OUT with its pictures at the end.",
     )
     no_images: bool = _run(False, _NO_IMAGES)
 
@@ -63,21 +66,27 @@ class PageOptions(ReferenceOptions):
         "Outputs of caption, ask or embed that are one.",
         positional=True,
         metavar="ROWS...",
+        brief=True,
     )
-    image_root: str | None = _images(None, IMAGE_ROOT_HELP, metavar="DIR")
+    image_root: str | None = _images(None, IMAGE_ROOT_HELP, metavar="DIR", brief=True)
     source: tuple[str, ...] = _images(
         (),
         "The SOURCE of the run, where the pictures are in archives, tables or buckets; repeatable.",
         metavar="SOURCE",
+        brief="The SOURCE of the run, where pictures are no plain files.",
     )
-    image_column: str | None = _images(None, IMAGE_COLUMN_HELP, metavar="NAME")
+    image_column: str | None = _images(
+        None, IMAGE_COLUMN_HELP, metavar="NAME", columns_of=("source",)
+    )
     absolute_paths: bool = _images(False, ABSOLUTE_PATHS_HELP)
-    no_images: bool = _images(False, _NO_IMAGES)
-    limit: int | None = _source(None, LIMIT_HELP, metavar="N", minimum=1)
-    compare: tuple[str, ...] = _source((), COMPARE_HELP, metavar="ROWS")
-    run_summary: str | None = _source(None, RUN_SUMMARY_HELP, metavar="FILE")
-    out: str = _output("", "The page, an HTML file.", flag="--output", short="-o", metavar="PAGE")
-    overwrite: bool = _output(False, OVERWRITE_HELP)
+    no_images: bool = _images(False, _NO_IMAGES, brief=True)
+    limit: int | None = _source(None, LIMIT_HELP, metavar="N", minimum=1, brief=True)
+    compare: tuple[str, ...] = _source((), COMPARE_HELP, metavar="ROWS", brief=True)
+    run_summary: str | None = _source(None, RUN_SUMMARY_HELP, metavar="FILE", brief=True)
+    out: str = _output(
+        "", "The page, an HTML file.", flag="--output", short="-o", metavar="PAGE", brief=True
+    )
+    overwrite: bool = _output(False, OVERWRITE_HELP, brief=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,7 +21,7 @@ class VerbosityOptions(OptionGroup):
         short="-v",
         counted=True,
     )
-    quiet: bool = _report(False, "Say nothing but errors.", short="-q")
+    quiet: bool = _report(False, "Say nothing but errors.", short="-q", brief=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,7 +37,7 @@ class VerbosityOptions(OptionGroup):
 class ReportOptions(VerbosityOptions):
     """What a run prints on stderr."""
 
-    dry_run: bool = _report(False, "Say what would be done, and do nothing.")
+    dry_run: bool = _report(False, "Say what would be done, and do nothing.", brief=True)
     log_json: bool = _report(False, "Say everything as JSON, an object a line, for other programs.")
 
 
@@ -45,4 +45,4 @@ class ReportOptions(VerbosityOptions):
 class DoctorOutputOptions(OptionGroup):
     """The form of what ``doctor`` prints."""
 
-    json: bool = _report(False, "Print JSON for other programs.")
+    json: bool = _report(False, "Print JSON for other programs.", brief=True)

@@ -56,6 +56,7 @@ class ConfigOptions(OptionGroup):
         "others there.",
         panel=SETTINGS,
         metavar="NAME",
+        offers="jobs",
     )
 
 
@@ -65,15 +66,21 @@ class SourceOptions(OptionGroup):
 
     # As typed: folders, files, globs, URLs, or "-" for paths on stdin. Empty: no image is read.
     sources: tuple[str, ...] = _unrecorded_source(
-        (), "{sources}.", positional=True, metavar="SOURCE"
+        (),
+        "{sources}.",
+        positional=True,
+        metavar="SOURCE",
+        brief="Folders, images, tables, archives, URLs; - for stdin.",
     )
     include: tuple[str, ...] = _unrecorded_source(
-        (), "Only file names that match; repeatable.", metavar="GLOB"
+        (),
+        "Only file names that match; repeatable.",
+        metavar="GLOB",
     )
     exclude: tuple[str, ...] = _unrecorded_source(
         (), f"No file names that match; wins over {option('include')}; repeatable.", metavar="GLOB"
     )
-    limit: int | None = _unrecorded_source(None, LIMIT_HELP, metavar="N", minimum=1)
+    limit: int | None = _unrecorded_source(None, LIMIT_HELP, metavar="N", minimum=1, brief=True)
     # "I/N", whatever was typed
     shard: str | None = _recorded_source(
         None,
@@ -81,14 +88,21 @@ class SourceOptions(OptionGroup):
         "the one that torchrun, accelerate, SLURM or Kubernetes says. OUT may hold {shard}.",
         metavar="I/N|auto|auto/N",
         parse=parse_shard,
+        offers=("auto",),
     )
     nul: bool = _unrecorded_source(
         False, "Paths on stdin end with NUL instead of a newline.", flag="--null", short="-0"
     )
     keep: tuple[str, ...] = _recorded_source(
-        (), "Carry this column of the source into the rows; repeatable.", metavar="COLUMN"
+        (),
+        "Carry this column of the source into the rows; repeatable.",
+        metavar="COLUMN",
+        brief="Carry this column of the source into the rows.",
+        columns_of=("sources",),
     )
-    image_column: str | None = _unrecorded_source(None, IMAGE_COLUMN_HELP, metavar="NAME")
+    image_column: str | None = _unrecorded_source(
+        None, IMAGE_COLUMN_HELP, metavar="NAME", columns_of=("sources",)
+    )
     absolute_paths: bool = _unrecorded_source(False, ABSOLUTE_PATHS_HELP)
     moved_source: bool = _unrecorded_source(False, MOVED_SOURCE_HELP)
     check_content: bool = _unrecorded_source(
@@ -125,8 +139,9 @@ class OutputOptions(OptionGroup):
         flag="--output",
         short="-o",
         metavar="OUT",
+        brief="Rows: {output_suffixes}.",
     )
-    overwrite: bool = _destination(False, OVERWRITE_HELP)
+    overwrite: bool = _destination(False, OVERWRITE_HELP, brief=True)
     errors: ErrorsMode = _recorded_output(
         "file",
         "Images that failed: into a file beside OUT, or into OUT with an error column.",
@@ -134,7 +149,9 @@ class OutputOptions(OptionGroup):
     )
     summary: str | None = _destination(None, "Write how the run went as JSON.", metavar="FILE")
     resume: bool = _destination(
-        False, "Go on with OUT if it is there: only images without rows are run."
+        False,
+        "Go on with OUT if it is there: only images without rows are run.",
+        brief="Go on with OUT: only images without rows are run.",
     )
     rows_per_part: int = _recorded_output(
         100_000,
@@ -144,7 +161,9 @@ class OutputOptions(OptionGroup):
         about_images=True,
     )
     retry_errors: bool = _unrecorded_output(
-        False, "Go on with OUT, and try the images again that failed before.", about_images=True
+        False,
+        "Go on with OUT, and try the images again that failed before.",
+        about_images=True,
     )
 
     @property

@@ -43,6 +43,7 @@ _preset = partial(
         "30 new tokens; answers with the family's template, beam 5, length penalty -1 and at most "
         "10 new tokens. Options beside it win."
     ),
+    brief="Decode as the BLIP-2 paper does: {choices}.",
     presets=_PRESETS,
     panel=DECODING,
     shapes_rows=False,  # the options that it sets do
@@ -68,15 +69,20 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
 class DecodeOptions(OptionGroup):
     """How text is decoded. Greedy unless beams or a sampling option is given."""
 
-    max_new_tokens: int = _decoding(30, "Longest text, in tokens.", metavar="N", minimum=1)
+    max_new_tokens: int = _decoding(
+        30, "Longest text, in tokens.", metavar="N", minimum=1, brief=True
+    )
     min_new_tokens: int = _decoding(0, "Shortest text, in tokens.", metavar="N", minimum=0)
-    num_beams: int = _decoding(1, "Beams searched; 1 is greedy.", metavar="N", minimum=1)
+    num_beams: int = _decoding(
+        1, "Beams searched; 1 is greedy.", metavar="N", minimum=1, brief=True
+    )
     # Texts of one prompt, best first
     num_captions: int = _decoding(
         1,
         f"Captions an image, best first; needs {option('num_beams')} or drawing.",
         metavar="N",
         minimum=1,
+        brief="Captions an image, best first.",
     )
     # Any of the three switches sampling on.
     temperature: float | None = _decoding(
@@ -172,6 +178,9 @@ class CaptionOptions(OptionGroup):
         panel=DECODING,
         shapes_rows=True,
         about_images=False,
+        brief="Text the caption goes on from; may hold {COLUMN}.",
+        offers="texts",
+        columns_of=("sources",),
     )
     preset: Literal["paper-caption"] | None = _preset()
 
@@ -187,6 +196,9 @@ class AskOptions(OptionGroup):
         "a column of the source.",
         short="-q",
         metavar="TEXT",
+        brief="A question for every image; repeatable.",
+        offers="texts",
+        columns_of=("sources",),
     )
     questions: str | None = _unrecorded_question(
         None,
@@ -194,18 +206,23 @@ class AskOptions(OptionGroup):
         "file_name, question and, if wanted, question_id, choices, and the right answer or "
         "answers, with which those of the model are compared at the end.",
         metavar="FILE",
+        brief="A .txt with a question a line, or a table.",
     )
     template: str = _recorded_question(
         "auto",
         "What the model reads: auto, or a text that holds {question} (a retrieval model: "
         "{choice}).",
         metavar="TEXT",
+        offers=("auto",),
     )
     choices: str | None = _unrecorded_question(
         None,
         "The answers there are, separated by commas; rows get the probability of each. They may "
         "hold {COLUMN}.",
         metavar="A,B,…",
+        brief="The answers there are; rows get their probabilities.",
+        offers="texts",
+        columns_of=("questions", "sources"),
     )
     choices_file: str | None = _unrecorded_question(
         None, "The answers there are, one a line; they may hold commas.", metavar="FILE"
@@ -216,6 +233,7 @@ class AskOptions(OptionGroup):
         "text, or a list of texts, such as caption, candidates or answer of rows that exist "
         "already.",
         metavar="COLUMN",
+        columns_of=("questions", "sources"),
     )
     choice_norm: Norm | None = _recorded_question(
         None,

@@ -27,25 +27,29 @@ class EmbedOptions(OptionGroup):
         "that images and texts share; multimodal: the Q-Former's, of an image with a text "
         "(these two: retrieval models); language: the language model's, of a text.",
         default_help="image; of texts projection, or language",
+        brief="{choices}.",
     )
     pool: Pool | None = _recorded_vector(
         None,
         "cls: the class token; mean: over patches, queries or tokens; none: all queries "
         "row by row, so D = queries × width.",
         default_help="cls for image and for texts of retrieval models, else mean",
+        brief="How patches, queries or tokens become one: {choices}.",
     )
     text: tuple[str, ...] = _unrecorded_vector(
         (),
         "A text to embed in place of images, or beside each (multimodal); repeatable.",
         metavar="TEXT",
+        brief="A text in place of images, or beside each; repeatable.",
     )
     texts: str | None = _unrecorded_vector(
         None,
         "The same from a .txt with one text a line, or a .jsonl, .csv or .tsv table with "
         "a column text.",
         metavar="FILE",
+        brief="The same from a .txt, a text a line, or a table.",
     )
-    normalize: bool = _recorded_vector(False, "Give every vector the length 1 (L2).")
+    normalize: bool = _recorded_vector(False, "Give every vector the length 1 (L2).", brief=True)
     embedding_dtype: EmbeddingDtype = _recorded_vector(
         "float32", "What the numbers are written as."
     )

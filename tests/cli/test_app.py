@@ -30,23 +30,6 @@ def test_help_names_the_commands(blip2cli: Run) -> None:
     assert "blip2cli caption sample_images --model tiny" in done.stdout
 
 
-@pytest.mark.parametrize("command", LABELLING)
-def test_help_of_a_command_shows_panels_variables_and_an_example(
-    command: str, blip2cli: Run
-) -> None:
-    done = blip2cli(command, "--help", env={"COLUMNS": "200"})
-    assert done.returncode == 0
-    for panel in ("Source", "Output", "Model", "Reporting"):
-        assert f"─ {panel} ─" in done.stdout
-    assert "Example:" in done.stdout
-    assert f"blip2cli {command} photos/" in done.stdout
-    for parameter in typer.main.get_command(application()).commands[command].params:  # type: ignore[attr-defined]
-        for name in parameter.opts:
-            if name.startswith("--") and name != "--help":
-                assert name in done.stdout
-                assert f"BLIP2CLI_{name[2:].replace('-', '_').upper()}" in done.stdout
-
-
 def test_without_a_command_the_help_is_shown(blip2cli: Run) -> None:
     done = blip2cli()
     assert done.returncode == 2
@@ -199,25 +182,6 @@ def test_a_mistake_is_answered_at_once(arguments: list[str], said: str, blip2cli
 def test_a_mistake_in_a_variable_names_it(blip2cli: Run) -> None:
     done = blip2cli("caption", ".", env={"BLIP2CLI_BATCH_SIZE": "many"})
     assert "--batch-size (or BLIP2CLI_BATCH_SIZE)" in error_sentence(done)
-
-
-@pytest.mark.parametrize(
-    ("words", "offered"),
-    [
-        ("blip2cli cap", ["caption"]),
-        ("blip2cli caption --num-b", ["--num-beams"]),
-        ("blip2cli embed --kind q", ["qformer"]),
-    ],
-)
-def test_the_shell_completes(words: str, offered: list[str], blip2cli: Run) -> None:
-    done = blip2cli(
-        env={
-            "_BLIP2CLI_COMPLETE": "complete_bash",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(len(words.split()) - 1),
-        }
-    )
-    assert done.stdout.split() == offered
 
 
 def test_completion_can_be_shown(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from blip2cli.model.families import Family
     from blip2cli.model.wrapper import Blip2
 
-EXAMPLES = "Example:  blip2cli brightness photos/ --digits 3"
+EXAMPLES = ("blip2cli brightness photos --digits 3",)
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class BrightnessOptions(OptionGroup):
         about_images=True,
         panel=VECTORS,
         help="Digits behind the point.",
+        brief=True,
         metavar="N",
         minimum=0,
     )

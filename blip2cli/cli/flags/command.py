@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from blip2cli.cli.flags.parameters import CONTEXT, FILLED, Known, parameter, value_of
+from blip2cli.cli.flags.short_help import HELP_ALL
 from blip2cli.cli.terminal.error_messages import complain, unexpected
 from blip2cli.cli.terminal.spelling import sentence
 from blip2cli.errors import Blip2CliError
@@ -40,7 +41,10 @@ class Without:
 
 
 def command(function: Callable[..., int]) -> Callable[..., int]:
-    """Let Typer see the options of the groups that ``function`` takes as parameters of its own."""
+    """Let Typer see the options of the groups that ``function`` takes as parameters of its own.
+
+    What comes back also has them as ``options``, by name, for the help on one screen.
+    """
     groups: dict[str, Any] = {}
     parameters: dict[str, inspect.Parameter] = {}
     found: dict[str, Known] = {}
@@ -95,8 +99,9 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
             return unexpected(error, report.verbose)
 
     ordered = sorted(parameters, key=lambda name: PANELS.index(found[name].declared.panel))
-    signature = inspect.Signature([CONTEXT, *(parameters[name] for name in ordered)])
+    signature = inspect.Signature([CONTEXT, *(parameters[name] for name in ordered), HELP_ALL])
     run.__signature__ = signature  # type: ignore[attr-defined]
+    run.options = found  # type: ignore[attr-defined]
     run.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
     # Typer would follow this back to the undecorated function and its annotations.
     del run.__wrapped__

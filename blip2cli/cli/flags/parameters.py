@@ -12,7 +12,7 @@ import typer
 
 from blip2cli.cli.terminal.spelling import variable, with_flags
 from blip2cli.errors import either
-from blip2cli.options.declare import Declared
+from blip2cli.options.declare import Declared, choices_of
 
 CONTEXT = inspect.Parameter(
     "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
@@ -43,7 +43,9 @@ def parameter(
     elif several:
         default = None
     if declared.positional:
-        more = typer.Argument(metavar=declared.metavar, help=_help(declared), show_default=False)
+        more = typer.Argument(
+            metavar=declared.metavar, help=help_text(declared.help), show_default=False
+        )
     else:
         more = _option(name, declared, several, taken)
     return inspect.Parameter(
@@ -66,7 +68,7 @@ def _option(name: str, declared: Declared, several: bool, taken: Iterable[str]) 
     if declared.short and declared.short not in taken:
         names.append(declared.short)
     more: dict[str, Any] = {"metavar": declared.metavar, "rich_help_panel": declared.panel}
-    text = _help(declared)
+    text = help_text(declared.help)
     if declared.default_help:
         text += f" \\[default: {declared.default_help}]"
     if declared.counted or declared.default_help:
@@ -75,6 +77,8 @@ def _option(name: str, declared: Declared, several: bool, taken: Iterable[str]) 
         more["count"] = True
     if declared.minimum is not None and not declared.parse:
         more["min"] = declared.minimum
+    if declared.offers or declared.columns_of:
+        more["autocompletion"] = _offers(declared)
     if declared.presets is not None:
         more |= {"callback": _preset_callback(declared), "is_eager": True, "show_default": False}
     if several:
@@ -86,9 +90,9 @@ def _option(name: str, declared: Declared, several: bool, taken: Iterable[str]) 
     return typer.Option(*names, help=text, **more)
 
 
-def _help(declared: Declared) -> str:
-    """The help text, with the entries of the tables that it names."""
-    text = with_flags(declared.help)
+def help_text(text: str) -> str:
+    """A text of a declaration, with flags, and the entries of the tables that it names."""
+    text = with_flags(text)
     if "_formats}" in text:
         from blip2cli.convert.format_table import FORMATS, READABLE
 
@@ -104,6 +108,27 @@ def _help(declared: Declared) -> str:
 
         text = text.replace("{sources}", describe_sources())
     return text
+
+
+def brief_text(known: Known) -> str:
+    """What the help on one screen says of an option, with its values and its default."""
+    brief, default = known.declared.brief, known.default
+    text = help_text(brief if isinstance(brief, str) else known.declared.help)
+    text = text.replace("{choices}", ", ".join(choices_of(known.hint)))
+    if default in (None, False, "", ()) or str(default) in text:
+        return text
+    return f"{text} [default: {default}]"
+
+
+def _offers(declared: Declared) -> Callable[[typer.Context, str], list[str]]:
+    """What a shell offers as values."""
+
+    def offer(context: typer.Context, incomplete: str) -> list[str]:
+        from blip2cli.cli.flags.offers import offered
+
+        return offered(declared, context, incomplete)
+
+    return offer
 
 
 def _lines_callback(name: str) -> Callable[[list[str] | None], list[str]]:

@@ -8,21 +8,19 @@ name, which is one command's. Of a ``pyproject.toml`` the table ``tool.blip2cli`
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, get_args
 
 import typer
 
 from blip2cli.cli.flags.parameters import FILLED, Known
+from blip2cli.cli.flags.settings_table import COMMAND, JOBS, read_table, wrong
 from blip2cli.cli.terminal.spelling import readable, variable
 from blip2cli.errors import OptionError, either, option
 from blip2cli.options import GROUPS, declarations
 from blip2cli.options.declare import Declared, choices_of
 
-_JOBS, _COMMAND = "jobs", "command"
 _NAMES = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -74,10 +72,10 @@ def _values(
 ) -> dict[str, tuple[str, Any]]:
     """The values of the options in the file, as Typer takes defaults, and where each stands. Raises
     OptionError."""
-    table = _table(path)
-    jobs = table.pop(_JOBS, {})
+    table = read_table(path)
+    jobs = table.pop(JOBS, {})
     if not isinstance(jobs, dict) or not all(isinstance(one, dict) for one in jobs.values()):
-        raise _wrong(f"{path!r}: {_JOBS} holds no tables", "write [jobs.NAME] before the options")
+        raise wrong(f"{path!r}: {JOBS} holds no tables", "write [jobs.NAME] before the options")
     fields = {
         name: field
         for field, known in options.items()
@@ -87,7 +85,7 @@ def _values(
     every = {name for group in GROUPS for each in declarations(group) for name in _names(*each)}
     found: dict[str, tuple[str, Any]] = {}
     for place, own in [(path, table), *((f"{path}, job {name}", jobs[name]) for name in jobs)]:
-        its = own.pop(_COMMAND, None) if own is not table else None
+        its = own.pop(COMMAND, None) if own is not table else None
         asked = own is table or (job is not None and own is jobs.get(job))
         for key, value in own.items():
             name = key.replace("-", "_")
@@ -97,33 +95,15 @@ def _values(
                 field = fields[name]
                 found[field] = place, _value(f"{place!r}: {key}", field, value, options[field])
             elif asked and own is not table:
-                raise _wrong(f"{place!r}: blip2cli {command} has no option {key}", "leave it out")
+                raise wrong(f"{place!r}: blip2cli {command} has no option {key}", "leave it out")
         if asked and its not in (None, command):
-            raise _wrong(f"{place!r} is a job for blip2cli {its}", f"it is blip2cli {command} here")
+            raise wrong(f"{place!r} is a job for blip2cli {its}", f"it is blip2cli {command} here")
     if job is not None and job not in jobs:
         close = get_close_matches(job, jobs, 1)
         others = f"it has {either(list(jobs))}" if jobs else "it has none"
         remedy = f"did you mean {close[0]}?" if close else others
         raise OptionError("job", f"{path!r} has no job {job!r}", remedy)
     return found
-
-
-def _table(path: str) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        problem = f"{option('config')} {path!r} cannot be read ({error.strerror})"
-        raise OptionError("config", problem, "check the path") from None
-    except ValueError as error:  # also of bytes that are not UTF-8
-        problem = f"{option('config')} {path!r} is no TOML ({error})"
-        raise OptionError("config", problem, "correct it") from None
-    if Path(path).name != "pyproject.toml":
-        return table
-    own = table.get("tool", {}).get("blip2cli")
-    if not isinstance(own, dict):
-        raise _wrong(f"{path!r} has no table tool.blip2cli", "write the options into one")
-    return own
 
 
 def _names(field: str, declared: Declared) -> Iterator[str]:
@@ -147,25 +127,25 @@ def _value(place: str, field: str, value: Any, known: Known) -> Any:
         if choices and value not in choices:
             close = get_close_matches(value, choices, 1)
             remedy = f"did you mean {close[0]}?" if close else f"choose {either(choices)}"
-            raise _wrong(f"{place} has no value {value!r}", remedy)
+            raise wrong(f"{place} has no value {value!r}", remedy)
         try:
             if declared.parse is not None:
                 declared.parse(value)
         except OptionError as error:
-            raise _wrong(f"{place}: {error.problem}", error.remedy) from None
+            raise wrong(f"{place}: {error.problem}", error.remedy) from None
         return value
     kind = next(one for one in (known.hint, *get_args(known.hint)) if one in _NAMES)
     fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
-        raise _wrong(f"{place} is {value!r}, not {_NAMES[kind]}", "write it so")
+        raise wrong(f"{place} is {value!r}, not {_NAMES[kind]}", "write it so")
     if declared.minimum is not None and value < declared.minimum:
-        raise _wrong(f"{place} must be at least {declared.minimum:g}, not {value}")
+        raise wrong(f"{place} must be at least {declared.minimum:g}, not {value}")
     return value
 
 
 def _text(place: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise _wrong(f"{place} is {value!r}, not a text", "write it in quotes")
+        raise wrong(f"{place} is {value!r}, not a text", "write it in quotes")
     return str(value)
 
 
@@ -173,8 +153,4 @@ def _unknown(place: str, key: str, likely: list[str], every: list[str]) -> Optio
     name = key.replace("-", "_")
     close = get_close_matches(name, likely, 1) or get_close_matches(name, every, 1)
     remedy = f"did you mean {close[0]}?" if close else "the help of each command lists its options"
-    return _wrong(f"{place!r}: there is no option {key}", remedy)
-
-
-def _wrong(problem: str, remedy: str = "") -> OptionError:
-    return OptionError(None, problem, remedy)
+    return wrong(f"{place!r}: there is no option {key}", remedy)
