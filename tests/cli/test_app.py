@@ -110,7 +110,7 @@ def test_help_is_nearly_as_quick_as_importing_typer_and_rich(tmp_path: Path) -> 
         (["--vresion"], "no option --vresion; did you mean --version?"),
         (["caption", ".", "--promt", "a"], "no option --promt; did you mean --prompt"),
         (["ask", ".", "--qestions", "a"], "did you mean --questions or --question?"),
-        (["embed", ".", "--zzz"], "no option --zzz; blip2cli embed --help lists them."),
+        (["embed", ".", "--zzz"], "no option --zzz; blip2cli embed --help-all lists them."),
         (["caption", ".", "-z"], "There is no option -z"),
         (["embed", ".", "--kind", "qfomer"], "no value 'qfomer'; did you mean qformer?"),
         (

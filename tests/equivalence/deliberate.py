@@ -50,6 +50,7 @@ REWORDED: tuple[Reworded, ...] = (
     Reworded(r"^questions: \[", "question: [", "the setting has the name of its option"),
     Reworded(r"^questions_file: ", "questions: ", "the setting has the name of its option"),
     Reworded(r'"mend"', '"remedy"', "doctor says remedy"),
+    Reworded(r"--help lists them", "--help-all lists them", "the short help lists the common ones"),
     Reworded(r'"error": null', '"error": ""', "a column of text from the first row on"),
 )
 

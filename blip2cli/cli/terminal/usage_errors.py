@@ -23,7 +23,7 @@ def usage_sentence(error: Any) -> str:
         start = f"There is no option {error.option_name};"
         if error.possibilities:
             return f"{start} did you mean {either(error.possibilities[:2])}?"
-        return f"{start} {help_line} lists them."
+        return f"{start} {help_line}-all lists them."
     command = re.match(r"No such command '(.*?)'", error.message, re.DOTALL)
     if command is not None:
         return _unknown_command(command[1], list(getattr(context.command, "commands", {})))
