@@ -1,0 +1,92 @@
+"""Every command, Python and SQL block of the documentation is run, or says why it is not.
+
+Those of the README are in ``tests/test_readme.py``, which ``make test`` runs.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from blip2cli.cli.app import application
+from tests.docs.blocks import LANGUAGES, PAGES, README, REASONS, Block, blocks, check, examples
+from tests.docs.material import lay_out
+
+EXAMPLES = {
+    f"{example[0].page.stem}-{number}": example
+    for page in PAGES
+    if page != README
+    for number, example in enumerate(examples(page))
+}
+ALL = [block for page in PAGES for block in blocks(page)]
+ELSEWHERE = {"search": "tests/test_search.py", "nearest": "tests/convert/test_vectors.py"}
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_does_what_the_page_shows(name: str, tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    for block in EXAMPLES[name]:
+        check(block, tmp_path)
+
+
+def test_every_block_of_commands_or_code_is_marked() -> None:
+    bare = [b.place for b in ALL if b.language in LANGUAGES and b.mark is None]
+    assert bare == []
+    known = {"shown", "run", "not run", *ELSEWHERE}
+    assert [b.place for b in ALL if b.language in LANGUAGES and b.mark not in known] == []
+    # Shells have one name here, so that no block escapes by another.
+    others = [b.place for b in ALL if b.language in ("bash", "shell", "zsh", "py")]
+    assert others == []
+
+
+def test_a_block_that_is_not_run_has_a_reason_that_holds() -> None:
+    not_run = [block for block in ALL if block.mark == "not run"]
+    assert {word for block in not_run for word in block.more} <= REASONS
+    assert [b.place for b in not_run if not b.more] == []
+
+
+def test_blocks_of_other_tests_are_on_the_pages() -> None:
+    for mark in ELSEWHERE:
+        found = sorted(block.language for block in ALL if block.mark == mark)
+        assert found == ["python", "sql"], mark
+
+
+def commands_of(block: Block) -> list[list[str]]:
+    """The words of each ``blip2cli`` command of a block."""
+    text = block.text.replace("\\\n", " ")
+    lines = [line.removeprefix("$ ").strip() for line in text.splitlines()]
+    found = []
+    for line in lines:
+        for command in re.findall(r"(?:^|[\s;|&])blip2cli ((?:'[^']*'|\"[^\"]*\"|[^|;&\"'])*)", line):
+            words = shlex.split(command.strip(), comments=True)
+            if words:
+                found.append(words)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_that_are_not_run_exist_with_their_options(page: Path) -> None:
+    group: Any = typer.main.get_command(application())
+    for block in blocks(page):
+        if block.mark != "not run" or block.language not in ("sh", "console"):
+            continue
+        for name, *words in commands_of(block):
+            if name.startswith("-"):
+                continue
+            assert name in group.commands, (block.place, name)
+            known = {flag for p in group.commands[name].params for flag in (*p.opts, *p.secondary_opts)}
+            given = {word.split("=")[0] for word in words if re.match(r"--?[a-zA-Z]", word)}
+            given = {word for word in given if not re.match(r"-\d", word)}
+            assert given <= known | {"--help"}, (block.place, given - known)
+
+
+def test_commands_are_found_in_a_block() -> None:
+    text = "$ blip2cli caption a b | head\nseq 4 | xargs -I{} blip2cli ask 'x; y' --match  # no\n"
+    block = Block(README, 0, "sh", text, "not run")
+    assert commands_of(block) == [["caption", "a", "b"], ["ask", "x; y", "--match"]]
