@@ -1,6 +1,6 @@
-"""Write ``docs/reference.md`` from the declarations: ``python docs/make_reference.py``.
+"""Write two pages of the reference from the declarations: ``python docs/make_reference.py``.
 
-Commands, options, variables and exit codes are what the program itself knows of them, so the page
+Commands, options, variables and exit codes are what the program itself knows of them, so the pages
 cannot say anything else than ``--help``.
 """
 
@@ -18,42 +18,53 @@ from blip2cli.cli.app import COMMANDS, application
 from blip2cli.convert.format_table import FORMATS
 from blip2cli.options import GROUPS, declarations
 
-PAGE = Path(__file__).with_name("reference.md")
+FOLDER = Path(__file__).with_name("reference")
 
 _EXIT_CODES = {
-    exit_codes.SUCCESS: "every row is good",
-    exit_codes.RUN_FAILED: "the run failed; what was written so far is safe",
-    exit_codes.WRONG_INPUT: "something given is wrong; one sentence on stderr says what to do",
-    exit_codes.FAILED_IMAGES: "finished, some images failed",
-    exit_codes.MORE_TO_DO: "stopped by `--max-duration`; `--resume` goes on",
-    exit_codes.HUNG_UP: "the terminal was closed (SIGHUP); finished rows are safe",
-    exit_codes.INTERRUPTED: "interrupted (SIGINT); finished rows are safe",
-    exit_codes.BROKEN_PIPE: "whoever read stdout is gone",
-    exit_codes.TERMINATED: "terminated (SIGTERM); finished rows are safe",
+    exit_codes.SUCCESS: "every image has its rows",
+    exit_codes.RUN_FAILED: "the run failed, and what was written so far is safe; a check of `doctor` "
+    "failed, `verify` found damage, or `eval` a figure below `--fail-under`",
+    exit_codes.WRONG_INPUT: "something given is wrong (options, source, model or output): one "
+    "sentence on stderr says what to do; `verify`: an output that cannot be read",
+    exit_codes.FAILED_IMAGES: "finished, but some images failed",
+    exit_codes.MORE_TO_DO: "stopped by `--max-duration` with rows safe and more to do; `--resume` "
+    "goes on",
+    exit_codes.HUNG_UP: "the terminal was closed (SIGHUP)",
+    exit_codes.INTERRUPTED: "interrupted (SIGINT)",
+    exit_codes.BROKEN_PIPE: "whoever read stdout went away (`\\| head`)",
+    exit_codes.TERMINATED: "terminated (SIGTERM)",
 }
 
 
-def page() -> str:
-    """The whole page."""
-    return "\n".join([*_lines(), ""])
+def pages() -> dict[Path, str]:
+    """Each page by its path."""
+    found = {"commands.md": _commands(), "exit-codes.md": _exit_codes()}
+    return {FOLDER / name: "\n".join([*lines, ""]) for name, lines in found.items()}
 
 
-def _lines() -> Iterator[str]:
-    yield "# Reference"
+def _commands() -> Iterator[str]:
+    yield "# Commands and options"
     yield ""
-    yield "Made from the program by `make reference`; a test compares the two."
+    yield "Made from the program by `make reference`; a test compares the two. `blip2cli` itself has"
+    yield "`--version`, `--install-completion` and `--show-completion`, and every command `--help`"
+    yield "(`-h`). How each command is used is in the guides."
     commands: Any = typer.main.get_command(application())
     for name in COMMANDS:
         yield from _command(name, commands.commands[name])
     yield from _settings()
     yield from _formats()
-    yield ""
-    yield "## Exit codes"
+
+
+def _exit_codes() -> Iterator[str]:
+    yield "# Exit codes"
     yield ""
     yield "| code | meaning |"
     yield "|---|---|"
-    for code, meaning in _EXIT_CODES.items():
+    for code, meaning in sorted(_EXIT_CODES.items()):
         yield f"| {code} | {meaning} |"
+    yield ""
+    yield "After a signal the batch in flight is finished and committed, and what was finished is safe;"
+    yield "a second one ends the process at once. Under `nohup`, which ignores SIGHUP, a run goes on."
 
 
 def _command(name: str, command: Any) -> Iterator[str]:
@@ -134,4 +145,5 @@ def _formats() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
