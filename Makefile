@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo reference test test-fast test-slow test-lowest coverage equivalence torture lint format tiny bench
+.PHONY: help install demo reference docs test test-fast test-slow test-lowest coverage equivalence torture lint format tiny bench
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,8 +76,17 @@ lint: install ## check style, formatting, types, and which room imports which
 	$(BIN)/lint-imports --no-logo
 	test ! -x $(BIN)/biome || $(BIN)/biome ci --error-on-warnings
 
-reference: install ## write docs/reference.md from the declarations of the options
+reference: install ## write the pages of the reference that come from the declarations of the options
 	$(BIN)/python docs/make_reference.py
+
+SITE := $(VENV)/.installed-docs
+docs: $(SITE) ## build the site of the documentation in build/site, and draw its plots
+	$(BIN)/python docs/make_plots.py
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+$(SITE): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
+	@touch $@
 
 format: install ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,8 @@
 """Captions from a written grammar: what people write about pictures, and how.
 
 The tokenizer of ``evaluate`` is compared with the original one on these captions. What the grammar
-does not have (emoji, entities, other scripts) is read otherwise in places: ``docs/evaluate.md``.
+does not have (emoji, entities, other scripts) is read otherwise in places, see
+``docs/guides/evaluate.md``.
 """
 
 from __future__ import annotations

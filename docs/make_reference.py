@@ -22,8 +22,8 @@ FOLDER = Path(__file__).with_name("reference")
 
 _EXIT_CODES = {
     exit_codes.SUCCESS: "every image has its rows",
-    exit_codes.RUN_FAILED: "the run failed, and what was written so far is safe; a check of `doctor` "
-    "failed, `verify` found damage, or `eval` a figure below `--fail-under`",
+    exit_codes.RUN_FAILED: "the run failed, and what was written so far is safe; a check of "
+    "`doctor` failed, `verify` found damage, or `eval` a figure below `--fail-under`",
     exit_codes.WRONG_INPUT: "something given is wrong (options, source, model or output): one "
     "sentence on stderr says what to do; `verify`: an output that cannot be read",
     exit_codes.FAILED_IMAGES: "finished, but some images failed",
@@ -45,8 +45,8 @@ def pages() -> dict[Path, str]:
 def _commands() -> Iterator[str]:
     yield "# Commands and options"
     yield ""
-    yield "Made from the program by `make reference`; a test compares the two. `blip2cli` itself has"
-    yield "`--version`, `--install-completion` and `--show-completion`, and every command `--help`"
+    yield "Made from the program by `make reference`; a test compares the two. `blip2cli` itself"
+    yield "has `--version`, `--install-completion` and `--show-completion`, and every command `--help`"
     yield "(`-h`). How each command is used is in the guides."
     commands: Any = typer.main.get_command(application())
     for name in COMMANDS:
@@ -63,8 +63,9 @@ def _exit_codes() -> Iterator[str]:
     for code, meaning in sorted(_EXIT_CODES.items()):
         yield f"| {code} | {meaning} |"
     yield ""
-    yield "After a signal the batch in flight is finished and committed, and what was finished is safe;"
-    yield "a second one ends the process at once. Under `nohup`, which ignores SIGHUP, a run goes on."
+    yield "After a signal the batch in flight is finished and committed, and what was finished is"
+    yield "safe; a second one ends the process at once. Under `nohup`, which ignores SIGHUP, a run"
+    yield "goes on."
 
 
 def _command(name: str, command: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""docs/blip2.md names tests and commands that there are, and all that transformers offers."""
+"""The page about transformers names tests and commands that exist, and all that it offers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer.main
 from blip2cli.cli.app import application, call
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "blip2.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "transformers.md").read_text(encoding="utf-8")
 QUOTED = re.findall(r"`([^`]+)`", PAGE)
 COMMANDS = sorted({text for text in QUOTED if text.startswith("blip2cli ")})
 TESTS = sorted({text for text in QUOTED if text.startswith("tests/")})

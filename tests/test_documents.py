@@ -10,7 +10,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/release.md"])
+PAGES = (
+    "CONTRIBUTING.md",
+    "docs/development/architecture.md",
+    "docs/development/release.md",
+    "docs/concepts/reliability.md",
+    "docs/guides/gpu.md",
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_files_it_names_are_there(page: str) -> None:
     named = re.findall(
         r"`((?:blip2cli|tests|docs|training|benchmarks)/[\w./]*)`", (ROOT / page).read_text()

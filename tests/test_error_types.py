@@ -1,4 +1,4 @@
-"""The README's table of failures is the whole truth about their names."""
+"""The table of failures in the reference is the whole truth about their names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def raised() -> set[str]:
     return found
 
 
-def test_the_readme_lists_every_name_and_no_other() -> None:
+def test_the_page_lists_every_name_and_no_other() -> None:
     assert raised() == documented()
 
 

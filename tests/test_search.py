@@ -1,4 +1,4 @@
-"""The README's search of images by text, in its own words."""
+"""The guide's search of images by text, in its own words."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from blip2cli.cli.app import call
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = README.split("### Search images by text")[1].split("\n## ")[0]
+PAGE = (ROOT / "docs" / "guides" / "search.md").read_text(encoding="utf-8")
+SECTION = PAGE.split("## Search images by text")[1].split("\n## ")[0]
 COMMANDS = [
     shlex.split(line.removeprefix("$ blip2cli "))
     for line in SECTION.splitlines()

@@ -3,8 +3,8 @@
 The COCO caption evaluation reads captions with the PTBTokenizer of Stanford CoreNLP 3.4.1 and
 drops the tokens of ``PUNCTUATION``. The rules here are those of it that English captions meet, and
 give the same words: contractions and possessives, hyphens, numbers, dates and fractions,
-abbreviations, brackets, quotes, currency, symbols, links, tags. ``docs/evaluate.md`` lists what is
-read otherwise, above all what hangs on the caption behind, which the original sees.
+abbreviations, brackets, quotes, currency, symbols, links, tags. ``docs/guides/evaluate.md`` lists
+what is read otherwise, above all what hangs on the caption behind, which the original sees.
 
 As there, the longest match wins, counted with the context it demands behind; of two that are as
 long the earlier rule.

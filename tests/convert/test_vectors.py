@@ -138,8 +138,9 @@ print(json.dumps([
     assert found == ["00007.jpg", 7, "Array(Float32, shape=(8,))", True]
 
 
-def test_the_examples_of_the_readme_find_what_is_nearest(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_examples_of_the_guide_find_what_is_nearest(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "guides" / "search.md"
+    text = page.read_text(encoding="utf-8")
     python, query = re.findall(r"<!-- nearest -->\n```(?:python|sql)\n(.*?)```", text, re.DOTALL)
     rows = vectors(4, 2)
     points = [[1.0, 0.0], [0.0, 1.0], [5.0, 0.5], [-1.0, 0.0]]

@@ -14,16 +14,27 @@ import pytest
 import typer.main
 
 from blip2cli.cli.app import application
-from tests.docs.blocks import LANGUAGES, PAGES, README, REASONS, Block, blocks, check, examples
+from tests.docs.blocks import (
+    LANGUAGES,
+    PAGES,
+    README,
+    REASONS,
+    ROOT,
+    Block,
+    blocks,
+    check,
+    examples,
+)
 from tests.docs.material import lay_out
 
 EXAMPLES = {
-    f"{example[0].page.stem}-{number}": example
+    f"{page.relative_to(ROOT / 'docs').with_suffix('')}-{number}": example
     for page in PAGES
     if page != README
     for number, example in enumerate(examples(page))
 }
 ALL = [block for page in PAGES for block in blocks(page)]
+COMMAND = re.compile(r"(?:^|[\s;|&])blip2cli ((?:'[^']*'|\"[^\"]*\"|[^|;&\"'])*)")
 ELSEWHERE = {"search": "tests/test_search.py", "nearest": "tests/convert/test_vectors.py"}
 
 
@@ -63,7 +74,7 @@ def commands_of(block: Block) -> list[list[str]]:
     lines = [line.removeprefix("$ ").strip() for line in text.splitlines()]
     found = []
     for line in lines:
-        for command in re.findall(r"(?:^|[\s;|&])blip2cli ((?:'[^']*'|\"[^\"]*\"|[^|;&\"'])*)", line):
+        for command in COMMAND.findall(line):
             words = shlex.split(command.strip(), comments=True)
             if words:
                 found.append(words)
@@ -80,9 +91,9 @@ def test_commands_that_are_not_run_exist_with_their_options(page: Path) -> None:
             if name.startswith("-"):
                 continue
             assert name in group.commands, (block.place, name)
-            known = {flag for p in group.commands[name].params for flag in (*p.opts, *p.secondary_opts)}
+            parameters = group.commands[name].params
+            known = {flag for p in parameters for flag in (*p.opts, *p.secondary_opts)}
             given = {word.split("=")[0] for word in words if re.match(r"--?[a-zA-Z]", word)}
-            given = {word for word in given if not re.match(r"-\d", word)}
             assert given <= known | {"--help"}, (block.place, given - known)
 
 

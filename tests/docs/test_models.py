@@ -1,4 +1,4 @@
-"""``docs/models.md`` says of every published model what becomes of it.
+"""``docs/reference/models.md`` says of every published model what becomes of it.
 
 ``published_models.json`` holds what tells them apart of their configurations; null: there is none.
 """
@@ -17,7 +17,7 @@ from blip2cli.model.checkpoint.config import read_config
 from blip2cli.model.checkpoint.other_models import check_kind, no_model
 from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 
-PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "models.md"
 CONFIGURATIONS: dict[str, Any] = json.loads(
     (Path(__file__).parent / "published_models.json").read_text()
 )

@@ -1,4 +1,4 @@
-"""The reference page is what the program says of itself."""
+"""The pages of the reference that are made are what the program says of itself."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ def make_reference() -> ModuleType:
     return module
 
 
-def test_the_page_is_up_to_date() -> None:
-    module = make_reference()
-    assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run make reference"
+def test_the_pages_are_up_to_date() -> None:
+    for path, page in make_reference().pages().items():
+        assert path.read_text(encoding="utf-8") == page, "run make reference"
 
 
 def test_every_declared_option_is_on_the_page() -> None:
-    page = make_reference().page()
+    module = make_reference()
+    page = module.pages()[module.FOLDER / "commands.md"]
     for group in GROUPS:
         for name, declared in declarations(group):
             if not declared.positional:

@@ -17,7 +17,7 @@ from tests.pretend_mps import Mps, pretended_mps, runs_on_mps
 
 MISSING = what_is_missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
-PAGE = Path(__file__).parents[2] / "docs/gpu.md"
+PAGE = Path(__file__).parents[2] / "docs/guides/gpu.md"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@
   formats, length fields set to extremes, cuts. PNG checksums are made right again in every second
   mutant, since a wrong one would end the decoding at once.
 
-Each has to end as pixels or as a failure with a name that the README lists. A decoder that takes
+Each has to end as pixels or as a failure with a name that the reference lists. A decoder that takes
 its process down is reported, but survived: it costs the one image. What may not be: an unlisted
 name, an exception nobody foresaw, a hang, workers whose memory grows. ``--full`` takes ten
 thousand mutants instead of one, and the prefixes of all formats instead of three.
@@ -47,7 +47,7 @@ TIMEOUT = 30.0  # seconds; the slowest legal image, 179 million pixels, takes a 
 # Bytes of a worker at its peak: an interpreter, a file, and what decoding may take.
 MAX_PEAK = MAX_BYTES + (512 << 20)
 MAX_GROWTH = 100 << 20  # bytes a worker may have gained between the first and the last mutants
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 PILLOW = "pillow==11.3.0"  # the last whose source distribution still holds the hostile images
 _HOSTILE = re.compile(r"/Tests/images/(?:.*/)?(?:(?:crash|timeout|oom)-[^/]*|bmp/b/[^/]+\.bmp)$")
 
@@ -76,7 +76,7 @@ class Findings:
         elif error_type == "decode_error":
             self.faults.append(f"{ref.file_name} was not foreseen: {message}")
         elif error_type not in known:
-            self.faults.append(f"{ref.file_name} fails as {error_type}, which the README lacks")
+            self.faults.append(f"{ref.file_name} fails as {error_type}, which the page lacks")
         else:
             return
         if self.saved is not None:
@@ -93,10 +93,9 @@ class Findings:
 
 
 def documented() -> frozenset[str]:
-    """The names of failures that the README lists."""
-    text = README.read_text(encoding="utf-8")
-    section = text.split("## When an image fails", 1)[1].split("\n## ", 1)[0]
-    return frozenset(re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE))
+    """The names of failures that the reference lists."""
+    text = PAGE.read_text(encoding="utf-8")
+    return frozenset(re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE))
 
 
 def check(refs: Iterable[ImageRef], findings: Findings, workers: int | None = None) -> list[int]:

@@ -1,6 +1,6 @@
 """Models that are taken for BLIP-2: which are none that is run, why, and what to use instead.
 
-``docs/models.md`` lists them beside those that are run.
+``docs/reference/models.md`` lists them beside those that are run.
 """
 
 from __future__ import annotations
