@@ -73,12 +73,12 @@ def _command(name: str, command: Any) -> Iterator[str]:
     yield f"## blip2cli {name}"
     yield ""
     yield " ".join(command.help.split("\n\n")[0].split())
+    options = [each for each in command.params if each.opts[0].startswith("-")]
+    for argument in (each for each in command.params if each not in options):
+        yield ""
+        yield f"`{argument.metavar}`: {_text(argument.help)}"
     panel = None
-    for parameter in command.params:
-        if not parameter.opts[0].startswith("-"):
-            yield ""
-            yield f"`{parameter.metavar}`: {_text(parameter.help)}"
-            continue
+    for parameter in options:
         if parameter.rich_help_panel is None:  # help itself, which every command has
             continue
         if parameter.rich_help_panel != panel:
