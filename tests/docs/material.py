@@ -43,14 +43,14 @@ def lay_out(folder: Path) -> None:
     ]
     _table(folder / "questions.csv", ("file_name", "question", "answer"), questions)
     names = [f"photos/{name}" for name in CAPTIONS]
-    rows = [(name, "Acme", Path(name).stem, str(n), "1.50") for n, name in enumerate(names)]
+    rows = [(name, "red", Path(name).stem, str(n), "1.50") for n, name in enumerate(names)]
     _table(folder / "products.csv", ("file_name", "brand", "title", "sku", "price"), rows)
     asked = {"file_name": names, "question": ["what is in the picture?"] * len(names)}
     choices = {each: [f"{each} {Path(name).stem}" for name in names] for each in "abcd"}
     pq.write_table(pa.table(asked | choices), folder / "vqa.parquet")
-    images = [{"id": n, "file_name": name} for n, name in enumerate(CAPTIONS)]
+    images = [{"id": n, "file_name": name} for n, name in enumerate(CAPTIONS, 1)]
     annotations = [
-        {"id": n, "image_id": n, "caption": text} for n, text in enumerate(CAPTIONS.values())
+        {"id": n, "image_id": n, "caption": text} for n, text in enumerate(CAPTIONS.values(), 1)
     ]
     (folder / "coco.json").write_text(
         json.dumps({"images": images, "annotations": annotations}), encoding="utf-8"
