@@ -1,4 +1,4 @@
-"""Draw the plots of ``docs/measurements.md`` from ``benchmarks/results.json``, and write its tables.
+"""Plots and tables of ``docs/measurements.md``, made from ``benchmarks/results.json``.
 
 ``python docs/make_plots.py``. Plots are SVG in the colours of the reader's system, light or dark.
 Nothing is drawn that the file does not hold; a test compares the plots and tables with it.
@@ -111,8 +111,10 @@ def plot(title: str, groups: list[Group], legend: dict[str, str]) -> str:
     largest = max(bar.value for group in groups for bar in group.bars)
     scale = (WIDTH - LABEL - 110) / largest
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-        f'width="{WIDTH}" height="{height}" role="img">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+            f'width="{WIDTH}" height="{height}" role="img">'
+        ),
         f"<title>{escape(title)}</title>",
         f"<style>{STYLE}</style>",
         f'<text x="0" y="18" font-weight="bold">{escape(title)}</text>',
@@ -147,8 +149,10 @@ def plot(title: str, groups: list[Group], legend: dict[str, str]) -> str:
 def table(races: dict[str, Any]) -> str:
     """Every race with its workload and figures."""
     heads = " | ".join(f"beside `{peer}`" for peer in PEERS)
-    lines = [f"| race | workload | images/s | {heads} | of the limit |", "|---|---|---" + "|---" * 5]
-    lines[1] += "|"
+    lines = [
+        f"| race | workload | images/s | {heads} | of the limit |",
+        "|---|---|---|" + "---|" * (len(PEERS) + 1),
+    ]
     for race, one in sorted(races.items()):
         if not one["results"]:
             continue

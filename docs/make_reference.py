@@ -46,8 +46,8 @@ def _commands() -> Iterator[str]:
     yield "# Commands and options"
     yield ""
     yield "Made from the program by `make reference`; a test compares the two. `blip2cli` itself"
-    yield "has `--version`, `--install-completion` and `--show-completion`, and every command `--help`"
-    yield "(`-h`). How each command is used is in the guides."
+    yield "has `--version`, `--install-completion` and `--show-completion`, and every command"
+    yield "`--help` (`-h`). How each command is used is in the guides."
     commands: Any = typer.main.get_command(application())
     for name in COMMANDS:
         yield from _command(name, commands.commands[name])

@@ -30,7 +30,7 @@ def anchors(page: Path) -> frozenset[str]:
 
 
 @pytest.mark.parametrize(
-    "page", (*PAGES, *(ROOT / name for name in OTHERS)), ids=lambda page: page.stem
+    "page", [*PAGES, *(ROOT / name for name in OTHERS)], ids=lambda page: page.stem
 )
 def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(text_of(page)):
