@@ -46,6 +46,14 @@ def test_an_example_does_what_the_page_shows(name: str, tmp_path: Path) -> None:
         check(block, tmp_path)
 
 
+@pytest.mark.external
+@pytest.mark.parametrize(
+    "block", [block for block in ALL if block.mark == "not run"], ids=lambda block: block.place
+)
+def test_what_is_not_run_is_listed(block: Block) -> None:
+    pytest.skip(f"not run here: {', '.join(block.more)}")
+
+
 def test_every_block_of_commands_or_code_is_marked() -> None:
     bare = [b.place for b in ALL if b.language in LANGUAGES and b.mark is None]
     assert bare == []
