@@ -18,11 +18,17 @@ Q_PROJ = f"{DECODER}.0.self_attn.q_proj"
 
 
 def low_rank(
-    base: Path, *modules: str, rank: int = RANK, prefix: str = PREFIX, own: str = "", seed: int = 0
+    base: Path,
+    *modules: str,
+    rank: int = RANK,
+    prefix: str = PREFIX,
+    own: str = "",
+    seed: int = 0,
+    file: str = "model.safetensors",
 ) -> dict[str, Tensor]:
     """Random matrices A and B for layers of the model in ``base``, by PEFT's names."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = {name: weight.shape for name, weight in load_file(base / "model.safetensors").items()}
+    shapes = {name: weight.shape for name, weight in load_file(base / file).items()}
     made: dict[str, Tensor] = {}
     for module in modules:
         out, into = shapes[f"{module}.weight"]

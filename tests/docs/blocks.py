@@ -3,21 +3,26 @@
 A mark is a comment of HTML on the line before the fence, so that no reader sees it:
 
 - ``<!-- shown -->``: a ``console`` block that is run, command by command, and compared with what it
-  prints. ``<!-- shown: terminal -->`` runs it on a terminal of 80 columns, ``needs MODEL`` where
-  that embedded model is there. Numbers with a decimal point may differ in their third place, since
-  processors round differently, and a line ``...`` stands for any lines.
+  prints. ``<!-- shown: terminal -->`` runs it on a terminal of 80 columns. Numbers with a decimal
+  point may differ in their third place, since processors round differently, and a line ``...``
+  stands for any lines.
 - ``<!-- run -->``: commands, Python or SQL that have to end without an error. The model is ``tiny``
   unless they name another.
+- ``<!-- file: NAME -->``: is written to that file, for the block after it.
 - ``<!-- search -->``, ``<!-- nearest -->``: run by a test of their own.
-- ``<!-- not run: REASON -->``: what needs a GPU, the hub, a cluster or a bucket. Its commands and
-  options have to exist.
+- ``<!-- not run: REASON -->``: what needs a GPU, the hub, or a program that is not here. Its
+  commands and options have to exist.
 
-A block is run in a folder with the files of ``material``, or with ``then`` in the mark in that of
-the block before it (``<!-- run: then -->``). Such blocks are one example.
+Behind the colon stand, by commas: ``then``, for a block that is run in the folder of the block
+before it (such blocks are one example; each example begins with the files of ``material``);
+``with THING``, for what the folder holds besides, by ``material.MORE``, or a server that a test
+starts; ``needs NAME``, an embedded model or a package; and ``USED for NAMED``, what stands in for
+what the reader has and the test has not: ``tiny-itm for Salesforce/blip2-itm-vit-g``.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -27,6 +32,7 @@ from pathlib import Path
 
 import pytest
 
+from blip2cli.model.checkpoint.embedded import EMBEDDED
 from tests.cli.pseudo_terminal import on_terminal
 from tests.command import environment, is_embedded
 
@@ -38,13 +44,9 @@ LANGUAGES = ("console", "sh", "python", "sql")
 REASONS = {
     "a GPU",
     "the hub",  # a model or data set that is not here
-    "a cluster",
-    "a bucket",
     "the network",  # installs something, or asks a server
-    "hours",
-    "other weights",  # checkpoints of LAVIS, adapters
+    "other weights",  # checkpoints of LAVIS
     "another program",
-    "a pattern",  # says how something is called, for a file of the reader's own
 }
 BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>[a-z]+(?: run)?)(?:: (?P<more>[^>]*?))? -->\n)?"
@@ -62,7 +64,7 @@ class Block:
     start: int  # where its text begins in the page, in characters
     language: str
     text: str
-    mark: str | None  # shown, run, not run, search, nearest, found; None: it has none
+    mark: str | None  # shown, run, file, not run, search, nearest, found; None: it has none
     more: tuple[str, ...] = ()  # behind the colon, by commas
 
     @property
@@ -74,9 +76,28 @@ class Block:
         return f"{self.page.relative_to(ROOT).as_posix()}:{self.line}"
 
     @property
-    def needs(self) -> str | None:
-        """The embedded model that it runs with, if it is not always there."""
-        return next((w.removeprefix("needs ") for w in self.more if w.startswith("needs ")), None)
+    def needs(self) -> list[str]:
+        """Embedded models and packages that it cannot be run without."""
+        stand_ins = (used for used, _ in self._stand_ins if used in EMBEDDED)
+        return [*self.words("needs "), *stand_ins]
+
+    @property
+    def as_run(self) -> str:
+        """Its text, with what the test has in place of what the reader has."""
+        text = self.text
+        for used, named in self._stand_ins:
+            assert named in text, (self.place, named)
+            text = text.replace(named, used)
+        return text
+
+    def words(self, prefix: str) -> list[str]:
+        """What stands behind ``prefix`` in its mark."""
+        return [word.removeprefix(prefix) for word in self.more if word.startswith(prefix)]
+
+    @property
+    def _stand_ins(self) -> list[tuple[str, str]]:
+        pairs = (word.split(" for ") for word in self.more if " for " in word)
+        return [(used, named) for used, named in pairs]
 
 
 def blocks(page: Path) -> list[Block]:
@@ -98,7 +119,7 @@ def examples(page: Path) -> list[list[Block]]:
     """Blocks that are run, those together that share a folder."""
     together: list[list[Block]] = []
     for block in blocks(page):
-        if block.mark not in ("shown", "run"):
+        if block.mark not in ("shown", "run", "file"):
             continue
         if "then" in block.more:
             together[-1].append(block)
@@ -157,16 +178,24 @@ def alike(expected: list[str], got: list[str]) -> bool:
     return close and alike(expected[1:], got[1:])
 
 
-def check(block: Block, folder: Path) -> None:
-    """Run ``block`` in ``folder``; with ``UPDATE`` write what it prints into its page."""
-    if block.needs and not is_embedded(block.needs):
-        pytest.skip(f"the model {block.needs} is not in this installation")
+def check(block: Block, folder: Path, **more: str) -> None:
+    """Run ``block`` in ``folder``; with ``UPDATE`` write what it prints into its page.
+
+    ``more`` are further variables of its environment.
+    """
+    for name in block.needs:
+        if not is_embedded(name) and importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not in this installation")
+    if block.mark == "file":
+        (folder / block.more[0]).write_text(block.as_run, encoding="utf-8")
+        return
     if block.mark == "run":
+        text = block.as_run
         start = {
-            "python": [sys.executable, "-c", block.text],
-            "sql": [sys.executable, "-c", f"import duckdb; print(duckdb.sql({block.text!r}))"],
-        }.get(block.language, ["bash", "-euo", "pipefail", "-c", block.text])
-        _run(start, folder, surroundings(folder, BLIP2CLI_MODEL="tiny"))
+            "python": [sys.executable, "-c", text],
+            "sql": [sys.executable, "-c", f"import duckdb; print(duckdb.sql({text!r}))"],
+        }.get(block.language, ["bash", "-euo", "pipefail", "-c", text])
+        _run(start, folder, surroundings(folder, BLIP2CLI_MODEL="tiny", **more))
         return
     terminal = "terminal" in block.more
     got = [(command, output(command, folder, terminal)) for command, _ in steps(block.text)]

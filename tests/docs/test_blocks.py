@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from tests.docs.blocks import (
     check,
     examples,
 )
-from tests.docs.material import lay_out
+from tests.docs.material import MORE, SAMPLES, lay_out
+from tests.s3_server import S3, serve_s3
 
 EXAMPLES = {
     f"{page.relative_to(ROOT / 'docs').with_suffix('')}-{number}": example
@@ -36,14 +38,48 @@ EXAMPLES = {
 ALL = [block for page in PAGES for block in blocks(page)]
 COMMAND = re.compile(r"(?:^|[\s;|&])blip2cli ((?:'[^']*'|\"[^\"]*\"|[^|;&\"'])*)")
 ELSEWHERE = {"search": "tests/test_search.py", "nearest": "tests/convert/test_vectors.py"}
+# Servers that an example may ask for beside ``MORE``: the fixtures that start them.
+SERVERS = {"a bucket": "bucket", "a cluster": "cluster"}
+
+
+@pytest.fixture
+def bucket() -> Iterator[dict[str, str]]:
+    """The variables that lead to a server with the object store ``bucket``: photos and scans."""
+    server: S3
+    with serve_s3() as server:
+        files = {
+            f"photos/{path.relative_to(SAMPLES).as_posix()}": path.read_bytes()
+            for path in SAMPLES.rglob("*")
+            if path.is_file()
+        }
+        server.bucket("bucket", files | {"scans/2024/1.tif": (SAMPLES / "cats.png").read_bytes()})
+        yield server.environment
+
+
+@pytest.fixture
+def cluster() -> Iterator[dict[str, str]]:
+    """The variable that leads to a Ray cluster of two nodes on this machine."""
+    pytest.importorskip("ray", reason="the cluster needs the extra ray")
+    from tests.pipeline.compute.ray_nodes import nodes
+
+    with nodes(1, 1) as made:
+        yield {"RAY_ADDRESS": made.address}
 
 
 @pytest.mark.external
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_does_what_the_page_shows(name: str, tmp_path: Path) -> None:
+def test_an_example_does_what_the_page_shows(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     lay_out(tmp_path)
+    variables: dict[str, str] = {}
+    for thing in {word for block in EXAMPLES[name] for word in block.words("with ")}:
+        if thing in SERVERS:
+            variables |= request.getfixturevalue(SERVERS[thing])
+        else:
+            MORE[thing](tmp_path)
     for block in EXAMPLES[name]:
-        check(block, tmp_path)
+        check(block, tmp_path, **variables)
 
 
 @pytest.mark.external
@@ -62,6 +98,15 @@ def test_every_block_of_commands_or_code_is_marked() -> None:
     # Shells have one name here, so that no block escapes by another.
     others = [b.place for b in ALL if b.language in ("bash", "shell", "zsh", "py")]
     assert others == []
+
+
+def test_a_mark_asks_for_what_there_is() -> None:
+    for block in ALL:
+        if block.mark in ("run", "shown"):
+            assert set(block.words("with ")) <= {*MORE, *SERVERS}, block.place
+            known = {"then", "terminal"}
+            rest = {w for w in block.more if not re.match(r"with |needs |.+ for ", w)}
+            assert rest <= known, block.place
 
 
 def test_a_block_that_is_not_run_has_a_reason_that_holds() -> None:
