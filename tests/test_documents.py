@@ -15,6 +15,7 @@ PAGES = (
     "docs/development/architecture.md",
     "docs/development/release.md",
     "docs/concepts/reliability.md",
+    "docs/development/gpu.md",
     "docs/guides/gpu.md",
 )
 
