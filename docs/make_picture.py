@@ -12,7 +12,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image
 from playwright.sync_api import sync_playwright
 
 FOLDER = Path(__file__).parent
@@ -37,6 +36,8 @@ def screenshot(page: Path) -> bytes:
 
 def main() -> None:
     """Label the images, and take the picture of the page."""
+    from PIL import Image
+
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
         command = [
