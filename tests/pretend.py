@@ -15,8 +15,8 @@ kernels compute with them. What a device refuses or punishes is checked on the w
 * memory: beyond the capacity there is ``torch.OutOfMemoryError``.
 
 ``with pretended() as machine: ...``; then ``machine.errors`` and the counts beside it. Threads that
-are started inside see the device as well. ``docs/development/gpu.md`` says what this proves and what
-it cannot.
+are started inside see the device as well. ``docs/development/gpu.md`` says what this proves and
+what it cannot.
 """
 
 from __future__ import annotations
