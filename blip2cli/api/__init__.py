@@ -1,7 +1,7 @@
 """The Python API: ``from blip2cli import Blip2; Blip2.load("tiny").caption(["cat.jpg"])``.
 
 ``blip2`` has the class, ``rows`` what it returns, ``batches`` how it reads images. The package is
-documented in ``docs/python.md``.
+documented in ``docs/guides/python.md``.
 """
 
 from __future__ import annotations

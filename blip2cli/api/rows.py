@@ -1,6 +1,6 @@
 """Rows as the Python API returns them: dictionaries, and their forms as objects, table and HTML.
 
-The keys are those of the command's outputs (README, "Rows"). ``CaptionRow`` and ``AnswerRow`` have
+The keys are those of the command's outputs (docs/reference/rows.md). ``CaptionRow`` and ``AnswerRow`` have
 a field for every one that any run has; it is None where a run does not make it.
 """
 

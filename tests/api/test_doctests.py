@@ -12,7 +12,7 @@ import pytest
 from blip2cli.api import blip2, rows
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "python.md"
+PAGE = ROOT / "docs" / "guides" / "python.md"
 EXAMPLES = re.compile(r"```python\n(>>> .*?)```", re.DOTALL)
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

@@ -9,7 +9,8 @@ A mark is a comment of HTML on the line before the fence, so that no reader sees
 - ``<!-- run -->``: commands, Python or SQL that have to end without an error. The model is ``tiny``
   unless they name another.
 - ``<!-- file: NAME -->``: is written to that file, for the block after it.
-- ``<!-- search -->``, ``<!-- nearest -->``: run by a test of their own.
+- ``<!-- doctest -->``, ``<!-- search -->`` and so on: run by a test of their own, see
+  ``tests/docs/test_blocks.py``.
 - ``<!-- not run: REASON -->``: what needs a GPU, the hub, or a program that is not here. Its
   commands and options have to exist.
 

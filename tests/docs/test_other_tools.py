@@ -20,8 +20,8 @@ from blip2cli.cli.app import call
 pytestmark = pytest.mark.external
 
 ROOT = Path(__file__).parents[2]
-PUBLISH = (ROOT / "docs" / "publish.md").read_text(encoding="utf-8")
-REPORT = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+PUBLISH = (ROOT / "docs" / "guides" / "publish.md").read_text(encoding="utf-8")
+REPORT = (ROOT / "docs" / "guides" / "review.md").read_text(encoding="utf-8")
 COPIES = 4  # of the sample images: a map needs some
 
 
