@@ -1,7 +1,7 @@
 """Rows as the Python API returns them: dictionaries, and their forms as objects, table and HTML.
 
-The keys are those of the command's outputs (docs/reference/rows.md). ``CaptionRow`` and ``AnswerRow`` have
-a field for every one that any run has; it is None where a run does not make it.
+The keys are those of the command's outputs (``docs/reference/rows.md``). ``CaptionRow`` and
+``AnswerRow`` have a field for every one that any run has; it is None where a run does not make it.
 """
 
 from __future__ import annotations
