@@ -47,7 +47,7 @@ def _commands() -> Iterator[str]:
     yield ""
     yield "Made from the program by `make reference`; a test compares the two. `blip2cli` itself"
     yield "has `--version`, `--install-completion` and `--show-completion`, and every command"
-    yield "`--help` (`-h`), one screen, and `--help-all`. How each command is used is in the guides."
+    yield "`--help` (`-h`), one screen, and `--help-all`. How to use each is in the guides."
     commands: Any = typer.main.get_command(application())
     for name in COMMANDS:
         yield from _command(name, commands.commands[name])
