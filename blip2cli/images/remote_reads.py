@@ -97,8 +97,7 @@ class ReadThreads:
     def taken(self, size: int) -> None:
         """As many bytes of what was read are in use now."""
         with self._changed:
-            self._bytes -= size
-            self._changed.notify_all()
+            self._count(-size)
 
     def close(self) -> None:
         """Start no further read; reads under way end in the background."""
@@ -117,15 +116,21 @@ class ReadThreads:
                 if self._closed:
                     return
                 read = self._waiting.popleft()
-                self._bytes += read.bytes
+                self._count(read.bytes)
             try:
                 read.data = read.ref.read()
             except BaseException as error:  # noqa: BLE001 - raised again, where it is taken
                 read.error = error
             with self._changed:
-                self._bytes += len(read.data) - read.bytes
+                self._count(len(read.data) - read.bytes)
                 read.bytes = len(read.data)
             read.done.set()
+
+    def _count(self, size: int) -> None:
+        full = self._bytes >= self._max_bytes
+        self._bytes += size
+        if full and self._bytes < self._max_bytes:  # else all threads would wake for nothing
+            self._changed.notify_all()
 
     def _may_read(self) -> bool:
         return self._closed or (bool(self._waiting) and self._bytes < self._max_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from blip2cli.storage.opening import check_place, connect, protocol_of
+from blip2cli.storage.s3_reads import read_object
 from blip2cli.storage.url_retries import with_retries
 from blip2cli.storage.web import PROTOCOLS, TooLargeError, fetch_web
 
@@ -20,6 +21,13 @@ def fetch(url: str, size: int | None, max_bytes: int) -> bytes:
 
 
 def _fetch(url: str, size: int | None, max_bytes: int) -> bytes:
+    # Of nothing there is nothing to get.
+    if protocol_of(url) in ("s3", "s3a") and size != 0 and (size or 0) <= max_bytes:
+        return read_object(url, max_bytes, lambda: _fetch_by_fsspec(url, size, max_bytes))
+    return _fetch_by_fsspec(url, size, max_bytes)
+
+
+def _fetch_by_fsspec(url: str, size: int | None, max_bytes: int) -> bytes:
     filesystem, path = connect(url)
     data: bytes
     if protocol_of(url) == "hf":  # one request; cat_file would first list the object's folder

@@ -8,6 +8,7 @@ import pytest
 
 from blip2cli.options import SourceOptions
 from blip2cli.sources import open_sources
+from blip2cli.storage.s3_reads import objects_of
 from tests.s3_server import S3
 
 
@@ -45,5 +46,7 @@ def bucket(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
+    objects_of.cache_clear()
     yield s3
     s3fs.S3FileSystem.clear_instance_cache()
+    objects_of.cache_clear()

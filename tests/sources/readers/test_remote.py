@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,7 @@ from blip2cli.storage import opening, url_retries
 from blip2cli.storage.fetching import fetch
 from tests.s3_server import S3
 from tests.sources.faulty import OwnMemory
+from tests.store_proxy import StoreProxy
 
 Names = Callable[..., list[str]]
 Tree = Callable[..., Path]
@@ -109,26 +111,23 @@ def test_sources_without_a_common_parent_are_refused(bucket: S3, tree: Tree, nam
             names(*pair)
 
 
+@pytest.mark.parametrize("obstore", [True, False])
 def test_objects_are_read_with_one_request_each(
-    bucket: S3, monkeypatch: pytest.MonkeyPatch
+    obstore: bool, bucket: S3, proxy: StoreProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import s3fs
-
+    if not obstore:
+        monkeypatch.setitem(sys.modules, "obstore.store", None)
     content = {"p/a.png": b"A" * 100_000, "p/b.png": b""}
-    bucket.bucket("bytes", content)
-    refs = list(open_sources(SourceOptions(("s3://bytes/p",))))
+    bucket.bucket(f"bytes-{obstore}".lower(), content)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    url = f"s3://bytes-{obstore}/p".lower()
+    refs = list(open_sources(SourceOptions((url,))))
     refs = [pickle.loads(pickle.dumps(ref)) for ref in refs]
-    methods: list[str] = []
-    real = s3fs.S3FileSystem._call_s3
-
-    async def counted(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        methods.append(method)
-        return await real(self, method, *args, **kwargs)
-
-    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counted)
+    proxy.requests.clear()
     assert [ref.read() for ref in refs] == list(content.values())
-    assert methods == ["get_object"]  # of an empty object there is nothing to get
-    assert RemoteRef("a.png", "s3://bytes/p/a.png").read() == content["p/a.png"]
+    # Of an empty object there is nothing to get.
+    assert proxy.requests == [("GET", f"/{url.removeprefix('s3://')}/a.png")]
+    assert RemoteRef("a.png", f"{url}/a.png").read() == content["p/a.png"]
 
 
 def test_an_object_that_fails_is_the_failure_of_one_image(bucket: S3) -> None:
