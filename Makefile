@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo reference docs test test-fast test-slow test-lowest coverage equivalence torture lint format tiny bench
+.PHONY: help install demo reference man docs test test-fast test-slow test-lowest coverage equivalence torture lint format tiny bench
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ lint: install ## check style, formatting, types, and which room imports which
 
 reference: install ## write the pages of the reference that come from the declarations of the options
 	$(BIN)/python docs/make_reference.py
+
+man: install ## write the man pages into build/man, one a command
+	$(BIN)/python docs/make_man.py
 
 SITE := $(VENV)/.installed-docs
 docs: $(SITE) ## build the site of the documentation in build/site, and draw its plots

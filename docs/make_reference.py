@@ -20,7 +20,7 @@ from blip2cli.options import GROUPS, declarations
 
 FOLDER = Path(__file__).with_name("reference")
 
-_EXIT_CODES = {
+EXIT_CODES = {
     exit_codes.SUCCESS: "every image has its rows",
     exit_codes.RUN_FAILED: "the run failed, and what was written so far is safe; a check of "
     "`doctor` failed, `verify` found damage, or `eval` a figure below `--fail-under`",
@@ -60,7 +60,7 @@ def _exit_codes() -> Iterator[str]:
     yield ""
     yield "| code | meaning |"
     yield "|---|---|"
-    for code, meaning in sorted(_EXIT_CODES.items()):
+    for code, meaning in sorted(EXIT_CODES.items()):
         yield f"| {code} | {meaning} |"
     yield ""
     yield "After a signal the batch in flight is finished and committed, and what was finished is"
@@ -90,7 +90,7 @@ def _command(name: str, command: Any) -> Iterator[str]:
             yield "|---|---|---|---|"
         flags = [*sorted(parameter.opts, key=len, reverse=True), *parameter.secondary_opts]
         spelled = ", ".join(f"`{flag}`" for flag in flags)
-        value, default = _value(parameter), _default(parameter)
+        value, default = _value(parameter), default_of(parameter)
         yield f"| {spelled} | {value} | {default} | {_text(parameter.help)} |"
 
 
@@ -101,7 +101,8 @@ def _value(parameter: Any) -> str:
     return _text(parameter.metavar or "")
 
 
-def _default(parameter: Any) -> str:
+def default_of(parameter: Any) -> str:
+    """The default of a parameter as the page has it; empty where there is none."""
     found = re.findall(r"\[default: ([^\]]*)\]", parameter.help.replace("\\", ""))
     if found:
         return _text("; ".join(found))  # in the order of the formats that the help names
@@ -110,9 +111,13 @@ def _default(parameter: Any) -> str:
     return f"`{parameter.default}`"
 
 
+def plain(text: str) -> str:
+    """A help text without its marks, default and variable."""
+    return re.sub(r"\s*\[(default|env var): [^\]]*\]", "", text.replace("\\", ""))
+
+
 def _text(text: str) -> str:
-    text = re.sub(r"\s*\[(default|env var): [^\]]*\]", "", text.replace("\\", ""))
-    return text.replace("|", "\\|")
+    return plain(text).replace("|", "\\|")
 
 
 def _settings() -> Iterator[str]:
