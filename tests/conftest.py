@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import subprocess
@@ -22,6 +23,9 @@ from tests.store_proxy import StoreProxy, proxy_of
 # The command sets it for its own child processes; scripts that tests start import their neighbours.
 os.environ.pop("PYTHONSAFEPATH", None)
 assert blip2cli.cli
+# Two processes share two cores: threads that spin keep others waiting. libgomp reads it when torch
+# is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # A busy machine may take any time for one example.
 settings.register_profile("blip2cli", deadline=None)
@@ -32,11 +36,21 @@ if TYPE_CHECKING:
     from tests.fork_server import ForkServer
 
 
+gc.disable()  # while modules of tests are imported, which stay
+
+
+def pytest_collection_finish() -> None:
+    """Collect cycles again, but never look at what was imported."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of slow files."""
+    """Mark the tests of slow files, and put them first: at the end processes have equal work."""
     for item in items:
         if item.path.relative_to(Path(__file__).parent).as_posix() in SLOW_FILES:
             item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
@@ -133,6 +147,28 @@ def blip2cli(tmp_path: Path) -> Run:
             timeout=300,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Run:
+    """Run the command in this process, which has torch already, and return what came of it."""
+    from blip2cli.cli.app import call
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(
+        *arguments: str | Path, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            code = call([*map(str, arguments)])
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
 
     return run
 

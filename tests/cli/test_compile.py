@@ -10,14 +10,14 @@ from blip2cli.tasks.caption import CaptionTask
 from tests.command import Run
 
 
-def test_on_a_cpu_it_is_refused(blip2cli: Run, images: Path, checkpoint: Path) -> None:
-    done = blip2cli("caption", images, "--model", checkpoint, "--device", "cpu", "--compile")
+def test_on_a_cpu_it_is_refused(called: Run, images: Path, checkpoint: Path) -> None:
+    done = called("caption", images, "--model", checkpoint, "--device", "cpu", "--compile")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "blip2cli: --compile works on CUDA only, not on cpu; leave it out.\n"
 
 
-def test_texts_alone_are_not_compiled_for(blip2cli: Run) -> None:
-    done = blip2cli("embed", "--text", "a cat", "--model", "tiny-itm", "--compile")
+def test_texts_alone_are_not_compiled_for(called: Run) -> None:
+    done = called("embed", "--text", "a cat", "--model", "tiny-itm", "--compile")
     assert done.returncode == 2
     assert "--compile is about images" in done.stderr
 

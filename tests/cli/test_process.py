@@ -38,29 +38,27 @@ def test_captions_go_to_stdout_and_everything_else_to_stderr(
 
 
 def test_captions_go_to_a_file_that_is_then_protected(
-    images: Path, checkpoint: Path, blip2cli: Run, tmp_path: Path
+    images: Path, checkpoint: Path, called: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "captions.jsonl"
     arguments = ("caption", images, "--model", checkpoint, "--quiet", "-o", out)
     more = ("--num-beams", "3", "--num-captions", "2", "--max-new-tokens", "5")
-    done = blip2cli(*arguments, *more, "--summary", "summary.json")
+    done = called(*arguments, *more, "--summary", "summary.json")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     before = out.read_bytes()
     got = rows(before.decode())
     assert [len(row["candidates"]) for row in got] == [2] * 5
     assert all(row["candidates"][0]["text"] == row["caption"] for row in got)
     assert json.loads((tmp_path / "summary.json").read_text())["done"] == 5
-    assert "exists already" in error_sentence(blip2cli(*arguments))
+    assert "exists already" in error_sentence(called(*arguments))
     assert out.read_bytes() == before
 
 
-def test_answers_go_to_parquet(
-    images: Path, checkpoint: Path, blip2cli: Run, tmp_path: Path
-) -> None:
+def test_answers_go_to_parquet(images: Path, checkpoint: Path, called: Run, tmp_path: Path) -> None:
     out = tmp_path / "answers.parquet"
     out.write_bytes(b"old")
     asked = ("-q", "what is it?", "-q", "how many?", "--max-new-tokens", "4")
-    done = blip2cli("ask", images, "--model", checkpoint, *asked, "-o", out, "--overwrite")
+    done = called("ask", images, "--model", checkpoint, *asked, "-o", out, "--overwrite")
     assert done.returncode == 0, done.stderr
     table = pq.read_table(out)
     assert table.column_names == [
@@ -78,18 +76,18 @@ def test_answers_go_to_parquet(
 
 
 def test_questions_for_single_images(
-    images: Path, checkpoint: Path, blip2cli: Run, tmp_path: Path
+    images: Path, checkpoint: Path, called: Run, tmp_path: Path
 ) -> None:
     table = tmp_path / "questions.csv"
     table.write_text("file_name,question,question_id\ne/f.bmp,what?,40\nb.jpg,how?,41\n")
-    done = blip2cli("ask", images, "--model", checkpoint, "--questions", table)
+    done = called("ask", images, "--model", checkpoint, "--questions", table)
     assert [(row["file_name"], row["question_id"]) for row in rows(done.stdout)] == [
         ("b.jpg", "41"),
         ("e/f.bmp", "40"),
     ]
     assert "2 images answered, 3 skipped; " in done.stderr
     table.write_text("file_name,question\nnone.jpg,what?\n")
-    refused = blip2cli("ask", images, "--model", checkpoint, "--questions", table)
+    refused = called("ask", images, "--model", checkpoint, "--questions", table)
     assert "1 image that the source does not hold (none.jpg)" in error_sentence(refused)
 
 
@@ -104,10 +102,10 @@ def test_vectors_of_paths_on_stdin(images: Path, checkpoint: Path, blip2cli: Run
 
 
 def test_an_unreadable_image_is_noted_and_the_exit_code_tells(
-    mixed: Path, checkpoint: Path, blip2cli: Run, tmp_path: Path
+    mixed: Path, checkpoint: Path, called: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
-    done = blip2cli("caption", mixed, "--model", checkpoint, "-o", out)
+    done = called("caption", mixed, "--model", checkpoint, "-o", out)
     assert done.returncode == 3
     said, where = done.stderr.splitlines()
     assert said.startswith("5 images captioned, 1 failed; ")
@@ -119,9 +117,9 @@ def test_an_unreadable_image_is_noted_and_the_exit_code_tells(
 
 
 def test_a_failure_is_a_line_on_stderr_without_a_file_even_when_quiet(
-    mixed: Path, checkpoint: Path, blip2cli: Run
+    mixed: Path, checkpoint: Path, called: Run
 ) -> None:
-    done = blip2cli("embed", mixed, "--model", checkpoint, "-q")
+    done = called("embed", mixed, "--model", checkpoint, "-q")
     assert done.returncode == 3
     assert len(done.stdout.splitlines()) == 5
     (line,) = done.stderr.splitlines()
@@ -143,11 +141,11 @@ def test_a_model_that_cannot_be_had(model: str, said: str, images: Path, blip2cl
 
 
 def test_a_dry_run_loads_nothing_and_writes_nothing(
-    images: Path, blip2cli: Run, tmp_path: Path
+    images: Path, called: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
     more = ("--prompt", "a photo of", "--exclude", "d*", "-o", out, "--dry-run")
-    done = blip2cli("caption", images, "--model", "no/where", *more)
+    done = called("caption", images, "--model", "no/where", *more)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[:5] == ["caption: 4 images", "  a.png", "  b.jpg", "  c.webp", "  e/f.bmp"]
@@ -158,12 +156,12 @@ def test_a_dry_run_loads_nothing_and_writes_nothing(
 
 
 def test_a_dry_run_shows_names_that_are_not_unicode(
-    images: Path, blip2cli: Run, tmp_path: Path
+    images: Path, called: Run, tmp_path: Path
 ) -> None:
     odd = tmp_path / "odd"
     odd.mkdir()
     os.link(os.fsencode(images / "a.png"), os.fsencode(odd) + b"/\xff\n.png")
-    done = blip2cli("caption", odd, "--dry-run")
+    done = called("caption", odd, "--dry-run")
     assert done.stdout.splitlines()[:2] == ["caption: 1 image", "  \\udcff\\n.png"]
 
 

@@ -17,11 +17,11 @@ NAMES = ["a.png", "b.jpg", "c.webp", "d.png", "e/f.bmp"]
 
 
 def test_a_prefix_on_s3_gives_the_bytes_that_the_folder_gives(
-    mixed: Path, checkpoint: Path, s3: S3, blip2cli: Run, tmp_path: Path
+    mixed: Path, checkpoint: Path, s3: S3, blip2cli: Run, called: Run, tmp_path: Path
 ) -> None:
     s3.upload("process-bucket", mixed, "some/where/")
     common = ("--model", checkpoint, "--workers", "1", "--max-new-tokens", "5")
-    here = blip2cli("caption", mixed, *common, "-o", "here.jsonl")
+    here = called("caption", mixed, *common, "-o", "here.jsonl")
     url = "s3://process-bucket/some/where"
     page = ("--report", "page.html")
     there = blip2cli("caption", url, *common, *page, "-o", "there.jsonl", env=s3.environment)
@@ -64,7 +64,7 @@ def test_listing_and_mistakes_leave_one_line_each(images: Path, s3: S3, blip2cli
     assert "run them apart" in error_sentence(both)
 
 
-def test_rows_go_to_a_folder_of_a_store(images: Path, s3: S3, blip2cli: Run) -> None:
+def test_rows_go_to_a_folder_of_a_store(images: Path, s3: S3, blip2cli: Run, called: Run) -> None:
     s3.bucket("rows", {})
     url = "s3://rows/of/mine/"
     command = ("caption", images, "--model", "tiny", "--rows-per-part", "2", "-o", url)
@@ -73,8 +73,8 @@ def test_rows_go_to_a_folder_of_a_store(images: Path, s3: S3, blip2cli: Run) -> 
     parts = [s3.read("rows", f"of/mine/part-0000{number}.parquet") for number in range(3)]
     rows = [row for part in parts for row in pq.read_table(io.BytesIO(part)).to_pylist()]
     assert [row["file_name"] for row in rows] == NAMES
-    said = error_sentence(blip2cli("caption", images, "-o", "s3://key:s3cr3t@bucket/out/"))
+    said = error_sentence(called("caption", images, "-o", "s3://key:s3cr3t@bucket/out/"))
     assert "holds a password" in said
     assert "s3cr3t" not in said
-    said = error_sentence(blip2cli("caption", images, "--summary", "gs://bucket/summary.json"))
+    said = error_sentence(called("caption", images, "--summary", "gs://bucket/summary.json"))
     assert "name a local file" in said

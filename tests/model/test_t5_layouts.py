@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,14 @@ class Layout:
         assert ids[0] == 0  # the decoder's start
         return list(ids[1:])
 
+    @cached_property
+    def processor(self) -> Any:
+        return Blip2Processor.from_pretrained(self.directory)
+
     def _published(self, image: int, text: str | None, **settings: Any) -> Tensor:
         """By the documentation's calls."""
-        processor = Blip2Processor.from_pretrained(self.directory)
         picture = Image.fromarray(self.pixels[image].permute(1, 2, 0).numpy())
-        inputs = processor(images=picture, text=text, return_tensors="pt")
+        inputs = self.processor(images=picture, text=text, return_tensors="pt")
         if text is not None:
             ids = [T5_IMAGE_TOKEN] * T5_QUERIES + t5_prompt_ids(text)
             assert inputs["input_ids"].tolist() == [ids]
@@ -130,7 +134,9 @@ def test_prompts_and_texts_are_read_as_t5_reads_them(layout: Layout) -> None:
 def test_unequal_prompts_together_are_those_of_transformers_alone(
     layout: Layout, options: DecodeOptions
 ) -> None:
-    asked = [(image, text) for image in range(4) for text in TEXTS]
+    # Older ones hold the same model, see below.
+    numbers = range(4 if "published" in layout.directory.name else 2)
+    asked = [(image, text) for image in numbers for text in TEXTS]
     prompts = [Prompt(image, text, f"{image}") for image, text in asked]
     assert len({len(layout.ours.codec.encode(text)) for text in TEXTS}) == len(TEXTS)
     together = layout.ours.generate(layout.features, prompts, options)
@@ -138,7 +144,7 @@ def test_unequal_prompts_together_are_those_of_transformers_alone(
         assert list(written.tokens) == layout.expected(image, text, options), (image, text)
         assert written == alone(layout, image, text, options)
     assert len({len(written.tokens) for (written,) in together}) > 2
-    assert len({written.tokens for (written,) in together}) > 8
+    assert len({written.tokens for (written,) in together}) > len(asked) // 2
 
 
 def alone(layout: Layout, image: int, text: str | None, options: DecodeOptions) -> Generated:
@@ -154,5 +160,6 @@ def test_every_age_writes_the_same(tmp_path: Path) -> None:
     for name, make in AGES.items():
         model = Blip2.load(ModelOptions(str(make(tmp_path / name)), device="cpu", dtype="float32"))
         prompts = [Prompt(image, QUESTION, f"{image}") for image in range(4)]
-        written.append(model.generate(model.features(images(4)), prompts, GREEDY))
+        features = model.features(images(4))
+        written.append([model.generate(features, prompts, o) for o in (GREEDY, BEAMS, RULED)])
     assert written[0] == written[1] == written[2]

@@ -15,6 +15,7 @@ from blip2cli.system.garbage import collect_from_now_on, collection_off
 def thaw() -> Iterator[None]:
     yield
     gc.unfreeze()
+    gc.freeze()  # what was imported, see tests/conftest.py
 
 
 class Node:

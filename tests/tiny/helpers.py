@@ -28,6 +28,6 @@ def small_gallery(tiny: Blip2ForConditionalGeneration, scenes: int, shapes: int)
     """A small gallery."""
     rng = np.random.default_rng(31)
     drawn: list[tuple[NDArray[np.uint8], Scene]] = [draw_example(rng) for _ in range(scenes)]
-    known = load_split("train")[:shapes]
+    known = load_split("test")[:shapes]
     pictures = [pixels for pixels, _ in drawn] + [shape.pixels for shape in known]
     return Gallery([scene for _, scene in drawn], known, *embed_all(tiny, pictures))

@@ -33,14 +33,17 @@ def scores(model: Blip2ForImageTextRetrieval) -> MatchScores:
     return evaluate(model, maker, image_embeds, [scene for _, scene in examples])
 
 
+@pytest.mark.external
 def test_the_right_caption_comes_first_of_a_hundred(scores: MatchScores) -> None:
     assert scores.texts >= 0.90, str(scores)
 
 
+@pytest.mark.external
 def test_the_right_picture_comes_first_of_a_hundred(scores: MatchScores) -> None:
     assert scores.images >= 0.90, str(scores)
 
 
+@pytest.mark.external
 def test_nearly_right_captions_are_told_from_right_ones(scores: MatchScores) -> None:
     assert scores.matching >= 0.95, str(scores)
     # No kind of mistake hides behind the others.

@@ -37,20 +37,24 @@ def scores(judge: Reader) -> Scores:
     return score(judge, scenes, load_split("test"), T5_FORMS[0])
 
 
+@pytest.mark.external
 def test_captions_of_unseen_scenes(scores: Scores) -> None:
     assert scores.captions >= 0.95, str(scores)
 
 
+@pytest.mark.external
 def test_answers_about_unseen_scenes(scores: Scores) -> None:
     assert scores.questions >= 0.95, str(scores)
 
 
+@pytest.mark.external
 def test_left_and_right_are_told_apart(judge: Reader) -> None:
     sides, count = score_sides(judge, held_out_scenes(300, seed=424_242), T5_FORMS[0])
     assert count > 100
     assert sides >= 0.95, sides
 
 
+@pytest.mark.external
 def test_the_whole_test_split_of_easy_vqa(scores: Scores) -> None:
     assert scores.tried[2] == 9673
     assert scores.easy_vqa >= 0.995, str(scores)

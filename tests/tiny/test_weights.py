@@ -42,14 +42,17 @@ def promised() -> list[float]:
     return [float(share) / 100 for share in re.findall(r"\| ([\d.]+)% \|", card)]
 
 
+@pytest.mark.external
 def test_captions_of_unseen_scenes(scores: Scores) -> None:
     assert scores.captions >= 0.95, str(scores)
 
 
+@pytest.mark.external
 def test_answers_about_unseen_scenes(scores: Scores) -> None:
     assert scores.questions >= 0.95, str(scores)
 
 
+@pytest.mark.external
 def test_left_and_right_are_told_apart(model: Blip2ForConditionalGeneration) -> None:
     """On their own: among all questions they are few enough to hide that they are guessed."""
     packer = Packer(AutoProcessor.from_pretrained(WEIGHTS).tokenizer)
@@ -61,6 +64,7 @@ def test_left_and_right_are_told_apart(model: Blip2ForConditionalGeneration) -> 
     assert np.mean(answers) >= 0.95, np.mean(answers)
 
 
+@pytest.mark.external
 def test_the_whole_test_split_of_easy_vqa(scores: Scores) -> None:
     assert scores.tried[2] == 9673
     assert scores.easy_vqa >= 0.995, str(scores)

@@ -34,7 +34,7 @@ from blip2cli.tasks.ask import AskTask
 from blip2cli.tasks.base import Task
 from blip2cli.tasks.embed import EmbedTask
 from blip2cli.tasks.questions import Question, Questions
-from tests.command import COMMAND, environment
+from tests.command import COMMAND, Run, environment
 from tests.drawn_source import draw_source
 from tests.images.helpers import Crash
 from tests.pipeline.helpers import CAPTION
@@ -55,18 +55,18 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("task", "suffix", "devices", "more"),
+    ("task", "suffix", "more"),
     [
-        (CAPTION, ".jsonl", "cpu,cpu", {"errors": "inline"}),
-        (ASK, ".parquet", "cpu,cpu,cpu", {}),
-        (EmbedTask(EmbedOptions("qformer")), ".parquet", "cpu,cpu", {}),
+        (CAPTION, ".jsonl", {"errors": "inline"}),
+        (ASK, ".parquet", {}),
+        (EmbedTask(EmbedOptions("qformer")), ".parquet", {}),
     ],
 )
 def test_the_output_is_that_of_one_process(
-    task: Task, suffix: str, devices: str, more: dict[str, Any], source: Path, tmp_path: Path
+    task: Task, suffix: str, more: dict[str, Any], source: Path, tmp_path: Path
 ) -> None:
     written = []
-    for device, batch in (("cpu", 7), (devices, 5)):
+    for device, batch in (("cpu", 7), ("cpu,cpu", 5)):
         out = tmp_path / f"{len(written)}{suffix}"
         options = RunOptions(
             SourceOptions((str(source),)),
@@ -81,10 +81,13 @@ def test_the_output_is_that_of_one_process(
     assert not worker_processes()
 
 
+COMMON = ("--model", "tiny", "--batch-size", "2", "--max-new-tokens", "6", "-o", "out.jsonl")
+
+
 def start(source: Path, device: str, *flags: str) -> subprocess.Popen[str]:
-    fixed = ["--model", "tiny", "--batch-size", "2", "--max-new-tokens", "6", "-o", "out.jsonl"]
+
     return subprocess.Popen(
-        [COMMAND, "caption", str(source), *fixed, "--device", device, *flags],
+        [COMMAND, "caption", str(source), *COMMON, "--device", device, *flags],
         cwd=source.parent,
         env=environment(source.parent / "hf"),
         stderr=subprocess.PIPE,
@@ -102,7 +105,8 @@ def wait_for_rows(process: subprocess.Popen[str], out: Path, beyond: int) -> Non
         time.sleep(0.005)
 
 
-def test_kills_and_interrupts_leave_nothing_and_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.external
+def test_kills_and_interrupts_leave_nothing_and_lose_nothing(tmp_path: Path, called: Run) -> None:
     source = draw_source(tmp_path / "source", 150)
     out = tmp_path / "out.jsonl"
     process = start(source, "cpu,cpu", "--workers", "1", "-v")
@@ -125,12 +129,10 @@ def test_kills_and_interrupts_leave_nothing_and_lose_nothing(tmp_path: Path) -> 
     assert process.returncode == 130, said
     assert "Interrupted; the rows that were finished are safe." in said
 
-    process = start(source, "cpu", "--resume")
-    said = process.communicate(timeout=100)[1]
-    assert process.returncode == 3, said
+    done = called("caption", source, *COMMON, "--device", "cpu", "--resume")
+    assert done.returncode == 3, done.stderr
     resumed = out.read_bytes(), out.with_name("out.jsonl.errors").read_bytes()
-    process = start(source, "cpu", "--overwrite")
-    process.communicate(timeout=100)
+    called("caption", source, *COMMON, "--device", "cpu", "--overwrite")
     assert resumed == (out.read_bytes(), out.with_name("out.jsonl.errors").read_bytes())
 
 
