@@ -12,6 +12,7 @@ import typer
 import typer.main
 
 from blip2cli import __version__, exit_codes
+from blip2cli.cli.flags.completed_line import COMPLETE, words
 from blip2cli.cli.flags.short_help import HelpAll, ShortHelpCommand, ShortHelpGroup
 from blip2cli.cli.terminal.error_messages import complain, unexpected
 from blip2cli.cli.terminal.streams import open_standard_streams
@@ -38,7 +39,6 @@ EXAMPLES = (
     "blip2cli caption sample_images --model tiny",
     "blip2cli ask photos -q 'what is it?' -o what.parquet",
 )
-COMPLETE = "_BLIP2CLI_COMPLETE"  # a variable that the shell sets to have a line completed
 
 
 def application(names: Container[str] = COMMANDS) -> typer.Typer:
@@ -67,11 +67,6 @@ def application(names: Container[str] = COMMANDS) -> typer.Typer:
 
 def _examples(lines: Iterable[str]) -> str:
     return "\n  ".join(("Examples", *lines))
-
-
-def _words() -> list[str]:
-    """The words of the line that a shell completes."""
-    return os.environ.get("COMP_WORDS", os.environ.get("_TYPER_COMPLETE_ARGS", "")).split()
 
 
 def _version(wanted: bool) -> None:
@@ -103,7 +98,7 @@ def call(arguments: Sequence[str]) -> int:
         return exit_codes.WRONG_INPUT
     completing = COMPLETE in os.environ  # set by the shell, Typer looks at it
     try:
-        app = application(_words() if completing else arguments[:1])
+        app = application(words() if completing else arguments[:1])
         # Not app(): that would put Typer's own hook in place of ours for unexpected errors.
         command = typer.main.get_command(app)
         code = command.main(list(arguments), prog_name="blip2cli", standalone_mode=False)

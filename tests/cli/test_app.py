@@ -75,7 +75,7 @@ def test_the_list_of_commands_says_what_they_say_themselves() -> None:
 def test_completion_knows_the_options_of_every_command(blip2cli: Run) -> None:
     asked = {"_BLIP2CLI_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "blip2cli ask --choi"}
     said = blip2cli(env=asked).stdout
-    assert "--choices" in said
+    assert '"--choices":"The answers there are, separated by commas' in said
     assert "--choices-file" in said
 
 
@@ -94,7 +94,7 @@ def test_help_is_nearly_as_quick_as_importing_typer_and_rich(tmp_path: Path) -> 
     for _ in range(7):  # in turns; the quickest of each is the one least disturbed
         ours.append(seconds([str(COMMAND), "--help"]))
         theirs.append(seconds(bare))
-    assert min(ours) <= 3 * min(theirs), (ours, theirs)
+    assert min(ours) <= 2 * min(theirs), (ours, theirs)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
+from blip2cli.cli.flags.completed_line import in_quotes
 from blip2cli.options.declare import Declared
 
 _TABLES = 4  # files that columns are looked up in
@@ -125,8 +126,8 @@ _KINDS: dict[str, Callable[[Declared, Any, str], Iterator[str]]] = {
 
 def _as_inserted(value: str) -> str:
     """``value`` as bash puts it into the line, which adds no quotes; other shells do."""
-    if os.environ.get("_BLIP2CLI_COMPLETE") != "complete_bash":
-        return value
-    words, place = os.environ["COMP_WORDS"].split("\n"), int(os.environ["COMP_CWORD"])
-    quoted = place < len(words) and words[place].startswith(("'", '"'))
-    return value if quoted else re.sub(r"([\s'\"\\$&;|<>()*?!`#])", r"\\\1", value)
+    return (
+        value
+        if in_quotes() in (None, True)
+        else re.sub(r"([\s'\"\\$&;|<>()*?!`#])", r"\\\1", value)
+    )

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from blip2cli.cli.flags.completed_line import shows_help
 from blip2cli.cli.terminal.spelling import variable, with_flags
 from blip2cli.errors import either
 from blip2cli.options.declare import Declared, choices_of
@@ -92,6 +93,8 @@ def _option(name: str, declared: Declared, several: bool, taken: Iterable[str]) 
 
 def help_text(text: str) -> str:
     """A text of a declaration, with flags, and the entries of the tables that it names."""
+    if not shows_help():
+        return ""
     text = with_flags(text)
     if "_formats}" in text:
         from blip2cli.convert.format_table import FORMATS, READABLE

@@ -51,18 +51,17 @@ class _Unchecked:
 
 
 def _leave_unchecked(command: Any, ctx: Any) -> None:
-    """Where a shell completes a line, let its values pass: pydantic, by which Typer judges them,
-    takes as long to import as all the rest."""
-    if ctx.resilient_parsing:
-        for parameter in command.get_params(ctx):
-            parameter._runtime_param = _Unchecked
+    """Let values pass: pydantic, by which Typer judges them, takes long to import."""
+    for parameter in command.get_params(ctx):
+        parameter._runtime_param = _Unchecked
 
 
 class ShortHelpCommand(TyperCommand):
     """A command whose help lists the options that are declared with ``brief``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _leave_unchecked(self, ctx)
+        if ctx.resilient_parsing:  # a shell completes the line
+            _leave_unchecked(self, ctx)
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -87,7 +86,7 @@ class ShortHelpGroup(TyperGroup):
     """The program itself: its help lists the commands, and is short."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _leave_unchecked(self, ctx)
+        _leave_unchecked(self, ctx)  # flags are given, or not
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
