@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo reference man docs test test-fast test-slow test-lowest coverage equivalence torture lint format tiny bench
+.PHONY: help install demo reference dist man docs test test-fast test-slow test-lowest coverage equivalence torture lint format tiny bench
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,18 @@ lint: install ## check style, formatting, types, and which room imports which
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	test ! -x $(BIN)/biome || $(BIN)/biome ci --error-on-warnings
+
+RELEASE := $(VENV)/.installed-release
+# The same bytes wherever and whenever they are built: by the pinned backend, with the time of the commit.
+dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+dist: $(RELEASE) ## build wheel and source distribution into dist/, and check them
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+
+$(RELEASE): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,release]'
+	@touch $@
 
 reference: install ## write the pages of the reference that come from the declarations of the options
 	$(BIN)/python docs/make_reference.py

@@ -96,7 +96,8 @@ def test_the_wheel_captions_an_image_away_from_the_checkout(wheel: Path, tmp_pat
         archive.extractall(site)
     # The heavy dependencies are borrowed from this environment, so no network is needed. A .pth
     # file only adds a folder: the editable install there does not come along.
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    folders = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "borrowed.pth").write_text("\n".join(folders) + "\n")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     shutil.copy(ROOT / "sample_images" / "cats.png", elsewhere)
