@@ -128,7 +128,9 @@ def test_a_job_of_kubernetes_is_valid_and_its_pods_label_all_images(
     shell, flag, text = container["command"]
     (volume,) = container["volumeMounts"]
     (folder / "images").rename(folder / "photos")
-    for index in range(spec["completions"]):
+    assert f"auto/{spec['completions']}" in text
+    text = text.replace(f"auto/{spec['completions']}", "auto/2")  # two pods take less time
+    for index in range(2):
         env = surroundings(folder, BLIP2CLI_MODEL="tiny", JOB_COMPLETION_INDEX=str(index))
         command = text.replace(f"{volume['mountPath']}/", f"{folder}/")
         subprocess.run([shell, flag, command], env=env, check=True, timeout=300)
