@@ -27,7 +27,7 @@ def offered(declared: Declared, context: Any, incomplete: str) -> list[str]:
     kind = declared.offers if isinstance(declared.offers, str) else "columns"
     found: dict[str, None] = {}
     with contextlib.suppress(Exception):
-        for value in _KINDS[kind](declared, context, incomplete):
+        for value in KINDS[kind](declared, context, incomplete):
             found[value] = None
     return [_as_inserted(value) for value in found]
 
@@ -113,7 +113,7 @@ def _written_formats(declared: Declared, context: Any, incomplete: str) -> Itera
     return iter(FORMATS)
 
 
-_KINDS: dict[str, Callable[[Declared, Any, str], Iterator[str]]] = {
+KINDS: dict[str, Callable[[Declared, Any, str], Iterator[str]]] = {
     "checkpoints": _checkpoints,
     "columns": _columns,
     "jobs": _jobs,

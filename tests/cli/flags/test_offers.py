@@ -14,8 +14,10 @@ import pytest
 import typer.main
 
 from blip2cli.cli.app import COMMANDS, application, call
+from blip2cli.cli.flags.offers import KINDS
 from blip2cli.convert.format_table import FORMATS, READABLE
 from blip2cli.model.checkpoint.embedded import EMBEDDED
+from blip2cli.options import GROUPS, declarations
 from tests.command import COMMAND, environment
 
 Complete = Callable[..., list[str]]
@@ -99,6 +101,13 @@ def test_options_of_a_set_offer_it(command: str, complete: Complete) -> None:
             assert complete(command, *words) == [*known], flag
             checked += 1
     assert checked or command not in ("caption", "ask", "embed", "convert", "schema", "doctor")
+
+
+def test_what_a_declaration_offers_is_there() -> None:
+    declared = {name: each for group in GROUPS for name, each in declarations(group)}
+    for name, each in declared.items():
+        assert isinstance(each.offers, tuple) or each.offers in KINDS, name
+        assert set(each.columns_of) <= declared.keys(), name
 
 
 def test_metrics_are_offered_one_after_the_other(complete: Complete) -> None:

@@ -307,3 +307,4 @@ def test_every_option_has_a_heading_and_a_help_text() -> None:
         for name, declared in declarations(group):
             assert declared.panel in PANELS, name
             assert declared.help.endswith((".", "]")), name
+            assert isinstance(declared.brief, bool) or declared.brief.endswith("."), name
