@@ -175,7 +175,7 @@ def test_the_lock_file_holds_what_was_tested_with_hashes() -> None:
 
 
 def test_every_imported_package_is_declared() -> None:
-    optional = {"bitsandbytes", "ray", "torchao"}  # asked for when needed
+    optional = {"bitsandbytes", "obstore", "ray", "torchao"}  # asked for when needed
     imported = {
         name.split(".")[0]
         for path in (ROOT / "blip2cli").rglob("*.py")
