@@ -51,7 +51,7 @@ ELSEWHERE = {
 SERVERS = {"a bucket": "bucket", "a cluster": "cluster"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bucket() -> Iterator[dict[str, str]]:
     """The variables that lead to a server with the object store ``bucket``: photos and scans."""
     server: S3
@@ -62,10 +62,11 @@ def bucket() -> Iterator[dict[str, str]]:
             if path.is_file()
         }
         server.bucket("bucket", files | {"scans/2024/1.tif": (SAMPLES / "cats.png").read_bytes()})
+        server.filesystem().chmod("bucket/photos", "public-read", recursive=True)
         yield server.environment
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[dict[str, str]]:
     """The variable that leads to a Ray cluster of two nodes on this machine."""
     pytest.importorskip("ray", reason="the cluster needs the extra ray")
