@@ -92,7 +92,7 @@ def card(
 
 def _front_matter(options: ConvertOptions, column: str | None, rows: int) -> Iterator[str]:
     yield "---"
-    if options.license is not None:
+    if options.license:
         yield f"license: {json.dumps(options.license)}"
     if column is not None:
         yield f"task_categories:\n- {_TASKS[column][0]}"

@@ -135,14 +135,21 @@ def _as_text(value: object) -> str:
 def all_columns(texts: Iterable[tuple[str, str, Iterable[str]]]) -> dict[str, str]:
     """The columns in texts, and the option of the first text that names each.
 
-    ``texts`` are the option, the text, and the marks in it that are no columns.
+    ``texts`` are the option, the text, and the marks in it that are no columns. Raises OptionError
+    for a text with a brace that names nothing.
     """
     used: dict[str, str] = {}
     for field, text, marks in texts:
         if "{" not in text:  # most texts: the module below need not be imported
             continue
-        from blip2cli.model.tokenizer.fill_prompt import marks_in
+        from blip2cli.model.tokenizer.fill_prompt import has_lone_brace, marks_in
 
+        if has_lone_brace(text):
+            raise OptionError(
+                field,
+                f"{option(field)} {text!r} has a {{ that names no column",
+                "write {NAME} for a column, {{ for a brace",
+            )
         for name in marks_in(text):
             if name not in marks:
                 used.setdefault(name, field)

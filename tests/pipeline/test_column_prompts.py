@@ -186,6 +186,8 @@ def test_a_run_that_goes_on_gives_the_same_bytes(start: Start, tmp_path: Path) -
         (ask("a?", choices="{x},b"), r"choices with \{x\}: "),
         (ask("a?", choices_column="x"), r"choices_column with \{x\}: "),
         (caption("{occurrence}"), "rename it in the source"),
+        (caption("a {alt"), r"prompt 'a \{alt' has a \{ that names no column; write \{NAME\} for"),
+        (caption("a {}"), r"prompt 'a \{\}' has a \{ that names no column"),
     ],
 )
 def test_unknown_columns_are_named_before_work_begins(

@@ -174,6 +174,12 @@ def test_a_list_of_urls(server: Web, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert refs[0].read() == refs[2].read() == PICTURE
     assert len({ref.file_name for ref in refs[:3]}) == 3
+    listed = tmp_path / "urls.txt"
+    listed.write_text(f"{server.url}/a.png?size=1\ns3://bucket/a.png\n{server.url}/a.png?size=2\n")
+    one, denied, two = open_sources(SourceOptions((str(listed),)))
+    assert [one.file_name, two.file_name] == [refs[0].file_name, refs[2].file_name]
+    assert one.read() == PICTURE
+    assert getattr(denied, "error_type", None) == "outside_source"
     # Elsewhere a path that leads to another machine has to be allowed.
     renamed = table.with_name("names.csv")
     renamed.write_text(table.read_text().replace("url,", "file_name,"))

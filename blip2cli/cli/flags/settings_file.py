@@ -90,7 +90,8 @@ def _values(
         for key, value in own.items():
             name = key.replace("-", "_")
             if name not in every or name in ("config", "job"):
-                raise _unknown(place, key, sorted(every & fields.keys()), sorted(every))
+                others = every - {"config", "job"}
+                raise _unknown(place, key, sorted(others & fields.keys()), sorted(others))
             if asked and name in fields:
                 field = fields[name]
                 found[field] = place, _value(f"{place!r}: {key}", field, value, options[field])

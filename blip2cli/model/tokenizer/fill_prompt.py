@@ -52,6 +52,11 @@ def marks_in(template: str) -> list[str]:
     return [name for name in _MARK.findall(template) if name]
 
 
+def has_lone_brace(template: str) -> bool:
+    """Whether a brace opens in ``template`` and names nothing, as in ``{alt`` and ``{}``."""
+    return "{" in _MARK.sub(lambda found: "{" if found[0] == "{}" else "", template)
+
+
 def fill_in(template: str, values: Mapping[str, str]) -> str:
     """``template`` with ``{name}`` replaced by each named value; ``{{`` and ``}}`` are braces.
 

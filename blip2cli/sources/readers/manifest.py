@@ -5,8 +5,8 @@ In JSON (``.json``) rows are the objects of a list, of COCO annotations those of
 The column is the first of ``PATH_COLUMNS`` (``file_name``, ``path``, ``image``) that there is, or
 the one named with the option ``image_column``. Paths are relative to the manifest's folder, or to
 ``image_root``, and stay within it: one that is absolute or leads out through ``..`` is a failed
-image (``outside_source``) unless ``absolute_paths`` allows it, or the column was named and holds
-URLs of web servers. Rows are read as they are needed.
+image (``outside_source``) unless ``absolute_paths`` allows it, or it is the URL of a web server, in
+a list or in a column that was named. Rows are read as they are needed.
 
 An image that is named twice comes once; where columns are carried into the rows (option ``keep``)
 it comes for each row that names it. A row of a list of failures may say which of them it is.
@@ -172,7 +172,8 @@ class ManifestSource(ColumnedSource):
             written = from_utf8(written)
         name = normal_path(written)
         occurrence = _stated_occurrence(record) if self.columns else 0
-        anywhere = self.absolute_paths or (self.web and name.startswith(("http://", "https://")))
+        web = (self.web or not self.unescaped) and name.startswith(("http://", "https://"))
+        anywhere = self.absolute_paths or web
         location = locate(self.root, name, anywhere)
         if location is None:
             name = public_name(name)

@@ -4,7 +4,7 @@ import pytest
 
 from blip2cli.errors import OptionError
 from blip2cli.model.families import OPT, T5
-from blip2cli.model.tokenizer.fill_prompt import fill_in, marks_in, question_prompt
+from blip2cli.model.tokenizer.fill_prompt import fill_in, has_lone_brace, marks_in, question_prompt
 
 
 def test_auto_is_the_papers_template() -> None:
@@ -30,3 +30,11 @@ def test_doubled_braces_are_braces() -> None:
     values = {"a": "{b}", "b": "}}"}
     assert fill_in("{{a}} {a} {{{a}}} {c} {} {b}} }", values) == "{a} {b} {{b}} {c} {} }}} }"
     assert marks_in("{{a}} {a} {{{b c}}} {") == ["a", "b c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "lone"),
+    [("{a} {{ }} }", False), ("{{{a}}}", False), ("{a", True), ("{}", True), ("{{} {", True)],
+)
+def test_a_brace_that_names_nothing_is_seen(text: str, lone: bool) -> None:
+    assert has_lone_brace(text) == lone
