@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.api.arguments import Errors, decode_options, image_column_of, listed
 from blip2cli.api.batches import count_of, references
-from blip2cli.api.loaded_model import LoadedModel
+from blip2cli.api.loaded_model import LoadedModel, before_loading
 from blip2cli.api.rows import AnswerRow, CaptionRow, Rows, stacked
 from blip2cli.model.checkpoint.ranker import RankerSpec
 from blip2cli.options import (
@@ -99,6 +99,7 @@ class Blip2(LoadedModel):
     ) -> Blip2:
         from blip2cli.model.wrapper import Blip2 as Model
 
+        before_loading()
         ranker = None
         if rank_with is None:
             model = Model.load(options)

@@ -24,6 +24,29 @@ if TYPE_CHECKING:
     from blip2cli.tasks.base import Row
 
 
+_forked = False  # from a process that may have computed
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def before_loading() -> None:
+    """Make torch fit for a model in this process.
+
+    One that was forked, as those of ``datasets`` are, has none of the threads that OpenMP started
+    in the other, and an operation of several threads would wait for them for ever.
+    """
+    if _forked:
+        import torch
+
+        torch.set_num_threads(1)
+
+
 class LoadedModel:
     """A model in memory, and the number of images that go through it together."""
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
+import subprocess
+import sys
 import threading
 import warnings
 import weakref
@@ -174,3 +177,18 @@ def test_worker_processes_load_their_own(pictures: list[str]) -> None:
         rows = pool.map(model.caption, [[name] for name in pictures])
     assert [row for some in rows for row in some] == model.caption(pictures)
     assert rows[0].as_objects()[0].caption == rows[0][0]["caption"]
+
+
+@pytest.mark.external
+def test_processes_of_datasets_load_their_own(pictures: list[str]) -> None:
+    script = """
+import sys, datasets
+from blip2cli import Blip2
+model = Blip2.load("tiny", device="cpu")
+expected = [row["caption"] for row in model.caption(sys.argv[1:])]
+images = datasets.Dataset.from_dict({"image": sys.argv[1:]})
+mapped = images.map(model.caption_batch, batched=True, num_proc=2)
+assert list(mapped["caption"]) == expected
+"""
+    threads = os.environ | {"OMP_NUM_THREADS": "4"}  # of which a forked process has none
+    subprocess.run([sys.executable, "-c", script, *pictures], env=threads, check=True, timeout=300)
