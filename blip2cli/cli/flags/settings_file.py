@@ -90,8 +90,8 @@ def _values(
         for key, value in own.items():
             name = key.replace("-", "_")
             if name not in every or name in ("config", "job"):
-                others = every - {"config", "job"}
-                raise _unknown(place, key, sorted(others & fields.keys()), sorted(others))
+                keys = every - {"config", "job"}
+                raise _unknown(place, key, sorted(keys & fields.keys()), sorted(keys))
             if asked and name in fields:
                 field = fields[name]
                 found[field] = place, _value(f"{place!r}: {key}", field, value, options[field])
