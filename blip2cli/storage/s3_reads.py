@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from blip2cli.storage.opening import connect
 from blip2cli.storage.web import TooLargeError
 
 if TYPE_CHECKING:
-    from obstore.store import S3Credential
+    from obstore.store import ClientConfig, S3Credential
 
 # Settings of s3fs that are taken over, or that change nothing about a request for an object.
 _SETTINGS = frozenset({
@@ -110,6 +111,14 @@ def _store(bucket: str, **way: Any) -> Any:
     region = sync(filesystem.loop, filesystem.get_s3, bucket).meta.region_name
     # In the style that the server takes: with the bucket in the path, or before the host.
     address = urlsplit(filesystem.url(f"{bucket}/x"))
+    client: ClientConfig = {
+        "allow_http": address.scheme == "http",
+        "connect_timeout": timedelta(seconds=filesystem.connect_timeout),
+        "read_timeout": timedelta(seconds=filesystem.read_timeout),
+        "timeout": _WHOLE,
+    }
+    if certificates := filesystem.session.get_config_variable("ca_bundle"):
+        client["root_certificate"] = Path(certificates).read_bytes()
     return S3Store(
         bucket,
         endpoint=f"{address.scheme}://{address.netloc}{address.path.removesuffix('/x')}",
@@ -117,12 +126,7 @@ def _store(bucket: str, **way: Any) -> Any:
         region="us-east-1" if region in (None, "aws-global") else region,
         skip_signature=bool(filesystem.anon),
         credential_provider=None if filesystem.anon else _Credentials(filesystem),
-        client_options={
-            "allow_http": address.scheme == "http",
-            "connect_timeout": timedelta(seconds=filesystem.connect_timeout),
-            "read_timeout": timedelta(seconds=filesystem.read_timeout),
-            "timeout": _WHOLE,
-        },
+        client_options=client,
         retry_config={"max_retries": _RETRIES},
     )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -158,6 +161,29 @@ def test_what_needs_no_signature_has_none(
     monkeypatch.setitem(fsspec.config.conf, "s3", {"anon": True})
     assert fetch("s3://bucket/a.png", 5, LIMIT) == b"12345"
     assert regional.requests == [("object_store", "")]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
+@pytest.mark.usefixtures("no_s3fs")
+def test_a_certificate_of_ones_own_is_trusted(
+    regional: type[Regional], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-addext", "basicConstraints=critical,CA:FALSE"]
+    command += ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    with ThreadingHTTPServer(("127.0.0.1", 0), regional) as server:
+        server.daemon_threads = True
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{server.server_address[1]}")
+        assert fetch("s3://bucket/a.png", 5, LIMIT) == b"12345"
+        server.shutdown()
 
 
 def test_a_bucket_of_another_region_is_found(regional: type[Regional]) -> None:
