@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from blip2cli.errors import ImageError
 from blip2cli.images.decode import decode
@@ -123,6 +122,8 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 def failure(data: bytes) -> ImageError:
+    import pytest  # which workers, who import this module, do without
+
     with pytest.raises(ImageError) as caught:
         decode(data)
     assert str(caught.value).endswith(".")
