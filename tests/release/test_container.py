@@ -1,7 +1,7 @@
 """The ``Containerfile``: sound, and built and run where there is a builder.
 
 ``BLIP2CLI_TEST_BUILDAH`` holds more options of ``buildah build``, such as ``--build-arg BASE=…``
-where no registry can be reached.
+where no registry can be reached. Where images are stored says ``CONTAINERS_STORAGE_CONF``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from blip2cli import __version__
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "Containerfile"
 MORE = shlex.split(os.environ.get("BLIP2CLI_TEST_BUILDAH", ""))
-BUILDAH = ["buildah", "--storage-driver", "vfs"]
+BUILDAH = ["buildah"]
 
 pytestmark = pytest.mark.external
 
@@ -78,7 +78,7 @@ def test_the_image_runs_the_command_as_somebody(image: str) -> None:
     assert "HF_HOME=/cache/huggingface" in settings["Env"]
 
 
-def test_the_image_captions_without_a_network(image: str) -> None:
+def test_the_image_captions_as_somebody(image: str) -> None:
     container = run(*BUILDAH, "from", image).stdout.strip()
     try:
         inside = [*BUILDAH, "run", "--isolation", "chroot"]
