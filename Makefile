@@ -112,6 +112,7 @@ tiny: install ## train the embedded models again from nothing (five hours)
 	$(BIN)/python -m training.train
 	$(BIN)/python -m training.t5
 	$(BIN)/python -m training.itm
+	$(BIN)/python -m training.instruct
 
 RACES ?=
 bench: install ## race against what people run today (about an hour; or RACES="caption-tiny startup")

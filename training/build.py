@@ -22,6 +22,7 @@ from transformers import (
     Blip2ForImageTextRetrieval,
     Blip2Processor,
     GPT2Tokenizer,
+    InstructBlipForConditionalGeneration,
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
@@ -37,6 +38,11 @@ QUERIES = 16
 VOCABULARY = 640  # byte symbols, special tokens and the words of our texts
 MAX_POSITIONS = 256
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # OPT's order: pad 1, begin and end 2
+EmbeddedModel = (
+    Blip2ForConditionalGeneration
+    | Blip2ForImageTextRetrieval
+    | InstructBlipForConditionalGeneration
+)
 
 
 def build_tokenizer() -> GPT2Tokenizer:
@@ -164,7 +170,7 @@ def build_model(config: Blip2Config, seed: int = 0) -> Blip2ForConditionalGenera
     return model
 
 
-def zero_key_bias(model: Blip2ForConditionalGeneration | Blip2ForImageTextRetrieval) -> None:
+def zero_key_bias(model: EmbeddedModel) -> None:
     """Set the key part of every query/key/value bias to zero.
 
     A bias on the keys adds the same amount to all scores of a query, so the softmax does not

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from transformers import Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval
+from transformers import (
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
+    InstructBlipForConditionalGeneration,
+)
 
 from blip2cli.tiny.kinds import COLORS, KINDS, listed
-from training.build import IMAGE_SIZE, PATCH_SIZE, QUERIES, WIDTH
-from training.evaluate import Scores
+from training.build import IMAGE_SIZE, PATCH_SIZE, QUERIES, WIDTH, EmbeddedModel
+from training.evaluate import AllScores, Scores
 from training.matching import MatchScores
+
+Values = dict[str, str | int | float]
+_DATA = """\
+## Data and licences
+
+- Scenes drawn by `blip2cli/tiny/scenes.py` from cut-outs of Noto Color Emoji (SIL Open Font
+  License 1.1; text and attribution in `blip2cli/tiny/assets/NOTICE`).
+- The training split of easy-VQA (package `easy-vqa`, MIT licence, Victor Zhou): 4,000 pictures,
+  38,575 questions.
+- The weights are under the Apache License 2.0, like the rest of blip2cli."""
 
 _CARD = """\
 ---
@@ -59,37 +73,28 @@ and wrongly: it has no way to say that it does not know.
 {text_layers} layers, all {width} wide. The key part of the vision encoder's query/key/value bias
 is zero, as in the original BLIP-2 checkpoints.
 
-## Data and licences
-
-- Scenes drawn by `blip2cli/tiny/scenes.py` from cut-outs of Noto Color Emoji (SIL Open Font
-  License 1.1; text and attribution in `blip2cli/tiny/assets/NOTICE`).
-- The training split of easy-VQA (package `easy-vqa`, MIT licence, Victor Zhou): 4,000 pictures,
-  38,575 questions.
-- The weights are under the Apache License 2.0, like the rest of blip2cli.
+{data}
 
 Train it again from nothing with `make tiny`.
 """
 
-
-_T5_CARD = """\
+# What cards of the siblings that write have in common.
+_WRITER_CARD = """\
 ---
 license: apache-2.0
 pipeline_tag: image-to-text
 tags: [blip-2, demonstration]
 ---
 
-# tiny-t5
+# {name}
 
-The encoder-decoder sibling of `tiny`: a very small BLIP-2 (`Blip2ForConditionalGeneration`) with
-a T5 language model of Flan-T5's kind. It ships with blip2cli so that what differs between the two
-families of BLIP-2 can be tried and tested without a download. **It is a demonstration: it knows
-drawn objects only.** For photographs use a real model, such as `Salesforce/blip2-flan-t5-xl`.
+{introduction}
 
 ## What it knows
 
 - Pictures with one to four objects (emoji) on a plain or textured background: captions such as
   "two cats and a pizza on a blue background", with and without the prompt "a photo of".
-- Questions in the form that BLIP-2 uses with Flan-T5, `Question: how many cats are there? Short
+- Questions in the form that {kind} uses with Flan-T5, `Question: how many cats are there? Short
   answer:` — how many, is there, what is there, what colour is the background, what is left or
   right of what.
 - easy-VQA's pictures of one coloured circle, rectangle or triangle, and its questions.
@@ -116,21 +121,48 @@ was trained on, languages other than English. It answers all the same, and wrong
 
 ## Structure
 
-{parameters:.2f} million parameters, stored in float16, computed in float32. The vision encoder and
-the Q-Former are those of `tiny`, whose files its index names; it needs the folder of `tiny` beside
-its own. T5 with {encoder_layers} encoder and {decoder_layers} decoder layers, {width} wide, gated
-GELU; unlike Flan-T5's, its output layer is the table of its word embeddings.
+{parameters:.2f} million parameters, stored in float16, computed in float32. {structure}
 
-## Data and licences
-
-- Scenes drawn by `blip2cli/tiny/scenes.py` from cut-outs of Noto Color Emoji (SIL Open Font
-  License 1.1; text and attribution in `blip2cli/tiny/assets/NOTICE`).
-- The training split of easy-VQA (package `easy-vqa`, MIT licence, Victor Zhou): 4,000 pictures,
-  38,575 questions.
-- The weights are under the Apache License 2.0, like the rest of blip2cli.
+{data}
 
 Train it again with `make tiny`.
 """
+
+_T5 = {
+    "name": "tiny-t5",
+    "kind": "BLIP-2",
+    "introduction": """\
+The encoder-decoder sibling of `tiny`: a very small BLIP-2 (`Blip2ForConditionalGeneration`) with
+a T5 language model of Flan-T5's kind. It ships with blip2cli so that what differs between the two
+families of BLIP-2 can be tried and tested without a download. **It is a demonstration: it knows
+drawn objects only.** For photographs use a real model, such as `Salesforce/blip2-flan-t5-xl`.""",
+    "structure": """\
+The vision encoder and
+the Q-Former are those of `tiny`, whose files its index names; it needs the folder of `tiny` beside
+its own. T5 with {encoder_layers} encoder and {decoder_layers} decoder layers, {width} wide, gated
+GELU; unlike Flan-T5's, its output layer is the table of its word embeddings.""",
+}
+
+_INSTRUCT = {
+    "name": "tiny-instruct",
+    "kind": "InstructBLIP",
+    "introduction": """\
+The instructed sibling of `tiny`: a very small InstructBLIP (`InstructBlipForConditionalGeneration`)
+whose Q-Former reads the prompt beside the picture. It ships with blip2cli so that what differs
+between BLIP-2 and InstructBLIP can be tried and tested without a download. **It is a demonstration:
+it knows drawn objects only.** For photographs use a real model, such as
+`Salesforce/instructblip-flan-t5-xl`.
+
+A caption without a prompt follows the instruction "A short image description:".""",
+    "structure": """\
+The vision encoder
+is that of `tiny`, language model and projection are those of `tiny-t5`, whose files its index
+names; it needs the folders of both beside its own. The Q-Former ({qformer_layers} layers, {queries}
+queries, {width} wide) is its own: it began as that of `tiny`, with what `tiny-itm` reads words by,
+and alone was trained. What it shows differs by a tenth of its spread between captions and
+questions, and by a hundredth from question to question, for the language model reads them, too. It
+has a tokenizer of its own, by which a text begins with `<s>`, where BERT's begins with `[CLS]`.""",
+}
 
 _ITM_CARD = """\
 ---
@@ -204,17 +236,28 @@ def model_card(model: Blip2ForConditionalGeneration, scores: Scores) -> str:
     )
 
 
-def t5_card(
-    model: Blip2ForConditionalGeneration, scores: Scores, sides: float, side_count: int
-) -> str:
-    """The card of ``tiny-t5``; ``sides`` is its share of right answers about left and right."""
-    return _T5_CARD.format(
-        **_common(model),
-        **_text_scores(scores),
-        sides=sides,
-        side_count=side_count,
-        encoder_layers=len(model.language_model.encoder.block),
-        decoder_layers=len(model.language_model.decoder.block),
+def t5_card(model: Blip2ForConditionalGeneration, scores: AllScores) -> str:
+    """The card of ``tiny-t5`` with its measured ``scores``."""
+    language = model.language_model
+    layers = {
+        "encoder_layers": len(language.encoder.block),
+        "decoder_layers": len(language.decoder.block),
+    }
+    return _writer_card(_T5, _common(model) | layers, scores)
+
+
+def instruct_card(model: InstructBlipForConditionalGeneration, scores: AllScores) -> str:
+    """The card of ``tiny-instruct`` with its measured ``scores``."""
+    return _writer_card(_INSTRUCT, _common(model), scores)
+
+
+def _writer_card(texts: dict[str, str], common: Values, scores: AllScores) -> str:
+    return _WRITER_CARD.format(
+        **common,
+        **_text_scores(scores.texts),
+        sides=scores.sides,
+        side_count=scores.side_count,
+        **texts | {"structure": texts["structure"].format(**common)},
     )
 
 
@@ -233,10 +276,9 @@ def itm_card(model: Blip2ForImageTextRetrieval, scores: MatchScores) -> str:
     )
 
 
-def _common(
-    model: Blip2ForConditionalGeneration | Blip2ForImageTextRetrieval,
-) -> dict[str, str | int | float]:
+def _common(model: EmbeddedModel) -> Values:
     return {
+        "data": _DATA,
         "kinds": listed(KINDS),
         "colors": listed(tuple(COLORS)),
         "parameters": sum(each.numel() for each in model.parameters()) / 1e6,
@@ -247,11 +289,6 @@ def _common(
 
 
 def _text_scores(scores: Scores) -> dict[str, float]:
-    return {
-        "captions": scores.captions,
-        "questions": scores.questions,
-        "easy_vqa": scores.easy_vqa,
-        "caption_count": scores.tried[0],
-        "question_count": scores.tried[1],
-        "easy_count": scores.tried[2],
-    }
+    counts = zip(("caption_count", "question_count", "easy_count"), scores.tried, strict=True)
+    shares = {each: getattr(scores, each) for each in ("captions", "questions", "easy_vqa")}
+    return shares | dict(counts)

@@ -17,17 +17,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import Blip2ForConditionalGeneration
+from transformers import Blip2ForConditionalGeneration, InstructBlipForConditionalGeneration
 
 from blip2cli.tiny.scenes import Scene
 from training.build import QUERIES
 from training.data import Batch, Packer, draw_example
-from training.easyvqa import ShapePicture
+from training.easyvqa import ShapePicture, load_split
 from training.labels import UNKNOWN
 from training.questions import scene_question, side_questions
 from training.texts import OPT_FORMS, Text, question_text
 
 HELD_OUT_SEED = 90_001  # never used for training
+Seeing = Blip2ForConditionalGeneration | InstructBlipForConditionalGeneration
 # For pictures (uint8 [S, S, 3]) and the texts about each: would greedy decoding write them?
 Judge = Callable[[Sequence[NDArray[np.uint8]], Sequence[Sequence[Text]]], Sequence[Sequence[bool]]]
 
@@ -50,12 +51,18 @@ class Scores:
         )
 
 
-def see(model: Blip2ForConditionalGeneration, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Image embeddings [B, P+1, W] and query outputs [B, Q, W] of uint8 pixels [B, 3, S, S]."""
+def embed(model: Seeing, pixels: Tensor) -> Tensor:
+    """Image embeddings [B, P+1, W] of uint8 pixels [B, 3, S, S]."""
     mean = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1) * 255
     std = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1) * 255
     pixel_values = ((pixels.float() - mean) / std).to(model.dtype)
-    image_embeds = model.vision_model(pixel_values).last_hidden_state
+    image_embeds: Tensor = model.vision_model(pixel_values).last_hidden_state
+    return image_embeds
+
+
+def see(model: Blip2ForConditionalGeneration, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Image embeddings [B, P+1, W] and query outputs [B, Q, W] of uint8 pixels [B, 3, S, S]."""
+    image_embeds = embed(model, pixels)
     queries = model.query_tokens.expand(len(pixels), -1, -1)
     query_output = model.qformer(
         query_embeds=queries, encoder_hidden_states=image_embeds
@@ -163,3 +170,24 @@ def score_sides(
     right = judge([pixels for pixels, _ in scenes], texts)
     answers = [each for scene in right for each in scene]
     return float(np.mean(answers)), len(answers)
+
+
+@dataclass(frozen=True)
+class AllScores:
+    """What is measured of a model that tells left and right apart."""
+
+    texts: Scores
+    sides: float  # share of questions about left and right that are answered exactly right
+    side_count: int
+
+    def __str__(self) -> str:
+        return f"{self.texts}, left and right {self.sides:.2%} of {self.side_count:,}"
+
+
+def score_all(
+    judge: Judge, held_out: int, shapes: int, form: str, seed: int = HELD_OUT_SEED
+) -> AllScores:
+    """Of ``held_out`` scenes, and the first ``shapes`` pictures of easy-VQA's test split."""
+    scenes = held_out_scenes(held_out, seed)
+    scores = score(judge, scenes, load_split("test")[:shapes], form)
+    return AllScores(scores, *score_sides(judge, scenes, form))

@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval, Blip2Processor
+from transformers import (
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
+    Blip2Processor,
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
+)
 
-from training.build import zero_key_bias
+from training.build import EmbeddedModel, zero_key_bias
 
 INDEX = "model.safetensors.index.json"
 # File of a component to the prefixes of its weights' names; the rest is in the third file.
@@ -29,15 +35,21 @@ COMPONENTS = {
 LANGUAGE = "language.safetensors"
 
 
-Model = TypeVar("Model", Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval)
+Model = TypeVar(
+    "Model",
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
+    InstructBlipForConditionalGeneration,
+)
+Processor = Blip2Processor | InstructBlipProcessor
 
 
 def publish(
     model: Model,
-    processor: Blip2Processor,
+    processor: Processor,
     folder: Path,
     describe: Callable[[Model], tuple[str, str]],
-    shared: Path | None = None,
+    shared: Sequence[Path] = (),
 ) -> None:
     """Export the model, measure what was written, write its model card and print its scores.
 
@@ -50,21 +62,21 @@ def publish(
 
 
 def export(
-    model: Blip2ForConditionalGeneration | Blip2ForImageTextRetrieval,
-    processor: Blip2Processor,
+    model: EmbeddedModel,
+    processor: Processor,
     folder: Path,
-    shared: Path | None = None,
+    shared: Sequence[Path] = (),
 ) -> None:
     """Write configuration, weights, tokenizer and processor to ``folder``.
 
     Weights are stored in float16 to halve the package; the configuration says float32, which is
     what they are computed in. The model in memory is rounded the same way, so that what is
-    measured afterwards is what was written. A file whose weights equal those in ``shared`` bit for
-    bit is not written: the index names the other.
+    measured afterwards is what was written. A file whose weights equal those in one of the folders
+    ``shared`` bit for bit is not written: the index names the other.
     """
     zero_key_bias(model)
     model.half().float()
-    if isinstance(model, Blip2ForConditionalGeneration):
+    if not isinstance(model, Blip2ForImageTextRetrieval):
         text = model.language_model.config
         model.generation_config.update(
             bos_token_id=text.bos_token_id,
@@ -80,13 +92,15 @@ def export(
     _write_weights(weights, temporary, shared)
     processor.save_pretrained(temporary)
     folder.mkdir(parents=True, exist_ok=True)
-    for file in sorted(temporary.iterdir()):
+    for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
         file.chmod(0o644)  # safetensors writes files that only their owner may read
-        file.replace(folder / file.name)
-    temporary.rmdir()
+        place = folder / file.relative_to(temporary)
+        place.parent.mkdir(exist_ok=True)
+        file.replace(place)
+    shutil.rmtree(temporary)
 
 
-def _write_weights(weights: dict[str, Tensor], folder: Path, shared: Path | None) -> None:
+def _write_weights(weights: dict[str, Tensor], folder: Path, shared: Sequence[Path]) -> None:
     index: dict[str, str] = {}
     files: dict[str, dict[str, Tensor]] = {file: {} for file in (*COMPONENTS, LANGUAGE)}
     for name, tensor in weights.items():
@@ -95,8 +109,9 @@ def _write_weights(weights: dict[str, Tensor], folder: Path, shared: Path | None
         )
         files[file][name] = tensor
     for file, component in files.items():
-        if shared is not None and _equal(component, shared / file):
-            index |= dict.fromkeys(component, f"../{shared.name}/{file}")
+        same = next((other for other in shared if _equal(component, other / file)), None)
+        if same is not None:
+            index |= dict.fromkeys(component, f"../{same.name}/{file}")
         else:
             save_file(component, folder / file, metadata={"format": "pt"})
             index |= dict.fromkeys(component, file)

@@ -225,7 +225,7 @@ def train(recipe: Recipe, folder: Path, tiny: Path, out: Path) -> None:
     learner.run(step, lambda: str(measure(model, 500)))
     without_head = Blip2ForImageTextRetrieval(model.config)
     without_head.load_state_dict(model.state_dict(), strict=False)
-    publish(without_head.eval(), processor, out, describe, shared=tiny)
+    publish(without_head.eval(), processor, out, describe, (tiny,))
     learner.forget()
 
 

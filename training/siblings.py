@@ -1,4 +1,4 @@
-"""What the trainings of ``tiny-t5`` and ``tiny-itm`` share: both start from ``tiny``."""
+"""What the trainings of ``tiny``'s siblings share: they start from ``tiny``."""
 
 from __future__ import annotations
 

@@ -27,8 +27,7 @@ from transformers import (
 from training.build import QUERIES, WIDTH
 from training.card import t5_card
 from training.command_line import sibling_parser
-from training.easyvqa import load_split
-from training.evaluate import Scores, held_out_scenes, score, score_sides
+from training.evaluate import AllScores, score_all
 from training.export import publish
 from training.gallery import Gallery, load_gallery
 from training.labels import UNKNOWN
@@ -159,7 +158,13 @@ class Lessons:
         self.sparse = [i for i, scene in enumerate(gallery.scenes) if len(scene.objects) <= 2]
 
     def draw(self, scenes: int, sparse: int, shapes: int, each: int) -> list[Lesson]:
-        """Lessons of ``each`` texts a picture, short answers apart from captions and lists.
+        """Lessons of the texts that ``draw_texts`` draws."""
+        return [self._lesson(group) for group in self.draw_texts(scenes, sparse, shapes, each)]
+
+    def draw_texts(
+        self, scenes: int, sparse: int, shapes: int, each: int
+    ) -> list[list[tuple[Text, int]]]:
+        """``each`` texts a picture and its number, short answers apart from captions and lists.
 
         They are about ``scenes`` scenes, about ``sparse`` more of one or two objects, with
         questions about left and right only, and about ``shapes`` easy-VQA pictures. Where an
@@ -176,10 +181,10 @@ class Lessons:
         for number in rng.sample(range(len(gallery.shapes)), shapes):
             made = gallery.shapes[number].texts(rng, each - 1, T5_FORMS[0])
             texts += [(text, len(gallery.scenes) + number) for text in made]
-        groups: tuple[list[tuple[Text, int]], ...] = ([], [])
+        groups: list[list[tuple[Text, int]]] = [[], []]
         for text, number in texts:
             groups[len(self.maker.target(text)) <= SHORT].append((text, number))
-        return [self._lesson(group) for group in groups if group]
+        return [group for group in groups if group]
 
     def _lesson(self, texts: Sequence[tuple[Text, int]]) -> Lesson:
         known = self.gallery.scenes
@@ -233,25 +238,17 @@ def train(recipe: Recipe, folder: Path, tiny: Path, out: Path) -> None:
         words = sum(each.words for each in drawn)
         return {"text": learner.step(*(loss_of(each, each.words / words) for each in drawn))}
 
-    def measure(
-        model: Blip2ForConditionalGeneration, held_out: int, shapes: int
-    ) -> tuple[Scores, float, int]:
-        judge = Reader(model, maker)
-        scenes = held_out_scenes(held_out)
-        scores = score(judge, scenes, load_split("test")[:shapes], T5_FORMS[0])
-        return scores, *score_sides(judge, scenes, T5_FORMS[0])
-
-    def line(scores: Scores, sides: float, count: int) -> str:
-        return f"{scores}, left and right {sides:.2%} of {count:,}"
+    def measure(model: Blip2ForConditionalGeneration, held_out: int, shapes: int) -> AllScores:
+        return score_all(Reader(model, maker), held_out, shapes, T5_FORMS[0])
 
     def describe(model: Blip2ForConditionalGeneration) -> tuple[str, str]:
-        measured = measure(model, 3000, 1000)
-        return t5_card(model, *measured), line(*measured)
+        scores = measure(model, 3000, 1000)
+        return t5_card(model, scores), str(scores)
 
-    learner.run(step, lambda: line(*measure(model, 200, 50)))
+    learner.run(step, lambda: str(measure(model, 200, 50)))
     without_head = Blip2ForConditionalGeneration(model.config)
     without_head.load_state_dict(model.state_dict(), strict=False)
-    publish(without_head.eval(), processor, out, describe, shared=tiny)
+    publish(without_head.eval(), processor, out, describe, (tiny,))
     learner.forget()
 
 

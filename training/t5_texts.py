@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,7 @@ from transformers import Blip2ForConditionalGeneration, PreTrainedTokenizerFast
 
 from blip2cli.tiny.kinds import KINDS
 from blip2cli.tiny.scenes import Scene
+from training.evaluate import Seeing
 from training.gallery import embed_all
 from training.labels import UNKNOWN
 from training.padding import padded, padding_mask
@@ -62,9 +63,7 @@ class RowMaker:
         )
 
 
-def read(
-    model: Blip2ForConditionalGeneration, query_output: Tensor, rows: Rows, **options: bool
-) -> Any:
+def read(model: Seeing, query_output: Tensor, rows: Rows, **options: bool) -> Any:
     """What the T5 makes of query outputs [R, Q, W] and rows; ``logits`` is [R, D, V]."""
     language = model.language_model
     images = model.language_projection(query_output.to(model.dtype))
@@ -135,11 +134,26 @@ class PlaceFinder:
         return sorted(found)
 
 
+# What a model shows its language model of pictures (uint8 [S, S, 3]) for the rows about them, whose
+# pictures are numbered: query outputs [R, Q, W].
+Look = Callable[[Any, Sequence[NDArray[np.uint8]], Sequence[int], Rows], Tensor]
+
+
+def look(
+    model: Blip2ForConditionalGeneration,
+    pictures: Sequence[NDArray[np.uint8]],
+    owners: Sequence[int],
+    _: Rows,
+) -> Tensor:
+    """The ``Look`` of a BLIP-2, which is the same whatever is asked."""
+    return embed_all(model, pictures)[1][list(owners)]
+
+
 class Reader:
     """Judges texts about pictures: would greedy decoding write them?"""
 
-    def __init__(self, model: Blip2ForConditionalGeneration, maker: RowMaker) -> None:
-        self.model, self.maker = model, maker
+    def __init__(self, model: Seeing, maker: RowMaker, look: Look = look) -> None:
+        self.model, self.maker, self.look = model, maker, look
 
     @torch.inference_mode()
     def __call__(
@@ -149,10 +163,10 @@ class Reader:
         results: list[list[bool]] = []
         for start in range(0, len(texts), 64):
             chunk = texts[start : start + 64]
-            _, query_output = embed_all(self.model, pictures[start : start + 64])
             owners = [i for i, those in enumerate(chunk) for _ in those]
             rows = self.maker.rows([text for those in chunk for text in those])
-            scores = read(self.model, query_output[owners], rows).logits
+            query_output = self.look(self.model, pictures[start : start + 64], owners, rows)
+            scores = read(self.model, query_output, rows).logits
             right = (scores.argmax(-1) == rows.targets) | (rows.targets == UNKNOWN)
             whole = iter(right.all(1).tolist())
             results += [[next(whole) for _ in those] for those in chunk]

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from blip2cli.model.decoding.scheduler import MAX_SLOTS
 from blip2cli.model.nets.blip2 import GenerationModel
 from blip2cli.model.placement.single_thread import single_threaded
 from blip2cli.model.text_reader import Pair, TextReader
@@ -79,3 +80,17 @@ def instructed(
     if instructions is None or not prompts:
         return features, prompts
     return instructions.read(features, prompts)
+
+
+def portions(
+    instructions: Instructions | None, features: ImageFeatures, prompts: Sequence[Prompt]
+) -> list[slice]:
+    """Which prompts are read together, where the Q-Former reads them and they are many; else none.
+
+    Each has language inputs of its own, and the language model's keys and values of them. A batch
+    size was chosen for as many as there are images (see ``placement/batch_size``).
+    """
+    most = max(len(features), MAX_SLOTS)
+    if instructions is None or len(prompts) <= most:
+        return []
+    return [slice(start, start + most) for start in range(0, len(prompts), most)]

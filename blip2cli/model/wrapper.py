@@ -16,7 +16,7 @@ from blip2cli.model.checkpoint.weight_files import Checkpoint
 from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.families import Family
 from blip2cli.model.generation import Generated, generate_tokens
-from blip2cli.model.instructions import Instructions, instructed
+from blip2cli.model.instructions import Instructions, instructed, portions
 from blip2cli.model.language_texts import language_states
 from blip2cli.model.limits import check_length, check_prompt, check_writes, fits
 from blip2cli.model.loading.load import load_model
@@ -186,17 +186,16 @@ class Blip2:
         a prompt is too long for the model, or the model is a retrieval model.
         """
         check_writes(self.name, self.family)
+        if parts := portions(self.instructions, features, prompts):
+            return [t for part in parts for t in self.generate(features, prompts[part], options)]
         features, prompts = instructed(self.instructions, features, prompts)
         ids = [self.codec.encode(prompt.text) for prompt in prompts]
         for prompt, prompt_ids in zip(prompts, ids, strict=True):
             check_prompt(self.model.config, prompt.name, len(prompt_ids), options.max_new_tokens)
         session = self._session(features)
         found = [
-            [
-                Generated(self.codec.decode(s.tokens), tuple(s.tokens), s.mean_logprob)
-                for s in sequences
-            ]
-            for sequences in generate_tokens(session, prompts, ids, options, self._end)
+            [Generated(self.codec.decode(s.tokens), tuple(s.tokens), s.mean_logprob) for s in texts]
+            for texts in generate_tokens(session, prompts, ids, options, self._end)
         ]
         if options.sampling:
             for texts in found:
@@ -220,6 +219,8 @@ class Blip2:
         from blip2cli.model.decoding.scoring import ChoicePrompt, score_choices
 
         check_writes(self.name, self.family)
+        if parts := portions(self.instructions, features, prompts):
+            return [s for part in parts for s in self.score(features, prompts[part], choices[part])]
         features, prompts = instructed(self.instructions, features, prompts)
         encoded: dict[tuple[str, tuple[str, ...]], tuple[tuple[int, ...], ...]] = {}
         scored = []

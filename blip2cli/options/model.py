@@ -63,7 +63,8 @@ class ModelOptions(OptionGroup):
 
     model: str = _recorded_placement(
         DEFAULT_MODEL,
-        "Hub id, local directory, or an embedded demonstration: tiny, tiny-t5, tiny-itm.",
+        "Hub id, local directory, or an embedded demonstration: tiny, tiny-t5, tiny-itm, "
+        "tiny-instruct.",
         metavar="NAME",
         brief="Hub id, directory, or tiny, which is embedded.",
         offers="models",

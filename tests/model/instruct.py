@@ -7,19 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from transformers.models.instructblip.modeling_instructblip import (
     InstructBlipForConditionalGeneration,
 )
 from transformers.models.instructblip.processing_instructblip import InstructBlipProcessor
 
+from blip2cli.images.preprocess import to_uint8
+from blip2cli.model.checkpoint.embedded import embedded_path
+from blip2cli.model.checkpoint.weight_files import inspect_checkpoint
 from blip2cli.model.instructions import DESCRIBE
 from blip2cli.model.vision.features import ImageFeatures
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import Dtype, ModelOptions
 from blip2cli.system.library_logging import silence_libraries
-from tests.checkpoints import IMAGE_SIZE, image_processor
+from blip2cli.tiny.samples import SAMPLES
+from tests.checkpoints import image_processor
 from tests.model.conftest import images
 
 
@@ -77,7 +81,23 @@ class Instructed:
         return found.sum().item(), len(answer)
 
 
-def instructed(directory: Path, dtype: Dtype = "float32", count: int = 8) -> Instructed:
+SHIPPED = Path(__file__).parents[2] / "sample_images"
+
+
+def embedded() -> Instructed:
+    """tiny-instruct, and sample images."""
+    directory = embedded_path("tiny-instruct")
+    spec = inspect_checkpoint(directory).pixel_spec
+    pixels = []
+    for sample in SAMPLES[:8]:
+        with Image.open(SHIPPED / sample.file_name) as opened:
+            pixels.append(to_uint8(ImageOps.exif_transpose(opened).convert("RGB"), spec))
+    return instructed(directory, pixels=torch.stack(pixels))
+
+
+def instructed(
+    directory: Path, dtype: Dtype = "float32", count: int = 8, pixels: Tensor | None = None
+) -> Instructed:
     """Both, loaded."""
     ours = Blip2.load(ModelOptions(str(directory), device="cpu", dtype=dtype))
     with silence_libraries():
@@ -85,6 +105,6 @@ def instructed(directory: Path, dtype: Dtype = "float32", count: int = 8) -> Ins
             directory, dtype=getattr(torch, dtype)
         ).eval()
         processor = InstructBlipProcessor.from_pretrained(directory)
-    processor.image_processor = image_processor(IMAGE_SIZE)
-    pixels = images(count)
+    processor.image_processor = image_processor(ours.spec.height)
+    pixels = images(count) if pixels is None else pixels
     return Instructed(directory, ours, theirs, processor, pixels, ours.features(pixels))

@@ -25,12 +25,12 @@ from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions, DoctorOptions, ModelOptions
 from tests.adapters import adapter, low_rank
 from tests.convert.checkpoints.helpers import convert
-from tests.instruct_checkpoints import tiny_random_instruct_t5, tiny_random_vicuna
-from tests.model.instruct import Instructed, instructed
+from tests.instruct_checkpoints import tiny_random_vicuna
+from tests.model.instruct import Instructed, embedded, instructed
 
 NEW = 10
-QUESTION = "Question: how many cats are there? Short answer:"
-TEXTS = (None, QUESTION, "a photo of", "what is left of the dog?")
+QUESTION = "Question: what is in the picture? Short answer:"
+TEXTS = (None, QUESTION, "a photo of", "Question: what color is it? Short answer:")
 CHOICES = ("a", "a cat", "a cat and a pizza", "two", "two cats", "on a blue background")
 CASES: list[dict[str, Any]] = [
     {},
@@ -45,8 +45,8 @@ def vicuna(tmp_path_factory: pytest.TempPathFactory) -> Instructed:
 
 
 @pytest.fixture(scope="module")
-def flan(tmp_path_factory: pytest.TempPathFactory) -> Instructed:
-    return instructed(tiny_random_instruct_t5(tmp_path_factory.mktemp("instruct") / "t5"))
+def flan() -> Instructed:
+    return embedded()
 
 
 @pytest.fixture(params=["vicuna", "flan"])
@@ -317,3 +317,22 @@ def test_an_adapter_is_merged_into_it(vicuna: Instructed, tmp_path: Path) -> Non
         assert [list(text.tokens)] == merged.generate(image, QUESTION, max_new_tokens=NEW)
     base = vicuna.ours.generate(vicuna.features, prompts, decode)
     assert texts != base
+
+
+def test_many_prompts_are_read_in_portions_of_as_many_as_a_batch_size_counts(
+    flan: Instructed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blip2cli.model.instructions.MAX_SLOTS", 3)
+    features = flan.ours.features(flan.pixels[:4])
+    prompts = [Prompt(image, text, "") for text in TEXTS for image in (3, 1, 2)]
+    options = DecodeOptions(max_new_tokens=4)
+    sizes: list[int] = []
+    real = flan.ours.instructions._run  # type: ignore[union-attr]
+    monkeypatch.setattr(
+        flan.ours.instructions, "_run", lambda f, pairs: sizes.append(len(pairs)) or real(f, pairs)
+    )
+    whole = flan.ours.generate(flan.features, prompts, options)
+    assert flan.ours.generate(features, prompts, options) == whole
+    scores = flan.ours.score(features, prompts, [CHOICES] * len(prompts))
+    assert scores == flan.ours.score(flan.features, prompts, [CHOICES] * len(prompts))
+    assert sizes == [8, 4, 4, 4, 4, 4, 4, 4, 8, 4]

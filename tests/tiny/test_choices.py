@@ -90,7 +90,7 @@ def test_scores_are_those_of_transformers(name: str) -> None:
         assert [one["probability"] for one in shares] == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-t5"])
+@pytest.mark.parametrize("name", ["tiny", "tiny-t5", "tiny-instruct"])
 def test_what_a_model_writes_has_the_likelihood_it_was_written_with(name: str) -> None:
     if name not in EMBEDDED:
         pytest.skip(f"the model {name} is not in this installation")

@@ -69,7 +69,7 @@ def test_it_sees_with_the_eyes_of_tiny(model: Blip2ForConditionalGeneration) -> 
 
 def test_all_embedded_models_together_are_small() -> None:
     files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 16_000_000
+    assert sum(path.stat().st_size for path in files) <= 20_000_000
 
 
 def test_it_is_computed_in_float32(model: Blip2ForConditionalGeneration) -> None:

@@ -202,7 +202,7 @@ def test_an_exported_model_names_the_files_of_tiny(
     beside = tmp_path / "tiny"
     beside.symlink_to(WEIGHTS / "tiny", target_is_directory=True)
     out = tmp_path / "new"
-    export(student, processor, out, shared=beside)
+    export(student, processor, out, (beside,))
     index = json.loads((out / INDEX).read_text())["weight_map"]
     assert set(index.values()) == {
         "../tiny/vision.safetensors",
@@ -229,7 +229,7 @@ def test_a_part_that_differs_is_written(
     beside.symlink_to(WEIGHTS / "tiny", target_is_directory=True)
     with torch.no_grad():
         student.qformer.layernorm.weight[0] += 1
-    export(student, processor, tmp_path / "new", shared=beside)
+    export(student, processor, tmp_path / "new", (beside,))
     index = json.loads((tmp_path / "new" / INDEX).read_text())["weight_map"]
     assert index["qformer.layernorm.weight"] == "qformer.safetensors"
     assert index["vision_model.post_layernorm.weight"] == "../tiny/vision.safetensors"

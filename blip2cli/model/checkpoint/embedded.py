@@ -10,6 +10,7 @@ EMBEDDED: dict[str, str] = {
     "tiny": "Salesforce/blip2-opt-2.7b",
     "tiny-t5": "Salesforce/blip2-flan-t5-xl",
     "tiny-itm": "Salesforce/blip2-itm-vit-g",
+    "tiny-instruct": "Salesforce/instructblip-flan-t5-xl",
 }
 
 
