@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -45,3 +46,12 @@ def test_every_plot_is_on_the_page() -> None:
     for path in module.files():
         if path.suffix == ".svg":
             assert f"(images/{path.name})" in page, path.name
+
+
+def test_figures_of_the_readme_are_measured() -> None:
+    page = make_plots().PAGE.read_text(encoding="utf-8")
+    readme = (SCRIPT.parents[1] / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## How fast")[1].split("\n## ")[0]
+    figures = re.findall(r"(?<=\| )\d[\d.]*(?=x| \|)", section)
+    assert len(figures) > 10
+    assert [each for each in figures if f"| {each}" not in page] == []
