@@ -71,6 +71,7 @@ def _ray_actors(
     items, paths = _needed_paths(job, plan)
     # Checkpoints are found where the actor is: the hub's cache may lie elsewhere.
     model = _seen_from_everywhere(options.model, paths)
+    adapters = tuple(_seen_from_everywhere(name, paths) for name in options.adapter)
     offload = options.offload and os.path.abspath(options.offload)
     ranker = None
     if job.ranker is not None:
@@ -79,7 +80,7 @@ def _ray_actors(
         loader = replace(loader, workers=1)
     return RayActors(
         ReplicaSpec(
-            replace(options, model=model, offload=offload),
+            replace(options, model=model, adapter=adapters, offload=offload),
             loader,
             job.task,
             threads=threads,
@@ -94,13 +95,18 @@ def _ray_actors(
     )
 
 
-def _seen_from_everywhere(model: str, paths: list[str]) -> str:
-    """The name of a model for actors, for whom the current folder is another one; a directory joins
-    the ``paths`` that all nodes have to see."""
-    if not os.path.isdir(model):
-        return model
-    paths.append(os.path.abspath(model))
-    return paths[-1]
+def _seen_from_everywhere(name: str, paths: list[str]) -> str:
+    """The name of a model or an adapter for actors, for whom the current folder is another one; a
+    directory, perhaps with a scale behind it, joins the ``paths`` that all nodes have to see."""
+    from blip2cli.model.checkpoint.embedded import EMBEDDED
+
+    if name in EMBEDDED:
+        return name
+    folder, mark, scale = (name, "", "") if os.path.isdir(name) else name.rpartition("@")
+    if not os.path.isdir(folder):
+        return name
+    paths.append(os.path.abspath(folder))
+    return f"{paths[-1]}{mark}{scale}"
 
 
 def _needed_paths(job: Job[Any], plan: Plan) -> tuple[Iterator[ImageRef], list[str]]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from blip2cli.errors import ModelError, OptionError
-from blip2cli.options import ModelOptions, RunOptions
+from blip2cli.options import ModelOptions, RayOptions, RunOptions
 from blip2cli.pipeline.compute.base import Ready
 from blip2cli.pipeline.compute.choose import who_computes
 from blip2cli.pipeline.compute.devices import check_devices, devices, several
 from blip2cli.pipeline.compute.processes import WorkerProcesses
+from blip2cli.pipeline.compute.ray_actors import RayActors
 from blip2cli.pipeline.compute.this_process import ThisProcess
 from blip2cli.pipeline.image_items import ImageItems
 from blip2cli.pipeline.job import Job
@@ -65,6 +67,29 @@ def test_one_gpu_is_run_by_this_process(
     job: Job[Any] = Job(ImageItems(), CaptionTask(), options)
     compute = who_computes(job, Plan(iter(()), (), 0), False, lambda event: None)
     assert type(compute) is kind
+
+
+def test_actors_of_ray_find_directories_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "lora", "half", "tiny"):
+        (tmp_path / name).mkdir()
+    adapters = "lora", "half@0.5", "owner/name@0.5"
+
+    def made(model: str) -> RayActors:
+        options = RunOptions(model=ModelOptions(model, adapter=adapters), ray=RayOptions(ray=True))
+        job: Job[Any] = Job(ImageItems(), CaptionTask(), options)
+        compute = who_computes(job, Plan(iter(()), (), 0), False, lambda event: None)
+        assert isinstance(compute, RayActors)
+        return compute
+
+    found = made("mine")
+    here = [str(tmp_path / name) for name in ("mine", "lora", "half")]
+    assert found._paths == here
+    assert found._spec.model.model == here[0]
+    assert found._spec.model.adapter == (here[1], f"{here[2]}@0.5", adapters[2])
+    assert made("tiny")._spec.model.model == "tiny"  # embedded, whatever the folder holds
 
 
 def test_texts_are_embedded_on_one_device() -> None:
