@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo reference dist man docs test test-fast test-slow test-lowest coverage equivalence torture lint format tiny bench
+.PHONY: help install demo reference dist man docs test test-fast test-slow test-lowest coverage equivalence torture lint format tiny peers bench
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -114,6 +114,17 @@ tiny: install ## train the embedded models again from nothing (five hours)
 	$(BIN)/python -m training.itm
 	$(BIN)/python -m training.instruct
 
+# Other engines, each with its own interpreter below this folder. No dependency is resolved: what
+# vLLM would bring beside (torchvision, torchaudio, torchcodec) is not used.
+PEERS ?= build/peers
+peers: $(PEERS)/vllm/.installed $(PEERS)/openvino/.installed ## install vLLM and OpenVINO for the races (4 GB)
+
+$(PEERS)/%/.installed: benchmarks/peers-%.txt
+	test -x $(PEERS)/$*/bin/python || $(PYTHON) -m venv $(PEERS)/$*
+	$(PEERS)/$*/bin/python -m pip install --quiet --no-deps --requirement $<
+	@touch $@
+
 RACES ?=
+bench: export PEERS := $(abspath $(PEERS))
 bench: install ## race against what people run today (about an hour; or RACES="caption-tiny startup")
 	$(BIN)/python benchmarks/race.py $(RACES)

@@ -3,11 +3,13 @@
 Within one precision texts are demanded equal token by token. In float32 the one excuse is a tie:
 two tokens that are equally likely up to ``TIE``, as transformers' own ``forward`` scores them. In
 bfloat16 random weights give near-ties often, so there the share of equal tokens and the largest gap
-at a first difference are reported instead. Between precisions only shares are reported.
+at a first difference are reported instead. Between precisions only shares are reported, and of
+hidden states how far they are from those in float32.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from work import Setting, Work
 TIE = 1e-3  # in log-probability: float32 sums of another order differ by that much at most
 SCORES = 1e-3  # the same for log-probabilities of choices
 VECTORS = 1e-4  # largest difference of a vector's numbers, over the vector's length
+STATES = 0.05  # of the norm of hidden states: how far rounding may move them
 LOOKED_AT = 8  # texts that differ of which the gap is measured
 
 
@@ -31,6 +34,8 @@ Check = Callable[[str, str, list[Any], list[Any]], None]
 
 def compare(kind: str, path: Path, work: Work, ran: dict[str, Ran]) -> list[str]:
     """Notes for the result. Raises DifferentError where there has to be agreement."""
+    if kind == "vision":
+        return _errors(ran)
     notes = []
     leaders: dict[str, str] = {}  # the first peer of each precision
     for peer, its in ran.items():
@@ -160,6 +165,24 @@ def _numbers(kind: str, ran: dict[str, Ran], leader: str, peer: str) -> list[str
     if gap > VECTORS:
         raise DifferentError(f"{who}: vectors are {gap:.2g} of their length apart.")
     return [f"{who}: vectors are at most {gap:.1g} of their length apart ({VECTORS:g} allowed)"]
+
+
+def _errors(ran: dict[str, Ran]) -> list[str]:
+    """How far each peer is from the one in float32."""
+    exact = next(peer for peer, its in ran.items() if its.dtype == "float32")
+    notes = []
+    for peer, its in ran.items():
+        if peer == exact:
+            continue
+        rows = zip(ran[exact].answers[0], its.answers[-1], strict=True)
+        errors = [math.dist(left, right) / math.hypot(*left) for left, right in rows]
+        mean = sum(errors) / len(errors)
+        line = f"{peer} in {its.dtype} is {mean:.2%} of the states' norm from {exact} in float32"
+        line += f" ({max(errors):.2%} in the worst of {len(errors)} images)"
+        if max(errors) > STATES:
+            raise DifferentError(f"{line}; {STATES:.0%} are allowed.")
+        notes.append(line)
+    return notes
 
 
 def _ranking(scores: Sequence[float]) -> list[int]:

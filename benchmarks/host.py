@@ -4,6 +4,8 @@ Reads one ``Work`` and one ``Setting`` a line (JSON) and answers with its second
 it. Several of these processes stand ready side by side and run in turns, so that all see the same
 state of the machine; each loads its weights once, whatever settings are tried.
 
+Peers that are packages with requirements of their own have an interpreter of their own.
+
 Preprocessing is told apart from the rest by its clock: processor seconds on one thread, so that
 it is images a second and core.
 """
@@ -20,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from peers import interpreter, load
 from work import Setting, Work
 
 
@@ -36,7 +39,7 @@ class Host:
         arguments = (self.kind, self.peer, str(self.model), self.dtype)
         one = {"OMP_NUM_THREADS": "1"} if self.kind == "pixels" else {}
         self._process = subprocess.Popen(
-            [sys.executable, __file__, *arguments],
+            [interpreter(self.peer), __file__, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | one,
@@ -45,7 +48,8 @@ class Host:
         self._answer()
 
     def run(self, work: Work, setting: Setting) -> dict[str, Any]:
-        """Do a ``Work``; returns ``seconds``, ``answers`` and ``peak_mib``.
+        """Do a ``Work``; returns ``seconds``, ``answers``, ``peak_mib`` and, where the peer says
+        what it is, ``about``.
 
         Raises RuntimeError when the process died.
         """
@@ -75,8 +79,6 @@ def main() -> None:
         from blip2cli.system.openmp import before_torch
 
         before_torch()  # as the commands do
-    from peers import load
-
     clock = time.process_time if kind == "pixels" else time.perf_counter
     racer = load(kind, peer, model, dtype)
     say({"ready": True})
@@ -87,14 +89,17 @@ def main() -> None:
         answers = racer.run(work, setting)
         seconds = clock() - began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        say({"seconds": seconds, "answers": racer.plain(answers), "peak_mib": peak})
+        about = getattr(racer, "about", "")
+        plain = racer.plain(answers)
+        say({"seconds": seconds, "answers": plain, "peak_mib": peak, "about": about})
 
 
 def say(value: dict[str, Any]) -> None:
-    """One line for the other end; whatever else prints goes elsewhere."""
+    """One line for the other end. What else prints, in processes below as well, goes elsewhere."""
     print(json.dumps(value), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    answers, sys.stdout = sys.stdout, sys.stderr
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
     main()

@@ -1,9 +1,9 @@
-"""The models of the race: ``tiny`` as it is shipped, ``mid`` and ``full`` with random weights.
+"""The models of the race: ``tiny`` as it is shipped, the others with random weights.
 
 ``mid`` has width 512 and 12 layers in each part, with OPT or with T5, or is an InstructBLIP with a
 Llama (``mid-vicuna``). ``full`` has the shapes of
 Salesforce/blip2-opt-2.7b (its published config.json says only what differs from the defaults),
-3.7 billion weights in bfloat16.
+3.7 billion weights in bfloat16; ``vit-g`` has six of its vision layers, and little else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from blip2cli.model.checkpoint.embedded import embedded_path
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from training.build import build_tokenizer
 
-NAMES = ("tiny", "mid-opt", "mid-t5", "mid-vicuna", "full")
+NAMES = ("tiny", "mid-opt", "mid-t5", "mid-vicuna", "full", "vit-g")
 # Of OPT, T5 and Llama; OPT's is its head as well.
 HEADS = ("decoder.embed_tokens.weight", "shared.weight", "model.embed_tokens.weight")
 OUTWARD = ("fc2.weight", "output.dense.weight", "output_query.dense.weight", "down_proj.weight")
@@ -78,6 +78,13 @@ _FULL_OPT = {
     "vocab_size": 50304,
     "prefix": "</s>",
 }
+_TEXTS: dict[str, dict[str, Any]] = {
+    "mid-opt": _OPT,
+    "mid-t5": _T5,
+    "mid-vicuna": _LLAMA,
+    "full": _FULL_OPT,
+    "vit-g": _OPT | {"num_hidden_layers": 1},
+}
 
 
 def build(name: str, folder: Path) -> Path:
@@ -87,7 +94,8 @@ def build(name: str, folder: Path) -> Path:
     path = folder / name
     if not (path / "done").exists():
         path.mkdir(parents=True, exist_ok=True)
-        _write(_config(name), path, torch.bfloat16 if name == "full" else torch.float32)
+        large = name in ("full", "vit-g")
+        _write(_config(name), path, torch.bfloat16 if large else torch.float32)
         (path / "done").touch()
     return path
 
@@ -99,9 +107,14 @@ def _config(name: str) -> Blip2Config | InstructBlipConfig:
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": None,  # texts end at their given length
     }
-    text = {"mid-opt": _OPT, "mid-t5": _T5, "mid-vicuna": _LLAMA, "full": _FULL_OPT}[name]
+    text = _TEXTS[name]
     parts: dict[str, Any] = {}
-    if name != "full":
+    if name == "vit-g":
+        parts = {
+            "vision_config": {"num_hidden_layers": 6},
+            "qformer_config": {"num_hidden_layers": 1},
+        }
+    elif name != "full":
         parts = {
             "vision_config": _WIDE | {"intermediate_size": 2048, "image_size": 224},
             "qformer_config": _WIDE | {"intermediate_size": 2048, "encoder_hidden_size": 512},

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from work import Setting, Work
+from work import Setting, Work, sampled
 
 from blip2cli.images.batch_stream import BatchStream, LoadedBatch
 from blip2cli.images.preprocess import PixelSpec, normalize
@@ -125,6 +125,26 @@ class Embed(_Ours):
         return torch.cat(answers).tolist()
 
 
+class Vision(_Ours):
+    """Hidden states of the vision encoder, of images whose pixels are ready."""
+
+    ready: Tensor | None = None
+
+    @torch.inference_mode()
+    def run(self, work: Work, setting: Setting) -> Tensor:
+        """Do the work."""
+        model = self.model
+        if self.ready is None:
+            (batch,) = batches(work, setting, model.spec)
+            self.ready = normalize(batch.pixels, model.spec, model.dtype)
+        states, _ = model.model.vision_model(self.ready)
+        return states
+
+    def plain(self, answers: Tensor) -> list[list[float]]:
+        """Answers as JSON has them."""
+        return sampled(answers.float())
+
+
 class Pixels:
     """Files to normalised pixels, in one process."""
 
@@ -155,5 +175,6 @@ KINDS = {
     "beam": Write,
     "choices": Choose,
     "embed": Embed,
+    "vision": Vision,
     "pixels": Pixels,
 }

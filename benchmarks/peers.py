@@ -10,6 +10,8 @@ Reading and decoding the files is part of it, loading the model is not.
   batch sizes and takes the fastest.
 * ``cached``: that, with image features computed once and handed to the language model for every
   question.
+* ``vllm``: vLLM's offline engine; ``openvino``: OpenVINO's compiled vision encoder. ``make peers``
+  installs each with an interpreter of its own, below the folder that ``PEERS`` names.
 * ``forward``: closed questions with transformers: one teacher-forced ``forward`` a choice, for a
   batch of images.
 * ``ours``: this package's loader and model wrapper.
@@ -17,7 +19,28 @@ Reading and decoding the files is part of it, loading the model is not.
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import Any
+
+FOLDER = Path(__file__).resolve().parents[1] / "build" / "peers"
+PACKAGES = {"vllm": "vLLM", "openvino": "OpenVINO"}
+
+
+def interpreter(peer: str) -> Path:
+    """The Python that runs the peer."""
+    if peer not in PACKAGES:
+        return Path(sys.executable)
+    return Path(os.environ.get("PEERS") or FOLDER) / peer / "bin" / "python"
+
+
+def absent(peer: str) -> str | None:
+    """Why the peer is not there, or None."""
+    python = interpreter(peer)
+    if python.exists():
+        return None
+    return f"{PACKAGES[peer]} is not installed ({python}): make peers installs it."
 
 
 def load(kind: str, peer: str, path: str, dtype: str) -> Any:
@@ -27,6 +50,14 @@ def load(kind: str, peer: str, path: str, dtype: str) -> Any:
         import ours
 
         return ours.KINDS[kind](path, dtype)
+    if peer == "vllm":
+        import vllm_peer
+
+        return vllm_peer.Engine(path, dtype)
+    if kind == "vision":
+        import vision_peers
+
+        return vision_peers.PEERS[peer](path, dtype)
     import reference
 
     return reference.KINDS[kind][peer](path, dtype)

@@ -1,9 +1,9 @@
 """Side by side: this package and what people run today, on the same images, prompts and weights.
 
 ``python benchmarks/race.py [NAME…]`` runs the named races, or all of them (about an hour on two
-cores). What the peers say is compared before a time is printed. Results are added to
-``results.json``, and ``RESULTS.md`` is written from it. ``--images`` and ``--rounds`` try a race
-out on less; then nothing is recorded.
+cores); those whose peer is not installed are left out. What the peers say is compared before a time
+is printed. Results are added to ``results.json``, and ``RESULTS.md`` is written from it.
+``--images`` and ``--rounds`` try a race out on less; then nothing is recorded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from machine import measure
 from models import build
 from races import RACES, Race
 from results import Found, Line, median_ratio, record
-from rounds import Ran, RefusedError, check, run
+from rounds import Ran, RefusedError, SkippedError, check, run
 from shell import Shell
 from startup import Startup
 from work import Work
@@ -31,7 +31,8 @@ MODELS = HERE.parent / "build" / "benchmarks"
 
 
 def race(name: str, plan: Race, models: Path) -> Found:
-    """Run one race. Raises DifferentError when peers differ, RefusedError when one can't run."""
+    """Run one race. Raises DifferentError when peers differ, RefusedError when one can't run,
+    SkippedError when one is not installed."""
     check(plan)
     path = build(plan.model, models)
     work = plan.work(models)
@@ -46,6 +47,7 @@ def race(name: str, plan: Race, models: Path) -> Found:
         for peer, its in ran.items()
         if its.tried
     ]
+    notes += [f"{peer} is {its.about}" for peer, its in ran.items() if its.about]
     ours = ran["ours"]
     lines = []
     for peer, its in ran.items():
@@ -64,7 +66,8 @@ def race(name: str, plan: Race, models: Path) -> Found:
 
 def _words(plan: Race, its: Ran) -> str:
     workers = f", {its.setting.workers} worker" if its.setting.workers else ""
-    return f"batch {its.setting.batch_size}{workers}"
+    batch = f"batch {its.setting.batch_size}" if its.setting.batch_size else "as it chooses"
+    return f"{batch}{workers}"
 
 
 def _parts(plan: Race, path: Path, work: Work, ours: Ran) -> list[arithmetic.Part]:
@@ -77,6 +80,8 @@ def _parts(plan: Race, path: Path, work: Work, ours: Ran) -> list[arithmetic.Par
         reader: Any = AutoTokenizer.from_pretrained(path / "qformer_tokenizer")
         words = tuple(len(reader(prompt)["input_ids"]) for prompt in work.prompts)
     parts = arithmetic.image_parts(config, plan.images, words)
+    if plan.kind == "vision":
+        return parts[:1]
     if plan.kind == "embed":
         return parts
     tokenizer: Any = AutoTokenizer.from_pretrained(path)
@@ -132,6 +137,9 @@ def main() -> int:
     for name in options.names or ALL:
         try:
             found = perform(name, options)
+        except SkippedError as error:
+            print(f"{name}: left out. {error}", file=sys.stderr, flush=True)
+            continue
         except (DifferentError, RefusedError) as error:
             print(f"{name}: {error} No time is printed.", file=sys.stderr, flush=True)
             failed = True

@@ -15,6 +15,7 @@ WORDS = {
     "choices": f"answers out of {len(CHOICES)} choices",
     "embed": "embeddings (mean of the Q-Former's outputs)",
     "beam": "captions, 5 beams",
+    "vision": "images through six layers of ViT-g, pixels ready",
     "pixels": "preprocessing",
 }
 
@@ -39,6 +40,8 @@ class Race:
     def workload(self) -> str:
         """What is done, in words."""
         of = f"{self.size[0]}x{self.size[1]}"
+        if self.kind == "vision":
+            return f"{self.images} {WORDS[self.kind]}"
         if self.kind == "pixels":
             return f"{WORDS[self.kind]} of {self.images} JPEG photographs of {of}, one core"
         return f"{WORDS[self.kind]}, {self.model}, {self.images} JPEG files of {of}"
@@ -70,6 +73,8 @@ class Race:
             return [Setting(self.ours)]
         if peer == "docs":
             return [Setting(1)]
+        if peer == "vllm":
+            return [Setting(0)]  # it chooses itself
         return [Setting(size, self.workers[0]) for size in self.batches]
 
     def fewer(self, images: int | None, rounds: int | None) -> Race:
@@ -92,8 +97,19 @@ _WRITE = _all("docs", "batched", "ours")
 _ASK = _all("docs", "batched", "cached", "ours")
 _FULL = (("docs", "float32"), ("batched", "bfloat16"))
 _MIXED = (*_FULL, ("ours", "bfloat16"))
+_VLLM = (("vllm", "bfloat16"), ("ours", "bfloat16"))
+
+
+def _vision(dtype: str) -> Race:
+    peers = (("batched", "float32"), ("openvino", dtype), ("ours", dtype))
+    return Race("vit-g", "vision", 8, peers, (8,), ours=8, rounds=7)
+
 
 RACES: dict[str, Race] = {
+    "caption-vllm": Race("full", "caption", 16, _VLLM, ours=16, sequential=True),
+    "ask-vllm": Race("full", "ask", 8, _VLLM, ours=8, sequential=True),
+    "vision-openvino": _vision("bfloat16"),
+    "vision-openvino-int8": _vision("int8"),
     "caption-tiny": Race("tiny", "caption", 256, _WRITE, workers=(0, 1)),
     "caption-mid-opt": Race("mid-opt", "caption", 256, _MIXED, (8, 16, 32), rounds=2, share=16),
     "caption-mid-t5": Race("mid-t5", "caption", 256, _MIXED, (8, 16, 32), rounds=2, share=16),

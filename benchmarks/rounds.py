@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from host import Host
+from peers import absent
 from races import Race
 from work import Setting, Work
 
@@ -16,10 +18,15 @@ from blip2cli.options import ModelOptions
 
 # Bytes a full model takes, with what computing needs beside it.
 MODEL_BYTES = {"float32": 17e9, "bfloat16": 10e9, "int8": 12e9}
+WARM = 4  # images of the run that warms up a peer that is alone
 
 
 class RefusedError(Exception):
     """A race that cannot be run here, and why."""
+
+
+class SkippedError(Exception):
+    """A race whose peer is not installed."""
 
 
 @dataclass
@@ -32,6 +39,7 @@ class Ran:
     answers: list[list[Any]] = field(default_factory=list)  # by round
     seconds: list[float] = field(default_factory=list)  # by round
     tried: list[str] = field(default_factory=list)  # settings and how they did
+    about: str = ""  # the peer, by itself
 
     @property
     def per_image(self) -> list[float]:
@@ -42,10 +50,15 @@ class Ran:
         """Count a round."""
         self.answers.append(answer["answers"])
         self.seconds.append(answer["seconds"])
+        self.about = answer["about"]
 
 
 def check(plan: Race) -> None:
-    """Raise RefusedError when the race asks for what this version does not have."""
+    """Raise RefusedError when the race asks for what this version does not have, SkippedError when
+    a peer is not installed."""
+    for peer, _ in plan.peers:
+        if why := absent(peer):
+            raise SkippedError(why)
     names = {field.name for field in fields(ModelOptions)}
     if "quantize" not in names and any(dtype == "int8" for _, dtype in plan.peers):
         raise RefusedError("this version of blip2cli has no ModelOptions(quantize=…).")
@@ -57,10 +70,12 @@ def run(plan: Race, path: Path, work: Work) -> dict[str, Ran]:
     found = {peer: Ran(dtype, range(0, plan.images, shares[peer])) for peer, dtype in plan.peers}
     works = {peer: part(work, share) for peer, share in shares.items()}
     if plan.sequential:
-        for _ in range(plan.rounds):
-            for peer, ran in found.items():
-                _check_memory(ran.dtype)
-                with hosts(plan.kind, path, [(peer, ran.dtype)]) as (host,):
+        for peer, turns in groupby(turns_of(list(found), plan.rounds)):
+            ran = found[peer]
+            _check_memory(ran.dtype)
+            with hosts(plan.kind, path, [(peer, ran.dtype)]) as (host,):
+                _warm_up(host, plan, works[peer])
+                for _ in turns:
                     _single_round(host, plan, works[peer], ran)
         return found
     with hosts(plan.kind, path, [(peer, ran.dtype) for peer, ran in found.items()]) as running:
@@ -73,6 +88,11 @@ def run(plan: Race, path: Path, work: Work) -> dict[str, Ran]:
                 ran = found[host.peer]
                 ran.add(host.run(works[host.peer], ran.setting))
     return found
+
+
+def turns_of(peers: list[str], rounds: int) -> list[str]:
+    """Who runs when: every other round backwards, so that nobody is loaded twice in a row."""
+    return [p for number in range(rounds) for p in (peers if number % 2 == 0 else peers[::-1])]
 
 
 def part(work: Work, share: int) -> Work:
@@ -99,15 +119,20 @@ def hosts(kind: str, path: Path, peers: Sequence[tuple[str, str]]) -> Iterator[l
             host.close()
 
 
+def _warm_up(host: Host, plan: Race, work: Work) -> None:
+    """The first run, which is not counted: one prompt about a few images."""
+    setting = plan.settings(host.peer)[0]
+    few = first(work, min(WARM, setting.batch_size or WARM))
+    lengths = few.lengths and tuple(row[:1] for row in few.lengths)
+    host.run(replace(few, prompts=few.prompts[:1], lengths=lengths), setting)
+
+
 def _single_round(host: Host, plan: Race, work: Work, ran: Ran) -> None:
-    """One round of a peer that has just been loaded.
+    """One round of a peer that is alone.
 
     Where several settings are tried, each try is the whole work, and the best one is the round.
     """
     settings = [ran.setting] if ran.answers else plan.settings(host.peer)
-    few = first(work, settings[0].batch_size)  # the first run warms up, and is not counted
-    lengths = few.lengths and tuple(row[:1] for row in few.lengths)
-    host.run(replace(few, prompts=few.prompts[:1], lengths=lengths), settings[0])
     tries = [(host.run(work, setting), setting) for setting in settings]
     answer, ran.setting = min(tries, key=lambda tried: tried[0]["seconds"])
     if len(tries) > 1:

@@ -34,8 +34,8 @@ class Work:
     """One race's work, or a part of it.
 
     What a peer answers is, by kind: caption, ask and beam token ids [image][prompt][token];
-    choices log-probabilities [image][choice]; embed vectors [image][number]; pixels a digest of
-    the processed pixels [image].
+    choices log-probabilities [image][choice]; embed vectors [image][number]; vision a sample of
+    the states [image][number]; pixels a digest of the processed pixels [image].
     """
 
     kind: str
@@ -69,6 +69,12 @@ class Setting:
 
     batch_size: int = 1
     workers: int = 0  # of the DataLoader; 0: the images are read in the process that computes
+
+
+def sampled(states: Any) -> list[list[float]]:
+    """Numbers of every 16th position of states [images, positions, width], a tensor or an array."""
+    found: list[list[float]] = states[:, ::16].reshape(len(states), -1).tolist()
+    return found
 
 
 def draw_lengths(images: int, prompts: int, seed: int = 0) -> tuple[tuple[int, ...], ...]:

@@ -89,6 +89,17 @@ def test_scores_are_held_to_their_tolerance(ours: list[float], why: str) -> None
         notes_of("choices", forward=peer, ours=ran([ours], numbers=range(1)))
 
 
+def test_states_are_measured_by_those_in_float32() -> None:
+    exact = ran([[3.0, 4.0], [0.0, 2.0]])
+    peer, ours = (ran([[3.0, 4.0 + by], [0.0, 2.0]], "int8") for by in (0.1, 0.05))
+    first, second = notes_of("vision", batched=exact, openvino=peer, ours=ours)
+    assert first.startswith("openvino in int8 is 1.00% of the states' norm from batched in float32")
+    assert "(2.00% in the worst of 2 images)" in first
+    assert second.startswith("ours in int8 is 0.50%")
+    with pytest.raises(DifferentError, match="5% are allowed"):
+        notes_of("vision", batched=exact, ours=ran([[3.0, 5.0], [0.0, 2.0]], "int8"))
+
+
 def test_vectors_and_pixels_are_held_to_theirs() -> None:
     (note,) = notes_of("embed", batched=ran([[3.0, 4.0]]), ours=ran([[3.0, 4.0001]]))
     assert "2e-05 of their length" in note
