@@ -68,8 +68,9 @@ class OpenVino(Processed):
 
         model: Any = Blip2ForConditionalGeneration.from_pretrained(self.path, dtype=torch.float32)
         states = _States(model.vision_model.eval())
+        # Traced with one image, which is quicker.
         converted = openvino.convert_model(
-            states, example_input=pixels, input=[tuple(pixels.shape)]
+            states, example_input=pixels[:1], input=[tuple(pixels.shape)]
         )
         if self.precision == "int8":
             images = nncf.Dataset([pixels.numpy()])

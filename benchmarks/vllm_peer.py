@@ -4,7 +4,7 @@ What it shares between the questions about an image is all that it can: the imag
 keys and values in blocks of 32 positions, which are just those of an image. (The 128 positions of
 its own choice would share nothing: no prompt here is so long.) Images have new names in each run,
 so that nothing is known from the run before. On a CPU it runs as its documentation
-advises: TCMalloc, which it brings, and Intel's OpenMP are loaded first.
+advises: TCMalloc (Debian's libtcmalloc-minimal4) and Intel's OpenMP are loaded first.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Engine:
                 "max_num_batched_tokens": TOGETHER,
             }
             os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _cores())
-            preload_openmp()
+            preload()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(path)
         self.engine = LLM(
             model=path,
@@ -103,12 +103,12 @@ class Engine:
         return answers
 
 
-def preload_openmp() -> None:
-    """Let the engine's processes load Intel's OpenMP first, where it is installed beside vLLM."""
-    library = Path(sys.prefix) / "lib" / "libiomp5.so"
-    if library.exists():
-        before = os.environ.get("LD_PRELOAD", "")
-        os.environ["LD_PRELOAD"] = ":".join(filter(None, (str(library), before)))
+def preload() -> None:
+    """Let the engine's processes load TCMalloc and Intel's OpenMP first, where they are there."""
+    found = [*Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4")]
+    found += Path(sys.prefix).glob("lib/libiomp5.so")
+    before = os.environ.get("LD_PRELOAD", "")
+    os.environ["LD_PRELOAD"] = ":".join(filter(None, (*map(str, found), before)))
 
 
 def _cores() -> str:

@@ -78,7 +78,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> vllm_peer.Engine:
     module: Any = ModuleType("vllm")
     module.LLM, module.SamplingParams = StandIn, SimpleNamespace
     monkeypatch.setitem(sys.modules, "vllm", module)
-    monkeypatch.setattr(vllm_peer, "preload_openmp", lambda: None)
+    monkeypatch.setattr(vllm_peer, "preload", lambda: None)
     return vllm_peer.Engine(str(embedded_path("tiny")), "bfloat16")
 
 

@@ -112,10 +112,13 @@ class Scheduler:
             self.tokens[slot] = token
 
     def _shrink(self) -> None:
-        """Drop empty slots when no request waits and half of all are empty."""
+        """Drop empty slots when no request waits: on a CPU as many as can be, since a step takes
+        the longer the more rows it has, on CUDA once half of all are empty, since each count of
+        slots is another graph."""
         running = self._running()
-        count = round_up(len(running), ROW_MULTIPLE)
-        if self.waiting or not running or 2 * count > len(self.request_of_slot):
+        count, slots = round_up(len(running), ROW_MULTIPLE), len(self.request_of_slot)
+        few = count < slots if self.session.device.type == "cpu" else 2 * count <= slots
+        if self.waiting or not running or not few:
             return
         # Sequences in slots that stay are not moved.
         order = list(range(count))

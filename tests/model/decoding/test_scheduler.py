@@ -90,7 +90,7 @@ def test_empty_slots_are_dropped_when_no_request_waits(
     assert watch.steps[0] == -(-IMAGES // 8) * 8
     for number, size in enumerate(watch.steps):
         running = sum(length > number for length in lengths)
-        assert running <= size < 2 * -(-running // 8) * 8 + 1
+        assert size == -(-running // 8) * 8
     assert watch.steps[-1] == 8
 
 
