@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from blip2cli.model.decoding.async_copy import to_device
+from blip2cli.model.decoding.kv_cache import LARGE_ROW, copy_rows
 
 
 class SlotBuffers:
@@ -35,9 +36,15 @@ class SlotBuffers:
         """Keep only these rows, in this order, as the first ones."""
         moved = [(into, origin) for into, origin in enumerate(slots) if into != origin]
         if moved:
+            places, rows = zip(*moved, strict=True)
+            overlap = not set(places).isdisjoint(rows)
             pairs = to_device(moved, self.whole[0][0].device)
             for tensors in self.whole:
                 for tensor in tensors:
+                    large = tensor.device.type == "cpu" and tensor[:1].nbytes >= LARGE_ROW
+                    if large and not overlap:
+                        copy_rows(tensor, places, tensor, rows)
+                        continue
                     into, origin = pairs.to(tensor.device).unbind(1)
                     tensor[into] = tensor[origin]  # read whole before any is written
         self.use_first(len(slots))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
+from blip2cli.model.decoding import kv_cache, slot_buffers
 from blip2cli.model.decoding.kv_cache import KVCache
+from blip2cli.model.decoding.slot_buffers import SlotBuffers
 
 LAYERS, HEADS, SIZE = 7, 2, 4
 
@@ -37,7 +40,11 @@ def test_a_new_device_begins_a_new_piece() -> None:
     assert [cache[layer][0].device for layer in range(LAYERS)] == devices
 
 
-def test_rows_are_copied_and_reordered_in_every_layer() -> None:
+@pytest.mark.parametrize("large", [0, 1 << 20])
+def test_rows_are_copied_and_reordered_in_every_layer(
+    large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_cache, "LARGE_ROW", large)
     cache, before = filled(8, 9)
     images, pairs = filled(3, 4)
     cache.put(torch.tensor([6, 1]), images, torch.tensor([2, 0]), first=3)
@@ -48,3 +55,16 @@ def test_rows_are_copied_and_reordered_in_every_layer() -> None:
             want[[6, 1], :, 3:7] = pairs[layer][which][[2, 0]]
             want[[0, 1], :, 5:8] = want[[1, 0], :, 5:8]
             assert torch.equal(cache[layer][which], want)
+
+
+@pytest.mark.parametrize("large", [0, 1 << 20])
+@pytest.mark.parametrize("order", [[0, 5, 2, 4], [1, 0, 3], [3, 4, 5], [0, 1]])
+def test_slots_that_are_kept_come_first(
+    order: list[int], large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot_buffers, "LARGE_ROW", large)
+    rows = torch.randn(6, 3)
+    views = [rows.clone(), rows[:, 0].clone()]
+    SlotBuffers(views).compact(order)
+    assert torch.equal(views[0], rows[order])
+    assert torch.equal(views[1], rows[order, 0])
