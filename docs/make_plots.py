@@ -17,17 +17,19 @@ from typing import Any
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER.parent / "benchmarks" / "results.json"
 PAGE = FOLDER / "measurements.md"
-PEERS = ("docs", "batched", "cached", "forward")
+PEERS = ("vllm", "openvino", "batched", "cached", "forward", "docs")
 WIDTH, LABEL, BAR, GAP = 720, 170, 12, 10  # pixels; of a bar the height
 STYLE = """text { fill: #1f2328; font: 12px sans-serif; }
 .axis { stroke: #d1d9e0; }
 .one { stroke: #59636e; stroke-dasharray: 3 3; }
 .docs { fill: #0969da; } .batched { fill: #bf3989; } .cached { fill: #1a7f37; }
 .forward { fill: #9a6700; } .limit { fill: #0969da; }
+.vllm { fill: #8250df; } .openvino { fill: #cf222e; }
 @media (prefers-color-scheme: dark) {
 text { fill: #f0f6fc; } .axis { stroke: #3d444d; } .one { stroke: #9198a1; }
 .docs { fill: #4493f8; } .batched { fill: #db61a2; } .cached { fill: #3fb950; }
 .forward { fill: #d29922; } .limit { fill: #4493f8; }
+.vllm { fill: #a371f7; } .openvino { fill: #f85149; }
 }"""
 
 
@@ -120,7 +122,7 @@ def plot(title: str, groups: list[Group], legend: dict[str, str]) -> str:
         f'<text x="0" y="18" font-weight="bold">{escape(title)}</text>',
     ]
     for number, (kind, text) in enumerate(shown):
-        x = LABEL + 130 * number
+        x = 112 * number
         lines.append(f'<rect class="{kind}" x="{x}" y="30" width="{BAR}" height="{BAR}"/>')
         lines.append(f'<text x="{x + BAR + 6}" y="40">{escape(text)}</text>')
     y = top
