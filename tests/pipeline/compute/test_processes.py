@@ -210,7 +210,9 @@ def test_a_mistake_of_ours_is_raised_in_its_turn() -> None:
 
 
 def test_all_workers_have_one_precision() -> None:
-    driven = Driven(refs(40, **{f"n{n}": "sleep 0.05" for n in range(40)}), "cpu:0,cpu:1")
+    # Whoever comes first is held up until the other one has come.
+    acts = {"n0": "sleep 4"} | {f"n{n}": "sleep 0.05" for n in range(1, 40)}
+    driven = Driven(refs(40, **acts), "cpu:0,cpu:1")
     driven.run()
     rows = [row for batch in driven.batches for row in batch.rows]
     assert {row["dtype"] for row in rows} == {"float32"}
