@@ -26,11 +26,11 @@ demo: install ## caption the images in sample_images/ with the embedded model
 # One thread for each of the two workers: four threads on two cores wait for one another.
 test: export OMP_NUM_THREADS = 1
 test: install ## run the tests but those of test-slow (about ten minutes)
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-fast: export OMP_NUM_THREADS = 1
 test-fast: install ## run the tests but those of slow files (about a minute)
-	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow and not external'
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow and not external'
 
 EXTERNAL := $(VENV)/.installed-external
 test-slow: export OMP_NUM_THREADS = 1
@@ -46,11 +46,11 @@ test-lowest: export OMP_NUM_THREADS = 1
 test-lowest: ## run the test suite with the oldest libraries that pyproject.toml allows (7 GB of them)
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
-	$(LOWEST)/bin/python -m pytest --numprocesses 2
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal
 
 coverage: export OMP_NUM_THREADS = 1
 coverage: install ## run the test suite and fail if it reaches fewer lines than it did
-	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term:skip-covered --cov-report=html
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-report=html
 
 OLD ?=
 equivalence: install ## compare every kind of command with another version (OLD=path of its checkout)

@@ -65,6 +65,6 @@ def test_outside_nothing_is_frozen_or_switched() -> None:
         frozen = gc.get_freeze_count()
         collect_from_now_on()
         assert not gc.isenabled()
-        assert gc.get_freeze_count() == frozen
+        assert gc.get_freeze_count() <= frozen  # what was frozen may have gone
     finally:
         gc.enable()
