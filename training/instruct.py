@@ -150,11 +150,6 @@ class Lesson:
     image_embeds: Tensor
     query_output: Tensor
 
-    @property
-    def words(self) -> int:
-        """Number of target tokens."""
-        return int((self.rows.targets != UNKNOWN).sum())
-
 
 class Lessons(t5.Lessons):
     """Draws the texts that ``tiny-t5`` learned from."""
@@ -225,9 +220,11 @@ def train(recipe: Recipe, folder: Path, tiny: Path, out: Path) -> None:
 
     def step() -> dict[str, float]:
         drawn = lessons.lessons(recipe)
-        words = sum(each.words for each in drawn)
+        words = sum(each.rows.target_count for each in drawn)
         likeness = recipe.likeness * max(0.0, 1 - learner.share / recipe.free)
-        losses = [loss_of(each, each.words / words, likeness, maker.start) for each in drawn]
+        losses = [
+            loss_of(each, each.rows.target_count / words, likeness, maker.start) for each in drawn
+        ]
         return {"loss": learner.step(*losses)}
 
     def measure(

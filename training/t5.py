@@ -142,11 +142,6 @@ class Lesson:
     query_output: Tensor
     places: Places
 
-    @property
-    def words(self) -> int:
-        """Number of target tokens."""
-        return int((self.rows.targets != UNKNOWN).sum())
-
 
 class Lessons:
     """Draws what a step learns from: texts about pictures of the gallery."""
@@ -235,8 +230,10 @@ def train(recipe: Recipe, folder: Path, tiny: Path, out: Path) -> None:
 
     def step() -> dict[str, float]:
         drawn = lessons.draw(recipe.scenes, recipe.sparse, recipe.shapes, recipe.texts)
-        words = sum(each.words for each in drawn)
-        return {"text": learner.step(*(loss_of(each, each.words / words) for each in drawn))}
+        words = sum(each.rows.target_count for each in drawn)
+        return {
+            "text": learner.step(*(loss_of(each, each.rows.target_count / words) for each in drawn))
+        }
 
     def measure(model: Blip2ForConditionalGeneration, held_out: int, shapes: int) -> AllScores:
         return score_all(Reader(model, maker), held_out, shapes, T5_FORMS[0])

@@ -35,6 +35,11 @@ class Rows:
     written: Tensor
     targets: Tensor
 
+    @property
+    def target_count(self) -> int:
+        """Number of target tokens."""
+        return int((self.targets != UNKNOWN).sum())
+
 
 class RowMaker:
     """Turns texts into ``Rows``."""

@@ -106,7 +106,7 @@ def _store(bucket: str, **way: Any) -> Any:
     filesystem, _ = connect(f"s3://{bucket}", **way)
     settings = filesystem.storage_options
     if not (settings.keys() <= _SETTINGS and settings.get("config_kwargs", {}).keys() <= _CONFIG):
-        raise NotImplementedError
+        raise ValueError("these settings of s3fs have none like them in obstore")
     filesystem.connect()
     region = sync(filesystem.loop, filesystem.get_s3, bucket).meta.region_name
     # In the style that the server takes: with the bucket in the path, or before the host.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +12,9 @@ import pytest
 import typer.main
 
 from blip2cli.cli.app import COMMANDS, application
+from tests.docs.scripts import load_script
 
-SCRIPT = Path(__file__).parents[2] / "docs" / "make_man.py"
-
-
-def make_pages() -> dict[str, str]:
-    found = importlib.util.spec_from_file_location("make_man", SCRIPT)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.path.insert(0, str(SCRIPT.parent))  # as of a script that is run: it imports its neighbour
-    found.loader.exec_module(module)
-    sys.path.pop(0)
-    pages: dict[str, str] = module.pages()
-    return pages
-
-
-PAGES = make_pages()
+PAGES: dict[str, str] = load_script("make_man").pages()
 GROUP: Any = typer.main.get_command(application())
 
 

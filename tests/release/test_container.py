@@ -82,7 +82,7 @@ def test_the_image_captions_as_somebody(image: str) -> None:
     container = run(*BUILDAH, "from", image).stdout.strip()
     try:
         inside = [*BUILDAH, "run", "--isolation", "chroot"]
-        volume = f"{ROOT / 'sample_images'}:/work/sample_images:ro"
+        volume = f"{ROOT / 'sample_images'}:/data/sample_images:ro"
         command = [*inside, "--volume", volume, container, "--", "blip2cli"]
         assert run(*command, "--version").stdout == f"blip2cli {__version__}\n"
         done = run(*command, "caption", "sample_images/cats.png", "--model", "tiny")

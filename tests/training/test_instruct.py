@@ -117,8 +117,8 @@ def test_the_loss_falls_and_a_stopped_training_goes_on_as_if_it_had_not(
     def begin() -> Learner[InstructBlipForConditionalGeneration]:
         return Learner(build_model(writer, matcher), PACE, tmp_path)
 
-    words = sum(each.words for each in lessons)
-    losses = [loss_of(each, each.words / words, 1.0, start=0) for each in lessons]
+    words = sum(each.rows.target_count for each in lessons)
+    losses = [loss_of(each, each.rows.target_count / words, 1.0, start=0) for each in lessons]
     unbroken = begin()
     first = unbroken.step(*losses)
     unbroken.step(*losses)

@@ -139,7 +139,7 @@ def test_lessons_are_about_what_is_in_the_pictures(
     assert sum(len(each.rows.prompts) for each in drawn) > 30
     for lesson in drawn:
         assert len(lesson.query_output) == len(lesson.rows.prompts)
-        assert lesson.words == int((lesson.rows.targets != UNKNOWN).sum())
+        assert lesson.rows.target_count == int((lesson.rows.targets != UNKNOWN).sum())
     long, short = drawn
     assert (short.rows.targets != UNKNOWN).sum(1).max() <= 3
     assert (long.rows.targets != UNKNOWN).sum(1).min() > 3
@@ -156,8 +156,8 @@ def test_every_loss_falls_and_a_stopped_training_goes_on_as_if_it_had_not(
         return Learner(build_model(build_config(tiny.config, processor), tiny), PACE, tmp_path)
 
     lessons = Lessons(gallery, RowMaker(processor.tokenizer), seed=0).draw(4, 4, 2, 4)
-    words = sum(each.words for each in lessons)
-    losses = [loss_of(each, each.words / words) for each in lessons]
+    words = sum(each.rows.target_count for each in lessons)
+    losses = [loss_of(each, each.rows.target_count / words) for each in lessons]
     unbroken = begin()
     assert not unbroken.restore()
     first = unbroken.step(*losses)
