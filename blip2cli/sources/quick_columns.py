@@ -1,6 +1,6 @@
-"""The columns of a table, found before anybody notices: for a shell that completes their names.
+"""The columns of a table, found quickly: for a shell that completes their names.
 
-Only the beginning of a local file is read, and no large library is imported.
+Only the beginning of a local text file is read; for Parquet files pyarrow is imported.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from itertools import islice
 
 from blip2cli.sources.csv_rows import csv_dialect
 from blip2cli.sources.json_rows import element_records
-from blip2cli.sources.parquet_names import parquet_names
 from blip2cli.sources.records import BadRow, Record, json_records, unpacked_suffix
 
 _ROWS = 10  # objects that tell which columns there are
@@ -32,15 +31,22 @@ def quick_columns(path: str) -> list[str]:
     if os.path.isdir(path):
         with os.scandir(path) as entries:
             part = next((e.path for e in entries if e.name.endswith(".parquet")), None)
-        return parquet_names(part) if part is not None else []
+        return _parquet_columns(part) if part is not None else []
     if not os.path.isfile(path):
         return []
     suffix = unpacked_suffix(path)
     if suffix == ".parquet":
-        return parquet_names(path)
+        return _parquet_columns(path)
     if suffix in _DELIMITERS:
         return [*csv_dialect(path, _DELIMITERS[suffix]).columns]
     if suffix not in _OBJECTS or (suffix == ".json" and os.path.getsize(path) > _MOST_JSON):
         return []
     rows = (row for _, row in islice(_OBJECTS[suffix](path), _ROWS))
     return [*dict.fromkeys(name for row in rows if not isinstance(row, BadRow) for name in row)]
+
+
+def _parquet_columns(path: str) -> list[str]:
+    from pyarrow.parquet import read_schema
+
+    names: list[str] = read_schema(path).names
+    return names

@@ -65,14 +65,6 @@ def test_columns_of_parquet(schema: pa.Schema, version: str, tmp_path: Path) -> 
     assert quick_columns(str(tmp_path)) == schema.names
 
 
-def test_only_the_beginning_of_a_footer_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    table = pa.table({f"column {n}": ["x" * 50] * 60 for n in range(200)})
-    pq.write_table(table, path, row_group_size=1)  # of statistics there are megabytes
-    assert path.stat().st_size - len(path.read_bytes().partition(b"ARROW:schema")[0]) > 0
-    assert quick_columns(str(path)) == table.column_names
-
-
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -97,13 +89,12 @@ def test_other_files_have_none(tmp_path: Path) -> None:
     assert quick_columns(str(tmp_path / "none.csv")) == []
 
 
-def test_no_large_library_is_imported(tmp_path: Path) -> None:
+def test_no_large_library_is_imported_for_texts(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(dict.fromkeys(NAMES)) + "\n")
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
     code = (
         "import sys\n"
         "from blip2cli.sources.quick_columns import quick_columns\n"
-        "assert quick_columns('a.jsonl') and quick_columns('a.parquet') == ['a']\n"
+        "assert quick_columns('a.jsonl')\n"
         "print({'numpy', 'pyarrow', 'fsspec', 'torch'} & set(sys.modules))"
     )
     done = subprocess.run(

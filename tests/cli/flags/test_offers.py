@@ -193,12 +193,12 @@ def test_bash_completes_quickly_and_in_silence(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             "bash", "--norc", "-c",
-            (f"{script}\nCOMP_WORDS=(blip2cli caption c.parquet --model t --keep p) COMP_CWORD=6\n"
+            (f"{script}\nCOMP_WORDS=(blip2cli caption a.csv --model t --keep al) COMP_CWORD=6\n"
             '_blip2cli_completion ./blip2cli\nprintf "%s\\n" "${COMPREPLY[@]}"'),
         ],
         cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert (done.stdout, done.stderr) == ("photo\n", "")
+    assert (done.stdout, done.stderr) == ("alt\n", "")
     heavy = {
         "torch",
         "transformers",
