@@ -18,6 +18,7 @@ import typer.main
 
 from blip2cli import __version__
 from blip2cli.cli.app import COMMANDS, application
+from blip2cli.cli.flags.short_help import value_name
 from blip2cli.cli.terminal.spelling import variable
 
 FOLDER = Path(__file__).parents[1] / "build" / "man"
@@ -54,8 +55,7 @@ def _command(name: str, command: Any) -> Iterator[str]:
     paragraphs = [_words(text) for text in command.help.split("\n\n")]
     summary = paragraphs[0].rstrip(".")
     yield from _head(f"blip2cli-{name}", summary[0].lower() + summary[1:])
-    options = [each for each in command.params if each.opts[0].startswith("-")]
-    arguments = [each for each in command.params if each not in options]
+    arguments, options = reference.parameters(command)
     yield f".B blip2cli {name}"
     yield r"[\fIoptions\fR]"
     for argument in arguments:
@@ -92,8 +92,7 @@ def _head(name: str, summary: str) -> Iterator[str]:
 def _option(parameter: Any) -> Iterator[str]:
     flags = [*sorted(parameter.opts, key=len), *parameter.secondary_opts]
     shown = ", ".join(rf"\fB{_roff(flag)}\fR" for flag in flags)
-    if not parameter.is_flag and not parameter.count:
-        value = parameter.metavar or parameter.name.rpartition("_")[2].upper()
+    if value := value_name(parameter):
         shown += rf" \fI{_roff(value)}\fR"
     yield ".TP"
     yield shown

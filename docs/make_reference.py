@@ -73,8 +73,8 @@ def _command(name: str, command: Any) -> Iterator[str]:
     yield f"## blip2cli {name}"
     yield ""
     yield " ".join(command.help.split("\n\n")[0].split())
-    options = [each for each in command.params if each.opts[0].startswith("-")]
-    for argument in (each for each in command.params if each not in options):
+    arguments, options = parameters(command)
+    for argument in arguments:
         yield ""
         yield f"`{argument.metavar}`: {_text(argument.help)}"
     panel = None
@@ -92,6 +92,12 @@ def _command(name: str, command: Any) -> Iterator[str]:
         spelled = ", ".join(f"`{flag}`" for flag in flags)
         value, default = _value(parameter), default_of(parameter)
         yield f"| {spelled} | {value} | {default} | {_text(parameter.help)} |"
+
+
+def parameters(command: Any) -> tuple[list[Any], list[Any]]:
+    """The arguments of a command, and its options."""
+    options = [each for each in command.params if each.opts[0].startswith("-")]
+    return [each for each in command.params if each not in options], options
 
 
 def _value(parameter: Any) -> str:

@@ -12,7 +12,7 @@ import typer
 import typer.main
 
 from blip2cli import __version__, exit_codes
-from blip2cli.cli.flags.completed_line import COMPLETE, words
+from blip2cli.cli.flags.completed_line import COMPLETE, completed_words
 from blip2cli.cli.flags.short_help import HelpAll, ShortHelpCommand, ShortHelpGroup
 from blip2cli.cli.terminal.error_messages import complain, unexpected
 from blip2cli.cli.terminal.streams import open_standard_streams
@@ -98,7 +98,7 @@ def call(arguments: Sequence[str]) -> int:
         return exit_codes.WRONG_INPUT
     completing = COMPLETE in os.environ  # set by the shell, Typer looks at it
     try:
-        app = application(words() if completing else arguments[:1])
+        app = application(completed_words() if completing else arguments[:1])
         # Not app(): that would put Typer's own hook in place of ours for unexpected errors.
         command = typer.main.get_command(app)
         code = command.main(list(arguments), prog_name="blip2cli", standalone_mode=False)

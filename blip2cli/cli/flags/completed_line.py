@@ -8,21 +8,24 @@ COMPLETE = "_BLIP2CLI_COMPLETE"  # what is asked for, such as complete_bash; uns
 _BASH, _OTHERS = "COMP_WORDS", "_TYPER_COMPLETE_ARGS"  # the line, in bash a word a line
 
 
-def words() -> list[str]:
-    """The words of the line, at blanks."""
+def completed_words() -> list[str]:
+    """The words of the line, split at blanks."""
     return os.environ.get(_BASH, os.environ.get(_OTHERS, "")).split()
 
 
-def in_quotes() -> bool | None:
-    """Whether bash completes a word that begins with a quote; None in another shell."""
+def is_bare_in_bash() -> bool:
+    """Whether bash completes a word that begins with no quote, where blanks need a backslash."""
     if os.environ.get(COMPLETE) != "complete_bash":
-        return None
+        return False
     line, place = os.environ[_BASH].split("\n"), int(os.environ["COMP_CWORD"])
-    return place < len(line) and line[place].startswith(("'", '"'))
+    return place >= len(line) or not line[place].startswith(("'", '"'))
 
 
 def shows_help() -> bool:
-    """Whether help texts are shown: of a completed line beside names of options, but in bash."""
+    """Whether help texts are shown.
+
+    Where a shell completes the line, only beside names of options, and in bash not at all.
+    """
     asked = os.environ.get(COMPLETE)
     last = os.environ.get(_OTHERS, "").rpartition(" ")[2]
     return asked is None or (asked != "complete_bash" and last.startswith("-"))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from blip2cli.cli.flags.completed_line import in_quotes
+from blip2cli.cli.flags.completed_line import is_bare_in_bash
 from blip2cli.options.declare import Declared
 
 _TABLES = 4  # files that columns are looked up in
@@ -38,7 +38,8 @@ def _models(declared: Declared, context: Any, incomplete: str) -> Iterator[str]:
     from blip2cli.model.checkpoint.embedded import EMBEDDED
 
     yield from EMBEDDED
-    yield from _directories(incomplete)
+    with contextlib.suppress(OSError):  # of a hub id the owner is no folder
+        yield from _directories(incomplete)
     yield from cached_models()
 
 
@@ -54,14 +55,14 @@ def _directories(incomplete: str) -> Iterator[str]:
 
     None without a model among them: a shell completes paths itself, without a blank behind.
     """
-    from blip2cli.model.checkpoint.cached_models import is_run
+    from blip2cli.model.checkpoint.cached_models import holds_model
 
     folder, slash, _ = incomplete.rpartition("/")
     above = folder + slash
     with os.scandir(os.path.expanduser(above) or ".") as entries:
         names = [e.name for e in islice(entries, _ENTRIES) if e.is_dir() and e.name[0] != "."]
     paths = [above + name for name in sorted(names) if (above + name).startswith(incomplete)]
-    models = [path for path in paths if is_run(os.path.expanduser(path))]
+    models = [path for path in paths if holds_model(os.path.expanduser(path))]
     yield from models
     if slash and models:
         yield from (f"{path}/" for path in paths if path not in models)
@@ -125,9 +126,5 @@ KINDS: dict[str, Callable[[Declared, Any, str], Iterator[str]]] = {
 
 
 def _as_inserted(value: str) -> str:
-    """``value`` as bash puts it into the line, which adds no quotes; other shells do."""
-    return (
-        value
-        if in_quotes() in (None, True)
-        else re.sub(r"([\s'\"\\$&;|<>()*?!`#])", r"\\\1", value)
-    )
+    """``value`` as it is put into the line: bash adds no quotes, other shells do."""
+    return re.sub(r"([\s'\"\\$&;|<>()*?!`#])", r"\\\1", value) if is_bare_in_bash() else value

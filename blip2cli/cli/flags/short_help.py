@@ -53,7 +53,7 @@ class _Unchecked:
 def _leave_unchecked(command: Any, ctx: Any) -> None:
     """Let values pass: pydantic, by which Typer judges them, takes long to import."""
     for parameter in command.get_params(ctx):
-        parameter._runtime_param = _Unchecked
+        parameter.get_runtime_param = lambda: _Unchecked
 
 
 class ShortHelpCommand(TyperCommand):
@@ -86,7 +86,7 @@ class ShortHelpGroup(TyperGroup):
     """The program itself: its help lists the commands, and is short."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _leave_unchecked(self, ctx)  # flags are given, or not
+        _leave_unchecked(self, ctx)  # it has only flags, whose values need no check
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -94,10 +94,11 @@ class ShortHelpGroup(TyperGroup):
             super().format_help(ctx, formatter)
             return
         rows: Rows = {
-            "Commands": [(name, str(self.commands[name].help)) for name in self.commands],
+            "Commands": [
+                (name, _paragraph(str(each.help))) for name, each in self.commands.items()
+            ],
             "Options": [(_flags(each), getattr(each, "help", "")) for each in self.get_params(ctx)],
         }
-        rows["Commands"] = [(name, _paragraph(text)) for name, text in rows["Commands"]]
         last = f"{ctx.command_path} COMMAND --help shows what is needed first, --help-all the rest."
         _write(self, ctx, formatter, rows, last, apart=True)
 
@@ -105,6 +106,10 @@ class ShortHelpGroup(TyperGroup):
 def _write(
     command: Any, ctx: Any, formatter: Any, rows: Rows, last: str, apart: bool = False
 ) -> None:
+    """Write a short help: usage, what ``command`` does, ``rows``, examples, and the ``last`` line.
+
+    All names stand in a column of one width; ``apart``: those of each heading in their own.
+    """
     bright = coloured(sys.stdout)
     widths = {heading: max(len(first) for first, _ in rows[heading]) for heading in rows}
     command.format_usage(ctx, formatter)
@@ -127,13 +132,18 @@ def _write(
 
 
 def _flags(parameter: Any) -> str:
-    """``-o, --output OUT`` of a parameter; an argument as it is called."""
+    """``-o, --output OUT`` of an option; an argument as the help calls it."""
     if not parameter.opts[0].startswith("-"):
         return str(parameter.metavar)
     flags = ", ".join(sorted(parameter.opts, key=len))
-    if parameter.is_flag or parameter.count:
-        return flags
-    return f"{flags} {parameter.metavar or parameter.name.rpartition('_')[2].upper()}"
+    return f"{flags} {value_name(parameter)}".rstrip()
+
+
+def value_name(option: Any) -> str:
+    """What the help calls the value of an option; empty for a flag, which has none."""
+    if option.is_flag or option.count:
+        return ""
+    return str(option.metavar or option.name.rpartition("_")[2].upper())
 
 
 def _paragraph(text: str) -> str:

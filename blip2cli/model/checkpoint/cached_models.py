@@ -28,11 +28,11 @@ def cached_models(every: bool = False) -> Iterator[str]:
     for folder in folders:
         snapshots = os.path.join(constants.HF_HUB_CACHE, folder, "snapshots")
         commits = os.listdir(snapshots) if os.path.isdir(snapshots) else []
-        if any(every or is_run(os.path.join(snapshots, commit)) for commit in commits):
+        if any(every or holds_model(os.path.join(snapshots, commit)) for commit in commits):
             yield folder.removeprefix("models--").replace("--", "/")
 
 
-def is_run(directory: str) -> bool:
+def holds_model(directory: str) -> bool:
     """Whether a directory holds a model of a kind that is run, or an adapter, by its settings."""
     if os.path.isfile(os.path.join(directory, ADAPTER_FILES[0])):
         return True

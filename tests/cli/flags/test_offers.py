@@ -63,6 +63,7 @@ def test_models_are_those_that_are_run(complete: Complete, tmp_path: Path) -> No
     cached = ["Salesforce/blip2-opt-2.7b", "me/lora"]
     assert complete("caption", "--model", "") == [*NAMES, "mine", *cached]
     assert complete("doctor", "--model", "Sales") == cached[:1]
+    assert complete("caption", "--model", "Salesforce/bl") == cached[:1]  # no folder
     assert complete("caption", "photos", "-o", "x.jsonl", "--rank-with", "tiny-it") == ["tiny-itm"]
     every = [cached[0], "google/flan-t5-xl", "half/downloaded", "me/lora"]
     assert complete("convert", "a.pth", "b", "--language-model", "") == every
