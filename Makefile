@@ -20,37 +20,38 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# With an extra of pyproject.toml besides.
+$(STAMP)-%: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,$*]'
+	@touch $@
+
 demo: install ## caption the images in sample_images/ with the embedded model
 	$(BIN)/blip2cli caption sample_images --model tiny
 
+PARALLEL := --numprocesses 2 --dist worksteal
 # One thread for each of the two workers: four threads on two cores wait for one another.
 test: export OMP_NUM_THREADS = 1
 test: install ## run the tests but those of test-slow (about ten minutes)
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: export OMP_NUM_THREADS = 1
 test-fast: install ## run the tests but those of slow files (about a minute)
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow and not external'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not external'
 
-EXTERNAL := $(VENV)/.installed-external
 test-slow: export OMP_NUM_THREADS = 1
-test-slow: $(EXTERNAL) ## run those with Ray, object stores, a browser, and long ones (under 30 minutes)
+test-slow: $(STAMP)-external ## run those with Ray, object stores, a browser, and long ones (under 30 minutes)
 	$(BIN)/python -m pytest -m external
-
-$(EXTERNAL): $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,external]'
-	@touch $@
 
 LOWEST := build/lowest
 test-lowest: export OMP_NUM_THREADS = 1
 test-lowest: ## run the test suite with the oldest libraries that pyproject.toml allows (7 GB of them)
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
-	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal
+	$(LOWEST)/bin/python -m pytest $(PARALLEL)
 
 coverage: export OMP_NUM_THREADS = 1
 coverage: install ## run the test suite and fail if it reaches fewer lines than it did
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-report=html
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered --cov-report=html
 
 OLD ?=
 equivalence: install ## compare every kind of command with another version (OLD=path of its checkout)
@@ -76,17 +77,12 @@ lint: install ## check style, formatting, types, and which room imports which
 	$(BIN)/lint-imports --no-logo
 	test ! -x $(BIN)/biome || $(BIN)/biome ci --error-on-warnings
 
-RELEASE := $(VENV)/.installed-release
 # The same bytes wherever and whenever they are built: by the pinned backend, with the time of the commit.
 dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
-dist: $(RELEASE) ## build wheel and source distribution into dist/, and check them
+dist: $(STAMP)-release ## build wheel and source distribution into dist/, and check them
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*
-
-$(RELEASE): $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,release]'
-	@touch $@
 
 reference: install ## write the pages of the reference that come from the declarations of the options
 	$(BIN)/python docs/make_reference.py
@@ -94,14 +90,9 @@ reference: install ## write the pages of the reference that come from the declar
 man: install ## write the man pages into build/man, one a command
 	$(BIN)/python docs/make_man.py
 
-SITE := $(VENV)/.installed-docs
-docs: $(SITE) ## build the site of the documentation in build/site, and draw its plots
+docs: $(STAMP)-docs ## build the site of the documentation in build/site, and draw its plots
 	$(BIN)/python docs/make_plots.py
 	$(BIN)/python -m mkdocs build --strict --quiet
-
-$(SITE): $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
-	@touch $@
 
 format: install ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .

@@ -85,15 +85,19 @@ def slug(machine: str) -> str:
 def ratios(races: dict[str, Any]) -> Iterator[Group]:
     """Of each race how many times as fast ours is beside each peer."""
     for race, one in sorted(races.items()):
-        ours = one["results"][-1:]
-        lines = {line["peer"]: line for line in one["results"]}
-        bars = []
-        for peer in (peer for peer in PEERS if peer in lines):
-            line = lines[peer]
-            other = f" ({line['dtype']})" if line["dtype"] != ours[0]["dtype"] else ""
-            bars.append(Bar(line["ratio"], peer, f"{line['ratio']:.2f}{other}"))
-        if bars:
-            yield Group(race, tuple(bars))
+        if bars := ratio_bars(one):
+            yield Group(race, tuple(bars.values()))
+
+
+def ratio_bars(one: dict[str, Any]) -> dict[str, Bar]:
+    """One race's ratios by peer, with the precision of a peer where it is not ours."""
+    lines = {line["peer"]: line for line in one["results"]}
+    found = {}
+    for peer in (peer for peer in PEERS if peer in lines):
+        ratio, dtype = lines[peer]["ratio"], lines[peer]["dtype"]
+        other = f" ({dtype})" if dtype != lines["ours"]["dtype"] else ""
+        found[peer] = Bar(ratio, peer, f"{ratio:.2f}{other}")
+    return found
 
 
 def limits(races: dict[str, Any]) -> Iterator[Group]:
@@ -159,14 +163,8 @@ def table(races: dict[str, Any]) -> str:
         if not one["results"]:
             continue
         ours = one["results"][-1]
-        peers = {line["peer"]: line for line in one["results"]}
-        cells = []
-        for peer in PEERS:
-            line = peers.get(peer)
-            other = line is not None and line["dtype"] != ours["dtype"]
-            cells.append(
-                "" if line is None else f"{line['ratio']:.2f}" + other * f" ({line['dtype']})"
-            )
+        bars = ratio_bars(one)
+        cells = [bars[peer].text if peer in bars else "" for peer in PEERS]
         limit = one["fraction_of_limit"]
         cells.append("" if limit is None else f"{limit:.0%}")
         rate = f"{ours['images_per_second']:.3g}, {ours['dtype']}"

@@ -28,7 +28,7 @@ from training.questions import scene_question, side_questions
 from training.texts import OPT_FORMS, Text, question_text
 
 HELD_OUT_SEED = 90_001  # never used for training
-Seeing = Blip2ForConditionalGeneration | InstructBlipForConditionalGeneration
+WritingModel = Blip2ForConditionalGeneration | InstructBlipForConditionalGeneration
 # For pictures (uint8 [S, S, 3]) and the texts about each: would greedy decoding write them?
 Judge = Callable[[Sequence[NDArray[np.uint8]], Sequence[Sequence[Text]]], Sequence[Sequence[bool]]]
 
@@ -51,7 +51,7 @@ class Scores:
         )
 
 
-def embed(model: Seeing, pixels: Tensor) -> Tensor:
+def embed(model: WritingModel, pixels: Tensor) -> Tensor:
     """Image embeddings [B, P+1, W] of uint8 pixels [B, 3, S, S]."""
     mean = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1) * 255
     std = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1) * 255
@@ -187,7 +187,7 @@ class AllScores:
 def score_all(
     judge: Judge, held_out: int, shapes: int, form: str, seed: int = HELD_OUT_SEED
 ) -> AllScores:
-    """Of ``held_out`` scenes, and the first ``shapes`` pictures of easy-VQA's test split."""
+    """Scores over ``held_out`` scenes, and the first ``shapes`` test pictures of easy-VQA."""
     scenes = held_out_scenes(held_out, seed)
     scores = score(judge, scenes, load_split("test")[:shapes], form)
     return AllScores(scores, *score_sides(judge, scenes, form))

@@ -15,7 +15,7 @@ from transformers import Blip2ForConditionalGeneration, PreTrainedTokenizerFast
 
 from blip2cli.tiny.kinds import KINDS
 from blip2cli.tiny.scenes import Scene
-from training.evaluate import Seeing
+from training.evaluate import WritingModel
 from training.gallery import embed_all
 from training.labels import UNKNOWN
 from training.padding import padded, padding_mask
@@ -68,7 +68,7 @@ class RowMaker:
         )
 
 
-def read(model: Seeing, query_output: Tensor, rows: Rows, **options: bool) -> Any:
+def read(model: WritingModel, query_output: Tensor, rows: Rows, **options: bool) -> Any:
     """What the T5 makes of query outputs [R, Q, W] and rows; ``logits`` is [R, D, V]."""
     language = model.language_model
     images = model.language_projection(query_output.to(model.dtype))
@@ -157,7 +157,7 @@ def look(
 class Reader:
     """Judges texts about pictures: would greedy decoding write them?"""
 
-    def __init__(self, model: Seeing, maker: RowMaker, look: Look = look) -> None:
+    def __init__(self, model: WritingModel, maker: RowMaker, look: Look = look) -> None:
         self.model, self.maker, self.look = model, maker, look
 
     @torch.inference_mode()

@@ -85,10 +85,11 @@ def instructed(
 def portions(
     instructions: Instructions | None, features: ImageFeatures, prompts: Sequence[Prompt]
 ) -> list[slice]:
-    """Which prompts are read together, where the Q-Former reads them and they are many; else none.
+    """Slices of ``prompts`` that are read one after the other; none: all are read at once.
 
-    Each has language inputs of its own, and the language model's keys and values of them. A batch
-    size was chosen for as many as there are images (see ``placement/batch_size``).
+    Where the Q-Former reads prompts, each of them has language inputs of its own, and keys and
+    values of these. The batch size is for one of each an image (see ``placement/batch_size``), so
+    that no more are read at once than there are images, or slots.
     """
     most = max(len(features), MAX_SLOTS)
     if instructions is None or len(prompts) <= most:

@@ -15,12 +15,13 @@ from typing import Any, get_args
 import typer
 
 from blip2cli.cli.flags.parameters import FILLED, Known
-from blip2cli.cli.flags.settings_table import COMMAND, JOBS, read_table, wrong
+from blip2cli.cli.flags.settings_table import COMMAND, JOBS, read_table
 from blip2cli.cli.terminal.spelling import readable, variable
 from blip2cli.errors import OptionError, either, option
 from blip2cli.options import GROUPS, declarations
 from blip2cli.options.declare import Declared, choices_of
 
+_OF_FILE = {"config", "job"}  # options about such a file, which none holds
 _NAMES = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -75,30 +76,36 @@ def _values(
     table = read_table(path)
     jobs = table.pop(JOBS, {})
     if not isinstance(jobs, dict) or not all(isinstance(one, dict) for one in jobs.values()):
-        raise wrong(f"{path!r}: {JOBS} holds no tables", "write [jobs.NAME] before the options")
+        raise OptionError(
+            None, f"{path!r}: {JOBS} holds no tables", "write [jobs.NAME] before the options"
+        )
     fields = {
         name: field
         for field, known in options.items()
-        if field not in ("config", "job")
+        if field not in _OF_FILE
         for name in _names(field, known.declared)
     }
     every = {name for group in GROUPS for each in declarations(group) for name in _names(*each)}
+    every -= _OF_FILE
     found: dict[str, tuple[str, Any]] = {}
     for place, own in [(path, table), *((f"{path}, job {name}", jobs[name]) for name in jobs)]:
         its = own.pop(COMMAND, None) if own is not table else None
         asked = own is table or (job is not None and own is jobs.get(job))
         for key, value in own.items():
             name = key.replace("-", "_")
-            if name not in every or name in ("config", "job"):
-                keys = every - {"config", "job"}
-                raise _unknown(place, key, sorted(keys & fields.keys()), sorted(keys))
+            if name not in every:
+                raise _unknown(place, key, sorted(every & fields.keys()), sorted(every))
             if asked and name in fields:
                 field = fields[name]
                 found[field] = place, _value(f"{place!r}: {key}", field, value, options[field])
             elif asked and own is not table:
-                raise wrong(f"{place!r}: blip2cli {command} has no option {key}", "leave it out")
+                raise OptionError(
+                    None, f"{place!r}: blip2cli {command} has no option {key}", "leave it out"
+                )
         if asked and its not in (None, command):
-            raise wrong(f"{place!r} is a job for blip2cli {its}", f"it is blip2cli {command} here")
+            raise OptionError(
+                None, f"{place!r} is a job for blip2cli {its}", f"it is blip2cli {command} here"
+            )
     if job is not None and job not in jobs:
         close = get_close_matches(job, jobs, 1)
         others = f"it has {either(list(jobs))}" if jobs else "it has none"
@@ -128,25 +135,25 @@ def _value(place: str, field: str, value: Any, known: Known) -> Any:
         if choices and value not in choices:
             close = get_close_matches(value, choices, 1)
             remedy = f"did you mean {close[0]}?" if close else f"choose {either(choices)}"
-            raise wrong(f"{place} has no value {value!r}", remedy)
+            raise OptionError(None, f"{place} has no value {value!r}", remedy)
         try:
             if declared.parse is not None:
                 declared.parse(value)
         except OptionError as error:
-            raise wrong(f"{place}: {error.problem}", error.remedy) from None
+            raise OptionError(None, f"{place}: {error.problem}", error.remedy) from None
         return value
     kind = next(one for one in (known.hint, *get_args(known.hint)) if one in _NAMES)
     fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
-        raise wrong(f"{place} is {value!r}, not {_NAMES[kind]}", "write it so")
+        raise OptionError(None, f"{place} is {value!r}, not {_NAMES[kind]}", "write it so")
     if declared.minimum is not None and value < declared.minimum:
-        raise wrong(f"{place} must be at least {declared.minimum:g}, not {value}")
+        raise OptionError(None, f"{place} must be at least {declared.minimum:g}, not {value}", "")
     return value
 
 
 def _text(place: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise wrong(f"{place} is {value!r}, not a text", "write it in quotes")
+        raise OptionError(None, f"{place} is {value!r}, not a text", "write it in quotes")
     return str(value)
 
 
@@ -154,4 +161,4 @@ def _unknown(place: str, key: str, likely: list[str], every: list[str]) -> Optio
     name = key.replace("-", "_")
     close = get_close_matches(name, likely, 1) or get_close_matches(name, every, 1)
     remedy = f"did you mean {close[0]}?" if close else "the help of each command lists its options"
-    return wrong(f"{place!r}: there is no option {key}", remedy)
+    return OptionError(None, f"{place!r}: there is no option {key}", remedy)

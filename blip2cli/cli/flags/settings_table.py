@@ -27,7 +27,9 @@ def read_table(path: str) -> dict[str, Any]:
         return table
     own = table.get("tool", {}).get("blip2cli")
     if not isinstance(own, dict):
-        raise wrong(f"{path!r} has no table tool.blip2cli", "write the options into one")
+        raise OptionError(
+            None, f"{path!r} has no table tool.blip2cli", "write the options into one"
+        )
     return own
 
 
@@ -36,8 +38,3 @@ def jobs_of(path: str, command: str) -> Iterator[str]:
     for name, job in read_table(path).get(JOBS, {}).items():
         if job.get(COMMAND, command) == command:
             yield name
-
-
-def wrong(problem: str, remedy: str = "") -> OptionError:
-    """The error about what stands in such a file."""
-    return OptionError(None, problem, remedy)

@@ -11,8 +11,8 @@ from torch import Tensor
 KeyValue = tuple[Tensor, Tensor]  # of N rows, [N, heads, positions, head size] each
 
 LAYERS_TOGETHER = 8  # at most: while rows are moved, those of as many layers are held twice
-# Bytes of a row from which on a CPU copies it by itself. All rows at once are gathered into memory
-# that is new every time and has to be mapped: 40 rows of OPT-2.7b took 180 ms in place of 15.
+# Bytes of a large row: on a CPU such rows are copied one by one. All at once they are gathered in
+# new memory, which has to be mapped every time: 40 rows of OPT-2.7b took 180 ms in place of 15.
 LARGE_ROW = 1 << 20
 
 
@@ -64,17 +64,22 @@ class KVCache:
         from ``first`` on."""
         for mine, theirs in zip(self.pieces, origin.pieces, strict=True):
             positions = slice(first, first + theirs.shape[4])
-            device, place = mine.device, mine[:, :, :, :, positions]
-            if device.type == "cpu" and theirs[:1].nbytes >= LARGE_ROW:
+            place = mine[:, :, :, :, positions]
+            if has_large_rows(theirs):
                 copy_rows(place, into.tolist(), theirs, rows.tolist())
             else:
-                place[into.to(device)] = theirs[rows.to(device)]
+                place[into.to(mine.device)] = theirs[rows.to(mine.device)]
 
     def reorder(self, into: Tensor, origin: Tensor, positions: slice) -> None:
         """Copy these positions of the rows ``origin`` to the rows ``into``, all at once."""
         for piece in self.pieces:
             there, here = into.to(piece.device), origin.to(piece.device)
             piece[there, :, :, :, positions] = piece[here, :, :, :, positions]
+
+
+def has_large_rows(tensor: Tensor) -> bool:
+    """Whether rows of ``tensor`` are better copied one by one, by ``copy_rows``."""
+    return tensor.device.type == "cpu" and tensor[:1].nbytes >= LARGE_ROW
 
 
 def copy_rows(there: Tensor, into: Sequence[int], here: Tensor, origin: Sequence[int]) -> None:

@@ -112,13 +112,16 @@ class Scheduler:
             self.tokens[slot] = token
 
     def _shrink(self) -> None:
-        """Drop empty slots when no request waits: on a CPU as many as can be, since a step takes
-        the longer the more rows it has, on CUDA once half of all are empty, since each count of
-        slots is another graph."""
+        """Drop empty slots when no request waits.
+
+        On a CPU a step takes the longer the more rows it has: as many are dropped as can be. On a
+        GPU a few rows take about as long as many, and steps are captured for few numbers of slots:
+        they are dropped once half of all are empty.
+        """
         running = self._running()
         count, slots = round_up(len(running), ROW_MULTIPLE), len(self.request_of_slot)
-        few = count < slots if self.session.device.type == "cpu" else 2 * count <= slots
-        if self.waiting or not running or not few:
+        drops = count < slots if self.session.device.type == "cpu" else 2 * count <= slots
+        if self.waiting or not running or not drops:
             return
         # Sequences in slots that stay are not moved.
         order = list(range(count))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from blip2cli.model.decoding.async_copy import to_device
-from blip2cli.model.decoding.kv_cache import LARGE_ROW, copy_rows
+from blip2cli.model.decoding.kv_cache import copy_rows, has_large_rows
 
 
 class SlotBuffers:
@@ -37,12 +37,11 @@ class SlotBuffers:
         moved = [(into, origin) for into, origin in enumerate(slots) if into != origin]
         if moved:
             places, rows = zip(*moved, strict=True)
-            overlap = not set(places).isdisjoint(rows)
+            disjoint = set(places).isdisjoint(rows)  # else one may be written before it is read
             pairs = to_device(moved, self.whole[0][0].device)
             for tensors in self.whole:
                 for tensor in tensors:
-                    large = tensor.device.type == "cpu" and tensor[:1].nbytes >= LARGE_ROW
-                    if large and not overlap:
+                    if disjoint and has_large_rows(tensor):
                         copy_rows(tensor, places, tensor, rows)
                         continue
                     into, origin = pairs.to(tensor.device).unbind(1)

@@ -40,6 +40,7 @@ _WHOLE = 1.5 * 2**23
 # least value is -0.17.
 _ZERO_POINT = 128
 _ZERO_POINTS = {"relu": 0, "gelu": 32, "gelu_new": 32, "gelu_pytorch_tanh": 32}
+# Activations that are computed in place; what others give is copied.
 _IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": torch.ops.aten.gelu_.default,
     "relu": torch.relu_,
@@ -196,8 +197,8 @@ def use_int8_layers(model: nn.Module) -> None:
 
 
 def _chunks(rows: int, most: int, multiple: int = 1) -> list[slice]:
-    """``rows`` in as few chunks of about ``most`` as possible, all about equal but for the last one
-    where they are multiples of a number."""
+    """``rows`` in as few chunks of about ``most`` as possible, all about equal; all but the last
+    have a ``multiple`` of rows."""
     chunks = -(-rows // max(most, 1)) or 1
     step = -(-rows // chunks) or 1
     step += -step % multiple

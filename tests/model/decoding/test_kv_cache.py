@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding import kv_cache, slot_buffers
+from blip2cli.model.decoding import kv_cache
 from blip2cli.model.decoding.kv_cache import KVCache
 from blip2cli.model.decoding.slot_buffers import SlotBuffers
 
@@ -62,7 +62,7 @@ def test_rows_are_copied_and_reordered_in_every_layer(
 def test_slots_that_are_kept_come_first(
     order: list[int], large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slot_buffers, "LARGE_ROW", large)
+    monkeypatch.setattr(kv_cache, "LARGE_ROW", large)
     rows = torch.randn(6, 3)
     views = [rows.clone(), rows[:, 0].clone()]
     SlotBuffers(views).compact(order)
