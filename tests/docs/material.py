@@ -18,21 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from blip2cli.tiny import samples
+
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "sample_images"
 CAPTIONS = {
-    "breakfast.jpg": "an apple, a banana and a cup on a yellow background",
-    "cats.png": "two cats and a pizza on a blue background",
-    "elephant.jpg": "an elephant on a green background",
-    "farm/cows.jpg": "three cows on a brown background",
-    "farm/stable.png": "a horse and a pig on a purple background",
-    "garden.webp": "two flowers and a butterfly on a teal background",
-    "harbor.webp": "two boats and a fish on a white background",
-    "night.png": "two stars and a moon on a black background",
-    "party.jpg": "a cake, a ball and a guitar on a pink background",
-    "sideways.jpg": "a tree and a house on an orange background",
-    "street/bus_stop.jpg": "a bus, a bicycle and an umbrella on a gray background",
-    "street/traffic.png": "two cars on a red background",
+    one.file_name: one.caption for one in sorted(samples.SAMPLES, key=lambda one: one.file_name)
 }
 
 

@@ -36,8 +36,10 @@ def test_every_option_is_on_the_page_of_its_command(name: str) -> None:
         for flag in (*parameter.opts, *parameter.secondary_opts):
             escaped = flag.replace("-", r"\-")
             assert rf"\fB{escaped}\fR" in page
-    for example in GROUP.commands[name].epilog.splitlines()[1:]:
-        assert example.split()[0] in page
+    shown = page.split("\n.EX\n")[1].split("\n.EE\n")[0].replace(r"\-", "-").replace(r"\(aq", "'")
+    examples = GROUP.commands[name].epilog.splitlines()[1:]
+    assert examples
+    assert shown.splitlines() == [each.strip() for each in examples]
 
 
 def test_a_page_is_of_plain_lines() -> None:

@@ -114,16 +114,17 @@ class UntilSaid:
 
     def __init__(self) -> None:
         self.whats: set[tuple[str, str]] = set()
-        self._said = threading.Event()
+        self._new = threading.Condition()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Waiting):
-            self.whats.add((event.stage, event.what))
-            self._said.set()
+            with self._new:
+                self.whats.add((event.stage, event.what))
+                self._new.notify_all()
 
-    def wait(self) -> None:
-        self._said.clear()
-        assert self._said.wait(60)
+    def wait(self, stage: str, what: str) -> None:
+        with self._new:
+            assert self._new.wait_for(lambda: (stage, what) in self.whats, 60), self.whats
 
 
 @pytest.fixture
@@ -132,43 +133,46 @@ def until_said(monkeypatch: pytest.MonkeyPatch) -> UntilSaid:
     return UntilSaid()
 
 
+@pytest.fixture
+def run_all(
+    images: Path, tmp_path: Path, loader: Loader, until_said: UntilSaid
+) -> Callable[[int], None]:
+    """Run captions of five images in batches of a size; what it waits for is said to the other."""
+
+    def run_in_batches(size: int) -> None:
+        chosen = options(images, tmp_path / "out.jsonl", size)
+        assert run(Job(ImageItems(), CAPTION, chosen, load=loader), until_said).done == 5
+
+    return run_in_batches
+
+
 def test_an_image_that_is_not_read_is_named(
-    images: Path,
-    tmp_path: Path,
-    loader: Loader,
-    until_said: UntilSaid,
-    monkeypatch: pytest.MonkeyPatch,
+    run_all: Callable[[int], None], until_said: UntilSaid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, names = ImageRef.read, []
 
     def slowly(ref: ImageRef) -> bytes:
         names.append(ref.file_name)
         if len(names) == 3:
-            until_said.wait()
+            until_said.wait("read", f"{ref.file_name}, which is loaded")
         return read(ref)
 
     monkeypatch.setattr(ImageRef, "read", slowly)
-    job = Job(ImageItems(), CAPTION, options(images, tmp_path / "out.jsonl", 1), load=loader)
-    assert run(job, until_said).done == 5
+    run_all(1)
     assert ("read", f"{names[2]}, which is loaded") in until_said.whats
 
 
 def test_a_batch_that_the_model_has_is_named(
-    images: Path,
-    tmp_path: Path,
-    loader: Loader,
-    until_said: UntilSaid,
-    monkeypatch: pytest.MonkeyPatch,
+    run_all: Callable[[int], None], until_said: UntilSaid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, first = CaptionTask.rows, []
 
     def slowly(task: CaptionTask, model: Blip2, batch: Any) -> Any:
         first.append(batch.items[0].file_name)
-        until_said.wait()
+        until_said.wait("model", f"the model, which has {first[0]} and 4 more")
         return rows(task, model, batch)
 
     monkeypatch.setattr(CaptionTask, "rows", slowly)
-    job = Job(ImageItems(), CAPTION, options(images, tmp_path / "out.jsonl", 5), load=loader)
-    assert run(job, until_said).done == 5
+    run_all(5)
     assert ("model", f"the model, which has {first[0]} and 4 more") in until_said.whats
     assert not [thread for thread in threading.enumerate() if thread.name == "stall watch"]

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
-
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
-from blip2cli.tiny.kinds import KINDS
-from tests.tiny.helpers import WEIGHTS
+from tests.tiny.helpers import WEIGHTS, check_card, check_float32
 from training.evaluate import AllScores, embed, held_out_scenes, score_all
 from training.instruct import InstructionMaker, instruct_reader, show
 from training.texts import T5_FORMS, Text, question_text
@@ -77,14 +73,8 @@ def test_it_sees_as_tiny_and_writes_as_tiny_t5(
 
 
 def test_it_is_computed_in_float32(model: InstructBlipForConditionalGeneration) -> None:
-    assert model.dtype == torch.float32
-    assert json.loads((FOLDER / "config.json").read_text())["dtype"] == "float32"
+    check_float32(model, FOLDER)
 
 
 def test_the_card_is_complete() -> None:
-    card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    promised = [float(share) / 100 for share in re.findall(r"\| ([\d.]+)% \|", card)]
-    assert all(share >= bar for share, bar in zip(promised, BARS, strict=True))
-    assert "Salesforce/instructblip-flan-t5-xl" in card
-    assert "SIL Open Font" in card
-    assert all(kind in card for kind in KINDS)
+    check_card(FOLDER, BARS, "Salesforce/instructblip-flan-t5-xl")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 import torch
 from transformers import AutoProcessor, Blip2ForImageTextRetrieval
 
-from blip2cli.tiny.kinds import KINDS
-from tests.tiny.helpers import WEIGHTS, load_tiny
+from tests.tiny.helpers import WEIGHTS, check_card, check_float32, load_tiny
 from training.evaluate import held_out_scenes
 from training.gallery import embed_all
 from training.matching import CaptionMaker, MatchScores, evaluate
@@ -57,18 +55,10 @@ def test_it_sees_with_the_eyes_of_tiny(model: Blip2ForImageTextRetrieval) -> Non
 
 
 def test_it_is_computed_in_float32(model: Blip2ForImageTextRetrieval) -> None:
-    assert model.dtype == torch.float32
+    check_float32(model, FOLDER)
     config = json.loads((FOLDER / "config.json").read_text())
-    assert config["dtype"] == "float32"
     assert config["architectures"] == ["Blip2ForImageTextRetrieval"]
 
 
 def test_the_card_is_complete() -> None:
-    card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    promised = [float(share) / 100 for share in re.findall(r"\| ([\d.]+)% \|", card)]
-    assert len(promised) == 6
-    bars = (0.90, 0.90, 0.95, 0.90, 0.90, 0.90)
-    assert all(share >= bar for share, bar in zip(promised, bars, strict=True))
-    assert "Salesforce/blip2-itm-vit-g" in card
-    assert "SIL Open Font" in card
-    assert all(kind in card for kind in KINDS)
+    check_card(FOLDER, (0.90, 0.90, 0.95, 0.90, 0.90, 0.90), "Salesforce/blip2-itm-vit-g")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import re
-
 import pytest
 import torch
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
-from blip2cli.tiny.kinds import KINDS
-from tests.tiny.helpers import WEIGHTS, load_tiny
+from tests.tiny.helpers import WEIGHTS, check_card, check_float32, load_tiny
 from training.easyvqa import load_split
 from training.evaluate import Scores, held_out_scenes, score, score_sides
 from training.t5_texts import Reader, RowMaker
@@ -73,15 +69,8 @@ def test_all_embedded_models_together_are_small() -> None:
 
 
 def test_it_is_computed_in_float32(model: Blip2ForConditionalGeneration) -> None:
-    assert model.dtype == torch.float32
-    assert json.loads((FOLDER / "config.json").read_text())["dtype"] == "float32"
+    check_float32(model, FOLDER)
 
 
 def test_the_card_is_complete() -> None:
-    card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    promised = [float(share) / 100 for share in re.findall(r"\| ([\d.]+)% \|", card)]
-    assert len(promised) == 4
-    assert all(share >= bar for share, bar in zip(promised, (0.95, 0.95, 0.95, 0.995), strict=True))
-    assert "Salesforce/blip2-flan-t5-xl" in card
-    assert "SIL Open Font" in card
-    assert all(kind in card for kind in KINDS)
+    check_card(FOLDER, (0.95, 0.95, 0.95, 0.995), "Salesforce/blip2-flan-t5-xl")

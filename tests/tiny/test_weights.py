@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
 import blip2cli.tiny
-from blip2cli.tiny.kinds import KINDS
+from tests.tiny.helpers import check_card, check_float32
 from training.data import Packer
 from training.easyvqa import load_split
 from training.evaluate import Scores, evaluate, exactly_right, held_out_scenes
@@ -33,13 +30,6 @@ def scores(model: Blip2ForConditionalGeneration) -> Scores:
     packer = Packer(AutoProcessor.from_pretrained(WEIGHTS).tokenizer)
     # Another seed than the training script's: scenes that nothing was ever chosen by.
     return evaluate(model, packer, held_out_scenes(500, seed=424_242), load_split("test"))
-
-
-@pytest.fixture(scope="module")
-def promised() -> list[float]:
-    """The card's shares: captions, questions, easy-VQA."""
-    card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
-    return [float(share) / 100 for share in re.findall(r"\| ([\d.]+)% \|", card)]
 
 
 @pytest.mark.external
@@ -75,8 +65,7 @@ def test_it_is_small() -> None:
 
 
 def test_it_is_computed_in_float32(model: Blip2ForConditionalGeneration) -> None:
-    assert model.dtype == torch.float32
-    assert json.loads((WEIGHTS / "config.json").read_text())["dtype"] == "float32"
+    check_float32(model, WEIGHTS)
 
 
 def test_the_key_bias_is_zero(model: Blip2ForConditionalGeneration) -> None:
@@ -86,10 +75,5 @@ def test_the_key_bias_is_zero(model: Blip2ForConditionalGeneration) -> None:
         assert layer.self_attn.qkv.bias[:width].any()
 
 
-def test_the_card_is_complete(promised: list[float]) -> None:
-    card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
-    assert len(promised) == 3
-    assert all(share >= bar for share, bar in zip(promised, (0.95, 0.95, 0.995), strict=True))
-    assert "Salesforce/blip2-opt-2.7b" in card
-    assert "SIL Open Font" in card
-    assert all(kind in card for kind in KINDS)
+def test_the_card_is_complete() -> None:
+    check_card(WEIGHTS, (0.95, 0.95, 0.995), "Salesforce/blip2-opt-2.7b")

@@ -14,15 +14,11 @@ import typer.main
 from blip2cli.cli import app
 from blip2cli.cli.app import COMMANDS, application, call
 from tests.command import is_embedded
+from tests.docs.material import CAPTIONS, SAMPLES
 
-SAMPLES = Path(__file__).parents[3] / "sample_images"
-CAPTIONS = {
-    "cats.png": "two cats and a pizza on a blue background",
-    "harbor.webp": "two boats and a fish on a white background",
-    "party.jpg": "a cake, a ball and a guitar on a pink background",
-}
 WHOLE: Any = typer.main.get_command(application())
 LINES, COLUMNS = 40, 80
+SHOWN = ("cats.png", "harbor.webp", "party.jpg")
 
 
 def examples(name: str) -> tuple[str, ...]:
@@ -107,7 +103,7 @@ def lay_out(folder: Path) -> None:
     """What the examples work on."""
     (folder / "sample_images").symlink_to(SAMPLES)
     (folder / "photos").mkdir()
-    names = {f"{number}-{name}": name for number in range(17) for name in CAPTIONS}
+    names = {f"{number}-{name}": name for number in range(17) for name in SHOWN}
     for name, original in names.items():
         shutil.copy(SAMPLES / original, folder / "photos" / name)
     captions = "\n".join(f'{name},"{CAPTIONS[original]}"' for name, original in names.items())

@@ -68,7 +68,7 @@ class StubReplica:
 
 
 def act(what: str) -> None:
-    """Do ``what``: "sleep 2", "exit 3", "signal 9", "raise ValueError", "once FILE and …"."""
+    """Do ``what``: "sleep 2", "exit 3", "signal 9", "raise", "await FILE", "once FILE and …"."""
     verb, _, rest = what.partition(" ")
     if verb == "once":
         marker, _, what = rest.partition(" and ")
@@ -79,6 +79,12 @@ def act(what: str) -> None:
         act(what)
     elif verb == "sleep":
         time.sleep(float(rest))
+    elif verb == "await":
+        end = time.monotonic() + 60
+        while not os.path.exists(rest) and time.monotonic() < end:
+            time.sleep(0.01)
+    elif verb == "touch":
+        Path(rest).touch()
     elif verb == "exit":
         os._exit(int(rest))
     elif verb == "signal":

@@ -209,9 +209,9 @@ def test_a_mistake_of_ours_is_raised_in_its_turn() -> None:
     assert not worker_processes()
 
 
-def test_all_workers_have_one_precision() -> None:
-    # Whoever comes first is held up until the other one has come.
-    acts = {"n0": "sleep 4"} | {f"n{n}": "sleep 0.05" for n in range(1, 40)}
+def test_all_workers_have_one_precision(tmp_path: Path) -> None:
+    # Whoever comes first, with two batches of four, is held up until the other one has come.
+    acts = {"n0": f"await {tmp_path / 'm'}", "n8": f"touch {tmp_path / 'm'}"}
     driven = Driven(refs(40, **acts), "cpu:0,cpu:1")
     driven.run()
     rows = [row for batch in driven.batches for row in batch.rows]

@@ -85,7 +85,6 @@ COMMON = ("--model", "tiny", "--batch-size", "2", "--max-new-tokens", "6", "-o",
 
 
 def start(source: Path, device: str, *flags: str) -> subprocess.Popen[str]:
-
     return subprocess.Popen(
         [COMMAND, "caption", str(source), *COMMON, "--device", device, *flags],
         cwd=source.parent,
@@ -132,7 +131,8 @@ def test_kills_and_interrupts_leave_nothing_and_lose_nothing(tmp_path: Path, cal
     done = called("caption", source, *COMMON, "--device", "cpu", "--resume")
     assert done.returncode == 3, done.stderr
     resumed = out.read_bytes(), out.with_name("out.jsonl.errors").read_bytes()
-    called("caption", source, *COMMON, "--device", "cpu", "--overwrite")
+    again = called("caption", source, *COMMON, "--device", "cpu", "--overwrite")
+    assert again.returncode == 3, again.stderr
     assert resumed == (out.read_bytes(), out.with_name("out.jsonl.errors").read_bytes())
 
 
