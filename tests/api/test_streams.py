@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from PIL import Image
 
 from blip2cli import Blip2
 from blip2cli.errors import OptionError
+from blip2cli.tasks.caption import CaptionTask
 from tests.checkpoints import tiny_random_opt
 
 SHORT = {"max_new_tokens": 5}
@@ -133,12 +135,25 @@ def test_map_of_datasets_adds_captions(model: Blip2, pictures: list[str]) -> Non
         model.caption_batch({"image": Image.new("RGB", (4, 4))})
 
 
-def test_threads_and_coroutines_share_a_model(model: Blip2, pictures: list[str]) -> None:
+def test_threads_and_coroutines_share_a_model(
+    model: Blip2, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiff = str(Path(pictures[0]).with_suffix(".tiff"))
     Image.open(pictures[0]).save(tiff)
     asked = [[tiff, *pictures][number % 4 :] for number in range(12)]
     expected = [model.caption(some, **SHORT) for some in asked]
     start = threading.Barrier(4)
+    rows, running = CaptionTask.rows, []
+
+    def alone(*arguments: Any) -> Any:
+        running.append(threading.get_ident())
+        time.sleep(0.01)  # whoever does not wait for its turn comes meanwhile
+        assert running == [threading.get_ident()]
+        found = rows(*arguments)
+        running.clear()
+        return found
+
+    monkeypatch.setattr(CaptionTask, "rows", alone)
 
     def caption(some: list[str]) -> Any:
         start.wait(60)

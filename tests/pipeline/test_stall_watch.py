@@ -176,3 +176,17 @@ def test_a_batch_that_the_model_has_is_named(
     run_all(5)
     assert ("model", f"the model, which has {first[0]} and 4 more") in until_said.whats
     assert not [thread for thread in threading.enumerate() if thread.name == "stall watch"]
+
+
+def test_every_batch_of_rows_is_noted(
+    run_all: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[str] = []
+
+    def note(watch: StallWatch, name: str, value: object) -> None:
+        noted.append(name)
+        object.__setattr__(watch, name, value)
+
+    monkeypatch.setattr(StallWatch, "__setattr__", note)
+    run_all(2)
+    assert noted.count("moved") == 2 + 3  # made, started, and three batches
