@@ -33,6 +33,13 @@ def test_layers_lie_together() -> None:
     assert torch.equal(cache.pairs()[4], torch.stack(pairs[4], dim=1))
 
 
+def test_on_a_cpu_each_layer_is_a_piece() -> None:
+    size = (5, HEADS, 6, SIZE)
+    for name, expected in (("cpu", [1] * 12), ("meta", [8, 4])):
+        pieces = KVCache([torch.device(name)] * 12, size, torch.float32).pieces
+        assert [piece.shape[1] for piece in pieces] == expected
+
+
 def test_a_new_device_begins_a_new_piece() -> None:
     devices = [torch.device("cpu")] * 2 + [torch.device("meta")] * 4 + [torch.device("cpu")]
     cache = KVCache(devices, (5, HEADS, 6, SIZE), torch.bfloat16, layers_together=3)

@@ -166,7 +166,8 @@ def test_a_prompt_is_read_once_for_choices_of_all_lengths(either: Pair) -> None:
     queries = either.ours.model.config.num_query_tokens
     prefix = (tokens - 1) // 4 * 4
     assert prefix > 0
-    whole = [(IMAGES, queries), (3, prefix)] if opt else [(3, queries + tokens)]
+    # OPT's positions are rows of eight, see ``PromptTree``.
+    whole = [(IMAGES, queries), (3 * prefix // 8, 8)] if opt else [(3, queries + tokens)]
     assert read[: len(whole)] == whole
     assert opt or whole[0] not in read[1:]  # OPT's choices may have that shape, read behind it
     # Choices, with OPT behind what is left of the prompt: once for each length they are filled to.

@@ -56,20 +56,18 @@ class Decoder(nn.Module):
         """The embeddings as they are: positions are in the rotation."""
         return embeds
 
-    def rotation(self, positions: Tensor, by_row: bool = False) -> Rotation:
+    def rotation(self, positions: Tensor) -> Rotation:
         """Cosines and sines by which queries and keys [R, T, heads, head size] are turned.
 
-        ``positions`` are [T], or with ``by_row`` [R], one for each row: then both are [R, 1, 1,
-        head size], else [T, 1, head size]. Those of padding may exceed the last one. All are of one
+        ``positions`` are [T], or [R, T] where rows have their own: then both are [R, T, 1, head
+        size], else [T, 1, head size]. Those of padding may exceed the last one. All are of one
         table, so that a position has the same bits wherever it stands.
         """
         kind = positions.device, self.norm.weight.dtype
         if kind not in self._rotations:
             self._rotations[kind] = self._table(*kind)
         cosines, sines = self._rotations[kind]
-        positions = positions.clamp(max=len(cosines) - 1)[:, None]
-        if by_row:
-            positions = positions[:, None]
+        positions = positions.clamp(max=len(cosines) - 1)[..., None]
         return cosines[positions], sines[positions]
 
     def _table(self, device: torch.device, dtype: torch.dtype) -> Rotation:

@@ -89,7 +89,7 @@ class OptSlots:
         slots = self._numbers[: len(used)]
         mask = self._masks.index_select(0, used)
         hidden = decoder.place(decoder.embed_tokens(tokens.to(used.device)), used)[:, None]
-        rotation = decoder.rotation(used, by_row=True)
+        rotation = decoder.rotation(used[:, None])
         for layer, pair in zip(decoder.layers, self.cache.pairs(), strict=True):
             hidden, slots, last, mask = layer.receive(hidden, slots, last, mask)
             keys, values = pair.unbind(1)

@@ -32,23 +32,28 @@ def prepend(
     ``context`` are pieces that follow one another: which rows of which keys and values.
     """
     size = len(projected[0][0])
-    keys, values = (
-        zip(
-            *(cached[which][rows.to(cached[which].device)].split(size) for rows, cached in context),
-            strict=True,
-        )
-        for which in (0, 1)
-    )
+    split = [(rows.to(cached[0].device).split(size), cached) for rows, cached in context]
+
+    def behind_context(group: int, which: int) -> Tensor:
+        pieces = [(rows[group], cached[which]) for rows, cached in split]
+        return _joined(pieces, projected[group][1 + which])
+
     return [
-        (
-            query,
-            torch.cat((*context_keys, key), dim=2),
-            torch.cat((*context_values, value), dim=2),
-        )
-        for (query, key, value), context_keys, context_values in zip(
-            projected, keys, values, strict=True
-        )
+        (query, behind_context(group, 0), behind_context(group, 1))
+        for group, (query, _, _) in enumerate(projected)
     ]
+
+
+def _joined(context: Sequence[tuple[Tensor, Tensor]], own: Tensor) -> Tensor:
+    """Rows of each piece of the context and ``own`` side by side, [R, heads, all positions, head
+    size]."""
+    lengths = [*(cached.shape[2] for _, cached in context), own.shape[2]]
+    whole = own.new_empty(*own.shape[:2], sum(lengths), own.shape[3])
+    *places, last = whole.split(lengths, dim=2)
+    for place, (rows, cached) in zip(places, context, strict=True):
+        torch.index_select(cached, 0, rows, out=place)  # four times as quick as ``cat`` on a CPU
+    last.copy_(own)
+    return whole
 
 
 def project(layer: Any, hidden: Tensor, rotation: Any) -> QueryKeyValue:
@@ -57,9 +62,14 @@ def project(layer: Any, hidden: Tensor, rotation: Any) -> QueryKeyValue:
     Contiguous, but for fused kernels: strided rows are multiplied by other kernels than a single
     row (measured for up to 11 positions), and a row would depend on its neighbours.
     """
-    query, pair = layer.project(hidden, rotation)
+    return heads_first(*layer.project(hidden, rotation))
+
+
+def heads_first(query: Tensor, pair: Tensor) -> QueryKeyValue:
+    """Query [R, T, heads, head size], and key and value [R, T, 2, heads, head size], as ``project``
+    returns them."""
     query, key, value = (each.transpose(1, 2) for each in (query, *pair.unbind(2)))
-    if uses_fused_kernels(hidden):
+    if uses_fused_kernels(query):
         return query, key, value
     return query.contiguous(), key.contiguous(), value.contiguous()
 

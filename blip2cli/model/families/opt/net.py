@@ -69,7 +69,7 @@ class Decoder(nn.Module):
         placed: Tensor = embeds + self.embed_positions((positions + OFFSET).clamp(max=last))
         return placed
 
-    def rotation(self, positions: Tensor, by_row: bool = False) -> None:
+    def rotation(self, positions: Tensor) -> None:
         """None: positions are embedded, and nothing is turned."""
 
     def leave(self, hidden: Tensor) -> Tensor:

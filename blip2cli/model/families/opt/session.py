@@ -21,7 +21,8 @@ from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.session import round_up, with_announced
 from blip2cli.model.decoding.slot_arena import Allocate
 from blip2cli.model.families.opt.kv_slots import OptSlots
-from blip2cli.model.families.opt.layer import attend, prepend, project
+from blip2cli.model.families.opt.layer import attend, heads_first, prepend, project
+from blip2cli.model.families.opt.prompt_tree import PromptTree
 from blip2cli.model.layers.attention import additive_mask
 from blip2cli.model.layers.linear import merge_sequences, split_sequences
 from blip2cli.model.layers.streamed import STREAMED_ROWS, streamed_slots
@@ -114,9 +115,7 @@ class OptSession:
             together = self._positions_together * (STREAMED_ROWS if self.streamed_slots else 1)
             batch = with_announced(prompts, self._announced, together // length)
             rows = {prompt: row for row, prompt in enumerate(batch)}
-            padded = [(image, *ids[:-1], *(0,) * (length + 1 - len(ids))) for image, ids in rows]
-            packed = to_device(padded, self.device)
-            cache = self.prompt_keys_values(packed[:, 0], packed[:, 1:])
+            cache = self.prompt_keys_values([(image, ids[:-1]) for image, ids in batch], length)
             self._prompt_cache = rows, cache
         return [rows[prompt] for prompt in prompts], cache
 
@@ -162,18 +161,30 @@ class OptSession:
         images = {request.image for request in requests if len(request.prompt) == 1}
         return len(images) == len(requests) == len(self.images)
 
-    def prompt_keys_values(self, images: Tensor, ids: Tensor) -> KVCache:
-        """Keys and values of prompt ids [U, T], each behind its image, by layer.
+    def prompt_keys_values(self, prompts: Sequence[ImagePrompt], length: int) -> KVCache:
+        """Keys and values of prompts of 1 to ``length`` ids, each behind its image, by layer.
 
         Padding comes last, so no real id attends to it.
         """
-        queries = self.images.shape[1]
-        own = torch.arange(ids.shape[1], device=ids.device)
-        seen = torch.cat((own.new_ones(len(own), queries) > 0, own <= own[:, None]), dim=1)
-        cache = self.new_cache(*ids.shape)
-        positions = queries + own
-        hidden = self.decoder.place(self.decoder.embed_tokens(ids), positions)
-        self.run(hidden, positions, seen, [(images, self.image_cache)], cache)
+        tree = PromptTree.of(prompts, length, self.device)
+        queries, decoder = self.images.shape[1], self.decoder
+        own = torch.arange(length, device=self.device)
+        seen = torch.cat((own.new_ones(length, queries) > 0, own <= own[:, None]), dim=1)
+        positions = queries + tree.positions
+        hidden = decoder.place(decoder.embed_tokens(tree.ids), positions)
+        mask, rotation = additive_mask(seen, hidden.dtype), decoder.rotation(positions)
+        nodes, places = tree.nodes, tree.places
+        cache = self.new_cache(*nodes.shape)
+        for number, layer in enumerate(decoder.layers):
+            hidden, mask, nodes, places = layer.receive(hidden, mask, nodes, places)
+            query, pair = (each.flatten(0, 1)[nodes] for each in layer.project(hidden, rotation))
+            projected = heads_first(query, pair)
+            cache.append(projected[1:])
+            if number == len(decoder.layers) - 1:
+                break  # nobody reads the states of prompts
+            ((query, key, value),) = prepend([(tree.images, self.image_cache[number])], [projected])
+            attended = attend(layer, query, key, value, mask).flatten(0, 1)[places]
+            hidden = layer.finish(hidden, attended.unflatten(0, hidden.shape[:2]))
         return cache
 
     def padded_length(self, prompt_length: int, length: int) -> int:
@@ -195,7 +206,8 @@ class OptSession:
         if prefix_length:
             known, prefix = self._prefix_cache
             if prefix is None or known != list(prompts):
-                prefix = self.prompt_keys_values(images, prompt_ids[:, :prefix_length])
+                beginnings = [(image, ids[:prefix_length]) for image, ids in prompts]
+                prefix = self.prompt_keys_values(beginnings, prefix_length)
                 self._prefix_cache = list(prompts), prefix
             context.append((rows, prefix))
         ids = torch.cat((prompt_ids[rows, prefix_length:], tokens), dim=1)
