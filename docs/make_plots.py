@@ -17,19 +17,19 @@ from typing import Any
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER.parent / "benchmarks" / "results.json"
 PAGE = FOLDER / "measurements.md"
-PEERS = ("vllm", "openvino", "batched", "cached", "forward", "docs")
+PEERS = ("vllm", "vllm-default", "openvino", "batched", "cached", "forward", "docs")
 WIDTH, LABEL, BAR, GAP = 720, 170, 12, 10  # pixels; of a bar the height
 STYLE = """text { fill: #1f2328; font: 12px sans-serif; }
 .axis { stroke: #d1d9e0; }
 .one { stroke: #59636e; stroke-dasharray: 3 3; }
 .docs { fill: #0969da; } .batched { fill: #bf3989; } .cached { fill: #1a7f37; }
 .forward { fill: #9a6700; } .limit { fill: #0969da; }
-.vllm { fill: #8250df; } .openvino { fill: #cf222e; }
+.vllm { fill: #8250df; } .vllm-default { fill: #bc4c00; } .openvino { fill: #cf222e; }
 @media (prefers-color-scheme: dark) {
 text { fill: #f0f6fc; } .axis { stroke: #3d444d; } .one { stroke: #9198a1; }
 .docs { fill: #4493f8; } .batched { fill: #db61a2; } .cached { fill: #3fb950; }
 .forward { fill: #d29922; } .limit { fill: #4493f8; }
-.vllm { fill: #a371f7; } .openvino { fill: #f85149; }
+.vllm { fill: #a371f7; } .vllm-default { fill: #db6d28; } .openvino { fill: #f85149; }
 }"""
 
 

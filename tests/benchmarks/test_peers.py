@@ -11,7 +11,7 @@ import pytest
 import race
 import rounds
 import vllm_peer
-from peers import PACKAGES, absent, interpreter
+from peers import PACKAGES, absent, interpreter, load
 from races import RACES
 from work import Setting, Work, draw_images
 
@@ -73,13 +73,18 @@ class StandIn:
         ]
 
 
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> vllm_peer.Engine:
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = ModuleType("vllm")
     module.LLM, module.SamplingParams = StandIn, SimpleNamespace
     monkeypatch.setitem(sys.modules, "vllm", module)
     monkeypatch.setattr(vllm_peer, "preload", lambda: None)
-    return vllm_peer.Engine(str(embedded_path("tiny")), "bfloat16")
+
+
+@pytest.fixture
+def engine() -> vllm_peer.Engine:
+    found: vllm_peer.Engine = load("ask", "vllm", str(embedded_path("tiny")), "bfloat16")
+    return found
 
 
 def test_questions_about_one_image_share_its_name_within_a_run(
@@ -106,6 +111,12 @@ def test_a_caption_asks_with_the_begin_token_alone(
     (request,) = stand_in.requests
     assert request["prompt_token_ids"] == [engine.tokenizer.bos_token_id]
     assert stand_in.options["block_size"] == vllm_peer.BLOCK
+
+
+def test_it_may_choose_the_size_of_its_blocks_itself() -> None:
+    engine = load("ask", "vllm-default", str(embedded_path("tiny")), "bfloat16")
+    assert "block_size" not in engine.engine.options
+    assert interpreter("vllm-default") == interpreter("vllm")
 
 
 def test_every_other_round_is_run_backwards() -> None:
