@@ -249,12 +249,11 @@ class Blip2:
         asked = [Prompt(row, text, "") for row in range(len(features))]
         features, prompts = instructed(self.instructions, features, asked)
         pairs = [(prompt.image, self.codec.encode(prompt.text)) for prompt in prompts]
-        rows = torch.arange(len(pairs))
-        if tokens is None:
-            tokens = torch.zeros((len(pairs), 0), dtype=torch.long)
+        following = [[] for _ in pairs] if tokens is None else tokens.tolist()
+        length = 0 if tokens is None else tokens.shape[1]
         session = self._session(features)
         return session.logits(
-            session.continuation_states(pairs, rows.to(self.device), tokens.to(self.device))
+            session.continuation_states(pairs, range(len(pairs)), following, length)
         )
 
     def encode_choices(

@@ -131,13 +131,8 @@ def test_every_published_model_is_run_from_pixels_to_scores(
     logits = slots.decode_step(torch.tensor([*first, *[0] * 6]))
     assert logits.shape == (8, vocabulary)
     pairs = [(request.image, request.prompt) for request in requests]
-    which = torch.zeros(3, dtype=torch.long, device="meta")
-    tokens = torch.zeros(3, 4, dtype=torch.long, device="meta")
-    assert session.logits(session.continuation_states(pairs, which, tokens)).shape == (
-        3,
-        5,
-        vocabulary,
-    )
+    states = session.continuation_states(pairs, [0, 0, 1], [(7, 8, 9), (7,), (7, 8)], 4)
+    assert session.logits(states).shape == (3, 5, vocabulary)
 
 
 def test_it_is_as_large_as_the_published_one(

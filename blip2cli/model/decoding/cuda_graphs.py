@@ -290,9 +290,13 @@ class CudaGraphSession:
         return self._session.padded_length(prompt_length, length)
 
     def continuation_states(
-        self, prompts: Sequence[ImagePrompt], rows: Tensor, tokens: Tensor
+        self,
+        prompts: Sequence[ImagePrompt],
+        rows: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        length: int,
     ) -> Tensor:
-        return self._session.continuation_states(prompts, rows, tokens)
+        return self._session.continuation_states(prompts, rows, continuations, length)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self._session.logits(hidden)

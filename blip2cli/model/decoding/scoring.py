@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from blip2cli.model.decoding.async_copy import AsyncCopy, send, to_device
+from blip2cli.model.decoding.async_copy import AsyncCopy, to_device
 from blip2cli.model.decoding.requests import ImagePrompt
 from blip2cli.model.decoding.session import DecoderSession
 from blip2cli.model.grouping import grouped
@@ -77,7 +76,7 @@ def score_choices(
             chunk = [pairs[row] for row in rows]
             continued = [prompts[n].image_prompt for n, _ in chunk]
             once = {prompt: number for number, prompt in enumerate(dict.fromkeys(continued))}
-            which = torch.tensor([once[prompt] for prompt in continued])
+            which = [once[prompt] for prompt in continued]
             choices = [prompts[n].choices[c] for n, c in chunk]
             logprobs = _logprobs(session, list(once), which, choices, longest, end)
             for pair, values in zip(chunk, logprobs, strict=True):
@@ -97,19 +96,17 @@ def _rows(length: int) -> int:
 def _logprobs(
     session: DecoderSession,
     prompts: Sequence[ImagePrompt],
-    which: Tensor,
+    which: Sequence[int],
     choices: Sequence[tuple[int, ...]],
     longest: int,
     end: Sequence[int],
 ) -> list[list[float]]:
     """The log-probability of each token of each choice, and of the end after it.
 
-    ``which`` [N] says which of ``prompts`` each choice follows; choices are padded to
-    ``longest``.
+    ``which`` says which of ``prompts`` each choice follows; choices are padded to ``longest``.
     """
-    padded = [(*choice, *(0,) * (longest - len(choice))) for choice in choices]
     device = session.device
-    hidden = session.continuation_states(prompts, send(which, device), to_device(padded, device))
+    hidden = session.continuation_states(prompts, which, choices, longest)
     found: dict[int, list[float]] = {}  # by row
     lengths = (len(choice) for choice in choices)
     for length, rows in grouped(lengths, lambda length: max(1, _SCORED // (length + 1))):

@@ -62,12 +62,17 @@ class DecoderSession(Protocol):
         prompt of ``prompt_length`` ids: the bits of its logits depend on it."""
 
     def continuation_states(
-        self, prompts: Sequence[ImagePrompt], rows: Tensor, tokens: Tensor
+        self,
+        prompts: Sequence[ImagePrompt],
+        rows: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        length: int,
     ) -> Tensor:
-        """Last hidden states [N, T + 1, D] after a prompt and after each of tokens [N, T].
+        """Last hidden states [N, length + 1, D] after a prompt and after each token of N
+        continuations; those behind the end of one of less than ``length`` tokens mean nothing.
 
-        ``prompts`` are of one length, each run once; ``rows`` [N] says which one each
-        continuation follows.
+        ``prompts`` are of one length, each run once; ``rows`` says which one each continuation
+        follows.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:

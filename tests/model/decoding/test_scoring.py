@@ -17,6 +17,7 @@ from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions
 from tests.model.conftest import IMAGES, Pair, plain
+from tests.model.decoding.helpers import open_session
 from tests.model.reference_scores import reference_score
 
 # Of unequal length, one the beginning of another, one of a single token.
@@ -166,14 +167,16 @@ def test_a_prompt_is_read_once_for_choices_of_all_lengths(either: Pair) -> None:
     queries = either.ours.model.config.num_query_tokens
     prefix = (tokens - 1) // 4 * 4
     assert prefix > 0
-    # OPT's positions are rows of eight, see ``PromptTree``.
+    # OPT's positions are rows of eight, see ``TokenTree``.
     whole = [(IMAGES, queries), (3 * prefix // 8, 8)] if opt else [(3, queries + tokens)]
     assert read[: len(whole)] == whole
     assert opt or whole[0] not in read[1:]  # OPT's choices may have that shape, read behind it
     # Choices, with OPT behind what is left of the prompt: once for each length they are filled to.
-    lengths = [shape[1] for shape in read[len(whole) :]]
-    assert len(set(lengths)) == len(lengths) > 1
-    assert all(length % 4 == 0 for length in lengths)
+    choices = [len(ids) for ids in either.ours.encode_choices(CHOICES, " ")]
+    lengths = {open_session(either).padded_length(tokens, length) for length in choices}
+    assert len(read) - len(whole) == len(lengths) > 1
+    if not opt:
+        assert {shape[1] for shape in read[len(whole) :]} == {1 + each for each in lengths}
 
 
 def test_choices_the_tokenizer_cannot_tell_apart_are_refused(t5: Pair) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2cli.model.decoding.kv_cache import KeyValue
 from blip2cli.model.layers.attention import (
     attention_kernel,
     attention_scores,
@@ -24,34 +23,18 @@ from blip2cli.model.layers.attention import (
 QueryKeyValue = tuple[Tensor, Tensor, Tensor]
 
 
-def prepend(
-    context: Sequence[tuple[Tensor, KeyValue]], projected: Sequence[QueryKeyValue]
-) -> list[QueryKeyValue]:
-    """Query, keys and values of groups of rows, the latter two behind those of their context.
+def behind_context(context: Sequence[tuple[Tensor, Tensor]], own: Tensor) -> Tensor:
+    """Keys or values ``own`` [R, heads, T, head size] behind those of their context, [R, heads, all
+    positions, head size].
 
-    ``context`` are pieces that follow one another: which rows of which keys and values.
+    ``context`` are pieces that follow one another: which rows [R] of which keys or values.
     """
-    size = len(projected[0][0])
-    split = [(rows.to(cached[0].device).split(size), cached) for rows, cached in context]
-
-    def behind_context(group: int, which: int) -> Tensor:
-        pieces = [(rows[group], cached[which]) for rows, cached in split]
-        return _joined(pieces, projected[group][1 + which])
-
-    return [
-        (query, behind_context(group, 0), behind_context(group, 1))
-        for group, (query, _, _) in enumerate(projected)
-    ]
-
-
-def _joined(context: Sequence[tuple[Tensor, Tensor]], own: Tensor) -> Tensor:
-    """Rows of each piece of the context and ``own`` side by side, [R, heads, all positions, head
-    size]."""
     lengths = [*(cached.shape[2] for _, cached in context), own.shape[2]]
     whole = own.new_empty(*own.shape[:2], sum(lengths), own.shape[3])
     *places, last = whole.split(lengths, dim=2)
     for place, (rows, cached) in zip(places, context, strict=True):
-        torch.index_select(cached, 0, rows, out=place)  # four times as quick as ``cat`` on a CPU
+        # Four times as quick as ``cat`` of gathered rows on a CPU.
+        torch.index_select(cached, 0, rows.to(cached.device), out=place)
     last.copy_(own)
     return whole
 

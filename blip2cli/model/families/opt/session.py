@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from blip2cli.model.decoding.async_copy import to_device
 from blip2cli.model.decoding.kv_cache import KeyValue, KVCache
@@ -21,8 +20,8 @@ from blip2cli.model.decoding.requests import DecodeRequest, ImagePrompt
 from blip2cli.model.decoding.session import round_up, with_announced
 from blip2cli.model.decoding.slot_arena import Allocate
 from blip2cli.model.families.opt.kv_slots import OptSlots
-from blip2cli.model.families.opt.layer import attend, heads_first, prepend, project
-from blip2cli.model.families.opt.prompt_tree import PromptTree
+from blip2cli.model.families.opt.layer import attend, behind_context, heads_first, project
+from blip2cli.model.families.opt.token_tree import TokenTree
 from blip2cli.model.layers.attention import additive_mask
 from blip2cli.model.layers.linear import merge_sequences, split_sequences
 from blip2cli.model.layers.streamed import STREAMED_ROWS, streamed_slots
@@ -148,10 +147,26 @@ class OptSession:
         return self._image_cache
 
     def run_images(self, cache: CacheSink) -> None:
-        """Run the images, and give ``cache`` the keys and values of each layer."""
-        positions = torch.arange(self.images.shape[1], device=self.images.device)
+        """Run the images, and give ``cache`` the keys and values of each layer.
+
+        The last layer stops there: nobody reads its states.
+        """
+        positions = torch.arange(self.images.shape[1], device=self.device)
         hidden = self.decoder.place(self.images, positions)
-        self.run(hidden, positions, positions <= positions[:, None], cache=cache)
+        mask = additive_mask(positions <= positions[:, None], hidden.dtype)
+        layers, rotation = self.decoder.layers, self.decoder.rotation(positions)
+        groups = split_sequences(hidden, layers[0].gemm)
+        for number, layer in enumerate(layers):
+            mask, *groups = layer.receive(mask, *groups)
+            projected = [project(layer, group, rotation) for group in groups]
+            keys = merge_sequences([key for _, key, _ in projected])
+            values = merge_sequences([value for _, _, value in projected])
+            cache.append((keys, values))
+            if number < len(layers) - 1:
+                groups = [
+                    layer.finish(group, attend(layer, query, key, value, mask))
+                    for group, (query, key, value) in zip(groups, projected, strict=True)
+                ]
 
     def needs_images_once(self, requests: Sequence[DecodeRequest]) -> bool:
         """Whether keys and values of images belong into slots alone: of a large batch they are as
@@ -166,25 +181,9 @@ class OptSession:
 
         Padding comes last, so no real id attends to it.
         """
-        tree = PromptTree.of(prompts, length, self.device)
-        queries, decoder = self.images.shape[1], self.decoder
-        own = torch.arange(length, device=self.device)
-        seen = torch.cat((own.new_ones(length, queries) > 0, own <= own[:, None]), dim=1)
-        positions = queries + tree.positions
-        hidden = decoder.place(decoder.embed_tokens(tree.ids), positions)
-        mask, rotation = additive_mask(seen, hidden.dtype), decoder.rotation(positions)
-        nodes, places = tree.nodes, tree.places
-        cache = self.new_cache(*nodes.shape)
-        for number, layer in enumerate(decoder.layers):
-            hidden, mask, nodes, places = layer.receive(hidden, mask, nodes, places)
-            query, pair = (each.flatten(0, 1)[nodes] for each in layer.project(hidden, rotation))
-            projected = heads_first(query, pair)
-            cache.append(projected[1:])
-            if number == len(decoder.layers) - 1:
-                break  # nobody reads the states of prompts
-            ((query, key, value),) = prepend([(tree.images, self.image_cache[number])], [projected])
-            attended = attend(layer, query, key, value, mask).flatten(0, 1)[places]
-            hidden = layer.finish(hidden, attended.unflatten(0, hidden.shape[:2]))
+        tree = TokenTree.of(prompts, length, self.device)
+        cache = self.new_cache(*tree.nodes.shape)
+        self.run_tree(tree, [(tree.follows, self.image_cache)], cache)
         return cache
 
     def padded_length(self, prompt_length: int, length: int) -> int:
@@ -193,69 +192,73 @@ class OptSession:
         return round_up(unread + length, PROMPT_STEP) - unread
 
     def continuation_states(
-        self, prompts: Sequence[ImagePrompt], rows: Tensor, tokens: Tensor
-    ) -> Tensor:
-        device, queries = self.images.device, self.images.shape[1]
-        packed = to_device([(image, *ids) for image, ids in prompts], device)
-        images, prompt_ids = packed[:, 0], packed[:, 1:]
-        length = prompt_ids.shape[1]
-        prefix_length = (
-            (length - 1) // PROMPT_STEP * PROMPT_STEP
-        )  # the rest is run with the continuations
-        context = [(images[rows], self.image_cache)]
-        if prefix_length:
-            known, prefix = self._prefix_cache
-            if prefix is None or known != list(prompts):
-                beginnings = [(image, ids[:prefix_length]) for image, ids in prompts]
-                prefix = self.prompt_keys_values(beginnings, prefix_length)
-                self._prefix_cache = list(prompts), prefix
-            context.append((rows, prefix))
-        ids = torch.cat((prompt_ids[rows, prefix_length:], tokens), dim=1)
-        ids = pad(ids, (0, -ids.shape[1] % PROMPT_STEP))
-        own = torch.arange(ids.shape[1], device=device)
-        seen = torch.cat(
-            (own.new_ones(len(own), queries + prefix_length) > 0, own <= own[:, None]), dim=1
-        )
-        positions = queries + prefix_length + own
-        hidden = self.decoder.place(self.decoder.embed_tokens(ids), positions)
-        hidden = self.run(hidden, positions, seen, context)
-        first = length - 1 - prefix_length
-        return hidden[:, first : first + 1 + tokens.shape[1]]
-
-    def run(
         self,
-        hidden: Tensor,
-        positions: Tensor,
-        seen: Tensor,
-        context: Sequence[tuple[Tensor, KVCache]] = (),
-        cache: CacheSink | None = None,
+        prompts: Sequence[ImagePrompt],
+        rows: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        length: int,
     ) -> Tensor:
-        """Hidden states [R, T, D] of ``positions`` [T] through all layers.
+        # The last ids of a prompt are run with what follows it.
+        known = (len(prompts[0][1]) - 1) // PROMPT_STEP * PROMPT_STEP
+        unread = len(prompts[0][1]) - known
+        sequences = [
+            (row, (*prompts[row][1][known:], *ids))
+            for row, ids in zip(rows, continuations, strict=True)
+        ]
+        tree = TokenTree.of(sequences, round_up(unread + length, PROMPT_STEP), self.device)
+        images = to_device([image for image, _ in prompts], self.device)
+        context = [(images[tree.follows], self.image_cache)]
+        if known:
+            context.append((tree.follows, self._prefixes(prompts, known)))
+        states = self.run_tree(tree, context).flatten(0, 1)
+        return states[tree.nodes[:, unread - 1 : unread + length]]
 
-        ``context`` are the pieces in front, which follow one another: which rows of which cache.
-        Rows are taken a layer at a time: those of all layers would be gigabytes. With ``cache`` the
-        keys and values of each layer are appended to it, and the last layer stops there: nobody
-        reads its states.
+    def _prefixes(self, prompts: Sequence[ImagePrompt], length: int) -> KVCache:
+        """Keys and values of the first ``length`` ids of prompts; kept until others are asked."""
+        known, cache = self._prefix_cache
+        if cache is None or known != list(prompts):
+            cache = self.prompt_keys_values(
+                [(image, ids[:length]) for image, ids in prompts], length
+            )
+            self._prefix_cache = list(prompts), cache
+        return cache
+
+    def run_tree(
+        self,
+        tree: TokenTree,
+        context: Sequence[tuple[Tensor, KVCache]],
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Hidden states of a tree's nodes [N / 8, 8, D] through all layers.
+
+        ``context`` are the pieces in front, which follow one another: the rows of its U sequences
+        in which cache. Linear layers have a row for each node; attention has one for each position
+        of each sequence, so that its bits depend on T alone. With ``cache`` the keys and values of
+        each layer are appended to it, and the last layer stops there: nobody reads its states.
         """
-        mask = additive_mask(seen, hidden.dtype)
-        layers, rotation = self.decoder.layers, self.decoder.rotation(positions)
-        groups = split_sequences(hidden, layers[0].gemm)
-        for number, layer in enumerate(layers):
-            mask, *groups = layer.receive(mask, *groups)
-            projected = [project(layer, group, rotation) for group in groups]
+        before = sum(each[0][0].shape[2] for _, each in context)
+        own = torch.arange(tree.nodes.shape[1], device=self.device)
+        seen = torch.cat((own.new_ones(len(own), before) > 0, own <= own[:, None]), dim=1)
+        positions = before + tree.positions
+        hidden = self.decoder.place(self.decoder.embed_tokens(tree.ids), positions)
+        mask, rotation = additive_mask(seen, hidden.dtype), self.decoder.rotation(positions)
+        nodes, places = tree.nodes, tree.places
+        for number, layer in enumerate(self.decoder.layers):
+            hidden, mask, nodes, places = layer.receive(hidden, mask, nodes, places)
+            projected = (each.flatten(0, 1)[nodes] for each in layer.project(hidden, rotation))
+            query, *pair = heads_first(*projected)
             if cache is not None:
-                keys = merge_sequences([key for _, key, _ in projected])
-                values = merge_sequences([value for _, _, value in projected])
-                cache.append((keys, values))
-                if number == len(layers) - 1:
+                cache.append((pair[0], pair[1]))
+                if number == len(self.decoder.layers) - 1:
                     break
-            if context:
-                projected = prepend([(rows, each[number]) for rows, each in context], projected)
-            groups = [
-                layer.finish(group, attend(layer, query, key, value, mask))
-                for group, (query, key, value) in zip(groups, projected, strict=True)
-            ]
-        return merge_sequences(groups).to(self.device)
+            key, value = (
+                behind_context([(rows, each[number][which]) for rows, each in context], mine)
+                for which, mine in enumerate(pair)
+            )
+            attended = attend(layer, query, key, value, mask).flatten(0, 1)[places]
+            hidden = layer.finish(hidden, attended.unflatten(0, hidden.shape[:2]))
+        states: Tensor = hidden.to(self.device)
+        return states
 
     def logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.head(self.decoder.leave(hidden))

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from blip2cli.model.decoding.async_copy import to_device
 from blip2cli.model.decoding.kv_slots import SlotShape
@@ -109,21 +108,28 @@ class T5Session:
         return round_up(1 + length, LENGTH_STEP) - 1
 
     def continuation_states(
-        self, prompts: Sequence[ImagePrompt], rows: Tensor, tokens: Tensor
+        self,
+        prompts: Sequence[ImagePrompt],
+        rows: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        length: int,
     ) -> Tensor:
-        start = tokens.new_full((len(tokens), 1), self.start)
-        ids = torch.cat((start, tokens), dim=1)
+        total = round_up(1 + length, LENGTH_STEP)
+        padded = [(self.start, *each, *(0,) * (total - 1 - len(each))) for each in continuations]
         # Two measures for equal bits. The keys of a single row are strided in memory, those of
         # several contiguous, and where a row's scores begin depends on the length: of few positions
         # such products are computed in different orders.
-        ids = pad(ids, (0, -ids.shape[1] % LENGTH_STEP))
-        single = len(ids) == 1
-        decoded = self.language.decoder(
-            self.language.written_embeddings(ids.repeat(2, 1) if single else ids),
-            torch.stack(self.encoder_states(prompts)),
-            rows.repeat(2) if single else rows,
+        times = 2 if len(padded) == 1 else 1
+        packed = to_device(
+            [(row, *ids) for row, ids in zip(rows, padded, strict=True)], self.device
         )
-        states: Tensor = decoded[: len(ids), : 1 + tokens.shape[1]]
+        packed = packed.repeat(times, 1)
+        decoded = self.language.decoder(
+            self.language.written_embeddings(packed[:, 1:]),
+            torch.stack(self.encoder_states(prompts)),
+            packed[:, 0],
+        )
+        states: Tensor = decoded[: len(padded), : 1 + length]
         return states
 
     def logits(self, hidden: Tensor) -> Tensor:

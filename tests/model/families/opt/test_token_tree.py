@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import Tensor
 
 from blip2cli.model.decoding.requests import ImagePrompt
-from blip2cli.model.families.opt.prompt_tree import PromptTree
 from blip2cli.model.families.opt.session import OptSession
+from blip2cli.model.families.opt.token_tree import TokenTree
 from tests.model.conftest import IMAGES, Pair
 from tests.model.decoding.helpers import open_session
 
@@ -28,8 +30,8 @@ def drawn(seed: int) -> list[ImagePrompt]:
 
 
 def test_common_beginnings_behind_an_image_are_one_node() -> None:
-    tree = PromptTree.of(SHARED, 4, CPU)
-    assert tree.images.tolist() == [3, 3, 5, 3]
+    tree = TokenTree.of(SHARED, 4, CPU)
+    assert tree.follows.tolist() == [3, 3, 5, 3]
     assert tree.ids.tolist() == [[2, 7, 8, 9, 2, 7, 2, 2]]  # the first again, up to eight
     assert tree.positions.tolist() == [[0, 1, 2, 2, 0, 1, 0, 0]]
     assert tree.nodes.tolist() == [[0, 1, 2, 2], [0, 1, 3, 3], [4, 5, 5, 5], [0, 1, 1, 1]]
@@ -39,7 +41,7 @@ def test_common_beginnings_behind_an_image_are_one_node() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_every_position_is_a_node_with_its_token(seed: int) -> None:
     prompts = drawn(seed)
-    tree = PromptTree.of(prompts, 6, CPU)
+    tree = TokenTree.of(prompts, 6, CPU)
     ids, positions = tree.ids.flatten(), tree.positions.flatten()
     assert ids.numel() % 8 == 0
     beginnings = {(image, ids[:n]) for image, ids in prompts for n in range(1, len(ids) + 1)}
@@ -72,18 +74,41 @@ def test_keys_and_values_are_those_of_each_prompt_alone(
                 assert torch.equal(ours[row, :, :real], theirs[0, :, :real])
 
 
-def test_questions_in_one_template_share_its_rows(opt: Pair) -> None:
-    session = open_session(opt)
-    assert isinstance(session, OptSession)
-    _ = session.image_cache
+@pytest.fixture
+def session(opt: Pair) -> OptSession:
+    """Its images were read."""
+    found = open_session(opt)
+    assert isinstance(found, OptSession)
+    assert found.image_cache
+    return found
+
+
+@contextmanager
+def counted(session: OptSession) -> Iterator[list[int]]:
+    """The rows that go through a layer's products."""
     rows: list[int] = []
 
     def watch(_: object, given: tuple[Tensor, ...]) -> None:
         rows.append(given[0].shape[:2].numel())
 
     handle = session.decoder.layers[0].fc1.register_forward_pre_hook(watch)
-    try:
+    yield rows
+    handle.remove()
+
+
+def test_questions_in_one_template_share_its_rows(session: OptSession) -> None:
+    with counted(session) as rows:
         session.prompt_keys_values([(1, (2, 7, 8, word)) for word in range(20, 33)], 4)
-    finally:
-        handle.remove()
     assert rows == [16]  # 3 + 13, in place of 52
+
+
+def test_choices_share_the_end_of_their_prompt(session: OptSession) -> None:
+    prompt = (1, tuple(range(2, 10)))
+    choices = [(11, word) for word in range(20, 32)] + [(11,)]
+    with counted(session) as rows:
+        together = session.continuation_states([prompt], [0] * len(choices), choices, 4)
+    assert rows == [8, 24]  # 4 and 4 + 1 + 12, filled up, in place of 4 and 13 * 8
+    for number, choice in enumerate(choices):
+        alone = session.continuation_states([prompt], [0], [choice], 4)
+        end = len(choice) + 1
+        assert torch.equal(together[number, :end], alone[0, :end])
