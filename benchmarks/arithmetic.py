@@ -4,8 +4,8 @@ One multiply-add counts as two operations; only matrix products count, all else 
 them. Bytes are the weights that a decode step has to read from memory, once for all its rows.
 The limit of a workload is the time these need at the machine's best rates: products at its FLOP/s,
 decode steps at whichever is slower, products or memory. Whatever can be shared is counted once:
-an image's features and, with OPT, its positions for all its questions; a prompt's positions for
-all its choices.
+an image's features and, with OPT, its positions for all its questions, and what these begin with;
+a prompt's positions for all its choices.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Texts:
     beams: int = 1
     choices: tuple[int, ...] = ()  # lengths of the choices after each prompt; nothing is written
     words: tuple[int, ...] = ()  # length of each prompt as the Q-Former reads it, where it does
+    repeated: int = 0  # positions of prompts that another prompt about the image begins with
 
     def decode(self, images_at_once: int) -> tuple[int, int, float]:
         """First tokens, later ones (of all beams), and the least number of steps for the later.
@@ -125,9 +126,11 @@ def _opt(
         """Positions that see those ``before`` them and, causally, half of one another."""
         return deep * _layer(positions, width, inner, before + positions / 2)
 
+    again = deep * _layer(texts.repeated, width, inner, queries)
+    prompts = sum(read(n, queries) for n in texts.prompts) - again
     parts = [
         Part("prefill of images", (len(texts.words) or 1) * images * read(queries, 0)),
-        Part("prefill of prompts", images * sum(read(n, queries) for n in texts.prompts)),
+        Part("prefill of prompts", images * prompts),
     ]
     if texts.choices:
         follow = sum(

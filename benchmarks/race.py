@@ -85,12 +85,16 @@ def _parts(plan: Race, path: Path, work: Work, ours: Ran) -> list[arithmetic.Par
     if plan.kind == "embed":
         return parts
     tokenizer: Any = AutoTokenizer.from_pretrained(path)
-    prompts = tuple(1 if p is None else len(tokenizer(p)["input_ids"]) for p in work.prompts)
+    asked = [tuple(tokenizer(p or "")["input_ids"]) for p in work.prompts]
+    prompts = tuple(map(len, asked))
+    distinct = {ids[:n] for ids in asked for n in range(1, len(ids) + 1)}
+    repeated = 0 if words else sum(prompts) - len(distinct)
     choices = [tokenizer(" " + c, add_special_tokens=False)["input_ids"] for c in work.choices]
     lengths: tuple[tuple[int, ...], ...] = ()
     if not choices:
         lengths = tuple(tuple(map(len, image)) for image in ours.answers[0])
-    texts = arithmetic.Texts(prompts, lengths, work.num_beams, tuple(map(len, choices)), words)
+    sizes = tuple(map(len, choices))
+    texts = arithmetic.Texts(prompts, lengths, work.num_beams, sizes, words, repeated)
     dtype = plan.peers[-1][1]
     return parts + arithmetic.text_parts(config, dtype, plan.images, plan.ours, texts)
 

@@ -93,6 +93,20 @@ def test_choices_share_their_prompt_and_beams_do_not_share_steps(model: Any) -> 
     assert beams == pytest.approx(5 * steps, rel=0.01)
 
 
+def test_what_prompts_begin_with_is_read_once(model: Any) -> None:
+    def reading(prompts: tuple[int, ...], repeated: int) -> float:
+        config = model.config
+        lengths = ((1,) * len(prompts),) * IMAGES
+        wanted = Texts(prompts, lengths, repeated=repeated)
+        parts = text_parts(config, "float32", IMAGES, IMAGES, wanted)
+        return sum(part.flops for part in parts if part.name == "prefill of prompts")
+
+    if model.config.text_config.is_encoder_decoder:
+        return  # nothing of a prompt can be shared
+    # Three prompts of seven tokens that begin with the same five: nine tokens behind them.
+    assert reading((7, 7, 7), 10) == pytest.approx(reading((11,), 0), rel=0.02)
+
+
 def test_a_step_takes_as_long_as_the_slower_of_products_and_memory() -> None:
     machine = Machine("", 2, {"float32": 100.0}, 10.0)
     assert limit([Part("a", 300), Part("b", 100, 50)], machine, "float32") == 3 + 5
