@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import Machine
+from peers import COLUMNS
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("torch", "transformers", "pillow", "numpy")
@@ -101,7 +102,6 @@ PREFACE = (
     "blip2cli is, the median over rounds run in turns. The limit is the least time that the matrix "
     "products and the reading of weights need at the rates measured in the same run."
 )
-COLUMNS = ("vllm", "vllm-default", "openvino", "batched", "cached", "forward", "docs")
 
 
 def page(known: dict[str, dict[str, Any]]) -> str:

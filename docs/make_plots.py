@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+# No part of the package: found beside the documentation.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from peers import COLUMNS
+
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER.parent / "benchmarks" / "results.json"
 PAGE = FOLDER / "measurements.md"
-PEERS = ("vllm", "vllm-default", "openvino", "batched", "cached", "forward", "docs")
 WIDTH, LABEL, BAR, GAP = 720, 170, 12, 10  # pixels; of a bar the height
 STYLE = """text { fill: #1f2328; font: 12px sans-serif; }
 .axis { stroke: #d1d9e0; }
@@ -60,7 +64,7 @@ def files() -> dict[Path, str]:
         found[FOLDER / "images" / f"ratios-{name}.svg"] = plot(
             f"How many times as fast blip2cli is, {machine}",
             list(ratios(races)),
-            {peer: f"beside {peer}" for peer in PEERS},
+            {peer: f"beside {peer}" for peer in COLUMNS},
         )
         found[FOLDER / "images" / f"limit-{name}.svg"] = plot(
             f"Share of the machine's limit that is reached, in per cent, {machine}",
@@ -93,7 +97,7 @@ def ratio_bars(one: dict[str, Any]) -> dict[str, Bar]:
     """One race's ratios by peer, with the precision of a peer where it is not ours."""
     lines = {line["peer"]: line for line in one["results"]}
     found = {}
-    for peer in (peer for peer in PEERS if peer in lines):
+    for peer in (peer for peer in COLUMNS if peer in lines):
         ratio, dtype = lines[peer]["ratio"], lines[peer]["dtype"]
         other = f" ({dtype})" if dtype != lines["ours"]["dtype"] else ""
         found[peer] = Bar(ratio, peer, f"{ratio:.2f}{other}")
@@ -154,17 +158,17 @@ def plot(title: str, groups: list[Group], legend: dict[str, str]) -> str:
 
 def table(races: dict[str, Any]) -> str:
     """Every race with its workload and figures."""
-    heads = " | ".join(f"beside `{peer}`" for peer in PEERS)
+    heads = " | ".join(f"beside `{peer}`" for peer in COLUMNS)
     lines = [
         f"| race | workload | images/s | {heads} | of the limit |",
-        "|---|---|---|" + "---|" * (len(PEERS) + 1),
+        "|---|---|---|" + "---|" * (len(COLUMNS) + 1),
     ]
     for race, one in sorted(races.items()):
         if not one["results"]:
             continue
         ours = one["results"][-1]
         bars = ratio_bars(one)
-        cells = [bars[peer].text if peer in bars else "" for peer in PEERS]
+        cells = [bars[peer].text if peer in bars else "" for peer in COLUMNS]
         limit = one["fraction_of_limit"]
         cells.append("" if limit is None else f"{limit:.0%}")
         rate = f"{ours['images_per_second']:.3g}, {ours['dtype']}"
