@@ -2,8 +2,8 @@
 
 The keys and values of a position depend on what is in front of it alone. Questions about one image
 in one template share its beginning (``Question:``), choices share the last tokens of their prompt:
-the five questions of ``benchmarks/work.py`` have seven tenths of the positions that they have one by
-one. Padding is no node at all.
+the five questions of ``benchmarks/work.py`` have seven tenths of the positions that they have one
+by one. Padding is no node at all.
 """
 
 from __future__ import annotations
