@@ -49,13 +49,17 @@ def cells(line: str) -> list[str]:
 
 def test_figures_of_the_readme_are_measured() -> None:
     page = load_script("make_plots").PAGE.read_text(encoding="utf-8")
-    measured: dict[tuple[str, str], list[str]] = {}  # by the kind of machine and the race
+    measured: dict[tuple[str, str], dict[str, str]] = {}  # by the kind of machine and the race
     for machine, table in re.findall(r"<!-- table: (\S+) -->\n(.*?)<!-- end -->", page, re.DOTALL):
-        for line in table.strip().splitlines()[2:]:
-            race, _, speed, vllm, _, batched, _, _, docs, _ = cells(line)
-            measured[machine.partition("-")[0], race] = [speed.split(",")[0], batched, vllm, docs]
+        head, _, *rest = table.strip().splitlines()
+        names = [name.removeprefix("beside ").strip("`") for name in cells(head)]
+        for line in rest:
+            found = dict(zip(names, cells(line), strict=True))
+            found["images/s"] = found["images/s"].partition(",")[0]
+            measured[machine.partition("-")[0], found["race"]] = found
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    lines = readme.split("## How fast")[1].split("|---|\n")[1].split("\n\n")[0].splitlines()
+    section = readme.split("## How fast")[1].split("\n## ")[0]
+    lines = section.split("|---|\n")[1].split("\n\n")[0].splitlines()
     assert len(lines) == 2 * len(RACES)
     work = ""
     for line in lines:
@@ -65,6 +69,11 @@ def test_figures_of_the_readme_are_measured() -> None:
             races for start, races in RACES.items() if work.startswith(start)
         )
         kind = "amd" if "EPYC" in machine else "intel"
-        speed, batched, _, docs = measured[kind, race]
-        vllm = measured.get((kind, beside_vllm), ["", "", "", ""])[2]
-        assert [each.replace("x", "") for each in figures] == [speed, batched, vllm, docs], line
+        ours = measured[kind, race]
+        vllm = measured.get((kind, beside_vllm), {"vllm": ""})["vllm"]
+        expected = [ours["images/s"], ours["batched"], vllm, ours["docs"]]
+        assert [each.replace("x", "") for each in figures] == expected, line
+    caption, ask = (measured["amd", f"{work}-vllm"] for work in ("caption", "ask"))
+    text = " ".join(section.split())
+    assert f"beside {caption['images/s']} and {ask['images/s']} images/s of ours" in text
+    assert f"five questions are {ask['vllm-default']} times as fast" in text

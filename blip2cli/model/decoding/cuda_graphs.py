@@ -289,14 +289,8 @@ class CudaGraphSession:
     def padded_length(self, prompt_length: int, length: int) -> int:
         return self._session.padded_length(prompt_length, length)
 
-    def continuation_states(
-        self,
-        prompts: Sequence[ImagePrompt],
-        rows: Sequence[int],
-        continuations: Sequence[Sequence[int]],
-        length: int,
-    ) -> Tensor:
-        return self._session.continuation_states(prompts, rows, continuations, length)
+    def continuation_states(self, *arguments: Any) -> Tensor:
+        return self._session.continuation_states(*arguments)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self._session.logits(hidden)
