@@ -25,8 +25,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# In the order in which results show them.
-COLUMNS = ("vllm", "vllm-default", "openvino", "batched", "cached", "forward", "docs")
+# Who is not ours, in the order in which results show them.
+OTHERS = ("vllm", "vllm-default", "openvino", "batched", "cached", "forward", "docs")
 FOLDER = Path(__file__).resolve().parents[1] / "build" / "peers"
 PACKAGES = {"vllm": "vLLM", "vllm-default": "vLLM", "openvino": "OpenVINO"}
 

@@ -98,7 +98,7 @@ _ASK = _all("docs", "batched", "cached", "ours")
 _FULL = (("docs", "float32"), ("batched", "bfloat16"))
 _MIXED = (*_FULL, ("ours", "bfloat16"))
 _VLLM = _all("vllm", "ours", dtype="bfloat16")
-_VLLM_TWICE = _all("vllm", "vllm-default", "ours", dtype="bfloat16")
+_BOTH_VLLMS = _all("vllm", "vllm-default", "ours", dtype="bfloat16")
 
 
 def _vision(dtype: str) -> Race:
@@ -108,7 +108,7 @@ def _vision(dtype: str) -> Race:
 
 RACES: dict[str, Race] = {
     "caption-vllm": Race("full", "caption", 16, _VLLM, ours=16, sequential=True),
-    "ask-vllm": Race("full", "ask", 8, _VLLM_TWICE, ours=8, sequential=True),
+    "ask-vllm": Race("full", "ask", 8, _BOTH_VLLMS, ours=8, sequential=True),
     "vision-openvino": _vision("bfloat16"),
     "vision-openvino-int8": _vision("int8"),
     "caption-tiny": Race("tiny", "caption", 256, _WRITE, workers=(0, 1)),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import Machine
-from peers import COLUMNS
+from peers import OTHERS
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("torch", "transformers", "pillow", "numpy")
@@ -106,12 +106,12 @@ PREFACE = (
 
 def page(known: dict[str, dict[str, Any]]) -> str:
     """``RESULTS.md`` from races by machine."""
-    columns = " | ".join(f"against `{column}`" for column in COLUMNS)
+    columns = " | ".join(f"against `{column}`" for column in OTHERS)
     lines = ["# Results of the races", "", PREFACE]
     for machine, races in known.items():
         lines += ["", f"## {machine}", ""]
         lines += [f"| race | workload | blip2cli | {columns} | of the limit |"]
-        lines += ["|---|---|---|" + "---|" * (len(COLUMNS) + 1)]
+        lines += ["|---|---|---|" + "---|" * (len(OTHERS) + 1)]
         lines += [_row(race, one) for race, one in races.items() if one["results"]]
     for machine, races in known.items():
         for race, one in races.items():
@@ -122,7 +122,7 @@ def page(known: dict[str, dict[str, Any]]) -> str:
 def _row(race: str, one: dict[str, Any]) -> str:
     ours = one["results"][-1]
     cells = []
-    for column in COLUMNS:
+    for column in OTHERS:
         line = next((each for each in one["results"] if each["peer"] == column), None)
         other = line is not None and line["dtype"] != ours["dtype"]
         dtype = f" ({line['dtype']})" if other else ""

@@ -17,7 +17,7 @@ from typing import Any
 
 # No part of the package: found beside the documentation.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-from peers import COLUMNS
+from peers import OTHERS
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER.parent / "benchmarks" / "results.json"
@@ -64,7 +64,7 @@ def files() -> dict[Path, str]:
         found[FOLDER / "images" / f"ratios-{name}.svg"] = plot(
             f"How many times as fast blip2cli is, {machine}",
             list(ratios(races)),
-            {peer: f"beside {peer}" for peer in COLUMNS},
+            {peer: f"beside {peer}" for peer in OTHERS},
         )
         found[FOLDER / "images" / f"limit-{name}.svg"] = plot(
             f"Share of the machine's limit that is reached, in per cent, {machine}",
@@ -97,7 +97,7 @@ def ratio_bars(one: dict[str, Any]) -> dict[str, Bar]:
     """One race's ratios by peer, with the precision of a peer where it is not ours."""
     lines = {line["peer"]: line for line in one["results"]}
     found = {}
-    for peer in (peer for peer in COLUMNS if peer in lines):
+    for peer in (peer for peer in OTHERS if peer in lines):
         ratio, dtype = lines[peer]["ratio"], lines[peer]["dtype"]
         other = f" ({dtype})" if dtype != lines["ours"]["dtype"] else ""
         found[peer] = Bar(ratio, peer, f"{ratio:.2f}{other}")
@@ -158,17 +158,17 @@ def plot(title: str, groups: list[Group], legend: dict[str, str]) -> str:
 
 def table(races: dict[str, Any]) -> str:
     """Every race with its workload and figures."""
-    heads = " | ".join(f"beside `{peer}`" for peer in COLUMNS)
+    heads = " | ".join(f"beside `{peer}`" for peer in OTHERS)
     lines = [
         f"| race | workload | images/s | {heads} | of the limit |",
-        "|---|---|---|" + "---|" * (len(COLUMNS) + 1),
+        "|---|---|---|" + "---|" * (len(OTHERS) + 1),
     ]
     for race, one in sorted(races.items()):
         if not one["results"]:
             continue
         ours = one["results"][-1]
         bars = ratio_bars(one)
-        cells = [bars[peer].text if peer in bars else "" for peer in COLUMNS]
+        cells = [bars[peer].text if peer in bars else "" for peer in OTHERS]
         limit = one["fraction_of_limit"]
         cells.append("" if limit is None else f"{limit:.0%}")
         rate = f"{ours['images_per_second']:.3g}, {ours['dtype']}"

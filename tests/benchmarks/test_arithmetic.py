@@ -101,8 +101,9 @@ def test_what_prompts_begin_with_is_read_once(model: Any) -> None:
         parts = text_parts(config, "float32", IMAGES, IMAGES, wanted)
         return sum(part.flops for part in parts if part.name == "prefill of prompts")
 
-    if model.config.text_config.is_encoder_decoder:
-        return  # nothing of a prompt can be shared
+    if model.config.text_config.is_encoder_decoder:  # nothing of a prompt can be shared
+        assert of_texts(model, texts(9, repeated=4)) == of_texts(model, texts(9))
+        return
     # Three prompts of seven tokens that begin with the same five: nine tokens behind them.
     assert reading((7, 7, 7), 10) == pytest.approx(reading((11,), 0), rel=0.02)
 

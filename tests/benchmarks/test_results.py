@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from machine import Machine
-from peers import COLUMNS
+from peers import OTHERS
 from results import Found, Line, median_ratio, record
 
 MACHINE = Machine("Some CPU", 2, {"float32": 2e11}, 2e10)
@@ -35,7 +35,7 @@ def test_a_race_that_runs_again_replaces_its_own_entry(tmp_path: Path) -> None:
     kept = machines["Some CPU"]
     assert [kept[name]["results"][0]["ratio"] for name in ("one", "two")] == [5.0, 4.0]
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
-    none = "– | " * (len(COLUMNS) - 1)
+    none = "– | " * (len(OTHERS) - 1)
     assert f"| one | captions | 8 images/s, bfloat16 | {none}5.00x (float32) | 50% |" in page
     assert f"| two | captions | 8 images/s, bfloat16 | {none}4.00x (float32) |" in page
     assert "- vision: 1 s" in page

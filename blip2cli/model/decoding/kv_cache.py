@@ -35,7 +35,10 @@ class KVCache:
         allocate: Callable[..., Tensor] = torch.empty,
         layers_together: int | None = None,
     ) -> None:
-        """``devices`` are those of the layers, ``size`` is that of one layer's keys."""
+        """``devices`` are those of the layers, ``size`` is that of one layer's keys.
+
+        ``layers_together`` None: as many layers a piece as suit the device.
+        """
         self.pieces: list[Tensor] = []
         self._places: list[tuple[int, int]] = []  # of each layer: its piece, and where it is there
         for device, layers in itertools.groupby(devices):

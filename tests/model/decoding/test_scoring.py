@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from blip2cli.errors import OptionError
 from blip2cli.model.decoding import scoring
 from blip2cli.model.decoding.scoring import Likelihood
 from blip2cli.model.families import OPT, T5
+from blip2cli.model.families.opt.token_tree import TokenTree
 from blip2cli.model.tokenizer.fill_prompt import Prompt
 from blip2cli.model.wrapper import Blip2
 from blip2cli.options import DecodeOptions
@@ -148,7 +150,9 @@ def test_an_image_is_read_once_for_all_its_prompts(opt: Pair) -> None:
     assert len(read) > 4
 
 
-def test_a_prompt_is_read_once_for_choices_of_all_lengths(either: Pair) -> None:
+def test_a_prompt_is_read_once_for_choices_of_all_lengths(
+    either: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[tuple[int, ...]] = []
     language = either.ours.model.language_model
     opt = either.ours.family is OPT
@@ -157,6 +161,14 @@ def test_a_prompt_is_read_once_for_choices_of_all_lengths(either: Pair) -> None:
     if not opt:
         part = language.decoder.block[0].layer[-1]
         handles.append(part.register_forward_pre_hook(lambda _, given: read.append(given[0].shape)))
+    padded: list[int] = []
+    plant = TokenTree.of
+
+    def watched(sequences: Any, length: int, device: torch.device) -> TokenTree:
+        padded.append(length)
+        return plant(sequences, length, device)
+
+    monkeypatch.setattr(TokenTree, "of", staticmethod(watched))
     prompts = asked([2, 5, 9], TEXTS[:1])
     tokens = len(either.ours.codec.encode(TEXTS[0]))
     try:
@@ -175,8 +187,12 @@ def test_a_prompt_is_read_once_for_choices_of_all_lengths(either: Pair) -> None:
     choices = [len(ids) for ids in either.ours.encode_choices(CHOICES, " ")]
     lengths = {open_session(either).padded_length(tokens, length) for length in choices}
     assert len(read) - len(whole) == len(lengths) > 1
-    if not opt:
-        assert {shape[1] for shape in read[len(whole) :]} == {1 + each for each in lengths}
+    if opt:
+        assert padded.pop(1) == prefix  # read when the first choices are
+    found = padded if opt else [shape[1] for shape in read[len(whole) :]]
+    assert len(set(found)) == len(found)
+    assert set(found) == {(tokens - prefix if opt else 1) + each for each in lengths}
+    assert all(length % 4 == 0 for length in found)
 
 
 def test_choices_the_tokenizer_cannot_tell_apart_are_refused(t5: Pair) -> None:

@@ -49,8 +49,8 @@ def project(layer: Any, hidden: Tensor, rotation: Any) -> QueryKeyValue:
 
 
 def heads_first(query: Tensor, pair: Tensor) -> QueryKeyValue:
-    """Query [R, T, heads, head size], and key and value [R, T, 2, heads, head size], as ``project``
-    returns them."""
+    """Query [R, T, heads, head size], and key and value [R, T, 2, heads, head size], each as
+    [R, heads, T, head size]; contiguous where ``project`` says so."""
     query, key, value = (each.transpose(1, 2) for each in (query, *pair.unbind(2)))
     if uses_fused_kernels(query):
         return query, key, value

@@ -22,12 +22,12 @@ from blip2cli.model.layers.linear import ROW_MULTIPLE
 class TokenTree:
     """The N nodes of U sequences: tokens behind different beginnings.
 
-    N is a multiple of ``ROW_MULTIPLE``: the first node is repeated. Rows of eight nodes stand for
-    sequences in linear layers, so that all of their products have one number of rows (see
-    ``layers/gemm_rows``).
+    N is a multiple of ``ROW_MULTIPLE``: the first node is repeated. Nodes lie in rows of eight,
+    which linear layers take for sequences of one length: where a row's bits depend on the number of
+    rows in a product, all products of a layer have the same (see ``layers/gemm_rows``).
     """
 
-    follows: Tensor  # [U], the number that each sequence came with
+    follows: Tensor  # [U], the number of what each sequence follows
     ids: Tensor  # [N / 8, 8], the token of each node
     positions: Tensor  # [N / 8, 8], from 0
     nodes: Tensor  # [U, T], the node at each position of each sequence; padding repeats the last
